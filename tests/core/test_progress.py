@@ -1,0 +1,125 @@
+"""Progress is shown to whoever watches a terminal, and costs others nothing."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from audiomdb.progress import Progress, progress
+
+
+def run_in_terminal(code: str) -> str:
+    """What a program prints to a terminal of its own."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # EIO is how Linux says that the other side is closed
+                break
+            if not piece:
+                break
+            seen += piece
+        assert process.wait() == 0, seen.decode()
+    os.close(ours)
+    return seen.decode()
+
+
+def test_nothing_is_printed_and_tqdm_is_not_imported_where_nobody_watches() -> None:
+    code = (
+        "import sys; from audiomdb.progress import progress\n"
+        "with progress(3, description='reading') as bar:\n"
+        "    for i in range(3): bar.update(1, shard=i)\n"
+        "assert 'tqdm' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_terminal_shows_count_rate_description_and_facts() -> None:
+    seen = run_in_terminal(
+        "from audiomdb.progress import progress\n"
+        "with progress(3, description='reading') as bar:\n"
+        "    for i in range(3): bar.update(1, shard=i, rejected=0)\n"
+    )
+    last = seen.rstrip().rsplit("\r", 1)[-1]
+    assert "reading: 100%" in last
+    assert "3/3" in last
+    assert "clips/s" in last
+    assert "shard=2, rejected=0" in last
+
+
+def test_a_terminal_of_unknown_size_shows_the_bar_too() -> None:
+    # A fresh pseudo-terminal is 0 by 0, where tqdm left alone draws an empty line.
+    seen = run_in_terminal(
+        "import os\nassert os.get_terminal_size(2) == (0, 0)\n"
+        "from audiomdb.progress import progress\n"
+        "with progress(2) as bar: bar.update(2)\n"
+    )
+    assert "2/2" in seen
+
+
+def test_bytes_are_scaled(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(2_000_000, unit="B", show=True) as bar:
+        bar.update(2_000_000)
+    assert "2.00M/2.00M" in capsys.readouterr().err
+
+
+def test_show_false_wins_over_a_terminal() -> None:
+    seen = run_in_terminal(
+        "from audiomdb.progress import progress\n"
+        "with progress(2, show=False) as bar: bar.update(2)\n"
+    )
+    assert seen == ""
+
+
+def test_an_unknown_total_still_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(None, unit="shards", show=True) as bar:
+        bar.update(7)
+    assert "7 shards" in capsys.readouterr().err
+
+
+def test_closing_twice_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = progress(1, show=True)
+    bar.close()
+    bar.close()
+    assert capsys.readouterr().err
+
+
+def test_no_thread_and_no_process_lock_is_left_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    before = threading.active_count()
+    with progress(1, show=True) as bar:
+        bar.update()
+        assert threading.active_count() == before
+    assert capsys.readouterr().err
+
+
+def test_several_threads_may_update_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(4000, show=True) as bar:
+
+        def work() -> None:
+            for _ in range(1000):
+                bar.update()
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert "4000/4000" in capsys.readouterr().err
+
+
+def test_the_silent_one_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress() as bar:
+        bar.update(3, shard=1)
+        bar.close()
+    assert capsys.readouterr() == ("", "")
