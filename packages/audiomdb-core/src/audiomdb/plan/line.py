@@ -1,0 +1,108 @@
+"""The line of an epoch, cut into partitions.
+
+The shards, in the epoch's order, are laid end to end: a line of N samples. It is cut into P even
+runs, one for each partition: run p begins at ceil(p * N / P). A shard that lies on a cut belongs to
+both neighbours, so P partitions visit at most S + P - 1 shards in all.
+
+Cuts of this kind nest: where both P and R have a common divisor n, the cuts into n lie among the
+cuts into P and among the cuts into R. This is why ranks and nodes, which are even shares too, keep
+to their own partitions down to the last sample (see `split`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Line", "Run", "StoredLine", "cut_line"]
+
+
+class Run(NamedTuple):
+    """The shards of one partition, in the order in which they are met. All arrays `(n,)` int64."""
+
+    shards: NDArray[np.int64]
+    """Shard numbers."""
+
+    starts: NDArray[np.int64]
+    """First place in each shard; not 0 only for the first shard of a run."""
+
+    counts: NDArray[np.int64]
+    """Samples taken from each shard, at least 1."""
+
+    positions: NDArray[np.int64]
+    """Position of the first sample taken from each shard."""
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Samples of the run up to and before each shard, `(n + 1,)` int64, from 0."""
+        return np.concatenate(([0], np.cumsum(self.counts)))
+
+
+class Line(Protocol):
+    """The samples of one partition in the order of an epoch."""
+
+    @property
+    def shards(self) -> NDArray[np.int64]:
+        """Shard numbers in the order in which they are met."""
+
+    def __len__(self) -> int:
+        """Samples on the line."""
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of `elements`, which ascend; both `(n,)` int64."""
+
+    def alive(self, element: int) -> range:
+        """Return the part of `shards` among which the order is mixed around `element`."""
+
+
+def cut_line(
+    counts: NDArray[np.int64], order: NDArray[np.int64], partitions: int
+) -> tuple[Run, ...]:
+    """Lay the shards of `order` end to end and cut the line into `partitions` runs.
+
+    Shards without samples are left out: nobody needs to fetch them.
+
+    Args:
+        counts: Samples of every shard, by shard number.
+        order: Shard numbers in the order in which they are laid.
+        partitions: Number of runs. Their lengths differ by at most one sample.
+    """
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    order = order[counts[order] > 0]
+    ends = np.concatenate(([0], np.cumsum(counts[order])))
+    cuts = -(-np.arange(partitions + 1, dtype=np.int64) * ends[-1] // partitions)
+    firsts = np.searchsorted(ends, cuts[:-1], side="right") - 1
+    stops = np.searchsorted(ends, cuts[1:], side="left")
+    runs = []
+    for low, high, first, stop in zip(cuts, cuts[1:], firsts, stops, strict=False):
+        inside = slice(first, stop if low < high else first)
+        shards, begins = order[inside], ends[:-1][inside]
+        starts = np.maximum(low - begins, 0)
+        places_end = np.minimum(high - begins, counts[shards])
+        runs.append(Run(shards, starts, places_end - starts, offsets[shards] + starts))
+    return tuple(runs)
+
+
+class StoredLine:
+    """A partition in stored order: one shard alive at a time, positions by arithmetic."""
+
+    def __init__(self, run: Run) -> None:
+        self.shards = run.shards
+        self._ends = run.ends
+        self._first = int(run.positions[0]) if len(run.positions) else 0
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of `elements`, `(n,)` int64."""
+        return self._first + elements
+
+    def alive(self, element: int) -> range:
+        """Return the one shard that holds `element`, as a range of `shards`."""
+        ordinal = int(np.searchsorted(self._ends, element, side="right")) - 1
+        return range(ordinal, ordinal + 1)

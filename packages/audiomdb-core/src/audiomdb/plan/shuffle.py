@@ -1,0 +1,177 @@
+"""Shuffling in strips: mix over a few shards at a time, find any place at once.
+
+The method is our own. Shard number j of the partition's order occupies the interval [j, j + w + 1)
+of an axis, w being the window. Each of its samples draws a number u, uniform in [0, 1), and is put
+at the point j + (w + 1) * u. The order of the epoch is the order of the points.
+
+                 strip 0 │ strip 1 │ strip 2 │ strip 3 │ strip 4 │
+    shard 0      · ·· ·    ··  ·     · · ··                            w = 2
+    shard 1                ·  ···    ··  ·     · ·  ··
+    shard 2                          · · ··    ··· ·     · ·   ·
+
+A **strip** is one unit of the axis. Seen from it:
+
+- Only shards j = m - w to m can have samples in strip m. At any time exactly w + 1 shards are
+  alive; from strip to strip one enters and one leaves, so a cache works evenly, and the first
+  samples need one shard only. w = 0 shuffles inside each shard.
+- Strip m begins after all samples of shards before m - w and some of the w shards from there on.
+  An element of shard j's stretch of the unshuffled line therefore lies in one of the w + 1 strips
+  from j on: a binary search over those, and no table that grows with the dataset.
+- The price: the first and the last w strips mix fewer shards.
+
+Points are integers: the upper 48 bits of a sample's random word times w + 1. The bits above the
+48th are the strip, counted from j; the lower 48 order the strip. Equal points keep the order
+(shard, place).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from audiomdb.plan.bits import Purpose, random_words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from audiomdb.plan.line import Run
+
+__all__ = ["MAX_WINDOW", "ShuffledLine"]
+
+_POINT_BITS = 48
+
+MAX_WINDOW = 2 ** (64 - _POINT_BITS) - 1
+"""Points must fit 64 bits."""
+
+
+class _Piece(NamedTuple):
+    """The samples of one shard, grouped by strip."""
+
+    positions: NDArray[np.int64]
+    fractions: NDArray[np.uint64]
+    """Where in its strip each sample lies, in units of 2**-48."""
+
+    borders: NDArray[np.int64]
+    """Samples before each of the shard's strips, `(w + 2,)`."""
+
+
+class _Strip(NamedTuple):
+    """One strip in its final order: elements `begin` to `end` of the line."""
+
+    number: int
+    begin: int
+    positions: NDArray[np.int64]
+    pieces: dict[int, _Piece]
+    """The shards alive, kept because all but one are alive in the next strip too."""
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self.positions)
+
+
+class ShuffledLine:
+    """A partition's samples, shuffled over `window` + 1 shards at a time.
+
+    With n samples in a shard, a place costs about (2w + 1) n random words to find; going on from
+    there costs one sort of each sample. The strip read last is kept, with its shards, so reading
+    in small steps costs no more than reading at once: 16 bytes a sample for w + 1 shards.
+
+    Results depend on the arguments only. May be used from several threads: what is kept is one
+    reference to an immutable strip, and losing it costs time only.
+    """
+
+    def __init__(self, run: Run, *, seed: int, epoch: int, window: int) -> None:
+        self.shards = run.shards
+        self._run = run
+        self._ends = run.ends
+        self._seed = seed
+        self._epoch = epoch
+        self._window = window
+        self._kept: _Strip | None = None
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of `elements`, `(n,)` int64. The elements must ascend."""
+        positions = np.empty(len(elements), dtype=np.int64)
+        done = 0
+        while done < len(elements):
+            strip = self._strip_of(int(elements[done]))
+            inside = slice(done, int(np.searchsorted(elements, strip.end)))
+            positions[inside] = strip.positions[elements[inside] - strip.begin]
+            done = inside.stop
+        return positions
+
+    def alive(self, element: int) -> range:
+        """Return the shards that share the strip of `element`, as a range of `shards`."""
+        return self._alive(self._strip_of(element).number)
+
+    def _strip_of(self, element: int) -> _Strip:
+        strip = self._kept
+        ordinal = int(np.searchsorted(self._ends, element, side="right")) - 1
+        # A strip never lies before its element's shard, so from here the next strip is either the
+        # one wanted or at most w before it. Further on, a search is shorter than the walk.
+        if strip is None or element < strip.begin or ordinal > strip.number + 1:
+            strip = self._search(element, ordinal)
+        while element >= strip.end:
+            strip = self._make_strip(strip.number + 1, strip.end, strip.pieces)
+        self._kept = strip
+        return strip
+
+    def _search(self, element: int, ordinal: int) -> _Strip:
+        pieces: dict[int, _Piece] = {}
+        later = range(ordinal + 1, ordinal + 1 + self._window)
+        found = bisect_right(later, element, key=lambda number: self._before(number, pieces))
+        number = ordinal + found
+        return self._make_strip(number, self._before(number, pieces), pieces)
+
+    def _before(self, number: int, pieces: dict[int, _Piece]) -> int:
+        """Count the samples before strip `number`; pieces drawn on the way are put in `pieces`."""
+        alive = self._alive(number)
+        entered = range(alive.start, min(alive.stop, number))
+        for ordinal in entered:
+            if ordinal not in pieces:
+                pieces[ordinal] = self._draw(ordinal)
+        partly = sum(int(pieces[ordinal].borders[number - ordinal]) for ordinal in entered)
+        return int(self._ends[alive.start]) + partly
+
+    def _alive(self, number: int) -> range:
+        return range(max(0, number - self._window), min(len(self.shards), number + 1))
+
+    def _make_strip(self, number: int, begin: int, pieces: dict[int, _Piece]) -> _Strip:
+        kept = {
+            ordinal: pieces[ordinal] if ordinal in pieces else self._draw(ordinal)
+            for ordinal in self._alive(number)
+        }
+        positions, fractions = [], []
+        for ordinal, piece in kept.items():
+            low, high = piece.borders[number - ordinal : number - ordinal + 2]
+            positions.append(piece.positions[low:high])
+            fractions.append(piece.fractions[low:high])
+        order = np.argsort(np.concatenate(fractions), kind="stable")
+        return _Strip(number, begin, np.concatenate(positions)[order], kept)
+
+    def _draw(self, ordinal: int) -> _Piece:
+        """Draw the points of one shard and group them by strip, O(n)."""
+        start, count = int(self._run.starts[ordinal]), int(self._run.counts[ordinal])
+        words = random_words(
+            self._seed,
+            self._epoch,
+            Purpose.SAMPLE_ORDER,
+            int(self.shards[ordinal]),
+            start=start,
+            stop=start + count,
+        )
+        strips = self._window + 1
+        points = (words >> np.uint64(64 - _POINT_BITS)) * np.uint64(strips)
+        strip = (points >> np.uint64(_POINT_BITS)).astype(np.uint16)
+        grouped = np.argsort(strip, kind="stable")  # a radix sort for 16 bits
+        sizes = np.bincount(strip, minlength=strips)
+        return _Piece(
+            positions=self._run.positions[ordinal] + grouped,
+            fractions=points[grouped] & np.uint64(2**_POINT_BITS - 1),
+            borders=np.concatenate(([0], np.cumsum(sizes))),
+        )

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiomdb.errors import PlanError
+from audiomdb.plan import MAX_WINDOW, TAILS, EpochPlan, Tail
+
+all_counts = st.lists(st.integers(0, 9), min_size=0, max_size=12)
+few = st.integers(1, 6)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> EpochPlan:
+    return EpochPlan(
+        draw(all_counts),
+        seed=draw(st.integers(0, 2**64 - 1)),
+        epoch=draw(st.integers(0, 2**32 - 1)),
+        shuffle=draw(st.booleans()),
+        window=draw(st.integers(0, 6)),
+        partitions=draw(few),
+    )
+
+
+def whole(plan: EpochPlan) -> list[int]:
+    return [int(position) for position in plan.positions(0, len(plan))]
+
+
+@given(plans())
+@settings(deadline=None)
+def test_an_epoch_reads_every_sample_once(plan: EpochPlan) -> None:
+    assert len(plan) == plan.counts.sum()
+    assert sorted(whole(plan)) == list(range(len(plan)))
+
+
+@given(plans(), st.lists(st.tuples(st.integers(0, 110), st.integers(0, 110)), max_size=5))
+@settings(deadline=None)
+def test_any_seek_equals_the_slice_of_the_whole(
+    plan: EpochPlan, stretches: list[tuple[int, int]]
+) -> None:
+    expected = whole(plan)
+    for start, stop in stretches:
+        assert plan.positions(start, stop).tolist() == expected[start:stop]
+
+
+@given(plans(), few, few, st.sampled_from(TAILS))
+@settings(deadline=None, max_examples=300)
+def test_ranks_and_workers_together_read_the_epoch(
+    plan: EpochPlan, world_size: int, num_workers: int, tail: Tail
+) -> None:
+    seen: list[int] = []
+    for rank in range(world_size):
+        for worker in range(num_workers):
+            mine = plan.for_rank(rank, world_size, worker, num_workers, tail)
+            positions, mask = mine.positions(0, len(mine))
+            assert positions.dtype == np.int64
+            assert mask.dtype == np.bool_
+            assert len(positions) == len(mask) == len(mine)
+            seen += positions[mask].tolist()
+    kept = len(plan) - len(plan) % world_size if tail == "drop" else len(plan)
+    assert len(seen) == len(set(seen)) == kept
+    assert set(seen) <= set(range(len(plan)))
+
+
+@given(plans(), few, st.integers(0, 40), st.integers(0, 20))
+@settings(deadline=None)
+def test_a_rank_reads_the_same_from_anywhere(
+    plan: EpochPlan, world_size: int, start: int, length: int
+) -> None:
+    mine = plan.for_rank(world_size - 1, world_size, tail="pad")
+    everything, all_masks = mine.positions(0, len(mine))
+    positions, mask = mine.positions(start, start + length)
+    assert positions.tolist() == everything[start : start + length].tolist()
+    assert mask.tolist() == all_masks[start : start + length].tolist()
+
+
+@given(plans())
+@settings(deadline=None)
+def test_a_sample_is_read_while_its_shard_is_alive(plan: EpochPlan) -> None:
+    ends = np.cumsum(plan.counts)
+    for turn, position in enumerate(whole(plan)):
+        alive = plan.shards_alive(turn).tolist()
+        assert np.searchsorted(ends, position, side="right") in alive
+        assert len(alive) <= (plan.window + 1 if plan.shuffle else 1)
+
+
+@given(plans())
+@settings(deadline=None)
+def test_partitions_visit_every_filled_shard_and_share_only_those_on_cuts(plan: EpochPlan) -> None:
+    visits = [plan.shard_order(p).tolist() for p in range(plan.partitions)]
+    filled = np.flatnonzero(plan.counts)
+    assert set().union(*map(set, visits)) == set(filled.tolist())
+    assert sum(map(len, visits)) <= max(0, len(filled) + plan.partitions - 1)
+    if not plan.shuffle:
+        assert visits == [sorted(shards) for shards in visits]
+
+
+@pytest.mark.parametrize(("nodes", "ranks", "partitions"), [(4, 2, 4), (3, 8, 6), (2, 3, 8)])
+def test_nodes_together_fetch_each_shard_about_once(
+    nodes: int, ranks: int, partitions: int
+) -> None:
+    counts = np.random.default_rng(0).integers(1, 30, 50)
+    ends = np.cumsum(counts)
+    plan = EpochPlan(counts, shuffle=True, partitions=partitions)
+    fetches = 0
+    for node in range(nodes):
+        fetched: set[int] = set()
+        for rank in range(node * ranks, (node + 1) * ranks):
+            mine = plan.for_rank(rank, nodes * ranks, tail="pad")
+            positions, _ = mine.positions(0, len(mine))
+            fetched |= set(np.searchsorted(ends, positions, side="right").tolist())
+        fetches += len(fetched)
+    assert fetches <= len(counts) + nodes - 1
+
+
+def test_without_shuffle_the_order_is_the_stored_one() -> None:
+    assert whole(EpochPlan([3, 0, 4, 1])) == list(range(8))
+    assert EpochPlan([3, 0, 4, 1]).shard_order().tolist() == [0, 2, 3]
+    assert EpochPlan([3, 0, 4, 1]).shards_alive(3).tolist() == [2]
+    assert whole(EpochPlan([3, 0, 4, 1], partitions=2)) == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+def test_each_epoch_and_each_seed_has_its_own_order() -> None:
+    counts = [40] * 10
+    orders = {
+        tuple(whole(EpochPlan(counts, seed=seed, epoch=epoch, shuffle=True)))
+        for seed in range(4)
+        for epoch in range(4)
+    }
+    shards = {
+        tuple(EpochPlan(counts, seed=seed, epoch=epoch, shuffle=True).shard_order().tolist())
+        for seed in range(4)
+        for epoch in range(4)
+    }
+    assert len(orders) == len(shards) == 16
+
+
+def test_the_order_of_an_epoch_is_frozen() -> None:
+    counts = [5, 0, 3, 1, 6, 4]
+    plan = EpochPlan(counts, seed=7, epoch=3, shuffle=True, window=2)
+    assert whole(plan) == [3, 0, 4, 1, 8, 11, 2, 10, 6, 14, 13, 16, 18, 15, 9, 12, 5, 7, 17]
+    plan = EpochPlan(counts, seed=7, epoch=3, shuffle=True, window=2, partitions=2)
+    assert whole(plan) == [3, 6, 0, 14, 4, 13, 1, 16, 8, 18, 11, 15, 2, 5, 10, 7, 9, 17, 12]
+    ranks = [plan.for_rank(rank, 3, tail="pad").positions(0, 9) for rank in range(3)]
+    assert [positions.tolist() for positions, _ in ranks] == [
+        [3, 0, 1, 8, 2, 10, 12],
+        [4, 6, 11, 16, 9, 5, 5],
+        [14, 13, 18, 15, 7, 17, 17],
+    ]
+    plan = EpochPlan(counts, seed=7, epoch=4, shuffle=True, window=0)
+    assert whole(plan) == [6, 7, 5, 14, 10, 9, 12, 13, 11, 8, 16, 18, 15, 17, 3, 4, 1, 0, 2]
+
+
+@given(plans())
+@settings(deadline=None)
+def test_a_plan_travels_as_its_options(plan: EpochPlan) -> None:
+    before = len(pickle.dumps(plan))
+    order = whole(plan)
+    sent = pickle.dumps(plan)
+    assert len(sent) == before
+    assert whole(pickle.loads(sent)) == order  # noqa: S301 our own bytes
+
+
+@pytest.mark.parametrize("partitions", [1, 8])
+def test_memory_does_not_grow_with_the_dataset(partitions: int) -> None:
+    counts = np.full(10_000, 1_000)
+    EpochPlan([3], shuffle=True).positions(0, 3)  # what the first use imports is not counted
+    tracemalloc.start()
+    try:
+        plan = EpochPlan(counts, shuffle=True, partitions=partitions)
+        for start in (9_000_000, 9_000_064, 1_000_000):
+            assert len(plan.positions(start, start + 64)) == 64
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(plan) == 10_000_000
+    assert peak_bytes < 2 * 2**20  # the samples alone would be 80 MB
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "message"),
+    [
+        ([1], {"seed": -1}, "seed .* not -1; the nearest legal value: 0"),
+        ([1], {"seed": 2**64}, f"the nearest legal value: {2**64 - 1}"),
+        ([1], {"epoch": 2**32}, f"epoch .* the nearest legal value: {2**32 - 1}"),
+        ([1], {"window": -1}, "window .* not -1; the nearest legal value: 0"),
+        ([1], {"window": 10**9}, f"the nearest legal value: {MAX_WINDOW}"),
+        ([1], {"window": 1.5}, r"window must be a whole number .* not 1\.5"),
+        ([1], {"partitions": 0}, "partitions .* not 0; the nearest legal value: 1"),
+        ([1, -2], {}, "shard 1 cannot hold -2 samples"),
+        ([1.0], {}, "not float64"),
+        ([[1]], {}, r"shape \(1, 1\)"),
+        ([2**62, 2**62], {}, "too many for one plan"),
+    ],
+)
+def test_impossible_options_are_refused_with_the_value(
+    counts: list[int], options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        EpochPlan(counts, shuffle=True, **options)
+
+
+def test_places_outside_the_epoch_are_refused() -> None:
+    plan = EpochPlan([2, 3])
+    with pytest.raises(PlanError, match=r"turn .* not 5; the nearest legal value: 4"):
+        plan.shards_alive(5)
+    with pytest.raises(PlanError, match=r"partition .* not 1; the nearest legal value: 0"):
+        plan.shard_order(1)
+    with pytest.raises(PlanError, match="no samples"):
+        EpochPlan([]).shards_alive(0)
+
+
+def test_a_plan_is_frozen() -> None:
+    plan = EpochPlan([2, 3], shuffle=True)
+    with pytest.raises(AttributeError):
+        plan.seed = 1  # type: ignore[misc]
+    with pytest.raises(ValueError, match="read-only"):
+        plan.counts[0] = 1
+    given_counts = np.array([2, 3])
+    plan = EpochPlan(given_counts)
+    given_counts[0] = 9
+    assert len(plan) == 5
+
+
+def test_the_largest_plan_is_exact() -> None:
+    counts, partitions = [2**44] * 4, 2**16
+    plan = EpochPlan(counts, partitions=partitions)
+    last = range(len(plan) - 3, len(plan))
+    expected = [turn % partitions * len(plan) // partitions + turn // partitions for turn in last]
+    assert plan.positions(last.start, last.stop).tolist() == expected
+    mine = plan.for_rank(2**16 - 2, 2**16 - 1)
+    positions, _ = mine.positions(len(mine) - 3, len(mine))
+    assert positions.max() == len(plan) - 1
+
+
+def test_the_widest_window_works() -> None:
+    plan = EpochPlan([30, 20], shuffle=True, window=MAX_WINDOW)
+    assert sorted(whole(plan)) == list(range(50))
