@@ -1,0 +1,33 @@
+"""Encoded audio to arrays and back.
+
+`probe` reads headers, `check` decodes and counts, `decode` gives a clip or a window of it,
+`resample` changes its rate, `encode` makes a file of an array.
+
+Read are WAV (RIFX, RF64, Wave64), FLAC, Ogg Vorbis and Opus, MP3, AIFF, AU, CAF, NIST SPHERE and
+VOC, whatever a file is called. Of these, the completeness of a file can be checked; other formats
+are refused with advice.
+
+Decoded audio is float32 of shape `(frames,)`, or `(frames, channels)` with several channels. All
+functions are thread-safe.
+"""
+
+from __future__ import annotations
+
+from audiomdb.audio.decoding import decode
+from audiomdb.audio.encoding import encode
+from audiomdb.audio.fast_decoders import decoders, only_libsndfile
+from audiomdb.audio.info import AudioInfo, AudioSource
+from audiomdb.audio.probing import check, probe
+from audiomdb.audio.resampling import resample
+
+__all__ = [
+    "AudioInfo",
+    "AudioSource",
+    "check",
+    "decode",
+    "decoders",
+    "encode",
+    "only_libsndfile",
+    "probe",
+    "resample",
+]

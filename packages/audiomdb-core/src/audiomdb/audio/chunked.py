@@ -1,0 +1,181 @@
+"""Containers with sizes in their headers: AIFF, CAF, Sony Wave64, AU, NIST SPHERE and VOC.
+
+Each function answers one question: are all the bytes of audio there that the header announces?
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from audiomdb.audio.structure import Structure
+
+if TYPE_CHECKING:
+    from audiomdb.audio.source import Source
+
+__all__ = [
+    "inspect_aiff",
+    "inspect_au",
+    "inspect_caf",
+    "inspect_nist",
+    "inspect_voc",
+    "inspect_w64",
+]
+
+_MAX_CHUNKS = 4096
+_UNKNOWN_SIZE_AU = 0xFFFFFFFF
+_UNKNOWN_SIZE_CAF = 0xFFFFFFFFFFFFFFFF
+_VOC_SOUND = (1, 2, 9)
+
+
+def inspect_aiff(source: Source) -> Structure:
+    """AIFF and AIFF-C: the SSND chunk is whole and holds as many frames as COMM says."""
+    frames = frame_bytes = -1
+    coding = b"NONE"
+    position = 12
+    for _ in range(_MAX_CHUNKS):
+        head = source.at(position, 8)
+        if len(head) < 8:
+            break
+        name, size = head[:4], int.from_bytes(head[4:], "big")
+        if name == b"COMM":
+            body = source.at(position + 8, 22)
+            frames = int.from_bytes(body[2:6], "big")
+            bits = int.from_bytes(body[6:8], "big")
+            frame_bytes = int.from_bytes(body[:2], "big") * ((bits + 7) // 8)
+            if size >= 22:
+                coding = body[18:22]
+        elif name == b"SSND":
+            _demand(source, "AIFF", position + 8, size)
+            if coding in (b"NONE", b"twos", b"sowt") and 0 < size - 8 < frames * frame_bytes:
+                raise source.damaged(
+                    f"AIFF announces {frames} frames and holds {(size - 8) // frame_bytes}"
+                )
+        position += 8 + size + (size & 1)
+    if frames < 0:
+        raise source.damaged("AIFF without a COMM chunk: cut off inside its header")
+    if frames > 0 and position > source.size + 1:
+        raise source.damaged(f"AIFF cut off at byte {source.size}; fetch the file again")
+    return Structure("AIFF", samples_only=coding in (b"NONE", b"twos", b"sowt"))
+
+
+def inspect_caf(source: Source) -> Structure:
+    """Apple's CAF: all chunks up to the data, and the data, are whole.
+
+    A packet table (ALAC) may follow the data and is needed to read it, so it must be whole too.
+    """
+    position, found = 8, False
+    coding = b""
+    for _ in range(_MAX_CHUNKS):
+        head = source.at(position, 12)
+        if len(head) < 12:
+            break
+        name, size = head[:4], int.from_bytes(head[4:], "big")
+        if name == b"data" and size == _UNKNOWN_SIZE_CAF:
+            found = True
+            break
+        if not _CAF_CHUNKS.fullmatch(name):
+            break
+        if name == b"desc":
+            coding = source.at(position + 20, 4)
+        _demand(source, "CAF", position + 12, size)
+        found = found or name == b"data"
+        position += 12 + size
+    if not found:
+        raise source.damaged("CAF cut off before its audio; fetch the file again")
+    return Structure("CAF", samples_only=coding in (b"lpcm", b"alaw", b"ulaw"))
+
+
+_CAF_CHUNKS = re.compile(
+    rb"desc|data|pakt|kuki|chan|free|info|mark|regn|inst|midi|ovvw|peak|edct|uuid|strg|umid"
+)
+
+
+def inspect_w64(source: Source) -> Structure:
+    """Sony Wave64: 16-byte names, 64-bit sizes that count the chunk's own 24-byte head."""
+    position = 40
+    for _ in range(_MAX_CHUNKS):
+        head = source.at(position, 24)
+        if len(head) < 24:
+            break
+        name, size = head[:4], int.from_bytes(head[16:], "little")
+        if size < 24:
+            raise source.damaged(f"Wave64 with a chunk of {size} bytes at byte {position}")
+        if name == b"data":
+            _demand(source, "Wave64", position, size)
+            return Structure("W64")
+        position += size + 7 & ~7
+    raise source.damaged("Wave64 cut off before its audio; fetch the file again")
+
+
+def inspect_au(source: Source) -> Structure:
+    """Sun and NeXT AU: header size, then data size, where all bits set mean "to the end"."""
+    order = "big" if source.at(0, 4) == b".snd" else "little"
+    head = source.at(4, 8)
+    start = int.from_bytes(head[:4], order)  # type: ignore[arg-type]
+    size = int.from_bytes(head[4:], order)  # type: ignore[arg-type]
+    if len(head) < 8 or start > source.size:
+        raise source.damaged("AU cut off inside its header; fetch the file again")
+    if size == _UNKNOWN_SIZE_AU:
+        return Structure("AU")
+    _demand(source, "AU", start, size)
+    if size == 0 and source.size > start:
+        raise source.damaged(
+            f"AU whose data size is 0, yet {source.size - start} bytes follow: the header was "
+            "never finished"
+        )
+    return Structure("AU")
+
+
+def inspect_nist(source: Source) -> Structure:
+    """NIST SPHERE: a text header of fields such as `sample_count -i 30393`."""
+    fields: dict[str, str] = {}
+    lines = source.at(0, 16).split(b"\n")
+    header = int(lines[1]) if len(lines) > 2 and lines[1].strip().isdigit() else 0
+    if not 16 <= header <= 1 << 20 or header > source.size:
+        raise source.damaged("NIST SPHERE cut off inside its header; fetch the file again")
+    for line in source.at(0, header).decode("latin-1").split("\n")[2:]:
+        name, _, value = line.partition(" ")
+        if name == "end_head":
+            break
+        fields[name] = value.partition(" ")[2]
+    coding = fields.get("sample_coding", "pcm")
+    if "shorten" in coding or "wavpack" in coding:
+        raise source.unreadable(
+            f"NIST SPHERE compressed with {coding.rpartition('-')[2]}: convert it with sph2pipe"
+        )
+    try:
+        frames = int(fields["sample_count"])
+        size = frames * int(fields["sample_n_bytes"]) * int(fields.get("channel_count", "1"))
+    except (KeyError, ValueError):
+        raise source.damaged("NIST SPHERE whose header does not say how long it is") from None
+    _demand(source, "NIST SPHERE", header, size)
+    return Structure("NIST", frames=frames)
+
+
+def inspect_voc(source: Source) -> Structure:
+    """Creative VOC: blocks of a type byte and a 24-bit size, ended by a 0 byte."""
+    position = int.from_bytes(source.at(20, 2), "little")
+    sounds = 0
+    for _ in range(_MAX_CHUNKS):
+        head = source.at(position, 4)
+        if not head:
+            raise source.damaged("VOC without its closing block: cut off; fetch the file again")
+        if head[0] == 0:
+            break
+        size = int.from_bytes(head[1:], "little")
+        _demand(source, "VOC", position + 4, size)
+        sounds += head[0] in _VOC_SOUND
+        position += 4 + size
+    if sounds != 1:
+        raise source.unreadable(f"VOC with {sounds} blocks of sound: convert it to WAV first")
+    return Structure("VOC")
+
+
+def _demand(source: Source, container: str, position: int, size: int) -> None:
+    available = max(0, source.size - position)
+    if size > available:
+        raise source.damaged(
+            f"{container} announces {size} bytes of audio and holds {available}: cut off, or a "
+            "lying size field; fetch the file again"
+        )

@@ -1,0 +1,181 @@
+"""From encoded audio to an array: a whole clip, or a window of it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiomdb.audio.base_decoder import open_decoder
+from audiomdb.audio.fast_decoders import decode_flac, decode_plain
+from audiomdb.audio.inspection import inspect
+from audiomdb.audio.resampling import resample
+from audiomdb.audio.source import Source
+from audiomdb.errors import AudioError
+
+if TYPE_CHECKING:
+    from audiomdb.audio.base_decoder import Decoder
+    from audiomdb.audio.info import AudioSource
+    from audiomdb.audio.structure import Structure
+
+__all__ = ["decode"]
+
+
+def decode(
+    source: AudioSource,
+    *,
+    sample_rate: int | None = None,
+    mono: bool = False,
+    offset: float = 0.0,
+    duration: float | None = None,
+    frames: int | None = None,
+    name: str | None = None,
+) -> tuple[np.ndarray, int]:
+    """Decode a clip, or a window of it.
+
+    Short audio never comes back without an error: what the container announces must be there and
+    must be what the decoder gives. Two things cannot be seen: an open-ended file (a WAV written
+    to a pipe, an MP3 without a tag) that was cut between two frames, and damage to bytes that
+    carry no checksum (WAV samples, the inside of MP3 frames).
+
+    A window is decoded without the rest where the codec can be sought exactly; Opus, GSM and FLAC
+    of unknown length are decoded from the start up to the window. It equals the same slice of the
+    whole decode, sample for sample. Inside a FLAC, only the window is
+    checked for damage.
+
+    Thread-safe. The decoders release the GIL.
+
+    Args:
+        source: encoded bytes (not copied), or the path of a file.
+        sample_rate: rate of the result in Hz, made by `resample`; None keeps the clip's own.
+        mono: average the channels into one.
+        offset: start of the window in seconds, rounded to the nearest frame.
+        duration: length of the window in seconds; None means to the end. Its end is rounded to
+            the nearest frame too, so that adjoining windows tile a clip. A window that reaches
+            over the end is shorter than asked for.
+        frames: number of frames recorded for the whole clip, at its own rate. A whole decode that
+            gives another number is an error; a window is not compared.
+        name: how errors call the clip; the path by default.
+
+    Returns:
+        The audio and its rate in Hz. The audio is float32, C-contiguous and writable, of shape
+        `(frames,)`, or `(frames, channels)` if there are several and `mono` is False. Integer
+        formats lie in [-1, 1); float formats come as they are, with values beyond 1, NaN and
+        infinities kept.
+
+    Raises:
+        UnreadableAudioError: no audio, a format that is not read here, or no such file.
+        DamagedAudioError: truncated, damaged, or not as long as its header or `frames` says.
+        AudioError: the window is impossible, or starts at or behind the clip's end.
+    """
+    whole = offset == 0.0 and duration is None
+    if not whole:
+        _check_window(offset, duration)
+    with Source(source, name=name) as opened:
+        if whole:
+            opened.view()  # a file is read once; every decoder then works from memory
+        structure = inspect(opened)
+        if whole:
+            audio, rate = _decode_whole(opened, structure)
+            if frames is not None and len(audio) != frames:
+                raise opened.damaged(
+                    f"decodes to {len(audio)} frames, but {frames} were recorded: the bytes are "
+                    "not the ones that were converted"
+                )
+        else:
+            audio, rate = _decode_window(opened, structure, offset, duration)
+    if mono and audio.ndim == 2:
+        audio = audio.mean(axis=1, dtype=np.float32)
+    if sample_rate is not None and sample_rate != rate:
+        audio, rate = resample(audio, rate, sample_rate), sample_rate
+    return audio, rate
+
+
+def _check_window(offset: float, duration: float | None) -> None:
+    if not (math.isfinite(offset) and offset >= 0):
+        raise AudioError(f"offset must be 0 or more seconds, not {offset}")
+    if duration is not None and not (math.isfinite(duration) and duration >= 0):
+        raise AudioError(f"duration must be 0 or more seconds, not {duration}")
+
+
+def _decode_whole(source: Source, structure: Structure) -> tuple[np.ndarray, int]:
+    audio: np.ndarray | None
+    flac, plain = structure.flac, structure.plain
+    if flac is not None:
+        if structure.frames == 0:
+            return _empty(flac.channels), flac.sample_rate
+        if structure.frames_known:
+            audio = decode_flac(source, flac)
+            if audio is not None:
+                return audio, flac.sample_rate
+    elif plain is not None:
+        audio = decode_plain(source, plain, 0, plain.frames)
+        if audio is not None:
+            return audio, plain.sample_rate
+    with open_decoder(source, structure) as decoder:
+        return decoder.read_all(), decoder.sample_rate
+
+
+def _decode_window(
+    source: Source, structure: Structure, offset: float, duration: float | None
+) -> tuple[np.ndarray, int]:
+    plain, flac = structure.plain, structure.flac
+    if flac is not None and structure.frames == 0:
+        _window(source, 0, flac.sample_rate, offset, duration)
+        return _empty(flac.channels), flac.sample_rate
+    if plain is not None:
+        rate = plain.sample_rate
+        start, stop = _window(source, plain.frames, rate, offset, duration)
+        audio = decode_plain(source, plain, start, stop)
+        if audio is not None:
+            return audio, rate
+    with open_decoder(source, structure) as decoder:
+        return _read_window(source, structure, decoder, offset, duration), decoder.sample_rate
+
+
+def _read_window(
+    source: Source,
+    structure: Structure,
+    decoder: Decoder,
+    offset: float,
+    duration: float | None,
+) -> np.ndarray:
+    total = decoder.frames
+    if total is None:
+        # Only decoding tells where the end is, and whether the stream is whole.
+        audio = decoder.read_all()
+        start, stop = _window(source, len(audio), decoder.sample_rate, offset, duration)
+        return audio[start:stop].copy()
+    start, stop = _window(source, total, decoder.sample_rate, offset, duration)
+    excerpt = structure.excerpt(start, stop, total) if structure.excerpt else None
+    if excerpt is not None:
+        with open_decoder(source, structure, excerpt=excerpt) as part:
+            part.skip_lead()
+            audio = part.read(stop - start)
+    else:
+        decoder.skip_to(start)
+        audio = decoder.read(stop - start)
+    if len(audio) != stop - start:
+        raise source.damaged(
+            f"frames {start} to {stop} of {total} decode to {len(audio)} frames instead of "
+            f"{stop - start}"
+        )
+    return audio
+
+
+def _window(
+    source: Source, total: int, rate: int, offset: float, duration: float | None
+) -> tuple[int, int]:
+    """The half-open range of frames that a window in seconds covers."""
+    start = round(offset * rate)
+    if start >= total and start > 0:
+        raise AudioError(
+            f"{source.name}: offset {offset} s is not before the end, at {total / rate:.3f} s"
+        )
+    stop = total if duration is None else min(total, round((offset + duration) * rate))
+    return start, max(start, stop)
+
+
+def _empty(channels: int) -> np.ndarray:
+    return np.empty(0 if channels == 1 else (0, channels), np.float32)

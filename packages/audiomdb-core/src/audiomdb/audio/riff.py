@@ -1,0 +1,194 @@
+"""WAV and its relatives: RIFF, big-endian RIFX, and RF64 with 64-bit sizes.
+
+A size field may be open-ended: a program that writes to a pipe cannot go back and fill it in. So
+all bits set (and SoX's 0x7FFFF000) mean "to the end of the file", and so does 0 where the RIFF
+size is 0 too. Such a file shows no truncation; every other one does.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from audiomdb.audio.structure import Excerpt, Plain, Structure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from audiomdb.audio.source import Source
+
+__all__ = ["inspect_riff"]
+
+_CONTAINERS = {b"RIFF": "WAV", b"RIFX": "WAV", b"RF64": "RF64"}
+_OPEN_SIZES = (0xFFFFFFFF, 0x7FFFF000)
+_PCM, _FLOAT, _GSM, _EXTENSIBLE = 0x0001, 0x0003, 0x0031, 0xFFFE
+_PLAIN_CODINGS = (0x0001, 0x0003, 0x0006, 0x0007)  # PCM, float, A-law, u-law
+_MAX_CHUNKS = 4096
+_TOLERATED_BYTES = 4096
+
+_KNOWN_CHUNKS = re.compile(
+    rb"LIST|INFO|id3 |ID3 |bext|cue |smpl|fact|JUNK|junk|PAD |iXML|axml|inst|plst|PEAK|FLLR"
+    rb"|acid|strc|umid|minf|elm1|regn|afsp|chna|cart|levl|_PMX|DISP"
+)
+
+
+class _Format(NamedTuple):
+    coding: int
+    channels: int
+    sample_rate: int
+    frame_bytes: int
+    bits: int
+
+
+class _Data(NamedTuple):
+    size_field: int
+    """Byte at which the chunk's 4-byte size stands."""
+    position: int
+    size: int
+    """As announced; corrected by ds64 in RF64."""
+
+
+def inspect_riff(source: Source) -> Structure:
+    """Check that the data chunk is whole.
+
+    Raises:
+        UnreadableAudioError: no format or no data chunk.
+        DamagedAudioError: fewer bytes than announced, or samples that no size field covers.
+    """
+    head = source.at(0, 12)
+    container = _CONTAINERS[head[:4]]
+    order = "big" if head[:4] == b"RIFX" else "little"
+    outer = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+    fmt, data = _chunks(source, order, outer)
+    size = data.size
+    rebuild: Callable[[], Excerpt] | None = None
+    available = source.size - data.position
+    if _is_open(container, data.size, outer, available):
+        if available == 0:
+            raise source.damaged(f"{container} header without any audio behind it")
+        rest = available % max(fmt.frame_bytes, 1)
+        size = available - rest
+        if rest and not (rest == 1 and size % 2):  # one byte pads an odd number of them
+            raise source.damaged(f"{container} cut off in the middle of a frame")
+        if data.size == 0:
+            rebuild = partial(_filled_in, source, data, size, order)
+    elif data.size > available:
+        raise source.damaged(
+            f"{container} announces {data.size} bytes of audio and holds {available}: cut off, or "
+            "a lying size field; fetch the file again"
+        )
+    else:
+        _check_rest(source, container, order, outer, data)
+    return Structure(
+        container,
+        # libsndfile cannot seek in GSM 6.10, whose blocks are not whole bytes per frame.
+        seekable=fmt.coding != _GSM,
+        samples_only=fmt.coding in _PLAIN_CODINGS,
+        plain=_plain(fmt, data.position, size, order),
+        rebuild=rebuild,
+    )
+
+
+def _chunks(source: Source, order: str, outer: int) -> tuple[_Format, _Data]:
+    """The format, and where the samples lie."""
+    fmt: _Format | None = None
+    long_size: int | None = None
+    position = 12
+    for _ in range(_MAX_CHUNKS):
+        head = source.at(position, 8)
+        if len(head) < 8:
+            break
+        name, size = head[:4], int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+        body = position + 8
+        if name == b"data":
+            if fmt is None:
+                raise source.unreadable("WAV without a format (fmt) chunk before its data")
+            if fmt.channels == 0 or fmt.sample_rate == 0:
+                raise source.unreadable(
+                    f"WAV that claims {fmt.channels} channels at {fmt.sample_rate} Hz"
+                )
+            if size == 0xFFFFFFFF and long_size is not None:
+                size = long_size
+            return fmt, _Data(position + 4, body, size)
+        if name == b"fmt ":
+            fmt = _format(source.at(body, min(size, 40)), order)
+        elif name == b"ds64":
+            long_size = int.from_bytes(source.at(body + 8, 8), "little")
+        position = body + size + (size & 1)
+    if outer + 8 > source.size and outer not in _OPEN_SIZES:
+        raise source.damaged(
+            f"WAV cut off before its audio: {source.size} of {outer + 8} bytes; "
+            "fetch the file again"
+        )
+    raise source.unreadable("WAV without a data chunk")
+
+
+def _format(body: bytes, order: str) -> _Format:
+    def number(start: int, stop: int) -> int:
+        return int.from_bytes(body[start:stop], order)  # type: ignore[arg-type]
+
+    coding = number(0, 2)
+    if coding == _EXTENSIBLE and len(body) >= 26:
+        coding = number(24, 26)
+    return _Format(coding, number(2, 4), number(4, 8), number(12, 14), number(14, 16))
+
+
+def _is_open(container: str, size: int, outer: int, available: int) -> bool:
+    """Whether the data chunk reaches to the end of the file, whatever its size field says."""
+    if container == "RF64":
+        return False
+    if size == 0:
+        return outer == 0
+    return size in _OPEN_SIZES and size > available
+
+
+def _filled_in(source: Source, data: _Data, size: int, order: str) -> Excerpt:
+    octets = bytearray(source.view())
+    octets[4:8] = (len(octets) - 8).to_bytes(4, order)  # type: ignore[arg-type]
+    octets[data.size_field : data.size_field + 4] = size.to_bytes(4, order)  # type: ignore[arg-type]
+    return Excerpt(bytes(octets), 0)
+
+
+def _check_rest(source: Source, container: str, order: str, outer: int, data: _Data) -> None:
+    """What lies behind the data, inside the RIFF chunk, must be chunks and not more samples.
+
+    Bytes behind the RIFF chunk belong to nobody and are left alone, unless they are the larger
+    part of the file: then it is the sizes that are too small (a file beyond 4 GiB, say).
+    """
+    if container == "RF64" or outer in _OPEN_SIZES:
+        return
+    end = min(8 + outer, source.size)
+    behind = source.size - end
+    if behind > max(end, _TOLERATED_BYTES):
+        raise source.damaged(
+            f"{container} says it has {end} bytes, yet {behind} more follow: its size fields lie"
+        )
+    position = data.position + data.size
+    padded = position + (data.size & 1)
+    if end - padded < 8 or _chunk_fits(source, order, padded, end):
+        return
+    if padded != position and _chunk_fits(source, order, position, end):
+        return  # written without the padding byte
+    raise source.damaged(
+        f"{container} whose data chunk says {data.size} bytes, yet {end - position} more bytes "
+        "follow that are no chunk: the size field lies"
+    )
+
+
+def _chunk_fits(source: Source, order: str, position: int, end: int) -> bool:
+    head = source.at(position, 8)
+    name, size = head[:4], int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+    if _KNOWN_CHUNKS.fullmatch(name):
+        return True
+    return all(0x20 <= letter < 0x7F for letter in name) and position + 8 + size <= end
+
+
+def _plain(fmt: _Format, position: int, size: int, order: str) -> Plain | None:
+    letter = {(_PCM, 16): "i2", (_FLOAT, 32): "f4"}.get((fmt.coding, fmt.bits))
+    if letter is None or fmt.frame_bytes != fmt.channels * fmt.bits // 8:
+        return None
+    dtype = np.dtype((">" if order == "big" else "<") + letter)
+    return Plain(dtype, position, size // fmt.frame_bytes, fmt.channels, fmt.sample_rate)

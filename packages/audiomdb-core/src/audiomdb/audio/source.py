@@ -1,0 +1,186 @@
+"""One way to look at encoded audio, whether it lies in memory or in a file.
+
+A `Source` gives header parsers the bytes at a position, decoders something to read from, and
+every error its name. Bytes in memory are viewed, not copied. A file is read in pieces where a
+header or a window is all that is wanted, and whole where everything is decoded anyway.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiomdb.errors import DamagedAudioError, UnreadableAudioError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from audiomdb.audio.info import AudioSource
+
+__all__ = ["MemoryStream", "Source"]
+
+
+class Source:
+    """Encoded audio under a name. Used by one thread, closed by `with`."""
+
+    __slots__ = ("_file", "_view", "name", "size")
+
+    def __init__(self, source: AudioSource, *, name: str | None = None) -> None:
+        """Look at bytes, or open a file.
+
+        Args:
+            source: bytes-like object or path.
+            name: how errors call it; a path's own text, or the number of bytes, by default.
+
+        Raises:
+            UnreadableAudioError: there is no such file, or it may not be read.
+            TypeError: neither bytes nor a path.
+        """
+        self._file: io.FileIO | None = None
+        self._view: memoryview | None = None
+        if isinstance(source, bytes | bytearray | memoryview):
+            self._view = _flat(memoryview(source))
+            self.size = self._view.nbytes
+        elif isinstance(source, str | os.PathLike):
+            path = os.fspath(source)
+            self.name = name or path
+            self._file = self._open(Path(path))
+            self.size = os.fstat(self._file.fileno()).st_size
+            return
+        else:
+            raise TypeError(
+                f"audio must be bytes, a memoryview or a path, not {type(source).__name__}"
+            )
+        self.name = name or f"audio of {self.size} bytes"
+
+    def _open(self, path: Path) -> io.FileIO:
+        try:
+            # Opening a named pipe would wait for its writer.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise self.unreadable("not a regular file")
+            return path.open("rb", buffering=0)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            # Other operating system errors (a failing disk, too many open files) say nothing
+            # about the clip and reach the caller as they are.
+            raise self.unreadable(error.strerror or str(error)) from error
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, if there is one. May be called twice."""
+        if self._file is not None:
+            self._file.close()
+
+    def at(self, position: int, count: int) -> bytes:
+        """Up to `count` bytes from `position` on; fewer at the end, none beyond it."""
+        if self._view is not None:
+            return bytes(self._view[position : position + count])
+        assert self._file is not None
+        if position >= self.size:
+            return b""
+        self._file.seek(position)
+        pieces = []
+        while count > 0:
+            piece = self._file.read(count)
+            if not piece:
+                break
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
+
+    def slice(self, position: int, count: int) -> memoryview:
+        """As `at`, without a copy where the bytes are in memory."""
+        if self._view is not None:
+            return self._view[position : position + count]
+        return memoryview(self.at(position, count))
+
+    def view(self) -> memoryview:
+        """All bytes; a file is read on the first call and kept."""
+        if self._view is None:
+            assert self._file is not None
+            self._view = memoryview(self.at(0, self.size))
+            self.size = self._view.nbytes
+        return self._view
+
+    def stream(self) -> MemoryStream | int:
+        """Something new to read from the start: a stream, or the descriptor of an open file.
+
+        A descriptor lets libsndfile read without calling back into Python.
+        """
+        if self._view is not None:
+            return MemoryStream(self._view)
+        assert self._file is not None
+        self._file.seek(0)
+        return self._file.fileno()
+
+    def unreadable(self, reason: str) -> UnreadableAudioError:
+        """The error for what is no audio, or has no decoder."""
+        return UnreadableAudioError(f"{self.name}: {reason}")
+
+    def damaged(self, reason: str) -> DamagedAudioError:
+        """The error for audio that is not whole."""
+        return DamagedAudioError(f"{self.name}: {reason}")
+
+
+class MemoryStream:
+    """A read-only binary stream over a memoryview that does not copy it.
+
+    `io.BytesIO` copies anything but `bytes`, and a record of a shard is a view into its mapping.
+    It also raises where libsndfile, reading a damaged header, asks for a place before the start;
+    an exception inside a callback from C can only be printed.
+    """
+
+    __slots__ = ("_position", "_view")
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._position = 0
+
+    def readinto(self, target: memoryview) -> int:
+        """Copy the next bytes into `target`, and say how many."""
+        start = self._position
+        piece = self._view[start : start + len(target)]
+        count = len(piece)
+        target[:count] = piece
+        self._position = start + count
+        return count
+
+    def read(self, count: int = -1) -> bytes:
+        """The next `count` bytes, or all that are left."""
+        stop = len(self._view) if count < 0 else self._position + count
+        piece = bytes(self._view[self._position : stop])
+        self._position += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position counted from the start, the present place or the end.
+
+        Stays where it is if that lies before the start.
+        """
+        position = (0, self._position, len(self._view))[whence] + offset
+        if position >= 0:
+            self._position = position
+        return self._position
+
+    def tell(self) -> int:
+        """The present position."""
+        return self._position
+
+
+def _flat(view: memoryview) -> memoryview:
+    if view.format == "B" and view.ndim == 1 and view.contiguous:
+        return view
+    # A view with gaps has no flat form; copying it is the only way.
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())

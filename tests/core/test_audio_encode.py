@@ -1,0 +1,150 @@
+"""Encoding: what comes back, what is refused, and the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from audiomdb import audio
+from audiomdb.audio.ogg import checksum
+from audiomdb.errors import AudioError
+
+FILES = Path(__file__).parent.parent / "data" / "audio"
+FORMATS = ["flac", "wav", "opus", "vorbis", "mp3"]
+SHAPES = st.one_of(
+    st.tuples(st.integers(1, 5000)),
+    st.tuples(st.integers(8, 3000), st.integers(1, 8)),
+)
+
+
+def tone(frames: int = 8000) -> np.ndarray:
+    return (0.4 * np.sin(np.arange(frames) / 7)).astype(np.float32)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    samples=arrays.arrays(np.int16, SHAPES),
+    rate=st.sampled_from([8000, 11025, 16000, 44100, 48000, 96000, 12345]),
+    kind=st.sampled_from(["flac", "wav"]),
+)
+def test_integers_come_back_unchanged(samples: np.ndarray, rate: int, kind: str) -> None:
+    encoded = audio.encode(samples, rate, kind)
+    expected = samples if samples.ndim == 1 or samples.shape[1] > 1 else samples[:, 0]
+    decoded, its_rate = audio.decode(encoded)
+    assert its_rate == rate
+    assert np.array_equal(decoded * 32768, expected)
+    assert audio.check(encoded).frames == len(samples)
+    with audio.only_libsndfile():
+        assert np.array_equal(audio.decode(encoded)[0], decoded)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    samples=arrays.arrays(
+        np.float32, st.integers(1, 2000), elements=st.floats(-2, 2, width=32, allow_nan=False)
+    )
+)
+def test_floats_are_rounded_to_16_bits_and_clipped(samples: np.ndarray) -> None:
+    decoded, _ = audio.decode(audio.encode(samples, 16000))
+    expected = np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767) / 32768
+    assert np.array_equal(decoded, expected)
+
+
+def test_decoding_and_encoding_again_changes_nothing() -> None:
+    decoded, rate = audio.decode(FILES / "flac/flac_s16_level5_16k_mono.flac")
+    again, _ = audio.decode(audio.encode(decoded, rate))
+    assert np.array_equal(again, decoded)
+
+
+def test_double_precision_is_rounded_once() -> None:
+    samples = np.array([0.5 / 32768 + 1e-12, 0.5 / 32768 - 1e-12, 1.0, -1.0])
+    decoded, _ = audio.decode(audio.encode(samples, 16000))
+    assert (decoded * 32768).tolist() == [1, 0, 32767, -32768]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_format_gives_the_same_bytes_again_and_the_clip_back(
+    kind: str, channels: int
+) -> None:
+    samples = np.stack([tone(), tone()[::-1]], axis=1)[:, :channels]
+    encoded = audio.encode(samples, 16000, kind)
+    assert audio.encode(samples.copy(order="F"), 16000, kind) == encoded
+    decoded, rate = audio.decode(encoded)
+    assert rate == 16000
+    assert decoded.shape == ((8000,) if channels == 1 else (8000, 2))
+    error = decoded.reshape(8000, channels) - samples
+    assert np.sqrt(np.mean(error[1000:-1000] ** 2)) < 0.05
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_integers_and_the_same_as_floats_give_the_same_bytes(kind: str) -> None:
+    integers = np.rint(tone() * 32768).astype(np.int16)
+    as_floats = integers / np.float32(32768)
+    assert audio.encode(integers, 16000, kind) == audio.encode(as_floats, 16000, kind)
+
+
+@pytest.mark.parametrize("kind", ["opus", "vorbis"])
+def test_ogg_pages_carry_one_serial_and_right_checksums(kind: str) -> None:
+    encoded = audio.encode(tone(48000), 16000, kind)
+    pages = [b"OggS" + page for page in encoded.split(b"OggS")[1:]]
+    assert len(pages) > 2
+    assert {page[14:18] for page in pages} == {b"AMDB"}
+    for page in pages:
+        assert int.from_bytes(page[22:26], "little") == checksum(page[:22] + bytes(4) + page[26:])
+    soundfile.read(io.BytesIO(encoded))
+
+
+def test_ogg_checksum_is_that_of_other_encoders() -> None:
+    encoded = (FILES / "ogg/ogg_vorbis_16k_mono.ogg").read_bytes()
+    page = encoded[: encoded.index(b"OggS", 4)]
+    stored = int.from_bytes(page[22:26], "little")
+    assert checksum(page[:22] + bytes(4) + page[26:]) == stored
+
+
+@pytest.mark.parametrize("kind", ["wav", "vorbis"])
+def test_empty_clip_is_written_where_it_can_be_read_again(kind: str) -> None:
+    decoded, rate = audio.decode(audio.encode(np.empty(0, np.float32), 16000, kind))
+    assert decoded.shape == (0,)
+    assert rate == 16000
+
+
+@pytest.mark.parametrize("kind", ["flac", "opus", "mp3"])
+def test_empty_clip_is_refused_where_nothing_could_read_it(kind: str) -> None:
+    with pytest.raises(AudioError, match="0 frames"):
+        audio.encode(np.empty(0, np.float32), 16000, kind)
+
+
+def test_channels_before_frames_is_refused_with_a_hint() -> None:
+    with pytest.raises(AudioError, match=r"torchaudio.*pass audio\.T"):
+        audio.encode(np.zeros((2, 16000), np.float32), 16000)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "kind", "words"),
+    [
+        (np.zeros(9, np.float32), 16000, "aac", "not one of flac, wav, opus, vorbis, mp3"),
+        (np.zeros((2, 2, 2), np.float32), 16000, "flac", "frames, channels"),
+        (np.zeros(9, np.int32), 16000, "flac", "float or int16, not int32"),
+        (np.zeros((20, 9), np.int16), 16000, "flac", "1 to 8 channels"),
+        (np.zeros((20, 3), np.int16), 16000, "mp3", "1 to 2 channels"),
+        (np.zeros((20, 0), np.int16), 16000, "flac", "channels"),
+        (np.zeros(9, np.float32), 22050, "opus", "only at 8000, 12000, 16000, 24000, 48000"),
+        (np.zeros(9, np.float32), 96000, "mp3", "resample first"),
+        (np.zeros(9, np.float32), 0, "flac", "0 Hz"),
+        (np.zeros(9, np.float32), 10_000_000, "flac", "10000000 Hz"),
+        (np.array([0, np.nan, np.inf], np.float32), 16000, "flac", "2 NaN or infinite"),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused(
+    samples: np.ndarray, rate: int, kind: str, words: str
+) -> None:
+    with pytest.raises(AudioError, match=words):
+        audio.encode(samples, rate, kind)

@@ -1,0 +1,128 @@
+"""MP3: a format without a container, whose length decoders guess."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiomdb import audio
+from audiomdb.audio.mpeg_frames import read_frame_header
+from audiomdb.errors import DamagedAudioError
+
+FILES = Path(__file__).parent.parent / "data" / "audio"
+
+
+def mp3(samples: np.ndarray, rate: int = 16000, **options: Any) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format="MP3", **options)
+    return out.getvalue()
+
+
+def noise(seconds: float, level: float = 0.3) -> np.ndarray:
+    samples = np.random.default_rng(0).standard_normal(int(seconds * 16000)) * level
+    return samples.astype(np.float32)
+
+
+def frame_starts(encoded: bytes) -> list[int]:
+    starts, position = [], 0
+    while (header := read_frame_header(encoded[position : position + 3])) is not None:
+        starts.append(position)
+        position += header.size
+    return starts
+
+
+def without_tag(encoded: bytes) -> bytes:
+    return encoded[frame_starts(encoded)[1] :]
+
+
+def test_true_count_wins_over_a_guess_that_is_too_high() -> None:
+    path = FILES / "mp3/mp3_cbr_11025_mono.mp3"
+    assert soundfile.info(str(path)).frames == 23726  # what libsndfile announces
+    assert audio.probe(path).frames == 23616
+    assert len(audio.decode(path)[0]) == 23616
+
+
+def test_true_count_wins_over_a_guess_that_is_too_low() -> None:
+    # Loud first, then silent: the first frames are large, so libsndfile expects few of them.
+    samples = np.concatenate([noise(6), np.zeros(6 * 16000, np.float32)])
+    tagged = mp3(samples, bitrate_mode="VARIABLE", compression_level=0.5)
+    encoded = without_tag(tagged)
+    frames = len(frame_starts(encoded)) * 576
+    assert soundfile.info(io.BytesIO(encoded)).frames < frames
+    assert audio.probe(encoded).frames == frames
+    assert audio.check(encoded).frames == frames
+    decoded, _ = audio.decode(encoded)
+    assert len(decoded) == frames
+    with_tag, _ = audio.decode(tagged)
+    # The tag lets decoders drop what the encoder added: 1105 samples in front.
+    assert np.allclose(decoded[1105 : 1105 + len(with_tag)], with_tag, atol=1e-6)
+    for second in (0, 1, 9):
+        part, _ = audio.decode(encoded, offset=second, duration=1)
+        assert np.array_equal(part, decoded[second * 16000 : (second + 1) * 16000])
+
+
+def test_missing_frames_are_noticed_by_the_tag() -> None:
+    encoded = mp3(noise(2))
+    starts = frame_starts(encoded)
+    with pytest.raises(DamagedAudioError, match="announces"):
+        audio.decode(encoded[: starts[-1]])
+
+
+def test_cut_inside_a_frame_is_noticed_without_a_tag() -> None:
+    encoded = without_tag(mp3(noise(2)))
+    with pytest.raises(DamagedAudioError, match="cut off inside frame"):
+        audio.decode(encoded[:-5])
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_hole_is_noticed(tagged: bool) -> None:
+    encoded = mp3(noise(2))
+    encoded = encoded if tagged else without_tag(encoded)
+    middle = frame_starts(encoded)[20]
+    for damaged in (
+        encoded[:middle] + bytes(900) + encoded[middle + 900 :],
+        encoded[:middle] + encoded[middle + 100 :],
+        encoded[:middle] + b"noise" * 50 + encoded[middle:],
+    ):
+        with pytest.raises(DamagedAudioError):
+            audio.decode(damaged)
+
+
+@pytest.mark.parametrize("count", [1, 10, 2**32 - 1])
+def test_lying_tag_is_noticed_before_anything_is_allocated(count: int) -> None:
+    encoded = bytearray(mp3(noise(1)))
+    place = max(encoded.find(b"Xing"), encoded.find(b"Info")) + 8
+    encoded[place : place + 4] = count.to_bytes(4, "big")
+    with pytest.raises(DamagedAudioError, match=f"announces {count} frames"):
+        audio.decode(bytes(encoded))
+
+
+@pytest.mark.parametrize(
+    "tail", [b"TAG" + bytes(125), b"APETAGEX" + bytes(60), b"ID3\4\0\0\0\0\0\0", b""]
+)
+@pytest.mark.parametrize("tagged", [True, False])
+def test_tags_behind_the_audio_change_nothing(tail: bytes, tagged: bool) -> None:
+    encoded = mp3(noise(1)) if tagged else without_tag(mp3(noise(1)))
+    assert np.array_equal(audio.decode(encoded + tail)[0], audio.decode(encoded)[0])
+
+
+def test_large_tag_in_front_changes_nothing() -> None:
+    encoded = mp3(noise(1))
+    size = 1 << 20
+    head = b"ID3\3\0\0" + bytes([size >> 21, size >> 14 & 127, size >> 7 & 127, size & 127])
+    assert np.array_equal(audio.decode(head + bytes(size) + encoded)[0], audio.decode(encoded)[0])
+
+
+def test_garbage_behind_a_counted_chain_is_left_alone() -> None:
+    encoded = mp3(noise(1))
+    assert np.array_equal(audio.decode(encoded + bytes(200))[0], audio.decode(encoded)[0])
+
+
+def test_unknown_bytes_behind_an_uncounted_chain_are_refused() -> None:
+    with pytest.raises(DamagedAudioError, match="breaks at byte"):
+        audio.decode(without_tag(mp3(noise(1))) + bytes(200))

@@ -1,0 +1,150 @@
+"""Windows are slices of the whole decode."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiomdb import audio
+from audiomdb.errors import AudioError
+
+FILES = Path(__file__).parent.parent / "data" / "audio"
+SEEKABLE = [
+    path
+    for folder in ("wav", "flac", "ogg", "mp3", "other", "channels", "headers")
+    for path in sorted((FILES / folder).iterdir())
+]
+
+
+def mp3(samples: np.ndarray, rate: int, **options: Any) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format="MP3", **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("path", SEEKABLE, ids=lambda path: path.name)
+@pytest.mark.parametrize("from_path", [True, False])
+def test_window_equals_the_slice_of_the_whole(path: Path, from_path: bool) -> None:
+    source = path if from_path else path.read_bytes()
+    whole, rate = audio.decode(path)
+    total = len(whole)
+    places = [(0, 100), (1, 1), (total // 3, total // 4), (total - 50, 50), (total // 2, 0)]
+    for start, count in places:
+        part, its_rate = audio.decode(source, offset=start / rate, duration=count / rate)
+        assert its_rate == rate
+        assert np.array_equal(part, whole[start : start + count])
+        assert part.shape == whole[start : start + count].shape
+        assert part.flags.c_contiguous
+        assert part.flags.writeable
+    tail, _ = audio.decode(source, offset=(total - 1000) / rate)
+    assert np.array_equal(tail, whole[-1000:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    start=st.integers(0, 15_999),
+    count=st.integers(0, 16_000),
+    channels=st.integers(1, 3),
+    kind=st.sampled_from(["flac", "wav"]),
+)
+def test_any_window_of_a_lossless_clip_is_its_slice(
+    start: int, count: int, channels: int, kind: str
+) -> None:
+    samples = np.random.default_rng(channels).integers(-9000, 9000, (16_000, channels), np.int16)
+    encoded = audio.encode(samples, 16_000, kind)
+    part, _ = audio.decode(encoded, offset=start / 16_000, duration=count / 16_000)
+    expected = (
+        (samples[start : start + count] / np.float32(32768)).squeeze(axis=-1)
+        if (channels == 1)
+        else samples[start : start + count] / np.float32(32768)
+    )
+    assert np.array_equal(part, expected)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bitrate_mode": "CONSTANT", "compression_level": 0.9},
+        {"bitrate_mode": "CONSTANT", "compression_level": 0.3},
+        {"bitrate_mode": "VARIABLE", "compression_level": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("signal", ["sine", "noise"])
+def test_mp3_window_deep_inside_equals_the_slice(
+    rate: int, options: dict[str, Any], signal: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # A sine fills the bit reservoir, which a decoder that seeks starts without.
+    times = np.arange(rate * 8) / rate
+    if signal == "sine":
+        samples = 0.5 * np.sin(2 * np.pi * 440 * times)
+    else:
+        samples = np.random.default_rng(0).standard_normal(len(times)) * 0.1
+    encoded = mp3(samples.astype(np.float32), rate, **options)
+    whole, _ = audio.decode(encoded)
+    for start in (rate // 2, 4 * rate + 17, 6 * rate + 1151, 7 * rate):
+        for count in (1, 700, rate):
+            part, _ = audio.decode(encoded, offset=start / rate, duration=count / rate)
+            assert np.array_equal(part, whole[start : start + count])
+    assert "error" not in capfd.readouterr().err  # libmpg123 writes there when it stumbles
+
+
+def test_adjoining_windows_tile_a_clip() -> None:
+    path = FILES / "flac/flac_s16_level5_16k_mono.flac"
+    whole, _ = audio.decode(path)
+    parts = [audio.decode(path, offset=i * 0.3333, duration=0.3333)[0] for i in range(6)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_window_over_the_end_is_shorter() -> None:
+    path = FILES / "flac/flac_s16_level5_16k_mono.flac"
+    part, _ = audio.decode(path, offset=1.5, duration=10)
+    assert len(part) == 30393 - 24000
+
+
+@pytest.mark.parametrize(
+    "name", ["flac/flac_s16_level5_16k_mono.flac", "ogg/ogg_opus_8k_mono.opus"]
+)
+@pytest.mark.parametrize("offset", [2.0, 1e9])
+def test_window_behind_the_end_is_refused(name: str, offset: float) -> None:
+    with pytest.raises(AudioError, match="is not before the end"):
+        audio.decode(FILES / name, offset=offset)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"offset": -0.1},
+        {"offset": float("nan")},
+        {"offset": float("inf")},
+        {"duration": -1.0},
+        {"duration": float("nan")},
+        {"duration": float("inf")},
+    ],
+    ids=str,
+)
+def test_impossible_window_is_refused(window: dict[str, float]) -> None:
+    with pytest.raises(AudioError, match="0 or more seconds"):
+        audio.decode(FILES / "wav/wav_u8_16k_mono.wav", **window)  # type: ignore[arg-type]
+
+
+def test_window_of_an_empty_clip_is_empty() -> None:
+    for name in ("lengths/flac_0_samples.flac", "lengths/wav_0_samples.wav"):
+        part, _ = audio.decode(FILES / name, duration=1.0)
+        assert part.shape == (0,)
+
+
+def test_window_is_resampled_after_it_is_cut() -> None:
+    path = FILES / "flac/flac_s16_level5_16k_mono.flac"
+    part, _ = audio.decode(path, offset=0.5, duration=0.5)
+    resampled, rate = audio.decode(path, offset=0.5, duration=0.5, sample_rate=8000)
+    assert rate == 8000
+    assert np.array_equal(resampled, audio.resample(part, 16000, 8000))
