@@ -1,0 +1,42 @@
+"""Arrays of samples that did not come out of a decoder."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from audiomdb.errors import SampleError
+
+__all__ = ["as_float", "check_shape"]
+
+
+def check_shape(array: np.ndarray) -> None:
+    """Refuse what is neither `(frames,)` nor `(frames, channels)`.
+
+    Raises:
+        SampleError: says how to turn an array in torchaudio's order.
+    """
+    if array.ndim not in (1, 2):
+        raise SampleError(
+            f"an audio array of shape {array.shape}, expected (frames,) or (frames, channels)"
+        )
+    if array.ndim == 2 and array.shape[1] > array.shape[0] > 0:
+        raise SampleError(
+            f"an audio array of shape {array.shape}: more channels than frames. The order here is "
+            "(frames, channels); torchaudio's (channels, frames) wants `.T`"
+        )
+
+
+def as_float(array: np.ndarray) -> np.ndarray:
+    """A float32 copy; integers are scaled by the range of their type to [-1, 1).
+
+    Raises:
+        SampleError: when the elements are no real numbers.
+    """
+    kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
+    if kind == "f":
+        return np.array(array, np.float32, order="C")
+    if kind not in "iu":
+        raise SampleError(f"an audio array of dtype {array.dtype}, expected floats or integers")
+    half = 2.0 ** (bits - 1)
+    centre = half if kind == "u" else 0.0
+    return np.ascontiguousarray((array - centre) / half, np.float32)

@@ -1,0 +1,30 @@
+"""The dataset format: writing, reading, checking. docs/format.md specifies it."""
+
+from __future__ import annotations
+
+from audiomdb.shards.codec import EncodedRecord, encode_record
+from audiomdb.shards.dataset_index import DatasetIndex
+from audiomdb.shards.dataset_reader import DatasetReader, LocalShards, Shards
+from audiomdb.shards.dataset_writer import DatasetWriter
+from audiomdb.shards.metadata import Feature, Metadata, ShardEntry, read_metadata
+from audiomdb.shards.shard_reader import ShardReader
+from audiomdb.shards.shard_writer import ShardWriter
+from audiomdb.shards.verify import Problem, verify_dataset
+
+__all__ = [
+    "DatasetIndex",
+    "DatasetReader",
+    "DatasetWriter",
+    "EncodedRecord",
+    "Feature",
+    "LocalShards",
+    "Metadata",
+    "Problem",
+    "ShardEntry",
+    "ShardReader",
+    "ShardWriter",
+    "Shards",
+    "encode_record",
+    "read_metadata",
+    "verify_dataset",
+]

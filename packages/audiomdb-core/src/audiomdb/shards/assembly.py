@@ -1,0 +1,361 @@
+"""Putting a dataset together shard by shard, so that a crash at any instant loses no whole shard.
+
+A shard is made under `.partial/`, synced, and renamed to its final place; `metadata.json` comes
+last. So the output folder holds whole shards or none, and a dataset or none. Each shard carries a
+journal of what it was made of; a second run finds the finished shards, compares, and goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import lmdb
+import msgspec
+
+from audiomdb.errors import DuplicateKeyError, OutputWriteError, SourceChangedError
+from audiomdb.sample import DURATION
+from audiomdb.shards.codec import EncodedRecord
+from audiomdb.shards.columns import build_columns, total
+from audiomdb.shards.features import merge_features
+from audiomdb.shards.files import sha256_file, write_atomically
+from audiomdb.shards.finished import FinishedShard, check_payloads, find_finished
+from audiomdb.shards.journal import Journal, Rejection, SourceDigest
+from audiomdb.shards.key_set import KeySet
+from audiomdb.shards.layout import (
+    ALIGNMENT,
+    DATA_FILE,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    INDEX_FILE,
+    REJECTED_FILE,
+    shard_name,
+)
+from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, ShardEntry, write_metadata
+from audiomdb.shards.output import OutputFolder
+from audiomdb.shards.shard_reader import ShardReader
+from audiomdb.shards.shard_writer import ShardWriter
+
+__all__ = ["DatasetAssembly"]
+
+
+class DatasetAssembly:
+    """Writes the shards of one dataset in order, and leaves alone those that are there already.
+
+    Called from one thread; hashing and syncing a finished shard go on in a thread of its own.
+
+    Args:
+        output_dir: Folder of the dataset; made where it does not exist, locked while this is open.
+        name: Name of the dataset.
+        options: What a shard's bytes depend on besides its source samples, as plain data.
+        map_size: See `ShardWriter`.
+        duplicates: "raise", or "skip" to reject a key that the dataset holds already.
+
+    Raises:
+        OutputExistsError: when the folder holds something else.
+        OutputBusyError: when another process is writing there.
+        OptionsChangedError: when finished shards were made with other options.
+        CorruptShardError: when a finished shard is damaged.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        *,
+        name: str,
+        options: Mapping[str, Any],
+        map_size: int | None = None,
+        duplicates: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        self._dir = output_dir
+        self._name = name
+        self._options = dict(options)
+        self._map_size = map_size
+        self._skip_duplicates = duplicates == "skip"
+        self._keys = KeySet()
+        self._open: _OpenShard | None = None
+        self._folder = OutputFolder(output_dir)
+        self._background = ThreadPoolExecutor(1, "audiomdb-publish")
+        self._shards: dict[int, Future[FinishedShard]] = {}
+        self._earlier: dict[int, Journal] = {}
+        try:
+            for shard, keys in find_finished(output_dir, self._folder.shards(), self._options):
+                self._keys.add(keys)
+                self._earlier[shard.number] = shard.journal
+                self._shards[shard.number] = self._background.submit(self._check, shard)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> DatasetAssembly:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def finished_shards(self) -> int:
+        """How many shards are whole, here or on their way to the disk."""
+        return len(self._shards)
+
+    def is_finished(self, shard: int) -> bool:
+        """Whether an earlier run finished this shard."""
+        return shard in self._earlier
+
+    def begin_shard(self, shard: int) -> None:
+        """Open a shard that no earlier run finished."""
+        directory = self._folder.stage(shard)
+        with _disk_errors(self._dir):
+            self._open = _OpenShard(ShardWriter(directory, map_size=self._map_size))
+
+    def add(
+        self,
+        record: EncodedRecord,
+        row: Mapping[str, Any],
+        contradictions: Sequence[str] = (),
+    ) -> None:
+        """Add a record to the open shard.
+
+        Args:
+            record: The encoded sample.
+            row: Its index columns.
+            contradictions: Fields that the source was wrong about.
+
+        Raises:
+            DuplicateKeyError: when the shard holds the key already, unless duplicates are skipped.
+            OutputWriteError: when the disk is full.
+        """
+        shard = self._current
+        try:
+            with _disk_errors(self._dir):
+                shard.writer.add(record)
+        except DuplicateKeyError as exc:
+            if not self._skip_duplicates:
+                raise
+            self.reject(Rejection(record.key.decode(), None, str(exc)))
+            return
+        shard.rows[record.key] = row
+        shard.contradictions.update(contradictions)
+
+    def add_features(self, features: Mapping[str, Feature]) -> None:
+        """Take into account what the fields of some samples of the open shard hold."""
+        self._current.features.append(features)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Note a source sample that could not be stored."""
+        self._current.rejected.append(rejection)
+
+    def end_shard(self, shard: int, source: SourceDigest) -> None:
+        """Close a shard whose source samples have all been met.
+
+        Raises:
+            SourceChangedError: when an earlier run finished it from other samples.
+            DuplicateKeyError: when an earlier shard holds one of its keys.
+            OutputWriteError: when the disk is full.
+        """
+        if shard in self._earlier:
+            self._compare(shard, self._earlier[shard], source)
+            return
+        made = self._current
+        self._check_duplicates(made)
+        finished, keys = self._finish_shard(shard, made, source)
+        self._open = None
+        self._keys.add(keys)
+        if shard - 2 in self._shards:  # bounds what waits, and lets an error there surface soon
+            self._shards[shard - 2].result()
+        self._shards[shard] = self._background.submit(self._publish, finished)
+
+    def finish(self, shards: int, processors: Sequence[str] = ()) -> Metadata:
+        """Write index, rejections and metadata, in this order. Now the dataset exists.
+
+        Args:
+            shards: How many shards the source gave.
+            processors: What was applied, for metadata.
+
+        Raises:
+            SourceChangedError: when an earlier run finished shards beyond the source's end.
+        """
+        beyond = sorted(number for number in self._shards if number >= shards)
+        if beyond:
+            raise SourceChangedError(
+                f"{self._dir / shard_name(beyond[0])} was finished by an earlier run, but the "
+                f"source now ends after {shards} shards; convert into another folder"
+            )
+        finished = self._results()
+        entries = tuple(shard.entry for shard in finished)
+        rejected = [r for shard in finished for r in shard.journal.rejected]
+        with _disk_errors(self._dir):
+            size, digest = write_atomically(self._dir / INDEX_FILE, self._indexes(entries))
+            self._write_rejected(rejected)
+            metadata = Metadata(
+                format=FORMAT_NAME,
+                format_version=FORMAT_VERSION,
+                name=self._name,
+                samples=sum(entry.samples for entry in entries),
+                bytes=sum(entry.bytes for entry in entries),
+                duration=sum(entry.duration for entry in entries),
+                features=merge_features(shard.features for shard in finished),
+                processors=tuple(processors),
+                rejected=len(rejected),
+                index=IndexEntry(INDEX_FILE, size, digest),
+                shards=entries,
+            )
+            write_metadata(self._dir, metadata)
+            self._folder.discard_staging()
+        return metadata
+
+    def journals(self) -> list[Journal]:
+        """The accounts of all shards in order; waits until the last is published."""
+        return [shard.journal for shard in self._results()]
+
+    def close(self) -> None:
+        """Drop the open shard, wait for finished ones, unlock the folder. May be called twice."""
+        if self._open is not None:
+            self._open.writer.close()
+            self._open = None
+        self._background.shutdown(wait=True)
+        if not self._folder.closed:
+            self._folder.discard_staging()
+            self._folder.close()
+
+    @property
+    def _current(self) -> _OpenShard:
+        assert self._open is not None, "begin_shard comes first"
+        return self._open
+
+    def _results(self) -> list[FinishedShard]:
+        with _disk_errors(self._dir):
+            return [future.result() for _, future in sorted(self._shards.items())]
+
+    def _compare(self, number: int, journal: Journal, source: SourceDigest) -> None:
+        if journal.digest == source.hexdigest():
+            return
+        what = "its keys, their order or their sizes differ"
+        if journal.samples != source.samples:
+            what = f"it was made of {journal.samples} samples, now there are {source.samples}"
+        raise SourceChangedError(
+            f"{self._dir / shard_name(number)} was finished by an earlier run and the source has "
+            f"changed since: {what}. Delete that folder to have it made again, or convert into "
+            "another one"
+        )
+
+    def _check_duplicates(self, made: _OpenShard) -> None:
+        for key in self._keys.maybe(list(made.rows)):
+            holder = self._holder(key.decode())
+            if holder is None:
+                continue
+            reason = f"key {key.decode()!r} occurs twice: {holder} holds it already"
+            if not self._skip_duplicates:
+                raise DuplicateKeyError(reason)
+            made.writer.drop(key)
+            del made.rows[key]
+            made.rejected.append(Rejection(key.decode(), None, reason))
+
+    def _holder(self, key: str) -> str | None:
+        for entry in (shard.entry for shard in self._results()):
+            if entry.first_key <= key <= entry.last_key:
+                reader = ShardReader(self._dir / entry.path, entry)
+                if reader.index.find(key) is not None:
+                    return entry.path
+        return None
+
+    def _finish_shard(
+        self, number: int, made: _OpenShard, source: SourceDigest
+    ) -> tuple[FinishedShard, Sequence[bytes]]:
+        rows = [made.rows[key] for key in sorted(made.rows)]
+        columns, left_out = build_columns(rows)
+        features = merge_features(made.features)
+        journal = Journal(
+            options=self._options,
+            samples=source.samples,
+            bytes=source.bytes,
+            digest=source.hexdigest(),
+            rejected=tuple(made.rejected),
+            contradictions=dict(sorted(made.contradictions.items())),
+        )
+        with _disk_errors(self._dir):
+            written = made.writer.finish(
+                columns=columns,
+                left_out=left_out,
+                features=msgspec.to_builtins(features),
+                journal=msgspec.to_builtins(journal),
+            )
+        entry = ShardEntry(
+            path=shard_name(number),
+            samples=len(written.keys),
+            bytes=0,
+            sha256="",
+            duration=total(columns.get(DURATION)),
+            first_key=written.keys[0].decode() if written.keys else "",
+            last_key=written.keys[-1].decode() if written.keys else "",
+            index_offset=written.index_offset,
+            index_bytes=written.index_bytes,
+        )
+        return FinishedShard(number, entry, features, journal), written.keys
+
+    def _publish(self, shard: FinishedShard) -> FinishedShard:
+        measured = self._measure(shard, self._folder.stage(shard.number))
+        self._folder.publish(shard.number)
+        return measured
+
+    def _check(self, shard: FinishedShard) -> FinishedShard:
+        """Measure a shard of an earlier run, and refuse it where the disk has damaged it since."""
+        check_payloads(self._dir / shard.entry.path)
+        return self._measure(shard)
+
+    def _measure(self, shard: FinishedShard, directory: Path | None = None) -> FinishedShard:
+        path = (directory or self._dir / shard.entry.path) / DATA_FILE
+        entry = msgspec.structs.replace(
+            shard.entry, bytes=path.stat().st_size, sha256=sha256_file(path)
+        )
+        return FinishedShard(shard.number, entry, shard.features, shard.journal)
+
+    def _indexes(self, entries: Sequence[ShardEntry]) -> Iterator[bytes]:
+        for entry in entries:
+            with (self._dir / entry.path / DATA_FILE).open("rb") as file:
+                data = os.pread(file.fileno(), entry.index_bytes, entry.index_offset)
+            yield data + bytes(-len(data) % ALIGNMENT)
+
+    def _write_rejected(self, rejected: Sequence[Rejection]) -> None:
+        path = self._dir / REJECTED_FILE
+        if rejected:
+            write_atomically(path, (msgspec.json.encode(r) + b"\n" for r in rejected))
+        else:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenShard:
+    writer: ShardWriter
+    rows: dict[bytes, Mapping[str, Any]] = field(default_factory=dict)
+    features: list[Mapping[str, Feature]] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+    contradictions: Counter[str] = field(default_factory=Counter)
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Say of a disk that is full, or cannot be written, what that means for the conversion."""
+    try:
+        yield
+    except OutputWriteError:
+        raise
+    except (OSError, lmdb.Error) as exc:  # LMDB calls a write that was cut short an I/O error
+        free = shutil.disk_usage(folder).free
+        raise OutputWriteError(
+            f"cannot write to {folder}: {exc} ({free} bytes are free there). "
+            "Finished shards are kept; make room and run the same conversion again"
+        ) from exc

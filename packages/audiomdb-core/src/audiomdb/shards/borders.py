@@ -1,0 +1,49 @@
+"""Which shard a source sample belongs to: a pure function of the samples before it."""
+
+from __future__ import annotations
+
+from audiomdb.shards.layout import MAX_SHARD_BYTES
+
+__all__ = ["ShardBorders"]
+
+
+class ShardBorders:
+    """Assigns source samples to shards, in order.
+
+    Counts what the source gives, before processing and rejection: what a shard is made of then
+    depends on nothing else, and a run that was cut short finds the same borders again.
+
+    Args:
+        samples_per_shard: Close a shard at this many source samples. None: by bytes.
+        max_shard_bytes: Close a shard before its source bytes exceed this; a larger sample has a
+            shard to itself. None: 64 MiB, or no limit where `samples_per_shard` is given.
+
+    Raises:
+        ValueError: for limits below 1.
+    """
+
+    def __init__(
+        self, samples_per_shard: int | None = None, max_shard_bytes: int | None = None
+    ) -> None:
+        for name, value in (
+            ("samples_per_shard", samples_per_shard),
+            ("max_shard_bytes", max_shard_bytes),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
+        if samples_per_shard is None and max_shard_bytes is None:
+            max_shard_bytes = MAX_SHARD_BYTES
+        self.samples_per_shard = samples_per_shard
+        self.max_shard_bytes = max_shard_bytes
+        self._shard = self._samples = self._bytes = 0
+
+    def place(self, size: int) -> int:
+        """Number of the shard that takes the next source sample, of `size` bytes."""
+        full = self.samples_per_shard is not None and self._samples >= self.samples_per_shard
+        over = self.max_shard_bytes is not None and self._bytes + size > self.max_shard_bytes
+        if self._samples and (full or over):
+            self._shard += 1
+            self._samples = self._bytes = 0
+        self._samples += 1
+        self._bytes += size
+        return self._shard

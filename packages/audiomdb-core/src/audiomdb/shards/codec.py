@@ -1,0 +1,399 @@
+"""A sample as bytes, and back. Self-describing, without pickle.
+
+A record has two parts. The *head* holds every small value: a MessagePack map behind a checksum.
+The *payloads* (byte strings and arrays over `INLINE_BYTES`) lie apart, so that text and numbers
+are read without touching audio. docs/format.md specifies the bytes.
+
+Values that MessagePack does not know are extension types:
+
+    1  payload, bytes        where (u64), length (u64), crc32 (u32)
+    2  payload, array        the same, then a dtype header
+    3  array in the head     dtype header, then the elements in C order
+    4  NumPy scalar          the same, with an empty shape
+
+`where` counts from the start of the record's own payloads. A dtype header is its length (u16) and
+a MessagePack list `[descr, shape]`, with `descr` as in NumPy's .npy files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from struct import Struct
+from struct import error as StructError  # noqa: N812
+from typing import Any, TypeAlias
+from zlib import crc32
+
+import msgspec
+import numpy as np
+
+from audiomdb.errors import CorruptRecordError, InvalidKeyError, UnsupportedValueError
+from audiomdb.sample import KEY, MAX_KEY_BYTES, Sample
+from audiomdb.shards.layout import ALIGNMENT, INLINE_BYTES
+
+__all__ = [
+    "HEAD_PREFIX",
+    "Buffer",
+    "EncodedRecord",
+    "decode_body",
+    "decode_head",
+    "encode_key",
+    "encode_record",
+    "pack_head",
+    "resolve_fields",
+]
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+HEAD_PREFIX = Struct("<III")
+"""crc32 of all that follows, number of the block, where in the block the payloads start."""
+
+PAYLOAD_BYTES, PAYLOAD_ARRAY, INLINE_ARRAY, INLINE_SCALAR = 1, 2, 3, 4
+
+_PREFIX_BYTES = HEAD_PREFIX.size
+_read_crc = Struct("<I").unpack_from
+_REF = Struct("<QQI")
+_read_ref = _REF.unpack_from
+_MAX_DEPTH = 64
+_MAX_VALUE_BYTES = 2**32 - 2**16
+_MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_tree = msgspec.msgpack.Decoder().decode
+_Ext = msgspec.msgpack.Ext
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRecord:
+    """A sample ready to be written.
+
+    Attributes:
+        key: UTF-8 of the key.
+        body: The head's MessagePack map, without its prefix.
+        payloads: Buffers that follow one another, padded so that each starts aligned.
+        payload_bytes: Their total length.
+    """
+
+    key: bytes
+    body: bytes
+    payloads: tuple[Buffer, ...]
+    payload_bytes: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # On its way back from a worker process. Python does not pickle views.
+        payloads = tuple(bytes(p) if isinstance(p, memoryview) else p for p in self.payloads)
+        return EncodedRecord, (self.key, self.body, payloads, self.payload_bytes)
+
+
+def encode_key(key: object) -> bytes:
+    """The stored form of a key.
+
+    Raises:
+        InvalidKeyError: unless `key` is a string of 1 to 511 bytes of UTF-8.
+    """
+    if not isinstance(key, str):
+        raise InvalidKeyError(f"key {key!r} is {type(key).__name__}, expected str")
+    try:
+        raw = key.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidKeyError(f"key {key!r} has no UTF-8 form: {exc.reason}") from exc
+    if not 0 < len(raw) <= MAX_KEY_BYTES:
+        raise InvalidKeyError(
+            f"key {key[:40]!r} takes {len(raw)} bytes, expected 1 to {MAX_KEY_BYTES}"
+        )
+    return raw
+
+
+def encode_record(key: str, sample: Mapping[str, Any]) -> EncodedRecord:
+    """Encode one sample. Buffers of the sample are referred to, not copied.
+
+    Raises:
+        InvalidKeyError: for a key LMDB cannot hold, or a `__key__` field that contradicts it.
+        UnsupportedValueError: for a value without a stored form; names key and field.
+    """
+    raw_key = encode_key(key)
+    if sample.get(KEY, key) != key:
+        raise InvalidKeyError(f"sample {key!r} calls itself {sample[KEY]!r} in its field {KEY!r}")
+    packer = _Packer(key)
+    tree = {KEY: key}
+    for field, value in sample.items():
+        if field != KEY:
+            tree[packer.name(field, "")] = packer.pack(value, field, 1)
+    try:
+        body = _encode(tree)
+    except UnicodeEncodeError as exc:
+        raise UnsupportedValueError(
+            f"sample {key!r} holds text without a UTF-8 form (a lone surrogate): {exc.reason}"
+        ) from exc
+    if max(len(body), packer.size) > _MAX_VALUE_BYTES:
+        raise UnsupportedValueError(
+            f"sample {key!r} takes {max(len(body), packer.size)} bytes, LMDB's limit is "
+            f"{_MAX_VALUE_BYTES}: cut it into several samples"
+        )
+    return EncodedRecord(raw_key, body, tuple(packer.payloads), packer.size)
+
+
+def pack_head(body: bytes, block: int, offset: int) -> bytes:
+    """The head as it lies in the file: prefix, checksum included, and body."""
+    tail = HEAD_PREFIX.pack(0, block, offset)[4:] + body
+    return crc32(tail).to_bytes(4, "little") + tail
+
+
+def decode_head(head: memoryview) -> Sample:
+    """Check a head as it lies in the file and decode it; payloads are left to `resolve_fields`.
+
+    Raises:
+        CorruptRecordError: without a place: the caller knows shard and key.
+    """
+    if len(head) < _PREFIX_BYTES or crc32(head[4:]) != _read_crc(head)[0]:
+        raise CorruptRecordError("checksum of the head does not match")
+    return decode_body(head[_PREFIX_BYTES:])
+
+
+def decode_body(body: Buffer) -> Sample:
+    """Decode the map of a head, its checksum already checked."""
+    try:
+        sample = _decode_tree(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise CorruptRecordError(f"head is no MessagePack: {exc}") from exc
+    if type(sample) is not dict:
+        raise CorruptRecordError("head is no MessagePack map")
+    return sample
+
+
+def resolve_fields(
+    sample: Sample, file: memoryview, start: int, size: int, copy: bool, verify: bool
+) -> None:
+    """Replace, in place, the extension values of a decoded map by what they stand for.
+
+    Args:
+        sample: A decoded map.
+        file: What holds the payloads.
+        start: Where in it the record's payloads begin.
+        size: How many bytes they have.
+        copy: Give `bytes` and writable arrays; otherwise read-only views into `file`.
+        verify: Check each payload's checksum.
+
+    Raises:
+        CorruptRecordError: when a payload is out of bounds or fails its checksum.
+    """
+    for name, value in sample.items():
+        kind = type(value)
+        if kind is _Ext:
+            if value.code == PAYLOAD_BYTES:  # nearly always: spelled out, for it is the hot path
+                view = _payload(value.data, file, start, size, verify)
+                sample[name] = bytes(view) if copy else view
+            else:
+                sample[name] = _resolve(value, file, start, size, copy, verify)
+        elif kind is dict:
+            resolve_fields(value, file, start, size, copy, verify)
+        elif kind is list:
+            sample[name] = _resolve(value, file, start, size, copy, verify)
+
+
+def _resolve(
+    value: Any,  # noqa: ANN401
+    file: memoryview,
+    start: int,
+    size: int,
+    copy: bool,
+    verify: bool,
+) -> Any:  # noqa: ANN401
+    kind = type(value)
+    if kind is list:
+        return [_resolve(item, file, start, size, copy, verify) for item in value]
+    if kind is dict:
+        resolve_fields(value, file, start, size, copy, verify)
+    if kind is not _Ext:
+        return value
+    code, data = value.code, memoryview(value.data)
+    if code == PAYLOAD_BYTES:
+        view = _payload(data, file, start, size, verify)
+        return bytes(view) if copy else view
+    if code == PAYLOAD_ARRAY:
+        return _array(data[_REF.size :], _payload(data, file, start, size, verify), copy)
+    if code == INLINE_ARRAY:
+        return _array(data, None, copy)
+    if code == INLINE_SCALAR:
+        return _array(data, None, copy)[()]
+    raise CorruptRecordError(f"extension type {code} is unknown: written by a newer version?")
+
+
+def _payload(ref: Buffer, file: memoryview, start: int, size: int, verify: bool) -> memoryview:
+    try:
+        where, length, crc = _read_ref(ref)
+    except StructError as exc:
+        raise CorruptRecordError(f"reference of {len(ref)} bytes is too short") from exc
+    begin = start + where
+    view = file[begin : begin + length]
+    if where + length > size or len(view) != length:
+        raise CorruptRecordError(
+            f"payload of {length} bytes at {where} exceeds the record's {size} bytes"
+        )
+    if verify and crc32(view) != crc:
+        raise CorruptRecordError(f"checksum of a payload of {length} bytes does not match")
+    return view
+
+
+def _array(data: memoryview, elements: memoryview | None, copy: bool) -> np.ndarray:
+    if len(data) < 2:
+        raise CorruptRecordError("dtype header is too short")
+    end = 2 + int.from_bytes(data[:2], "little")
+    dtype, shape = _parse_dtype(bytes(data[2:end]))
+    if elements is None:
+        elements = data[end:]
+    if prod(shape) * dtype.itemsize != len(elements):
+        raise CorruptRecordError(
+            f"array {dtype} {shape} needs {prod(shape) * dtype.itemsize} bytes, has {len(elements)}"
+        )
+    if len(elements) == 0:
+        return np.empty(shape, dtype)
+    # A bytearray, not array.copy(), which leaves the padding of structured dtypes unset.
+    source = bytearray(elements) if copy else elements
+    array: np.ndarray = np.frombuffer(source, dtype).reshape(shape)
+    return array
+
+
+@lru_cache(maxsize=1024)
+def _parse_dtype(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    try:
+        descr, shape = _decode_tree(header)
+        dtype = np.lib.format.descr_to_dtype(_tuples(descr))
+        dims = tuple(shape)
+        ok = not dtype.hasobject and all(type(n) is int and n >= 0 for n in dims)
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError, SyntaxError) as exc:
+        raise CorruptRecordError(f"dtype header is damaged: {exc}") from exc
+    if not ok:
+        raise CorruptRecordError(f"dtype {dtype} of shape {dims} is not allowed")
+    return dtype, dims
+
+
+def _tuples(descr: Any) -> Any:  # noqa: ANN401
+    # .npy's descr marks fields by tuples, which MessagePack turned into lists.
+    if isinstance(descr, list):
+        return [(_title(f[0]), _tuples(f[1]), *map(tuple, f[2:])) for f in descr]
+    return descr
+
+
+def _title(name: Any) -> Any:  # noqa: ANN401
+    return tuple(name) if isinstance(name, list) else name
+
+
+class _Packer:
+    """Turns one sample's values into what MessagePack knows, and collects its payloads."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self.payloads: list[Buffer] = []
+        self.size = 0
+
+    def name(self, field: object, path: str) -> str:
+        if not isinstance(field, str):
+            where = f" in {path!r}" if path else ""
+            raise self._refusal(
+                f"has the field name {field!r} ({type(field).__name__}){where}, expected str"
+            )
+        return str(field)
+
+    def pack(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
+        kind = type(value)
+        if kind is str or kind is float or value is None or kind is bool:
+            return value
+        if kind is int:
+            return self._int(value, path)
+        if kind is bytes or isinstance(value, bytes | bytearray | memoryview):
+            return self._bytes(value)
+        if isinstance(value, np.ndarray):
+            return self._array(value, path, INLINE_ARRAY)
+        if isinstance(value, str):
+            return str(value)
+        if isinstance(value, np.generic):
+            return self._array(np.asarray(value), path, INLINE_SCALAR)
+        if isinstance(value, Mapping | list | tuple):
+            return self._container(value, path, depth)
+        if isinstance(value, int):
+            return self._int(int(value), path)
+        if isinstance(value, float):
+            return float(value)
+        if hasattr(value, "__array__"):
+            return self._array(self._as_array(value, path), path, INLINE_ARRAY)
+        raise self._refusal(
+            f"holds {kind.__module__}.{kind.__qualname__} in {path!r}; store bytes, text, numbers, "
+            "lists, dicts or NumPy arrays"
+        )
+
+    def _int(self, value: int, path: str) -> int:
+        if not _MIN_INT <= value <= _MAX_INT:
+            raise self._refusal(f"holds {value} in {path!r}, outside -2^63 .. 2^64-1")
+        return value
+
+    def _bytes(self, value: Buffer) -> Any:  # noqa: ANN401
+        if isinstance(value, memoryview):
+            if not value.c_contiguous:
+                value = value.tobytes()
+            elif value.format != "B" or value.ndim != 1:
+                value = value.cast("B")
+        if len(value) <= INLINE_BYTES:
+            return bytes(value)
+        return _Ext(PAYLOAD_BYTES, self._payload(value))
+
+    def _container(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
+        if depth >= _MAX_DEPTH:
+            raise self._refusal(f"nests more than {_MAX_DEPTH} containers in {path[:80]!r}")
+        if isinstance(value, Mapping):
+            return {
+                self.name(k, path): self.pack(v, f"{path}.{k}", depth + 1) for k, v in value.items()
+            }
+        return [self.pack(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+
+    def _as_array(self, value: Any, path: str) -> np.ndarray:  # noqa: ANN401
+        try:
+            return np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as exc:
+            raise self._refusal(f"holds in {path!r} what NumPy cannot take: {exc}") from exc
+
+    def _array(self, array: np.ndarray, path: str, inline_code: int) -> Any:  # noqa: ANN401
+        header = self._dtype_header(array, path)
+        flat = np.asarray(array, order="C")
+        if flat.nbytes <= INLINE_BYTES:
+            return _Ext(inline_code, header + flat.tobytes())
+        elements = flat.reshape(-1).view(np.uint8).data
+        return _Ext(PAYLOAD_ARRAY, self._payload(elements) + header)
+
+    def _dtype_header(self, array: np.ndarray, path: str) -> bytes:
+        dtype = array.dtype
+        if isinstance(array, np.ma.MaskedArray):
+            raise self._refusal(f"holds a masked array in {path!r}; store data and mask apart")
+        if dtype.hasobject or dtype.char == "T":
+            raise self._refusal(
+                f"holds an array of dtype {dtype} in {path!r}; store a list, or a fixed-size dtype"
+            )
+        if dtype.kind == "V" and dtype.names is None and dtype.type is not np.void:
+            raise self._refusal(
+                f"holds an array of dtype {dtype} in {path!r}, which NumPy alone cannot read back; "
+                "store a view of it as unsigned integers"
+            )
+        try:
+            descr = np.lib.format.dtype_to_descr(dtype)
+            header = _encode([descr, array.shape])
+            same = _parse_dtype(header)[0] == dtype
+        except (ValueError, TypeError, CorruptRecordError) as exc:
+            raise self._refusal(f"holds dtype {dtype} in {path!r}: {exc}") from exc
+        if not same:
+            raise self._refusal(f"holds dtype {dtype} in {path!r}, which has no portable form")
+        return len(header).to_bytes(2, "little") + header
+
+    def _payload(self, data: Buffer) -> bytes:
+        gap = -self.size % ALIGNMENT
+        if gap:
+            self.payloads.append(bytes(gap))
+            self.size += gap
+        ref = _REF.pack(self.size, len(data), crc32(data))
+        self.payloads.append(data)
+        self.size += len(data)
+        return ref
+
+    def _refusal(self, what: str) -> UnsupportedValueError:
+        return UnsupportedValueError(f"sample {self._key!r} {what}")

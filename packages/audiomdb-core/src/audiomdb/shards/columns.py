@@ -1,0 +1,162 @@
+"""Columns over samples: built from rows when a shard closes, joined over shards when asked for.
+
+A number column is an array; a missing value makes it float64 with NaN. A text column keeps each
+distinct value once and a code per sample, -1 for a missing one. Integers are stored in as few bytes
+as the shard's values need: a stream over millions of clips fetches the index first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from audiomdb.errors import CorruptShardError
+
+__all__ = ["MAX_TEXT_BYTES", "Column", "build_columns", "join_column", "narrow", "total"]
+
+Column: TypeAlias = "np.ndarray | dict[str, Any]"
+
+MAX_TEXT_BYTES = 1024
+"""A text longer than this keeps its column out of the shard's index: the index is read whole."""
+
+_EXACT_IN_FLOAT64 = 2**53
+
+
+def build_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Column], dict[str, str]]:
+    """Turn rows of scalars into columns.
+
+    Returns:
+        The columns by name, and for each name left out the reason, in words.
+    """
+    names = sorted({name for row in rows for name in row})
+    columns: dict[str, Column] = {}
+    left_out: dict[str, str] = {}
+    for name in names:
+        column = _build([row.get(name) for row in rows])
+        if isinstance(column, str):
+            left_out[name] = column
+        elif column is not None:
+            columns[name] = column
+    return columns, left_out
+
+
+def join_column(name: str, parts: Iterable[tuple[Column | None, int]]) -> np.ndarray:
+    """Join a column's parts, one per shard, given with the shard's number of samples.
+
+    Returns:
+        A writable array over all samples: int64 (uint64 where it takes that), float64, bool, or
+        dtype object holding str and None.
+
+    Raises:
+        CorruptShardError: when a part does not fit its shard.
+    """
+    pieces: list[np.ndarray] = []
+    for part, samples in parts:
+        piece = _missing(samples) if part is None else _expand(name, part)
+        if piece.shape != (samples,):
+            raise CorruptShardError(
+                f"index column {name!r} has shape {piece.shape} for {samples} samples"
+            )
+        pieces.append(piece)
+    if not pieces:
+        return np.empty(0)
+    kinds = {piece.dtype.kind for piece in pieces}
+    if "O" in kinds:
+        return np.concatenate([p if p.dtype == object else _as_objects(p) for p in pieces])
+    joined = np.concatenate(pieces)
+    if kinds <= {"i", "u"}:
+        wide = np.uint64 if any(piece.dtype == np.uint64 for piece in pieces) else np.int64
+        joined = joined.astype(wide)
+    return joined
+
+
+def narrow(values: np.ndarray) -> np.ndarray:
+    """The same integers in the smallest dtype that holds them all."""
+    if not len(values):
+        return values.astype(np.uint8)
+    low, high = int(values.min()), int(values.max())
+    for bits in (8, 16, 32):
+        if low >= 0 and high < 2**bits:
+            return values.astype(f"u{bits // 8}")
+        if low >= -(2 ** (bits - 1)) and high < 2 ** (bits - 1):
+            return values.astype(f"i{bits // 8}")
+    return values
+
+
+def total(column: Column | None) -> float:
+    """Sum of a number column, missing values left out; 0 for any other.
+
+    Added up one by one in order, so that it comes out the same to the last bit wherever it is done.
+    """
+    if not isinstance(column, np.ndarray):
+        return 0.0
+    return float(sum(value for value in column.tolist() if value == value))
+
+
+def _build(values: list[Any]) -> Column | str | None:
+    kinds = {type(v) for v in values if v is not None}
+    missing = any(v is None for v in values)
+    if not kinds:
+        return None
+    if kinds == {str}:
+        return _text(values)
+    if kinds == {bool}:
+        return _floats(values) if missing else np.array(values, np.bool_)
+    if kinds == {int}:
+        return _integers(values, missing)
+    if kinds <= {int, float}:
+        return _floats(values)
+    found = ", ".join(sorted(kind.__name__ for kind in kinds))
+    return f"its values are of several kinds: {found}"
+
+
+def _text(values: list[str | None]) -> Column | str:
+    longest = max(len(v.encode("utf-8", "surrogatepass")) for v in values if v is not None)
+    if longest > MAX_TEXT_BYTES:
+        return f"it has values of up to {longest} bytes; the index takes up to {MAX_TEXT_BYTES}"
+    distinct = {v: code for code, v in enumerate(sorted({v for v in values if v is not None}))}
+    codes = np.array([-1 if v is None else distinct[v] for v in values], np.int32)
+    return {"codes": narrow(codes), "values": list(distinct)}
+
+
+def _integers(values: list[int | None], missing: bool) -> Column | str:
+    present = [v for v in values if v is not None]
+    low, high = min(present), max(present)
+    if missing:
+        if low >= -_EXACT_IN_FLOAT64 and high <= _EXACT_IN_FLOAT64:
+            return _floats(values)
+        return "it has missing values beside integers that float64 cannot hold"
+    if low >= -(2**63) and high < 2**63:
+        return narrow(np.array(values, np.int64))
+    if low >= 0 and high < 2**64:
+        return np.array(values, np.uint64)
+    return "its integers fit neither int64 nor uint64"
+
+
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if v is None else v for v in values], np.float64)
+
+
+def _missing(samples: int) -> np.ndarray:
+    return np.full(samples, np.nan)
+
+
+def _expand(name: str, part: Column) -> np.ndarray:
+    if isinstance(part, np.ndarray):
+        return part
+    try:
+        codes, values = part["codes"], part["values"]
+        table = np.array([*values, None], object)
+        return table[codes]
+    except (KeyError, IndexError, TypeError) as exc:
+        raise CorruptShardError(f"index column {name!r} is damaged: {exc!r}") from exc
+
+
+def _as_objects(numbers: np.ndarray) -> np.ndarray:
+    # A column absent from one shard joins as NaN; beside text that means None.
+    out = numbers.astype(object)
+    if numbers.dtype.kind == "f":
+        out[np.isnan(numbers)] = None
+    return out

@@ -1,0 +1,228 @@
+"""Reading a dataset by position or key, across its shards."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from audiomdb.errors import UnknownKeyError
+from audiomdb.sample import Sample
+from audiomdb.shards.dataset_index import DatasetIndex, split_index_file
+from audiomdb.shards.layout import INDEX_FILE
+from audiomdb.shards.mapping import map_file
+from audiomdb.shards.metadata import Metadata, read_metadata
+from audiomdb.shards.shard_reader import ShardReader
+
+__all__ = ["DatasetReader", "LocalShards", "Shards"]
+
+_MAX_OPEN_SHARDS = 256
+"""Each mapping holds a file descriptor, of which a process often may have no more than 1024."""
+
+
+class Shards(ABC):
+    """Where a reader gets shards from. Picklable; called from several threads."""
+
+    @abstractmethod
+    def open(self, number: int) -> ShardReader:
+        """Open shard `number`."""
+
+    def index(self, metadata: Metadata) -> DatasetIndex:
+        """The columns of all shards; here gathered from the shards themselves."""
+        return DatasetIndex([self.open(number).index for number in range(len(metadata.shards))])
+
+
+@dataclass(frozen=True)
+class LocalShards(Shards):
+    """Shards of a dataset in a folder, read in place."""
+
+    path: Path
+    metadata: Metadata
+
+    def open(self, number: int) -> ShardReader:
+        """Map shard `number`."""
+        entry = self.metadata.shards[number]
+        return ShardReader(self.path / entry.path, entry)
+
+    def index(self, metadata: Metadata) -> DatasetIndex:
+        """The columns, out of the folder's index file."""
+        path = self.path / INDEX_FILE
+        return DatasetIndex(split_index_file(map_file(path), metadata, str(path)))
+
+
+class DatasetReader:
+    """All samples of a dataset, in order of shard and key.
+
+        reader = DatasetReader.open("speech")
+        reader[0], reader[-1], reader["clip-0"], len(reader), reader.index["duration"]
+
+    A shard is opened when first needed, so that opening a dataset costs one small file whatever
+    its size. Threads may share a reader; it may be used on both sides of a fork, and pickled.
+
+    Args:
+        metadata: Of the dataset.
+        shards: Opens its shards; they are kept open, 256 of them.
+    """
+
+    def __init__(self, metadata: Metadata, shards: Shards) -> None:
+        self.metadata = metadata
+        self._source = shards
+        self._ends = list(accumulate(shard.samples for shard in metadata.shards))
+        # A plain dict and no lock: a lock held by some thread during a fork stays locked for ever
+        # in the child, while two threads opening one shard at once do no harm.
+        self._open: dict[int, ShardReader] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> DatasetReader:
+        """Open a dataset in a folder.
+
+        Raises:
+            DatasetNotFoundError: when there is none.
+            MetadataError: when its metadata is damaged.
+            FormatVersionError: when a newer library wrote it.
+        """
+        folder = Path(path)
+        metadata = read_metadata(folder)
+        return cls(metadata, LocalShards(folder, metadata))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.metadata, self._source)
+
+    def __enter__(self) -> DatasetReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.scan()
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._find(key) is not None
+
+    def __getitem__(self, which: int | str) -> Sample:
+        return self.read(which)
+
+    @cached_property
+    def index(self) -> DatasetIndex:
+        """Per-sample columns, without audio."""
+        return self._source.index(self.metadata)
+
+    @property
+    def counts(self) -> list[int]:
+        """Samples of each shard."""
+        return [shard.samples for shard in self.metadata.shards]
+
+    def read(
+        self,
+        which: int | str,
+        *,
+        fields: Collection[str] | None = None,
+        copy: bool = True,
+        verify: bool = True,
+    ) -> Sample:
+        """Read one sample; its key is in the field `__key__`.
+
+        Args:
+            which: Position, negative from the end, or key.
+            fields: Only these (and the key); audio is not touched unless it is among them.
+            copy: Return `bytes` and writable arrays. False: read-only views, which stay valid
+                whatever happens to reader and file.
+            verify: Check payload checksums. The checksum of small fields is always checked.
+
+        Raises:
+            IndexError: for a position outside the dataset.
+            UnknownKeyError: for a key that is not in it.
+            CorruptShardError: when the shard is missing, incomplete or damaged.
+            CorruptRecordError: when the record is damaged.
+        """
+        position = self.position(which) if isinstance(which, str) else which
+        shard, place = self.locate(position)
+        return self.shard(shard).read(place, fields=fields, copy=copy, verify=verify)
+
+    def scan(
+        self,
+        *,
+        fields: Collection[str] | None = None,
+        copy: bool = True,
+        verify: bool = True,
+    ) -> Iterator[Sample]:
+        """Read all samples in order, one shard open at a time. Arguments as for `read`."""
+        for number in range(len(self._ends)):
+            shard = self._source.open(number)
+            read = shard.read
+            for place in range(len(shard)):
+                yield read(place, fields=fields, copy=copy, verify=verify)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Shard and place in the shard of a position.
+
+        Raises:
+            IndexError: for a position outside the dataset.
+        """
+        size = len(self)
+        at = position + size if position < 0 else position
+        if not 0 <= at < size:
+            raise IndexError(f"position {position} is outside a dataset of {size} samples")
+        shard = bisect_right(self._ends, at)
+        return shard, at - (self._ends[shard - 1] if shard else 0)
+
+    def position(self, key: str) -> int:
+        """Position of a key.
+
+        Raises:
+            UnknownKeyError: when no sample has it.
+        """
+        found = self._find(key)
+        if found is None:
+            raise UnknownKeyError(
+                f"no sample {key!r} in dataset {self.metadata.name!r} of {len(self)} samples"
+            )
+        return found
+
+    def key(self, position: int) -> str:
+        """Key of a position, without reading the sample."""
+        shard, place = self.locate(position)
+        return self.shard(shard).index.key(place)
+
+    def keys(self) -> Iterator[str]:
+        """All keys, in order of position."""
+        for number in range(len(self._ends)):
+            yield from self.shard(number).index.all_keys()
+
+    def shard(self, number: int) -> ShardReader:
+        """The reader of a shard."""
+        reader = self._open.get(number)
+        if reader is None:
+            reader = self._source.open(number)
+            while len(self._open) >= _MAX_OPEN_SHARDS:
+                self._open.pop(next(iter(tuple(self._open))), None)
+            self._open[number] = reader
+        return reader
+
+    def close(self) -> None:
+        """Let go of all shards. Views handed out stay valid; reading opens shards again."""
+        self._open.clear()
+
+    def _find(self, key: str) -> int | None:
+        for number, entry in enumerate(self.metadata.shards):
+            if entry.samples and entry.first_key <= key <= entry.last_key:
+                place = self.shard(number).index.find(key)
+                if place is not None:
+                    return place + (self._ends[number - 1] if number else 0)
+        return None

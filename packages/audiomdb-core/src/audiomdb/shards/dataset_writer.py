@@ -1,0 +1,268 @@
+"""Writing a dataset sample by sample, with the work on each spread over workers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from audiomdb.shards.assembly import DatasetAssembly
+from audiomdb.shards.borders import ShardBorders
+from audiomdb.shards.describe import AudioOptions, source_bytes
+from audiomdb.shards.journal import Journal, Rejection, SourceDigest
+from audiomdb.shards.metadata import Metadata
+from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
+
+__all__ = ["DatasetWriter", "default_workers"]
+
+_BATCH_BYTES = 1024 * 1024
+_BATCH_SAMPLES = 64
+_HUGE_SHARD_BYTES = 4 * 1024**3
+
+
+class DatasetWriter:
+    """Writes samples, in the order given, as a dataset.
+
+        with DatasetWriter("speech") as writer:
+            writer.write("clip-0", {"audio": "clip.flac", "text": "hello"})
+
+    The dataset exists once the `with` block ends without an exception. Otherwise finished shards
+    stay: write the same samples to the same folder again, and those are compared instead of made
+    again. The bytes of the shards depend on samples and options alone, not on the workers.
+
+    Called from one thread. Memory stays bounded: `write` waits while too much is under way.
+
+    Args:
+        output_dir: Folder of the dataset; empty, absent, or of an earlier run.
+        name: Name of the dataset; the folder's unless given.
+        samples_per_shard: Close shards by number of samples instead of bytes.
+        max_shard_bytes: Close shards at this many source bytes (64 MiB).
+        map_size: Bytes of address space for LMDB to start with; it grows by itself.
+        check_audio: "decode" every clip once, or believe its "header". See `AudioOptions`.
+        audio_format: Store audio in this format instead of as it came.
+        sample_rate: Store audio at this rate in Hz.
+        on_error: "raise", or "skip": list what cannot be stored in `rejected.jsonl`.
+        process: Applied to every sample; its result is stored.
+        process_names: What metadata calls that.
+        num_workers: Samples worked on at once; the number of usable cores unless given.
+        executor: Where the work is done; threads of this process unless given. Not shut down.
+        options: More that the result depends on, for comparison when a run is taken up again.
+
+    Raises:
+        OutputExistsError: when the folder holds something else.
+        OutputBusyError: when another process is writing there.
+        OptionsChangedError: when finished shards were made with other options.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        samples_per_shard: int | None = None,
+        max_shard_bytes: int | None = None,
+        map_size: int | None = None,
+        check_audio: Literal["decode", "header"] = "decode",
+        audio_format: str | None = None,
+        sample_rate: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        process: Process | None = None,
+        process_names: tuple[str, ...] = (),
+        num_workers: int | None = None,
+        executor: Executor | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(f"num_workers is {num_workers}, expected at least 1")
+        self._audio = AudioOptions(
+            check_audio=check_audio, audio_format=audio_format, sample_rate=sample_rate
+        )
+        self._borders = ShardBorders(samples_per_shard, max_shard_bytes)
+        self._process, self._process_names = process, process_names
+        self._skip = on_error == "skip"
+        self._workers = num_workers or default_workers()
+        path = Path(output_dir)
+        self._assembly = DatasetAssembly(
+            path,
+            name=name or path.resolve().name,
+            options={
+                "samples_per_shard": self._borders.samples_per_shard,
+                "max_shard_bytes": self._borders.max_shard_bytes,
+                "map_size": map_size,
+                "check_audio": check_audio,
+                "audio_format": audio_format,
+                "sample_rate": sample_rate,
+                "processors": list(process_names),
+                **(options or {}),
+            },
+            map_size=map_size,
+            duplicates=on_error,
+        )
+        self._own_executor = None if executor else ThreadPoolExecutor(self._workers, "audiomdb")
+        self._executor: Executor = executor or self._own_executor  # type: ignore[assignment]
+        self._pending: deque[Future[PreparedBatch] | _Begin | _End] = deque()
+        self._batches = 0
+        self._batch: list[tuple[str, Mapping[str, Any]]] = []
+        self._batch_bytes = 0
+        self._shard = -1
+        self._source = SourceDigest()
+        self._metadata: Metadata | None = None
+        self._closed = False
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.close()
+
+    def write(self, key: str, sample: Mapping[str, Any]) -> None:
+        """Take one sample. Errors may be those of a sample given earlier.
+
+        Args:
+            key: Unique in the dataset, 1 to 511 bytes of UTF-8.
+            sample: Its fields. `audio` is encoded bytes, a path (read by a worker), or an array
+                `(frames,)` or `(frames, channels)` with the rate in `sample_rate`.
+
+        Raises:
+            AudioError: for audio that cannot be used; names file or key.
+            SampleError: for a sample that cannot be stored.
+            SourceChangedError: when an earlier run made a shard of other samples.
+            OutputWriteError: when the disk is full.
+        """
+        size = source_bytes(sample) if isinstance(sample, Mapping) else 0
+        shard = self._borders.place(size)
+        if shard != self._shard:
+            self._turn_to(shard)
+        self._source.add(key, size)
+        if self._assembly.is_finished(shard):
+            return
+        self._batch.append((key, sample))
+        self._batch_bytes += size
+        if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_SAMPLES:
+            self._submit()
+            self._drain(2 * self._workers)
+
+    def flush(self) -> None:
+        """Wait for all full batches given so far; shards that are complete are finished then."""
+        self._drain(0)
+
+    def finish(self) -> Metadata:
+        """End the dataset: write what is under way, index and metadata. May be called twice."""
+        if self._metadata is None:
+            try:
+                self._turn_to(None)
+                self._drain(0)
+                shards = self._shard + 1
+                self._metadata = self._assembly.finish(shards, self._process_names)
+            finally:
+                self.close()
+        return self._metadata
+
+    @property
+    def finished_shards(self) -> int:
+        """Shards that need not be written any more, those of earlier runs included."""
+        return self._assembly.finished_shards
+
+    def journals(self) -> list[Journal]:
+        """Accounts of the shards, in order. Complete once the dataset is finished."""
+        return self._assembly.journals()
+
+    def close(self) -> None:
+        """Stop without ending the dataset; finished shards stay. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for entry in self._pending:
+            if isinstance(entry, Future):
+                entry.cancel()
+        self._pending.clear()
+        if self._own_executor is not None:
+            self._own_executor.shutdown(wait=True, cancel_futures=True)
+        self._assembly.close()
+
+    def _turn_to(self, shard: int | None) -> None:
+        if self._shard >= 0:
+            self._submit()
+            self._pending.append(_End(self._shard, self._source))
+            self._warn_if_huge()
+        if shard is not None:
+            self._shard, self._source = shard, SourceDigest()
+            if not self._assembly.is_finished(shard):
+                self._pending.append(_Begin(shard))
+        self._drain(2 * self._workers)
+
+    def _submit(self) -> None:
+        if self._batch:
+            work = self._executor.submit(
+                prepare_batch, self._batch, self._audio, self._process, self._skip
+            )
+            self._pending.append(work)
+            self._batches += 1
+            self._batch, self._batch_bytes = [], 0
+
+    def _drain(self, allowed: int) -> None:
+        """Take finished work in order until no more than `allowed` batches are under way."""
+        while self._pending:
+            entry = self._pending[0]
+            if isinstance(entry, Future):
+                if self._batches <= allowed and not entry.done():
+                    return
+                batch = entry.result()
+                self._batches -= 1
+                self._store(batch)
+            elif isinstance(entry, _Begin):
+                self._assembly.begin_shard(entry.shard)
+            else:
+                self._assembly.end_shard(entry.shard, entry.source)
+            self._pending.popleft()
+
+    def _store(self, batch: PreparedBatch) -> None:
+        self._assembly.add_features(batch.features)
+        for outcome in batch.outcomes:
+            if isinstance(outcome, Rejection):
+                self._assembly.reject(outcome)
+            else:
+                self._assembly.add(outcome.record, outcome.row, outcome.contradictions)
+
+    def _warn_if_huge(self) -> None:
+        if self._source.bytes > _HUGE_SHARD_BYTES:
+            warnings.warn(
+                f"shard {self._shard} is made of {self._source.bytes / 2**30:.1f} GiB "
+                f"({self._source.samples} samples): a cache fetches and evicts whole shards, so "
+                "smaller ones serve better. Set samples_per_shard lower or leave it out",
+                stacklevel=4,
+            )
+
+
+def default_workers() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    shard: int
+    source: SourceDigest

@@ -1,0 +1,246 @@
+"""Finding out what a sample's audio really is, before the sample is stored.
+
+Sources often carry a sample rate or duration that is wrong. What the audio itself says wins: the
+fields `sample_rate`, `channels`, `frames` and `duration` of a stored sample are facts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from audiomdb.audio import AudioInfo, check, decode, encode, probe, resample
+from audiomdb.audio.arrays import as_float, check_shape
+from audiomdb.audio.window import AudioWindow
+from audiomdb.errors import AudioError, SampleError, UnreadableAudioError
+from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, SAMPLE_RATE, TEXT, Sample
+
+__all__ = ["AudioOptions", "Description", "describe", "source_bytes", "source_name"]
+
+_DURATION_TOLERANCE_S = 0.05
+"""Manifests round durations; beyond this (and 1 %) one contradicts the audio."""
+
+_DEFAULT_FORMAT = "flac"
+
+_WINDOW_BYTES_PER_S = 32_000
+"""What a cut counts for shard borders: 16 bits at 16 kHz. Its file is not looked into for that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioOptions:
+    """How a sample's audio is checked and stored.
+
+    Attributes:
+        check_audio: "decode": every clip is decoded once, so that a damaged one is found now and
+            `frames` is true. "header": the header is believed, except where it gives no count.
+        audio_format: Store all audio in this format ("flac", "wav", "opus", "vorbis", "mp3").
+            None keeps the bytes as they came.
+        sample_rate: Store all audio at this rate in Hz. A clip at another rate is resampled and
+            stored as `audio_format`, FLAC where that is None.
+    """
+
+    check_audio: Literal["decode", "header"] = "decode"
+    audio_format: str | None = None
+    sample_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.check_audio not in ("decode", "header"):
+            raise ValueError(f"check_audio is {self.check_audio!r}, expected 'decode' or 'header'")
+        if self.sample_rate is not None and self.sample_rate <= 0:
+            raise ValueError(f"sample_rate is {self.sample_rate}, expected Hz above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A sample with its audio read and described.
+
+    Attributes:
+        sample: The sample to store.
+        row: Its index columns: audio facts, sizes, and the user's scalars.
+        contradictions: Fields whose value from the source was wrong.
+    """
+
+    sample: Sample
+    row: Mapping[str, Any]
+    contradictions: tuple[str, ...]
+
+
+def source_bytes(sample: Mapping[str, Any]) -> int:
+    """Size of a sample as its source gave it, which is what shard borders count.
+
+    A path counts as its file's size, 0 when the file is missing (reading it says so later). A
+    window counts 32 kB a second, or as its whole file where it has no end.
+    """
+    total = 0
+    for field, value in sample.items():
+        if field == AUDIO and isinstance(value, str | os.PathLike):
+            total += _file_bytes(value)
+        elif isinstance(value, AudioWindow):
+            seconds = value.duration
+            total += (
+                _file_bytes(value.path) if seconds is None else int(seconds * _WINDOW_BYTES_PER_S)
+            )
+        elif isinstance(value, bytes | bytearray | str):
+            total += len(value)
+        elif isinstance(value, memoryview | np.ndarray):
+            total += value.nbytes
+    return total
+
+
+def source_name(sample: Mapping[str, Any]) -> str | None:
+    """The file a sample's audio comes from, where it is a path or a window."""
+    audio = sample.get(AUDIO)
+    if isinstance(audio, AudioWindow):
+        return str(audio)
+    return os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
+
+
+def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Description:
+    """Read, check and, where asked for, convert a sample's audio; add the facts.
+
+    Safe in any thread.
+
+    Raises:
+        AudioError: when the audio cannot be used; names its file, or the key.
+        SampleError: when audio is of the wrong kind or shape.
+    """
+    out = dict(sample)
+    wrong: tuple[str, ...] = ()
+    if out.get(AUDIO) is not None:
+        out[AUDIO], info, came = _audio(key, out, options)
+        wrong = _contradictions(sample, came, info.duration)
+        out[SAMPLE_RATE], out[CHANNELS] = info.sample_rate, info.channels
+        out[FRAMES], out[DURATION] = info.frames, info.duration
+    return Description(out, _row(out), wrong)
+
+
+def _audio(key: str, sample: Sample, options: AudioOptions) -> tuple[Any, AudioInfo, AudioInfo]:
+    """The audio to store, what it is, and what it was as it came."""
+    audio, source = sample[AUDIO], source_name(sample)
+    name = f"{source} (sample {key!r})" if source else f"sample {key!r}"
+    if hasattr(audio, "__array__"):
+        array, rate = _array(name, audio), _rate(name, sample.get(SAMPLE_RATE))
+        return _stored(name, array, rate, options.sample_rate, options.audio_format)
+    audio_format = options.audio_format or _DEFAULT_FORMAT
+    if isinstance(audio, AudioWindow):
+        array, rate = decode(audio.path, offset=audio.offset, duration=audio.duration, name=name)
+        return _stored(name, array, rate, options.sample_rate, audio_format)
+    data = _read(audio, name)
+    info = probe(data, name=name)
+    if _must_convert(info, options):
+        array, rate = decode(data, name=name)
+        return _stored(name, array, rate, options.sample_rate, audio_format)
+    if options.check_audio == "decode" or info.frames is None:
+        info = check(data, name=name)
+    return data, info, info
+
+
+def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN401
+    if isinstance(audio, bytes | bytearray | memoryview):
+        return audio
+    if not isinstance(audio, str | os.PathLike):
+        raise SampleError(
+            f"{name}: audio of type {type(audio).__name__}; give encoded bytes, a path, or an "
+            "array (frames,) or (frames, channels)"
+        )
+    try:
+        return Path(audio).read_bytes()
+    except OSError as exc:
+        raise UnreadableAudioError(f"{name}: {exc.strerror}") from exc
+
+
+def _array(name: str, audio: Any) -> np.ndarray:  # noqa: ANN401
+    array = np.asarray(audio)
+    try:
+        check_shape(array)
+    except SampleError as exc:
+        raise SampleError(f"{name}: {exc}") from None
+    return array
+
+
+def _rate(name: str, rate: Any) -> int:  # noqa: ANN401
+    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate <= 0:
+        raise SampleError(
+            f"{name}: audio is an array and {SAMPLE_RATE} is {rate!r}; give its rate in Hz"
+        )
+    return int(rate)
+
+
+def _stored(
+    name: str, array: np.ndarray, rate: int, wanted_rate: int | None, audio_format: str | None
+) -> tuple[Any, AudioInfo, AudioInfo]:
+    """An array in the form it is stored in, what that is, and what it was."""
+    came = _array_info(array, rate)
+    try:
+        if wanted_rate is not None and wanted_rate != rate:
+            array, rate = resample(as_float(array), rate, wanted_rate), wanted_rate
+        if audio_format is None:
+            return array, _array_info(array, rate), came
+        if array.dtype != np.int16 and array.dtype.kind != "f":
+            array = as_float(array)
+        data = encode(array, rate, audio_format)
+    except (AudioError, SampleError) as exc:
+        raise type(exc)(f"{name}: {exc}") from exc
+    return data, check(data, name=name), came
+
+
+def _array_info(array: np.ndarray, rate: int) -> AudioInfo:
+    channels = 1 if array.ndim == 1 else array.shape[1]
+    return AudioInfo("ARRAY", str(array.dtype), rate, channels, len(array))
+
+
+def _must_convert(info: AudioInfo, options: AudioOptions) -> bool:
+    if options.sample_rate is not None and info.sample_rate != options.sample_rate:
+        return True
+    wanted = options.audio_format
+    return wanted is not None and wanted.upper() not in (info.container, info.subtype)
+
+
+def _contradictions(
+    sample: Mapping[str, Any], came: AudioInfo, duration: float | None
+) -> tuple[str, ...]:
+    found = []
+    for field, truth in ((SAMPLE_RATE, came.sample_rate), (CHANNELS, came.channels)):
+        if sample.get(field) not in (None, truth):
+            found.append(field)
+    claimed = sample.get(DURATION)
+    if duration is not None and isinstance(claimed, int | float):
+        tolerance = max(_DURATION_TOLERANCE_S, 0.01 * duration)
+        if not abs(claimed - duration) <= tolerance:
+            found.append(DURATION)
+    return tuple(found)
+
+
+def _file_bytes(path: str | os.PathLike[str]) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    row = {
+        name: plain
+        for name, value in sample.items()
+        if name != TEXT and (plain := _scalar(value)) is not None
+    }
+    audio = sample.get(AUDIO)
+    if audio is not None:
+        row["audio_bytes"] = audio.nbytes if hasattr(audio, "nbytes") else len(audio)
+    text = sample.get(TEXT)
+    if isinstance(text, str):
+        row["text_length"] = len(text)
+    return row
+
+
+def _scalar(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool | int | float):
+        return value
+    return str(value) if isinstance(value, str) else None

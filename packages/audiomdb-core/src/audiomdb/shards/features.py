@@ -1,0 +1,90 @@
+"""What the fields of many samples hold, summed up for metadata.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from audiomdb.sample import KEY
+from audiomdb.shards.metadata import Feature
+
+__all__ = ["FeatureSummary", "merge_features"]
+
+_KINDS = (
+    (bool, "bool"),
+    (str, "str"),
+    (np.generic, "scalar"),
+    (int, "int"),
+    (float, "float"),
+    ((bytes, bytearray, memoryview), "bytes"),
+    (Mapping, "dict"),
+    ((list, tuple), "list"),
+)
+
+
+class FeatureSummary:
+    """Collects the features of samples one at a time."""
+
+    def __init__(self) -> None:
+        self._features: dict[str, Feature] = {}
+        self._met: set[tuple[str, Any]] = set()
+
+    def add(self, sample: Mapping[str, Any]) -> None:
+        """Take one sample into account."""
+        for field, value in sample.items():
+            if field == KEY:
+                continue
+            # Most samples hold what the one before held: look before building anything.
+            mark = (field, _mark(value))
+            if mark in self._met:
+                continue
+            self._met.add(mark)
+            new, old = _feature(value), self._features.get(field)
+            self._features[field] = new if old is None else _merge(old, new)
+
+    def result(self) -> dict[str, Feature]:
+        """Features by field name, in order of name."""
+        return dict(sorted(self._features.items()))
+
+
+def merge_features(parts: Iterable[Mapping[str, Feature]]) -> dict[str, Feature]:
+    """The features of several shards as one."""
+    merged: dict[str, Feature] = {}
+    for part in parts:
+        for field, feature in part.items():
+            old = merged.get(field)
+            merged[field] = feature if old is None else _merge(old, feature)
+    return dict(sorted(merged.items()))
+
+
+def _mark(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape
+    return type(value)
+
+
+def _feature(value: Any) -> Feature:  # noqa: ANN401
+    if value is None:
+        return Feature(("null",))
+    if not isinstance(value, np.ndarray):
+        for kind, name in _KINDS:
+            if isinstance(value, kind):
+                return Feature((name,))
+        value = np.asarray(value)
+    return Feature(("array",), str(value.dtype), tuple(value.shape))
+
+
+def _merge(a: Feature, b: Feature) -> Feature:
+    types = tuple(sorted({*a.types, *b.types}))
+    if "array" not in types:
+        return Feature(types)
+    if "array" not in a.types or "array" not in b.types:
+        known = a if "array" in a.types else b
+        return Feature(types, known.dtype, known.shape)
+    dtype = a.dtype if a.dtype == b.dtype else None
+    shape: tuple[int | None, ...] | None = None
+    if a.shape is not None and b.shape is not None and len(a.shape) == len(b.shape):
+        shape = tuple(m if m == n else None for m, n in zip(a.shape, b.shape, strict=True))
+    return Feature(types, dtype, shape)

@@ -1,0 +1,52 @@
+"""Writing files so that a crash leaves the old one, the new one, or none, never half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from audiomdb.shards.codec import Buffer
+
+__all__ = ["sha256_file", "sync_directory", "write_atomically"]
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
+    """Write `chunks` to `path` through a temporary file beside it; return size and sha256."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    digest, size = hashlib.sha256(), 0
+    try:
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+    return size, digest.hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync_directory(path: Path) -> None:
+    """Return once the names in a directory are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

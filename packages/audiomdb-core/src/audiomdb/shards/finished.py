@@ -1,0 +1,100 @@
+"""Shards that an earlier run of the same conversion finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from audiomdb.errors import CorruptShardError, OptionsChangedError
+from audiomdb.sample import DURATION
+from audiomdb.shards.columns import total
+from audiomdb.shards.journal import Journal
+from audiomdb.shards.layout import DATA_FILE, shard_name
+from audiomdb.shards.mapping import find_index, map_file
+from audiomdb.shards.metadata import Feature, ShardEntry
+from audiomdb.shards.shard_reader import ShardReader
+
+__all__ = ["FinishedShard", "check_payloads", "find_finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedShard:
+    """A whole shard and its account."""
+
+    number: int
+    entry: ShardEntry
+    features: Mapping[str, Feature]
+    journal: Journal
+
+
+def find_finished(
+    output_dir: Path, numbers: Sequence[int], options: Mapping[str, Any]
+) -> Iterator[tuple[FinishedShard, Sequence[bytes]]]:
+    """Read what earlier runs left; size and sha256 are still to be measured.
+
+    Yields:
+        Each shard with the UTF-8 of its keys.
+
+    Raises:
+        CorruptShardError: when one is damaged.
+        OptionsChangedError: when one was made with other options.
+    """
+    for number in numbers:
+        directory = output_dir / shard_name(number)
+        try:
+            reader = ShardReader(directory)
+            index = reader.index
+            journal = msgspec.convert(dict(index.journal), Journal)
+            features = msgspec.convert(dict(index.features), dict[str, Feature])
+        except (CorruptShardError, msgspec.ValidationError) as exc:
+            raise _damaged(directory, exc) from exc
+        _compare_options(directory, journal.options, options)
+        keys = list(index.all_keys())
+        offset, length = find_index(map_file(directory / DATA_FILE), str(directory))
+        entry = ShardEntry(
+            path=shard_name(number),
+            samples=index.samples,
+            bytes=0,
+            sha256="",
+            duration=total(index.columns.get(DURATION)),
+            first_key=keys[0] if keys else "",
+            last_key=keys[-1] if keys else "",
+            index_offset=offset,
+            index_bytes=length,
+        )
+        yield FinishedShard(number, entry, features, journal), [key.encode() for key in keys]
+
+
+def check_payloads(directory: Path) -> None:
+    """Check every record of a shard, payloads included.
+
+    Raises:
+        CorruptShardError: when one is damaged.
+    """
+    shard = ShardReader(directory)
+    try:
+        for place in range(len(shard)):
+            shard.read(place, copy=False, verify=True)
+    except CorruptShardError as exc:
+        raise _damaged(directory, exc) from exc
+
+
+def _damaged(directory: Path, cause: Exception) -> CorruptShardError:
+    return CorruptShardError(
+        f"{directory} is damaged: {cause}. Delete that folder to have the shard made again"
+    )
+
+
+def _compare_options(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if changed:
+        was = ", ".join(f"{name}={old.get(name)!r}" for name in changed)
+        now = ", ".join(f"{name}={new.get(name)!r}" for name in changed)
+        raise OptionsChangedError(
+            f"{directory} was made with {was}; this run has {now}. "
+            "Use the same options to go on, or another output folder"
+        )

@@ -1,0 +1,58 @@
+"""What a shard was made of, kept inside the shard, so that a conversion can be taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+__all__ = ["Journal", "Rejection", "SourceDigest"]
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """A source sample that could not be stored: its key, the file it came from, and why."""
+
+    key: str
+    source: str | None
+    reason: str
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """The account of one shard.
+
+    Attributes:
+        options: What the shard's bytes depend on besides the source, as plain data.
+        samples: Source samples, stored or rejected.
+        bytes: Their size as the source gave it.
+        digest: Hex digest over their keys and sizes.
+        rejected: Those that could not be stored.
+        contradictions: Field name to how often the source was wrong about the audio.
+    """
+
+    options: dict[str, Any]
+    samples: int
+    bytes: int
+    digest: str
+    rejected: tuple[Rejection, ...]
+    contradictions: dict[str, int]
+
+
+class SourceDigest:
+    """Sums up the source samples of one shard, in order."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.samples = 0
+        self.bytes = 0
+
+    def add(self, key: str, size: int) -> None:
+        """Count one source sample."""
+        raw = str(key).encode("utf-8", "surrogatepass")
+        self._hash.update(b"%d %d " % (len(raw), size) + raw)
+        self.samples += 1
+        self.bytes += size
+
+    def hexdigest(self) -> str:
+        """Hex digest over all that was added."""
+        return self._hash.hexdigest()

@@ -1,0 +1,42 @@
+"""Which keys a dataset holds already, in eight bytes a key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["KeySet"]
+
+
+class KeySet:
+    """A set of 64-bit hashes in sorted runs that double in length.
+
+    Adding n keys in batches takes O(n log n) in all and 8 bytes a key at rest. Membership can err
+    on the side of yes (two keys may share a hash), so a hit is confirmed by whoever has the keys.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[np.ndarray] = []
+
+    def add(self, keys: Sequence[bytes]) -> None:
+        """Add a batch."""
+        run = np.sort(_hashes(keys))
+        while self._runs and len(self._runs[-1]) <= 2 * len(run):
+            run = np.sort(np.concatenate((self._runs.pop(), run)), kind="stable")
+        self._runs.append(run)
+
+    def maybe(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those of `keys` that are possibly in the set, and none that is not."""
+        hashes = _hashes(keys)
+        hit = np.zeros(len(keys), np.bool_)
+        for run in self._runs:
+            if len(run):
+                at = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
+                hit |= run[at] == hashes
+        return [keys[i] for i in np.flatnonzero(hit).tolist()]
+
+
+def _hashes(keys: Sequence[bytes]) -> np.ndarray:
+    # Python's own hash is salted per process, so nobody can choose keys that collide.
+    return np.fromiter(map(hash, keys), np.int64, len(keys))

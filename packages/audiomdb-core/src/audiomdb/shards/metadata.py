@@ -1,0 +1,179 @@
+"""`metadata.json`: what a dataset holds. Written last, so that a dataset is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from audiomdb.errors import DatasetNotFoundError, FormatVersionError, MetadataError
+from audiomdb.shards.files import write_atomically
+from audiomdb.shards.layout import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    METADATA_FILE,
+    check_shard_path,
+)
+
+__all__ = [
+    "Feature",
+    "IndexEntry",
+    "Metadata",
+    "ShardEntry",
+    "parse_metadata",
+    "read_metadata",
+    "write_metadata",
+]
+
+
+class Feature(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False):
+    """What one field holds over all samples.
+
+    Attributes:
+        types: Sorted names of the kinds met: "array", "bool", "bytes", "dict", "float", "int",
+            "list", "null", "scalar", "str".
+        dtype: NumPy's name of the dtype, where all arrays share one.
+        shape: Their shape, with None where it varies; None when the number of axes varies.
+    """
+
+    types: tuple[str, ...]
+    dtype: str | None = None
+    shape: tuple[int | None, ...] | None = None
+
+
+class ShardEntry(msgspec.Struct, frozen=True):
+    """One shard of the dataset.
+
+    Attributes:
+        path: Folder, relative to the dataset.
+        samples: Samples in it.
+        bytes: Size of its data.mdb.
+        sha256: Hex digest of its data.mdb.
+        duration: Seconds of audio, as conversion found them.
+        first_key: Smallest key, "" for an empty shard.
+        last_key: Largest key.
+        index_offset: Where in data.mdb the shard's index lies.
+        index_bytes: Size of the index.
+    """
+
+    path: str
+    samples: int
+    bytes: int
+    sha256: str
+    duration: float
+    first_key: str
+    last_key: str
+    index_offset: int
+    index_bytes: int
+
+
+class IndexEntry(msgspec.Struct, frozen=True):
+    """The file with every shard's index, in shard order."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """All that `metadata.json` says.
+
+    Attributes:
+        name: Name of the dataset.
+        samples: Samples over all shards.
+        bytes: Size of all data.mdb files.
+        duration: Seconds of audio.
+        features: Field name to what it holds.
+        processors: What was applied at conversion, in order.
+        rejected: Source samples that could not be stored (`rejected.jsonl` lists them).
+        index: The file of all shards' indexes.
+        shards: The shards, in order.
+    """
+
+    format: str
+    format_version: int
+    name: str
+    samples: int
+    bytes: int
+    duration: float
+    features: dict[str, Feature]
+    processors: tuple[str, ...]
+    rejected: int
+    index: IndexEntry
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest that names the dataset's contents: equal contents, equal fingerprint."""
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            digest.update(bytes.fromhex(shard.sha256))
+        return digest.hexdigest()
+
+
+def read_metadata(dataset: Path) -> Metadata:
+    """Read and check a dataset's metadata.
+
+    Raises:
+        DatasetNotFoundError: when there is none (a conversion that has not ended leaves none).
+        FormatVersionError: when a newer library wrote it.
+        MetadataError: when it is damaged or contradicts itself.
+    """
+    path = dataset / METADATA_FILE
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        hint = "the folder does not exist"
+        if dataset.is_dir():
+            hint = "the folder has no metadata.json; was its conversion interrupted?"
+        raise DatasetNotFoundError(f"no dataset at {dataset}: {hint}") from exc
+    return parse_metadata(raw, str(path))
+
+
+def parse_metadata(raw: bytes, name: str) -> Metadata:
+    """Decode and check metadata; `name` is what errors call it."""
+    try:
+        head: Any = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise MetadataError(f"{name} is not JSON: {exc}") from exc
+    if not isinstance(head, dict) or head.get("format") != FORMAT_NAME:
+        raise MetadataError(f"{name} does not describe an AudioMDB dataset ('format' is missing)")
+    version = head.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise MetadataError(f"{name}: 'format_version' is {version!r}, expected a number from 1")
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{name} has format version {version}; this library reads up to {FORMAT_VERSION}. "
+            "Upgrade audiomdb-core."
+        )
+    try:
+        metadata = msgspec.convert(head, Metadata)
+    except msgspec.ValidationError as exc:
+        raise MetadataError(f"{name}: {exc}") from exc
+    _check(metadata, name)
+    return metadata
+
+
+def write_metadata(dataset: Path, metadata: Metadata) -> None:
+    """Write `metadata.json` atomically."""
+    encoded = msgspec.json.format(msgspec.json.encode(metadata), indent=1)
+    write_atomically(dataset / METADATA_FILE, [encoded, b"\n"])
+
+
+def _check(metadata: Metadata, name: str) -> None:
+    for shard in metadata.shards:
+        check_shard_path(shard.path)
+        numbers = (shard.samples, shard.bytes, shard.index_offset, shard.index_bytes)
+        if min(numbers) < 0 or shard.index_offset + shard.index_bytes > shard.bytes:
+            raise MetadataError(f"{name}: {shard.path} has impossible sizes {numbers}")
+        if len(shard.sha256) != 64 or not all(c in "0123456789abcdef" for c in shard.sha256):
+            raise MetadataError(f"{name}: {shard.path} has the sha256 {shard.sha256!r}")
+    if len({shard.path for shard in metadata.shards}) != len(metadata.shards):
+        raise MetadataError(f"{name} lists a shard twice")
+    total = sum(shard.samples for shard in metadata.shards)
+    if total != metadata.samples:
+        raise MetadataError(
+            f"{name} says {metadata.samples} samples, its shards say {total} in all"
+        )

@@ -1,0 +1,126 @@
+"""The output folder of a conversion: locked, cleared of leftovers, closed to strangers' files."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from pathlib import Path
+
+from audiomdb.errors import OutputBusyError, OutputExistsError, OutputWriteError
+from audiomdb.shards.files import sync_directory
+from audiomdb.shards.layout import (
+    DATA_FILE,
+    INDEX_FILE,
+    LOCK_FILE,
+    METADATA_FILE,
+    REJECTED_FILE,
+    shard_name,
+)
+
+__all__ = ["OutputFolder"]
+
+_PARTIAL = ".partial"
+_OURS = {METADATA_FILE, INDEX_FILE, REJECTED_FILE, _PARTIAL}
+_SHARD = re.compile(r"shard_(\d{5,9})")
+
+
+class OutputFolder:
+    """A folder that one process writes shards to.
+
+    The lock is on the folder itself (flock): it needs no file and ends with its process.
+
+    Args:
+        path: Made where it does not exist.
+
+    Raises:
+        OutputExistsError: when it holds something and no shard or metadata of ours.
+        OutputBusyError: when another process has it.
+        OutputWriteError: when it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path, os.O_RDONLY)
+        except FileExistsError as exc:
+            raise OutputExistsError(f"{path} is a file, expected a folder or nothing") from exc
+        except OSError as exc:
+            raise OutputWriteError(f"cannot make the folder {path}: {exc.strerror}") from exc
+        try:
+            self._acquire()
+            self._refuse_strangers()
+            self._staging = path / _PARTIAL
+            # An earlier run's half-made shards are of no use: the source is read again.
+            if self._staging.exists():
+                shutil.rmtree(self._staging)
+            self._withdraw_metadata()
+        except BaseException:
+            self.close()
+            raise
+
+    def shards(self) -> list[int]:
+        """Numbers of the finished shards, sorted."""
+        found = (_SHARD.fullmatch(entry.name) for entry in self.path.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def stage(self, shard: int) -> Path:
+        """Where to make a shard; its writer makes the folder."""
+        return self._staging / shard_name(shard)
+
+    def publish(self, shard: int) -> None:
+        """Give a shard that was made under `stage` its final place, once it is on the disk."""
+        staged, final = self.stage(shard), self.path / shard_name(shard)
+        for name in (DATA_FILE, LOCK_FILE):
+            _sync(staged / name)
+        sync_directory(staged)
+        staged.rename(final)
+        sync_directory(self.path)
+
+    def discard_staging(self) -> None:
+        """Remove what was not published."""
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the lock was given up."""
+        return self._lock < 0
+
+    def close(self) -> None:
+        """Unlock. May be called twice."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _acquire(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise OutputBusyError(
+                f"another process is writing to {self.path}; wait for it, or use another folder"
+            ) from exc
+
+    def _refuse_strangers(self) -> None:
+        names = [entry.name for entry in self.path.iterdir()]
+        ours = [n for n in names if n in _OURS or _SHARD.fullmatch(n)]
+        if names and not ours:
+            raise OutputExistsError(
+                f"{self.path} holds {names[0]!r} and no AudioMDB dataset; "
+                "give an empty folder or one that does not exist"
+            )
+
+    def _withdraw_metadata(self) -> None:
+        # Metadata promises every shard. Where one was deleted to be made again, the promise waits.
+        metadata = self.path / METADATA_FILE
+        if metadata.exists():
+            numbers = self.shards()
+            if numbers != list(range(len(numbers))):
+                metadata.unlink()
+                sync_directory(self.path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

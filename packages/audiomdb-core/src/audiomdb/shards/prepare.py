@@ -1,0 +1,108 @@
+"""From a source sample to a record, many at a time: the work that goes to workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from audiomdb.errors import AudioError, ProcessingError, SampleError
+from audiomdb.sample import AUDIO, Sample
+from audiomdb.shards.codec import EncodedRecord, encode_record
+from audiomdb.shards.describe import AudioOptions, Description, describe, source_name
+from audiomdb.shards.features import FeatureSummary
+from audiomdb.shards.journal import Rejection
+from audiomdb.shards.metadata import Feature
+
+__all__ = ["Prepared", "PreparedBatch", "Process", "prepare_batch"]
+
+Process = Callable[[Sample], Mapping[str, Any]]
+"""What a processor does to a sample. Has to be picklable for workers in other processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A record with its row of index columns and the fields its source was wrong about."""
+
+    record: EncodedRecord
+    row: Mapping[str, Any]
+    contradictions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedBatch:
+    """Outcomes in the order of the samples, and what the prepared ones' fields hold."""
+
+    outcomes: Sequence[Prepared | Rejection]
+    features: Mapping[str, Feature]
+
+
+def prepare_batch(
+    items: Sequence[tuple[str, Mapping[str, Any]]],
+    options: AudioOptions,
+    process: Process | None,
+    skip: bool,
+) -> PreparedBatch:
+    """Read, check, process and encode samples.
+
+    Args:
+        items: Keys and samples.
+        options: How audio is checked and stored.
+        process: Applied to each sample once its audio is described.
+        skip: Turn what cannot be stored into a `Rejection` instead of raising.
+
+    Raises:
+        AudioError: for audio that cannot be used.
+        SampleError: for a sample that cannot be stored.
+        ProcessingError: when `process` fails.
+    """
+    features = FeatureSummary()
+    outcomes: list[Prepared | Rejection] = []
+    for key, sample in items:
+        try:
+            outcomes.append(_prepare(key, sample, options, process, features))
+        except (AudioError, SampleError, ProcessingError) as exc:
+            if not skip:
+                raise
+            source = source_name(sample) if isinstance(sample, Mapping) else None
+            outcomes.append(Rejection(_utf8(str(key)), source and _utf8(source), _utf8(str(exc))))
+    return PreparedBatch(outcomes, features.result())
+
+
+def _utf8(text: str) -> str:
+    """The name of a file need not have a UTF-8 form; a journal does."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _prepare(
+    key: str,
+    sample: Mapping[str, Any],
+    options: AudioOptions,
+    process: Process | None,
+    features: FeatureSummary,
+) -> Prepared:
+    if not isinstance(sample, Mapping):
+        raise SampleError(f"sample {key!r} is {type(sample).__name__}, expected a dict of fields")
+    described = describe(key, sample, options)
+    stored = described.sample
+    if process is not None:
+        stored = _processed(key, described, process)
+    record = encode_record(key, stored)
+    features.add(stored)
+    return Prepared(record, described.row, described.contradictions)
+
+
+def _processed(key: str, described: Description, process: Process) -> Sample:
+    before = described.sample
+    try:
+        after = process(dict(before))
+    except Exception as exc:
+        raise ProcessingError(f"sample {key!r}: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(after, Mapping):
+        raise ProcessingError(f"sample {key!r}: the processor returned {type(after).__name__}")
+    out = dict(after)
+    audio = out.get(AUDIO)
+    if isinstance(audio, bytes | bytearray | memoryview) and audio is not before.get(AUDIO):
+        # The facts described the old clip; decoding checks against them, so find the new ones.
+        out = describe(key, out, AudioOptions()).sample
+    return out

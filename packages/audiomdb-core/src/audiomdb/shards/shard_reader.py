@@ -1,0 +1,113 @@
+"""Reading one shard, by position or key, through a mapping of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from audiomdb.errors import CorruptRecordError, CorruptShardError, UnknownKeyError
+from audiomdb.sample import KEY, Sample
+from audiomdb.shards.codec import decode_head, resolve_fields
+from audiomdb.shards.index import ShardIndex, parse_index
+from audiomdb.shards.layout import DATA_FILE
+from audiomdb.shards.mapping import find_index, map_file
+from audiomdb.shards.metadata import ShardEntry
+
+__all__ = ["ShardReader"]
+
+
+class ShardReader:
+    """The records of one shard in key order.
+
+    Holds a mapping and nothing else: no lock, no LMDB environment. Any number of readers of the
+    same shard may live in one process; threads share one freely; it works on after a fork.
+    Views handed out keep the mapping alive by themselves.
+
+    Args:
+        directory: The shard's folder.
+        entry: What metadata says of it. Without it, size and contents go unchecked against it.
+
+    Raises:
+        CorruptShardError: when the file is missing, of the wrong size, or damaged.
+    """
+
+    __slots__ = ("_file", "_index", "_name", "directory")
+
+    def __init__(self, directory: Path, entry: ShardEntry | None = None) -> None:
+        path = directory / DATA_FILE
+        self.directory = directory
+        self._name = str(directory)
+        self._file = map_file(path)
+        if entry is None:
+            offset, length = find_index(self._file, self._name)
+        else:
+            if len(self._file) != entry.bytes:
+                raise CorruptShardError(
+                    f"{path} has {len(self._file)} bytes, metadata says {entry.bytes}; "
+                    "it is incomplete or another file: copy or download it again"
+                )
+            offset, length = entry.index_offset, entry.index_bytes
+        self._index = parse_index(self._file[offset : offset + length], self._name)
+        if entry is not None and entry.samples != self._index.samples:
+            raise CorruptShardError(
+                f"{self._name} holds {self._index.samples} samples, metadata says {entry.samples}"
+            )
+
+    def __len__(self) -> int:
+        return self._index.samples
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.read(i) for i in range(len(self)))
+
+    @property
+    def index(self) -> ShardIndex:
+        """The shard's index."""
+        return self._index
+
+    def find(self, key: str) -> int:
+        """Place of a key.
+
+        Raises:
+            UnknownKeyError: when the shard does not hold it.
+        """
+        i = self._index.find(key)
+        if i is None:
+            raise UnknownKeyError(f"{self._name} has no sample {key!r}")
+        return i
+
+    def read(
+        self,
+        i: int,
+        *,
+        fields: Collection[str] | None = None,
+        copy: bool = True,
+        verify: bool = True,
+    ) -> Sample:
+        """Read record `i`, `0 <= i < len(self)`.
+
+        Args:
+            i: Its place in key order.
+            fields: Only these; payloads of others are not touched. None: all.
+            copy: Return `bytes` and writable arrays. False: read-only views into the mapping.
+            verify: Check payload checksums too. The head's is always checked.
+
+        Raises:
+            CorruptRecordError: names shard, place and, where it can be read, the key.
+        """
+        file, index = self._file, self._index
+        at = index.head_offset[i]
+        try:
+            sample = decode_head(file[at : at + index.head_bytes[i]])
+            if fields is not None:
+                sample = {k: v for k, v in sample.items() if k in fields or k == KEY}
+            start, size = index.payload_offset[i], index.payload_bytes[i]
+            resolve_fields(sample, file, start, size, copy, verify)
+        except (CorruptRecordError, ValueError) as exc:
+            raise CorruptRecordError(f"{self._name}: record {i} {self._key(i)}: {exc}") from exc
+        return sample
+
+    def _key(self, i: int) -> str:
+        try:
+            return repr(self._index.key(i))
+        except UnicodeDecodeError:
+            return "(its key is damaged too)"

@@ -1,0 +1,232 @@
+"""Writing one shard: an ordinary LMDB environment, byte for byte a function of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from audiomdb.errors import DuplicateKeyError
+from audiomdb.shards.codec import Buffer, EncodedRecord, pack_head
+from audiomdb.shards.index import encode_index
+from audiomdb.shards.layout import (
+    ALIGNMENT,
+    BLOCK_BYTES,
+    BLOCKS_DB,
+    DATA_FILE,
+    INDEX_KEY,
+    LOCK_FILE,
+    SAMPLES_DB,
+)
+from audiomdb.shards.mapping import find_index, map_file
+from audiomdb.shards.pages import places
+
+__all__ = ["ShardWriter", "WrittenShard"]
+
+# Commit points end up in the file, so they depend on what was put, never on memory or time. One
+# transaction of 600 MB took 624 MB of memory and three times as long (docs/decisions/0006).
+_COMMIT_BYTES = 32 * 1024 * 1024
+_MAP_BYTES = 1024 * 1024 * 1024
+_ENTRY_OVERHEAD = 64
+_SLACK_BYTES = 4 * 1024 * 1024
+
+
+class WrittenShard:
+    """What is known of a shard that was just written.
+
+    Attributes:
+        keys: UTF-8 of the keys, sorted.
+        index_offset: Where in data.mdb the index lies.
+        index_bytes: Its size.
+    """
+
+    __slots__ = ("index_bytes", "index_offset", "keys")
+
+    def __init__(self, keys: Sequence[bytes], index_offset: int, index_bytes: int) -> None:
+        self.keys = keys
+        self.index_offset = index_offset
+        self.index_bytes = index_bytes
+
+
+class ShardWriter:
+    """Writes records into a new directory.
+
+    Payloads go to the file as they come, in blocks; heads are kept (some hundred bytes a record)
+    and written in key order by `finish`. Used by one thread at a time.
+
+    Args:
+        directory: Made here; must not exist.
+        map_size: Bytes of address space LMDB may use at first; it is doubled when it fills up.
+    """
+
+    def __init__(self, directory: Path, *, map_size: int | None = None) -> None:
+        directory.mkdir(parents=True)
+        self._directory = directory
+        self._map_bytes = map_size or _MAP_BYTES
+        self._env = _open(directory, self._map_bytes)
+        self._blocks_db = self._env.open_db(BLOCKS_DB)
+        self._samples_db = self._env.open_db(SAMPLES_DB)
+        self._transaction: lmdb.Transaction | None = None
+        self._uncommitted = 0
+        self._block: list[Buffer] = []
+        self._block_bytes = 0
+        self._blocks = 0
+        self._records: dict[bytes, tuple[bytes, int, int, int]] = {}
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def keys(self) -> Sequence[bytes]:
+        """UTF-8 of the keys added so far, in the order they came."""
+        return list(self._records)
+
+    def add(self, record: EncodedRecord) -> None:
+        """Take one record.
+
+        Raises:
+            DuplicateKeyError: when the shard holds the key already.
+        """
+        if record.key in self._records:
+            raise DuplicateKeyError(f"key {record.key.decode()!r} occurs twice")
+        place = (0, 0)
+        if record.payloads:
+            place = self._place(record)
+        self._records[record.key] = (record.body, *place, record.payload_bytes)
+
+    def drop(self, key: bytes) -> None:
+        """Forget a record. Its payloads stay behind as unused bytes of their block."""
+        del self._records[key]
+
+    def finish(
+        self,
+        *,
+        columns: Mapping[str, Any],
+        left_out: Mapping[str, str],
+        features: Mapping[str, Any],
+        journal: Mapping[str, Any],
+    ) -> WrittenShard:
+        """Write heads and index, in that order, and close the file. Columns are in key order."""
+        self._end_block()
+        keys = sorted(self._records)
+        for key in keys:
+            body, block, offset, _ = self._records[key]
+            self._put(self._samples_db, key, pack_head(body, block, offset))
+        self._commit()
+        heads, payloads = self._find(keys)
+        index = encode_index(
+            keys=keys,
+            heads=heads,
+            payloads=payloads,
+            columns=columns,
+            left_out=left_out,
+            features=features,
+            journal=journal,
+        )
+        self._put(None, INDEX_KEY, index)
+        self._commit()
+        self.close()
+        # Part of the seed's layout; LMDB needs none and our readers never look at it.
+        (self._directory / LOCK_FILE).touch()
+        path = self._directory / DATA_FILE
+        offset, length = find_index(map_file(path), str(path))
+        return WrittenShard(keys, offset, length)
+
+    def close(self) -> None:
+        """Let go of the file; what was not finished is left unfinished."""
+        if self._transaction is not None:
+            self._transaction.abort()
+            self._transaction = None
+        self._env.close()
+
+    def _place(self, record: EncodedRecord) -> tuple[int, int]:
+        gap = -self._block_bytes % ALIGNMENT
+        if self._block and self._block_bytes + gap + record.payload_bytes > BLOCK_BYTES:
+            self._end_block()
+            gap = 0
+        if gap:
+            self._block.append(bytes(gap))
+        offset = self._block_bytes + gap
+        self._block.extend(record.payloads)
+        self._block_bytes = offset + record.payload_bytes
+        return self._blocks, offset
+
+    def _end_block(self) -> None:
+        if not self._block:
+            return
+        # A clip that fills a block alone goes to LMDB without being copied here first.
+        data = self._block[0] if len(self._block) == 1 else b"".join(self._block)
+        self._put(self._blocks_db, self._blocks.to_bytes(4, "big"), data)
+        self._blocks += 1
+        self._block, self._block_bytes = [], 0
+
+    def _put(self, database: Any, key: bytes, value: Buffer) -> None:  # noqa: ANN401
+        size = len(value) + _ENTRY_OVERHEAD
+        if self._uncommitted and self._uncommitted + size > _COMMIT_BYTES:
+            self._commit()
+        if self._transaction is None:
+            self._make_room(size)
+            self._transaction = self._env.begin(write=True)
+        if database is None:
+            self._transaction.put(key, value)
+        else:
+            self._transaction.put(key, value, append=True, db=database)
+        self._uncommitted += size
+
+    def _make_room(self, size: int) -> None:
+        used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        while used + max(size, _COMMIT_BYTES) * 2 + _SLACK_BYTES > self._map_bytes:
+            self._map_bytes *= 2
+            self._env.set_mapsize(self._map_bytes)
+
+    def _commit(self) -> None:
+        if self._transaction is not None:
+            self._transaction.commit()
+            self._transaction = None
+            self._uncommitted = 0
+
+    def _find(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Where heads and payloads lie: later commits never move what these wrote."""
+        heads = np.zeros((len(keys), 2), np.uint64)
+        payloads = np.zeros((len(keys), 2), np.uint64)
+        file = map_file(self._directory / DATA_FILE)
+        blocks = [place.offset for place in places(file, BLOCKS_DB)]
+        for i, place in enumerate(places(file, SAMPLES_DB)):
+            heads[i] = place.offset, place.length
+        for i, key in enumerate(keys):
+            _, block, offset, length = self._records[key]
+            if length:
+                payloads[i] = blocks[block] + offset, length
+        return heads, payloads
+
+
+def _open(directory: Path, map_bytes: int) -> lmdb.Environment:
+    options: dict[str, Any] = {
+        "map_size": map_bytes,
+        "max_dbs": 4,
+        "lock": False,  # nobody else knows the directory yet
+        "sync": False,  # the whole directory is synced once, before it gets its final name
+        "metasync": False,
+        "meminit": True,  # unused bytes are zero, not whatever memory held
+        "writemap": False,  # a full disk is an error here, SIGBUS with a writable map
+    }
+    # From 3.0 on py-lmdb carries two engines and an environment variable can choose; datasets are
+    # always in the 0.9 format that every release reads.
+    if int(lmdb.__version__.split(".")[0]) >= 3:
+        options["lib_version"] = 0
+    return lmdb.open(str(directory), **options)

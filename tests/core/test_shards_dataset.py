@@ -1,0 +1,326 @@
+"""Writing a dataset and reading it back, by position, by key, in order, from anywhere."""
+
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import lmdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiomdb.errors import (
+    DatasetNotFoundError,
+    DuplicateKeyError,
+    UnknownColumnError,
+    UnknownKeyError,
+)
+from audiomdb.shards import DatasetReader, DatasetWriter, ShardReader, verify_dataset
+
+SPEAKERS = ["ann", "bob", None]
+
+
+def sample(i):
+    return {
+        "audio": np.full(100 + i, i, np.int16),
+        "sample_rate": 8000,
+        "text": "word " * (i % 7),
+        "speaker": SPEAKERS[i % 3],
+        "snr": None if i % 5 == 0 else i / 2,
+        "note": {"blob": bytes([i % 256]) * (300 + i)},
+    }
+
+
+def write(path, numbers, **options):
+    with DatasetWriter(path, **options) as writer:
+        for i in numbers:
+            writer.write(f"clip-{i:04d}", sample(i))
+    return writer.finish()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "clips"
+    write(path, range(250), samples_per_shard=40)
+    return path
+
+
+def test_metadata_says_what_the_dataset_holds(dataset):
+    metadata = DatasetReader.open(dataset).metadata
+    assert metadata.name == "clips"
+    assert metadata.samples == 250
+    assert [shard.samples for shard in metadata.shards] == [40, 40, 40, 40, 40, 40, 10]
+    assert metadata.duration == pytest.approx(sum(100 + i for i in range(250)) / 8000)
+    assert metadata.features["audio"].dtype == "int16"
+    assert metadata.features["audio"].shape == (None,)
+    assert metadata.features["speaker"].types == ("null", "str")
+    assert metadata.features["note"].types == ("dict",)
+
+
+@pytest.mark.parametrize("i", [0, 1, 39, 40, 123, 249])
+def test_a_sample_is_found_by_position_from_both_ends_and_by_key(dataset, i):
+    reader = DatasetReader.open(dataset)
+    for found in (reader[i], reader[i - 250], reader[f"clip-{i:04d}"]):
+        assert found["__key__"] == f"clip-{i:04d}"
+        assert np.array_equal(found["audio"], sample(i)["audio"])
+        assert found["note"] == sample(i)["note"]
+        assert found["frames"] == 100 + i
+        assert found["duration"] == (100 + i) / 8000
+
+
+@pytest.mark.parametrize("position", [250, -251])
+def test_positions_outside_are_index_errors(dataset, position):
+    with pytest.raises(IndexError, match="250 samples"):
+        DatasetReader.open(dataset)[position]
+
+
+def test_unknown_keys_are_key_errors_that_read_as_a_sentence(dataset):
+    reader = DatasetReader.open(dataset)
+    assert "clip-0003" in reader
+    assert "clip" not in reader
+    assert 3 not in reader
+    with pytest.raises(UnknownKeyError) as caught:
+        reader["clip-9999"]
+    assert isinstance(caught.value, KeyError)
+    assert str(caught.value) == "no sample 'clip-9999' in dataset 'clips' of 250 samples"
+
+
+def test_iteration_goes_through_all_samples_in_order(dataset):
+    reader = DatasetReader.open(dataset)
+    assert [s["__key__"] for s in reader] == [f"clip-{i:04d}" for i in range(250)]
+    assert list(reader.keys()) == [reader.key(i) for i in range(250)]
+
+
+def test_only_the_wanted_fields_are_read(dataset):
+    reader = DatasetReader.open(dataset)
+    assert reader.read(5, fields=["text"]) == {"__key__": "clip-0005", "text": "word " * 5}
+    assert reader.read(5, fields=[]) == {"__key__": "clip-0005"}
+
+
+def test_index_columns_are_arrays_over_all_samples(dataset):
+    index = DatasetReader.open(dataset).index
+    assert index["duration"].tolist() == [(100 + i) / 8000 for i in range(250)]
+    assert index["frames"].dtype == np.int64
+    assert index["audio_bytes"].tolist() == [2 * (100 + i) for i in range(250)]
+    assert index["text_length"].tolist() == [5 * (i % 7) for i in range(250)]
+    assert index["speaker"].tolist() == [SPEAKERS[i % 3] for i in range(250)]
+    assert np.isnan(index["snr"][::5]).all()
+    assert index["snr"][7] == 3.5
+    assert index["__key__"][17] == "clip-0017"
+    with pytest.raises(UnknownColumnError, match=r"no column 'nope'; it has .*duration"):
+        index["nope"]
+
+
+def test_columns_that_some_shards_lack_are_filled_up(tmp_path):
+    with DatasetWriter(tmp_path / "d", samples_per_shard=2) as writer:
+        for i, extra in enumerate([{}, {}, {"n": 1}, {"n": 2}, {"s": "x"}, {"s": "y"}]):
+            writer.write(f"k{i}", extra)
+    index = DatasetReader.open(tmp_path / "d").index
+    assert index["s"].tolist() == [None, None, None, None, "x", "y"]
+    assert index["n"][2:4].tolist() == [1, 2]
+    assert np.isnan(index["n"][[0, 1, 4, 5]]).all()
+
+
+def test_a_column_of_mixed_kinds_is_left_out_with_the_reason(tmp_path):
+    with DatasetWriter(tmp_path / "d") as writer:
+        writer.write("a", {"v": 1, "long": "x" * 2000})
+        writer.write("b", {"v": "one", "long": "y"})
+    index = DatasetReader.open(tmp_path / "d").index
+    with pytest.raises(UnknownColumnError, match="several kinds: int, str"):
+        index["v"]
+    with pytest.raises(UnknownColumnError, match="up to 2000 bytes"):
+        index["long"]
+
+
+def test_keys_in_any_order_are_stored_in_key_order(tmp_path):
+    numbers = [(7 * i) % 31 for i in range(31)]
+    write(tmp_path / "d", numbers, samples_per_shard=10)
+    reader = DatasetReader.open(tmp_path / "d")
+    for shard in range(4):
+        keys = list(reader.shard(shard).index.all_keys())
+        assert keys == sorted(keys)
+    for i in range(31):
+        assert np.array_equal(reader[f"clip-{i:04d}"]["audio"], sample(i)["audio"])
+    assert verify_dataset(tmp_path / "d") == []
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), unique=True
+    ),
+    st.integers(1, 6),
+)
+def test_any_keys_can_be_found_again(tmp_path_factory, keys, per_shard):
+    path = tmp_path_factory.mktemp("keys") / "d"
+    with DatasetWriter(path, samples_per_shard=per_shard) as writer:
+        for i, key in enumerate(keys):
+            writer.write(key, {"i": i})
+    reader = DatasetReader.open(path)
+    assert len(reader) == len(keys)
+    for i, key in enumerate(keys):
+        assert reader[key]["i"] == i
+        assert reader.key(reader.position(key)) == key
+
+
+def test_an_empty_dataset_is_a_dataset(tmp_path):
+    with DatasetWriter(tmp_path / "d"):
+        pass
+    reader = DatasetReader.open(tmp_path / "d")
+    assert len(reader) == 0
+    assert list(reader) == []
+    assert reader.index["__key__"].tolist() == []
+    assert verify_dataset(tmp_path / "d") == []
+
+
+def test_a_shard_whose_samples_were_all_rejected_is_empty_and_whole(tmp_path):
+    with DatasetWriter(tmp_path / "d", samples_per_shard=1, on_error="skip") as writer:
+        writer.write("good", {"n": 1})
+        writer.write("bad", {"audio": b"no audio"})
+        writer.write("fine", {"n": 2})
+    reader = DatasetReader.open(tmp_path / "d")
+    assert [shard.samples for shard in reader.metadata.shards] == [1, 0, 1]
+    assert [s["__key__"] for s in reader] == ["good", "fine"]
+    assert reader["fine"]["n"] == 2
+    assert reader.metadata.rejected == 1
+    assert verify_dataset(tmp_path / "d") == []
+
+
+def test_the_shard_is_an_ordinary_lmdb_with_the_users_keys(dataset):
+    env = lmdb.open(str(dataset / "shard_00001"), readonly=True, lock=False, max_dbs=2)
+    samples = env.open_db(b"samples", create=False)
+    with env.begin(db=samples) as transaction:
+        keys = list(transaction.cursor().iternext(values=False))
+    env.close()
+    assert keys == [f"clip-{i:04d}".encode() for i in range(40, 80)]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3])
+def test_short_clips_do_not_pay_for_page_rounding(tmp_path, seconds):
+    frames = int(8000 * seconds)
+    random = np.random.default_rng(1)
+    with DatasetWriter(tmp_path / "d") as writer:
+        for i in range(2000):
+            audio = random.integers(-9, 9, frames).astype(np.int16)
+            writer.write(f"digit-{i:05d}", {"audio": audio, "sample_rate": 8000})
+    stored = writer.finish().bytes
+    assert stored < 2000 * frames * 2 * 1.25
+    if seconds == 0.3:
+        assert stored < 2000 * frames * 2 * 1.08
+
+
+def test_a_value_of_one_gibibyte_survives(tmp_path):
+    # Zero pages, so that memory holds it once.
+    with DatasetWriter(tmp_path / "d") as writer:
+        writer.write("huge", {"blob": bytes(2**30), "one": b"x"})
+        writer.write("next", {"blob": b"y" * 1000})
+    reader = DatasetReader.open(tmp_path / "d")
+    blob = reader.read("huge", copy=False)["blob"]
+    assert len(blob) == 2**30
+    assert blob[-1] == 0
+    assert reader["next"]["blob"] == b"y" * 1000
+
+
+def test_no_metadata_means_no_dataset(tmp_path):
+    with pytest.raises(DatasetNotFoundError, match="does not exist"):
+        DatasetReader.open(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no metadata\.json"):
+        DatasetReader.open(tmp_path / "empty")
+
+
+def test_a_key_that_occurs_twice_is_refused_within_and_across_shards(tmp_path):
+    for name, per_shard in (("one", 10), ("two", 2)):
+        with pytest.raises(DuplicateKeyError, match="'clip-0001' occurs twice"):
+            write(tmp_path / name, [0, 1, 2, 3, 1], samples_per_shard=per_shard)
+        assert not (tmp_path / name / "metadata.json").exists()
+
+
+def test_duplicates_are_listed_when_errors_are_skipped(tmp_path):
+    metadata = write(tmp_path / "d", [0, 1, 1, 2, 3, 1], samples_per_shard=3, on_error="skip")
+    assert metadata.samples == 4
+    assert metadata.rejected == 2
+    lines = (tmp_path / "d" / "rejected.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert all("occurs twice" in line for line in lines)
+    assert "shard_00000 holds it already" in lines[1]
+
+
+def test_one_process_may_open_a_shard_any_number_of_times(dataset):
+    shards = [ShardReader(dataset / "shard_00000") for _ in range(50)]
+    views = [shard.read(3, copy=False)["audio"] for shard in shards]
+    assert all(np.array_equal(view, sample(3)["audio"]) for view in views)
+
+
+def test_threads_share_a_reader(dataset):
+    reader = DatasetReader.open(dataset)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: reader[i % 250]["audio"][0], range(2000)))
+    assert found == [i % 250 for i in range(2000)]
+
+
+def test_a_pickled_reader_opens_the_dataset_again(dataset):
+    reader = DatasetReader.open(dataset)
+    reader[0]
+    again = pickle.loads(pickle.dumps(reader))
+    assert again["clip-0100"]["frames"] == 200
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_child_processes_read_what_the_parent_has_open(dataset, method):
+    reader = DatasetReader.open(dataset)
+    view = reader.read(0, copy=False)["audio"]
+    context = multiprocessing.get_context(method)
+    with context.Pool(2) as pool:
+        found = pool.starmap(DatasetReader.read, [(reader, i) for i in range(0, 250, 25)])
+    assert [one["frames"] for one in found] == [100 + i for i in range(0, 250, 25)]
+    assert np.array_equal(view, sample(0)["audio"])
+    assert reader[249]["frames"] == 349
+
+
+def test_a_read_only_folder_can_be_read_and_is_left_as_it_is(dataset, tmp_path):
+    # A mount, because permissions do not bind the superuser.
+    target = tmp_path / "media"
+    target.mkdir()
+    mounted = os.geteuid() == 0 and (
+        subprocess.run(
+            f"mount --bind {dataset} {target} && mount -o remount,ro,bind {target}",
+            shell=True,
+            capture_output=True,
+        ).returncode
+        == 0
+    )
+    folder = target if mounted else dataset
+    if not mounted:
+        for path in [dataset, *dataset.glob("shard_*")]:
+            path.chmod(0o555)
+    try:
+        before = sorted(p.name for p in (folder / "shard_00000").iterdir())
+        reader = DatasetReader.open(folder)
+        assert sum(1 for _ in reader) == 250
+        assert verify_dataset(folder) == []
+        assert sorted(p.name for p in (folder / "shard_00000").iterdir()) == before
+    finally:
+        if mounted:
+            subprocess.run(["umount", target], check=True)
+        for path in [dataset, *dataset.glob("shard_*")]:
+            path.chmod(0o755)
+
+
+def test_opening_many_shards_stays_within_the_limit_of_open_files(tmp_path):
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+from audiomdb.shards import DatasetReader
+reader = DatasetReader.open(sys.argv[1])
+assert [reader[i]["i"] for i in range(400)] == list(range(400))
+assert [reader[i]["i"] for i in reversed(range(400))] == list(reversed(range(400)))
+"""
+    with DatasetWriter(tmp_path / "d", samples_per_shard=1) as writer:
+        for i in range(400):
+            writer.write(f"{i:03d}", {"i": i})
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "d")], check=True)
