@@ -1,0 +1,261 @@
+"""The contract of uploaders: a finished dataset goes somewhere else, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audiomdb.errors import CorruptShardError, UploadError
+from audiomdb.progress import progress as progress_bar
+from audiomdb.shards.files import sha256_file
+from audiomdb.shards.layout import (
+    DATA_FILE,
+    INDEX_FILE,
+    LOCK_FILE,
+    METADATA_FILE,
+    REJECTED_FILE,
+)
+from audiomdb.shards.metadata import Metadata, read_metadata
+
+__all__ = ["BaseUploader", "DatasetFile", "UploadReport", "dataset_files"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFile:
+    """A file of a dataset.
+
+    Attributes:
+        full_path: Where it is.
+        rel_path: Where it is in the dataset, with "/" and at most one directory deep.
+        bytes: Its size.
+        sha256: Hex digest of its content, where metadata knows it; not compared yet.
+    """
+
+    full_path: str
+    rel_path: str
+    bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadReport:
+    """What an upload did.
+
+    Attributes:
+        files: Files of the dataset, all of them at the destination now.
+        bytes: Their size.
+        sent_files: Those that were sent; the others were there already.
+        sent_bytes: The size of those.
+    """
+
+    files: int
+    bytes: int
+    sent_files: int
+    sent_bytes: int
+
+
+class BaseUploader:
+    """Puts a dataset's files where retrievers will look for them.
+
+    A subclass takes one of two levels.
+
+    The short one overrides `upload_dir` and loops over `iter_files`, whose order alone makes the
+    upload safe: `metadata.json` comes last, and without it there is no dataset.
+
+        class CopyUploader(BaseUploader):
+            def upload_dir(self, local_dir):
+                for full_path, rel_path in self.iter_files(local_dir):
+                    put(full_path, rel_path)
+
+    The finer one defines `upload_file` and `stat` instead. `upload_dir` then sends several files
+    at once, leaves out those that are there with the same content, looks after each whether it
+    arrived, and sends `metadata.json` when all others have.
+
+    Uploading another dataset over one replaces it file by file: who reads the old one meanwhile
+    meets shards that are not those its metadata names, and is told so. Shards that only the old
+    dataset had stay behind, named by nothing. An empty destination has neither trouble.
+
+    Args:
+        workers: Files sent at once, at the finer level.
+        progress: Show a progress bar on stderr; None: where that is a terminal.
+    """
+
+    # On the class, so that a subclass may leave out `super().__init__`.
+    workers: int = 4
+    progress: bool | None = None
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> BaseUploader:  # noqa: ANN401
+        """Refuse a class that fills neither level, as an abstract class would."""
+        if cls.upload_dir is BaseUploader.upload_dir:
+            for name in ("upload_file", "stat"):
+                if getattr(cls, name) is getattr(BaseUploader, name):
+                    raise TypeError(
+                        f"{cls.__name__} does not define {name}: an uploader defines upload_dir, "
+                        "or both upload_file and stat"
+                    )
+        return super().__new__(cls)
+
+    def __init__(self, *, workers: int | None = None, progress: bool | None = None) -> None:
+        if workers is not None:
+            if workers < 1:
+                raise ValueError(f"workers is {workers}, expected at least 1")
+            self.workers = workers
+        self.progress = progress
+
+    def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport | None:
+        """Upload the dataset in a folder. Interrupted or failed, it may simply be called again.
+
+        Returns:
+            What was done; None from a subclass that keeps no account.
+
+        Raises:
+            DatasetNotFoundError: when the folder holds no finished dataset.
+            CorruptShardError: when a file is missing, or is not what conversion wrote.
+            UploadError: when a file cannot be sent, or did not arrive whole.
+        """
+        *data, metadata = dataset_files(Path(local_dir))
+        sent = []
+        total = sum(file.bytes for file in data) + metadata.bytes
+        description = f"uploading {Path(local_dir).name}"
+        with progress_bar(total, unit="B", description=description, show=self.progress) as bar:
+            pool = ThreadPoolExecutor(self.workers, "audiomdb-upload")
+            try:
+                transfers = {pool.submit(_transfer, self, file): file for file in data}
+                for done in as_completed(transfers):
+                    if done.result():
+                        sent.append(transfers[done])
+                    bar.update(transfers[done].bytes)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+            if _transfer(self, metadata):
+                sent.append(metadata)
+            bar.update(metadata.bytes)
+        return UploadReport(len(data) + 1, total, len(sent), sum(file.bytes for file in sent))
+
+    def iter_files(self, local_dir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+        """The files of the dataset in a folder, in the order in which they may be published.
+
+        Shards in order, then the index, then `metadata.json`. Only what metadata names: neither
+        the remains of an interrupted conversion nor anything else that lies in the folder. The
+        sizes are checked before the first file is given.
+
+        Yields:
+            Full path, and path relative to the folder, with "/" and at most one directory deep.
+
+        Raises:
+            DatasetNotFoundError: when the folder holds no finished dataset.
+            CorruptShardError: when a file is missing or has another size than metadata says.
+        """
+        for file in dataset_files(Path(local_dir)):
+            yield file.full_path, file.rel_path
+
+    def upload_file(self, full_path: str, rel_path: str) -> None:
+        """Send one file, replacing what is at its destination. The finer level.
+
+        Called from several threads at once, and again for the same file after a failure. When it
+        returns, `stat` has to see the file; until then, what was there before or nothing.
+
+        Raises:
+            UploadError: naming the destination. Translate the backend's own errors to it here.
+        """
+        raise NotImplementedError
+
+    def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+        """Size and sha256 (hex) of a file at the destination, None where there is none.
+
+        The finer level. Called from several threads at once. Where the backend knows no sha256,
+        None in its place: the file is then sent even when one of the same size is there, and only
+        its size is checked afterwards.
+
+        Raises:
+            UploadError: when the destination cannot be asked.
+        """
+        raise NotImplementedError
+
+    def destination(self, rel_path: str) -> str:
+        """What errors call a file's place at the destination."""
+        return f"{rel_path} ({type(self).__name__})"
+
+    @staticmethod
+    def sha256(full_path: str) -> str:
+        """Hex digest of a local file, for backends that keep one beside each file."""
+        return sha256_file(Path(full_path))
+
+
+def dataset_files(dataset: Path) -> list[DatasetFile]:
+    """The files of a dataset in the order of `BaseUploader.iter_files`, with what is known of them.
+
+    Raises:
+        DatasetNotFoundError: when the folder holds no finished dataset.
+        CorruptShardError: when a file is missing or has another size than metadata says.
+    """
+    metadata = read_metadata(dataset)
+    files = []
+    for shard in metadata.shards:
+        data = f"{shard.path}/{DATA_FILE}"
+        files.append(_expect(dataset, data, shard.bytes, shard.sha256))
+        files.append(_expect(dataset, f"{shard.path}/{LOCK_FILE}"))
+    files.append(_expect(dataset, INDEX_FILE, metadata.index.bytes, metadata.index.sha256))
+    if _has_rejected(dataset, metadata):
+        files.append(_expect(dataset, REJECTED_FILE))
+    files.append(_expect(dataset, METADATA_FILE))
+    return files
+
+
+def _has_rejected(dataset: Path, metadata: Metadata) -> bool:
+    return metadata.rejected > 0 and (dataset / REJECTED_FILE).exists()
+
+
+def _expect(
+    dataset: Path, rel_path: str, size: int | None = None, sha256: str | None = None
+) -> DatasetFile:
+    path = dataset / rel_path
+    try:
+        found = path.stat().st_size
+    except OSError as exc:
+        hint = "an empty file will do" if path.name == LOCK_FILE else "convert again"
+        raise CorruptShardError(
+            f"the dataset in {dataset} is not whole: {rel_path} is missing; {hint}"
+        ) from exc
+    if size is not None and found != size:
+        raise CorruptShardError(
+            f"the dataset in {dataset} is not whole: {rel_path} has {found} bytes, metadata says "
+            f"{size}. Delete the shard and convert again"
+        )
+    return DatasetFile(str(path), rel_path, found, sha256)
+
+
+def _transfer(uploader: BaseUploader, file: DatasetFile) -> bool:
+    """Bring one file to its destination; whether it had to be sent."""
+    there = uploader.stat(file.rel_path)
+    if there is not None and there[0] == file.bytes:
+        wanted = file.sha256 or uploader.sha256(file.full_path)
+        if file.bytes == 0 or there[1] == wanted:
+            return False
+    digest = uploader.sha256(file.full_path)
+    if file.sha256 not in (None, digest):
+        raise CorruptShardError(
+            f"{file.full_path} has sha256 {digest}, metadata says {file.sha256}: it was "
+            "changed since conversion. Delete the shard and convert again"
+        )
+    uploader.upload_file(file.full_path, file.rel_path)
+    _check_arrival(uploader, file, digest)
+    return True
+
+
+def _check_arrival(uploader: BaseUploader, file: DatasetFile, digest: str) -> None:
+    arrived = uploader.stat(file.rel_path)
+    place = uploader.destination(file.rel_path)
+    if arrived is None:
+        raise UploadError(f"{place} is not there after its upload; upload again")
+    size, found = arrived
+    if size != file.bytes:
+        raise UploadError(
+            f"{place} arrived with {size} bytes instead of {file.bytes}; upload again"
+        )
+    if found not in (None, digest):
+        raise UploadError(f"{place} arrived with sha256 {found} instead of {digest}; upload again")

@@ -1,0 +1,69 @@
+"""Uploading to a folder: a mounted disk, a network share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from audiomdb.errors import UploadError
+from audiomdb.shards.files import sha256_file, write_atomically
+from audiomdb.uploaders.base import BaseUploader
+
+__all__ = ["LocalUploader"]
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class LocalUploader(BaseUploader):
+    """Copies a dataset to another folder.
+
+        LocalUploader("/media/disk/digits").upload_dir("digits")
+
+    Each file appears under its name only when all of it is on the disk. Every copy is read back
+    and compared, and so is a file that is there already.
+
+    Args:
+        path: The folder; made where it does not exist.
+        workers: Files copied at once.
+        progress: Show a progress bar on stderr; None: where that is a terminal.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        workers: int = 2,
+        progress: bool | None = None,
+    ) -> None:
+        super().__init__(workers=workers, progress=progress)
+        self._path = Path(path)
+
+    def upload_file(self, full_path: str, rel_path: str) -> None:
+        """Copy one file."""
+        target = self._path / rel_path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, _chunks(Path(full_path)))
+        except OSError as exc:
+            raise UploadError(f"cannot copy {full_path} to {target}: {exc.strerror}") from exc
+
+    def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+        """Size and digest of a copy, read from the disk."""
+        target = self._path / rel_path
+        try:
+            return target.stat().st_size, sha256_file(target)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            raise UploadError(f"cannot read {target}: {exc.strerror}") from exc
+
+    def destination(self, rel_path: str) -> str:
+        """Path of the copy."""
+        return str(self._path / rel_path)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

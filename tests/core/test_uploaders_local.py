@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiomdb.errors import UploadError
+from audiomdb.shards import DatasetWriter, verify_dataset
+from audiomdb.uploaders.local import LocalUploader
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    with DatasetWriter(tmp_path / "dataset", samples_per_shard=2) as writer:
+        for number in range(4):
+            audio = np.full(400, number, np.float32)
+            writer.write(f"clip-{number}", {"audio": audio, "sample_rate": 16_000})
+    return tmp_path / "dataset"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_dataset_is_copied_byte_for_byte(dataset: Path, tmp_path: Path) -> None:
+    target = tmp_path / "disk" / "copies" / "dataset"
+    LocalUploader(target).upload_dir(dataset)
+    assert files_of(target) == files_of(dataset)
+    assert verify_dataset(target) == []
+
+
+def test_a_copy_damaged_since_is_repaired_and_the_rest_left_alone(
+    dataset: Path, tmp_path: Path
+) -> None:
+    uploader = LocalUploader(str(tmp_path / "copy"))
+    uploader.upload_dir(dataset)
+    shard = tmp_path / "copy" / "shard_00001" / "data.mdb"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    report = uploader.upload_dir(dataset)
+    assert report is not None
+    assert report.sent_files == 1
+    assert files_of(tmp_path / "copy") == files_of(dataset)
+
+
+def test_uploading_a_dataset_onto_itself_changes_nothing(dataset: Path) -> None:
+    before = files_of(dataset)
+    report = LocalUploader(dataset).upload_dir(dataset)
+    assert report is not None
+    assert report.sent_files == 0
+    assert files_of(dataset) == before
+
+
+def test_a_destination_that_is_a_file_is_named(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(UploadError, match=r"cannot copy .*to .*taken.*: Not a directory"):
+        LocalUploader(tmp_path / "taken").upload_dir(dataset)
