@@ -1,0 +1,178 @@
+"""What all parts for S3 share: a client in every process, and errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from audiomdb.errors import AudioMDBError
+
+__all__ = ["ClientOptions", "ProcessClient", "advice", "error_code", "join_key", "s3_errors"]
+
+_ATTEMPTS = 5
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 60
+
+_CREDENTIALS = (
+    "check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
+    "(profile_name=), or anonymous=True for a public bucket"
+)
+_PERMISSION = (
+    "these credentials may not do that; reading needs s3:GetObject, writing s3:PutObject and "
+    "s3:AbortMultipartUpload, and without s3:ListBucket a missing file looks like a forbidden one"
+)
+_REACH = "check endpoint_url= and the network"
+_AGAIN = "the store is busy or broken; run again, what has arrived is not sent again"
+
+_ADVICE = {
+    "403": _PERMISSION,
+    "AccessDenied": _PERMISSION,
+    "AllAccessDisabled": _PERMISSION,
+    "ExpiredToken": _CREDENTIALS,
+    "InvalidAccessKeyId": _CREDENTIALS,
+    "InvalidToken": _CREDENTIALS,
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+    "404": "there is no such bucket or key",
+    "NoSuchBucket": "make the bucket first",
+    "NoSuchKey": "there is no such key",
+    "301": "the bucket is in another region; give region_name=",
+    "400": _CREDENTIALS + "; the region may be wrong too (region_name=)",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; give region_name=",
+    "IllegalLocationConstraintException": "the bucket is in another region; give region_name=",
+    "PermanentRedirect": "the bucket is in another region; give region_name=",
+    "EntityTooLarge": "the store takes no files of this size; convert with a smaller "
+    "max_shard_bytes",
+    "QuotaExceeded": "the store is full",
+    # Names of botocore's own errors.
+    "NoCredentialsError": _CREDENTIALS,
+    "PartialCredentialsError": _CREDENTIALS,
+    "ProfileNotFound": _CREDENTIALS,
+    "TokenRetrievalError": _CREDENTIALS,
+    "NoRegionError": "give region_name=",
+    "ConnectTimeoutError": _REACH,
+    "EndpointConnectionError": _REACH,
+    "InvalidEndpointConfigurationError": _REACH,
+    "ProxyConnectionError": _REACH,
+    "SSLError": _REACH,
+    "ParamValidationError": "the bucket's name or the key is not one S3 allows",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions:
+    """How to reach a store.
+
+    Attributes:
+        endpoint_url: Of a store other than Amazon's.
+        region_name: Of the bucket, where the environment does not say.
+        profile_name: Of the credentials in AWS's own files.
+        anonymous: Do not sign requests, for public buckets.
+        connections: Requests at once.
+    """
+
+    endpoint_url: str | None = None
+    region_name: str | None = None
+    profile_name: str | None = None
+    anonymous: bool = False
+    connections: int = 10
+
+
+class ProcessClient:
+    """Gives each process a client of its own, made when it is first asked for.
+
+    Picklable; what travels is the options. Thread-safe, as boto3's clients are.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        self._options = options
+        self._client: Any = None
+        self._forget()
+
+    def __getstate__(self) -> ClientOptions:
+        return self._options
+
+    def __setstate__(self, options: ClientOptions) -> None:
+        self._options = options
+        self._forget()
+
+    def get(self) -> Any:  # noqa: ANN401
+        """The client of this process."""
+        if self._pid != os.getpid():
+            # A lock that some thread held during a fork stays locked in the child: not our lock.
+            self._forget()
+        with self._lock:
+            if self._client is None:
+                self._client = _make_client(self._options)
+            return self._client
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._client = None
+
+
+def _make_client(options: ClientOptions) -> Any:  # noqa: ANN401
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    config = Config(
+        # Some stores answer a part of an object with the checksum of the whole, which botocore
+        # would take for damage. AudioMDB compares sizes and sha256 itself.
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
+        max_pool_connections=options.connections,
+        **({"signature_version": UNSIGNED} if options.anonymous else {}),
+    )
+    # A session of its own: boto3's default session is not thread-safe.
+    session = boto3.session.Session(
+        profile_name=options.profile_name, region_name=options.region_name
+    )
+    return session.client("s3", endpoint_url=options.endpoint_url, config=config)
+
+
+def join_key(prefix: str, rel_path: str) -> str:
+    """The key of a file of the dataset under `prefix`."""
+    return f"{prefix}/{rel_path}" if prefix else rel_path
+
+
+@contextmanager
+def s3_errors(doing: str, kind: type[AudioMDBError]) -> Iterator[None]:
+    """Turn whatever boto3 raises into `kind`, saying what was being done and what to do.
+
+    Args:
+        doing: What goes after "cannot", such as "read s3://bucket/key".
+        kind: Class of the error to raise.
+    """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError
+
+    try:
+        yield
+    except (Boto3Error, BotoCoreError, ClientError, RetriesExceededError) as exc:
+        said = " ".join(str(exc).split())
+        raise kind(f"cannot {doing}: {said} ({advice(exc)})") from exc
+
+
+def error_code(error: BaseException) -> str:
+    """The store's code for an error ("NoSuchBucket", "404"), else the name of its class."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict) and error.__context__ is not None:
+        # boto3's transfers raise errors of their own while they handle the store's.
+        response = getattr(error.__context__, "response", None)
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    return type(error).__name__
+
+
+def advice(error: BaseException) -> str:
+    """What to do about an error."""
+    return _ADVICE.get(error_code(error), _AGAIN)

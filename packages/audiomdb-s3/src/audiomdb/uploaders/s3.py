@@ -1,0 +1,112 @@
+"""Uploading to Amazon S3, or to a store that speaks its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from audiomdb._s3 import ClientOptions, ProcessClient, error_code, join_key, s3_errors
+from audiomdb.errors import UploadError
+from audiomdb.uploaders.base import BaseUploader
+
+__all__ = ["S3Uploader"]
+
+_THREADS_PER_FILE = 4
+"""Parts of one file sent at once; `workers` files are under way besides."""
+
+_SHA256 = "sha256"
+"""Metadata of an object: the digest of its content, hex."""
+
+
+class S3Uploader(BaseUploader):
+    """Uploads a dataset under a prefix of a bucket, which has to exist.
+
+        S3Uploader("my-bucket", "datasets/digits").upload_dir("digits")
+
+    Large files are sent in parts. boto3 retries what fails, and sends with each request a checksum
+    that the store compares. Each object carries the sha256 of its content as metadata, so that a
+    second upload sends what has changed; afterwards its size is compared.
+
+    Picklable; makes a client of its own in every process.
+
+    Args:
+        bucket: Name of the bucket.
+        prefix: Where in the bucket the dataset lies; with or without a "/" at its end.
+        endpoint_url: Of a store other than Amazon's.
+        region_name: Of the bucket, where the environment does not say.
+        profile_name: Of the credentials in AWS's own files.
+        anonymous: Do not sign requests.
+        object_options: For each object, by boto3's names, such as
+            `{"StorageClass": "STANDARD_IA", "ServerSideEncryption": "aws:kms"}`.
+        workers: Files sent at once.
+        progress: Show a progress bar on stderr; None: where that is a terminal.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        region_name: str | None = None,
+        profile_name: str | None = None,
+        anonymous: bool = False,
+        object_options: Mapping[str, object] | None = None,
+        workers: int = 4,
+        progress: bool | None = None,
+    ) -> None:
+        super().__init__(workers=workers, progress=progress)
+        self._bucket = bucket
+        self._prefix = prefix.strip("/")
+        self._object_options = dict(object_options or {})
+        self._client = ProcessClient(
+            ClientOptions(
+                endpoint_url=endpoint_url,
+                region_name=region_name,
+                profile_name=profile_name,
+                anonymous=anonymous,
+                connections=workers * (_THREADS_PER_FILE + 1),
+            )
+        )
+
+    def upload_file(self, full_path: str, rel_path: str) -> None:
+        """Send one file, in parts where it is large."""
+        from boto3.s3.transfer import TransferConfig
+
+        options = {"ContentType": _content_type(rel_path), **self._object_options}
+        metadata = {**_mapping(options.get("Metadata")), _SHA256: self.sha256(full_path)}
+        with s3_errors(f"upload {full_path} to {self.destination(rel_path)}", UploadError):
+            self._client.get().upload_file(
+                full_path,
+                self._bucket,
+                join_key(self._prefix, rel_path),
+                ExtraArgs={**options, "Metadata": metadata},
+                Config=TransferConfig(max_concurrency=_THREADS_PER_FILE),
+            )
+
+    def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+        """Size of an object, and the sha256 it was uploaded with."""
+        from botocore.exceptions import ClientError
+
+        with s3_errors(f"look at {self.destination(rel_path)}", UploadError):
+            key = join_key(self._prefix, rel_path)
+            try:
+                head = self._client.get().head_object(Bucket=self._bucket, Key=key)
+            except ClientError as exc:
+                # A HEAD has no body, so a missing key and a missing bucket both say 404; the
+                # upload that follows tells them apart.
+                if error_code(exc) in ("404", "NoSuchKey"):
+                    return None
+                raise
+        return head["ContentLength"], head.get("Metadata", {}).get(_SHA256)
+
+    def destination(self, rel_path: str) -> str:
+        """URL of a file."""
+        return f"s3://{self._bucket}/{join_key(self._prefix, rel_path)}"
+
+
+def _content_type(rel_path: str) -> str:
+    return "application/json" if rel_path.endswith(".json") else "application/octet-stream"
+
+
+def _mapping(value: object) -> Mapping[str, str]:
+    return value if isinstance(value, Mapping) else {}
