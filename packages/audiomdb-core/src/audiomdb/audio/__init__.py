@@ -19,10 +19,12 @@ from audiomdb.audio.fast_decoders import decoders, only_libsndfile
 from audiomdb.audio.info import AudioInfo, AudioSource
 from audiomdb.audio.probing import check, probe
 from audiomdb.audio.resampling import resample
+from audiomdb.audio.window import AudioWindow
 
 __all__ = [
     "AudioInfo",
     "AudioSource",
+    "AudioWindow",
     "check",
     "decode",
     "decoders",

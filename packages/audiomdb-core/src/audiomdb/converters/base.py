@@ -1,0 +1,262 @@
+"""From any source of samples to a dataset: subclass, yield samples, run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Executor
+from itertools import islice
+from logging import getLogger
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from audiomdb.converters.report import ConversionReport
+from audiomdb.converters.workers import explain_lost_workers, worker_processes
+from audiomdb.errors import ConversionError, SourceError
+from audiomdb.processors.base import BaseProcessor, Processors
+from audiomdb.progress import progress as progress_bar
+from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
+from audiomdb.shards.prepare import Process
+
+__all__ = ["BaseConverter", "SupportsUpload"]
+
+_log = getLogger(__name__)
+
+
+class SupportsUpload(Protocol):
+    """What `run` uploads with; every uploader is one."""
+
+    def upload_dir(self, local_dir: str) -> object:
+        """Publish a folder."""
+
+
+class BaseConverter(ABC):
+    """Base of what turns a source into a dataset.
+
+        class Numbers(BaseConverter):
+            def sample_iterator(self):
+                for path in sorted(Path("numbers").glob("*.wav")):
+                    yield path.stem, {"audio": path, "text": path.stem}
+
+        print(Numbers(output_dir="numbers_lmdb").run())
+
+    A subclass may set attributes before or after `super().__init__(**kwargs)`. It stays in the
+    process that made it: only processors and options go to workers.
+
+    A run that ended early, even by SIGKILL, is taken up by running the same conversion again. The
+    source is iterated from its start, and the shards that are finished already are compared with
+    it instead of made again. Their bytes depend on source and options alone.
+
+    Args:
+        output_dir: Folder of the dataset; empty, absent, or of an earlier run.
+        samples_per_shard: Close shards at this many source samples, instead of at 64 MiB.
+        max_shard_bytes: Close shards at this many source bytes.
+        map_size: Bytes of address space for LMDB to start with; it grows by itself.
+        num_workers: Samples worked on at once; the number of usable cores unless given. Without a
+            processor the work is done in threads. With one, it is done in processes of their own,
+            unless `num_workers` is 1: then in this process.
+        processor: A `BaseProcessor`, or several, whose results are merged.
+        sample_rate: Store all audio at this rate in Hz, and tell processors.
+        audio_format: Store all audio as "flac", "wav", "opus", "vorbis" or "mp3"; as it came
+            unless given.
+        check_audio: "decode" every clip once and find the damaged ones; or believe its "header".
+        limit: Stop after this many source samples.
+        on_error: "raise" for a sample that cannot be stored; or "skip" it and list it in
+            `rejected.jsonl`.
+        executor: Where the work is done instead, such as Dask's `client.get_executor()`. It is
+            not shut down.
+        progress: Show a progress bar on stderr; None: where that is a terminal.
+
+    Raises:
+        ValueError: for options out of range.
+        TypeError: for a processor that is none.
+    """
+
+    _dataset_name: str | None = None
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        *,
+        samples_per_shard: int | None = None,
+        max_shard_bytes: int | None = None,
+        map_size: int | None = None,
+        num_workers: int | None = None,
+        processor: BaseProcessor | Iterable[BaseProcessor] | None = None,
+        sample_rate: int | None = None,
+        audio_format: str | None = None,
+        check_audio: Literal["decode", "header"] = "decode",
+        limit: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        executor: Executor | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}, expected at least 1")
+        self.output_dir = Path(output_dir)
+        self.limit = limit
+        self.progress = progress
+        self._executor = executor
+        self._workers = default_workers() if num_workers is None else num_workers
+        self._process = (
+            None if processor is None else Processors(processor, sample_rate=sample_rate)
+        )
+        self._writer_options: dict[str, Any] = {
+            "samples_per_shard": samples_per_shard,
+            "max_shard_bytes": max_shard_bytes,
+            "map_size": map_size,
+            "num_workers": self._workers,
+            "sample_rate": sample_rate,
+            "audio_format": audio_format,
+            "check_audio": check_audio,
+            "on_error": on_error,
+        }
+
+    @abstractmethod
+    def sample_iterator(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Yield every sample of the source: its key, and a dict of its fields.
+
+        Called once for each run, in the thread that runs it. Keys are unique strings of 1 to 511
+        bytes of UTF-8, in the same order every time. `audio` is encoded bytes, a path or an
+        `AudioWindow` (both read by the workers), or an array `(frames,)` or `(frames, channels)`
+        with its rate in Hz under `sample_rate`. What is yielded must not be changed afterwards.
+
+        An exception raised here ends the run; finished shards are kept.
+        """
+
+    @property
+    def converter_name(self) -> str:
+        """Short name of the kind of source, for messages."""
+        return type(self).__name__
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the dataset: what was assigned, at any time, or the name of its folder."""
+        return self._dataset_name or self.output_dir.resolve().name
+
+    @dataset_name.setter
+    def dataset_name(self, name: str) -> None:
+        self._dataset_name = name
+
+    def sample_count(self) -> int | None:
+        """How many samples `sample_iterator` will yield, for the progress bar; None if unknown."""
+        return None
+
+    def run(self, upload: SupportsUpload | None = None) -> ConversionReport:
+        """Convert, and upload if asked to.
+
+        Args:
+            upload: An uploader; its `upload_dir` is given the finished dataset.
+
+        Raises:
+            AudioError: for audio that cannot be used; names file and key.
+            SampleError: for a sample that cannot be stored, a key that occurs twice.
+            ProcessingError: when a processor fails, or a worker process is lost.
+            SourceError: when `sample_iterator` yields something else than pairs.
+            OutputExistsError: when the output folder holds something else.
+            OutputBusyError: when another process is writing there.
+            OutputWriteError: when the disk is full or cannot be written.
+            OptionsChangedError: when finished shards were made with other options.
+            SourceChangedError: when finished shards were made of other samples.
+        """
+        if "_writer_options" not in vars(self):
+            raise ConversionError(
+                f"{type(self).__name__}.__init__ has to call super().__init__(output_dir=...)"
+            )
+        if upload is not None and not callable(getattr(upload, "upload_dir", None)):
+            raise TypeError(f"upload is {upload!r}, expected an uploader with upload_dir")
+        start = time.perf_counter()
+        with explain_lost_workers(self._process), contextlib.ExitStack() as stack:
+            writer = stack.enter_context(self._writer(stack))
+            reused = writer.finished_shards
+            try:
+                self._write(writer)
+                metadata = writer.finish()
+            except BaseException as exc:
+                _add_note(
+                    exc,
+                    f"finished shards kept in {self.output_dir}: {writer.finished_shards}. "
+                    "Run the same conversion again to go on from there",
+                )
+                raise
+            report = ConversionReport.of(
+                self.output_dir,
+                metadata,
+                writer.journals(),
+                reused_shards=reused,
+                elapsed_s=time.perf_counter() - start,
+            )
+        if upload is not None:
+            upload.upload_dir(str(self.output_dir))
+        return report
+
+    def _writer(self, stack: contextlib.ExitStack) -> DatasetWriter:
+        executor = self._executor
+        process: Process | None = self._process
+        if process is not None and executor is None and self._workers > 1:
+            executor, process = stack.enter_context(worker_processes(self._workers, process))
+        return DatasetWriter(
+            self.output_dir,
+            name=self.dataset_name,
+            process=process,
+            process_names=self._process.names if self._process else (),
+            executor=executor,
+            **self._writer_options,
+        )
+
+    def _write(self, writer: DatasetWriter) -> None:
+        total = self.sample_count()
+        if self.limit is not None:
+            total = self.limit if total is None else min(total, self.limit)
+        with (
+            contextlib.closing(self._pairs(writer)) as pairs,
+            progress_bar(total, description=self.dataset_name, show=self.progress) as bar,
+        ):
+            for key, sample in islice(pairs, self.limit):
+                writer.write(key, sample)
+                bar.update()
+
+    def _pairs(self, writer: DatasetWriter) -> Generator[tuple[str, Mapping[str, Any]]]:
+        """What the subclass yields, if it is what it should be."""
+        source = self.sample_iterator()
+        if not isinstance(source, Iterable):
+            raise SourceError(
+                f"{type(self).__name__}.sample_iterator returned {type(source).__name__}; it has "
+                "to yield (key, sample) pairs"
+            )
+        items = iter(source)
+        try:
+            for number, item in enumerate(items):
+                yield self._pair(number, item)
+        except Exception:
+            writer.flush()  # a shard whose samples have all come is worth keeping
+            raise
+        finally:
+            # A generator holds connections and files until it is closed.
+            if isinstance(items, Generator):
+                items.close()
+
+    def _pair(self, number: int, item: object) -> tuple[str, Mapping[str, Any]]:
+        if isinstance(item, tuple | list) and len(item) == 2:
+            return item[0], item[1]
+        raise SourceError(
+            f"{type(self).__name__}.sample_iterator yielded {_kind(item)} as item {number}, "
+            "expected a pair of a key and a dict of fields"
+        )
+
+
+def _kind(item: object) -> str:
+    if isinstance(item, tuple | list):
+        return f"a {type(item).__name__} of {len(item)}"
+    return type(item).__name__
+
+
+def _add_note(exc: BaseException, note: str) -> None:
+    if sys.version_info >= (3, 11):
+        exc.add_note(note)
+    else:
+        _log.warning(note)

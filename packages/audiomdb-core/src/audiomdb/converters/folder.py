@@ -1,0 +1,249 @@
+"""Datasets that lie in a folder as audio files."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from logging import getLogger
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from audiomdb.converters.base import BaseConverter
+from audiomdb.converters.tables import Row, column, read_table
+from audiomdb.errors import SourceError
+from audiomdb.sample import AUDIO, TEXT, Sample
+
+__all__ = ["AUDIO_SUFFIXES", "FolderConverter"]
+
+_log = getLogger(__name__)
+
+_READ = """
+    .aif .aifc .aiff .au .bwf .caf .flac .mp1 .mp2 .mp3 .nist .oga .ogg .opus .rf64 .snd .sph
+    .voc .w64 .wav .wave
+"""
+_REFUSED = ".aac .amr .ape .m4a .mka .spx .webm .wma .wv"
+
+AUDIO_SUFFIXES = frozenset((_READ + _REFUSED).split())
+"""What counts as audio, in upper or lower case. Some formats cannot be read: an error is better
+than clips that are left out in silence."""
+
+_TABLES = ("metadata.csv", "metadata.jsonl")
+_FILE_NAME = "file_name"
+_LABEL = "label"
+
+
+class FolderConverter(BaseConverter):
+    """Converts all audio files in a folder and its sub-folders.
+
+        FolderConverter("recordings", output_dir="recordings_lmdb").run()
+
+    What is known about a file comes from
+
+    - a table `metadata.csv` or `metadata.jsonl`, as Hugging Face's audiofolder has it: the column
+      `file_name` is a path relative to the table, the other columns become fields. The table
+      decides which files of its folder and sub-folders belong to the dataset, and in which order;
+    - or else a text file beside it (`clip.wav`, `clip.txt`), which becomes `text`, and the name of
+      its folder, which becomes `label` unless that folder is `input_dir` itself.
+
+    Files are taken in order of name, those of a folder before those of its sub-folders. A key is
+    the path relative to `input_dir`, suffix included. Links to folders are followed, except into
+    a folder that the link lies in. Names that begin with a dot, and suffixes not in
+    `AUDIO_SUFFIXES`, are skipped and counted in the log. In memory are the names of one folder at
+    a time.
+
+    Args:
+        input_dir: The folder.
+        output_dir: Folder of the dataset.
+        text_column: Column of a table to store as `text`.
+        options: See `BaseConverter`.
+
+    Raises:
+        SourceError: when there is no such folder; from `run`, when it cannot be used.
+    """
+
+    def __init__(
+        self,
+        input_dir: str | os.PathLike[str],
+        output_dir: str | os.PathLike[str],
+        *,
+        text_column: str = TEXT,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(output_dir, **options)
+        self.input_dir = Path(input_dir)
+        if not self.input_dir.is_dir():
+            raise SourceError(f"there is no folder {self.input_dir}")
+        self.text_column = text_column
+
+    @property
+    def converter_name(self) -> str:
+        """Short name of the kind of source."""
+        return "folder"
+
+    def sample_count(self) -> int:
+        """Files to convert; walks through the folder and reads its tables."""
+        return sum(1 for _ in _Walk(self.input_dir).clips())
+
+    def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
+        """Yield a sample for each file."""
+        walk = _Walk(self.input_dir)
+        clip = None
+        for clip in walk.clips():
+            yield clip.name, self._sample(clip)
+        if clip is None:
+            raise SourceError(
+                f"{self.input_dir} holds no audio files{walk.skipped_text()}; looked for the "
+                f"suffixes {' '.join(sorted(AUDIO_SUFFIXES))}"
+            )
+        if walk.skipped:
+            _log.info("%s: audio files only%s", self.input_dir, walk.skipped_text())
+        if walk.unlisted > 0:
+            _log.warning(
+                "%s: %d audio files are not named in the table of their folder and were left out",
+                self.input_dir,
+                walk.unlisted,
+            )
+
+    def _sample(self, clip: _Clip) -> Sample:
+        path = os.path.join(self.input_dir, clip.name)  # noqa: PTH118
+        if clip.row is None:
+            sample: Sample = {AUDIO: path}
+            if clip.sidecar is not None:
+                sample[TEXT] = _read_text(self.input_dir / clip.sidecar)
+            if "/" in clip.name:
+                sample[_LABEL] = clip.name.split("/")[-2]
+            return sample
+        sample = {name: value for name, value in clip.row.items() if name != _FILE_NAME}
+        if self.text_column in sample:
+            sample[TEXT] = sample.pop(self.text_column)
+        elif self.text_column != TEXT:
+            raise SourceError(
+                f"{path}: its row has no column {self.text_column!r}; there are "
+                f"{', '.join(map(repr, clip.row))}"
+            )
+        if AUDIO in sample:
+            raise SourceError(f"{path}: its row has a column {AUDIO!r} beside {_FILE_NAME!r}")
+        sample[AUDIO] = path
+        return sample
+
+
+class _Clip(NamedTuple):
+    """A file to convert: paths relative to the root, and its row where a table has one."""
+
+    name: str
+    row: Row | None = None
+    sidecar: str | None = None
+
+
+class _Walk:
+    """One walk through a folder, and what was left out on it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.skipped: Counter[str] = Counter()
+        self.unlisted = 0
+
+    def clips(self) -> Iterator[_Clip]:
+        """All files to convert, in order."""
+        return self._folder("", (), listed=False)
+
+    def skipped_text(self) -> str:
+        """What was skipped, in words that continue a sentence."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common(10))
+        return f", skipped {self.skipped.total()} files: {kinds}" if kinds else ""
+
+    def _folder(
+        self, prefix: str, above: tuple[tuple[int, int], ...], *, listed: bool
+    ) -> Iterator[_Clip]:
+        path = self._root / prefix
+        try:
+            facts = path.stat()
+            here = (facts.st_dev, facts.st_ino)
+            if here in above:
+                _log.info("%s leads back to a folder that it lies in: not followed", path)
+                return
+            files, folders = self._list(path)
+        except OSError as exc:
+            raise SourceError(f"cannot read the folder {path}: {exc.strerror}") from exc
+        tables = [name for name in _TABLES if _has(files, name)]
+        if len(tables) > 1:
+            raise SourceError(f"{path} holds both {' and '.join(tables)}; keep one")
+        if tables:
+            listed = True
+            yield from self._rows(path / tables[0], prefix)
+        for name in files:
+            if not _is_audio(name):
+                self._skip(name, files)
+            elif listed:
+                self.unlisted += 1
+            else:
+                text = _stem(name) + ".txt"
+                sidecar = prefix + text if _has(files, text) else None
+                yield _Clip(prefix + name, None, sidecar)
+        for name in folders:
+            yield from self._folder(f"{prefix}{name}/", (*above, here), listed=listed)
+
+    def _list(self, path: Path) -> tuple[list[str], list[str]]:
+        files, folders = [], []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    self.skipped["hidden"] += 1
+                elif entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.is_file() or entry.is_symlink():  # a broken link is a missing clip
+                    files.append(entry.name)
+                else:
+                    self.skipped["neither file nor folder"] += 1
+        return sorted(files), sorted(folders)
+
+    def _rows(self, table: Path, prefix: str) -> Iterator[_Clip]:
+        for line, row in read_table(table):
+            name = column(table, line, row, _FILE_NAME)
+            if not isinstance(name, str) or not name:
+                raise SourceError(f"{table}:{line}: {_FILE_NAME} is {name!r}, expected a path")
+            self.unlisted -= 1
+            yield _Clip(os.path.normpath(prefix + name), row)
+
+    def _skip(self, name: str, files: Sequence[str]) -> None:
+        stem, suffix = _stem(name), _suffix(name)
+        if name in _TABLES or (suffix == ".txt" and _has_audio(files, stem)):
+            return
+        self.skipped[suffix or "without a suffix"] += 1
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122
+
+
+def _is_audio(name: str) -> bool:
+    return _suffix(name) in AUDIO_SUFFIXES
+
+
+def _has(names: Sequence[str], name: str) -> bool:
+    place = bisect_left(names, name)
+    return place < len(names) and names[place] == name
+
+
+def _has_audio(names: Sequence[str], stem: str) -> bool:
+    """Whether an audio file goes with the text file of this stem."""
+    start = bisect_left(names, stem + ".")
+    for name in names[start : start + len(AUDIO_SUFFIXES)]:
+        if _stem(name) == stem and _is_audio(name):
+            return True
+    return False
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SourceError(f"{path} is not UTF-8: {exc}") from exc

@@ -1,0 +1,177 @@
+"""Datasets described by a manifest: one row, one sample."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiomdb.audio.window import AudioWindow
+from audiomdb.converters.base import BaseConverter
+from audiomdb.converters.tables import OFFSET, Row, column, read_table
+from audiomdb.errors import SourceError
+from audiomdb.sample import AUDIO, DURATION, TEXT, Sample
+
+__all__ = ["ManifestConverter"]
+
+_KEY_COLUMNS = ("key", "id")
+
+
+class ManifestConverter(BaseConverter):
+    """Converts what a manifest lists: JSON lines as NeMo writes them, CSV, or TSV.
+
+        ManifestConverter("train.jsonl", output_dir="train").run()
+        ManifestConverter("cv/train.tsv", output_dir="cv_lmdb", audio_column="path",
+                          text_column="sentence", audio_dir="cv/clips").run()
+
+    `audio` is the file, `text` the transcript, and every other column keeps its name. JSON keeps
+    its types; in CSV and TSV everything is text but `sample_rate`, `channels`, `frames`,
+    `duration` and `offset`.
+
+    A row with an `offset` is a part of its file: `duration` seconds from there, or all that
+    follows. The workers cut it out and store it as FLAC with 16 bits, whatever the file has.
+    Without an `offset`, the file is stored as it is, and `duration` is a claim that is checked.
+
+    A sample's key is its value in `key_column`; or else its path as the manifest has it, with
+    `@offset` behind it for a part, and with `#line` where several rows would have the same.
+
+    The manifest is read twice, so that a broken line is found before any work is done; it is never
+    held in memory, only 8 bytes for each row.
+
+    Args:
+        manifest: The file.
+        output_dir: Folder of the dataset.
+        audio_column: Column with the path of the audio file.
+        text_column: Column to store as `text`. A manifest may lack the column "text", but no other
+            that is named here.
+        key_column: Column with the keys. Unless given, "key" or "id" where the first row has one.
+        audio_dir: Folder that relative paths start from; that of the manifest unless given.
+        options: See `BaseConverter`.
+
+    Raises:
+        SourceError: when there is no such file; from `run`, when it cannot be used; names the line.
+    """
+
+    def __init__(
+        self,
+        manifest: str | os.PathLike[str],
+        output_dir: str | os.PathLike[str],
+        *,
+        audio_column: str = "audio_filepath",
+        text_column: str = TEXT,
+        key_column: str | None = None,
+        audio_dir: str | os.PathLike[str] | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(output_dir, **options)
+        self.manifest = Path(manifest).absolute()
+        if not self.manifest.is_file():
+            raise SourceError(f"there is no manifest {self.manifest}")
+        self.audio_column = audio_column
+        self.text_column = text_column
+        self.key_column = key_column
+        self.audio_dir = os.path.abspath(audio_dir or self.manifest.parent)  # noqa: PTH100 (no `..`)
+        self._survey: _Survey | None = None
+
+    @property
+    def converter_name(self) -> str:
+        """Short name of the kind of source."""
+        return "manifest"
+
+    def sample_count(self) -> int:
+        """Rows of the manifest; reads and checks all of it."""
+        self._survey = self._look()
+        return self._survey.rows
+
+    def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
+        """Yield a sample for each row, in the manifest's order."""
+        survey = self._survey or self._look()
+        self._survey = None  # of this run: another one may meet another manifest
+        for line, row in read_table(self.manifest):
+            name = self._name(line, row, survey.key_column)
+            key = f"{name}#{line}" if survey.repeats(name) else name
+            yield key, self._sample(line, row)
+
+    def _look(self) -> _Survey:
+        names, key_column = array("Q"), self.key_column
+        for line, row in read_table(self.manifest):
+            if key_column is None and not names:
+                key_column = next((name for name in _KEY_COLUMNS if name in row), None)
+            self._sample(line, row)
+            names.append(_digest(self._name(line, row, key_column)))
+        if not names:
+            raise SourceError(f"{self.manifest} has no rows")
+        found = np.sort(np.frombuffer(names, np.uint64))
+        # A key that was chosen is not changed: where it occurs twice, the writer says so.
+        repeated = found[1:][found[1:] == found[:-1]] if key_column is None else found[:0]
+        return _Survey(len(found), key_column, repeated)
+
+    def _name(self, line: int, row: Row, key_column: str | None) -> str:
+        if key_column is not None:
+            key = column(self.manifest, line, row, key_column)
+            if isinstance(key, bool) or not isinstance(key, str | int):
+                raise SourceError(
+                    f"{self.manifest}:{line}: {key_column} is {key!r}, expected text or an integer"
+                )
+            return str(key)
+        path = os.path.normpath(row[self.audio_column])
+        inside = path.removeprefix(self.audio_dir + os.sep)
+        offset = row.get(OFFSET)
+        return inside if offset is None else f"{inside}@{offset:.3f}"
+
+    def _sample(self, line: int, row: Row) -> Sample:
+        path = column(self.manifest, line, row, self.audio_column)
+        if not isinstance(path, str) or not path:
+            raise SourceError(
+                f"{self.manifest}:{line}: {self.audio_column} is {path!r}, expected a path"
+            )
+        sample = dict(row)
+        del sample[self.audio_column]
+        if AUDIO in sample:
+            raise SourceError(
+                f"{self.manifest}:{line}: there is a column {AUDIO!r} beside "
+                f"{self.audio_column!r}; name the one to use with audio_column"
+            )
+        if self.text_column != TEXT:
+            column(self.manifest, line, row, self.text_column)
+            sample[TEXT] = sample.pop(self.text_column)
+        sample[AUDIO] = self._audio(line, row, os.path.join(self.audio_dir, path))  # noqa: PTH118
+        return sample
+
+    def _audio(self, line: int, row: Row, path: str) -> str | AudioWindow:
+        offset, duration = row.get(OFFSET), row.get(DURATION)
+        if offset is None:
+            return path
+        for name, value in ((OFFSET, offset), (DURATION, duration)):
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise SourceError(f"{self.manifest}:{line}: {name} is {value!r}, expected seconds")
+        try:
+            return AudioWindow(path, float(offset), None if duration is None else float(duration))
+        except (ValueError, OverflowError) as exc:
+            raise SourceError(f"{self.manifest}:{line}: {exc}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What a first look at the manifest tells."""
+
+    rows: int
+    key_column: str | None
+    repeated: np.ndarray
+    """Sorted digests, uint64, of the names that several rows have."""
+
+    def repeats(self, name: str) -> bool:
+        digest = np.uint64(_digest(name))
+        place = int(np.searchsorted(self.repeated, digest))
+        return place < len(self.repeated) and bool(self.repeated[place] == digest)
+
+
+def _digest(name: str) -> int:
+    octets = name.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(octets, digest_size=8).digest(), "little")

@@ -1,0 +1,105 @@
+"""What a conversion did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiomdb.shards.journal import Journal
+from audiomdb.shards.layout import REJECTED_FILE
+from audiomdb.shards.metadata import Metadata
+
+__all__ = ["ConversionReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionReport:
+    """The account of a finished conversion. `str()` makes a few lines to read of it.
+
+    Attributes:
+        output_dir: Where the dataset lies.
+        samples: Samples in it.
+        rejected: Source samples that could not be stored; `rejected.jsonl` has the reasons.
+        shards: Number of shards.
+        reused_shards: Those that an earlier run had finished already.
+        duration_s: Seconds of audio.
+        source_bytes: Size of the samples as the source gave them.
+        stored_bytes: Size of the dataset's shards and index on disk.
+        contradictions: Field name to the number of samples whose source was wrong about the audio.
+            The dataset has the truth.
+        elapsed_s: Wall-clock seconds that this run took, without uploading.
+    """
+
+    output_dir: Path
+    samples: int
+    rejected: int
+    shards: int
+    reused_shards: int
+    duration_s: float
+    source_bytes: int
+    stored_bytes: int
+    contradictions: Mapping[str, int]
+    elapsed_s: float
+
+    @classmethod
+    def of(
+        cls,
+        output_dir: Path,
+        metadata: Metadata,
+        journals: Sequence[Journal],
+        *,
+        reused_shards: int,
+        elapsed_s: float,
+    ) -> ConversionReport:
+        """Sum up what the writer says."""
+        contradictions: Counter[str] = Counter()
+        for journal in journals:
+            contradictions.update(journal.contradictions)
+        return cls(
+            output_dir=output_dir,
+            samples=metadata.samples,
+            rejected=metadata.rejected,
+            shards=len(metadata.shards),
+            reused_shards=reused_shards,
+            duration_s=metadata.duration,
+            source_bytes=sum(journal.bytes for journal in journals),
+            stored_bytes=metadata.bytes + metadata.index.bytes,
+            contradictions=dict(sorted(contradictions.items())),
+            elapsed_s=elapsed_s,
+        )
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio."""
+        return self.duration_s / 3600
+
+    def __str__(self) -> str:
+        held = f"{_count(self.samples, 'sample')}, {self.hours:.2f} h of audio"
+        stored = f"{_size(self.stored_bytes)} in {_count(self.shards, 'shard')}"
+        made = f"made from {_size(self.source_bytes)} in {self.elapsed_s:.1f} s"
+        if self.reused_shards:
+            made += f"; {_count(self.reused_shards, 'shard')} of an earlier run kept"
+        lines = [f"{self.output_dir}: {held}, {stored}", made]
+        if self.rejected:
+            lines.append(f"{_count(self.rejected, 'sample')} rejected: see {REJECTED_FILE}")
+        for field, samples in self.contradictions.items():
+            lines.append(
+                f"the source was wrong about {field} in {_count(samples, 'sample')}; "
+                "what the audio says was stored"
+            )
+        return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _size(octets: int) -> str:
+    size = float(octets)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,156 @@
+"""Rows of a manifest: JSON lines, CSV or TSV, with the number of the line that each begins on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from audiomdb.errors import SourceError
+from audiomdb.sample import CHANNELS, DURATION, FRAMES, SAMPLE_RATE
+
+__all__ = ["OFFSET", "Row", "column", "read_table"]
+
+Row: TypeAlias = dict[str, Any]
+
+OFFSET = "offset"
+"""Column with the second at which a clip starts in its file."""
+
+_KINDS = {
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".tsv": "tsv",
+}
+
+_INTEGERS = {CHANNELS, FRAMES, SAMPLE_RATE}
+_FLOATS = {DURATION, OFFSET}
+_NUMBERS = _INTEGERS | _FLOATS
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def read_table(path: Path) -> Iterator[tuple[int, Row]]:
+    """Read a table row by row.
+
+    The name's suffix tells the format (.jsonl, .ndjson, .json, .csv, .tsv), or else the first line
+    does. Text is UTF-8, with or without a byte order mark, lines end in any of the usual ways, and
+    empty ones are skipped. JSON keeps its types. In CSV and TSV every value is text, except that
+    `sample_rate`, `channels`, `frames`, `duration` and `offset` are numbers, left out where the
+    cell is empty. CSV is quoted as usual; in TSV a quotation mark is a character like any other,
+    as in Common Voice.
+
+    Yields:
+        Line number, counted from 1, and values by column.
+
+    Raises:
+        SourceError: for a file or a line that cannot be read; names both.
+    """
+    kind = _KINDS.get(path.suffix.lower()) or _guess(path)
+    lines = _lines(path)
+    return _json_rows(path, lines) if kind == "json" else _cell_rows(path, lines, kind)
+
+
+def column(path: Path, line: int, row: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
+    """A value that has to be there.
+
+    Raises:
+        SourceError: when the row has no such column; lists those it has.
+    """
+    if name not in row:
+        raise SourceError(
+            f"{path}:{line}: no column {name!r}; there are {', '.join(map(repr, row)) or 'none'}"
+        )
+    return row[name]
+
+
+def _guess(path: Path) -> str:
+    for _, line in _lines(path):
+        if line.strip():
+            if line.lstrip().startswith(("{", "[")):
+                return "json"
+            return "tsv" if "\t" in line else "csv"
+    return "json"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                octets = raw.removeprefix(_BOM) if number == 1 else raw
+                try:
+                    yield number, octets.decode()
+                except UnicodeDecodeError as exc:
+                    raise SourceError(f"{path}:{number}: not UTF-8: {exc}") from exc
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
+    for number, line in lines:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            raise SourceError(
+                f"{path}:{number}: not JSON: {exc}. Each line has to hold one object"
+            ) from exc
+        if not isinstance(row, dict):
+            raise SourceError(
+                f"{path}:{number}: a JSON {type(row).__name__}, expected one object per line"
+            )
+        yield number, row
+
+
+def _cell_rows(
+    path: Path, lines: Iterable[tuple[int, str]], kind: str
+) -> Iterator[tuple[int, Row]]:
+    texts = (line for _, line in lines)
+    reader = (
+        csv.reader(texts, strict=True)
+        if kind == "csv"
+        else csv.reader(texts, delimiter="\t", quoting=csv.QUOTE_NONE)
+    )
+    names: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            if not cells:
+                pass
+            elif names is None:
+                names = _header(path, line, cells)
+            elif len(cells) != len(names):
+                raise SourceError(
+                    f"{path}:{line}: {len(cells)} values for the {len(names)} columns {names}"
+                )
+            else:
+                pairs = zip(names, cells, strict=True)
+                yield line, _typed(path, line, {name: cell for name, cell in pairs if name})
+            line = reader.line_num + 1
+    except csv.Error as exc:
+        raise SourceError(f"{path}:{line}: {exc}") from exc
+
+
+def _header(path: Path, line: int, names: list[str]) -> list[str]:
+    # A column without a name is what pandas makes of its index; it is left out.
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise SourceError(f"{path}:{line}: two columns are called {twice[0]!r}")
+    return names
+
+
+def _typed(path: Path, line: int, row: Row) -> Row:
+    typed: Row = {}
+    for name, cell in row.items():
+        if name not in _NUMBERS:
+            typed[name] = cell
+        elif cell.strip():
+            try:
+                typed[name] = float(cell) if name in _FLOATS else int(float(cell))
+            except (ValueError, OverflowError) as exc:
+                raise SourceError(f"{path}:{line}: {name} is {cell!r}, expected a number") from exc
+    return typed

@@ -1,0 +1,126 @@
+"""Processes of this machine that processors run in.
+
+loky rather than the standard library's pool: its workers start without importing the script again,
+so no main guard is needed, and classes of that script or of a notebook travel by value.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import contextmanager
+
+from audiomdb.errors import ProcessingError
+from audiomdb.sample import Sample
+from audiomdb.shards.dataset_writer import default_workers
+from audiomdb.shards.prepare import Process
+
+__all__ = ["explain_lost_workers", "worker_processes"]
+
+_THREAD_LIMITS = (
+    "BLIS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""What numerical libraries, PyTorch among them, take for the number of threads to start."""
+
+_ORPHAN_CHECK_S = 1.0
+
+
+@contextmanager
+def worker_processes(
+    workers: int, process: Process
+) -> Iterator[tuple[Executor, Callable[[Sample], Sample]]]:
+    """Start worker processes and send each of them `process`, once.
+
+    They end with this block; at once where it ends with an exception, and within seconds where
+    this process is killed.
+
+    Args:
+        workers: How many. The cores are divided among their inner threads.
+        process: Anything that cloudpickle can pickle.
+
+    Yields:
+        The pool, and a small picklable stand-in for `process` that works in its processes.
+
+    Raises:
+        ProcessingError: when `process` cannot be sent.
+    """
+    import loky
+
+    inner = str(max(1, default_workers() // workers))
+    pool = loky.ProcessPoolExecutor(
+        workers,
+        initializer=_start,
+        initargs=(process, os.getpid()),
+        env={name: os.environ.get(name, inner) for name in _THREAD_LIMITS},
+    )
+    failed = True
+    try:
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenExecutor as exc:
+            raise ProcessingError(
+                f"{process!r} does not arrive in worker processes: does it need a module that only "
+                "this process can import? They have printed what went wrong. num_workers=1 needs "
+                "no other process"
+            ) from exc
+        except Exception as exc:
+            raise ProcessingError(
+                f"{process!r} cannot be sent to worker processes: {type(exc).__name__}: {exc}. "
+                "Keep out of its attributes what belongs to one process (open files, locks, "
+                "clients), or set num_workers=1, which needs no other process"
+            ) from exc
+        yield pool, _in_worker
+        failed = False
+    finally:
+        pool.shutdown(wait=True, kill_workers=failed)
+
+
+@contextmanager
+def explain_lost_workers(process: Process | None) -> Iterator[None]:
+    """Say what it means that a worker process has ended by itself.
+
+    Raises:
+        ProcessingError: in place of the pool's own error.
+    """
+    try:
+        yield
+    except BrokenExecutor as exc:
+        what = "it worked" if process is None else f"it ran {process!r}"
+        raise ProcessingError(
+            f"a worker process ended while {what}. When the system has killed it, "
+            "memory has most likely run out: set num_workers lower. The pool says: "
+            f"{' '.join(str(exc).split())}"
+        ) from exc
+
+
+_received: list[Process] = []
+"""In a worker process: the one function that it was started for."""
+
+
+def _start(process: Process, parent: int) -> None:
+    # Ctrl-C in a terminal reaches the whole group; the parent decides what becomes of workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _received[:] = [process]
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the parent has: a killed one says nothing, and the queue stays open."""
+    never = threading.Event()
+    while os.getppid() == parent:
+        never.wait(_ORPHAN_CHECK_S)
+    os._exit(1)
+
+
+def _in_worker(sample: Sample) -> Sample:
+    return dict(_received[0](sample))

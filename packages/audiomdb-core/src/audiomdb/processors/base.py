@@ -1,0 +1,245 @@
+"""What turns a sample into the fields that training wants, at conversion or on the fly."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from audiomdb.audio import AudioSource, decode, resample
+from audiomdb.audio.arrays import as_float, check_shape
+from audiomdb.errors import ProcessingError
+from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample
+
+__all__ = ["BaseProcessor", "Processors"]
+
+_LONGEST_TEXT = 80
+"""A longer attribute is shown by its digest."""
+
+
+class BaseProcessor(ABC):
+    """Base of what is done to every sample.
+
+        class Loudness(BaseProcessor):
+            def process(self, sample, **kwargs):
+                audio = self.load_array(sample["audio"], 16000)
+                return {"loudness": float((audio**2).mean())}
+
+    One object serves conversion (`processor=` of a converter) and reading. Conversion with several
+    workers sends a copy to each of them: attributes have to be picklable, and what `process`
+    changes in `self` stays where it ran.
+
+    Args:
+        keep_original: Store the sample's own fields beside those that `process` returns.
+    """
+
+    keep_original: bool = False
+
+    def __init__(self, keep_original: bool = False) -> None:
+        self.keep_original = keep_original
+
+    @abstractmethod
+    def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Make fields from one sample.
+
+        The result must depend on sample and options alone, so that a conversion that was cut short
+        goes on as if nothing had happened. May be called from several threads.
+
+        Args:
+            sample: A copy of the sample's dict; its values are shared, so do not change them in
+                place. `audio` is encoded bytes or an array.
+            kwargs: `sample_rate` (Hz) where the caller set one, or where `audio` is an array,
+                whose rate it then is. Never None.
+
+        Returns:
+            The fields to store, with `sample`'s own among them or not: `keep_original` adds them.
+        """
+
+    def load_array(
+        self,
+        audio: AudioSource | np.ndarray,
+        sample_rate: int,
+        *,
+        mono: bool = True,
+        from_rate: int | None = None,
+    ) -> np.ndarray:
+        """Audio of any form as an array of its own.
+
+        Args:
+            audio: Encoded bytes, the path of a file, or an array `(frames,)` or
+                `(frames, channels)`. Integers are scaled to [-1, 1).
+            sample_rate: Rate of the result in Hz.
+            mono: Average the channels.
+            from_rate: Rate of `audio` in Hz where it is an array; the same as `sample_rate` unless
+                given. Encoded audio says its rate itself.
+
+        Returns:
+            Writable float32 `(frames,)`; with `mono=False`, `(frames, channels)`.
+
+        Raises:
+            AudioError: when the audio cannot be decoded.
+            SampleError: when an array has another shape or type.
+        """
+        if isinstance(audio, bytes | bytearray | memoryview | str | os.PathLike):
+            array, from_rate = decode(audio, mono=mono)
+        else:
+            array = np.asarray(audio)
+            check_shape(array)
+            array = as_float(array)
+            if mono and array.ndim == 2:
+                array = array.mean(axis=1, dtype=np.float32)
+        if from_rate is not None and from_rate != sample_rate:
+            array = resample(array, from_rate, sample_rate)
+        return array if mono or array.ndim == 2 else array[:, np.newaxis]
+
+    def __repr__(self) -> str:
+        """The class and its plain public attributes; the same text in every process.
+
+        It names the processor in metadata, and a conversion that is taken up again compares it: an
+        option that is no plain value, or private, is not compared unless this is overridden.
+        """
+        shown = (
+            f"{name}={text}"
+            for name, value in sorted(vars(self).items())
+            if not name.startswith("_") and (text := _plain(value)) is not None
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Processors:
+    """One or several processors as one function from sample to sample; picklable.
+
+    Each sees the original sample, and their results are merged. The original's fields stay if any
+    of them has `keep_original`. Two may write the same field only where they agree on its value.
+
+        prepare = Processors([Loudness(), Tokens()])
+        fields = prepare(dataset["clip-0"])
+
+    Args:
+        processors: One, or several.
+        sample_rate: Passed on to `process`, in Hz; for audio in the form of an array, its own rate
+            takes precedence.
+
+    Raises:
+        TypeError: for anything that is no `BaseProcessor`.
+    """
+
+    def __init__(
+        self,
+        processors: BaseProcessor | Iterable[BaseProcessor],
+        *,
+        sample_rate: int | None = None,
+    ) -> None:
+        given: tuple[Any, ...]
+        if isinstance(processors, BaseProcessor) or not isinstance(processors, Iterable):
+            given = (processors,)
+        else:
+            given = tuple(processors)
+        for processor in given:
+            if not isinstance(processor, BaseProcessor):
+                found = f"the class {processor.__name__}" if isinstance(processor, type) else None
+                raise TypeError(
+                    "a processor has to be an instance of a subclass of BaseProcessor, not "
+                    f"{found or type(processor).__name__}"
+                )
+        self.processors: tuple[BaseProcessor, ...] = given
+        self.sample_rate = sample_rate
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What metadata calls them."""
+        return tuple(map(repr, self.processors))
+
+    def __call__(self, sample: Mapping[str, Any]) -> Sample:
+        """Process one sample, which is left as it is.
+
+        Raises:
+            ProcessingError: when a processor returns no dict, or two contradict each other.
+        """
+        rate = self._rate(sample)
+        merged: Sample = {}
+        writers: dict[str, BaseProcessor] = {}
+        for processor in self.processors:
+            for field, value in self._results(processor, sample, rate).items():
+                if field in sample and value is sample[field]:
+                    merged.setdefault(field, value)  # handed through, not written
+                elif field not in writers or _same(merged[field], value):
+                    merged[field] = value
+                    writers.setdefault(field, processor)
+                else:
+                    raise ProcessingError(
+                        f"{writers[field]!r} and {processor!r} both write the field {field!r}, "
+                        "with different values"
+                    )
+        if any(processor.keep_original for processor in self.processors):
+            return {**sample, **merged}
+        return merged
+
+    def __repr__(self) -> str:
+        rate = "" if self.sample_rate is None else f", sample_rate={self.sample_rate}"
+        return f"Processors([{', '.join(self.names)}]{rate})"
+
+    def _rate(self, sample: Mapping[str, Any]) -> dict[str, int]:
+        rate = self.sample_rate
+        if hasattr(sample.get(AUDIO), "__array__"):
+            rate = sample.get(SAMPLE_RATE) or rate
+        return {} if rate is None else {SAMPLE_RATE: int(rate)}
+
+    def _results(
+        self, processor: BaseProcessor, sample: Mapping[str, Any], rate: Mapping[str, int]
+    ) -> Mapping[str, Any]:
+        result = processor.process(dict(sample), **rate)
+        if not isinstance(result, Mapping):
+            raise ProcessingError(
+                f"{processor!r} returned {type(result).__name__}, expected a dict of fields"
+            )
+        return result
+
+
+def _plain(value: Any) -> str | None:  # noqa: ANN401
+    """Text that stands for a value wherever it is made, or None where there is none."""
+    text = _text(value)
+    if text is None or len(text) <= _LONGEST_TEXT:
+        return text
+    return f"<{type(value).__name__} {hashlib.sha256(text.encode()).hexdigest()[:12]}>"
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str | bytes | BaseProcessor):
+        return repr(value)
+    if isinstance(value, PurePath):
+        return repr(str(value))
+    parts: Sequence[str | None]
+    if isinstance(value, Mapping):
+        parts = [part for pair in value.items() for part in map(_text, pair)]
+    elif isinstance(value, list | tuple):
+        parts = [_text(item) for item in value]
+    elif isinstance(value, set | frozenset):
+        parts = sorted(_text(item) or "" for item in value)
+    else:
+        return None
+    if not all(parts):
+        return None
+    return f"{type(value).__name__}({', '.join(part or '' for part in parts)})"
+
+
+def _same(a: Any, b: Any) -> bool:  # noqa: ANN401
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if hasattr(a, "__array__"):
+        a, b = np.asarray(a), np.asarray(b)
+        return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
+    return bool(a == b)

@@ -1,0 +1,38 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Path]]:
+    """Make a folder unwritable, for the superuser too; gives the path to use it under.
+
+    Permissions do not bind the superuser, so there the folder is mounted read-only somewhere else.
+    """
+    mounted: list[Path] = []
+    changed: list[tuple[Path, int]] = []
+
+    def protect(folder: Path) -> Path:
+        if os.geteuid() != 0:
+            for path in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
+                changed.append((path, path.stat().st_mode))
+                path.chmod(0o555)
+            return folder
+        media = tmp_path_factory.mktemp("media")
+        subprocess.run(["mount", "--bind", folder, media], check=True)
+        mounted.append(media)
+        subprocess.run(["mount", "-o", "remount,ro,bind", media], check=True)
+        return media
+
+    yield protect
+    for media in mounted:
+        subprocess.run(["umount", media], check=True)
+    for path, mode in changed:
+        path.chmod(mode)

@@ -1,0 +1,140 @@
+"""Conversions that are run again: what is kept, compared and refused."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb.audio import encode
+from audiomdb.converters.base import BaseConverter
+from audiomdb.errors import (
+    OptionsChangedError,
+    SourceChangedError,
+)
+from audiomdb.processors.base import BaseProcessor
+from audiomdb.sample import Sample
+
+
+def clip(seed: int, seconds: float = 0.1, rate: int = 8000) -> bytes:
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * rate))
+    return encode(noise.astype(np.float32), rate, "wav")
+
+
+def samples(count: int) -> list[tuple[str, Sample]]:
+    return [(f"clip-{i:04d}", {"audio": clip(i), "text": f"number {i}"}) for i in range(count)]
+
+
+class Listed(BaseConverter):
+    """Yields what it was given."""
+
+    def __init__(self, items: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.items = items
+
+    def sample_iterator(self) -> Iterable[tuple[str, Sample]]:
+        return self.items  # type: ignore[no-any-return]
+
+
+def frames(size: int = 80, **options: Any) -> BaseProcessor:
+    """A processor of a class that worker processes cannot import, like one of a notebook."""
+
+    class Frames(BaseProcessor):
+        def __init__(self, size: int, **options: Any) -> None:
+            super().__init__(**options)
+            self.size = size
+
+        def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:
+            array = self.load_array(sample["audio"], kwargs.get("sample_rate", 8000))
+            return {"feature": array[: len(array) // self.size * self.size].reshape(-1, self.size)}
+
+    return Frames(size, **options)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_an_error_of_the_source_keeps_what_is_finished(tmp_path: Path) -> None:
+    def breaking() -> Iterator[tuple[str, Sample]]:
+        yield from samples(25)
+        raise ConnectionError("the server is gone")
+
+    out = tmp_path / "out"
+    with pytest.raises(ConnectionError, match="the server is gone") as caught:
+        Listed(breaking(), out, samples_per_shard=10).run()
+    if sys.version_info >= (3, 11):
+        (note,) = caught.value.__notes__
+        assert note.startswith(f"finished shards kept in {out}: 2. Run the same conversion again")
+    assert sorted(path.name for path in out.iterdir()) == ["shard_00000", "shard_00001"]
+    report = Listed(samples(25), out, samples_per_shard=10).run()
+    assert (report.samples, report.reused_shards) == (25, 2)
+
+
+def test_a_second_run_compares_and_rewrites_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    Listed(samples(25), out, samples_per_shard=10).run()
+    before = digests(out)
+    made = {path: path.stat().st_mtime_ns for path in out.glob("shard_*/data.mdb")}
+    report = Listed(samples(25), out, samples_per_shard=10).run()
+    assert report.reused_shards == 3
+    assert digests(out) == before
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_a_shard_that_was_deleted_is_made_again_with_the_same_bytes(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    Listed(samples(25), out, samples_per_shard=10).run()
+    before = digests(out)
+    for path in (out / "shard_00001").iterdir():
+        path.unlink()
+    (out / "shard_00001").rmdir()
+    assert Listed(samples(25), out, samples_per_shard=10).run().reused_shards == 2
+    assert digests(out) == before
+
+
+def test_another_order_or_other_samples_are_refused_by_shard(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    source = samples(25)
+    Listed(source, out, samples_per_shard=10).run()
+    swapped = [*source[:12], source[13], source[12], *source[14:]]
+    for changed in (swapped, source[:22], source[:5], samples(40)):
+        with pytest.raises(SourceChangedError, match=r"shard_0000[0-2] was finished by an earlier"):
+            Listed(changed, out, samples_per_shard=10).run()
+    assert Listed(source, out, samples_per_shard=10).run().reused_shards == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        ({}, {"samples_per_shard": 5}, "samples_per_shard=5"),
+        ({}, {"audio_format": "flac"}, "audio_format='flac'"),
+        ({}, {"sample_rate": 16000}, "sample_rate=16000"),
+        ({}, {"check_audio": "header"}, "check_audio='header'"),
+        ({}, {"processor": frames(), "num_workers": 1}, r"processors=\['Frames"),
+        ({"processor": frames(40)}, {"processor": frames(80)}, "size=80"),
+    ],
+)
+def test_changed_options_are_refused_by_name(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], named: str
+) -> None:
+    options: dict[str, Any] = {"samples_per_shard": 10, "num_workers": 1}
+    Listed(samples(12), tmp_path / "out", **{**options, **first}).run()
+    with pytest.raises(OptionsChangedError, match=named):
+        Listed(samples(12), tmp_path / "out", **{**options, **first, **second}).run()
+
+
+def test_workers_progress_and_errors_may_change_between_runs(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    Listed(samples(12), out, samples_per_shard=5, num_workers=1).run()
+    report = Listed(samples(12), out, samples_per_shard=5, num_workers=3, on_error="skip").run()
+    assert report.reused_shards == 3

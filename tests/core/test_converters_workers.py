@@ -1,0 +1,212 @@
+"""Where the work of a conversion is done, and what processors meet there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+import os
+import pickle
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb.audio import encode
+from audiomdb.converters.base import BaseConverter
+from audiomdb.errors import (
+    ProcessingError,
+)
+from audiomdb.processors.base import BaseProcessor
+from audiomdb.sample import Sample
+from audiomdb.shards import DatasetReader, encode_record
+from audiomdb.shards.dataset_writer import default_workers
+
+
+def clip(seed: int, seconds: float = 0.1, rate: int = 8000) -> bytes:
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * rate))
+    return encode(noise.astype(np.float32), rate, "wav")
+
+
+def samples(count: int) -> list[tuple[str, Sample]]:
+    return [(f"clip-{i:04d}", {"audio": clip(i), "text": f"number {i}"}) for i in range(count)]
+
+
+class Listed(BaseConverter):
+    """Yields what it was given."""
+
+    def __init__(self, items: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.items = items
+
+    def sample_iterator(self) -> Iterable[tuple[str, Sample]]:
+        return self.items  # type: ignore[no-any-return]
+
+
+def frames(size: int = 80, **options: Any) -> BaseProcessor:
+    """A processor of a class that worker processes cannot import, like one of a notebook."""
+
+    class Frames(BaseProcessor):
+        def __init__(self, size: int, **options: Any) -> None:
+            super().__init__(**options)
+            self.size = size
+
+        def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:
+            array = self.load_array(sample["audio"], kwargs.get("sample_rate", 8000))
+            return {"feature": array[: len(array) // self.size * self.size].reshape(-1, self.size)}
+
+    return Frames(size, **options)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def rejections(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("processor", [None, frames(keep_original=True)], ids=["raw", "processed"])
+def test_shards_are_the_same_bytes_however_the_work_is_done(
+    tmp_path: Path, processor: BaseProcessor | None
+) -> None:
+    source = samples(150)
+    options: dict[str, Any] = {"samples_per_shard": 60, "processor": processor}
+    for workers in (1, 2, 5):
+        Listed(source, tmp_path / str(workers) / "set", num_workers=workers, **options).run()
+    with ThreadPoolExecutor(3) as threads:
+        Listed(source, tmp_path / "threads" / "set", executor=threads, **options).run()
+        assert threads.submit(operator.add, 1, 1).result() == 2  # not shut down
+    first, *others = (digests(folder) for folder in sorted(tmp_path.iterdir()))
+    assert len(others) == 3
+    assert all(other == first for other in others)
+
+
+def test_a_record_travels_with_its_arrays() -> None:
+    record = encode_record("a", {"array": np.arange(10_000), "bytes": bytes(10_000)})
+    again = pickle.loads(pickle.dumps(record))
+    assert again == record
+    assert any(isinstance(payload, memoryview) for payload in record.payloads)
+
+
+def test_work_goes_to_a_pool_of_processes_that_the_caller_owns(tmp_path: Path) -> None:
+    import loky
+
+    pool = loky.ProcessPoolExecutor(2)
+    try:
+        Listed(samples(10), tmp_path / "a" / "set", processor=frames(), executor=pool).run()
+        assert pool.submit(operator.add, 1, 1).result() == 2
+    finally:
+        pool.shutdown(kill_workers=True)
+    Listed(samples(10), tmp_path / "b" / "set", processor=frames(), num_workers=1).run()
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_without_a_processor_work_is_done_in_threads_and_with_one_in_processes(
+    tmp_path: Path,
+) -> None:
+    class Where(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:  # noqa: ARG002
+            import os
+
+            return {"pid": os.getpid(), "parent": os.getppid()}
+
+    seen = {}
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        Listed(samples(3), out, processor=Where(), num_workers=workers).run()
+        with DatasetReader.open(out) as dataset:
+            seen[workers] = dataset[0]
+    assert seen[1]["pid"] == os.getpid()
+    assert seen[2]["pid"] != os.getpid()
+    assert seen[2]["parent"] == os.getpid()
+
+
+def test_worker_processes_share_the_cores_among_their_inner_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Threads(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:  # noqa: ARG002
+            import os
+
+            return {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    Listed(samples(1), tmp_path / "out", processor=Threads(), num_workers=2).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        sample = dataset[0]
+    assert int(sample["OMP_NUM_THREADS"]) == max(1, default_workers() // 2)
+    assert sample["MKL_NUM_THREADS"] == "7"  # the user's word stands
+
+
+def test_several_processors_are_merged_and_named_in_metadata(tmp_path: Path) -> None:
+    both = [frames(40), frames(40, keep_original=True)]
+    Listed(samples(3), tmp_path / "out", processor=both).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert dataset.metadata.processors == (
+            "Frames(keep_original=False, size=40)",
+            "Frames(keep_original=True, size=40)",
+        )
+        sample = dataset[0]
+    assert sample["feature"].shape == (20, 40)
+    assert sample["text"] == "number 0"
+
+
+def test_the_rate_of_the_conversion_reaches_processors(tmp_path: Path) -> None:
+    Listed(samples(2), tmp_path / "out", processor=frames(), sample_rate=16000).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert dataset[0]["feature"].shape == (20, 80)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_processor_is_reported_with_key_and_cause(tmp_path: Path, workers: int) -> None:
+    class Fails(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            return {"digit": int(sample["text"][-1]), "label": {"number 1": 1}[sample["text"]]}
+
+    options: dict[str, Any] = {"processor": Fails(), "num_workers": workers}
+    with pytest.raises(ProcessingError, match="sample 'clip-0000': KeyError: 'number 0'"):
+        Listed(samples(3), tmp_path / "raise", **options).run()
+    report = Listed(samples(3), tmp_path / "skip", on_error="skip", **options).run()
+    assert (report.samples, report.rejected) == (1, 2)
+    assert rejections(tmp_path / "skip")[1]["reason"] == "sample 'clip-0002': KeyError: 'number 2'"
+
+
+def test_a_processor_that_cannot_travel_is_named_with_a_way_out(tmp_path: Path) -> None:
+    class Locked(BaseProcessor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            with self.lock:
+                return {"text": sample["text"]}
+
+    with pytest.raises(ProcessingError, match=r"Locked\(.*cannot be sent.*num_workers=1"):
+        Listed(samples(2), tmp_path / "out", processor=Locked(), num_workers=2).run()
+    assert (
+        Listed(samples(2), tmp_path / "out", processor=Locked(), num_workers=1).run().samples == 2
+    )
+
+
+def test_a_worker_that_is_killed_is_explained(tmp_path: Path) -> None:
+    class Killed(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            import os
+            import signal
+
+            if sample["text"] == "number 7":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return dict(sample)
+
+    with pytest.raises(ProcessingError, match=r"Killed\(.*memory has most likely run out"):
+        Listed(samples(100), tmp_path / "out", processor=Killed(), num_workers=2).run()
