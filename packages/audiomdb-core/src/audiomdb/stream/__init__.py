@@ -1,0 +1,8 @@
+"""Streaming a dataset's samples, decoded, in the order of a plan; without torch."""
+
+from __future__ import annotations
+
+from audiomdb.stream.loading import Processing
+from audiomdb.stream.samples import MASK, SampleStream
+
+__all__ = ["MASK", "Processing", "SampleStream"]

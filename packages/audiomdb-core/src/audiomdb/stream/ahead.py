@@ -1,0 +1,237 @@
+"""Looking ahead: threads do the work, results come in the order of the tasks.
+
+Tasks are taken in chunks, because handing one task to a thread and its result back costs up to
+20 us, which is as much as decoding a short word. A thread takes a chunk, works on it and takes the
+next, until as much is held ready as allowed; then it rests. The consumer wakes it when there is
+room again. Nobody polls, and no thread waits for another: what the consumer needs next is either
+done, or some thread is at it, or the consumer does it itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+__all__ = ["Room", "in_order"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Room:
+    """How far threads look ahead.
+
+    Attributes:
+        results: Results held ready, and under way, at most.
+        held_bytes: The same in bytes. A result's size is known when it is there, so what the
+            threads are at comes on top: a chunk for each thread.
+        chunk_tasks: Tasks in a chunk. The first chunks are smaller: nobody waits for sixteen
+            results to get one.
+        chunk_bytes: Sum of the weights of a chunk's tasks, unless it is a single one.
+    """
+
+    results: int = 256
+    held_bytes: int = 64 << 20
+    chunk_tasks: int = 16
+    chunk_bytes: int = 512 << 10
+
+
+def in_order(
+    work: Callable[[T], R],
+    tasks: Iterable[T],
+    *,
+    num_threads: int,
+    weigh: Callable[[T], int],
+    size: Callable[[R], int],
+    room: Room | None = None,
+) -> Generator[R, None, None]:
+    """Yield `work(task)` for each task, in order.
+
+    An exception of `work`, or of `tasks`, is raised at its place in the order, unchanged, and ends
+    the generator. Threads are started by the first `next` and are gone when the generator has
+    ended, was closed or was collected; that waits for a task under way, and for no other.
+
+    Args:
+        work: Called from several threads at once.
+        tasks: Iterated in one thread at a time, but not always the same.
+        num_threads: Threads beside the consumer's; 0 does everything in the consumer's.
+        weigh: What a task costs, in bytes, for cutting chunks.
+        size: What a result holds, in bytes.
+        room: How far to look ahead.
+    """
+    if num_threads == 0:
+        # Not map(): it would take a StopIteration that `work` lets slip for the end.
+        for task in tasks:
+            yield work(task)
+        return
+    ahead = _Ahead(work, tasks, num_threads, weigh, size, room or Room())
+    try:
+        while (chunk := ahead.next_chunk()) is not None:
+            results = chunk.results
+            results.reverse()
+            while results:
+                yield results.pop()
+            if (error := chunk.error) is not None:
+                # Its traceback leads to the chunk: without this, a cycle keeps samples alive.
+                chunk.error = None
+                try:
+                    raise error
+                finally:
+                    del error
+            ahead.consumed(chunk)
+    finally:
+        ahead.close()
+
+
+class _Chunk(Generic[T, R]):
+    """Tasks that one thread works on, then their results."""
+
+    __slots__ = ("done", "error", "held", "results", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: list[T] = []
+        self.results: list[R] = []
+        self.held = 0
+        self.error: BaseException | None = None
+        # A lock that is released once is the cheapest thing to wait for.
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class _Ahead(Generic[T, R]):
+    """What the consumer and its threads share.
+
+    Does not refer to the generator that uses it: threads hold this object, and the generator must
+    be collectable while they run.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[T], R],
+        tasks: Iterable[T],
+        num_threads: int,
+        weigh: Callable[[T], int],
+        size: Callable[[R], int],
+        room: Room,
+    ) -> None:
+        self._work = work
+        self._weigh = weigh
+        self._size = size
+        self._room = room
+        self._process = os.getpid()
+        self._num_threads = num_threads
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="audiomdb-stream")
+        self._members: set[int] = set()
+        self._closed = False
+        # What follows changes under the lock only, which is held for microseconds, or for as long
+        # as `tasks` takes to give one.
+        self._lock = threading.Lock()
+        self._tasks = iter(tasks)
+        self._left_over: list[T] = []
+        self._ended = False
+        self._next_tasks = 1
+        self._pending: deque[_Chunk[T, R]] = deque()
+        self._pending_tasks = 0
+        self._held = 0
+        self._runners = 0
+
+    def next_chunk(self) -> _Chunk[T, R] | None:
+        """The next chunk in order, done; None at the end."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this iteration began in process {self._process}, whose threads do not exist in "
+                f"process {os.getpid()}; call iter() here"
+            )
+        self._wake()
+        with self._lock:
+            own = None if self._pending else self._take(1)
+            chunk = self._pending.popleft() if self._pending else None
+        if own is not None:
+            self._run(own)
+        if chunk is not None:
+            chunk.done.acquire()
+        return chunk
+
+    def consumed(self, chunk: _Chunk[T, R]) -> None:
+        """Count a chunk's results as gone."""
+        with self._lock:
+            self._pending_tasks -= len(chunk.tasks)
+            self._held -= chunk.held
+
+    def close(self) -> None:
+        """End the threads and wait for them."""
+        self._closed = True
+        # The garbage collector may run in one of the threads, which cannot wait for itself.
+        wait = threading.get_ident() not in self._members
+        self._pool.shutdown(wait=wait, cancel_futures=True)
+
+    def _wake(self) -> None:
+        with self._lock:
+            # Not for every little bit of room: waking a thread costs more than a small task.
+            if self._ended or self._full(0.5):
+                return
+            resting = self._num_threads - self._runners
+            self._runners = self._num_threads
+        for _ in range(resting):
+            self._pool.submit(self._serve)
+
+    def _serve(self) -> None:
+        self._members.add(threading.get_ident())
+        while True:
+            with self._lock:
+                chunk = None
+                if not self._closed and not self._full():
+                    chunk = self._take(self._room.chunk_tasks)
+                if chunk is None:
+                    self._runners -= 1
+                    return
+            self._run(chunk)
+
+    def _full(self, share: float = 1.0) -> bool:
+        room = self._room
+        return self._pending_tasks >= share * room.results or self._held >= share * room.held_bytes
+
+    def _take(self, most: int) -> _Chunk[T, R] | None:
+        """Cut the next chunk off the tasks and put it in the order; None when there are none."""
+        chunk: _Chunk[T, R] = _Chunk()
+        weight = 0
+        most = min(most, self._next_tasks)
+        try:
+            while len(chunk.tasks) < most and not self._ended:
+                task = self._left_over.pop() if self._left_over else next(self._tasks)
+                weight += self._weigh(task)
+                if chunk.tasks and weight > self._room.chunk_bytes:
+                    self._left_over.append(task)
+                    break
+                chunk.tasks.append(task)
+        except StopIteration:
+            self._ended = True
+        except BaseException as error:  # noqa: BLE001 (raised by the consumer, at its place)
+            self._ended = True
+            chunk.error = error
+        if not chunk.tasks and chunk.error is None:
+            return None
+        self._next_tasks = min(self._next_tasks + 1, self._room.chunk_tasks)
+        self._pending.append(chunk)
+        self._pending_tasks += len(chunk.tasks)
+        return chunk
+
+    def _run(self, chunk: _Chunk[T, R]) -> None:
+        try:
+            for task in chunk.tasks:
+                if self._closed:
+                    break
+                result = self._work(task)
+                chunk.held += self._size(result)
+                chunk.results.append(result)
+        except BaseException as error:  # noqa: BLE001 (raised by the consumer, at its place)
+            chunk.error = error
+        with self._lock:
+            self._held += chunk.held
+        chunk.done.release()

@@ -1,0 +1,233 @@
+"""Threads do the work; results come in order, and nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiomdb.stream.ahead import Room, in_order
+
+SMALL = Room(results=8, held_bytes=1000, chunk_tasks=4, chunk_bytes=100)
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def ahead(
+    work: Callable[[Any], Any],
+    tasks: Any,
+    num_threads: int = 2,
+    room: Room = SMALL,
+    size: int = 1,
+) -> Iterator[Any]:
+    return in_order(
+        work,
+        tasks,
+        num_threads=num_threads,
+        weigh=lambda _: 1,
+        size=lambda _: size,
+        room=room,
+    )
+
+
+def our_threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
+
+
+@given(
+    sizes=st.lists(st.integers(0, 300), max_size=60),
+    num_threads=st.integers(0, 4),
+    results=st.integers(1, 20),
+    chunk_tasks=st.integers(1, 8),
+)
+def test_results_come_in_the_order_of_the_tasks(
+    sizes: list[int], num_threads: int, results: int, chunk_tasks: int
+) -> None:
+    room = Room(results=results, held_bytes=500, chunk_tasks=chunk_tasks, chunk_bytes=200)
+    found = in_order(
+        lambda task: task,
+        list(enumerate(sizes)),
+        num_threads=num_threads,
+        weigh=lambda task: task[1],
+        size=lambda task: task[1],
+        room=room,
+    )
+    assert list(found) == list(enumerate(sizes))
+    assert our_threads() == []
+
+
+def test_a_slow_first_task_delays_but_does_not_reorder() -> None:
+    others_done = threading.Event()
+
+    def work(task: int) -> int:
+        if task == 1:
+            assert others_done.wait(60)
+        if task == 5:
+            others_done.set()
+        return task
+
+    assert list(ahead(work, range(20))) == list(range(20))
+
+
+def test_threads_look_ahead_while_the_consumer_rests() -> None:
+    reached = threading.Event()
+
+    def work(task: int) -> int:
+        if task == 7:
+            reached.set()
+        return task
+
+    results = ahead(work, count())
+    assert next(results) == 0
+    assert reached.wait(60)
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [1, 400])
+def test_looking_ahead_is_bounded(size: int) -> None:
+    begun: list[int] = []
+
+    def work(task: int) -> int:
+        begun.append(task)
+        return task
+
+    in_flight = 2 * SMALL.chunk_tasks
+    held = SMALL.results if size == 1 else SMALL.held_bytes // size + 1
+    for done, _ in enumerate(ahead(work, range(500), size=size)):
+        assert len(begun) - done <= held + in_flight + SMALL.chunk_tasks
+
+
+@pytest.mark.parametrize("num_threads", [0, 1, 3])
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_an_exception_comes_as_itself_at_its_place(
+    num_threads: int, kind: type[BaseException]
+) -> None:
+    error = kind("task 23")
+
+    def work(task: int) -> int:
+        if task == 23:
+            raise error
+        return task
+
+    results = ahead(work, count(), num_threads)
+    seen = [next(results) for _ in range(23)]
+    assert seen == list(range(23))
+    with pytest.raises(kind) as caught:
+        next(results)
+    assert caught.value is error
+    assert our_threads() == []
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+def test_an_exception_of_the_tasks_comes_at_its_place(num_threads: int) -> None:
+    def tasks() -> Iterator[int]:
+        yield from range(10)
+        raise LookupError("no more of these")
+
+    results = ahead(square, tasks(), num_threads)
+    assert [next(results) for _ in range(10)] == [n * n for n in range(10)]
+    with pytest.raises(LookupError, match="no more"):
+        next(results)
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+def test_a_stray_stop_iteration_is_not_the_end(num_threads: int) -> None:
+    def work(task: int) -> int:
+        if task == 3:
+            raise StopIteration
+        return task
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(ahead(work, range(10), num_threads))
+
+
+def test_threads_start_with_the_first_result_and_end_with_the_last() -> None:
+    results = ahead(square, range(100))
+    assert our_threads() == []
+    next(results)
+    assert our_threads() != []
+    assert len(list(results)) == 99
+    assert our_threads() == []
+
+
+def test_closing_ends_the_threads() -> None:
+    results = ahead(square, count())
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert our_threads() == []
+
+
+def test_dropping_the_iterator_ends_the_threads() -> None:
+    results = ahead(square, count())
+    next(results)
+    del results
+    gc.collect()
+    assert our_threads() == []
+
+
+def test_an_iterator_in_a_cycle_is_collected_too() -> None:
+    cycle: list[Any] = [ahead(square, count())]
+    cycle.append(cycle)
+    next(cycle[0])
+    del cycle
+    gc.collect()
+    assert our_threads() == []
+
+
+class TaskError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+def test_an_error_is_freed_without_the_garbage_collector(num_threads: int) -> None:
+    # Its traceback holds samples, and with them mappings of shards.
+    def work(task: int) -> int:
+        if task == 5:
+            raise TaskError
+        return task
+
+    def consume() -> weakref.ref[TaskError]:
+        try:
+            list(ahead(work, range(10), num_threads))
+        except TaskError as error:
+            return weakref.ref(error)
+        raise AssertionError
+
+    gc.disable()
+    try:
+        assert consume()() is None
+    finally:
+        gc.enable()
+
+
+def _next_in_child(results: Iterator[int], answers: Any) -> None:
+    try:
+        next(results)
+    except RuntimeError as error:
+        answers.put(str(error))
+
+
+def test_a_forked_process_is_told_that_the_threads_are_not_here() -> None:
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+    results = ahead(square, count())
+    next(results)  # the first chunk is one task: the child has to ask for the next
+    child = fork.Process(target=_next_in_child, args=(results, answers))
+    child.start()
+    assert "call iter() here" in answers.get()
+    child.join(60)
+    assert child.exitcode == 0
+    assert next(results) == 1
+    results.close()  # type: ignore[attr-defined]
