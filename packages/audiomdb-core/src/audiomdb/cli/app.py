@@ -1,0 +1,160 @@
+"""Picks the command, runs it, and turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from audiomdb.cli import convert, info, ls, quickstart, show, verify
+from audiomdb.cli.arguments import (
+    EXIT_BROKEN_PIPE,
+    EXIT_DAMAGED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    UsageError,
+    add_debug,
+)
+from audiomdb.errors import AudioMDBError
+
+__all__ = ["main"]
+
+_EPILOG = """\
+start here:
+  audiomdb quickstart                              convert and read recordings that come along
+  audiomdb convert folder recordings my-dataset    do it with your own
+
+exit codes:
+  0  all is well
+  1  a dataset or sample is damaged, not found, or was refused
+  2  the command was called wrongly
+  130  stopped by Ctrl-C
+  141  the program that read the output went away
+
+`audiomdb COMMAND --help` explains a command.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; those of the process unless given.
+
+    Returns:
+        The exit code.
+    """
+    _escape_what_the_terminal_cannot_show()
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as exc:  # --help, --version, or a usage error; argparse has printed it
+        return int(exc.code or EXIT_OK)
+    if args.version:
+        print("audiomdb", _version())
+        return EXIT_OK
+    if args.run is None:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    try:
+        with _one_line_messages(args.log_level):
+            code: int = args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt as exc:
+        return _report(exc, EXIT_INTERRUPTED, args)
+    except BrokenPipeError:
+        _drop_output()
+        return EXIT_BROKEN_PIPE
+    except UsageError as exc:
+        return _report(exc, EXIT_USAGE, args)
+    except (AudioMDBError, OSError) as exc:
+        return _report(exc, EXIT_DAMAGED, args)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="audiomdb",
+        description="Convert audio datasets into shards, look into them, and check them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
+    add_debug(parser)
+    parser.set_defaults(run=None, log_level=logging.WARNING)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in (quickstart, convert, info, ls, show, verify):
+        command.add(commands)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("audiomdb-core")
+    except PackageNotFoundError:
+        return "(from a source tree that is not installed)"
+
+
+def _report(exc: BaseException, code: int, args: argparse.Namespace) -> int:
+    if getattr(args, "debug", False):
+        import traceback
+
+        traceback.print_exc()
+    message = "interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc)
+    # A converter notes on its errors how to go on.
+    for line in (message, *getattr(exc, "__notes__", ())):
+        _say(line)
+    return code
+
+
+@contextmanager
+def _one_line_messages(level: int) -> Iterator[None]:
+    """Say what the library warns of or logs in the same form as errors."""
+    logger, handler = logging.getLogger("audiomdb"), _Messages(level)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _Messages(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(record.getMessage())
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    _say(f"warning: {message}")
+
+
+def _say(message: str) -> None:
+    from audiomdb.cli.text import one_line
+
+    # Whatever a file is called, a message stays one line and moves no cursor.
+    print("audiomdb:", one_line(" ".join(message.splitlines())), file=sys.stderr)
+
+
+def _escape_what_the_terminal_cannot_show() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    # Python flushes stdout once more on its way out, and would complain about the pipe again.
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

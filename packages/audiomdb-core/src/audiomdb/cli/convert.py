@@ -1,0 +1,267 @@
+"""`audiomdb convert`: from a folder or a manifest to a dataset."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_json, count
+
+if TYPE_CHECKING:
+    from audiomdb.cli.arguments import Commands
+    from audiomdb.converters.base import BaseConverter
+    from audiomdb.processors.base import BaseProcessor
+
+__all__ = ["add"]
+
+_COMMON = """\
+A run that was stopped, by Ctrl-C or a crash, goes on where it was when the same command is given
+again. Every clip is decoded once on the way, so that a damaged file is found now: the run stops and
+names it, or with --on-error skip lists it in OUTPUT/rejected.jsonl and still exits with 0."""
+
+_FOLDER = f"""\
+Each audio file in INPUT and its sub-folders is a sample; its key is the path relative to INPUT.
+A metadata.csv or metadata.jsonl with a column file_name decides which files belong to the dataset,
+and its other columns become fields. Without one, a text file of the same name becomes the field
+text, and the name of the sub-folder becomes label.
+
+{_COMMON}"""
+
+_FOLDER_EXAMPLE = """\
+  audiomdb convert folder recordings speech
+  audiomdb convert folder recordings speech --sample-rate 16000 --audio-format flac
+  audiomdb convert folder recordings speech --on-error skip && cat speech/rejected.jsonl"""
+
+_MANIFEST = f"""\
+Each row of MANIFEST is a sample: JSON lines as NeMo writes them, CSV, or TSV. audio_filepath is the
+audio file, text the transcript; every other column keeps its name. A row with offset and duration,
+in seconds, is that part of its file.
+
+{_COMMON}"""
+
+_MANIFEST_EXAMPLE = """\
+  audiomdb convert manifest train.jsonl train
+  audiomdb convert manifest cv/train.tsv cv-train --audio-dir cv/clips \\
+      --audio-column path --text-column sentence"""
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its two kinds of source."""
+    parser = commands.add_parser(
+        "convert",
+        help="make a dataset of audio files",
+        description="Make a dataset of audio files. What kind of source is it?",
+        epilog="example:\n  audiomdb convert folder recordings speech\n\n"
+        "`audiomdb convert folder --help` explains the options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
+
+    folder = add_command(
+        sources,
+        "folder",
+        _folder,
+        summary="audio files in a folder, with a table of what is known about them or without",
+        description=_FOLDER,
+        example=_FOLDER_EXAMPLE,
+        usage="audiomdb convert folder [options] INPUT OUTPUT",
+    )
+    folder.add_argument("input", metavar="INPUT", help="folder with audio files")
+    _add_output(folder)
+    reading = folder.add_argument_group("reading the source")
+    reading.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column of the table to store as text"
+    )
+    _add_options(folder, reading)
+
+    manifest = add_command(
+        sources,
+        "manifest",
+        _manifest,
+        summary="a file that lists audio files: JSON lines, CSV, TSV",
+        description=_MANIFEST,
+        example=_MANIFEST_EXAMPLE,
+        usage="audiomdb convert manifest [options] MANIFEST OUTPUT",
+    )
+    manifest.add_argument("input", metavar="MANIFEST", help="the file that lists them")
+    _add_output(manifest)
+    reading = manifest.add_argument_group("reading the source")
+    reading.add_argument(
+        "--audio-column",
+        default="audio_filepath",
+        metavar="NAME",
+        help="column with the path of the audio file (audio_filepath)",
+    )
+    reading.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column to store as text (text)"
+    )
+    reading.add_argument(
+        "--key-column",
+        metavar="NAME",
+        help="column with the keys (key or id where there is one, or else the path)",
+    )
+    reading.add_argument(
+        "--audio-dir",
+        metavar="DIR",
+        help="folder that relative paths start from (that of the manifest)",
+    )
+    _add_options(manifest, reading)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "output", metavar="OUTPUT", help="folder of the dataset: new, empty, or of an earlier run"
+    )
+    add_json(parser, "the report as one JSON object")
+
+
+def _add_options(
+    parser: argparse.ArgumentParser,
+    reading: argparse._ArgumentGroup,
+) -> None:
+    reading.add_argument("--limit", type=count, metavar="N", help="stop after N samples")
+    reading.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what to do with a clip that cannot be stored: stop, or list it in rejected.jsonl",
+    )
+    reading.add_argument(
+        "--check-audio",
+        choices=("decode", "header"),
+        default="decode",
+        help="decode every clip once and find the damaged ones, or believe its header (faster)",
+    )
+    storing = parser.add_argument_group("storing the audio; as it is, unless you say otherwise")
+    storing.add_argument(
+        "--audio-format",
+        choices=("flac", "wav", "opus", "vorbis", "mp3"),
+        help="store all audio in this format",
+    )
+    storing.add_argument(
+        "--sample-rate", type=count, metavar="HZ", help="store all audio at this rate"
+    )
+    storing.add_argument(
+        "--processor",
+        action="append",
+        metavar="MODULE:NAME",
+        help="apply this processor, a class or an object in a Python module; may be given again",
+    )
+    shards = parser.add_argument_group("shards and work")
+    shards.add_argument("--name", metavar="NAME", help="name of the dataset (that of its folder)")
+    size = shards.add_mutually_exclusive_group()
+    size.add_argument(
+        "--samples-per-shard", type=count, metavar="N", help="close a shard after N samples"
+    )
+    size.add_argument(
+        "--max-shard-bytes",
+        type=_octets,
+        metavar="SIZE",
+        help="close a shard at this size of its source, such as 200MB (64MiB)",
+    )
+    shards.add_argument(
+        "--map-size",
+        type=_octets,
+        metavar="SIZE",
+        help="address space that LMDB starts with; it grows by itself",
+    )
+    shards.add_argument(
+        "--num-workers",
+        type=count,
+        metavar="N",
+        help="samples worked on at once (the number of cores)",
+    )
+    parser.set_defaults(log_level=logging.INFO)  # what was left out of a folder is worth a line
+
+
+def _folder(args: argparse.Namespace) -> int:
+    from audiomdb.converters.files import FolderConverter
+
+    converter = FolderConverter(
+        args.input, args.output, text_column=args.text_column, **_options(args)
+    )
+    return _convert(converter, args)
+
+
+def _manifest(args: argparse.Namespace) -> int:
+    from audiomdb.converters.files import ManifestConverter
+
+    converter = ManifestConverter(
+        args.input,
+        args.output,
+        audio_column=args.audio_column,
+        text_column=args.text_column,
+        key_column=args.key_column,
+        audio_dir=args.audio_dir,
+        **_options(args),
+    )
+    return _convert(converter, args)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "samples_per_shard": args.samples_per_shard,
+        "max_shard_bytes": args.max_shard_bytes,
+        "map_size": args.map_size,
+        "num_workers": args.num_workers,
+        "processor": [_processor(name) for name in args.processor] if args.processor else None,
+        "sample_rate": args.sample_rate,
+        "audio_format": args.audio_format,
+        "check_audio": args.check_audio,
+        "limit": args.limit,
+        "on_error": args.on_error,
+    }
+
+
+def _convert(converter: BaseConverter, args: argparse.Namespace) -> int:
+    if args.name is not None:
+        converter.dataset_name = args.name
+    report = converter.run()
+    if args.json:
+        facts = dataclasses.asdict(report)
+        print(json.dumps({**facts, "output_dir": str(report.output_dir)}))
+    else:
+        print(report)
+    return EXIT_OK
+
+
+def _processor(name: str) -> BaseProcessor:
+    """The processor that `--processor` names.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    import importlib
+
+    from audiomdb.processors.base import BaseProcessor
+
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise UsageError(f"--processor {name!r} is not of the form MODULE:NAME")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does; an installed command lacks it
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+        processor = found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError) as exc:
+        raise UsageError(f"--processor {name}: {exc}") from exc
+    if not isinstance(processor, BaseProcessor):
+        raise UsageError(f"--processor {name} is {type(processor).__name__}, no BaseProcessor")
+    return processor
+
+
+def _octets(text: str) -> int:
+    """An argument that is a number of bytes: 1000000, 500MB, 64MiB."""
+    found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
+    if found is None or int(found[1]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 64MiB")
+    return int(found[1]) * _UNITS[found[2] or ""]

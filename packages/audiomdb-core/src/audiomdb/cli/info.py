@@ -1,0 +1,201 @@
+"""`audiomdb info`: what a dataset holds, without touching its audio."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json
+from audiomdb.cli.opening import folder_of, open_dataset
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from audiomdb.cli.arguments import Commands
+    from audiomdb.shards import DatasetReader, Feature
+
+__all__ = ["add"]
+
+_DESCRIPTION = """\
+Reads metadata.json and the index: name, number of samples, length of the audio, sizes, the fields
+with their types, and what the columns of the index hold."""
+
+_EXAMPLE = """\
+  audiomdb info speech                            for a person
+  audiomdb info speech --json | jq .duration_s    for a program; sizes in bytes, times in seconds"""
+
+_COMMON_VALUES = 5
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "info",
+        _run,
+        summary="tell what a dataset holds",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
+    )
+    add_dataset(parser)
+    add_json(parser, "one JSON object")
+
+
+def _run(args: argparse.Namespace) -> int:
+    with open_dataset(args.dataset) as reader:
+        facts = _facts(args.dataset, reader)
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        for line in _lines(facts):
+            print(line)
+    return EXIT_OK
+
+
+def _facts(dataset: str, reader: DatasetReader) -> dict[str, Any]:
+    from audiomdb.shards.layout import REJECTED_FILE
+
+    metadata, index = reader.metadata, reader.index
+    columns = {name: _column(index[name]) for name in index if name != "__key__"}
+    rejected_file = folder_of(dataset) / REJECTED_FILE
+    return {
+        "name": metadata.name,
+        "folder": str(folder_of(dataset)),
+        "format_version": metadata.format_version,
+        "samples": metadata.samples,
+        "duration_s": metadata.duration,
+        "shards": len(metadata.shards),
+        "shard_bytes": metadata.bytes,
+        "index_bytes": metadata.index.bytes,
+        "audio_bytes": _total(index["audio_bytes"]) if "audio_bytes" in index else None,
+        "processors": list(metadata.processors),
+        "rejected": metadata.rejected,
+        "rejected_file": str(rejected_file) if metadata.rejected else None,
+        "fingerprint": metadata.fingerprint,
+        "fields": {name: _field(feature) for name, feature in metadata.features.items()},
+        "columns": columns,
+    }
+
+
+def _field(feature: Feature) -> dict[str, Any]:
+    field: dict[str, Any] = {"types": list(feature.types)}
+    if "array" in feature.types:
+        field["dtype"] = feature.dtype
+        field["shape"] = None if feature.shape is None else list(feature.shape)
+    return field
+
+
+def _total(column: np.ndarray) -> int:
+    import numpy as np
+
+    return int(np.nansum(column))
+
+
+def _column(values: np.ndarray) -> dict[str, Any]:
+    """What a column holds: its range, or its most common values."""
+    import numpy as np
+
+    if values.dtype == object or values.dtype.kind == "b":
+        counts = Counter(value for value in values.tolist() if value is not None)
+        common = [{"value": v, "samples": n} for v, n in counts.most_common(_COMMON_VALUES)]
+        missing = len(values) - sum(counts.values())
+        return {"missing": missing, "different": len(counts), "common": common}
+    present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    facts: dict[str, Any] = {"missing": len(values) - len(present)}
+    if len(present):
+        low, high = present.min().item(), present.max().item()
+        facts |= {"min": low, "median": float(np.median(present)), "max": high}
+        different, counted = np.unique(present, return_counts=True)
+        if len(different) <= _COMMON_VALUES:
+            pairs = sorted(zip(different.tolist(), counted.tolist(), strict=True))
+            facts["common"] = [{"value": value, "samples": n} for value, n in pairs]
+    return facts
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[str]:
+    from audiomdb.cli.text import counted, duration, number, one_line, size, table
+
+    yield one_line(facts["name"])
+    stored = facts["shard_bytes"] + facts["index_bytes"]
+    sizes = f"{size(stored)} ({size(facts['index_bytes'])} of it index"
+    if facts["audio_bytes"]:
+        sizes += f"; {size(facts['audio_bytes'])} of encoded audio"
+    rows = [
+        ("folder", one_line(facts["folder"])),
+        ("samples", f"{number(facts['samples'])} in {counted(facts['shards'], 'shard')}"),
+        ("audio", duration(facts["duration_s"])),
+        ("size", f"{sizes})"),
+        ("processors", ", ".join(map(one_line, facts["processors"])) or "none"),
+        ("rejected", _rejected(facts)),
+        ("fingerprint", facts["fingerprint"][:16]),
+    ]
+    yield from table(rows, indent="  ")
+    yield ""
+    yield "fields"
+    yield from table(
+        [(one_line(name), _type(field)) for name, field in facts["fields"].items()], indent="  "
+    )
+    yield ""
+    yield "columns of the index"
+    yield from table(_column_rows(facts["columns"]), right=(1, 2, 3), indent="  ")
+
+
+def _rejected(facts: dict[str, Any]) -> str:
+    from audiomdb.cli.text import number, one_line
+
+    if not facts["rejected"]:
+        return "none"
+    return f"{number(facts['rejected'])}, listed in {one_line(facts['rejected_file'])}"
+
+
+def _type(field: dict[str, Any]) -> str:
+    kinds = [
+        f"array of {field['dtype'] or 'various dtypes'}, shape {_shape(field['shape'])}"
+        if kind == "array"
+        else kind
+        for kind in field["types"]
+    ]
+    return " or ".join("missing" if kind == "null" else kind for kind in kinds)
+
+
+def _shape(shape: Sequence[int | None] | None) -> str:
+    if shape is None:
+        return "varies"
+    return "(" + ", ".join("*" if n is None else str(n) for n in shape) + ")"
+
+
+def _column_rows(columns: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    from audiomdb.cli.text import one_line
+
+    yield "", "min", "median", "max", ""
+    for name, facts in columns.items():
+        numbers = (_value(name, facts.get(which)) for which in ("min", "median", "max"))
+        yield one_line(name), *numbers, _common(name, facts)
+
+
+def _common(name: str, facts: dict[str, Any]) -> str:
+    from audiomdb.cli.text import number
+
+    common, notes = facts.get("common", []), []
+    if len(common) > 1 or "different" in facts:
+        shown = [f"{_value(name, one['value'])} ({number(one['samples'])})" for one in common]
+        notes.append(", ".join(shown))
+    if facts.get("different", 0) > len(common):
+        notes.append(f"... {number(facts['different'])} different values")
+    if facts["missing"]:
+        notes.append(f"missing in {number(facts['missing'])}")
+    return "; ".join(notes)
+
+
+def _value(name: str, value: Any) -> str:  # noqa: ANN401
+    from audiomdb.cli.text import duration, hertz, number, size, summary
+
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return summary(value)
+    known = {"duration": duration, "sample_rate": hertz, "audio_bytes": size}
+    return known.get(name, number)(value)

@@ -1,0 +1,95 @@
+"""How loud a clip is over its length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from audiomdb.audio import decode
+
+__all__ = ["Level", "draw", "measure"]
+
+_BINS = 48
+_LONG_S = 300.0
+"""A longer clip is decoded in parts, so that an hour of music does not take gigabytes."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = "_.-=+*%#"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Loudness of a clip; 1.0 is full scale.
+
+    Attributes:
+        peak: Largest magnitude of all samples.
+        rms: Root of the mean square over frames and channels.
+        peaks: Largest magnitude in each of 48 equal parts; fewer in a very short clip.
+    """
+
+    peak: float
+    rms: float
+    peaks: tuple[float, ...]
+
+    @property
+    def peak_db(self) -> float:
+        """Peak in dBFS, -inf for silence."""
+        return _decibels(self.peak)
+
+    @property
+    def rms_db(self) -> float:
+        """RMS in dBFS, where a square wave of full scale has 0; -inf for silence."""
+        return _decibels(self.rms)
+
+
+def measure(sample: Mapping[str, Any], name: str) -> Level:
+    """Decode a sample's audio and measure it.
+
+    Args:
+        sample: Read from a dataset, with audio.
+        name: What errors call the clip.
+
+    Raises:
+        AudioError: when it cannot be decoded.
+    """
+    peaks: list[float] = []
+    squares, values = 0.0, 0
+    for part, bins in _parts(sample, name):
+        if part.size:
+            squares += float(np.square(part, dtype=np.float64).sum())
+            values += part.size
+            pieces = np.array_split(np.abs(part), min(bins, len(part)))
+            peaks.extend(float(piece.max()) for piece in pieces)
+    rms = math.sqrt(squares / values) if values else 0.0
+    return Level(max(peaks, default=0.0), rms, tuple(peaks))
+
+
+def draw(level: Level, *, ascii_only: bool = False) -> str:
+    """The peaks as a line of bars; the highest bar is the highest peak, whatever that is."""
+    bars = _ASCII_BARS if ascii_only else _BARS
+    scale = (len(bars) - 1) / level.peak if level.peak > 0 else 0.0
+    return "".join(bars[round(peak * scale)] for peak in level.peaks)
+
+
+def _parts(sample: Mapping[str, Any], name: str) -> Iterator[tuple[np.ndarray, int]]:
+    """The audio in order, and how many bins each part fills."""
+    audio = sample["audio"]
+    if isinstance(audio, np.ndarray):
+        full_scale = float(np.iinfo(audio.dtype).max) + 1 if audio.dtype.kind == "i" else 1.0
+        yield audio / full_scale, _BINS
+        return
+    length = sample.get("duration") or 0.0
+    if length <= _LONG_S:
+        yield decode(audio, frames=sample.get("frames"), name=name)[0], _BINS
+        return
+    for i in range(_BINS):
+        step = length / _BINS
+        yield decode(audio, offset=i * step, duration=step, name=name)[0], 1
+
+
+def _decibels(amplitude: float) -> float:
+    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf

@@ -1,0 +1,134 @@
+"""`audiomdb ls`: the samples of a dataset, one a line."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json, count
+from audiomdb.cli.opening import open_dataset
+
+if TYPE_CHECKING:
+    from audiomdb.cli.arguments import Commands
+    from audiomdb.shards import DatasetReader
+
+__all__ = ["add"]
+
+_DESCRIPTION = """\
+A sample's line begins with its position and key; `show` takes either. Audio is not touched.
+In a terminal, lines end at its right edge; in a pipe they are whole."""
+
+_EXAMPLE = """\
+  audiomdb ls speech --limit 5                  the first five
+  audiomdb ls speech --columns speaker,digit    other columns: fields, or columns of the index
+  audiomdb ls speech --json | jq -r .key        one JSON object a line, for programs"""
+
+_USUAL = ("duration", "sample_rate", "text")
+_FEW = 4
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "ls",
+        _run,
+        summary="list the samples of a dataset",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
+    )
+    add_dataset(parser)
+    parser.add_argument("--limit", type=count, metavar="N", help="stop after N samples")
+    parser.add_argument(
+        "--columns",
+        metavar="A,B",
+        help="what to show of each sample (duration,sample_rate,text, where there are such)",
+    )
+    add_json(parser, "one JSON object a line")
+
+
+def _run(args: argparse.Namespace) -> int:
+    with open_dataset(args.dataset) as reader:
+        columns = _columns(reader, args.columns)
+        rows = itertools.islice(_rows(reader, columns), args.limit)
+        if args.json:
+            _print_json(columns, rows)
+        else:
+            _print_table(columns, rows, numbers=_numbers(reader, columns))
+    return EXIT_OK
+
+
+def _columns(reader: DatasetReader, wanted: str | None) -> list[str]:
+    features = reader.metadata.features
+    if wanted is not None:
+        return [name for part in wanted.split(",") if (name := part.strip())]
+    usual = [name for name in _USUAL if name in features]
+    return usual or list(features)[:_FEW]
+
+
+def _rows(reader: DatasetReader, columns: Sequence[str]) -> Iterator[tuple[int, str, list[Any]]]:
+    """Position, key and values of each sample."""
+    fields = [name for name in columns if name in reader.metadata.features]
+    # An index column that is no field, such as audio_bytes. An unknown one is refused here.
+    indexed = {name: reader.index[name] for name in columns if name not in fields}
+    for position, sample in enumerate(reader.scan(fields=fields)):
+        values = [
+            indexed[name][position] if name in indexed else sample.get(name) for name in columns
+        ]
+        yield position, sample["__key__"], values
+
+
+def _numbers(reader: DatasetReader, columns: Sequence[str]) -> set[str]:
+    """Columns that hold numbers, which read best when their right edges stand in line."""
+    features = reader.metadata.features
+    return {
+        name
+        for name in columns
+        if name not in features
+        or {"null", "int", "float", "scalar"}.issuperset(features[name].types)
+    }
+
+
+def _print_json(columns: Sequence[str], rows: Iterator[tuple[int, str, list[Any]]]) -> None:
+    from audiomdb.cli.text import plain
+
+    for position, key, values in rows:
+        named = {name: plain(value) for name, value in zip(columns, values, strict=True)}
+        print(json.dumps({"position": position, "key": key, **named}))
+
+
+def _print_table(
+    columns: Sequence[str], rows: Iterator[tuple[int, str, list[Any]]], *, numbers: set[str]
+) -> None:
+    from audiomdb.cli.text import one_line, shortened, table
+
+    header = ["position", "key", *columns]
+    cells = (
+        [
+            str(position),
+            one_line(key),
+            *(_cell(name, value) for name, value in zip(columns, values, strict=True)),
+        ]
+        for position, key, values in rows
+    )
+    right = [i for i, name in enumerate(header) if name in {"position", *numbers}]
+    edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table(itertools.chain([header], cells), right=right):
+        print(line if edge is None else shortened(line, edge))
+
+
+def _cell(name: str, value: Any) -> str:  # noqa: ANN401
+    from audiomdb.cli.text import duration, hertz, number, summary
+
+    if name == "duration" and isinstance(value, int | float):
+        return duration(value)
+    if name == "sample_rate" and isinstance(value, int):
+        return hertz(value)
+    if isinstance(value, float):
+        return number(value)
+    return summary(value)

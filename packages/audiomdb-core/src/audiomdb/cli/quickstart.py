@@ -1,0 +1,250 @@
+"""`audiomdb quickstart`: the library's main job on recordings that come with the package."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiomdb.cli.arguments import EXIT_DAMAGED, EXIT_OK, add_command
+from audiomdb.cli.opening import folder_of
+from audiomdb.errors import OutputExistsError
+from audiomdb.progress import progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from audiomdb.cli.arguments import Commands
+    from audiomdb.converters.report import ConversionReport
+    from audiomdb.shards import DatasetReader
+
+__all__ = ["add"]
+
+_NAME = "quickstart"
+_OUTPUT = "audiomdb-quickstart"
+_BATCH = 16
+_EXAMPLE_KEY = "3_theo_0.wav"
+_RECORDINGS = Path(__file__).parent / "data" / "fsdd"
+
+_DESCRIPTION = """\
+Converts 160 recordings of spoken digits that come with the package into a dataset, checks every
+byte of it, and streams it back shuffled, decoded and in batches, as training would. Takes a few
+seconds and needs no network. Run again, it finds its dataset and goes on from there; a folder that
+holds something else is left alone.
+
+Exits with 0 only if the dataset is whole and every clip came back complete and exactly once."""
+
+_EXAMPLE = f"""\
+  audiomdb quickstart                     into ./{_OUTPUT}
+  audiomdb quickstart --output /tmp/demo  somewhere else"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "quickstart",
+        _run,
+        summary="convert, check and read recordings that come along",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
+    )
+    parser.add_argument(
+        "--output", default=_OUTPUT, metavar="DIR", help=f"where the dataset goes ({_OUTPUT})"
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from audiomdb.shards import DatasetReader
+
+    output = folder_of(args.output)
+    print("160 recordings of spoken digits, of the Free Spoken Digit Dataset (CC BY-SA 4.0)")
+    stages = _Stages()
+    report = _convert(output, stages)
+    wrong = _verify(output, stages)
+    if not wrong:  # a damaged dataset is not read any further
+        with DatasetReader.open(output) as reader:
+            came = _stream(reader, stages)
+            wrong += _differences(came, reader)
+            for line in _summary(report, reader, stages, came):
+                print(line)
+    if wrong:
+        for line in wrong:
+            print(f"wrong: {line}")
+        print(f"Delete {output} and run this again. If it stays wrong, please report it.")
+        return EXIT_DAMAGED
+    for line in _next_steps(output):
+        print(line)
+    return EXIT_OK
+
+
+def _convert(output: Path, stages: _Stages) -> ConversionReport:
+    from audiomdb.converters.files import FolderConverter
+
+    again = _is_ours(output)
+    remark = "the dataset of an earlier run was compared with its source"
+    with stages.timed("convert", remark if again else "each clip decoded once, to find damage"):
+        converter = FolderConverter(_RECORDINGS, output)
+        converter.dataset_name = _NAME
+        return converter.run()
+
+
+def _verify(output: Path, stages: _Stages) -> list[str]:
+    from audiomdb.shards import read_metadata, verify_dataset
+
+    with (
+        stages.timed("verify", "every byte compared with its checksum"),
+        progress(read_metadata(output).bytes, unit="B", description="verifying") as bar,
+    ):
+        problems = verify_dataset(output, on_shard=lambda shard: bar.update(shard.bytes))
+    return [f"{problem.file}: {problem.reason}" for problem in problems]
+
+
+def _is_ours(output: Path) -> bool:
+    """Whether an earlier quickstart made a dataset there."""
+    from audiomdb.errors import DatasetNotFoundError
+    from audiomdb.shards import read_metadata
+
+    try:
+        name = read_metadata(output).name
+    except DatasetNotFoundError:
+        return False  # nothing, an interrupted run, or strangers, whom the converter refuses
+    if name != _NAME:
+        raise OutputExistsError(
+            f"{output} holds the dataset {name!r}, which the quickstart did not make; "
+            "name another folder with --output"
+        )
+    return True
+
+
+@dataclass
+class _Stages:
+    """What was done, how long it took, and a remark."""
+
+    done: list[tuple[str, float, str]] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, name: str, remark: str) -> Iterator[None]:
+        """Time a stage."""
+        start = time.perf_counter()
+        yield
+        self.done.append((name, time.perf_counter() - start, remark))
+
+
+@dataclass
+class _Streamed:
+    """What came out of the stream: frames of each clip by key, in the order of arrival."""
+
+    frames: list[tuple[str, int]] = field(default_factory=list)
+    batches: int = 0
+    padded_frames: int = 0
+
+
+def _stream(reader: DatasetReader, stages: _Stages) -> _Streamed:
+    from audiomdb.stream import SampleStream
+
+    came = _Streamed()
+    with (
+        stages.timed("stream", f"shuffled, decoded, padded to batches of {_BATCH}"),
+        progress(len(reader), description="streaming") as bar,
+    ):
+        for batch in _batches(SampleStream(reader, shuffle=True, mono=True)):
+            audio, lengths = _pad([sample["audio"] for sample in batch])
+            keys = [sample["__key__"] for sample in batch]
+            came.frames += zip(keys, lengths.tolist(), strict=True)
+            came.batches += 1
+            came.padded_frames += audio.size
+            bar.update(len(batch))
+    return came
+
+
+def _batches(samples: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for sample in samples:
+        batch.append(sample)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _pad(clips: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Clips of different lengths as one array `(clips, frames)`, zeros behind, and the lengths."""
+    import numpy as np
+
+    lengths = np.array([len(clip) for clip in clips])
+    padded = np.zeros((len(clips), int(lengths.max())), np.float32)
+    for row, clip in zip(padded, clips, strict=True):
+        row[: len(clip)] = clip
+    return padded, lengths
+
+
+def _differences(came: _Streamed, reader: DatasetReader) -> Iterator[str]:
+    """Clips that did not come exactly once, or not with all their frames."""
+    from collections import Counter
+
+    index = reader.index
+    stored = dict(zip(index["__key__"].tolist(), index["frames"].tolist(), strict=True))
+    times = Counter(key for key, _ in came.frames)
+    for key in stored:
+        if times[key] != 1:
+            yield f"{key} came {times[key]} times out of the stream, expected once"
+    for key, frames in came.frames:
+        if key not in stored:
+            yield f"{key} came out of the stream and is not in the dataset"
+        elif frames != stored[key]:
+            yield f"{key} came with {frames} frames, the recording has {stored[key]}"
+
+
+def _summary(
+    report: ConversionReport, reader: DatasetReader, stages: _Stages, came: _Streamed
+) -> Iterator[str]:
+    from collections import Counter
+
+    from audiomdb.cli.text import counted, duration, number, size, table
+
+    overhead = report.stored_bytes / report.source_bytes - 1
+    sizes = f"{size(report.source_bytes)} of recordings, {size(report.stored_bytes)} stored"
+    speakers = sorted(Counter(reader.index["speaker"].tolist()).items())
+    said = ", ".join(f"{speaker} ({clips})" for speaker, clips in speakers)
+    facts = [
+        ("dataset", f"{report.output_dir.resolve()}, {counted(report.shards, 'shard')}"),
+        ("clips", f"{number(report.samples)}, {duration(report.duration_s)} of speech"),
+        ("speakers", f"{len(speakers)}: {said}"),
+        ("size", f"{sizes} ({overhead:+.1%}; short clips and few of them cost most)"),
+    ]
+    yield ""
+    yield from table(facts)
+    yield ""
+    rows = [("stage", "time", "clips/s", "x real time", "")]
+    for name, seconds, remark in stages.done:
+        clips, speech = report.samples / seconds, report.duration_s / seconds
+        rows.append((name, f"{seconds:.2f} s", f"{clips:,.0f}", f"{speech:,.0f}", remark))
+    yield from table(rows, right=(1, 2, 3))
+    yield ""
+    yield (
+        f"The dataset is whole. {counted(len(came.frames), 'clip')} came in "
+        f"{counted(came.batches, 'batch', 'batches')}, each complete and exactly once."
+    )
+
+
+def _next_steps(output: Path) -> Iterator[str]:
+    import shlex
+
+    folder, shell = str(output), shlex.quote(str(output))
+    yield ""
+    yield "Next, in a shell:"
+    yield f"  audiomdb info {shell}"
+    yield f"  audiomdb show {shell} {_EXAMPLE_KEY}"
+    yield "  audiomdb convert folder --help"
+    yield "or in Python:"
+    yield "  from audiomdb.shards import DatasetReader"
+    yield "  from audiomdb.stream import SampleStream"
+    yield f"  print(DatasetReader.open({folder!r})[{_EXAMPLE_KEY!r}]['text'])"
+    yield f"  for sample in SampleStream({folder!r}, shuffle=True):"
+    yield "      print(sample['__key__'], sample['text'], sample['audio'].shape)"

@@ -1,0 +1,230 @@
+"""`convert`: hands its options to the converters, and can be stopped and taken up again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiomdb.audio import probe
+from audiomdb.cli import main
+from audiomdb.shards import DatasetReader
+
+RECORDINGS = Path(str(files("audiomdb.cli"))) / "data" / "fsdd"
+
+INTERRUPTING = """
+import os, signal
+from pathlib import Path
+from audiomdb.processors.base import BaseProcessor
+
+class Interrupting(BaseProcessor):
+    def process(self, sample, **kwargs):
+        if sample["text"] == "five" and not Path("interrupted").exists():
+            Path("interrupted").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+        return sample
+
+class Loud(BaseProcessor):
+    def process(self, sample, **kwargs):
+        return {"loud": sample["text"].upper()}
+
+loud = Loud(keep_original=True)
+"""
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """A folder of eight clips, two of them in a sub-folder, one with a text."""
+    folder = tmp_path / "recordings"
+    (folder / "größe").mkdir(parents=True)
+    for i in range(6):
+        shutil.copy(RECORDINGS / f"{i}_theo_0.wav", folder / f"{i}.wav")
+    (folder / "0.txt").write_text("zero\n", encoding="utf-8")
+    for i in (6, 7):
+        shutil.copy(RECORDINGS / f"{i}_theo_0.wav", folder / "größe" / f"{i} 数.wav")
+    return folder
+
+
+def convert(capsys: pytest.CaptureFixture[str], *args: object) -> Any:
+    code = main(["convert", *map(str, args), "--json"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return json.loads(printed.out)
+
+
+def run(cwd: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "audiomdb.cli", "convert", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_folder_becomes_a_dataset(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = convert(capsys, "folder", recordings, tmp_path / "out", "--name", "theo")
+    assert (report["samples"], report["rejected"], report["shards"]) == (8, 0, 1)
+    assert report["output_dir"] == str(tmp_path / "out")
+    reader = DatasetReader.open(tmp_path / "out")
+    assert reader.metadata.name == "theo"
+    assert reader["0.wav"]["text"] == "zero"
+    assert reader["größe/7 数.wav"]["label"] == "größe"
+
+
+def test_the_report_is_readable_without_json(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", "folder", str(recordings), str(tmp_path / "out")]) == 0
+    assert "8 samples" in capsys.readouterr().out
+
+
+def test_options_reach_the_converter(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = convert(
+        capsys,
+        *("folder", recordings, tmp_path / "out"),
+        *("--samples-per-shard", 2, "--limit", 5, "--sample-rate", 16000),
+        *("--audio-format", "flac", "--check-audio", "header", "--num-workers", 1),
+        *("--map-size", "8MiB"),
+    )
+    assert (report["samples"], report["shards"]) == (5, 3)
+    info = probe(DatasetReader.open(tmp_path / "out")[0]["audio"])
+    assert (info.container, info.sample_rate) == ("FLAC", 16000)
+
+
+def test_shards_close_at_a_size_in_any_unit(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = [
+        convert(capsys, "folder", recordings, tmp_path / f"out-{size}", "--max-shard-bytes", size)[
+            "shards"
+        ]
+        for size in ("10000", "10kB", "10k")
+    ]
+    assert counts[0] > 1
+    assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "much", "64 Zib", "1.5MB"])
+def test_a_size_that_is_none_is_wrong_usage(
+    size: str, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["convert", "folder", str(recordings), str(tmp_path / "out")]
+    assert main([*command, f"--max-shard-bytes={size}"]) == 2
+    assert "64MiB" in capsys.readouterr().err
+
+
+def test_a_manifest_becomes_a_dataset(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"clip-{i}", "file": f"{i}.wav", "words": str(i)} for i in range(3)]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    report = convert(
+        capsys,
+        *("manifest", manifest, tmp_path / "out", "--audio-dir", recordings),
+        *("--audio-column", "file", "--text-column", "words", "--key-column", "id"),
+    )
+    assert report["samples"] == 3
+    assert DatasetReader.open(tmp_path / "out")["clip-2"]["text"] == "2"
+
+
+def test_a_damaged_clip_stops_the_run_and_is_named(recordings: Path, tmp_path: Path) -> None:
+    clip = recordings / "3.wav"
+    clip.write_bytes(clip.read_bytes()[:1000])
+    done = run(tmp_path, "folder", recordings, "out")
+    assert done.returncode == 1
+    assert done.stderr.startswith("audiomdb: ")
+    assert str(clip) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_clip_is_skipped_on_request(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recordings / "3.wav").write_bytes(b"no audio at all")
+    report = convert(capsys, "folder", recordings, tmp_path / "out", "--on-error", "skip")
+    assert (report["samples"], report["rejected"]) == (7, 1)
+    assert main(["info", str(tmp_path / "out")]) == 0
+    assert "1, listed in" in capsys.readouterr().out
+
+
+def test_other_options_than_before_are_refused(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert(capsys, "folder", recordings, tmp_path / "out")
+    again = ["convert", "folder", str(recordings), str(tmp_path / "out"), "--sample-rate", "16000"]
+    assert main(again) == 1
+    assert "sample_rate" in capsys.readouterr().err
+
+
+def test_a_source_that_is_not_there_exits_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", "folder", str(tmp_path / "no"), str(tmp_path / "out")]) == 1
+    assert str(tmp_path / "no") in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_folder_holds_besides_audio_is_counted_in_one_line(
+    recordings: Path, tmp_path: Path
+) -> None:
+    (recordings / "notes.pdf").touch()
+    done = run(tmp_path, "folder", recordings, "out")
+    assert done.returncode == 0
+    assert done.stderr.startswith("audiomdb: ")
+    assert done.stderr.count("\n") == 1
+    assert "1 .pdf" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["Loud", "loud"])
+def test_a_processor_of_the_current_folder_is_applied(name: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
+    options = ("--limit", 8, "--num-workers", 2, "--processor", f"own:{name}")
+    done = run(tmp_path, "folder", RECORDINGS, "out", *options)
+    assert done.returncode == 0, done.stderr
+    sample = DatasetReader.open(tmp_path / "out")[0]
+    assert sample["loud"] == "ZERO"
+    assert ("audio" in sample) == (name == "loud")
+
+
+@pytest.mark.parametrize(
+    "name", ["own", "own:", "nowhere:Loud", "own:Missing", "own:Path", "own:BaseProcessor"]
+)
+def test_a_processor_that_is_none_is_wrong_usage(name: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
+    done = run(tmp_path, "folder", RECORDINGS, "out", "--processor", name)
+    assert done.returncode == 2
+    assert done.stderr.startswith("audiomdb: --processor ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
+    options = ("--samples-per-shard", 16, "--num-workers", 1, "--processor", "own:Interrupting")
+    stopped = run(tmp_path, "folder", RECORDINGS, "out", *options)
+    assert stopped.returncode == 130
+    assert "audiomdb: interrupted\n" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert not (tmp_path / "out" / "metadata.json").exists()
+    kept = len(list((tmp_path / "out").glob("shard_*")))
+    assert kept < 10
+
+    again = run(tmp_path, "folder", RECORDINGS, "out", *options, "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["reused_shards"] == kept
+
+    assert run(tmp_path, "folder", RECORDINGS, "whole", *options).returncode == 0
+    for shard in range(10):
+        name = f"shard_{shard:05d}/data.mdb"
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -1,0 +1,115 @@
+"""What all commands share: help, exit codes, errors in one line, pipes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiomdb.cli import main
+
+COMMANDS = (
+    ("quickstart",),
+    ("convert",),
+    ("convert", "folder"),
+    ("convert", "manifest"),
+    ("info",),
+    ("ls",),
+    ("show",),
+    ("verify",),
+)
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "audiomdb.cli", *args], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_help_of_every_command_shows_an_example(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    example = printed.split("example:\n")[1]
+    assert example.lstrip().startswith(f"audiomdb {' '.join(command)}")
+
+
+def test_the_main_help_lists_every_command_and_the_exit_codes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for command, *_ in COMMANDS:
+        assert f"\n    {command}" in printed
+    for code in ("0  all is well", "1  ", "2  ", "130  "):
+        assert code in printed
+
+
+def test_no_command_prints_the_help_and_counts_as_wrong_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 2
+    assert "commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("nonsense",), ("info",), ("ls", "x", "--limit", "0"), ("verify", "x", "--workers", "many")],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(
+    wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(list(wrong)) == 2
+    assert "usage: audiomdb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["info", "ls", "verify"])
+def test_a_missing_dataset_is_one_line_and_exits_with_1(command: str, tmp_path: Path) -> None:
+    done = run(command, str(tmp_path / "nothing"))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("audiomdb: no dataset at ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_shows_the_traceback_wherever_it_stands(place: str, tmp_path: Path) -> None:
+    command = ["info", str(tmp_path)]
+    done = run(*(["--debug", *command] if place == "before" else [*command, "--debug"]))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.rstrip().rsplit("\n", 1)[-1].startswith("audiomdb: no dataset at ")
+
+
+def test_a_url_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "s3://bucket/speech"]) == 2
+    assert "s3://bucket/speech is a URL" in capsys.readouterr().err
+
+
+def test_a_folder_with_line_breaks_in_its_name_still_makes_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", str(tmp_path / "a\nb\x1b[31m")]) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "\x1b" not in printed
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("audiomdb ")
+
+
+def test_help_loads_neither_numpy_nor_lmdb() -> None:
+    code = (
+        "import sys; from audiomdb.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "heavy = {'numpy', 'lmdb', 'soundfile', 'msgspec', 'tqdm', 'loky'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
