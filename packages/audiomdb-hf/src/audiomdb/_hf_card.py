@@ -1,0 +1,86 @@
+"""The card of a dataset on the Hub: one part of it is ours, the rest whoever edits it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from audiomdb.shards import Feature, Metadata
+
+__all__ = ["merge_card"]
+
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+
+
+def merge_card(card: str | None, metadata: Metadata, repo_id: str, subdir: str = "") -> str:
+    """The card with its part about a dataset brought up to date.
+
+    The part stands between two comments. Where there is none yet, it goes to the end of the card;
+    everything outside it stays as it is.
+
+    Args:
+        card: Text of the card there is; None where there is none.
+        metadata: Of the dataset.
+        repo_id: Name of the repository, the title of a new card.
+        subdir: Where in the repository the dataset lies; each has a part of its own.
+    """
+    name = subdir or "."
+    begin = f"<!-- audiomdb {name}: written at each upload, edit outside of it -->"
+    end = f"<!-- /audiomdb {name} -->"
+    part = f"{begin}\n{_describe(metadata, subdir)}\n{end}"
+    if card is None:
+        return f"{_front_matter(metadata)}\n# {repo_id.rpartition('/')[2]}\n\n{part}\n"
+    ours = re.compile(rf"<!-- audiomdb {re.escape(name)}:.*?{re.escape(end)}", re.DOTALL)
+    if ours.search(card):
+        return ours.sub(lambda _: part, card, count=1)
+    return f"{card.rstrip()}\n\n{part}\n"
+
+
+def _front_matter(metadata: Metadata) -> str:
+    # JSON's strings are YAML's too. The Hub's viewer knows nothing of LMDB.
+    return (
+        "---\n"
+        f"pretty_name: {json.dumps(metadata.name, ensure_ascii=False)}\n"
+        f"size_categories: [{_size_category(metadata.samples)}]\n"
+        "tags: [audio, audiomdb]\n"
+        "viewer: false\n"
+        "---\n"
+    )
+
+
+def _size_category(samples: int) -> str:
+    """The Hub's name for this many samples: n<1K, 1K<n<10K, ... n>1T."""
+    for exponent, size in enumerate(_SIZES):
+        if samples < 1000 * 10**exponent:
+            return f"{_SIZES[exponent - 1]}<n<{size}" if exponent else f"n<{size}"
+    return f"n>{_SIZES[-1]}"
+
+
+def _describe(metadata: Metadata, subdir: str) -> str:
+    where = f"In `{subdir}/`: " if subdir else ""
+    summary = (
+        f"{where}{_escape(metadata.name)}, {metadata.samples:,} samples, "
+        f"{metadata.duration / 3600:,.2f} hours of audio, {len(metadata.shards):,} shards of "
+        f"{metadata.bytes / 1e6:,.1f} MB in all. AudioMDB format {metadata.format_version}: LMDB "
+        "files that are read in place."
+    )
+    lines = [summary, "", "| field | holds |", "| --- | --- |"]
+    lines += [f"| {_escape(name)} | {_holds(f)} |" for name, f in metadata.features.items()]
+    if metadata.processors:
+        lines += ["", f"Made by {', '.join(f'`{name}`' for name in metadata.processors)}."]
+    if metadata.rejected:
+        lines += ["", f"Samples of the source that could not be used: {metadata.rejected:,}."]
+    return "\n".join(lines)
+
+
+def _holds(feature: Feature) -> str:
+    text = ", ".join(feature.types)
+    if feature.shape is not None:
+        text += f" ({', '.join('any' if axis is None else str(axis) for axis in feature.shape)})"
+    return f"{text} {feature.dtype}" if feature.dtype else text
+
+
+def _escape(text: str) -> str:
+    """Text that stays one cell of a table and cannot open a comment or a tag."""
+    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(text.split())

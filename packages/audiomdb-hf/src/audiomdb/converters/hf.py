@@ -1,0 +1,285 @@
+"""Converting datasets of the Hugging Face Hub, and whatever else `datasets` opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiomdb._hf import request_errors
+from audiomdb.converters.base import BaseConverter
+from audiomdb.errors import SourceError
+from audiomdb.processors.base import BaseProcessor
+from audiomdb.sample import AUDIO, KEY, SAMPLE_RATE, TEXT, Sample
+
+__all__ = ["HFConverter"]
+
+_TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript")
+"""Names under which datasets of the Hub keep what is said."""
+
+
+class HFConverter(BaseConverter):
+    """Converts a dataset that the `datasets` library opens.
+
+        HFConverter("openslr/librispeech_asr", "librispeech", data_split="test.clean").run()
+
+    Audio is stored as the dataset holds it: nothing is decoded on the way, so that neither torch
+    nor torchcodec nor FFmpeg is needed. A clip without audio counts as one that cannot be stored
+    (see `on_error`). Folders of loose audio files are for `FolderConverter`.
+
+    Args:
+        data_id: Name of a dataset on the Hub, a local folder of Parquet files (or another kind of
+            file `load_dataset` opens), or a dataset object.
+        output_dir: Folder of the dataset to make.
+        data_split: Which split; of no meaning for a dataset object without splits.
+        processor: See `BaseConverter`, as for all options not listed here.
+        samples_per_shard: See `BaseConverter`.
+        data_name: Which configuration, where the dataset has several ("en").
+        data_files: Which of its files, as `load_dataset` takes them.
+        audio_column: Column of the audio; stored as `audio`.
+        text_column: Column of the text; stored as `text`. None: the first there is of "text",
+            "sentence", "transcription" and "transcript", which may be none.
+        store_columns: Which other columns to store. None: all.
+        key_column: Column of the keys, whose values must be unique. None: the sample's number in
+            nine digits.
+        streaming: Read the dataset while it is downloaded. False downloads it first, into the
+            cache of `datasets`.
+        revision: Branch, tag or commit on the Hub.
+        token: Of the Hub. None: the one of `hf auth login`.
+        limit: See `BaseConverter`.
+        options: See `BaseConverter`.
+    """
+
+    def __init__(
+        self,
+        data_id: Any,  # noqa: ANN401
+        output_dir: str | os.PathLike[str],
+        data_split: str = "train",
+        processor: BaseProcessor | Iterable[BaseProcessor] | None = None,
+        samples_per_shard: int | None = None,
+        *,
+        data_name: str | None = None,
+        data_files: Any = None,  # noqa: ANN401
+        audio_column: str = "audio",
+        text_column: str | None = None,
+        store_columns: Iterable[str] | None = None,
+        key_column: str | None = None,
+        streaming: bool = True,
+        revision: str | None = None,
+        token: str | None = None,
+        limit: int | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(
+            output_dir,
+            processor=processor,
+            samples_per_shard=samples_per_shard,
+            limit=limit,
+            **options,
+        )
+        if isinstance(store_columns, str):
+            raise TypeError(f"store_columns is {store_columns!r}, expected a list of names")
+        self._data = os.fspath(data_id) if isinstance(data_id, os.PathLike) else data_id
+        self._split = data_split
+        self._load_options = {
+            "name": data_name,
+            "data_files": data_files,
+            "streaming": streaming,
+            "revision": revision,
+            "token": token,
+        }
+        self._audio_column = audio_column
+        self._text_column = text_column
+        self._store_columns = None if store_columns is None else tuple(store_columns)
+        self._key_column = key_column
+        if isinstance(self._data, str):
+            self.dataset_name = Path(self._data).name or self.dataset_name
+
+    @property
+    def converter_name(self) -> str:
+        """Short name of the kind of source, for messages."""
+        return "hf"
+
+    def sample_count(self) -> int | None:
+        """Rows of the split, where the dataset says."""
+        dataset = self._source.dataset
+        if hasattr(dataset, "__len__"):
+            return len(dataset)
+        splits = getattr(dataset.info, "splits", None) or {}
+        split = splits.get(str(dataset.split))
+        return split.num_examples or None if split else None
+
+    def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
+        """Yield each row under its key.
+
+        Raises:
+            SourceError: when the dataset or one of the columns asked for is not there, or reading
+                it fails.
+        """
+        source = self._source
+        if not source.fields:
+            return
+        with self._explained("read"):
+            for number, row in enumerate(source.dataset):
+                yield self._key(number, row), source.sample(row)
+
+    @cached_property
+    def _source(self) -> _Source:
+        with self._explained("open"):
+            dataset = self._open()
+            features = _features(dataset)
+            fields = self._fields(features) if features else {}
+            for column in fields:
+                if getattr(features[column], "decode", False):
+                    dataset = dataset.cast_column(column, replace(features[column], decode=False))
+            return _Source(dataset, fields, self._audio_column)
+
+    def _open(self) -> Any:  # noqa: ANN401
+        dataset = self._data
+        if isinstance(dataset, str):
+            from datasets import load_dataset
+
+            return load_dataset(dataset, split=self._split, **self._load_options)
+        if isinstance(dataset, Mapping):
+            if self._split not in dataset:
+                raise SourceError(
+                    f"{self._shown} has no split {self._split!r}; data_split= may be "
+                    f"{_listed(dataset)}"
+                )
+            dataset = dataset[self._split]
+        if not hasattr(dataset, "cast_column"):
+            raise SourceError(
+                f"cannot convert an object of type {type(dataset).__name__}; give a name on the "
+                "Hub, a folder, or a Dataset or IterableDataset"
+            )
+        return dataset
+
+    def _fields(self, columns: Iterable[str]) -> dict[str, str]:
+        """What each column to store is stored as."""
+        there = list(columns)
+        text = self._text_column or next((c for c in _TEXT_COLUMNS if c in there), None)
+        for option, column in (
+            ("audio_column", self._audio_column),
+            ("text_column", text),
+            ("key_column", self._key_column),
+            *(("store_columns", column) for column in self._store_columns or ()),
+        ):
+            if column is not None and column not in there:
+                raise SourceError(
+                    f"{self._shown} has no column {column!r}; {option}= may be {_listed(there)}"
+                )
+        others = there if self._store_columns is None else self._store_columns
+        # WebDataset's own key has the name that every read sample's key has.
+        fields = {column: column for column in others if column != KEY}
+        fields[self._audio_column] = AUDIO
+        if text is not None:
+            fields[text] = TEXT
+        for column, field in fields.items():
+            if column == field and list(fields.values()).count(field) > 1:
+                raise SourceError(
+                    f"{self._shown} has a column {column!r} besides the one to be stored under "
+                    f"that name; leave it out with store_columns="
+                )
+        return fields
+
+    def _key(self, number: int, row: Mapping[str, Any]) -> str:
+        if self._key_column is None:
+            return f"{number:09d}"
+        key = row[self._key_column]
+        if key is None:
+            raise SourceError(
+                f"{self._shown} has no value in row {number} of its column {self._key_column!r}, "
+                "which is to give the keys"
+            )
+        return str(key)
+
+    @property
+    def _shown(self) -> str:
+        if isinstance(self._data, str):
+            name = self._load_options["name"]
+            return f"{self._data} ({name})" if name else self._data
+        return f"the {type(self._data).__name__}"
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        """Turn what `datasets` raises about a source into a SourceError with what to do."""
+        from datasets.exceptions import DatasetsError
+
+        try:
+            yield
+        except SourceError:
+            raise
+        except (DatasetsError, ValueError, *request_errors()) as exc:
+            raise SourceError(f"cannot {doing} {self._shown}: {_said(exc)}{_hint(exc)}") from exc
+        except (ImportError, RuntimeError) as exc:
+            hint = _hint(exc)
+            if not hint:
+                raise
+            raise SourceError(f"cannot {doing} {self._shown}: {_said(exc)}{hint}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An open dataset, what its columns are stored as, and which of them is the audio."""
+
+    dataset: Any
+    fields: Mapping[str, str]
+    audio_column: str
+
+    def sample(self, row: Mapping[str, Any]) -> Sample:
+        sample = {field: row[column] for column, field in self.fields.items()}
+        return {**sample, **_audio_fields(row[self.audio_column])}
+
+
+def _audio_fields(value: Any) -> Sample:  # noqa: ANN401
+    """Audio in any of the forms that undecoded rows have."""
+    if isinstance(value, Mapping):
+        if value.get("bytes") is not None:
+            value = value["bytes"]
+        elif value.get("array") is not None:
+            array = np.asarray(value["array"], np.float32)
+            return {AUDIO: array, SAMPLE_RATE: value.get("sampling_rate")}
+        else:
+            value = value.get("path")
+    if isinstance(value, list):
+        value = np.asarray(value, np.float32)
+    # No bytes are no audio: the check of clips says so, and of which sample.
+    return {AUDIO: b"" if value is None else value}
+
+
+def _features(dataset: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Columns and their types; the types are None where only the rows can tell the columns."""
+    if dataset.features is not None:
+        return dict(dataset.features)
+    return {column: None for row in islice(dataset, 1) for column in row}
+
+
+def _said(error: BaseException) -> str:
+    """An error's text on one line, without its example of how to call `load_dataset`."""
+    said = str(error).partition("Example of usage")[0]
+    return " ".join(said.split()).rstrip(".")
+
+
+def _hint(error: BaseException) -> str:
+    said = str(error)
+    hints = {
+        "torchcodec": "; this dataset is made of loose audio files: download it "
+        "(huggingface_hub.snapshot_download) and use FolderConverter, which needs no torchcodec",
+        "Dataset scripts": '; revision="refs/convert/parquet" may hold the same data as Parquet',
+        "Config name is missing": "; give data_name=",
+        "BuilderConfig": "; give another data_name=",
+        "split": "; give another data_split=",
+        "gated": "; accept its conditions on the Hub and log in (hf auth login, or token=)",
+    }
+    return next((hint for word, hint in hints.items() if word in said), "")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))

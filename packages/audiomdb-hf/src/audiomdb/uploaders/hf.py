@@ -1,0 +1,204 @@
+"""Uploading to a dataset repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiomdb._hf import hub_errors
+from audiomdb._hf_card import merge_card
+from audiomdb.errors import UploadError
+from audiomdb.shards import Metadata, read_metadata
+from audiomdb.uploaders.base import BaseUploader, DatasetFile, UploadReport, dataset_files
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+__all__ = ["HFUploader"]
+
+_FILES_PER_COMMIT = 100
+"""Half as many shards. An upload that breaks off loses the commit it was at, not what was sent."""
+
+_FILES_PER_QUESTION = 500
+_CARD = "README.md"
+
+
+class HFUploader(BaseUploader):
+    """Uploads a dataset to a dataset repository, which is made where it does not exist.
+
+        HFUploader("user/digits", private=True).upload_dir("digits")
+
+    Shards go in commits of their own; the last one, when all has arrived, adds `metadata.json` and
+    brings the card up to date. What is there already with the same content is not sent again. The
+    client of the Hub shows its own progress (HF_HUB_DISABLE_PROGRESS_BARS=1 turns it off).
+
+    The card (README.md) tells what the metadata knows. Only the part between two comments is
+    written, so that it may be edited.
+
+    Args:
+        repo_id: Name of the repository, "user/name".
+        private: Whether a repository that is made is private.
+        revision: Branch, made where it does not exist. None: the main one.
+        token: Of the Hub. None: the one of `hf auth login`.
+        subdir: Where in the repository the dataset lies.
+        card: Whether to write the card.
+        workers: Files sent at once.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        subdir: str = "",
+        card: bool = True,
+        workers: int = 4,
+    ) -> None:
+        super().__init__(workers=workers)
+        self._repo_id = repo_id
+        self._private = private
+        self._revision = revision
+        self._token = token
+        self._subdir = subdir.strip("/")
+        self._card = card
+
+    def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport:
+        """Upload the dataset in a folder. Interrupted or failed, it may simply be called again.
+
+        Raises:
+            DatasetNotFoundError: when the folder holds no finished dataset.
+            CorruptShardError: when a file is missing or has not the size metadata says.
+            UploadError: when the Hub refuses, or a file did not arrive whole.
+        """
+        files = dataset_files(Path(local_dir))
+        with hub_errors(f"upload to {self.destination('')}", UploadError):
+            from huggingface_hub import HfApi
+
+            api = HfApi(token=self._token)
+            self._make_repository(api)
+            there = self._look(api, files)
+            missing = [file for file in files if not _is_there(file, there.get(file.rel_path))]
+            shards = [file for file in missing if file is not files[-1]]
+            for batch in _batches(shards, _FILES_PER_COMMIT):
+                self._commit(api, [self._addition(file) for file in batch], "shards")
+                self._compare(batch, self._look(api, batch))
+            self._publish(api, files[-1], missing, read_metadata(Path(local_dir)))
+        return UploadReport(
+            files=len(files),
+            bytes=sum(file.bytes for file in files),
+            sent_files=len(missing),
+            sent_bytes=sum(file.bytes for file in missing),
+        )
+
+    def destination(self, rel_path: str) -> str:
+        """What errors call a file's place in the repository."""
+        branch = f"@{self._revision}" if self._revision else ""
+        return f"datasets/{self._repo_id}{branch}/{self._path(rel_path)}".rstrip("/")
+
+    def _path(self, rel_path: str) -> str:
+        return f"{self._subdir}/{rel_path}" if self._subdir else rel_path
+
+    def _make_repository(self, api: HfApi) -> None:
+        api.create_repo(self._repo_id, repo_type="dataset", private=self._private, exist_ok=True)
+        if self._revision and not self._revision.startswith("refs/"):
+            api.create_branch(
+                self._repo_id, branch=self._revision, repo_type="dataset", exist_ok=True
+            )
+
+    def _look(self, api: HfApi, files: Sequence[DatasetFile]) -> dict[str, RepoFile]:
+        """What the repository holds of these files, by their path in the dataset."""
+        from huggingface_hub.hf_api import RepoFile
+
+        names = {self._path(file.rel_path): file.rel_path for file in files}
+        found = {}
+        for paths in _batches(list(names), _FILES_PER_QUESTION):
+            for entry in api.get_paths_info(
+                self._repo_id, list(paths), repo_type="dataset", revision=self._revision
+            ):
+                if isinstance(entry, RepoFile):
+                    found[names[entry.path]] = entry
+        return found
+
+    def _addition(self, file: DatasetFile) -> Any:  # noqa: ANN401
+        from huggingface_hub import CommitOperationAdd
+
+        return CommitOperationAdd(self._path(file.rel_path), file.full_path)
+
+    def _commit(self, api: HfApi, operations: list[Any], what: str) -> None:
+        where = f" in {self._subdir}" if self._subdir else ""
+        api.create_commit(
+            self._repo_id,
+            operations,
+            commit_message=f"Upload {what}{where}",
+            repo_type="dataset",
+            revision=self._revision,
+            num_threads=self.workers,
+        )
+
+    def _publish(
+        self, api: HfApi, last: DatasetFile, missing: Sequence[DatasetFile], metadata: Metadata
+    ) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        operations = []
+        if self._card:
+            old = self._read_card(api)
+            new = merge_card(old, metadata, self._repo_id, self._subdir)
+            if new != old:
+                operations.append(CommitOperationAdd(_CARD, new.encode()))
+        if last in missing:
+            operations.append(self._addition(last))
+        if operations:
+            self._commit(api, operations, "metadata")
+        self._compare([last], self._look(api, [last]))
+
+    def _read_card(self, api: HfApi) -> str | None:
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            path = api.hf_hub_download(
+                self._repo_id, _CARD, repo_type="dataset", revision=self._revision
+            )
+        except EntryNotFoundError:
+            return None
+        return Path(path).read_text(encoding="utf-8")
+
+    def _compare(self, files: Sequence[DatasetFile], there: dict[str, RepoFile]) -> None:
+        for file in files:
+            found = there.get(file.rel_path)
+            if not _is_there(file, found):
+                what = f"as {found.size} bytes of other content" if found else "not at all"
+                raise UploadError(
+                    f"{self.destination(file.rel_path)} arrived {what}, instead of the "
+                    f"{file.bytes} bytes that metadata names: it was changed since conversion, or "
+                    "on its way. Verify the dataset and upload again"
+                )
+
+
+def _is_there(file: DatasetFile, found: RepoFile | None) -> bool:
+    if found is None or found.size != file.bytes:
+        return False
+    if file.bytes == 0:
+        return True
+    if found.lfs is not None:
+        return found.lfs.sha256 == (file.sha256 or BaseUploader.sha256(file.full_path))
+    return found.blob_id == _git_blob_id(Path(file.full_path))
+
+
+def _git_blob_id(path: Path) -> str:
+    """Git's name for a file's content. The Hub keeps small files in git itself."""
+    content = path.read_bytes()
+    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

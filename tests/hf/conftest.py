@@ -1,0 +1,413 @@
+"""A stand-in for the Hub, so that its real clients are what is tested.
+
+The clients read their settings when they are imported, and other tests have imported them by then.
+So they run in a process of their own (`hub.run`), with the server of this file as their endpoint.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import numpy as np
+import pytest
+
+from audiomdb.shards import DatasetWriter
+
+REPO = r"(?P<repo>[^/]+/[^/]+)"
+API = rf"/api/datasets/{REPO}"
+
+
+class Answer(NamedTuple):
+    status: int = 200
+    body: Any = b""
+    headers: dict[str, str] = {}  # noqa: RUF012
+
+
+class HubFile(NamedTuple):
+    """A file of a repository; large ones are kept apart from git, under their sha256."""
+
+    content: bytes
+    is_large: bool
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        size = len(self.content)
+        blob = hashlib.sha1(b"blob %d\0" % size + self.content, usedforsecurity=False).hexdigest()
+        entry: dict[str, Any] = {"type": "file", "oid": blob, "size": size}
+        if self.is_large:
+            entry["lfs"] = {"oid": self.sha256, "size": size, "pointerSize": 130}
+        return entry
+
+
+class Repository:
+    """The files of each commit, by path, and the commit each branch is at."""
+
+    def __init__(self, private: bool) -> None:
+        self.private = private
+        self.history: dict[str, dict[str, HubFile]] = {}
+        self.branches: dict[str, str] = {}
+        self.commit("main", {})
+
+    def __getitem__(self, revision: str) -> dict[str, HubFile]:
+        return self.history[self.sha(revision)]
+
+    def __contains__(self, revision: str) -> bool:
+        return self.sha(revision) in self.history
+
+    @property
+    def commits(self) -> list[dict[str, HubFile]]:
+        return list(self.history.values())
+
+    def sha(self, revision: str) -> str:
+        return self.branches.get(revision, revision)
+
+    def commit(self, branch: str, files: dict[str, HubFile]) -> None:
+        sha = os.urandom(20).hex()  # the clients' caches go by it, so it is never used twice
+        self.history[sha] = files
+        self.branches[branch] = sha
+
+    def contents(self, branch: str = "main") -> dict[str, bytes]:
+        return {path: file.content for path, file in self[branch].items()}
+
+
+_CLIENT = """
+import contextlib, io, json, sys, traceback
+
+for line in sys.stdin:
+    job = json.loads(line)
+    sys.argv[1:] = job["arguments"]
+    printed, error = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(job["code"], {"__name__": "client"})
+    except Exception:
+        error = traceback.format_exc()
+    sys.__stdout__.write(json.dumps({"printed": printed.getvalue(), "error": error}) + "\\n")
+    sys.__stdout__.flush()
+"""
+
+
+class Client:
+    """A process that runs pieces of code one after the other, with the Hub at `url`."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        inherited = {name: value for name, value in os.environ.items() if name[:3] != "HF_"}
+        settings = {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(home),
+            "HF_TOKEN": "hf_test",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _CLIENT],
+            env={**inherited, **settings},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, code: str, arguments: list[str]) -> tuple[str, str | None]:
+        """What the code printed, and the traceback it ended with."""
+        assert self._process.stdin
+        assert self._process.stdout
+        job = json.dumps({"code": textwrap.dedent(code), "arguments": arguments})
+        self._process.stdin.write(job + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        return answer["printed"], answer["error"]
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+class Hub:
+    """The server's state, and a way to run code against it."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.large: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.refused: tuple[str, Answer] | None = None
+        self.hang_up = False
+        self.url = ""
+        self.client: Client | None = None
+
+    def run(self, code: str, *arguments: object) -> str:
+        """Run code whose Hub is this one, `arguments` in its `sys.argv`; what it printed."""
+        assert self.client
+        printed, error = self.client.run(code, [str(argument) for argument in arguments])
+        assert error is None, error
+        return printed
+
+    def failure(self, code: str, *arguments: object) -> str:
+        """As `run`, for code that must fail; the traceback."""
+        assert self.client
+        _, error = self.client.run(code, [str(argument) for argument in arguments])
+        assert error is not None
+        return error
+
+    def refuse(self, part: str, status: int, code: str) -> None:
+        """From now on, refuse every request that has `part` in its path."""
+        self.refused = part, _error(status, code, "refused")
+
+    def refusal(self, request: str) -> Answer | None:
+        return self.refused[1] if self.refused and self.refused[0] in request else None
+
+    def add(self, repo: str, files: dict[str, bytes]) -> None:
+        """Make a repository with these files, as if they had been uploaded."""
+        repository = self.repositories.setdefault(repo, Repository(private=False))
+        made = {path: HubFile(content, _is_large(path)) for path, content in files.items()}
+        repository.commit("main", {**repository["main"], **made})
+
+
+def _is_large(path: str) -> bool:
+    return path.endswith((".mdb", ".parquet", ".bin"))
+
+
+def _error(status: int, code: str, message: str) -> Answer:
+    headers = {"X-Error-Code": code, "X-Error-Message": message}
+    return Answer(status, {"error": message}, headers)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        path = unquote(url.path)
+        self.query = dict(parse_qsl(url.query))
+        self.body = self._read_body()
+        request = f"{self.command} {path}"
+        self.hub.requests.append(request)
+        if self.hub.hang_up:
+            self.close_connection = True
+            return
+        answer = self.hub.refusal(request) or self._route(request)
+        body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        self.send_response(answer.status)
+        for name, value in {"Content-Length": str(len(body)), **answer.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
+
+    def log_message(self, *_args: Any) -> None:
+        """Tests look at `hub.requests`."""
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _route(self, request: str) -> Answer:
+        for pattern, answer in self._ROUTES:
+            match = re.fullmatch(pattern, request)
+            if match is None:
+                continue
+            found = match.groupdict()
+            repo = found.get("repo")
+            if repo is not None and repo not in self.hub.repositories:
+                return _error(404, "RepoNotFound", "Repository not found")
+            revision = found.get("revision")
+            if repo is not None and revision and revision not in self.hub.repositories[repo]:
+                return _error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return answer(self, **found)
+        return _error(404, "EntryNotFound", f"no route for {request}")
+
+    def _create(self) -> Answer:
+        asked = json.loads(self.body)
+        repo = f"{asked.get('organization') or 'user'}/{asked['name']}"
+        url = {"url": f"{self.hub.url}/datasets/{repo}"}
+        if repo in self.hub.repositories:
+            return Answer(409, {**url, "error": "You already created this dataset repo"})
+        self.hub.repositories[repo] = Repository(
+            private=asked.get("visibility") == "private" or asked.get("private") is True
+        )
+        return Answer(body={**url, "id": repo})
+
+    def _create_branch(self, repo: str, branch: str) -> Answer:
+        repository = self.hub.repositories[repo]
+        if branch in repository.branches:
+            return _error(409, "", "Reference already exists")
+        repository.branches[branch] = repository.branches["main"]
+        return Answer(201, {})
+
+    def _yaml(self) -> Answer:
+        return Answer(body={"errors": [], "warnings": []})
+
+    def _preupload(self, repo: str, revision: str) -> Answer:
+        there = self.hub.repositories[repo][revision]
+        files = []
+        for asked in json.loads(self.body)["files"]:
+            path, old = asked["path"], there.get(asked["path"])
+            oid = old and (old.sha256 if old.is_large else old.entry["oid"])
+            mode = "lfs" if _is_large(path) and asked["size"] else "regular"
+            files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        return Answer(body={"files": files})
+
+    def _large_batch(self, repo: str) -> Answer:  # noqa: ARG002
+        objects = []
+        for asked in json.loads(self.body)["objects"]:
+            if asked["oid"] not in self.hub.large:
+                place = f"{self.hub.url}/large/{asked['oid']}"
+                asked["actions"] = {"upload": {"href": place}, "verify": {"href": place}}
+            objects.append(asked)
+        return Answer(body={"transfer": "basic", "objects": objects})
+
+    def _put_large(self, sha256: str) -> Answer:
+        self.hub.large[sha256] = self.body
+        return Answer(headers={"ETag": f'"{sha256}"'})
+
+    def _verify_large(self, sha256: str) -> Answer:
+        return Answer(200 if sha256 in self.hub.large else 404, {})
+
+    def _commit(self, repo: str, revision: str) -> Answer:
+        repository = self.hub.repositories[repo]
+        files = dict(repository[revision])
+        for line in self.body.splitlines():
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
+                files[value["path"]] = HubFile(base64.b64decode(value["content"]), is_large=False)
+            elif operation["key"] == "lfsFile":
+                files[value["path"]] = HubFile(self.hub.large[value["oid"]], is_large=True)
+        repository.commit(revision, files)
+        sha = repository.sha(revision)
+        url = f"{self.hub.url}/datasets/{repo}/commit/{sha}"
+        return Answer(body={"success": True, "commitOid": sha, "commitUrl": url})
+
+    def _info(self, repo: str, revision: str = "main") -> Answer:
+        repository = self.hub.repositories[repo]
+        names = [{"rfilename": path} for path in sorted(repository[revision])]
+        facts = {"id": repo, "_id": "1", "private": repository.private, "gated": False, "tags": []}
+        counts = {"disabled": False, "downloads": 0, "likes": 0}
+        return Answer(body={**facts, **counts, "sha": repository.sha(revision), "siblings": names})
+
+    def _paths_info(self, repo: str, revision: str) -> Answer:
+        form = self.headers.get("Content-Type", "").startswith("application/x-www-form")
+        pairs = parse_qsl(self.body.decode()) if form else []
+        paths = [v for k, v in pairs if k == "paths"] or json.loads(self.body)["paths"]
+        there = self.hub.repositories[repo][revision]
+        return Answer(body=[{"path": p, **there[p].entry} for p in paths if p in there])
+
+    def _tree(self, repo: str, revision: str, folder: str = "") -> Answer:
+        prefix = f"{folder}/" if folder else ""
+        files = self.hub.repositories[repo][revision]
+        inside = {path: file for path, file in files.items() if path.startswith(prefix)}
+        if folder and not inside:
+            return _error(404, "EntryNotFound", f"{folder} does not exist")
+        recursive = self.query.get("recursive", "").lower() in ("1", "true")
+        entries: dict[str, dict[str, Any]] = {}
+        for path, file in sorted(inside.items()):
+            top, *rest = path.removeprefix(prefix).split("/")
+            if rest:
+                entries[prefix + top] = {"type": "directory", "oid": "0" * 40, "size": 0}
+            if recursive or not rest:
+                entries[path] = file.entry
+        return Answer(body=[{"path": path, **entry} for path, entry in entries.items()])
+
+    def _resolve(self, repo: str, revision: str, path: str) -> Answer:
+        repository = self.hub.repositories[repo]
+        file = repository[revision].get(path)
+        commit = {"X-Repo-Commit": repository.sha(revision)}
+        if file is None:
+            answer = _error(404, "EntryNotFound", f"{path} does not exist")
+            return answer._replace(headers={**answer.headers, **commit})
+        etag = f'"{file.sha256 if file.is_large else file.entry["oid"]}"'
+        headers = {**commit, "ETag": etag, "Accept-Ranges": "bytes"}
+        size = len(file.content)
+        if file.is_large:
+            headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(size)}
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
+        if asked is None:
+            return Answer(200, file.content, headers)
+        first, last = asked.groups()
+        start = int(first) if first else size - int(last)
+        stop = min(size, int(last) + 1) if first and last else size
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        return Answer(206, file.content[start:stop], headers)
+
+    _ROUTES: list[tuple[str, Callable[..., Answer]]] = [  # noqa: RUF012
+        (r"POST /api/repos/create", _create),
+        (r"POST /api/validate-yaml", _yaml),
+        (rf"POST {API}/branch/(?P<branch>.+)", _create_branch),
+        (rf"POST {API}/preupload/(?P<revision>.+)", _preupload),
+        (rf"POST {API}/commit/(?P<revision>.+)", _commit),
+        (rf"POST {API}/paths-info/(?P<revision>.+)", _paths_info),
+        (rf"POST /datasets/{REPO}\.git/info/lfs/objects/batch", _large_batch),
+        (r"PUT /large/(?P<sha256>\w+)", _put_large),
+        (r"POST /large/(?P<sha256>\w+)", _verify_large),
+        (rf"GET {API}", _info),
+        (rf"GET {API}/revision/(?P<revision>.+)", _info),
+        (rf"GET {API}/tree/(?P<revision>[^/]+)", _tree),
+        (rf"GET {API}/tree/(?P<revision>[^/]+)/(?P<folder>.+)", _tree),
+        (rf"(?:GET|HEAD) /datasets/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _resolve),
+    ]
+
+
+@pytest.fixture(scope="session")
+def running_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    hub = Hub()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    hub.client = Client(hub.url, tmp_path_factory.mktemp("hf-home"))
+    yield hub
+    hub.client.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def hub(running_hub: Hub) -> Hub:
+    """A Hub without any repository, whose user is called "user"."""
+    running_hub.repositories.clear()
+    running_hub.large.clear()
+    running_hub.requests.clear()
+    running_hub.refused = None
+    running_hub.hang_up = False
+    return running_hub
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six samples in three shards. Tests read it only."""
+    path = tmp_path_factory.mktemp("uploads") / "digits"
+    with DatasetWriter(path, samples_per_shard=2) as writer:
+        for number in range(6):
+            audio = np.full(400, number, np.float32)
+            sample = {"audio": audio, "sample_rate": 16_000, "text": str(number)}
+            writer.write(f"clip-{number}", sample)
+    return path

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb._hf_card import merge_card
+from audiomdb.shards import DatasetWriter, read_metadata
+
+UPLOAD = """
+    import json, sys
+    from audiomdb.uploaders.hf import HFUploader
+
+    options = json.loads(sys.argv[2])
+    report = HFUploader(options.pop("repo_id", "user/digits"), **options).upload_dir(sys.argv[1])
+    print(report.files, report.sent_files)
+"""
+
+
+def upload(hub: Any, folder: Path, **options: Any) -> tuple[int, int]:
+    """Files of the dataset, and how many of them were sent."""
+    files, sent = hub.run(UPLOAD, folder, json.dumps(options)).split()
+    return int(files), int(sent)
+
+
+def failure(hub: Any, folder: Path, **options: Any) -> str:
+    return str(hub.failure(UPLOAD, folder, json.dumps(options)))
+
+
+def files(folder: Path, prefix: str = "") -> dict[str, bytes]:
+    return {
+        prefix + path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_dataset_arrives_byte_for_byte_with_a_card(hub: Any, dataset: Path) -> None:
+    assert upload(hub, dataset, private=True) == (8, 8)
+    repository = hub.repositories["user/digits"]
+    contents = repository.contents()
+    card = contents.pop("README.md").decode()
+    assert contents == files(dataset)
+    assert repository.private
+    assert card.startswith("---\n")
+    assert "digits, 6 samples" in card
+    assert "| text | str |" in card
+
+
+def test_metadata_comes_in_the_last_commit(hub: Any, dataset: Path) -> None:
+    upload(hub, dataset)
+    *before, last = hub.repositories["user/digits"].commits
+    assert all("metadata.json" not in commit for commit in before)
+    assert len(before[-1]) == 7
+    assert "metadata.json" in last
+
+
+def test_a_second_upload_makes_no_commit(hub: Any, dataset: Path) -> None:
+    upload(hub, dataset)
+    commits = len(hub.repositories["user/digits"].commits)
+    hub.requests.clear()
+    assert upload(hub, dataset) == (8, 0)
+    assert len(hub.repositories["user/digits"].commits) == commits
+    assert not [request for request in hub.requests if "/large/" in request]
+
+
+def test_only_what_has_changed_is_sent(hub: Any, dataset: Path) -> None:
+    upload(hub, dataset)
+    there = hub.repositories["user/digits"]["main"]
+    hub.add("user/digits", {"shard_00001/data.mdb": bytes(len(there["shard_00001/data.mdb"][0]))})
+    assert upload(hub, dataset) == (8, 1)
+    contents = hub.repositories["user/digits"].contents()
+    assert contents["shard_00001/data.mdb"] == (dataset / "shard_00001/data.mdb").read_bytes()
+
+
+def test_a_repository_may_hold_several_datasets_and_branches(hub: Any, dataset: Path) -> None:
+    upload(hub, dataset, subdir="train/", revision="next")
+    upload(hub, dataset, subdir="dev", revision="next")
+    repository = hub.repositories["user/digits"]
+    assert repository.contents("main") == {}
+    contents = repository.contents("next")
+    card = contents.pop("README.md").decode()
+    assert contents == {**files(dataset, "train/"), **files(dataset, "dev/")}
+    assert card.index("In `train/`: digits") < card.index("In `dev/`: digits")
+    assert card.count("---\n") == 2
+
+
+def test_what_a_person_wrote_into_the_card_stays(hub: Any, dataset: Path) -> None:
+    upload(hub, dataset)
+    card = hub.repositories["user/digits"].contents()["README.md"].decode()
+    edited = card.replace("tags: [", "license: mit\ntags: [").replace("6 samples", "9 samples")
+    hub.add("user/digits", {"README.md": (edited + "\nRecorded at home.\n").encode()})
+    upload(hub, dataset)
+    now = hub.repositories["user/digits"].contents()["README.md"].decode()
+    assert now == card.replace("tags: [", "license: mit\ntags: [") + "\nRecorded at home.\n"
+
+
+def test_a_card_without_our_part_is_added_to_and_can_be_left_alone(hub: Any, dataset: Path) -> None:
+    hub.add("user/digits", {"README.md": b"# Mine\n"})
+    upload(hub, dataset, card=False)
+    assert hub.repositories["user/digits"].contents()["README.md"] == b"# Mine\n"
+    upload(hub, dataset)
+    assert hub.repositories["user/digits"].contents()["README.md"].startswith(b"# Mine\n\n<!--")
+
+
+def test_a_shard_changed_since_conversion_keeps_metadata_back(
+    hub: Any, dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(dataset, tmp_path / "changed")
+    path = tmp_path / "changed" / "shard_00001" / "data.mdb"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    error = failure(hub, tmp_path / "changed")
+    assert re.search(r"UploadError: datasets/user/digits/shard_00001/data\.mdb arrived", error)
+    assert "metadata.json" not in hub.repositories["user/digits"].contents()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (401, "", "hf auth login"),
+        (403, "", "write access"),
+        (404, "RepoNotFound", "check the name"),
+        (403, "GatedRepo", "accept the conditions"),
+        (412, "", "somebody else"),
+        (400, "", "run again"),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    hub: Any, dataset: Path, status: int, code: str, advice: str
+) -> None:
+    hub.refuse("/commit/", status, code)
+    error = failure(hub, dataset)
+    assert "audiomdb.errors.UploadError: cannot upload to datasets/user/digits: " in error
+    assert advice in error
+
+
+def test_a_name_that_is_none_is_refused(hub: Any, dataset: Path) -> None:
+    error = failure(hub, dataset, repo_id="a/b/c")
+    assert "UploadError" in error
+    assert "'user/name'" in error
+
+
+def test_a_hub_out_of_reach_is_an_upload_error(hub: Any, dataset: Path) -> None:
+    hub.hang_up = True
+    error = failure(hub, dataset)
+    assert "UploadError: cannot upload to datasets/user/digits: " in error
+    assert "out of reach" in error
+
+
+def test_the_readme_is_right(hub: Any, tmp_path: Path) -> None:
+    import datasets
+
+    from audiomdb.audio import encode
+
+    clip = {"bytes": encode(np.zeros(800, np.float32), 16_000, "flac"), "path": None}
+    rows = datasets.Dataset.from_dict({"audio": [clip], "text": ["silence"]})
+    rows.to_parquet(tmp_path / "train.parquet")
+    hub.add("user/speech", {"train.parquet": (tmp_path / "train.parquet").read_bytes()})
+    readme = (Path(__file__).parents[2] / "packages/audiomdb-hf/README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    hub.run(f"import os\nos.chdir({str(tmp_path)!r})\n{example}")
+    assert hub.repositories["user/speech-shards"].contents() == {
+        **files(tmp_path / "speech"),
+        "README.md": hub.repositories["user/speech-shards"].contents()["README.md"],
+    }
+
+
+def test_importing_the_uploader_loads_no_client() -> None:
+    code = "import audiomdb.uploaders.hf, sys; assert 'huggingface_hub' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("samples", "category"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**13, "n>1T")]
+)
+def test_a_card_names_the_size_as_the_hub_does(dataset: Path, samples: int, category: str) -> None:
+    import msgspec
+
+    metadata = msgspec.structs.replace(read_metadata(dataset), samples=samples)
+    assert f"size_categories: [{category}]" in merge_card(None, metadata, "user/digits")
+
+
+def test_field_names_cannot_break_the_card(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "odd") as writer:
+        writer.write("a", {"a|b": 1, "<!-- c": np.zeros((2, 3), np.float32), "d\n---": "x"})
+    card = merge_card(None, read_metadata(tmp_path / "odd"), "user/odd")
+    assert "| a\\|b | int |" in card
+    assert "| &lt;!-- c | array (2, 3) float32 |" in card
+    assert "| d --- | str |" in card
