@@ -1,0 +1,238 @@
+"""Features and labels for Whisper models, made at conversion or while reading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from audiomdb.errors import SampleError
+from audiomdb.processors.base import BaseProcessor
+from audiomdb.sample import AUDIO, KEY, SAMPLE_RATE, TEXT, Sample
+
+if TYPE_CHECKING:
+    from transformers import WhisperFeatureExtractor, WhisperTokenizer
+
+__all__ = ["WhisperCollator", "WhisperProcessor"]
+
+FEATURES = "input_features"
+LABELS = "labels"
+
+_IGNORED_LABEL = -100
+"""What PyTorch's cross entropy leaves out, and so the losses of transformers."""
+
+_MAX_LABEL_TOKENS = 448
+"""`max_target_positions` of all published Whisper models."""
+
+
+class WhisperProcessor(BaseProcessor):
+    """Makes `input_features` of a sample's audio and `labels` of its text.
+
+        processor = WhisperProcessor(feature_extractor, tokenizer)
+        FolderConverter("recordings", output_dir="features", processor=processor).run()
+
+    `input_features` is a log-mel spectrogram, `(80, 3000)` with the usual extractor: mel bands by
+    frames of 10 ms, always of 30 s, silence at the end of shorter clips. `labels` are the int64
+    token ids of the text, `(tokens,)`, with the start and end tokens that the tokenizer adds. A
+    sample without audio gets no features, one without text no labels.
+
+    No clip is ever cut. What is longer than 30 s is refused, or, with `long="chunk"`, becomes
+    several windows: `input_features` then is `(windows, 80, 3000)` for every clip, short ones
+    too, the windows following one another without overlap. `labels` stay those of the whole clip,
+    since its text does not say which words are in which window: chunks serve transcription, or
+    embeddings, but not training on long clips.
+
+    With torch installed, the extractor computes with it: several times as fast, and with results
+    that differ from NumPy's in the sixth digit. Picklable; may be called from several threads.
+
+    Args:
+        feature_extractor: Of the model, `WhisperFeatureExtractor`. Clips are resampled to its rate
+            and mixed to mono.
+        tokenizer: Of the model, `WhisperTokenizer`, set to language and task.
+        dtype: Of the features: "float32", or "float16" in half the space (480 kB a window).
+        long: What to do with clips longer than a window: "refuse" or "chunk".
+        max_label_tokens: The longest `labels` that the model's decoder takes; longer ones are
+            refused, unless `long` is "chunk".
+        keep_original: Store the sample's own fields too.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: WhisperFeatureExtractor,
+        tokenizer: WhisperTokenizer,
+        *,
+        dtype: Literal["float32", "float16"] = "float32",
+        long: Literal["refuse", "chunk"] = "refuse",
+        max_label_tokens: int = _MAX_LABEL_TOKENS,
+        keep_original: bool = False,
+    ) -> None:
+        super().__init__(keep_original)
+        if dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype is {dtype!r}, expected 'float32' or 'float16'")
+        if long not in ("refuse", "chunk"):
+            raise ValueError(f"long is {long!r}, expected 'refuse' or 'chunk'")
+        self.feature_extractor = feature_extractor
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+        self.long = long
+        self.max_label_tokens = max_label_tokens
+
+    def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Make features and labels of one sample.
+
+        Raises:
+            AudioError: when the audio cannot be decoded.
+            SampleError: when the clip or its text is too long, or not audio or text at all.
+        """
+        result = dict(sample) if self.keep_original else {}
+        if sample.get(AUDIO) is not None:
+            result[FEATURES] = self._features(sample, kwargs.get(SAMPLE_RATE))
+        if sample.get(TEXT) is not None:
+            result[LABELS] = self._labels(sample[TEXT])
+        return result
+
+    def __repr__(self) -> str:
+        """The options, with digests of what extractor and tokenizer were set to."""
+        return (
+            f"WhisperProcessor(dtype={self.dtype!r}, extractor={self._extractor_digest}, "
+            f"keep_original={self.keep_original}, long={self.long!r}, "
+            f"max_label_tokens={self.max_label_tokens}, tokenizer={self._tokenizer_digest})"
+        )
+
+    def _features(self, sample: Sample, rate: int | None) -> np.ndarray:
+        audio, extractor = sample[AUDIO], self.feature_extractor
+        from_rate = rate or sample.get(SAMPLE_RATE)
+        if hasattr(audio, "__array__") and from_rate is None:
+            raise SampleError(
+                f"audio is an array and {SAMPLE_RATE} is missing; give its rate in Hz"
+            )
+        array = self.load_array(audio, extractor.sampling_rate, from_rate=from_rate)
+        size = extractor.n_samples
+        if len(array) > size and self.long == "refuse":
+            raise SampleError(
+                f"the clip has {len(array) / extractor.sampling_rate:.3f} s ({len(array)} frames "
+                f"at {extractor.sampling_rate} Hz), Whisper takes {extractor.chunk_length} s "
+                f"({size} frames) at once; cut it, or make windows of it with long='chunk'"
+            )
+        windows = [array[start : start + size] for start in range(0, max(1, len(array)), size)]
+        made = extractor(windows, sampling_rate=extractor.sampling_rate, return_tensors="np")
+        features = np.asarray(made[FEATURES]).astype(self.dtype)
+        return features if self.long == "chunk" else features[0]
+
+    def _labels(self, text: object) -> np.ndarray:
+        if not isinstance(text, str):
+            raise SampleError(f"{TEXT} is {type(text).__name__}, expected str")
+        labels = np.asarray(self.tokenizer(text).input_ids, np.int64)
+        if len(labels) > self.max_label_tokens and self.long == "refuse":
+            raise SampleError(
+                f"the text {text[:40]!r}... gives {len(labels)} tokens, the model takes "
+                f"{self.max_label_tokens} (max_label_tokens)"
+            )
+        return labels
+
+    @cached_property
+    def _extractor_digest(self) -> str:
+        return _digest(self.feature_extractor.to_dict())
+
+    @cached_property
+    def _tokenizer_digest(self) -> str:
+        tokenizer = self.tokenizer
+        ends = [tokenizer.prefix_tokens, tokenizer.eos_token_id]
+        return _digest([sorted(tokenizer.get_vocab().items()), ends])
+
+
+class WhisperCollator:
+    """Makes a batch for transformers' trainers out of samples with features and labels.
+
+        Seq2SeqTrainer(
+            model,
+            train_dataset=dataset,
+            data_collator=WhisperCollator(model.config.decoder_start_token_id),
+            args=Seq2SeqTrainingArguments(remove_unused_columns=False, ...),
+        )
+
+    A batch has `input_features`, `(batch, 80, 3000)`, and, where the samples have any, `labels`,
+    int64 `(batch, longest)`, padded with -100, which losses leave out. All other fields are
+    dropped: a model takes no others. Picklable.
+
+    Args:
+        decoder_start_token_id: Drop this token from the front of `labels`: the model puts it there
+            itself when it shifts labels to make the decoder's input. None drops nothing.
+        dtype: Of the features in the batch, whatever they are stored as.
+        return_tensors: "pt" for torch tensors, "np" for NumPy arrays.
+    """
+
+    def __init__(
+        self,
+        decoder_start_token_id: int | None = None,
+        *,
+        dtype: str = "float32",
+        return_tensors: Literal["pt", "np"] = "pt",
+    ) -> None:
+        if return_tensors not in ("pt", "np"):
+            raise ValueError(f"return_tensors is {return_tensors!r}, expected 'pt' or 'np'")
+        self.decoder_start_token_id = decoder_start_token_id
+        self.dtype = dtype
+        self.return_tensors = return_tensors
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make a batch.
+
+        Raises:
+            SampleError: when a sample lacks features, or some of them labels, or a clip has
+                several windows.
+        """
+        batch = {FEATURES: np.stack([self._features(sample) for sample in samples])}
+        labelled = [sample for sample in samples if sample.get(LABELS) is not None]
+        if labelled:
+            if len(labelled) < len(samples):
+                bare = next(sample for sample in samples if sample.get(LABELS) is None)
+                raise SampleError(f"{_name(bare)} has no {LABELS!r}, others of its batch have")
+            batch[LABELS] = _pad([self._labels(sample[LABELS]) for sample in samples])
+        if self.return_tensors == "np":
+            return batch
+        from transformers import BatchFeature
+
+        return dict(BatchFeature(batch, tensor_type="pt"))
+
+    def _features(self, sample: Mapping[str, Any]) -> np.ndarray:
+        if sample.get(FEATURES) is None:
+            raise SampleError(
+                f"{_name(sample)} has no {FEATURES!r}, only {', '.join(sample) or 'nothing'}; "
+                "convert or read it with WhisperProcessor"
+            )
+        features = np.asarray(sample[FEATURES], self.dtype)
+        if features.ndim == 3:
+            if len(features) != 1:
+                raise SampleError(
+                    f"{_name(sample)} is made of {len(features)} windows, whose words nobody "
+                    "knows apart; train on clips that fit one"
+                )
+            features = features[0]
+        return features
+
+    def _labels(self, labels: Any) -> np.ndarray:  # noqa: ANN401
+        array = np.asarray(labels, np.int64)
+        if len(array) and array[0] == self.decoder_start_token_id:
+            array = array[1:]
+        return array
+
+
+def _pad(rows: Sequence[np.ndarray]) -> np.ndarray:
+    padded = np.full((len(rows), max(map(len, rows))), _IGNORED_LABEL, np.int64)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
+    return padded
+
+
+def _name(sample: Mapping[str, Any]) -> str:
+    return f"sample {sample[KEY]!r}" if KEY in sample else "a sample"
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
