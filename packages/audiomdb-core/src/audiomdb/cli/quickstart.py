@@ -237,14 +237,29 @@ def _next_steps(output: Path) -> Iterator[str]:
     import shlex
 
     folder, shell = str(output), shlex.quote(str(output))
+    command, python = (shlex.quote(_program(name)) for name in ("audiomdb", "python"))
     yield ""
     yield "Next, in a shell:"
-    yield f"  audiomdb info {shell}"
-    yield f"  audiomdb show {shell} {_EXAMPLE_KEY}"
-    yield "  audiomdb convert folder --help"
-    yield "or in Python:"
+    yield f"  {command} info {shell}"
+    yield f"  {command} show {shell} {_EXAMPLE_KEY}"
+    yield f"  {command} convert folder --help"
+    yield f"or in {python}:"
     yield "  from audiomdb.shards import DatasetReader"
     yield "  from audiomdb.stream import SampleStream"
     yield f"  print(DatasetReader.open({folder!r})[{_EXAMPLE_KEY!r}]['text'])"
     yield f"  for sample in SampleStream({folder!r}, shuffle=True):"
     yield "      print(sample['__key__'], sample['text'], sample['audio'].shape)"
+
+
+def _program(name: str) -> str:
+    """What to type for a program of this environment, which need not be an active one."""
+    import os
+    import shutil
+    import sys
+
+    here = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not here.exists() or (found is not None and Path(found).resolve() == here.resolve()):
+        return name
+    below = os.path.relpath(here)
+    return str(here) if below.startswith(os.pardir) else below
