@@ -17,7 +17,7 @@ a MessagePack list `[descr, shape]`, with `descr` as in NumPy's .npy files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -42,6 +42,7 @@ __all__ = [
     "encode_key",
     "encode_record",
     "pack_head",
+    "record_decoder",
     "resolve_fields",
 ]
 
@@ -147,8 +148,7 @@ def decode_head(head: memoryview) -> Sample:
     Raises:
         CorruptRecordError: without a place: the caller knows shard and key.
     """
-    if len(head) < _PREFIX_BYTES or crc32(head[4:]) != _read_crc(head)[0]:
-        raise CorruptRecordError("checksum of the head does not match")
+    _check_head(head)
     return decode_body(head[_PREFIX_BYTES:])
 
 
@@ -193,6 +193,52 @@ def resolve_fields(
             sample[name] = _resolve(value, file, start, size, copy, verify)
 
 
+def record_decoder(
+    file: memoryview, *, copy: bool, verify: bool
+) -> Callable[[int, int, int, int], Sample]:
+    """A function that decodes one whole record after another: for reading in order.
+
+    It does what `decode_head` and `resolve_fields` do, in two thirds of their time, because values
+    are resolved while the map is decoded instead of being looked for afterwards. What it keeps
+    between the two makes it a function for one thread at a time.
+
+    Args:
+        file: What holds heads and payloads.
+        copy: Give `bytes` and writable arrays; otherwise read-only views into `file`.
+        verify: Check each payload's checksum.
+
+    Returns:
+        A function of head offset, head size, payload offset and payload size. It raises
+        `CorruptRecordError`.
+    """
+    start = size = 0
+
+    def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
+        if code != PAYLOAD_BYTES:
+            return _resolve_ext(code, data, file, start, size, copy, verify)
+        view = _payload(data, file, start, size, verify)
+        return bytes(view) if copy else view
+
+    decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=resolve).decode
+
+    def record(head_at: int, head_bytes: int, payloads_at: int, payload_bytes: int) -> Sample:
+        nonlocal start, size
+        start, size = payloads_at, payload_bytes
+        head = file[head_at : head_at + head_bytes]
+        _check_head(head)
+        try:
+            return decode(head[_PREFIX_BYTES:])
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+            raise CorruptRecordError(f"head is no MessagePack map: {exc}") from exc
+
+    return record
+
+
+def _check_head(head: memoryview) -> None:
+    if len(head) < _PREFIX_BYTES or crc32(head[4:]) != _read_crc(head)[0]:
+        raise CorruptRecordError("checksum of the head does not match")
+
+
 def _resolve(
     value: Any,  # noqa: ANN401
     file: memoryview,
@@ -208,7 +254,18 @@ def _resolve(
         resolve_fields(value, file, start, size, copy, verify)
     if kind is not _Ext:
         return value
-    code, data = value.code, memoryview(value.data)
+    return _resolve_ext(value.code, memoryview(value.data), file, start, size, copy, verify)
+
+
+def _resolve_ext(
+    code: int,
+    data: memoryview,
+    file: memoryview,
+    start: int,
+    size: int,
+    copy: bool,
+    verify: bool,
+) -> Any:  # noqa: ANN401
     if code == PAYLOAD_BYTES:
         view = _payload(data, file, start, size, verify)
         return bytes(view) if copy else view

@@ -15,6 +15,7 @@ from typing import Any
 
 from audiomdb.errors import UnknownKeyError
 from audiomdb.sample import Sample
+from audiomdb.shards.course import Course
 from audiomdb.shards.dataset_index import DatasetIndex, split_index_file
 from audiomdb.shards.layout import INDEX_FILE
 from audiomdb.shards.mapping import map_file
@@ -23,12 +24,24 @@ from audiomdb.shards.shard_reader import ShardReader
 
 __all__ = ["DatasetReader", "LocalShards", "Shards"]
 
-_MAX_OPEN_SHARDS = 256
-"""Each mapping holds a file descriptor, of which a process often may have no more than 1024."""
-
 
 class Shards(ABC):
     """Where a reader gets shards from. Picklable; called from several threads."""
+
+    @property
+    def max_open(self) -> int:
+        """Shards that a reader keeps open.
+
+        Each mapping holds a file descriptor, of which a process often may have no more than 1024.
+        """
+        return 256
+
+    def follow(self, reader: DatasetReader, at_once: int) -> Course | None:  # noqa: ARG002
+        """Follow an iteration over `reader` that mixes `at_once` shards at a time.
+
+        None: it makes no difference in which order shards are read.
+        """
+        return None
 
     @abstractmethod
     def open(self, number: int) -> ShardReader:
@@ -68,7 +81,7 @@ class DatasetReader:
 
     Args:
         metadata: Of the dataset.
-        shards: Opens its shards; they are kept open, 256 of them.
+        shards: Opens its shards; as many as it says are kept open.
     """
 
     def __init__(self, metadata: Metadata, shards: Shards) -> None:
@@ -78,6 +91,7 @@ class DatasetReader:
         # A plain dict and no lock: a lock held by some thread during a fork stays locked for ever
         # in the child, while two threads opening one shard at once do no harm.
         self._open: dict[int, ShardReader] = {}
+        self._kept: dict[int, ShardReader] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DatasetReader:
@@ -164,10 +178,7 @@ class DatasetReader:
     ) -> Iterator[Sample]:
         """Read all samples in order, one shard open at a time. Arguments as for `read`."""
         for number in range(len(self._ends)):
-            shard = self._source.open(number)
-            read = shard.read
-            for place in range(len(shard)):
-                yield read(place, fields=fields, copy=copy, verify=verify)
+            yield from self._source.open(number).scan(fields=fields, copy=copy, verify=verify)
 
     def locate(self, position: int) -> tuple[int, int]:
         """Shard and place in the shard of a position.
@@ -207,17 +218,42 @@ class DatasetReader:
 
     def shard(self, number: int) -> ShardReader:
         """The reader of a shard."""
-        reader = self._open.get(number)
+        reader = self.opened(number)
         if reader is None:
-            reader = self._source.open(number)
-            while len(self._open) >= _MAX_OPEN_SHARDS:
-                self._open.pop(next(iter(tuple(self._open))), None)
-            self._open[number] = reader
+            # Before opening: a shard that is let go of may make room for the next.
+            while len(self._open) >= self._source.max_open:
+                self._open.pop(next(iter(tuple(self._open)), -1), None)
+            reader = self._open[number] = self._source.open(number)
         return reader
+
+    def opened(self, number: int) -> ShardReader | None:
+        """The reader of a shard if it is open."""
+        kept = self._kept.get(number)
+        return kept if kept is not None else self._open.get(number)
+
+    def keep(self, number: int, shard: ShardReader) -> None:
+        """Keep a shard open until `drop`, whatever else is opened."""
+        self._kept[number] = shard
+
+    def drop(self, number: int) -> None:
+        """Keep a shard no longer."""
+        self._kept.pop(number, None)
+
+    def follow(self, at_once: int) -> Course | None:
+        """Begin an iteration that mixes `at_once` shards at a time; see `Course`.
+
+        None: it makes no difference in which order shards are read.
+        """
+        return self._source.follow(self, at_once)
+
+    def relent(self) -> None:
+        """Let go of shards that are open only for the next read to be faster."""
+        self._open.clear()
 
     def close(self) -> None:
         """Let go of all shards. Views handed out stay valid; reading opens shards again."""
         self._open.clear()
+        self._kept.clear()
 
     def _find(self, key: str) -> int | None:
         for number, entry in enumerate(self.metadata.shards):

@@ -55,6 +55,9 @@ class AudioOptions:
             raise ValueError(f"sample_rate is {self.sample_rate}, expected Hz above 0")
 
 
+_AS_IT_IS = AudioOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """A sample with its audio read and described.
@@ -131,6 +134,9 @@ def _audio(key: str, sample: Sample, options: AudioOptions) -> tuple[Any, AudioI
         array, rate = decode(audio.path, offset=audio.offset, duration=audio.duration, name=name)
         return _stored(name, array, rate, options.sample_rate, audio_format)
     data = _read(audio, name)
+    if options == _AS_IT_IS:  # the header would be read twice
+        info = check(data, name=name)
+        return data, info, info
     info = probe(data, name=name)
     if _must_convert(info, options):
         array, rate = decode(data, name=name)
@@ -149,7 +155,8 @@ def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN
             "array (frames,) or (frames, channels)"
         )
     try:
-        return Path(audio).read_bytes()
+        with Path(audio).open("rb", buffering=0) as file:
+            return file.readall()
     except OSError as exc:
         raise UnreadableAudioError(f"{name}: {exc.strerror}") from exc
 

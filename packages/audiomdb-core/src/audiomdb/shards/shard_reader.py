@@ -7,7 +7,7 @@ from pathlib import Path
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError, UnknownKeyError
 from audiomdb.sample import KEY, Sample
-from audiomdb.shards.codec import decode_head, resolve_fields
+from audiomdb.shards.codec import decode_head, record_decoder, resolve_fields
 from audiomdb.shards.index import ShardIndex, parse_index
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import find_index, map_file
@@ -26,6 +26,7 @@ class ShardReader:
     Args:
         directory: The shard's folder.
         entry: What metadata says of it. Without it, size and contents go unchecked against it.
+        file: Its data.mdb, where that lies elsewhere; the folder then only names it.
 
     Raises:
         CorruptShardError: when the file is missing, of the wrong size, or damaged.
@@ -33,11 +34,13 @@ class ShardReader:
 
     __slots__ = ("_file", "_index", "_name", "directory")
 
-    def __init__(self, directory: Path, entry: ShardEntry | None = None) -> None:
+    def __init__(
+        self, directory: Path, entry: ShardEntry | None = None, *, file: memoryview | None = None
+    ) -> None:
         path = directory / DATA_FILE
         self.directory = directory
         self._name = str(directory)
-        self._file = map_file(path)
+        self._file = map_file(path) if file is None else file
         if entry is None:
             offset, length = find_index(self._file, self._name)
         else:
@@ -57,7 +60,7 @@ class ShardReader:
         return self._index.samples
 
     def __iter__(self) -> Iterator[Sample]:
-        return (self.read(i) for i in range(len(self)))
+        return self.scan()
 
     @property
     def index(self) -> ShardIndex:
@@ -103,8 +106,41 @@ class ShardReader:
             start, size = index.payload_offset[i], index.payload_bytes[i]
             resolve_fields(sample, file, start, size, copy, verify)
         except (CorruptRecordError, ValueError) as exc:
-            raise CorruptRecordError(f"{self._name}: record {i} {self._key(i)}: {exc}") from exc
+            raise self._damaged(i, exc) from exc
         return sample
+
+    def scan(
+        self,
+        *,
+        fields: Collection[str] | None = None,
+        copy: bool = True,
+        verify: bool = True,
+    ) -> Iterator[Sample]:
+        """Read all records in order, faster than one by one. Arguments and errors as for `read`."""
+        if fields is not None:
+            yield from (
+                self.read(i, fields=fields, copy=copy, verify=verify) for i in range(len(self))
+            )
+            return
+        index = self._index
+        decode = record_decoder(self._file, copy=copy, verify=verify)
+        places = zip(
+            index.head_offset,
+            index.head_bytes,
+            index.payload_offset,
+            index.payload_bytes,
+            strict=True,
+        )
+        i = 0
+        try:
+            for place in places:
+                yield decode(*place)
+                i += 1
+        except (CorruptRecordError, ValueError) as exc:
+            raise self._damaged(i, exc) from exc
+
+    def _damaged(self, i: int, exc: Exception) -> CorruptRecordError:
+        return CorruptRecordError(f"{self._name}: record {i} {self._key(i)}: {exc}")
 
     def _key(self, i: int) -> str:
         try:

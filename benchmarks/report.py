@@ -1,0 +1,150 @@
+"""Results as text: lines in the terminal, and the tables of docs/benchmarks.md.
+
+python -m benchmarks.report            from the newest file of benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.results import Figure, Results, Row, newest, read_results
+from benchmarks.timing import Measured, Spread
+
+__all__ = ["RESULTS", "render", "show"]
+
+RESULTS = Path(__file__).parent / "results"
+_PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
+
+_GROUPS = {
+    "convert": "Conversion",
+    "read": "Reading without decoding",
+    "decode": "Reading and decoding to float32",
+    "open": "Start-up",
+    "memory": "Memory",
+    "layout": "Layout of shards (docs/decisions/0006)",
+}
+
+
+def show(row: Row) -> str:
+    """A row for the terminal."""
+    if isinstance(row, Figure):
+        return f"\n{row.title}\n  {_figure_value(row)}{_goal_note(row)}"
+    lines = ["", f"{row.title}  [{row.name}, {len(row.rounds)} rounds of {row.passes}]"]
+    lines += [f"  {name:34} {_rate(row, name)}" for name in row.floors]
+    for name in row.contenders:
+        ratio, cpu = row.ratio_of(name), row.cpu_ratio_of(name)
+        note = {None: "", True: "  goal reached", False: "  GOAL MISSED"}[row.met(name)]
+        lines.append(
+            f"  {name:34} {_rate(row, name)}  {_kind(row)} {_spread(ratio)}, "
+            f"by processor time {_spread(cpu)}{note}"
+        )
+    return "\n".join(lines)
+
+
+def render(results: Results) -> str:
+    """The page of a run, in Markdown."""
+    return "\n".join(_page(results)) + "\n"
+
+
+def _page(results: Results) -> Iterator[str]:
+    run = results.run
+    yield "# Benchmarks"
+    yield ""
+    yield "Made by `python -m benchmarks.report` from one run of `python -m benchmarks`; what the"
+    yield "rows mean and how they are measured stands in `benchmarks/README.md`. A ratio is the"
+    yield "median over rounds, with the lowest and highest in brackets; speed is floor time over"
+    yield "ours (higher is better), time the inverse (lower is better)."
+    yield ""
+    if run:
+        versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items() if v)
+        yield (
+            f"{run['cpu']}, {run['cores']} cores, {run['memory_gib']} GiB, {run['system']}, "
+            f"{run['file_system']}; Python {run['python']}, {versions}."
+        )
+        sizes = ", ".join(f"{name} {value}" for name, value in run["sizes"].items())
+        yield f"Sizes: {sizes}."
+    for group, title in _GROUPS.items():
+        rows = [row for row in results.rows if row.name.split(".")[0] == group]
+        if rows:
+            yield from _section(title, rows)
+
+
+def _section(title: str, rows: list[Row]) -> Iterator[str]:
+    measured = [row for row in rows if isinstance(row, Measured)]
+    figures = [row for row in rows if isinstance(row, Figure)]
+    yield from ("", f"## {title}")
+    if measured:
+        yield from ("", "| what | who | rate | ratio | by processor time | goal |")
+        yield "| --- | --- | --- | --- | --- | --- |"
+        for row in measured:
+            for name in row.floors:
+                yield f"| {row.title} | {name} | {_rate(row, name).strip()} | floor | | |"
+            for name in row.contenders:
+                cpu = _spread(row.cpu_ratio_of(name))
+                yield (
+                    f"| | {name} | {_rate(row, name).strip()} | {_kind(row)} "
+                    f"{_spread(row.ratio_of(name))} | {cpu} | {_goal(row, name)} |"
+                )
+    if figures:
+        yield from ("", "| what | value | goal |", "| --- | --- | --- |")
+        for figure in figures:
+            goal = "" if figure.at_most is None else f"at most {figure.at_most:g} {figure.unit}"
+            missed = "; missed" if figure.met() is False else ""
+            yield f"| {figure.title} | {_figure_value(figure)} | {goal}{missed} |"
+
+
+def _kind(row: Measured) -> str:
+    return "time" if row.ratio == "time" else "speed"
+
+
+def _goal(row: Measured, contender: str) -> str:
+    goal = row.goals.get(contender)
+    if goal is None:
+        return ""
+    bound = "at most" if row.ratio == "time" else "at least"
+    return f"{bound} {goal:g}" + ("" if row.met(contender) else "; missed")
+
+
+def _goal_note(figure: Figure) -> str:
+    if figure.at_most is None:
+        return ""
+    verdict = "goal reached" if figure.met() else "GOAL MISSED"
+    return f"  (at most {figure.at_most:g} {figure.unit}: {verdict})"
+
+
+def _rate(row: Measured, case: str) -> str:
+    seconds = row.wall(case).median
+    rate = row.amount / seconds if seconds else 0.0
+    if row.unit == "bytes":
+        return f"{rate / 1e6:8.0f} MB/s"
+    if row.unit == "":
+        return f"{seconds * 1000:8.1f} ms"
+    if rate > 1e6:
+        return f"{rate / 1e6:8.1f} M {row.unit}/s"
+    return f"{rate:8.0f} {row.unit}/s"
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+
+
+def _figure_value(figure: Figure) -> str:
+    facts = ", ".join(f"{name} {value:g}" for name, value in figure.facts.items())
+    return f"{figure.value:.4g} {figure.unit}" + (f" ({facts})" if facts else "")
+
+
+def main() -> None:
+    """Render a file of results."""
+    parser = argparse.ArgumentParser(description="Render results as docs/benchmarks.md.")
+    parser.add_argument("results", type=Path, nargs="?", help="a .jsonl file; the newest if absent")
+    parser.add_argument("--out", type=Path, default=_PAGE)
+    given = parser.parse_args()
+    page = render(read_results(given.results or newest(RESULTS)))
+    given.out.write_text(page, encoding="utf-8")
+    print(f"wrote {given.out}")
+
+
+if __name__ == "__main__":
+    main()

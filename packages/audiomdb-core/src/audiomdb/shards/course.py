@@ -1,0 +1,45 @@
+"""What a reader of samples in a known order tells whoever keeps its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+__all__ = ["Course"]
+
+
+class Course(Protocol):
+    """The way of one iteration through the shards, epoch after epoch.
+
+    The iteration says which shards it will visit (`begin`), draws tasks in order (`draw`), and
+    brackets the work on each by `enter` and `leave`, from any thread. In between, the task's shard
+    is open in the reader. A shard that no drawn task and no later one needs is let go of.
+    """
+
+    def begin(self, order: Sequence[int], following: Sequence[int] = ()) -> None:
+        """Begin an epoch.
+
+        Args:
+            order: The shards it visits, each once, in the order in which it first needs them.
+            following: The order of the epoch after it, where there will be one.
+        """
+
+    def draw(self, shards: Sequence[int], needed: Collection[int]) -> list[int]:
+        """Announce tasks that follow those drawn before.
+
+        Args:
+            shards: The shard of each task.
+            needed: Shards already visited, or about to be, that later tasks of this epoch need.
+
+        Returns:
+            For each task the visit it belongs to, for `enter` and `leave`.
+        """
+
+    def enter(self, visit: int) -> None:
+        """Wait until the shard of a task is open. Tasks never wait for later ones."""
+
+    def leave(self, visit: int) -> None:
+        """Say that a task is done, or has failed."""
+
+    def close(self) -> None:
+        """End it: whoever waits is woken with an exception, all shards are let go of."""
