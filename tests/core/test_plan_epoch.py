@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,22 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: EpochPlan) -> None:
         assert len(alive) <= (plan.window + 1 if plan.shuffle else 1)
 
 
+@given(plans(), st.integers(0, 30))
+@settings(deadline=None)
+def test_the_shards_from_an_element_on_are_those_its_samples_and_later_ones_need(
+    plan: EpochPlan, element: int
+) -> None:
+    ends = np.cumsum(plan.counts)
+    for partition, line in enumerate(plan.lines):
+        order = plan.shard_order(partition, element).tolist()
+        mixed = plan.shards_mixed(partition, element).tolist()
+        whole_order = plan.shard_order(partition).tolist()
+        assert order == whole_order[len(whole_order) - len(order) :]
+        assert order[: len(mixed)] == mixed
+        later = line.take(np.arange(min(element, max(0, len(line) - 1)), len(line)))
+        assert set(np.searchsorted(ends, later, side="right").tolist()) <= set(order)
+
+
 @given(plans())
 @settings(deadline=None)
 def test_partitions_visit_every_filled_shard_and_share_only_those_on_cuts(plan: EpochPlan) -> None:
@@ -163,7 +180,7 @@ def test_a_plan_travels_as_its_options(plan: EpochPlan) -> None:
     order = whole(plan)
     sent = pickle.dumps(plan)
     assert len(sent) == before
-    assert whole(pickle.loads(sent)) == order  # noqa: S301 our own bytes
+    assert whole(pickle.loads(sent)) == order
 
 
 @pytest.mark.parametrize("partitions", [1, 8])
@@ -199,7 +216,7 @@ def test_memory_does_not_grow_with_the_dataset(partitions: int) -> None:
     ],
 )
 def test_impossible_options_are_refused_with_the_value(
-    counts: list[int], options: dict[str, int], message: str
+    counts: list[int], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
         EpochPlan(counts, shuffle=True, **options)

@@ -49,6 +49,15 @@ class Purpose(IntEnum):
     SAMPLE_ORDER = 1
     """Order of samples; stream `number` is the shard, word `i` its sample at place `i`."""
 
+    MIX_ORDER = 2
+    """Order inside the blocks of a mixture; word `i` belongs to turn `i` of the pattern."""
+
+    BUCKET_CHOICE = 3
+    """Which bucket a step takes; stream `number` is the chapter, word `i` its step `i`."""
+
+    SLOT_ORDER = 4
+    """Order of a step's slots; stream `number` is the chapter, word `i * slots + s` slot `s`."""
+
 
 def random_words(
     seed: int, epoch: int, purpose: Purpose, number: int = 0, *, start: int = 0, stop: int

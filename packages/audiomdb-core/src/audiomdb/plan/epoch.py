@@ -22,26 +22,28 @@ import numpy as np
 from audiomdb.errors import PlanError
 from audiomdb.plan.bits import MAX_STREAMS, Purpose, random_order
 from audiomdb.plan.checks import whole_number
+from audiomdb.plan.filters import SelectedLine
 from audiomdb.plan.line import StoredLine, cut_line
 from audiomdb.plan.shuffle import MAX_WINDOW, ShuffledLine
-from audiomdb.plan.split import Split
+from audiomdb.plan.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from audiomdb.plan.line import Line
-    from audiomdb.plan.split import Places, Tail
+    from audiomdb.plan.filters import Selection
+    from audiomdb.plan.line import Line, Run
+    from audiomdb.plan.state import OptionValue
 
-__all__ = ["EpochPlan", "RankPlan"]
+__all__ = ["MAX_PARTITIONS", "EpochPlan", "check_counts", "make_line"]
 
-_MAX_PARTITIONS = 2**16
+MAX_PARTITIONS = 2**16
 _MAX_SAMPLES = 2**46  # times partitions, it must fit int64
 
 
 @dataclass(frozen=True, init=False, eq=False)
-class EpochPlan:
+class EpochPlan(Turns):
     """The order of one epoch, for all ranks together.
 
     Made from the options alone; building one costs O(shards), reading from it O(window) for the
@@ -59,6 +61,8 @@ class EpochPlan:
         partitions: Into how many runs the shards are divided, so that nodes need not all read all
             shards. They are read side by side, so with more than one, `shuffle=False` means the
             stored order of each. Part of the order: keep it when the number of nodes changes.
+        selection: Which samples take part, see `filters`. None: all. The epoch is that of all
+            samples without those left out; positions stay those of all samples.
 
     Raises:
         PlanError: An option is out of range; the message names the nearest legal value.
@@ -72,6 +76,7 @@ class EpochPlan:
     shuffle: bool
     window: int
     partitions: int
+    selection: Selection | None = field(repr=False)
 
     def __init__(
         self,
@@ -82,64 +87,54 @@ class EpochPlan:
         shuffle: bool = False,
         window: int = 4,
         partitions: int = 1,
+        selection: Selection | None = None,
     ) -> None:
+        checked = check_counts(counts)
+        if selection is not None and not np.array_equal(selection.counts, checked):
+            raise PlanError(
+                f"the selection is of a dataset with {len(selection.counts)} shards and "
+                f"{selection.counts.sum()} samples, not of this one with {len(checked)} and "
+                f"{checked.sum()}; make it of this dataset's index"
+            )
         vars(self).update(
-            counts=_checked_counts(counts),
+            counts=checked,
             seed=whole_number("seed", seed, high=2**64 - 1),
             epoch=whole_number("epoch", epoch, high=2**32 - 1),
             shuffle=bool(shuffle),
             window=whole_number("window", window, high=MAX_WINDOW),
-            partitions=whole_number("partitions", partitions, low=1, high=_MAX_PARTITIONS),
+            partitions=whole_number("partitions", partitions, low=1, high=MAX_PARTITIONS),
+            selection=selection,
         )
 
     def __len__(self) -> int:
         """Samples in the epoch."""
-        return self._everything.total
+        return self._total
 
     def __getstate__(self) -> dict[str, object]:
         return {option.name: getattr(self, option.name) for option in fields(self)}
 
-    def positions(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return the positions of turns `start` to `stop` (half open), `(n,)` int64.
+    @property
+    def options(self) -> dict[str, OptionValue]:
+        """What changes the order beside seed, epoch and the dataset, for `PlanState`."""
+        return {
+            "shuffle": self.shuffle,
+            "window": self.window,
+            "partitions": self.partitions,
+            "selection": None if self.selection is None else self.selection.digest,
+        }
 
-        As in a slice, what lies beyond the end is left out.
-
-        Raises:
-            PlanError: `start` or `stop` is negative.
-        """
-        return self._read(self._everything.places(start, stop))
-
-    def for_rank(
-        self,
-        rank: int,
-        world_size: int,
-        worker: int = 0,
-        num_workers: int = 1,
-        tail: Tail = "uneven",
-    ) -> RankPlan:
-        """Return the part of the epoch that one worker of one rank reads.
-
-        Args:
-            rank: 0 to `world_size` - 1. Ranks of one node follow each other.
-            world_size: Processes that share the epoch.
-            worker: 0 to `num_workers` - 1.
-            num_workers: Workers that share the rank's samples.
-            tail: What becomes of samples that the ranks cannot share evenly: `"uneven"` keeps
-                them, `"drop"` leaves them out, `"pad"` fills up with masked repeats.
-
-        Raises:
-            PlanError: A number is out of range, or `tail` unknown.
-        """
-        split = Split(len(self), self.partitions, rank, world_size, worker, num_workers, tail)
-        return RankPlan(self, split)
-
-    def shard_order(self, partition: int = 0) -> NDArray[np.int64]:
+    def shard_order(self, partition: int = 0, element: int = 0) -> NDArray[np.int64]:
         """Return the shards of a partition in the order in which they are met, `(n,)` int64.
 
         Shards without samples are not among them. A shard on a cut is in two partitions.
+
+        Args:
+            partition: 0 to `partitions` - 1.
+            element: Leave out shards that are done with where this element of the line is read.
         """
         partition = whole_number("partition", partition, high=self.partitions - 1)
-        return self._lines[partition].shards
+        first = self._alive(partition, element).start if element else 0
+        return self._filled(self.lines[partition].shards[first:])
 
     def shards_alive(self, turn: int) -> NDArray[np.int64]:
         """Return the shards over which the turn's partition is mixed there, `(n,)` int64.
@@ -151,61 +146,84 @@ class EpochPlan:
             raise PlanError(f"turn {turn} does not exist: the epoch has no samples")
         turn = whole_number("turn", turn, high=len(self) - 1)
         place = self._everything.places(turn, turn + 1)
-        line = self._lines[int(place.partitions[0])]
-        alive = line.alive(int(place.elements[0]))
-        return line.shards[alive.start : alive.stop]
+        return self.shards_mixed(int(place.partitions[0]), int(place.elements[0]))
+
+    def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
+        """Return the same as `shards_alive`, for an element of a partition's line.
+
+        After the last element, the shards of that; none where the line is empty.
+        """
+        partition = whole_number("partition", partition, high=self.partitions - 1)
+        alive = self._alive(partition, element)
+        return self._filled(self.lines[partition].shards[alive.start : alive.stop])
+
+    def _alive(self, partition: int, element: int) -> range:
+        line = self.lines[partition]
+        element = min(whole_number("element", element), len(line) - 1)
+        return line.alive(element) if len(line) else range(0)
 
     @cached_property
-    def _everything(self) -> Split:
-        return Split(int(self.counts.sum()), self.partitions)
-
-    @cached_property
-    def _lines(self) -> tuple[Line, ...]:
+    def lines(self) -> tuple[Line, ...]:
+        """The samples of each partition in their order."""
         shards = len(self.counts)
-        if not self.shuffle:
-            runs = cut_line(self.counts, np.arange(shards, dtype=np.int64), self.partitions)
-            return tuple(StoredLine(run) for run in runs)
-        order = random_order(self.seed, self.epoch, Purpose.SHARD_ORDER, shards)
+        order = np.arange(shards, dtype=np.int64)
+        if self.shuffle:
+            order = random_order(self.seed, self.epoch, Purpose.SHARD_ORDER, shards)
+        runs = cut_line(self.counts, order, self.partitions, kept=self._sizes)
         return tuple(
-            ShuffledLine(run, seed=self.seed, epoch=self.epoch, window=self.window)
-            for run in cut_line(self.counts, order, self.partitions)
+            make_line(
+                run,
+                seed=self.seed,
+                epoch=self.epoch,
+                shuffle=self.shuffle,
+                window=self.window,
+                selection=self.selection,
+            )
+            for run in runs
         )
 
-    def _read(self, places: Places) -> NDArray[np.int64]:
-        if self.partitions == 1:
-            return self._lines[0].take(places.elements)
-        positions = np.empty(len(places.elements), dtype=np.int64)
-        for partition in np.unique(places.partitions):
-            here = places.partitions == partition
-            positions[here] = self._lines[partition].take(places.elements[here])
-        return positions
+    @cached_property
+    def _total(self) -> int:
+        return int(self._sizes.sum())
+
+    @property
+    def _sizes(self) -> NDArray[np.int64]:
+        """Samples that take part, of each shard."""
+        return self.counts if self.selection is None else self.selection.kept
+
+    def _filled(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
+        return shards if self.selection is None else shards[self._sizes[shards] > 0]
 
 
-@dataclass(frozen=True, eq=False)
-class RankPlan:
-    """The samples of one worker of one rank, in the order in which it reads them."""
+def make_line(
+    run: Run,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    window: int,
+    selection: Selection | None,
+    first_stream: int = 0,
+) -> Line:
+    """Return the samples of a run in the order that the options make; see `EpochPlan`."""
+    if shuffle:
+        return ShuffledLine(
+            run,
+            seed=seed,
+            epoch=epoch,
+            window=window,
+            selection=selection,
+            first_stream=first_stream,
+        )
+    return StoredLine(run) if selection is None else SelectedLine(run, selection)
 
-    plan: EpochPlan
-    split: Split
 
-    def __len__(self) -> int:
-        """Samples of this worker, masked ones counted."""
-        return len(self.split)
+def check_counts(counts: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return the samples of each shard as a read-only array of its own.
 
-    def positions(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the positions of the worker's samples `start` to `stop` and their mask.
-
-        Both `(n,)`, int64 and bool. The mask is False where `tail="pad"` repeats a sample. As in
-        a slice, what lies beyond the end is left out.
-
-        Raises:
-            PlanError: `start` or `stop` is negative.
-        """
-        places = self.split.places(start, stop)
-        return self.plan._read(places), places.mask
-
-
-def _checked_counts(counts: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    Raises:
+        PlanError: They are no counts, or too many for one plan.
+    """
     given = np.asarray(counts)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         raise PlanError(

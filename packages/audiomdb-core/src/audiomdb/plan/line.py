@@ -18,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Line", "Run", "StoredLine", "cut_line"]
+__all__ = ["Elements", "Line", "Run", "StoredLine", "cut_line", "cut_line_at"]
 
 
 class Run(NamedTuple):
@@ -28,13 +28,13 @@ class Run(NamedTuple):
     """Shard numbers."""
 
     starts: NDArray[np.int64]
-    """First place in each shard; not 0 only for the first shard of a run."""
+    """How many samples of each shard are skipped; not 0 only for the first shard of a run."""
 
     counts: NDArray[np.int64]
-    """Samples taken from each shard, at least 1."""
+    """Samples taken from each shard; 0 only between the ends, where a filter keeps none of it."""
 
-    positions: NDArray[np.int64]
-    """Position of the first sample taken from each shard."""
+    offsets: NDArray[np.int64]
+    """Position of each shard's first sample, taken or not."""
 
     @property
     def ends(self) -> NDArray[np.int64]:
@@ -42,25 +42,33 @@ class Run(NamedTuple):
         return np.concatenate(([0], np.cumsum(self.counts)))
 
 
-class Line(Protocol):
-    """The samples of one partition in the order of an epoch."""
+class Elements(Protocol):
+    """Samples in an order that can be entered anywhere."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of `elements`, which ascend; both `(n,)` int64."""
+
+
+class Line(Elements, Protocol):
+    """The samples of one partition of a dataset in the order of an epoch."""
 
     @property
     def shards(self) -> NDArray[np.int64]:
         """Shard numbers in the order in which they are met."""
-
-    def __len__(self) -> int:
-        """Samples on the line."""
-
-    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions of `elements`, which ascend; both `(n,)` int64."""
 
     def alive(self, element: int) -> range:
         """Return the part of `shards` among which the order is mixed around `element`."""
 
 
 def cut_line(
-    counts: NDArray[np.int64], order: NDArray[np.int64], partitions: int
+    counts: NDArray[np.int64],
+    order: NDArray[np.int64],
+    partitions: int,
+    *,
+    kept: NDArray[np.int64] | None = None,
 ) -> tuple[Run, ...]:
     """Lay the shards of `order` end to end and cut the line into `partitions` runs.
 
@@ -70,11 +78,34 @@ def cut_line(
         counts: Samples of every shard, by shard number.
         order: Shard numbers in the order in which they are laid.
         partitions: Number of runs. Their lengths differ by at most one sample.
+        kept: How many of each shard's samples a filter keeps; these are laid. None: all.
+    """
+    total = (counts if kept is None else kept)[order].sum()
+    cuts = -(-np.arange(partitions + 1, dtype=np.int64) * total // partitions)
+    return cut_line_at(counts, order, cuts, kept=kept)
+
+
+def cut_line_at(
+    counts: NDArray[np.int64],
+    order: NDArray[np.int64],
+    cuts: NDArray[np.int64],
+    *,
+    kept: NDArray[np.int64] | None = None,
+) -> tuple[Run, ...]:
+    """Lay the shards of `order` end to end and return the runs between the `cuts`.
+
+    Args:
+        counts: Samples of every shard, by shard number.
+        order: Shard numbers in the order in which they are laid.
+        cuts: Elements of the line, ascending; run p goes from cut p to cut p + 1.
+        kept: How many of each shard's samples a filter keeps; these are laid. None: all.
     """
     offsets = np.concatenate(([0], np.cumsum(counts)))
+    # An empty shard has no place in the order. One that a filter empties keeps its place, lest a
+    # filter move the samples of others; `firsts` and `stops` leave it out at the ends of a run.
     order = order[counts[order] > 0]
-    ends = np.concatenate(([0], np.cumsum(counts[order])))
-    cuts = -(-np.arange(partitions + 1, dtype=np.int64) * ends[-1] // partitions)
+    sizes = (counts if kept is None else kept)[order]
+    ends = np.concatenate(([0], np.cumsum(sizes)))
     firsts = np.searchsorted(ends, cuts[:-1], side="right") - 1
     stops = np.searchsorted(ends, cuts[1:], side="left")
     runs = []
@@ -82,8 +113,8 @@ def cut_line(
         inside = slice(first, stop if low < high else first)
         shards, begins = order[inside], ends[:-1][inside]
         starts = np.maximum(low - begins, 0)
-        places_end = np.minimum(high - begins, counts[shards])
-        runs.append(Run(shards, starts, places_end - starts, offsets[shards] + starts))
+        places_end = np.minimum(high - begins, sizes[inside])
+        runs.append(Run(shards, starts, places_end - starts, offsets[shards]))
     return tuple(runs)
 
 
@@ -93,7 +124,7 @@ class StoredLine:
     def __init__(self, run: Run) -> None:
         self.shards = run.shards
         self._ends = run.ends
-        self._first = int(run.positions[0]) if len(run.positions) else 0
+        self._first = int(run.offsets[0] + run.starts[0]) if len(run.shards) else 0
 
     def __len__(self) -> int:
         return int(self._ends[-1])

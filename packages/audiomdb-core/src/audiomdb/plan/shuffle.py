@@ -27,8 +27,9 @@ Points are integers: the upper 48 bits of a sample's random word times w + 1. Th
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from audiomdb.plan.bits import Purpose, random_words
@@ -36,6 +37,7 @@ from audiomdb.plan.bits import Purpose, random_words
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from audiomdb.plan.filters import Selection
     from audiomdb.plan.line import Run
 
 __all__ = ["MAX_WINDOW", "ShuffledLine"]
@@ -46,7 +48,7 @@ MAX_WINDOW = 2 ** (64 - _POINT_BITS) - 1
 """Points must fit 64 bits."""
 
 
-class _Piece(NamedTuple):
+class _Piece(msgspec.Struct, frozen=True):
     """The samples of one shard, grouped by strip."""
 
     positions: NDArray[np.int64]
@@ -57,7 +59,7 @@ class _Piece(NamedTuple):
     """Samples before each of the shard's strips, `(w + 2,)`."""
 
 
-class _Strip(NamedTuple):
+class _Strip(msgspec.Struct, frozen=True):
     """One strip in its final order: elements `begin` to `end` of the line."""
 
     number: int
@@ -78,17 +80,30 @@ class ShuffledLine:
     there costs one sort of each sample. The strip read last is kept, with its shards, so reading
     in small steps costs no more than reading at once: 16 bytes a sample for w + 1 shards.
 
+    In a mixture, `first_stream` is the number of the dataset's first shard among all.
+
     Results depend on the arguments only. May be used from several threads: what is kept is one
     reference to an immutable strip, and losing it costs time only.
     """
 
-    def __init__(self, run: Run, *, seed: int, epoch: int, window: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        seed: int,
+        epoch: int,
+        window: int,
+        selection: Selection | None = None,
+        first_stream: int = 0,
+    ) -> None:
         self.shards = run.shards
         self._run = run
         self._ends = run.ends
         self._seed = seed
         self._epoch = epoch
         self._window = window
+        self._selection = selection
+        self._first_stream = first_stream
         self._kept: _Strip | None = None
 
     def __len__(self) -> int:
@@ -156,22 +171,32 @@ class ShuffledLine:
 
     def _draw(self, ordinal: int) -> _Piece:
         """Draw the points of one shard and group them by strip, O(n)."""
-        start, count = int(self._run.starts[ordinal]), int(self._run.counts[ordinal])
-        words = random_words(
-            self._seed,
-            self._epoch,
-            Purpose.SAMPLE_ORDER,
-            int(self.shards[ordinal]),
-            start=start,
-            stop=start + count,
-        )
+        shard = int(self.shards[ordinal])
+        start = int(self._run.starts[ordinal])
+        stop = start + int(self._run.counts[ordinal])
+        if self._selection is None:
+            places = np.arange(start, stop, dtype=np.int64)
+            words = self._words(shard, start, stop)
+        else:
+            places = self._selection.places(shard)[start:stop]
+            words = self._words(shard, 0, int(places[-1]) + 1 if len(places) else 0)[places]
         strips = self._window + 1
         points = (words >> np.uint64(64 - _POINT_BITS)) * np.uint64(strips)
         strip = (points >> np.uint64(_POINT_BITS)).astype(np.uint16)
         grouped = np.argsort(strip, kind="stable")  # a radix sort for 16 bits
         sizes = np.bincount(strip, minlength=strips)
         return _Piece(
-            positions=self._run.positions[ordinal] + grouped,
+            positions=self._run.offsets[ordinal] + places[grouped],
             fractions=points[grouped] & np.uint64(2**_POINT_BITS - 1),
             borders=np.concatenate(([0], np.cumsum(sizes))),
+        )
+
+    def _words(self, shard: int, start: int, stop: int) -> NDArray[np.uint64]:
+        return random_words(
+            self._seed,
+            self._epoch,
+            Purpose.SAMPLE_ORDER,
+            self._first_stream + shard,
+            start=start,
+            stop=stop,
         )

@@ -29,10 +29,11 @@ Everything is closed form, O(1) a sample, and exact in int64.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
+import msgspec
 import numpy as np
+from msgspec.structs import force_setattr
 
 from audiomdb.errors import PlanError
 from audiomdb.plan.checks import whole_number
@@ -63,8 +64,7 @@ class Places(NamedTuple):
     """False where a sample is repeated only to fill up."""
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(msgspec.Struct, frozen=True):
     """The samples of one worker of one rank, as places on the lines of an epoch.
 
     Attributes:
@@ -90,9 +90,9 @@ class Split:
 
     def __post_init__(self) -> None:
         for name, low in (("total", 0), ("partitions", 1), ("world_size", 1), ("num_workers", 1)):
-            vars(self)[name] = whole_number(name, getattr(self, name), low=low)
+            force_setattr(self, name, whole_number(name, getattr(self, name), low=low))
         for name, among in (("rank", self.world_size), ("worker", self.num_workers)):
-            vars(self)[name] = whole_number(name, getattr(self, name), high=among - 1)
+            force_setattr(self, name, whole_number(name, getattr(self, name), high=among - 1))
         if self.tail not in TAILS:
             raise PlanError(f"tail must be one of {', '.join(map(repr, TAILS))}, not {self.tail!r}")
 

@@ -1,0 +1,177 @@
+"""Filters: which samples of the dataset take part at all.
+
+A filter never moves what it keeps. Random words belong to places in shards, so they are drawn for
+all places and then selected; a shard of which nothing is kept still counts when shards are numbered
+in the order of the epoch. With one partition the filtered epoch is exactly the whole epoch without
+the samples left out. (With more, cuts move: partitions are even in what is kept.) A shard without a
+kept sample is never read.
+
+A selection is one bit a sample, made by one pass over the columns that decide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from audiomdb.errors import PlanError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from audiomdb.plan.line import Run
+
+__all__ = ["Columns", "SelectedLine", "Selection", "select"]
+
+Columns: TypeAlias = Mapping[str, np.ndarray]
+"""Per-sample columns by name, each `(samples,)` in stored order, as `DatasetReader.index` has."""
+
+
+class Selection:
+    """Which samples are kept. Immutable; may be used from several threads; pickles.
+
+    Args:
+        counts: Samples in each shard, by shard number.
+        mask: `(samples,)` bool in stored order, True for what is kept.
+
+    Raises:
+        PlanError: The mask is no array of bools, or of another length.
+    """
+
+    counts: NDArray[np.int64]
+    """Samples in each shard, kept or not, `(shards,)` int64, read-only."""
+
+    kept: NDArray[np.int64]
+    """Samples kept of each shard, `(shards,)` int64, read-only."""
+
+    def __init__(
+        self, counts: Sequence[int] | NDArray[np.integer[Any]], mask: NDArray[np.bool_]
+    ) -> None:
+        self.counts = np.array(counts, dtype=np.int64)
+        mask = np.asarray(mask)
+        total = int(self.counts.sum())
+        if mask.dtype != np.bool_ or mask.shape != (total,):
+            raise PlanError(
+                f"a mask of {mask.dtype} and shape {mask.shape} for {total} samples, "
+                f"expected bool of shape ({total},)"
+            )
+        self._ends = np.concatenate(([0], np.cumsum(self.counts)))
+        before = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
+        self.kept = np.diff(before[self._ends])
+        self._bits = np.packbits(mask)
+        for array in (self.counts, self.kept):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        """Samples kept."""
+        return int(self.kept.sum())
+
+    def __repr__(self) -> str:
+        return f"<Selection of {len(self)} of {int(self._ends[-1])} samples, {self.digest[:8]}>"
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that name what is kept: an option of the plan id."""
+        digest = hashlib.sha256(self.counts.astype("<i8").tobytes())
+        digest.update(self._bits.tobytes())
+        return digest.hexdigest()[:16]
+
+    def places(self, shard: int) -> NDArray[np.int64]:
+        """Return the kept places of a shard, ascending, `(kept,)` int64."""
+        begin, end = int(self._ends[shard]), int(self._ends[shard + 1])
+        bits = np.unpackbits(self._bits[begin // 8 : -(-end // 8)])
+        skip = begin % 8
+        return np.flatnonzero(bits[skip : skip + end - begin])
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Return the mask again, `(samples,)` bool in stored order."""
+        return np.unpackbits(self._bits, count=int(self._ends[-1])).view(np.bool_)
+
+
+def select(
+    columns: Columns,
+    counts: Sequence[int] | NDArray[np.integer[Any]],
+    *,
+    min_duration: float | None = None,
+    max_duration: float | None = None,
+    where: Callable[[Columns], NDArray[np.bool_]] | NDArray[np.bool_] | None = None,
+) -> Selection | None:
+    """Choose samples by the columns of the index; all that is given must hold.
+
+    Args:
+        columns: Of the dataset. Only those named are read.
+        counts: Samples in each shard.
+        min_duration: Seconds, included. A sample without a duration is left out.
+        max_duration: Seconds, included. A sample without a duration is left out.
+        where: `(samples,)` bool in stored order, or a function that makes it from the columns.
+            It is called once; give the same mask in every rank.
+
+    Returns:
+        None when nothing is asked for.
+
+    Raises:
+        PlanError: `min_duration` is above `max_duration`, or `where` is no mask.
+        KeyError: There is no column of that name.
+    """
+    masks: list[NDArray[np.bool_]] = []
+    if min_duration is not None or max_duration is not None:
+        low = 0.0 if min_duration is None else min_duration
+        high = np.inf if max_duration is None else max_duration
+        if not low <= high:
+            raise PlanError(f"min_duration {low} s is above max_duration {high} s: nothing is left")
+        durations = np.asarray(columns["duration"], dtype=np.float64)
+        masks.append((durations >= low) & (durations <= high))  # NaN is neither
+    if where is not None:
+        mask = np.asarray(where(columns) if callable(where) else where)
+        if mask.dtype != np.bool_:
+            raise PlanError(
+                f"where gives {mask.dtype} of shape {mask.shape}, expected one bool for each "
+                f"sample: write a comparison of columns"
+            )
+        masks.append(mask)
+    if not masks:
+        return None
+    if len({mask.shape for mask in masks}) > 1:
+        raise PlanError(f"where gives shape {masks[-1].shape}, expected {masks[0].shape}")
+    return Selection(counts, np.logical_and.reduce(masks))
+
+
+class SelectedLine:
+    """A partition's kept samples in stored order: one shard alive at a time."""
+
+    def __init__(self, run: Run, selection: Selection) -> None:
+        self.shards = run.shards
+        self._run = run
+        self._ends = run.ends
+        self._selection = selection
+        self._last: tuple[int, NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of `elements`, which ascend; both `(n,)` int64."""
+        positions = np.empty(len(elements), dtype=np.int64)
+        done = 0
+        while done < len(elements):
+            ordinal = self.alive(int(elements[done])).start
+            inside = slice(done, int(np.searchsorted(elements, self._ends[ordinal + 1])))
+            within = elements[inside] - self._ends[ordinal] + self._run.starts[ordinal]
+            positions[inside] = self._run.offsets[ordinal] + self._places(ordinal)[within]
+            done = inside.stop
+        return positions
+
+    def alive(self, element: int) -> range:
+        """Return the one shard that holds `element`, as a range of `shards`."""
+        ordinal = int(np.searchsorted(self._ends, element, side="right")) - 1
+        return range(ordinal, ordinal + 1)
+
+    def _places(self, ordinal: int) -> NDArray[np.int64]:
+        last = self._last
+        if last is None or last[0] != ordinal:
+            last = self._last = ordinal, self._selection.places(int(self.shards[ordinal]))
+        return last[1]

@@ -1,0 +1,236 @@
+"""The lines of a mixture: several sources, each pass after pass, woven into one.
+
+source 0   pass 3 ───┤├─── pass 4 ──         woven by the pattern, block by block
+source 1   ── pass 0 ───────────────   ─►    0 1 0 0 1 0 1 ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from audiomdb.plan.bits import Purpose, random_words
+from audiomdb.plan.checks import whole_number
+from audiomdb.plan.epoch import make_line
+from audiomdb.plan.line import cut_line_at
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from audiomdb.plan.filters import Selection
+    from audiomdb.plan.line import Line
+    from audiomdb.plan.pattern import Pattern
+
+__all__ = ["BLOCK", "MixedLine", "PassesLine", "Source"]
+
+BLOCK = 1024
+"""Turns woven at once, and shuffled among each other where that is asked for. Frozen."""
+
+
+class Source(msgspec.Struct, frozen=True, dict=True):
+    """One dataset of a mixture.
+
+    Attributes:
+        counts: Samples in each of its shards.
+        selection: Which of them take part.
+        first_shard: Number of its first shard, counted through all datasets.
+        first_position: Position of its first sample, likewise.
+        seed: Of the mixture.
+        shuffle: As in `EpochPlan`.
+        window: As in `EpochPlan`.
+    """
+
+    counts: NDArray[np.int64]
+    selection: Selection | None
+    first_shard: int
+    first_position: int
+    seed: int
+    shuffle: bool
+    window: int
+
+    @cached_property
+    def size(self) -> int:
+        """Samples in one pass."""
+        return int(self.counts.sum()) if self.selection is None else len(self.selection)
+
+    def line(self, number: int, low: int, high: int) -> Line:
+        """Return elements `low` to `high` of pass `number`, shards numbered inside the source."""
+        number = whole_number("pass", number, high=2**32 - 1)
+        shards = len(self.counts)
+        order = np.arange(shards, dtype=np.int64)
+        if self.shuffle:
+            first, purpose = self.first_shard, Purpose.SHARD_ORDER
+            words = random_words(self.seed, number, purpose, start=first, stop=first + shards)
+            order = np.argsort(words, kind="stable")
+        kept = None if self.selection is None else self.selection.kept
+        (run,) = cut_line_at(self.counts, order, np.array([low, high]), kept=kept)
+        return make_line(
+            run,
+            seed=self.seed,
+            epoch=number,
+            shuffle=self.shuffle,
+            window=self.window,
+            selection=self.selection,
+            first_stream=self.first_shard,
+        )
+
+
+class _Pass(msgspec.Struct, frozen=True):
+    """The part of a pass that lies in a stretch: its line begins at `low` of the endless one."""
+
+    number: int
+    low: int
+    line: Line
+
+
+class PassesLine:
+    """Elements `start` to `stop` of a source's endless line. May be used from several threads."""
+
+    def __init__(self, source: Source, start: int, stop: int) -> None:
+        self._source = source
+        self._start = start
+        self._stop = stop
+        self._kept: _Pass | None = None
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of `elements`, which ascend, among all datasets; both `(n,)`."""
+        positions = np.empty(len(elements), dtype=np.int64)
+        endless = self._start + elements
+        done = 0
+        while done < len(elements):
+            part = self._pass(int(endless[done]))
+            inside = slice(done, int(np.searchsorted(endless, part.low + len(part.line))))
+            positions[inside] = part.line.take(endless[inside] - part.low)
+            done = inside.stop
+        positions += self._source.first_position
+        return positions
+
+    def alive(self, element: int) -> NDArray[np.int64]:
+        """Return the shards mixed around an element, numbered through all datasets."""
+        endless = self._start + element
+        part = self._pass(endless)
+        alive = part.line.alive(endless - part.low)
+        return part.line.shards[alive.start : alive.stop] + self._source.first_shard
+
+    def _pass(self, endless: int) -> _Pass:
+        number, size = endless // self._source.size, self._source.size
+        part = self._kept
+        if part is None or part.number != number:
+            low = max(self._start, number * size)
+            high = min(self._stop, (number + 1) * size)
+            line = self._source.line(number, low - number * size, high - number * size)
+            part = self._kept = _Pass(number, low, line)
+        return part
+
+
+class _Block(msgspec.Struct, frozen=True):
+    """Some consecutive elements of the mixed line, in their order."""
+
+    begin: int
+    positions: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    """Whose they are."""
+
+    firsts: list[int]
+    """The first element that comes of each source, whether it comes here or later."""
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self.positions)
+
+
+class MixedLine:
+    """A partition of a mixture: turns `begin` to `end` of the pattern.
+
+    Entering anywhere costs a block. The block read last is kept. May be used from several threads.
+
+    Args:
+        sources: What each source gives to this partition.
+        begin: First turn of the pattern.
+        end: Turn after the last.
+        before: How often each source comes in the pattern before `begin`.
+        pattern: None lays the sources one after the other.
+        shuffled: Random words of turns, by which blocks are shuffled. None keeps the pattern.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[PassesLine],
+        *,
+        begin: int,
+        end: int,
+        before: Sequence[int],
+        pattern: Pattern | None,
+        shuffled: Callable[[int, int], NDArray[np.uint64]] | None,
+    ) -> None:
+        self._sources = sources
+        self._begin = begin
+        self._end = end
+        self._before = before
+        self._pattern = pattern
+        self._shuffled = shuffled
+        self._kept: _Block | None = None
+
+    def __len__(self) -> int:
+        return self._end - self._begin
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of `elements`, which ascend; both `(n,)` int64."""
+        positions = np.empty(len(elements), dtype=np.int64)
+        done = 0
+        while done < len(elements):
+            block = self._block(int(elements[done]))
+            inside = slice(done, int(np.searchsorted(elements, block.end)))
+            positions[inside] = block.positions[elements[inside] - block.begin]
+            done = inside.stop
+        return positions
+
+    def shards_alive(self, element: int) -> NDArray[np.int64]:
+        """Return the shards mixed when an element is read, numbered through all datasets."""
+        block = self._block(element)
+        past = block.owners[: element - block.begin]
+        coming = block.firsts + np.bincount(past, minlength=len(self._sources))
+        alive = [
+            source.alive(int(at))
+            for source, at in zip(self._sources, coming, strict=True)
+            if at < len(source)
+        ]
+        return np.unique(np.concatenate(alive))
+
+    def _block(self, element: int) -> _Block:
+        begin = element - element % BLOCK
+        block = self._kept
+        if block is None or block.begin != begin:
+            block = self._kept = self._weave(begin, min(begin + BLOCK, len(self)))
+        return block
+
+    def _weave(self, begin: int, end: int) -> _Block:
+        positions = np.empty(end - begin, dtype=np.int64)
+        owners, firsts = self._owners(begin, end)
+        for number, source in enumerate(self._sources):
+            mine = np.flatnonzero(owners == number)
+            if len(mine):
+                positions[mine] = source.take(firsts[number] + np.arange(len(mine)))
+        return _Block(begin, positions, owners, firsts)
+
+    def _owners(self, begin: int, end: int) -> tuple[NDArray[np.int64], list[int]]:
+        """Return whose elements `begin` to `end` are, and each source's first element there."""
+        if self._pattern is None:
+            ends = np.cumsum([len(source) for source in self._sources])
+            owners = np.searchsorted(ends, np.arange(begin, end), side="right")
+            starts = [0, *ends[:-1].tolist()]
+            return owners, [max(0, begin - start) for start in starts]
+        start = self._begin + begin
+        owners = self._pattern.sources(start, self._begin + end)
+        counts = self._pattern.counts(start) if start else [0] * len(self._sources)
+        if self._shuffled is not None:
+            words = self._shuffled(start, self._begin + end)
+            owners = owners[np.argsort(words, kind="stable")]
+        return owners, [count - skip for count, skip in zip(counts, self._before, strict=True)]

@@ -1,0 +1,162 @@
+"""Where a run stands: what a checkpoint keeps to go on at the exact next step.
+
+A state names the plan, not the world: it says nothing of ranks, workers or threads, so a run may
+go on with other numbers of them. It does hold everything that changes the order, in readable form
+and as one hash, the plan id; going on with other options would repeat some samples and lose others,
+and is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from audiomdb.errors import PlanError
+from audiomdb.plan.checks import whole_number
+
+__all__ = ["OptionValue", "PlanState", "plan_id"]
+
+OptionValue: TypeAlias = (
+    "str | int | float | bool | list[OptionValue] | dict[str, OptionValue] | None"
+)
+"""What an option may be: anything that JSON writes."""
+
+_VERSION = 1
+_LONGEST_OPTION = 48
+_MOST_BYTES = 1000
+
+
+class PlanState(msgspec.Struct, frozen=True):
+    """The place of the next step. Small and readable: under 1 kB as JSON.
+
+    Attributes:
+        plan_id: See `plan_id`.
+        seed: Of the plan.
+        epoch: Epoch of the next step.
+        next_step: The next step's number in its epoch, or in its chapter where there are any.
+        chapter: Where steps are made by seconds, the chapter of the next step.
+        options: What else changes the order. Long values are replaced by their hash.
+    """
+
+    plan_id: str
+    seed: int
+    epoch: int
+    next_step: int
+    chapter: int = 0
+    options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        fingerprint: str,
+        options: Mapping[str, OptionValue],
+        *,
+        seed: int,
+        epoch: int = 0,
+        next_step: int = 0,
+        chapter: int = 0,
+    ) -> PlanState:
+        """Make the state of a plan.
+
+        Args:
+            fingerprint: Names the contents of the dataset, or of all of a mixture.
+            options: What changes the order beside the seed; never anything of the world.
+            seed: Of the plan.
+            epoch: Of the next step.
+            next_step: Its number.
+            chapter: Its chapter.
+
+        Raises:
+            PlanError: The options do not fit a state.
+        """
+        kept = {name: _shortened(options[name]) for name in sorted(options)}
+        name = plan_id(fingerprint, {**options, "seed": seed})
+        state = cls(name, seed, epoch, next_step, chapter, kept)
+        size = len(json.dumps(state.to_dict()))
+        if size > _MOST_BYTES:
+            raise PlanError(
+                f"{len(options)} options make a state of {size} bytes, at most {_MOST_BYTES}; "
+                "join some of them under one name"
+            )
+        return state
+
+    def at(self, epoch: int, next_step: int, *, chapter: int = 0) -> PlanState:
+        """Return the state of another place of the same plan."""
+        return PlanState(self.plan_id, self.seed, epoch, next_step, chapter, self.options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for a checkpoint: JSON writes it, and so does `torch.save`."""
+        return {"version": _VERSION, **msgspec.structs.asdict(self), "options": dict(self.options)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PlanState:
+        """Return the state that `to_dict` wrote.
+
+        Raises:
+            PlanError: It is no such state, or one of a newer version.
+        """
+        version = data.get("version")
+        if version != _VERSION:
+            raise PlanError(f"a plan's state of version {version!r}; this AudioMDB reads 1")
+        names = cls.__struct_fields__
+        if missing := [name for name in names if name not in data]:
+            raise PlanError(f"the plan's state lacks {', '.join(missing)}; it has {list(data)}")
+        for name in ("seed", "epoch", "next_step", "chapter"):
+            whole_number(name, data[name])
+        if not isinstance(data["options"], Mapping):
+            raise PlanError(f"options of the plan's state are {data['options']!r}, expected a dict")
+        return cls(**{name: data[name] for name in names})
+
+    def check(self, here: PlanState) -> None:
+        """Refuse to go on from this state with the plan of another.
+
+        Args:
+            here: Any state of the plan that is to go on.
+
+        Raises:
+            PlanError: The plans differ. The message names each option that does.
+        """
+        if self.plan_id == here.plan_id:
+            return
+        then, now = ({"seed": state.seed, **state.options} for state in (self, here))
+        absent = object()
+        differences = [
+            f"{name} was {_shown(then, name)} and is {_shown(now, name)}"
+            for name in sorted({*then, *now})
+            if then.get(name, absent) != now.get(name, absent)
+        ]
+        what = "; ".join(differences) or "all options are equal, so the dataset itself is another"
+        raise PlanError(
+            f"the state is of another plan, whose order differs: {what}. Go on with the options "
+            f"and the data of the state, or begin anew without it"
+        )
+
+
+def plan_id(fingerprint: str, options: Mapping[str, OptionValue]) -> str:
+    """Return a name for an order: 32 hex digits that differ where anything that matters does.
+
+    Args:
+        fingerprint: Names the contents of the dataset, or of all of a mixture.
+        options: Everything else that changes the order. The world never does.
+    """
+    text = _json({"fingerprint": fingerprint, "options": dict(options), "version": _VERSION})
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _shortened(value: OptionValue) -> OptionValue:
+    text = _json(value)
+    if len(text) <= _LONGEST_OPTION:
+        return value
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _shown(options: Mapping[str, OptionValue], name: str) -> str:
+    return repr(options[name]) if name in options else "not given"

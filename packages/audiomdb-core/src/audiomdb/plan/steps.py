@@ -1,0 +1,214 @@
+"""Steps: global batches that are the same lists for every number of ranks.
+
+Step k of G samples takes turns k * G to (k + 1) * G, sorted by partition: it has G slots, and each
+of the P partitions fills g = G / P of them with its elements k * g to (k + 1) * g. Rank r of R
+takes slots r * G / R to (r + 1) * G / R.
+
+    G = 8, P = 2, R = 4      slot        0  1  2  3  4  5  6  7
+                             partition   0  0  0  0  1  1  1  1
+                             rank        0  0  1  1  2  2  3  3
+
+Nothing here but the last line knows R, so the ranks' parts, laid end to end, are the same list for
+every R that divides G. With n nodes dividing P, each with equally many ranks, a node meets its own
+partitions only.
+
+The last step may have fewer than G samples. A partition with c left spreads them evenly over its g
+slots: slot i shows the one numbered floor(i * c / g). So each is shown once or several times in a
+row, the first time counts and the rest is filling. So the ranks' shares of what counts are even,
+too, to one sample for each partition of a rank.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from msgspec.structs import force_setattr
+
+from audiomdb.errors import PlanError
+from audiomdb.plan.checks import whole_number
+from audiomdb.plan.split import TAILS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from audiomdb.plan.line import Elements
+    from audiomdb.plan.split import Tail
+
+__all__ = ["Order", "Step", "StepPlan", "check_shares"]
+
+
+class Order(Protocol):
+    """An epoch's order, of one dataset or of several: what steps are cut from."""
+
+    @property
+    def partitions(self) -> int:
+        """Number of partitions, P."""
+
+    @property
+    def lines(self) -> tuple[Elements, ...]:
+        """The samples of each partition.
+
+        Line p of N samples in all has those from ceil(p * N / P) on, so lines differ in length by
+        at most one.
+        """
+
+    def __len__(self) -> int:
+        """Samples in the epoch, N."""
+
+
+class Step(NamedTuple):
+    """One rank's part of a step; both `(n,)`."""
+
+    positions: NDArray[np.int64]
+    mask: NDArray[np.bool_]
+    """False where a sample is repeated only to fill up."""
+
+
+class StepPlan(msgspec.Struct, frozen=True):
+    """The steps of one epoch. Frozen; may be used from several threads; pickles as its options.
+
+    Reaching a step costs what reaching a sample costs in the plan: O(window), whatever the number
+    of samples.
+
+    Args:
+        plan: The order of the epoch.
+        batch_size: Samples in a step over all ranks, G. A multiple of the plan's partitions.
+        tail: What becomes of the N mod G samples that fill no step:
+
+            - `"drop"`: they are left out of this epoch, all others come once;
+            - `"pad"`: one more step, filled up with repeats whose mask is False;
+            - `"uneven"`: one more step, not filled up. Ranks may get parts of different lengths,
+              even empty ones: for evaluation.
+
+    Raises:
+        PlanError: `batch_size` cannot be shared by the partitions, or `tail` is unknown.
+    """
+
+    plan: Order
+    batch_size: int
+    tail: Tail = "drop"
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "batch_size", whole_number("batch_size", self.batch_size, low=1))
+        if self.tail not in TAILS:
+            raise PlanError(f"tail must be one of {', '.join(map(repr, TAILS))}, not {self.tail!r}")
+        check_shares(self.batch_size, self.plan.partitions)
+
+    @property
+    def steps(self) -> int:
+        """Steps in the epoch, the same for every rank."""
+        whole, rest = divmod(len(self.plan), self.batch_size)
+        return whole + (rest > 0 and self.tail != "drop")
+
+    @property
+    def dropped(self) -> int:
+        """Samples of the epoch that no step has."""
+        return len(self.plan) % self.batch_size if self.tail == "drop" else 0
+
+    def step(self, number: int, rank: int = 0, world_size: int = 1) -> Step:
+        """Return a rank's part of a step, in the order of its slots.
+
+        `batch_size // world_size` samples; with `tail="uneven"`, fewer in the last step.
+
+        Args:
+            number: 0 to `steps` - 1.
+            rank: 0 to `world_size` - 1. Ranks of one node follow each other.
+            world_size: Ranks that share each step; a divisor of `batch_size`.
+
+        Raises:
+            PlanError: A number is out of range, or `world_size` does not divide `batch_size`. The
+                message names the nearest legal numbers.
+        """
+        if not self.steps:
+            raise PlanError(
+                f"step {number} does not exist: {len(self.plan)} samples make no step of "
+                f"{self.batch_size} with tail={self.tail!r}; use a smaller batch_size or tail='pad'"
+            )
+        number = whole_number("step", number, high=self.steps - 1)
+        world_size = whole_number("world_size", world_size, low=1)
+        rank = whole_number("rank", rank, high=world_size - 1)
+        check_shares(self.batch_size, self.plan.partitions, world_size)
+        each, of_partition = self.batch_size // world_size, self.batch_size // self.plan.partitions
+        first, stop = rank * each, (rank + 1) * each
+        parts = [
+            self._slots(
+                number,
+                partition,
+                max(0, first - partition * of_partition),
+                min(of_partition, stop - partition * of_partition),
+            )
+            for partition in range(first // of_partition, -(-stop // of_partition))
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Step(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def worker_steps(self, first: int, worker: int = 0, num_workers: int = 1) -> range:
+        """Return the steps that one of a rank's workers makes, from step `first` on.
+
+        Taking one of each worker in turn, from worker 0 on, gives the steps in order.
+        """
+        whole_number("first", first)
+        num_workers = whole_number("num_workers", num_workers, low=1)
+        worker = whole_number("worker", worker, high=num_workers - 1)
+        return range(first + worker, self.steps, num_workers)
+
+    def _slots(self, number: int, partition: int, first: int, stop: int) -> Step:
+        """Slots `first` to `stop` of a partition's part of a step."""
+        line = self.plan.lines[partition]
+        width = self.batch_size // self.plan.partitions
+        begin = number * width
+        count = min(max(len(line) - begin, 0), width)
+        slots = np.arange(first, stop, dtype=np.int64)
+        if count == width:
+            return Step(line.take(begin + slots), np.ones(len(slots), dtype=np.bool_))
+        mask = slots * count % width < count
+        if self.tail == "uneven":
+            slots, mask = slots[mask], mask[mask]
+        if count:
+            elements = begin + slots * count // width
+        else:
+            # Nothing left: repeat the partition's last sample, which is at hand. One that never
+            # had any borrows from partition 0, which has some when anyone does.
+            line = line if len(line) else self.plan.lines[0]
+            elements = np.full(len(slots), len(line) - 1, dtype=np.int64)
+        return Step(line.take(elements), mask)
+
+
+def check_shares(
+    size: int, partitions: int, world_size: int = 1, *, name: str = "batch_size"
+) -> None:
+    """Refuse a size that partitions and ranks cannot share evenly.
+
+    Args:
+        size: Samples or slots of a step over all ranks.
+        partitions: Of the plan.
+        world_size: Number of ranks.
+        name: What the message calls the size.
+
+    Raises:
+        PlanError: They do not divide it. The message names the nearest sizes they do divide, and
+            the nearest world sizes.
+    """
+    if size % partitions == 0 and size % world_size == 0:
+        return
+    unit = math.lcm(partitions, world_size)
+    below = size // unit * unit
+    sizes = [below, below + unit] if below else [unit]
+    sharers = [f"{count} {what}" for count, what in _sharers(partitions, world_size)]
+    message = (
+        f"{name} {size} cannot be shared evenly by {' and '.join(sharers)}; "
+        f"the nearest legal sizes: {', '.join(map(str, sizes))}"
+    )
+    if size % partitions == 0:
+        fewer = next(n for n in range(min(world_size, size), 0, -1) if size % n == 0)
+        message += f". With {name} {size}, the next smaller legal world size is {fewer}"
+    raise PlanError(message)
+
+
+def _sharers(partitions: int, world_size: int) -> list[tuple[int, str]]:
+    both = [(partitions, "partitions"), (world_size, "ranks")]
+    return [(count, what) for count, what in both if count > 1]

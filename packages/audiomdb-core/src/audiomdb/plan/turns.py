@@ -1,0 +1,104 @@
+"""What every order of an epoch can do: name the sample of a turn, and deal turns out to ranks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from audiomdb.plan.split import Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from audiomdb.plan.line import Elements
+    from audiomdb.plan.split import Places, Tail
+
+__all__ = ["RankPlan", "Turns"]
+
+
+class Turns:
+    """Base of plans. A plan has `partitions`, `lines` and a length."""
+
+    partitions: int
+
+    @property
+    def lines(self) -> tuple[Elements, ...]:
+        """The samples of each partition in their order."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        """Samples in the epoch."""
+        raise NotImplementedError
+
+    def positions(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the positions of turns `start` to `stop` (half open), `(n,)` int64.
+
+        As in a slice, what lies beyond the end is left out.
+
+        Raises:
+            PlanError: `start` or `stop` is negative.
+        """
+        return self._read(self._everything.places(start, stop))
+
+    def for_rank(
+        self,
+        rank: int,
+        world_size: int,
+        worker: int = 0,
+        num_workers: int = 1,
+        tail: Tail = "uneven",
+    ) -> RankPlan:
+        """Return the part of the epoch that one worker of one rank reads.
+
+        Args:
+            rank: 0 to `world_size` - 1. Ranks of one node follow each other.
+            world_size: Processes that share the epoch.
+            worker: 0 to `num_workers` - 1.
+            num_workers: Workers that share the rank's samples.
+            tail: What becomes of samples that the ranks cannot share evenly: `"uneven"` keeps
+                them, `"drop"` leaves them out, `"pad"` fills up with masked repeats.
+
+        Raises:
+            PlanError: A number is out of range, or `tail` unknown.
+        """
+        split = Split(len(self), self.partitions, rank, world_size, worker, num_workers, tail)
+        return RankPlan(self, split)
+
+    @cached_property
+    def _everything(self) -> Split:
+        return Split(len(self), self.partitions)
+
+    def _read(self, places: Places) -> NDArray[np.int64]:
+        if self.partitions == 1:
+            return self.lines[0].take(places.elements)
+        positions = np.empty(len(places.elements), dtype=np.int64)
+        for partition in np.unique(places.partitions):
+            here = places.partitions == partition
+            positions[here] = self.lines[partition].take(places.elements[here])
+        return positions
+
+
+class RankPlan(msgspec.Struct, frozen=True):
+    """The samples of one worker of one rank, in the order in which it reads them."""
+
+    plan: Turns
+    split: Split
+
+    def __len__(self) -> int:
+        """Samples of this worker, masked ones counted."""
+        return len(self.split)
+
+    def positions(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the positions of the worker's samples `start` to `stop` and their mask.
+
+        Both `(n,)`, int64 and bool. The mask is False where `tail="pad"` repeats a sample. As in
+        a slice, what lies beyond the end is left out.
+
+        Raises:
+            PlanError: `start` or `stop` is negative.
+        """
+        places = self.split.places(start, stop)
+        return self.plan._read(places), places.mask

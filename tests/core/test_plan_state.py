@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiomdb.errors import PlanError
+from audiomdb.plan import PlanState, plan_id
+
+values = st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.lists(st.integers())
+options = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=8), values, max_size=6)
+whole = st.integers(0, 2**40)
+
+
+@given(options, whole, whole, whole)
+@settings(deadline=None)
+def test_a_state_comes_back_from_json(
+    given_options: dict[str, object], seed: int, epoch: int, step: int
+) -> None:
+    state = PlanState.of("f" * 64, given_options, seed=seed, epoch=epoch, next_step=step)  # type: ignore[arg-type]
+    text = json.dumps(state.to_dict())
+    assert len(text) <= 1000
+    assert PlanState.from_dict(json.loads(text)) == state
+    state.check(PlanState.of("f" * 64, given_options, seed=seed))  # type: ignore[arg-type]
+
+
+def test_long_options_are_kept_as_their_hash() -> None:
+    state = PlanState.of("f", {"weights": list(range(5000))}, seed=0)
+    other = PlanState.of("f", {"weights": list(range(5001))}, seed=0)
+    assert len(json.dumps(state.to_dict())) < 300
+    with pytest.raises(PlanError, match=r"weights was 'sha256:.*' and is 'sha256:"):
+        state.check(other)
+
+
+def test_a_difference_is_refused_by_name() -> None:
+    then = PlanState.of("f", {"window": 4, "batch_size": 64}, seed=1, next_step=5)
+    for now, message in [
+        (PlanState.of("f", {"window": 4, "batch_size": 32}, seed=1), "batch_size was 64 and is 32"),
+        (PlanState.of("f", {"window": 4, "batch_size": 64}, seed=2), "seed was 1 and is 2"),
+        (PlanState.of("f", {"batch_size": 64}, seed=1), "window was 4 and is not given"),
+        (PlanState.of("g", {"window": 4, "batch_size": 64}, seed=1), "the dataset itself"),
+    ]:
+        with pytest.raises(PlanError, match=message):
+            then.check(now)
+
+
+def test_plan_ids_are_frozen_and_know_no_order_of_options() -> None:
+    assert plan_id("abc", {"window": 4, "shuffle": True}) == plan_id(
+        "abc", {"shuffle": True, "window": 4}
+    )
+    assert plan_id("abc", {"window": 4, "shuffle": True}) == "73f7108048b544bef6c96c42277e9405"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version 2; this AudioMDB reads 1"),
+        ({"next_step": -1}, "next_step .* not -1"),
+        ({"next_step": "3"}, "next_step must be a whole number"),
+        ({"options": 3}, "expected a dict"),
+    ],
+)
+def test_what_is_no_state_is_refused(change: dict[str, object], message: str) -> None:
+    data = {**PlanState.of("f", {}, seed=0).to_dict(), **change}
+    with pytest.raises(PlanError, match=message):
+        PlanState.from_dict(data)
+
+
+def test_a_state_that_lacks_something_is_refused() -> None:
+    data = PlanState.of("f", {}, seed=0).to_dict()
+    del data["epoch"]
+    with pytest.raises(PlanError, match="lacks epoch"):
+        PlanState.from_dict(data)
+
+
+def test_more_options_than_a_state_holds_are_refused() -> None:
+    with pytest.raises(PlanError, match="at most 1000"):
+        PlanState.of("f", {f"option_{n}": "x" * 20 for n in range(60)}, seed=0)
