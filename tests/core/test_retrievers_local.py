@@ -85,7 +85,7 @@ def _in_child(retriever: CountingRetriever, results: Any) -> None:
 def test_a_forked_process_opens_the_dataset_for_itself(dataset: Path) -> None:
     fork = multiprocessing.get_context("fork")
     retriever = CountingRetriever(dataset)
-    results = {"queue": fork.SimpleQueue(), "reader": retriever.open()}
+    results: dict[str, Any] = {"queue": fork.SimpleQueue(), "reader": retriever.open()}
     child = fork.Process(target=_in_child, args=(retriever, results))
     child.start()
     same_reader, calls_of_the_parents_object, length, text = results["queue"].get()
@@ -96,4 +96,4 @@ def test_a_forked_process_opens_the_dataset_for_itself(dataset: Path) -> None:
 
 def test_a_retriever_has_to_say_how_to_read() -> None:
     with pytest.raises(TypeError, match="reader"):
-        BaseRetriever()  # type: ignore[abstract]
+        BaseRetriever()

@@ -11,12 +11,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lmdb
 import msgspec
@@ -43,6 +41,9 @@ from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, ShardEntry, 
 from audiomdb.shards.output import OutputFolder
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.shards.shard_writer import ShardWriter
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["DatasetAssembly"]
 
@@ -75,6 +76,8 @@ class DatasetAssembly:
         map_size: int | None = None,
         duplicates: Literal["raise", "skip"] = "raise",
     ) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self._dir = output_dir
         self._name = name
         self._options = dict(options)
@@ -337,13 +340,12 @@ class DatasetAssembly:
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenShard:
+class _OpenShard(msgspec.Struct, frozen=True):
     writer: ShardWriter
-    rows: dict[bytes, Mapping[str, Any]] = field(default_factory=dict)
-    features: list[Mapping[str, Feature]] = field(default_factory=list)
-    rejected: list[Rejection] = field(default_factory=list)
-    contradictions: Counter[str] = field(default_factory=Counter)
+    rows: dict[bytes, Mapping[str, Any]] = msgspec.field(default_factory=dict)
+    features: list[Mapping[str, Feature]] = msgspec.field(default_factory=list)
+    rejected: list[Rejection] = msgspec.field(default_factory=list)
+    contradictions: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 @contextmanager

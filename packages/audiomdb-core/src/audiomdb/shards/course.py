@@ -16,12 +16,16 @@ class Course(Protocol):
     is open in the reader. A shard that no drawn task and no later one needs is let go of.
     """
 
-    def begin(self, order: Sequence[int], following: Sequence[int] = ()) -> None:
+    def begin(
+        self, order: Sequence[int], following: Sequence[int] = (), *, continues: bool = True
+    ) -> None:
         """Begin an epoch.
 
         Args:
             order: The shards it visits, each once, in the order in which it first needs them.
-            following: The order of the epoch after it, where there will be one.
+            following: The order of the epoch after it, as far as it is known.
+            continues: Whether this iteration reads that one too. Otherwise another is likely to:
+                it is a reason to keep shards, and none to fetch them.
         """
 
     def draw(self, shards: Sequence[int], needed: Collection[int]) -> list[int]:
@@ -36,10 +40,14 @@ class Course(Protocol):
         """
 
     def enter(self, visit: int) -> None:
-        """Wait until the shard of a task is open. Tasks never wait for later ones."""
+        """Wait until the shard of a task is open. Tasks never wait for later ones.
+
+        Raises:
+            Exception: it cannot be opened, or the course is closed; the task counts as done.
+        """
 
     def leave(self, visit: int) -> None:
-        """Say that a task is done, or has failed."""
+        """Say that a task that has entered is done, or has failed."""
 
     def close(self) -> None:
-        """End it: whoever waits is woken with an exception, all shards are let go of."""
+        """End it: whoever waits is woken with an exception, shards are let go of."""

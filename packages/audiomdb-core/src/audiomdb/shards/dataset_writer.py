@@ -6,11 +6,11 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from audiomdb.shards.assembly import DatasetAssembly
 from audiomdb.shards.borders import ShardBorders
@@ -18,6 +18,9 @@ from audiomdb.shards.describe import AudioOptions, source_bytes
 from audiomdb.shards.journal import Journal, Rejection, SourceDigest
 from audiomdb.shards.metadata import Metadata
 from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 __all__ = ["DatasetWriter", "default_workers"]
 
@@ -78,6 +81,8 @@ class DatasetWriter:
         executor: Executor | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
         if num_workers is not None and num_workers < 1:
@@ -189,7 +194,7 @@ class DatasetWriter:
             return
         self._closed = True
         for entry in self._pending:
-            if isinstance(entry, Future):
+            if not isinstance(entry, _Begin | _End):
                 entry.cancel()
         self._pending.clear()
         if self._own_executor is not None:
@@ -220,16 +225,16 @@ class DatasetWriter:
         """Take finished work in order until no more than `allowed` batches are under way."""
         while self._pending:
             entry = self._pending[0]
-            if isinstance(entry, Future):
+            if isinstance(entry, _Begin):
+                self._assembly.begin_shard(entry.shard)
+            elif isinstance(entry, _End):
+                self._assembly.end_shard(entry.shard, entry.source)
+            else:
                 if self._batches <= allowed and not entry.done():
                     return
                 batch = entry.result()
                 self._batches -= 1
                 self._store(batch)
-            elif isinstance(entry, _Begin):
-                self._assembly.begin_shard(entry.shard)
-            else:
-                self._assembly.end_shard(entry.shard, entry.source)
             self._pending.popleft()
 
     def _store(self, batch: PreparedBatch) -> None:
@@ -257,12 +262,10 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Begin:
+class _Begin(msgspec.Struct, frozen=True):
     shard: int
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(msgspec.Struct, frozen=True):
     shard: int
     source: SourceDigest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,8 @@ _CHUNK_BYTES = 1024 * 1024
 
 def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
     """Write `chunks` to `path` through a temporary file beside it; return size and sha256."""
+    import hashlib
+
     temporary = path.with_name(f".{path.name}.tmp")
     digest, size = hashlib.sha256(), 0
     try:
@@ -36,6 +37,8 @@ def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
 
 def sha256_file(path: Path) -> str:
     """Hex digest of a file, read in pieces."""
+    import hashlib
+
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):

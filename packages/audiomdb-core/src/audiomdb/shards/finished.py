@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from audiomdb.shards.shard_reader import ShardReader
 __all__ = ["FinishedShard", "check_payloads", "find_finished"]
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedShard:
+class FinishedShard(msgspec.Struct, frozen=True):
     """A whole shard and its account."""
 
     number: int

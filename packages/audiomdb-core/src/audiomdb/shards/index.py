@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 from zlib import crc32
 
+import msgspec
 import numpy as np
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError
@@ -27,8 +27,7 @@ _PREFIX = len(_MAGIC) + 8
 _FORMATS: dict[str, Literal["B", "H", "I", "Q"]] = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
 
 
-@dataclass(frozen=True, eq=False)
-class ShardIndex:
+class ShardIndex(msgspec.Struct, frozen=True, eq=False):
     """One shard's index, mostly views into the bytes it was parsed from. Safe to share.
 
     Attributes:

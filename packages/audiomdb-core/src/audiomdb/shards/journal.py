@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -42,6 +41,8 @@ class SourceDigest:
     """Sums up the source samples of one shard, in order."""
 
     def __init__(self) -> None:
+        import hashlib
+
         self._hash = hashlib.sha256()
         self.samples = 0
         self.bytes = 0

@@ -55,7 +55,7 @@ INLINE_BYTES = 256
 MAX_SHARD_BYTES = 64 * 1024 * 1024
 """Source bytes at which a shard closes unless the caller says otherwise."""
 
-_SHARD_PATH = re.compile(r"shard_\d{5,9}")
+_SHARD_PATH = r"shard_\d{5,9}"
 
 
 def shard_name(number: int) -> str:
@@ -71,6 +71,6 @@ def check_shard_path(path: str) -> str:
     Raises:
         MetadataError: for any other path.
     """
-    if _SHARD_PATH.fullmatch(path) is None:
+    if re.fullmatch(_SHARD_PATH, path) is None:
         raise MetadataError(f"shard path {path!r} is not of the form 'shard_00000'")
     return path

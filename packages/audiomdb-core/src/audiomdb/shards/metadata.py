@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +106,8 @@ class Metadata(msgspec.Struct, frozen=True):
     @property
     def fingerprint(self) -> str:
         """Hex digest that names the dataset's contents: equal contents, equal fingerprint."""
+        import hashlib
+
         digest = hashlib.sha256()
         for shard in self.shards:
             digest.update(bytes.fromhex(shard.sha256))

@@ -23,7 +23,7 @@ __all__ = ["OutputFolder"]
 
 _PARTIAL = ".partial"
 _OURS = {METADATA_FILE, INDEX_FILE, REJECTED_FILE, _PARTIAL}
-_SHARD = re.compile(r"shard_(\d{5,9})")
+_SHARD = r"shard_(\d{5,9})"
 
 
 class OutputFolder:
@@ -63,7 +63,7 @@ class OutputFolder:
 
     def shards(self) -> list[int]:
         """Numbers of the finished shards, sorted."""
-        found = (_SHARD.fullmatch(entry.name) for entry in self.path.iterdir())
+        found = (re.fullmatch(_SHARD, entry.name) for entry in self.path.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
     def stage(self, shard: int) -> Path:
@@ -104,7 +104,7 @@ class OutputFolder:
 
     def _refuse_strangers(self) -> None:
         names = [entry.name for entry in self.path.iterdir()]
-        ours = [n for n in names if n in _OURS or _SHARD.fullmatch(n)]
+        ours = [n for n in names if n in _OURS or re.fullmatch(_SHARD, n)]
         if names and not ours:
             raise OutputExistsError(
                 f"{self.path} holds {names[0]!r} and no AudioMDB dataset; "

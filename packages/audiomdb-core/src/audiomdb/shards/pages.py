@@ -12,9 +12,10 @@ little endian.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError  # noqa: N812
+
+import msgspec
 
 from audiomdb.errors import CorruptShardError
 
@@ -32,8 +33,7 @@ _NO_PAGE = 2**64 - 1
 _MIN_PAGE_BYTES, _MAX_PAGE_BYTES = 512, 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A key and where in the file its value lies."""
 
     key: bytes
@@ -75,8 +75,7 @@ def places(file: memoryview, database: bytes | None = None) -> Iterator[Place]:
             yield Place(node.key, node.offset, node.length)
 
 
-@dataclass(frozen=True, slots=True)
-class _Node(Place):
+class _Node(Place, frozen=True):
     flags: int
 
 

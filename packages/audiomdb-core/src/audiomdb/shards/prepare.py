@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from audiomdb.errors import AudioError, ProcessingError, SampleError
 from audiomdb.sample import AUDIO, Sample
@@ -20,8 +21,7 @@ Process = Callable[[Sample], Mapping[str, Any]]
 """What a processor does to a sample. Has to be picklable for workers in other processes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A record with its row of index columns and the fields its source was wrong about."""
 
     record: EncodedRecord
@@ -29,8 +29,7 @@ class Prepared:
     contradictions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedBatch:
+class PreparedBatch(msgspec.Struct, frozen=True):
     """Outcomes in the order of the samples, and what the prepared ones' fields hold."""
 
     outcomes: Sequence[Prepared | Rejection]

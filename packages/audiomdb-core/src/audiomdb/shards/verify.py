@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from audiomdb.errors import CorruptShardError, DatasetError
 from audiomdb.shards.codec import HEAD_PREFIX
@@ -20,8 +20,7 @@ from audiomdb.shards.shard_reader import ShardReader
 __all__ = ["Problem", "verify_dataset"]
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Something wrong: the file it is in, relative to the dataset, and what it is."""
 
     file: str
@@ -48,6 +47,8 @@ def verify_dataset(
         DatasetNotFoundError: when there is no dataset.
         MetadataError: when its metadata cannot be read.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     metadata = read_metadata(path)
     problems: list[Problem] = []
     with ThreadPoolExecutor(max(1, workers), "audiomdb-verify") as pool:

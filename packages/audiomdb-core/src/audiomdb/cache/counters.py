@@ -1,0 +1,57 @@
+"""What a process did with its cache, in numbers."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+
+__all__ = ["CacheStats", "Counters"]
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """Counts of one process since it opened the cache.
+
+    Attributes:
+        hits: Shards that were in the cache when they were needed.
+        misses: Shards that had to be waited for.
+        wait_s: Seconds that readers waited for those, summed over threads.
+        fetched_shards: Shards this process fetched, ahead or on demand.
+        fetched_bytes: Bytes this process received, those of broken transfers included.
+        retries: Transfers begun again after a failure.
+        corrupt: Files that arrived damaged.
+        evictions: Shards this process removed to make room.
+        evicted_bytes: Their size.
+        prefetch_errors: Shards that could not be fetched ahead; whoever needs them tries again.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    wait_s: float = 0.0
+    fetched_shards: int = 0
+    fetched_bytes: int = 0
+    retries: int = 0
+    corrupt: int = 0
+    evictions: int = 0
+    evicted_bytes: int = 0
+    prefetch_errors: int = 0
+
+
+class Counters:
+    """Counts that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stats = CacheStats()
+
+    def add(self, **amounts: float) -> None:
+        """Add to counts, by the names of `CacheStats`."""
+        with self._lock:
+            stats = self._stats
+            sums = {name: getattr(stats, name) + amount for name, amount in amounts.items()}
+            self._stats = replace(stats, **sums)
+
+    @property
+    def stats(self) -> CacheStats:
+        """The counts so far."""
+        return self._stats

@@ -1,0 +1,70 @@
+"""Telling those who wait for a file why it does not come.
+
+Who fetches a file leaves a note when it fails. Who waits remembers the number of the last note
+from before it began to wait: when there is a newer one, that failure is its own, and it neither
+waits on nor repeats the attempt. Who comes later tries afresh.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from audiomdb import errors
+from audiomdb.errors import AudioMDBError, DownloadError
+
+__all__ = ["Failures"]
+
+_MAX_TEXT = 2000
+
+
+class _Note(msgspec.Struct, frozen=True):
+    attempt: int
+    kind: str
+    text: str
+
+
+class Failures:
+    """Notes in a folder, one for each file that failed last time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def attempt(self, name: str) -> int:
+        """Number of the last failure; 0 when there is none."""
+        note = self._read(name)
+        return note.attempt if note else 0
+
+    def raise_newer(self, name: str, than: int) -> None:
+        """Raise the last failure if it came after attempt `than`.
+
+        Raises:
+            AudioMDBError: of the class that the other process raised, if it is one of ours.
+            DownloadError: in place of any other.
+        """
+        note = self._read(name)
+        if note is None or note.attempt <= than:
+            return
+        kind = getattr(errors, note.kind, None)
+        if isinstance(kind, type) and issubclass(kind, AudioMDBError):
+            raise kind(note.text)
+        raise DownloadError(f"{note.kind} in the process that fetched it: {note.text}")
+
+    def record(self, name: str, error: Exception) -> None:
+        """Leave a note; only while holding the right to fetch the file."""
+        note = _Note(self.attempt(name) + 1, type(error).__name__, str(error)[:_MAX_TEXT])
+        temporary = self._folder / f".{name}.{os.getpid()}"
+        temporary.write_bytes(msgspec.json.encode(note))
+        temporary.replace(self._folder / name)
+
+    def forget(self, name: str) -> None:
+        """Remove the note of a file that has come."""
+        (self._folder / name).unlink(missing_ok=True)
+
+    def _read(self, name: str) -> _Note | None:
+        try:
+            return msgspec.json.decode((self._folder / name).read_bytes(), type=_Note)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None

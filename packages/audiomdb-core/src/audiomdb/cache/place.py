@@ -1,0 +1,64 @@
+"""Which file systems can hold a cache."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from audiomdb.errors import CachePlaceError
+
+__all__ = ["check_place", "file_system"]
+
+_REMOTE = re.compile(r"nfs\d*|cifs|smb\w*|afs|afpfs|webdav|fuse\.sshfs|9p")
+
+
+def check_place(directory: Path) -> None:
+    """Refuse a directory on a network file system.
+
+    Raises:
+        CachePlaceError: locks there are advisory at best, and a mapped file may change or vanish.
+    """
+    kind = file_system(directory)
+    if kind is not None and _REMOTE.fullmatch(kind):
+        raise CachePlaceError(
+            f"the cache directory {directory} is on a network file system ({kind}), whose locks "
+            "and mappings cannot be relied on; give cache_dir= a directory on a local disk"
+        )
+
+
+def file_system(directory: Path) -> str | None:
+    """Type of the file system a directory is on ("ext4"), None where that cannot be found out."""
+    if sys.platform == "darwin":
+        listing = subprocess.run(["/sbin/mount"], capture_output=True, text=True, check=False)
+        return _from_mount(listing.stdout, os.path.realpath(directory))
+    try:
+        text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    device = directory.stat().st_dev
+    return _from_mountinfo(text, f"{os.major(device)}:{os.minor(device)}")
+
+
+def _from_mountinfo(text: str, device: str) -> str | None:
+    """Linux: `36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw` (proc(5))."""
+    for line in text.splitlines():
+        mount, _, source = line.partition(" - ")
+        if mount.split()[2:3] == [device] and source:
+            return source.split()[0]
+    return None
+
+
+def _from_mount(text: str, path: str) -> str | None:
+    """macOS: `/dev/disk3s1 on / (apfs, sealed, local)`; the longest mount point wins."""
+    best, kind = -1, None
+    for line in text.splitlines():
+        found = re.fullmatch(r".* on (/.*) \(([^,)]+).*\)", line)
+        if found is None:
+            continue
+        point = found[1].rstrip("/")
+        if len(point) > best and (path == point or path.startswith(point + "/")):
+            best, kind = len(point), found[2]
+    return kind

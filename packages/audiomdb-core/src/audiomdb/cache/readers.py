@@ -1,0 +1,95 @@
+"""What each reader of a cache needs and reads next, for all processes of the node to see.
+
+A reader's file is flocked by its process for as long as it reads. A file whose lock can be had is
+a dead reader's and is removed. Files are made, changed and removed under `budget.lock`; only what
+is done is written without it, 4 or 8 bytes in place: read half written they would mislead one
+choice of a victim, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomdb.cache.budget import DONE, Reading
+from audiomdb.cache.lock import Held, try_exclusive, try_shared
+
+__all__ = ["Registration", "live_readings", "registration_bytes"]
+
+_HEAD = struct.Struct("<8sQQQ")
+_MAGIC = b"AMDBRDR1"
+_DONE_AT = 16
+
+
+def registration_bytes(visits: int) -> int:
+    """Size of a reader's file."""
+    return _HEAD.size + 4 * visits
+
+
+class Registration:
+    """This process's entry among the readers. Made and changed under `budget.lock`.
+
+    Args:
+        folder: Of all readers.
+        needs: Bytes of shards it must be able to hold at once.
+        capacity: Visits that it will publish at most; the file has its final size from the start,
+            because it counts.
+    """
+
+    def __init__(self, folder: Path, needs: int, capacity: int = 0) -> None:
+        self.path = folder / f"{os.getpid()}-{uuid4().hex[:12]}"
+        held = try_exclusive(self.path, new=True)
+        assert held is not None, "under budget.lock nobody touches a new reader's file"
+        self._held = held
+        self._needs = needs
+        self._capacity = capacity
+        os.ftruncate(held.fd, registration_bytes(capacity))
+        self.publish(np.empty(0, np.int32))
+
+    def publish(self, visits: NDArray[np.int32]) -> None:
+        """Say what is read from now on, in order."""
+        visits = visits[: self._capacity]
+        head = _HEAD.pack(_MAGIC, self._needs, 0, len(visits))
+        os.pwrite(self._held.fd, head + visits.astype("<i4").tobytes(), 0)
+
+    def advance(self, done: int) -> None:
+        """Say how many of the published visits lie behind. Needs no lock."""
+        if self._held.fd >= 0:
+            os.pwrite(self._held.fd, struct.pack("<Q", done), _DONE_AT)
+
+    def strike(self, visit: int) -> None:
+        """Say that one of the published visits is done, though others before it are not."""
+        if self._held.fd >= 0 and 0 <= visit < self._capacity:
+            os.pwrite(self._held.fd, struct.pack("<i", DONE), registration_bytes(visit))
+
+    def close(self) -> None:
+        """End it. May be called twice."""
+        if self._held.fd >= 0:
+            self.path.unlink(missing_ok=True)
+            self._held.release()
+
+
+def live_readings(folder: Path) -> Iterator[tuple[Reading, int]]:
+    """All live readers with the size of their files; dead ones are removed on the way."""
+    for path in sorted(folder.iterdir()):
+        held: Held | None = try_shared(path)
+        if held is not None:
+            path.unlink(missing_ok=True)
+            held.release()
+            continue
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        if len(content) < _HEAD.size or not content.startswith(_MAGIC):
+            continue
+        _, needs, done, count = _HEAD.unpack_from(content)
+        whole = min(count, (len(content) - _HEAD.size) // 4)
+        visits = np.frombuffer(content, "<i4", whole, _HEAD.size)
+        yield Reading(needs, visits, done), len(content)

@@ -1,0 +1,175 @@
+"""Where a cache gets a dataset from: by ranges of files, or by whole directories."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from audiomdb.cache.counters import Counters
+from audiomdb.cache.layout import CacheLayout
+from audiomdb.cache.lock import try_exclusive
+from audiomdb.cache.retry import retrying
+from audiomdb.cache.room import Delivered, Part, Room
+from audiomdb.cache.transfer import (
+    FULL_DISK,
+    Open,
+    RangeTransfer,
+    Transfer,
+    fetch_bytes,
+    full_disk_error,
+)
+from audiomdb.errors import DownloadError
+from audiomdb.shards.files import sha256_file
+from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
+from audiomdb.shards.metadata import ShardEntry
+
+__all__ = ["DirectorySource", "RangeSource", "Source"]
+
+
+class Source(Protocol):
+    """Where a cache gets a dataset from. Threads share it."""
+
+    def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
+        """Fetch `metadata.json`."""
+
+    def index(self, counters: Counters) -> bytes | None:
+        """Fetch `index.bin`; None where there is no way to it but the shards."""
+
+    def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
+        """What fetches the shards."""
+
+
+class RangeSource:
+    """Files that can be read from any byte on.
+
+    Args:
+        open_remote: Opens one.
+    """
+
+    def __init__(self, open_remote: Open) -> None:
+        self._open = open_remote
+
+    def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:  # noqa: ARG002
+        """Fetch `metadata.json`."""
+        return fetch_bytes(self._open, METADATA_FILE, counters=counters)
+
+    def index(self, counters: Counters) -> bytes | None:
+        """Fetch `index.bin`."""
+        return fetch_bytes(self._open, INDEX_FILE, counters=counters)
+
+    def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
+        """What fetches the shards, resuming what broke off."""
+        return RangeTransfer(
+            self._open, validators=layout.validator, make_room=room.shrink, counters=counters
+        )
+
+
+class DirectorySource:
+    """Two functions that bring files into a directory they are given.
+
+    Args:
+        name: What errors call where they come from.
+        download_metadata: Returns the path of the metadata it has written.
+        download_shard: Returns the path of the directory that it has written a shard to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        download_metadata: Callable[[Path], str | os.PathLike[str]],
+        download_shard: Callable[[int, Path], str | os.PathLike[str]],
+    ) -> None:
+        self._name = name
+        self._download_metadata = download_metadata
+        self._download_shard = download_shard
+
+    def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
+        """Have the metadata downloaded, and read it.
+
+        Raises:
+            DownloadError: there is no file where it should be.
+        """
+        folder = layout.staging / f"metadata-{uuid4().hex[:12]}"
+        folder.mkdir()
+        try:
+            path = retrying(
+                lambda: self._download_metadata(folder), counters=counters, check=lambda: None
+            )
+            content = Path(path).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, TypeError) as exc:
+            raise DownloadError(
+                f"{self._name}.download_metadata() left no metadata.json: {exc}. It has to write "
+                "the file into self.cache_dir and return its path"
+            ) from exc
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        counters.add(fetched_bytes=len(content))
+        return content
+
+    def index(self, counters: Counters) -> bytes | None:  # noqa: ARG002
+        """None: the columns come out of the shards."""
+        return None
+
+    def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
+        """What has shards downloaded into staging folders."""
+
+        def fetch(part: Part, entry: ShardEntry, *, check: Callable[[], None]) -> Delivered:
+            folder = layout.staging / part.name
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            returned = self._download(part.number, entry, folder, room, counters, check)
+            data = self._data_file(part.number, returned, folder)
+            held = try_exclusive(data)
+            assert held is not None, "a staging folder is private"
+            os.fsync(held.fd)
+            size = os.fstat(held.fd).st_size
+            counters.add(fetched_bytes=size)
+            return Delivered(data, held, size, sha256_file(data))
+
+        return fetch
+
+    def _download(
+        self,
+        number: int,
+        entry: ShardEntry,
+        folder: Path,
+        room: Room,
+        counters: Counters,
+        check: Callable[[], None],
+    ) -> str | os.PathLike[str]:
+        def attempt() -> str | os.PathLike[str]:
+            try:
+                return self._download_shard(number, folder)
+            except OSError as exc:
+                if exc.errno not in FULL_DISK:
+                    raise
+                if not room.shrink(entry.bytes):
+                    raise full_disk_error(exc) from exc
+            return self._download_shard(number, folder)
+
+        return retrying(attempt, counters=counters, check=check)
+
+    def _data_file(self, number: int, returned: str | os.PathLike[str], folder: Path) -> Path:
+        """The shard's file, in the staging folder whatever the method did."""
+        called = f"{self._name}.download_shard({number})"
+        try:
+            data = Path(returned) / DATA_FILE
+        except TypeError as exc:
+            raise DownloadError(f"{called} returned {returned!r}, expected a directory") from exc
+        if not data.is_file():
+            raise DownloadError(
+                f"{called} returned {os.fspath(returned)!r}, but there is no {DATA_FILE} in it; it "
+                "has to write the shard's files into a directory under self.cache_dir and return "
+                "that directory"
+            )
+        real = data.resolve()
+        if folder.resolve() in real.parents:
+            return real
+        # Somebody else's file, which may be needed where it is.
+        inside = folder / f".{DATA_FILE}.copy"
+        shutil.copyfile(real, inside)
+        return inside

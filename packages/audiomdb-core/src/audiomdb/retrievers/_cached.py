@@ -1,0 +1,128 @@
+"""The shards of a remote dataset, out of a cache."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiomdb.cache import ShardCache
+from audiomdb.cache.course import CacheCourse
+from audiomdb.cache.readers import Registration
+from audiomdb.shards import Course, DatasetIndex, DatasetReader, Metadata, ShardReader, Shards
+from audiomdb.shards.dataset_index import split_index_file
+from audiomdb.shards.index import ShardIndex, parse_index
+from audiomdb.shards.layout import ALIGNMENT, INDEX_FILE
+
+if TYPE_CHECKING:
+    from audiomdb.retrievers.base import BaseRetriever
+
+__all__ = ["CachedShards"]
+
+_MAX_OPEN = 128
+"""Each shard that is open takes two file descriptors."""
+
+_readers: weakref.WeakSet[DatasetReader] = weakref.WeakSet()
+
+
+class CachedShards(Shards):
+    """Opens shards in a cache. Pickles as the retriever, which makes its own cache elsewhere.
+
+    Args:
+        retriever: Whose dataset it is.
+        cache: Of this process.
+    """
+
+    def __init__(self, retriever: BaseRetriever, cache: ShardCache) -> None:
+        self.cache = cache
+        self._retriever = retriever
+        self._registration: Registration | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _shards_of, (self._retriever,)
+
+    @property
+    def max_open(self) -> int:
+        """One where room is short: what is open cannot be evicted."""
+        return _MAX_OPEN if self.cache.holds_everything else 1
+
+    def reader(self) -> DatasetReader:
+        """A reader of the dataset, which lets go of its shards where others need the room."""
+        reader = DatasetReader(self.cache.metadata, self)
+        known = weakref.ref(reader)
+
+        def relent() -> None:
+            if (alive := known()) is not None:
+                alive.relent()
+
+        self.cache.relent = relent
+        _install_fork_hook()
+        _readers.add(reader)
+        return reader
+
+    def open(self, number: int) -> ShardReader:
+        """Map a shard, fetching it first where it is missing."""
+        self._register()
+        return self._open(number, None)
+
+    def index(self, metadata: Metadata) -> DatasetIndex:
+        """The columns: out of the index file, or gathered from all shards where there is none."""
+        data = self.cache.index_file()
+        if data is not None:
+            return DatasetIndex(split_index_file(data, metadata, INDEX_FILE))
+        self._register()
+        parts: list[ShardIndex] = []
+        content = bytearray()
+        for number, entry in enumerate(metadata.shards):
+            view = self.cache.lease(number)
+            # A copy, so that the shard can go.
+            part = bytes(view[entry.index_offset : entry.index_offset + entry.index_bytes])
+            del view
+            content += part + bytes(-len(part) % ALIGNMENT)
+            parts.append(parse_index(memoryview(part), f"{metadata.name}/{entry.path}"))
+        self.cache.keep_index(bytes(content))
+        return DatasetIndex(parts)
+
+    def follow(self, reader: DatasetReader, at_once: int) -> Course:
+        """Follow an iteration: fetch ahead of it, and hold no more than it needs."""
+
+        def open_shard(number: int, check: Callable[[], None]) -> None:
+            reader.keep(number, self._open(number, check))
+
+        at_once = min(at_once, len(self.cache.metadata.shards))
+        return CacheCourse(self.cache, at_once, open_shard=open_shard, let_go=reader.drop)
+
+    def close(self) -> None:
+        """Let go of the cache. Views stay valid."""
+        if self._registration is not None:
+            self._registration.close()
+        self.cache.close()
+
+    def _open(self, number: int, check: Callable[[], None] | None) -> ShardReader:
+        metadata = self.cache.metadata
+        entry = metadata.shards[number]
+        view = self.cache.lease(number, check=check)
+        return ShardReader(Path(metadata.name) / entry.path, entry, file=view)
+
+    def _register(self) -> None:
+        """State, once, that reads outside an iteration hold one shard."""
+        if self._registration is None:
+            self._registration = self.cache.register(1)
+
+
+def _shards_of(retriever: BaseRetriever) -> CachedShards:
+    return retriever.cached_shards()
+
+
+@cache
+def _install_fork_hook() -> None:
+    os.register_at_fork(after_in_child=_close_all)
+
+
+def _close_all() -> None:
+    # A lease that a child inherits would keep the shard on the disk after its eviction.
+    for reader in list(_readers):
+        reader.close()

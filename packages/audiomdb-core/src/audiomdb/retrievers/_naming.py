@@ -1,0 +1,87 @@
+"""A name for what a retriever leads to: its class and the arguments it was made with."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+__all__ = ["UnnameableError", "retriever_name"]
+
+CACHE_OPTIONS = frozenset({"cache_dir", "max_cache_bytes", "prefetch", "workers"})
+"""Arguments that say how a dataset is cached, not which one it is."""
+
+_DIGITS = 16
+
+
+class UnnameableError(Exception):
+    """An argument has no text that would be the same in another process."""
+
+
+def retriever_name(
+    kind: type, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool = True
+) -> str:
+    """A name that is the same for equal arguments, however they were given, in any process.
+
+    Arguments go into it as a digest: a password among them cannot be read from it.
+
+    Args:
+        kind: The class.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        strict: Refuse arguments that cannot be named; otherwise they count by their class.
+
+    Raises:
+        UnnameableError: names the argument.
+    """
+    lines = [f"{kind.__module__}.{kind.__qualname__}"]
+    for name, value in sorted(_bound(kind, args, kwargs).items()):
+        try:
+            lines.append(f"{name}={_text(value)}")
+        except UnnameableError:
+            if strict:
+                raise UnnameableError(f"{name}={value!r}") from None
+            lines.append(f"{name}: {type(value).__qualname__}")
+    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass"))
+    return f"{kind.__name__}-{digest.hexdigest()[:_DIGITS]}"
+
+
+def _bound(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name, defaults filled in, so that both ways to give one are the same."""
+    # Of __init__, since __new__ takes anything; None stands for self, which is not bound again.
+    signature = inspect.signature(kind.__init__)  # type: ignore[misc]
+    bound = signature.bind(None, *args, **kwargs)
+    bound.apply_defaults()
+    parameters = list(signature.parameters.items())[1:]
+    named = {name: bound.arguments[name] for name, _ in parameters}
+    for name, parameter in parameters:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            named.update(named.pop(name))
+    return {name: value for name, value in named.items() if name not in CACHE_OPTIONS}
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, enum.Enum):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return repr(value)
+    if isinstance(value, os.PathLike):
+        return repr(os.fspath(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return f"{type(value).__qualname__}({[_text(getattr(value, f.name)) for f in fields]})"
+    if isinstance(value, Mapping):
+        return f"{{{sorted((_text(k), _text(v)) for k, v in value.items())}}}"
+    if isinstance(value, AbstractSet):
+        return f"{{{sorted(_text(item) for item in value)}}}"
+    if isinstance(value, Sequence):
+        return f"[{[_text(item) for item in value]}]"
+    text = repr(value)
+    if " at 0x" in text:
+        raise UnnameableError
+    return text

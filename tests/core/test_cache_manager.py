@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import runpy
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import audiomdb.cache.manager
+import audiomdb.cache.place
+import audiomdb.cache.retry
+from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, ShardCache
+from audiomdb.cache.place import _from_mount, _from_mountinfo, check_place
+from audiomdb.errors import (
+    CachePlaceError,
+    CacheTooSmallError,
+    CorruptShardError,
+    DownloadError,
+    DownloadInterruptedError,
+    MetadataError,
+)
+from audiomdb.shards import DatasetWriter, read_metadata
+
+FolderStore: Any = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_reader.py"))[
+    "FolderStore"
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "store"
+    rng = np.random.default_rng(0)
+    with DatasetWriter(path, samples_per_shard=1) as writer:
+        for number in range(5):
+            writer.write(f"clip-{number}", {"blob": rng.bytes(30_000)})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+
+
+class Opener:
+    """Opens caches of one directory, and closes them."""
+
+    def __init__(self, store: Path, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self.log = folder / "log"
+        self.opened: list[ShardCache] = []
+
+    def __call__(self, **options: Any) -> ShardCache:
+        remote = FolderStore(str(self.store), str(self.log))
+        cache = ShardCache(
+            self.folder / "cache", RangeSource(remote.open_remote), CacheOptions(**options)
+        )
+        self.opened.append(cache)
+        return cache
+
+    def sent(self) -> list[str]:
+        return [line.split()[0] for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
+    opener = Opener(store, tmp_path)
+    yield opener
+    for cache in opener.opened:
+        cache.close()
+
+
+def size_of(store: Path) -> int:
+    return read_metadata(store).shards[0].bytes
+
+
+def fixed(store: Path) -> int:
+    return (store / "metadata.json").stat().st_size + read_metadata(store).index.bytes + 65536
+
+
+def names(cache: ShardCache, folder: str) -> list[int]:
+    return sorted(int(path.name[:5]) for path in (cache.directory / folder).iterdir())
+
+
+def damage(store: Path, number: int) -> None:
+    path = store / f"shard_{number:05d}" / "data.mdb"
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_shard_is_fetched_once_and_then_found(opener: Opener) -> None:
+    cache = opener()
+    expected = (opener.store / "shard_00003" / "data.mdb").read_bytes()
+    assert cache.lease(3) == expected
+    assert cache.lease(3) == expected
+    stats = cache.stats
+    assert (stats.misses, stats.hits, stats.fetched_shards) == (1, 1, 1)
+    assert stats.fetched_bytes == len(expected) + (opener.store / "metadata.json").stat().st_size
+    assert stats.wait_s > 0
+
+
+def test_without_a_plan_the_least_recently_used_shard_goes(opener: Opener) -> None:
+    cache = opener(max_bytes=3 * size_of(opener.store) + fixed(opener.store))
+    for number in (0, 1, 2, 0, 3):
+        cache.lease(number)
+    assert names(cache, "shards") == [0, 2, 3]
+    assert cache.stats.evictions == 1
+    assert cache.stats.evicted_bytes == size_of(opener.store)
+
+
+def test_with_a_plan_the_shard_needed_last_goes(opener: Opener) -> None:
+    store = opener.store
+    cache = opener(max_bytes=3 * size_of(store) + fixed(store) + 1000)
+    registration = cache.register(2, 8)
+    cache.publish(registration, [0, 1, 2, 3, 0, 1])
+    for done, number in enumerate((0, 1, 2, 3)):
+        registration.advance(done)
+        cache.lease(number)
+    assert names(cache, "shards") == [0, 1, 3]
+    registration.close()
+
+
+def test_a_shard_that_is_read_does_not_go(opener: Opener) -> None:
+    cache = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
+    view = cache.lease(0)[100:200]
+    for number in (1, 2, 3):
+        cache.lease(number)
+    assert 0 in names(cache, "shards")
+    del view
+    cache.lease(1)
+    cache.lease(2)
+    assert 0 not in names(cache, "shards")
+
+
+def test_prefetching_evicts_only_what_is_needed_later(opener: Opener) -> None:
+    store = opener.store
+    cache = opener(max_bytes=2 * size_of(store) + fixed(store) + 1000)
+    registration = cache.register(1, 8)
+    cache.publish(registration, [0, 1, 2, 3, 4])
+    go_on = lambda: None  # noqa: E731
+    assert cache.fetch_ahead(0, go_on) == "fetched"
+    assert cache.fetch_ahead(0, go_on) == "there"
+    assert cache.fetch_ahead(4, go_on) == "fetched"
+    assert cache.fetch_ahead(1, go_on) == "fetched"
+    assert cache.fetch_ahead(2, go_on) == "full"
+    assert names(cache, "shards") == [0, 1]
+    registration.close()
+
+
+def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.manager, "_STALL_S", 0.01)
+    cache = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
+    views = [cache.lease(0), cache.lease(1)]
+    with pytest.raises(CacheTooSmallError, match="Views"):
+        cache.lease(2)
+    del views
+
+
+def test_a_damaged_source_is_reported_with_what_was_expected_and_found(opener: Opener) -> None:
+    damage(opener.store, 2)
+    cache = opener()
+    with pytest.raises(CorruptShardError) as caught:
+        cache.lease(2)
+    entry = cache.metadata.shards[2]
+    text = str(caught.value)
+    assert "shard_00002" in text
+    assert f"expected {entry.bytes} bytes with sha256 {entry.sha256}" in text
+    assert f"found {entry.bytes} bytes with sha256" in text
+    assert opener.sent().count("shard_00002/data.mdb") == 2 * -(-entry.bytes // 16384)
+    assert names(cache, "shards") == names(cache, "parts") == []
+    assert names(cache, "quarantine") == [2]
+    assert cache.stats.corrupt == 2
+    assert cache.lease(1)[:100] == (opener.store / "shard_00001/data.mdb").read_bytes()[:100]
+
+
+def test_what_is_quarantined_goes_when_room_is_needed(opener: Opener) -> None:
+    damage(opener.store, 2)
+    cache = opener(max_bytes=1 * size_of(opener.store) + fixed(opener.store))
+    with pytest.raises(CorruptShardError):
+        cache.lease(2)
+    cache.lease(1)
+    assert names(cache, "quarantine") == []
+
+
+def test_a_truncated_shard_in_the_cache_is_fetched_again(opener: Opener) -> None:
+    cache = opener()
+    cache.lease(0)
+    (path,) = (cache.directory / "shards").iterdir()
+    path.write_bytes(b"half")
+    assert cache.lease(0) == (opener.store / "shard_00000/data.mdb").read_bytes()
+
+
+def test_who_waits_gets_the_fetchers_error(opener: Opener) -> None:
+    (opener.store / "shard_00001" / "data.mdb").unlink()
+    fetcher, waiter = opener(), opener()
+    asked, waiting = threading.Event(), threading.Event()
+    transfer = fetcher._transfer
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        asked.set()
+        waiting.wait()
+        return transfer(*args, **kwargs)
+
+    fetcher._transfer = slow
+    errors: list[BaseException] = []
+
+    def lease(cache: ShardCache, *, check: Any = None) -> None:
+        try:
+            cache.lease(1, check=check)
+        except DownloadError as error:
+            errors.append(error)
+
+    first = threading.Thread(target=lease, args=(fetcher,))
+    first.start()
+    asked.wait()
+    lease(waiter, check=waiting.set)
+    first.join()
+    assert [str(error) for error in errors] == ["shard_00001/data.mdb is not in the store"] * 2
+    assert waiter.stats.fetched_bytes == 0
+    with pytest.raises(DownloadError, match="not in the store"):
+        waiter.lease(1)  # who comes later tries by itself
+
+
+def test_a_failed_prefetch_is_counted_and_left_to_whoever_needs_it(opener: Opener) -> None:
+    cache = opener()
+    hidden = opener.store / "hidden"
+    path = opener.store / "shard_00001" / "data.mdb"
+    path.rename(hidden)
+    assert cache.fetch_ahead(1, lambda: None) == "failed"
+    assert cache.stats.prefetch_errors == 1
+    hidden.rename(path)
+    assert len(cache.lease(1)) == size_of(opener.store)
+
+
+def test_the_first_to_open_sees_a_new_version_and_keeps_what_has_not_changed(
+    opener: Opener,
+) -> None:
+    first = opener()
+    first.lease(0)
+    first.lease(4)
+    with DatasetWriter(opener.folder / "new", samples_per_shard=1) as writer:
+        rng = np.random.default_rng(0)
+        for number in range(5):
+            blob = rng.bytes(30_000)
+            writer.write(f"clip-{number}", {"blob": blob if number < 4 else b"new" * 9000})
+    opener.store.rename(opener.folder / "old")
+    (opener.folder / "new").rename(opener.store)
+    second = opener()
+    assert second.metadata == first.metadata, "while one uses the directory, all see the same"
+    first.close()
+    second.close()
+    third = opener()
+    assert third.metadata.fingerprint != first.metadata.fingerprint
+    third.lease(0)
+    assert (third.stats.hits, third.stats.misses) == (1, 0)
+    assert third.lease(4) == (opener.store / "shard_00004/data.mdb").read_bytes()
+
+
+def test_a_smaller_budget_trims_what_an_earlier_run_left(opener: Opener) -> None:
+    cache = opener()
+    for number in range(5):
+        cache.lease(number)
+    cache.close()
+    small = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
+    small.register(1).close()
+    assert len(names(small, "shards")) <= 2
+
+
+def test_the_index_is_fetched_once_and_checked(opener: Opener) -> None:
+    cache = opener()
+    expected = (opener.store / "index.bin").read_bytes()
+    for _ in range(2):
+        index = cache.index_file()
+        assert index is not None
+        assert bytes(index) == expected
+    assert opener.sent().count("index.bin") == 1
+    (cache.directory / "index.bin").unlink()
+    (opener.store / "index.bin").write_bytes(b"damaged")
+    with pytest.raises(MetadataError, match="sha256"):
+        cache.index_file()
+
+
+def test_metadata_that_cannot_be_had_is_an_error_each_time(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def open_remote(path: str, **_: Any) -> Any:
+        calls.append(path)
+        raise DownloadInterruptedError("busy")
+
+    for attempt in (1, 2):
+        with pytest.raises(DownloadInterruptedError, match="busy"):
+            ShardCache(tmp_path / "cache", RangeSource(open_remote), CacheOptions())
+        assert len(calls) == attempt * audiomdb.cache.retry._ATTEMPTS
+
+
+def directory_source(store: Path, returned: Any) -> DirectorySource:
+    def metadata(folder: Path) -> Path:
+        (folder / "metadata.json").write_bytes((store / "metadata.json").read_bytes())
+        return folder / "metadata.json"
+
+    return DirectorySource("Mine", metadata, lambda number, folder: returned(number, folder))
+
+
+def test_a_directory_somewhere_else_is_copied_and_left_alone(store: Path, tmp_path: Path) -> None:
+    source = directory_source(store, lambda number, _: store / f"shard_{number:05d}")
+    cache = ShardCache(tmp_path / "cache", source, CacheOptions())
+    assert cache.lease(1) == (store / "shard_00001/data.mdb").read_bytes()
+    assert list((cache.directory / "staging").iterdir()) == []
+    assert list((cache.directory / "parts").iterdir()) == []
+    cache.close()
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (lambda _, folder: str(folder / "shard_00001"), "no data.mdb"),
+        (lambda *_: None, "returned None, expected a directory"),
+    ],
+)
+def test_a_method_that_leaves_no_shard_is_named(
+    store: Path, tmp_path: Path, returned: Any, text: str
+) -> None:
+    cache = ShardCache(tmp_path / "cache", directory_source(store, returned), CacheOptions())
+    with pytest.raises(DownloadError, match=text) as caught:
+        cache.lease(1)
+    assert "Mine.download_shard(1)" in str(caught.value)
+    cache.close()
+
+
+def test_options_are_checked() -> None:
+    for wrong in ({"max_bytes": -1}, {"prefetch": -1}, {"workers": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            CacheOptions(**wrong)
+
+
+def test_a_network_file_system_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_place(tmp_path)
+    monkeypatch.setattr(audiomdb.cache.place, "file_system", lambda _: "nfs4")
+    with pytest.raises(CachePlaceError, match=r"network file system \(nfs4\).*cache_dir="):
+        check_place(tmp_path)
+
+
+def test_file_systems_are_read_from_what_linux_and_macos_print() -> None:
+    linux = (
+        "22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
+        "97 22 0:55 / /data rw,relatime shared:40 - nfs4 server:/export rw,vers=4.2\n"
+    )
+    assert _from_mountinfo(linux, "0:55") == "nfs4"
+    assert _from_mountinfo(linux, "259:1") == "ext4"
+    assert _from_mountinfo(linux, "1:1") is None
+    macos = (
+        "/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)\n"
+        "server:/export on /Volumes/data (nfs, nodev, nosuid)\n"
+    )
+    assert _from_mount(macos, "/Volumes/data/cache") == "nfs"
+    assert _from_mount(macos, "/Volumes/database") == "apfs"

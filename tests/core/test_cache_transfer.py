@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+import audiomdb.cache.retry
+from audiomdb.cache.counters import Counters
+from audiomdb.cache.lock import try_exclusive
+from audiomdb.cache.retry import Stopped, retrying
+from audiomdb.cache.room import Delivered, Part
+from audiomdb.cache.transfer import RangeTransfer, RemoteFile
+from audiomdb.errors import CacheFullError, DownloadError, DownloadInterruptedError
+from audiomdb.shards import ShardEntry
+
+CONTENT = bytes(range(256)) * 2000
+ENTRY = ShardEntry(
+    path="shard_00000",
+    samples=1,
+    bytes=len(CONTENT),
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+    duration=0.0,
+    first_key="",
+    last_key="",
+    index_offset=0,
+    index_bytes=0,
+)
+Answer = Callable[[int, str | None], RemoteFile]
+
+
+class Store:
+    """Answers requests with what a list of functions says; the last one answers all others."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[int, str | None]] = []
+
+    def __call__(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
+        assert path == "shard_00000/data.mdb"
+        self.asked.append((start, validator))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return answer(start, validator)
+
+
+def whole(start: int, _validator: str | None) -> RemoteFile:
+    return RemoteFile([CONTENT[start:]], start, "v1", len(CONTENT))
+
+
+def cut(sent: int) -> Answer:
+    def answer(start: int, _validator: str | None) -> RemoteFile:
+        def chunks() -> Iterator[bytes]:
+            yield CONTENT[start : start + sent]
+            raise DownloadInterruptedError("cut")
+
+        return RemoteFile(chunks(), start, "v1")
+
+    return answer
+
+
+def refuse(error: Exception) -> Answer:
+    def answer(_start: int, _validator: str | None) -> RemoteFile:
+        raise error
+
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Callable[..., Delivered]:
+    parts: list[Part] = []
+
+    def run(
+        store: Store,
+        *,
+        make_room: Callable[[int], bool] = lambda _: False,
+        check: Callable[[], None] = lambda: None,
+        counters: Counters | None = None,
+    ) -> Delivered:
+        path = tmp_path / "part"
+        held = try_exclusive(path, create=True)
+        assert held is not None
+        parts.append(Part(0, "part", path, held))
+        transfer = RangeTransfer(
+            store,
+            validators=lambda name: tmp_path / f"{name}.validator",
+            make_room=make_room,
+            counters=counters or Counters(),
+        )
+        try:
+            return transfer(parts[-1], ENTRY, check=check)
+        finally:
+            held.release()
+
+    return run
+
+
+def is_whole(delivered: Delivered) -> bool:
+    assert delivered.path.read_bytes() == CONTENT
+    return (delivered.size, delivered.sha256) == (ENTRY.bytes, ENTRY.sha256)
+
+
+def test_a_cut_transfer_goes_on_where_it_broke_off(fetch) -> None:
+    store, counters = Store(cut(100_000)), Counters()
+    assert is_whole(fetch(store, counters=counters))
+    assert store.asked == [(0, None)] + [(100_000 * i, "v1") for i in range(1, 6)]
+    assert counters.stats.fetched_bytes == len(CONTENT)
+    assert counters.stats.retries == 5
+
+
+def test_a_part_left_by_another_process_is_resumed(fetch, tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(CONTENT[:1000])
+    (tmp_path / "part.validator").write_text("v1")
+    store = Store(whole)
+    assert is_whole(fetch(store))
+    assert store.asked == [(1000, "v1")]
+
+
+def test_a_store_that_ignores_ranges_is_read_from_the_start(fetch) -> None:
+    store = Store(cut(100_000), lambda _start, _validator: RemoteFile([CONTENT], 0, "v1"))
+    assert is_whole(fetch(store))
+
+
+def test_a_changed_file_is_fetched_from_the_start(fetch, tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"x" * 1000)
+    (tmp_path / "part.validator").write_text("v0")
+    store = Store(lambda _start, _validator: RemoteFile([CONTENT], 0, "v1"))
+    assert is_whole(fetch(store))
+    assert store.asked == [(1000, "v0")]
+
+
+def test_an_answer_from_an_unasked_place_is_not_believed(fetch) -> None:
+    store = Store(lambda _start, _validator: RemoteFile([CONTENT[5:]], 5), whole)
+    assert is_whole(fetch(store))
+
+
+def test_what_does_not_end_is_not_read_to_its_end(fetch) -> None:
+    def endless(_start: int, _validator: str | None) -> RemoteFile:
+        def chunks() -> Iterable[bytes]:
+            while True:
+                yield bytes(1 << 16)
+
+        return RemoteFile(chunks())
+
+    delivered = fetch(Store(endless))
+    assert delivered.size == ENTRY.bytes
+    assert delivered.sha256 != ENTRY.sha256
+
+
+def test_a_file_of_another_size_is_not_fetched(fetch) -> None:
+    delivered = fetch(Store(lambda _start, _validator: RemoteFile([b"short"], 0, None, 5)))
+    assert delivered.size == 5
+
+
+def test_attempts_that_bring_nothing_end_with_the_last_error(fetch) -> None:
+    store = Store(refuse(DownloadInterruptedError("503 SlowDown")))
+    with pytest.raises(DownloadInterruptedError, match="503 SlowDown"):
+        fetch(store)
+    assert len(store.asked) == audiomdb.cache.retry._ATTEMPTS
+
+
+def test_a_trickle_counts_as_nothing(fetch) -> None:
+    store = Store(cut(10))
+    with pytest.raises(DownloadInterruptedError):
+        fetch(store)
+
+
+def test_what_no_retry_mends_is_raised_at_once(fetch) -> None:
+    store = Store(refuse(DownloadError("403")))
+    with pytest.raises(DownloadError, match="403"):
+        fetch(store)
+    assert len(store.asked) == 1
+
+
+def test_a_transfer_stops_when_told(fetch) -> None:
+    def stop() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        fetch(Store(whole), check=stop)
+    with pytest.raises(Stopped):
+        fetch(Store(refuse(TimeoutError())), check=stop)
+
+
+def test_a_full_disk_evicts_and_goes_on(fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, full = os.write, [True, True]
+
+    def failing(fd: int, data: bytes) -> int:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", failing)
+    assert is_whole(fetch(Store(whole), make_room=lambda _: bool(full.pop()) or True))
+
+
+def test_a_full_disk_with_nothing_to_evict_is_a_typed_error(
+    fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", failing)
+    with pytest.raises(CacheFullError, match="max_cache_bytes"):
+        fetch(Store(whole))
+
+
+def test_waits_grow_at_random_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(audiomdb.cache.retry, "_LONGEST_WAIT_S", 3.0)
+    monkeypatch.setattr(audiomdb.cache.retry, "pause", lambda seconds, **_: waits.append(seconds))
+
+    def fail() -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        retrying(fail, counters=Counters(), check=lambda: None)
+    for wait, most in zip(waits, [0.5, 1.0, 2.0, 3.0, 3.0], strict=True):
+        assert 0 <= wait <= most
+    assert len(set(waits)) == 5
