@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from audiomdb.stream.loading import Processing
 from audiomdb.stream.samples import MASK, SampleStream
+from audiomdb.stream.steps import StepBatch, StepStream
 
-__all__ = ["MASK", "Processing", "SampleStream"]
+__all__ = ["MASK", "Processing", "SampleStream", "StepBatch", "StepStream"]

@@ -13,9 +13,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 __all__ = ["Room", "in_order"]
 
@@ -23,8 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """How far threads look ahead.
 
     Attributes:
@@ -50,6 +49,7 @@ def in_order(
     weigh: Callable[[T], int],
     size: Callable[[R], int],
     room: Room | None = None,
+    before_close: Callable[[], None] = lambda: None,
 ) -> Generator[R, None, None]:
     """Yield `work(task)` for each task, in order.
 
@@ -64,6 +64,7 @@ def in_order(
         weigh: What a task costs, in bytes, for cutting chunks.
         size: What a result holds, in bytes.
         room: How far to look ahead.
+        before_close: Called at the end, before threads are waited for: ends what `work` waits on.
     """
     if num_threads == 0:
         # Not map(): it would take a StopIteration that `work` lets slip for the end.
@@ -86,6 +87,7 @@ def in_order(
                     del error
             ahead.consumed(chunk)
     finally:
+        before_close()
         ahead.close()
 
 
@@ -120,6 +122,8 @@ class _Ahead(Generic[T, R]):
         size: Callable[[R], int],
         room: Room,
     ) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self._work = work
         self._weigh = weigh
         self._size = size
@@ -128,6 +132,7 @@ class _Ahead(Generic[T, R]):
         self._num_threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="audiomdb-stream")
         self._members: set[int] = set()
+        self._this_thread = threading.get_ident
         self._closed = False
         # What follows changes under the lock only, which is held for microseconds, or for as long
         # as `tasks` takes to give one.
@@ -167,9 +172,10 @@ class _Ahead(Generic[T, R]):
     def close(self) -> None:
         """End the threads and wait for them."""
         self._closed = True
-        # The garbage collector may run in one of the threads, which cannot wait for itself.
-        wait = threading.get_ident() not in self._members
-        self._pool.shutdown(wait=wait, cancel_futures=True)
+        # The garbage collector may run in one of the threads, which cannot wait for itself. It may
+        # also run when the interpreter ends and modules have lost their names: no globals here, and
+        # no `cancel_futures`, which needs some (what is queued sees `_closed` and returns).
+        self._pool.shutdown(wait=self._this_thread() not in self._members)
 
     def _wake(self) -> None:
         with self._lock:
@@ -182,7 +188,7 @@ class _Ahead(Generic[T, R]):
             self._pool.submit(self._serve)
 
     def _serve(self) -> None:
-        self._members.add(threading.get_ident())
+        self._members.add(self._this_thread())
         while True:
             with self._lock:
                 chunk = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 
 from audiomdb.audio import decode, resample
@@ -19,15 +19,14 @@ from audiomdb.shards import DatasetReader, ShardReader
 __all__ = ["LoadOptions", "Processing", "SampleLoader", "held_bytes"]
 
 Processing: TypeAlias = (
-    "BaseProcessor | Iterable[BaseProcessor] | Callable[[Sample], Mapping[str, Any]]"
+    BaseProcessor | Iterable[BaseProcessor] | Callable[[Sample], Mapping[str, Any]]
 )
 """One or several processors, or any function from sample to sample."""
 
 _FACTS = frozenset({SAMPLE_RATE, CHANNELS, FRAMES})
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadOptions:
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a stored sample on its way out.
 
     Attributes:
@@ -100,7 +99,11 @@ class SampleLoader:
 
     def weigh(self, position: int) -> int:
         """Bytes of stored payload that `load` will go through."""
-        shard, place = self._place(position)
+        number, place = self._reader.locate(position)
+        shard = self._reader.opened(number)
+        if shard is None:  # opening it may take a download, and this is a guess anyway
+            entry = self._reader.metadata.shards[number]
+            return entry.bytes // entry.samples
         return int(shard.index.payload_bytes[place])
 
     def _place(self, position: int) -> tuple[ShardReader, int]:

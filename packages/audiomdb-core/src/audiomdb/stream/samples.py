@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Iterable, Iterator
-from itertools import count
+from collections.abc import Collection, Generator, Iterator
 from types import TracebackType
+from typing import TypeAlias
 from weakref import WeakSet
 
 from audiomdb.plan import EpochPlan, RankPlan, Tail
@@ -14,6 +14,7 @@ from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader
 from audiomdb.stream.ahead import in_order
+from audiomdb.stream.following import Follower, shards_at_once
 from audiomdb.stream.loading import LoadOptions, Processing, SampleLoader, held_bytes
 
 __all__ = ["MASK", "SampleStream"]
@@ -21,8 +22,15 @@ __all__ = ["MASK", "SampleStream"]
 MASK = "__mask__"
 """With `tail="pad"`, whether a sample counts: False where it is repeated to fill up."""
 
+_LAST_EPOCH = 2**32 - 1
+"""The last that a plan can make; an endless stream ends before it."""
+
 _BLOCK = 512
 """Positions drawn from the plan at a time."""
+
+
+_Turn: TypeAlias = tuple[int, bool, int]
+"""Position of a sample, whether it counts, and the visit to a shard it belongs to."""
 
 
 class SampleStream:
@@ -158,25 +166,8 @@ class SampleStream:
         """
         first = self._next_epoch
         self._next_epoch = first + (self._epochs or 1)
-        epochs = count(first) if self._epochs is None else range(first, self._next_epoch)
-        reader = self._reader()
-        loader = SampleLoader(reader, self._options)
-        padded = self._share[-1] == "pad"
-
-        def load(turn: tuple[int, bool]) -> Sample:
-            position, counts = turn
-            sample = loader.load(position)
-            if padded:
-                sample[MASK] = counts
-            return sample
-
-        samples = in_order(
-            load,
-            self._turns(reader.counts, epochs),
-            num_threads=0 if loader.only_copies else self._num_threads,
-            weigh=lambda turn: loader.weigh(turn[0]),
-            size=held_bytes,
-        )
+        epochs = range(first, _LAST_EPOCH if self._epochs is None else self._next_epoch)
+        samples = self._samples(self._reader(), epochs)
         self._running.add(samples)
         return samples
 
@@ -202,17 +193,58 @@ class SampleStream:
     def _reader(self) -> DatasetReader:
         return self._source if isinstance(self._source, DatasetReader) else self._source.open()
 
-    def _plan(self, counts: list[int], epoch: int) -> RankPlan:
+    def _epoch(self, counts: list[int], epoch: int) -> EpochPlan:
         seed, shuffle, window = self._order
-        plan = EpochPlan(counts, seed=seed, epoch=epoch, shuffle=shuffle, window=window)
-        return plan.for_rank(*self._share)
+        return EpochPlan(counts, seed=seed, epoch=epoch, shuffle=shuffle, window=window)
 
-    def _turns(self, counts: list[int], epochs: Iterable[int]) -> Iterator[tuple[int, bool]]:
-        """Positions with their mask, epoch after epoch."""
+    def _plan(self, counts: list[int], epoch: int) -> RankPlan:
+        return self._epoch(counts, epoch).for_rank(*self._share)
+
+    def _samples(self, reader: DatasetReader, epochs: range) -> Generator[Sample, None, None]:
+        loader = SampleLoader(reader, self._options)
+        padded = self._share[-1] == "pad"
+        counts = reader.counts
+        first = self._epoch(counts, 0)
+        course = reader.follow(shards_at_once(first, first.for_rank(*self._share).split))
+        follower = Follower(course, counts)
+
+        def load(turn: _Turn) -> Sample:
+            position, counts, visit = turn
+            if course is None:
+                sample = loader.load(position)
+            else:
+                course.enter(visit)
+                try:
+                    sample = loader.load(position)
+                finally:
+                    course.leave(visit)
+            if padded:
+                sample[MASK] = counts
+            return sample
+
+        try:
+            yield from in_order(
+                load,
+                self._turns(counts, epochs, follower),
+                num_threads=0 if loader.only_copies else self._num_threads,
+                weigh=lambda turn: loader.weigh(turn[0]),
+                size=held_bytes,
+                before_close=follower.close,
+            )
+        finally:
+            follower.close()
+
+    def _turns(self, counts: list[int], epochs: range, follower: Follower) -> Iterator[_Turn]:
+        """Positions with their mask and visit, epoch after epoch."""
         for epoch in epochs:
-            plan = self._plan(counts, epoch)
+            whole = self._epoch(counts, epoch)
+            plan = whole.for_rank(*self._share)
             if not len(plan):
                 return  # and never will be there anything, though `epochs` may be endless
+            # Where this iteration ends, the next one is likely to go on.
+            after = self._epoch(counts, min(epoch + 1, _LAST_EPOCH))
+            follower.begin(whole, plan.split, after, continues=epoch + 1 in epochs)
             for start in range(0, len(plan), _BLOCK):
                 positions, mask = plan.positions(start, start + _BLOCK)
-                yield from zip(positions.tolist(), mask.tolist(), strict=True)
+                visits = follower.draw(positions, start + len(positions))
+                yield from zip(positions.tolist(), mask.tolist(), visits, strict=True)
