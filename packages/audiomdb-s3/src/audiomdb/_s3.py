@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,7 @@ from audiomdb.errors import AudioMDBError
 
 __all__ = ["ClientOptions", "ProcessClient", "advice", "error_code", "join_key", "s3_errors"]
 
-_ATTEMPTS = 5
 _CONNECT_TIMEOUT_S = 10
-_READ_TIMEOUT_S = 60
 
 _CREDENTIALS = (
     "check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
@@ -73,6 +71,8 @@ class ClientOptions:
         profile_name: Of the credentials in AWS's own files.
         anonymous: Do not sign requests, for public buckets.
         connections: Requests at once.
+        attempts: Of each request, by boto3.
+        read_timeout_s: Seconds without a byte after which a connection counts as broken.
     """
 
     endpoint_url: str | None = None
@@ -80,6 +80,8 @@ class ClientOptions:
     profile_name: str | None = None
     anonymous: bool = False
     connections: int = 10
+    attempts: int = 5
+    read_timeout_s: float = 60.0
 
 
 class ProcessClient:
@@ -125,9 +127,9 @@ def _make_client(options: ClientOptions) -> Any:  # noqa: ANN401
         # Some stores answer a part of an object with the checksum of the whole, which botocore
         # would take for damage. AudioMDB compares sizes and sha256 itself.
         response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": options.attempts},
         connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
+        read_timeout=options.read_timeout_s,
         max_pool_connections=options.connections,
         **({"signature_version": UNSIGNED} if options.anonymous else {}),
     )
@@ -144,12 +146,14 @@ def join_key(prefix: str, rel_path: str) -> str:
 
 
 @contextmanager
-def s3_errors(doing: str, kind: type[AudioMDBError]) -> Iterator[None]:
+def s3_errors(
+    doing: str, kind: type[AudioMDBError] | Callable[[BaseException], type[AudioMDBError]]
+) -> Iterator[None]:
     """Turn whatever boto3 raises into `kind`, saying what was being done and what to do.
 
     Args:
         doing: What goes after "cannot", such as "read s3://bucket/key".
-        kind: Class of the error to raise.
+        kind: Class of the error to raise, or what chooses it for an error of boto3.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -159,7 +163,8 @@ def s3_errors(doing: str, kind: type[AudioMDBError]) -> Iterator[None]:
         yield
     except (Boto3Error, BotoCoreError, ClientError, RetriesExceededError) as exc:
         said = " ".join(str(exc).split())
-        raise kind(f"cannot {doing}: {said} ({advice(exc)})") from exc
+        chosen = kind if isinstance(kind, type) else kind(exc)
+        raise chosen(f"cannot {doing}: {said} ({advice(exc)})") from exc
 
 
 def error_code(error: BaseException) -> str:

@@ -1,0 +1,157 @@
+"""Datasets in Amazon S3, or in a store that speaks its protocol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from audiomdb._s3 import ClientOptions, ProcessClient, advice, error_code, join_key, s3_errors
+from audiomdb.errors import DatasetNotFoundError, DownloadError, DownloadInterruptedError
+from audiomdb.retrievers.base import BaseRetriever, RemoteFile
+
+__all__ = ["S3Retriever"]
+
+_CHUNK_BYTES = 256 * 1024
+
+_ATTEMPTS = 2
+"""By boto3, which may find a kept connection dead. All else is for the cache to try again."""
+
+_CHANGED = ("412", "PreconditionFailed")
+_BEYOND_THE_END = ("416", "InvalidRange")
+_MISSING = ("404", "NoSuchKey", "NoSuchBucket")
+_BUSY = ("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "InternalError")
+
+
+class S3Retriever(BaseRetriever):
+    """Reads a dataset under a prefix of a bucket, through a cache on a local disk.
+
+        retriever = S3Retriever("my-bucket", "datasets/digits", max_cache_bytes=50 * 1024**3)
+        for batch in DataLoader(StreamingDataset(retriever, shuffle=True), batch_size=32):
+            ...
+
+    Shards are downloaded ahead of a stream, once for all processes of the machine. A download that
+    breaks off goes on from its last byte, as long as the object is the same (its ETag). What boto3
+    raises comes as `DownloadError`, with what to do about it.
+
+    Args:
+        bucket: Name of the bucket.
+        prefix: Where in the bucket the dataset lies; with or without a "/" at its end.
+        endpoint_url: Of a store other than Amazon's.
+        region_name: Of the bucket, where the environment does not say.
+        profile_name: Of the credentials in AWS's own files.
+        anonymous: Do not sign requests, for public buckets.
+        read_timeout_s: Seconds without a byte after which a connection counts as broken.
+        cache_dir: Directory for caches, see `BaseRetriever`.
+        max_cache_bytes: Limit of this dataset's cache.
+        prefetch: Shards to download ahead of a stream.
+        workers: Downloads at once, over all processes of the machine.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        region_name: str | None = None,
+        profile_name: str | None = None,
+        anonymous: bool = False,
+        read_timeout_s: float = 20.0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        max_cache_bytes: int | None = None,
+        prefetch: int = 4,
+        workers: int = 4,
+    ) -> None:
+        super().__init__(
+            cache_dir=cache_dir,
+            max_cache_bytes=max_cache_bytes,
+            prefetch=prefetch,
+            workers=workers,
+        )
+        self._bucket = bucket
+        self._prefix = prefix.strip("/")
+        self._client = ProcessClient(
+            ClientOptions(
+                endpoint_url=endpoint_url,
+                region_name=region_name,
+                profile_name=profile_name,
+                anonymous=anonymous,
+                connections=workers + 1,
+                attempts=_ATTEMPTS,
+                read_timeout_s=read_timeout_s,
+            )
+        )
+
+    def open_remote(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
+        """Open an object from some byte on; from byte 0 if it is another than it was."""
+        key = join_key(self._prefix, path)
+        url = f"s3://{self._bucket}/{key}"
+        request: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
+        response = None
+        if start and validator is not None:
+            response = self._get(url, {**request, "Range": f"bytes={start}-", "IfMatch": validator})
+        if response is None:
+            response = self._get(url, request)
+        assert response is not None, "only a condition or a range can be refused"
+        begin, size = 0, response["ContentLength"]
+        if "ContentRange" in response:
+            # "bytes 100-199/200". A store that ignores ranges answers without it, from byte 0.
+            span, _, total = response["ContentRange"].removeprefix("bytes ").partition("/")
+            begin, size = int(span.partition("-")[0]), int(total)
+        return RemoteFile(_Chunks(url, response["Body"]), begin, response.get("ETag"), size)
+
+    def _get(self, url: str, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Ask for an object; None when it has changed, or has no bytes where they were asked for.
+
+        Raises:
+            DatasetNotFoundError: there is no such object.
+            DownloadError: anything else.
+        """
+        from botocore.exceptions import ClientError
+
+        with s3_errors(f"read {url}", _kind):
+            try:
+                response: dict[str, Any] = self._client.get().get_object(**request)
+            except ClientError as exc:
+                code = error_code(exc)
+                if code in _CHANGED + _BEYOND_THE_END:
+                    return None
+                if code in _MISSING:
+                    raise DatasetNotFoundError(f"no {url}: {advice(exc)}") from exc
+                raise
+        return response
+
+    def __repr__(self) -> str:
+        return f"S3Retriever({self._bucket!r}, {self._prefix!r})"
+
+
+class _Chunks:
+    """The bytes of an answer."""
+
+    def __init__(self, url: str, body: Any) -> None:  # noqa: ANN401
+        self._url = url
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        with s3_errors(f"read {self._url}", _kind):
+            yield from self._body.iter_chunks(_CHUNK_BYTES)
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def _kind(error: BaseException) -> type[DownloadError]:
+    """Whether another try may help."""
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        again = status >= 500 or status == 429 or error_code(error) in _BUSY
+    else:
+        broken = (exceptions.HTTPClientError, exceptions.ConnectionError)
+        again = isinstance(error, (*broken, exceptions.IncompleteReadError))
+    return DownloadInterruptedError if again else DownloadError
