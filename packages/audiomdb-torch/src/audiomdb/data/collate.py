@@ -1,0 +1,191 @@
+"""Making a batch of samples whose arrays differ in length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from audiomdb.errors import AudioError
+from audiomdb.sample import AUDIO, KEY
+
+__all__ = ["PaddingSample", "pad_collate"]
+
+
+class PaddingSample(dict[str, Any]):
+    """A sample that torch's default collate batches with `pad_collate`."""
+
+    __slots__ = ()
+
+
+def pad_collate(
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    collate_fn_map: Mapping[Any, Any] | None = None,  # noqa: ARG001 (torch passes it)
+) -> dict[str, Any]:
+    """Batch samples, padding arrays with zeros at their ends.
+
+    A batch has every field that any of its samples has:
+
+    - arrays and tensors: one tensor `(batch, ...)`, as long on each axis as the longest. A field
+      `<name>_lengths` (int64) tells the sizes before padding: `(batch,)` for arrays of one axis
+      and for `audio`, whose frames it counts, `(batch, axes)` for others. A missing array is
+      a row of zeros of length 0.
+    - numbers and bools: a tensor `(batch,)`;
+    - dicts: a dict, batched in the same way;
+    - text, bytes, lists, anything else, and numbers and dicts of which one is missing: a list, in
+      which what is missing is None.
+
+    In a worker process, padded tensors are made in shared memory, so that they reach the training
+    process without another copy.
+
+    Args:
+        samples: At least one.
+        collate_fn_map: Not used; torch's default collate passes its own.
+
+    Raises:
+        AudioError: `audio` has different numbers of channels.
+    """
+    names = dict.fromkeys(name for sample in samples for name in sample)
+    batch: dict[str, Any] = {}
+    for name in names:
+        column = [sample.get(name) for sample in samples]
+        if name == AUDIO:
+            _check_channels(samples)
+        rows = _Rows.of(column)
+        if rows is None:
+            batch[name] = _batched(column)
+            continue
+        batch[name] = rows.padded()
+        lengths = rows.lengths(frames_only=name == AUDIO)
+        if lengths is not None and f"{name}_lengths" not in names:
+            batch[f"{name}_lengths"] = lengths
+    return batch
+
+
+default_collate_fn_map[PaddingSample] = pad_collate
+
+
+class _Rows:
+    """The arrays of one field, None where there is none."""
+
+    def __init__(self, column: Sequence[Any], dtype: torch.dtype, axes: int) -> None:
+        self._column = column
+        self._dtype = dtype
+        missing = (0,) * axes
+        self._shapes = [missing if row is None else tuple(row.shape) for row in column]
+        self._axes = axes
+
+    @classmethod
+    def of(cls, column: Sequence[Any]) -> _Rows | None:
+        """The rows, or None where the values are no arrays that fit one tensor."""
+        present = [value for value in column if value is not None]
+        if not present or len({value.ndim if _is_array(value) else -1 for value in present}) > 1:
+            return None
+        if not _is_array(present[0]):
+            return None
+        dtype = _common_dtype(present)
+        if dtype is None or (present[0].ndim == 0 and len(present) < len(column)):
+            return None
+        return cls(column, dtype, present[0].ndim)
+
+    def padded(self) -> torch.Tensor:
+        """All rows in one tensor."""
+        shape = tuple(map(max, *self._shapes)) if len(self._shapes) > 1 else self._shapes[0]
+        out = _uninitialised((len(self._column), *shape), self._dtype)
+        try:
+            arrays = [None if row is None else _as_array(row) for row in self._column]
+            target = out.numpy()
+        except TypeError:  # bfloat16 and others that NumPy does not know
+            out.zero_()
+            for i, (row, own) in enumerate(zip(self._column, self._shapes, strict=True)):
+                if row is not None:
+                    out[_box(i, own)] = torch.as_tensor(row).detach()
+            return out
+        # NumPy takes arrays as they are (read-only, reversed, of another byte order) and works in
+        # this thread. torch shares each row among all cores and waits for them, which took 10 ms
+        # a row while threads were decoding.
+        for i, (array, own) in enumerate(zip(arrays, self._shapes, strict=True)):
+            for axis, size in enumerate(own):
+                target[(*_box(i, own[:axis]), slice(size, None))] = 0
+            if array is not None:
+                target[_box(i, own)] = array
+        return out
+
+    def lengths(self, *, frames_only: bool) -> torch.Tensor | None:
+        """Sizes before padding; None where there is no axis."""
+        if self._axes == 0:
+            return None
+        sizes = torch.tensor(self._shapes, dtype=torch.int64)
+        return sizes[:, 0].clone() if frames_only or self._axes == 1 else sizes
+
+
+def _box(row: int, sizes: tuple[int, ...]) -> tuple[int | slice, ...]:
+    """The beginning of a row, `sizes` long on its axes."""
+    return row, *map(slice, sizes)
+
+
+def _is_array(value: Any) -> TypeGuard[np.ndarray | torch.Tensor]:  # noqa: ANN401
+    return isinstance(value, np.ndarray | torch.Tensor)
+
+
+def _as_array(row: np.ndarray | torch.Tensor) -> np.ndarray:
+    return row if isinstance(row, np.ndarray) else row.numpy(force=True)
+
+
+def _common_dtype(arrays: Sequence[Any]) -> torch.dtype | None:
+    """The dtype that holds all of them, None where torch has none."""
+    try:
+        dtypes = {value.dtype: _torch_dtype(value) for value in arrays}
+    except TypeError:
+        return None
+    common, *others = dtypes.values()
+    for other in others:
+        common = torch.promote_types(common, other)
+    return common
+
+
+def _torch_dtype(value: np.ndarray | torch.Tensor) -> torch.dtype:
+    if isinstance(value, torch.Tensor):
+        return value.dtype
+    return torch.from_numpy(np.empty(0, value.dtype.newbyteorder("="))).dtype
+
+
+def _uninitialised(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    size = math.prod(shape) * dtype.itemsize
+    if get_worker_info() is None or size == 0:
+        return torch.empty(shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+
+def _batched(column: Sequence[Any]) -> Any:  # noqa: ANN401
+    """Values that are no arrays."""
+    if all(isinstance(value, bool | int | float | complex | np.generic) for value in column):
+        numbers = np.array(column)
+        try:
+            return torch.from_numpy(numbers)
+        except TypeError:  # text scalars, dates, integers beyond 64 bits
+            return list(column)
+    if all(isinstance(value, Mapping) for value in column):
+        return pad_collate(column)
+    return list(column)
+
+
+def _check_channels(samples: Sequence[Mapping[str, Any]]) -> None:
+    met: dict[int, Any] = {}
+    for sample in samples:
+        audio = sample.get(AUDIO)
+        if _is_array(audio) and audio.ndim in (1, 2):
+            met.setdefault(1 if audio.ndim == 1 else audio.shape[1], sample.get(KEY))
+    if len(met) > 1:
+        found = ", ".join(f"{channels} in {key!r}" for channels, key in met.items())
+        raise AudioError(
+            f"clips with different numbers of channels in one batch ({found}); "
+            "make the dataset with mono=True"
+        )

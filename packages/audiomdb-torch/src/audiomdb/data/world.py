@@ -1,0 +1,35 @@
+"""Which of how many training processes this is."""
+
+from __future__ import annotations
+
+import os
+
+import torch.distributed
+
+__all__ = ["distributed_place", "environment_place"]
+
+
+def distributed_place() -> tuple[int, int] | None:
+    """Rank and world size from `torch.distributed`, where it was initialised."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return None
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def environment_place() -> tuple[int, int] | None:
+    """Rank and world size from `RANK` and `WORLD_SIZE`, as torchrun sets them.
+
+    Raises:
+        ValueError: one of them is no number.
+    """
+    values = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE")]
+    if None in values:
+        return None
+    try:
+        rank, world_size = (int(value or "") for value in values)
+    except ValueError:
+        raise ValueError(
+            f"the environment says RANK={values[0]!r} and WORLD_SIZE={values[1]!r}, expected "
+            "numbers; unset them, or pass rank= and world_size="
+        ) from None
+    return rank, world_size

@@ -1,0 +1,153 @@
+"""Batches of samples that differ in length and fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from audiomdb.data.collate import PaddingSample, pad_collate
+from audiomdb.errors import AudioError
+
+
+def column(*values: Any) -> dict[str, Any]:
+    return pad_collate([{"x": value} for value in values])
+
+
+def test_audio_is_padded_with_zeros_at_its_end() -> None:
+    clips = [np.full(n, n, np.float32) for n in (3, 5, 1)]
+    batch = pad_collate([{"audio": clip} for clip in clips])
+    assert batch["audio"].dtype == torch.float32
+    assert batch["audio"].tolist() == [[3, 3, 3, 0, 0], [5, 5, 5, 5, 5], [1, 0, 0, 0, 0]]
+    assert batch["audio_lengths"].tolist() == [3, 5, 1]
+    assert batch["audio_lengths"].dtype == torch.int64
+
+
+def test_lengths_are_there_when_nothing_was_padded() -> None:
+    batch = pad_collate([{"audio": np.zeros(4, np.float32)}] * 2)
+    assert batch["audio_lengths"].tolist() == [4, 4]
+
+
+def test_audio_of_several_channels_counts_frames() -> None:
+    batch = pad_collate([{"audio": np.ones((n, 2), np.float32)} for n in (2, 3)])
+    assert batch["audio"].shape == (2, 3, 2)
+    assert batch["audio"][0].tolist() == [[1, 1], [1, 1], [0, 0]]
+    assert batch["audio_lengths"].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3)])
+def test_different_numbers_of_channels_are_refused_by_name(shape: tuple[int, ...]) -> None:
+    samples = [
+        {"__key__": "a", "audio": np.zeros((4, 2), np.float32)},
+        {"__key__": "b", "audio": np.zeros(shape, np.float32)},
+    ]
+    with pytest.raises(AudioError, match=r"2 in 'a', [13] in 'b'.*mono=True"):
+        pad_collate(samples)
+
+
+def test_arrays_of_several_axes_are_padded_on_each() -> None:
+    batch = column(np.ones((2, 3)), np.ones((4, 1)))
+    assert batch["x"].shape == (2, 4, 3)
+    assert batch["x"].sum() == 10
+    assert batch["x_lengths"].tolist() == [[2, 3], [4, 1]]
+
+
+def test_tensors_are_padded_like_arrays() -> None:
+    batch = column(torch.ones(2, dtype=torch.bfloat16, requires_grad=True), torch.ones(3))
+    assert batch["x"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch["x"].dtype == torch.float32
+    assert not batch["x"].requires_grad
+    half = column(torch.ones(1, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16), None)
+    assert half["x"].dtype == torch.bfloat16
+    assert half["x"].tolist() == [[1, 0], [1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(5)[::-1],
+        np.broadcast_to(np.float32(2), (5,)),
+        np.arange(5, dtype=">i4"),
+        np.arange(20, dtype=np.int16)[::4],
+        np.array([True, False]),
+        np.zeros(0, np.float32),
+    ],
+)
+def test_arrays_of_any_layout_are_taken(array: np.ndarray) -> None:
+    array.flags.writeable = False
+    batch = column(array, array)
+    assert batch["x"].tolist() == [array.tolist(), array.tolist()]
+
+
+def test_a_missing_array_is_a_row_of_length_0() -> None:
+    batch = pad_collate([{"audio": np.ones(2, np.float32)}, {"text": "only text"}])
+    assert batch["audio"].tolist() == [[1, 1], [0, 0]]
+    assert batch["audio_lengths"].tolist() == [2, 0]
+    assert batch["text"] == [None, "only text"]
+
+
+def test_numbers_become_a_tensor() -> None:
+    assert column(1, 2)["x"].dtype == torch.int64
+    assert column(1, 2.5)["x"].tolist() == [1, 2.5]
+    assert column(0.5, 1.5)["x"].dtype == torch.float64
+    assert column(True, False)["x"].dtype == torch.bool
+    assert column(np.float32(1), np.float32(2))["x"].dtype == torch.float32
+    assert column(np.array(1), np.array(2))["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("a", "b"),
+        (b"a", b"bc"),
+        ("a", None),
+        (1, None),
+        (None, None),
+        ([1, 2], [3]),
+        (1, "a"),
+        ({"a": 1}, None),
+        (2**80, 1),
+        (np.datetime64("2020-01-01"), np.datetime64("2021-01-01")),
+        (np.array(1), None),
+    ],
+)
+def test_what_makes_no_tensor_stays_a_list(values: tuple[Any, ...]) -> None:
+    assert column(*values) == {"x": list(values)}
+
+
+def test_arrays_that_fit_no_tensor_stay_a_list() -> None:
+    for odd in (np.array(["a", "b"]), np.zeros(2, "datetime64[s]"), np.zeros((2, 2))):
+        plain = np.zeros(2)
+        found = column(plain, odd)["x"]
+        assert isinstance(found, list)
+        assert found[0] is plain
+
+
+def test_dicts_are_batched_inside() -> None:
+    batch = column({"snr": 1.5, "who": "ann"}, {"snr": 2.5})
+    assert batch["x"]["snr"].tolist() == [1.5, 2.5]
+    assert batch["x"]["who"] == ["ann", None]
+
+
+def test_a_field_of_the_users_is_not_overwritten() -> None:
+    batch = pad_collate([{"audio": np.zeros(3, np.float32), "audio_lengths": 99}])
+    assert batch["audio_lengths"].tolist() == [99]
+
+
+def test_samples_are_not_changed() -> None:
+    audio = np.ones(3, np.float32)
+    batch = pad_collate([{"audio": audio}])
+    batch["audio"].zero_()
+    assert audio.tolist() == [1, 1, 1]
+
+
+def test_torchs_default_collate_pads_the_samples_of_a_dataset() -> None:
+    samples = [PaddingSample(audio=np.ones(n, np.float32), text=str(n), note=None) for n in (1, 2)]
+    batch = default_collate(samples)
+    assert type(batch) is dict
+    assert batch["audio"].shape == (2, 2)
+    assert batch["text"] == ["1", "2"]
+    assert batch["note"] == [None, None]

@@ -1,0 +1,92 @@
+"""One count of epochs for a training process and its workers."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader, IterableDataset
+
+from audiomdb.data.epochs import EpochCounter
+
+
+class Epochs(IterableDataset[int]):
+    """Gives the epoch that each worker was told."""
+
+    def __init__(self, counter: EpochCounter) -> None:
+        self.counter = counter
+
+    def __iter__(self) -> Any:
+        yield self.counter.take(1)
+
+
+def loader(counter: EpochCounter, num_workers: int = 2, **options: Any) -> DataLoader[int]:
+    return DataLoader(Epochs(counter), batch_size=None, num_workers=num_workers, **options)
+
+
+def test_each_pass_is_the_next_epoch() -> None:
+    counter = EpochCounter()
+    assert [counter.take(1) for _ in range(3)] == [0, 1, 2]
+    assert counter.take(5) == 3
+    assert counter.next_epoch == 8
+    counter.set(2)
+    assert counter.take(1) == 2
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_the_workers_of_a_pass_agree(persistent: bool) -> None:
+    counter = EpochCounter()
+    epochs = loader(counter, persistent_workers=persistent)
+    assert [list(epochs) for _ in range(3)] == [[0, 0], [1, 1], [2, 2]]
+    counter.set(7)
+    assert list(epochs) == [7, 7]
+    assert list(loader(counter, 0)) == [8]
+    assert list(epochs) == [9, 9]
+
+
+def test_passes_that_run_side_by_side_do_not_mix() -> None:
+    epochs = loader(EpochCounter())
+    pairs = list(zip(epochs, epochs, strict=True))
+    first, second = ({epoch for epoch, _ in pairs}, {epoch for _, epoch in pairs})
+    assert sorted([*first, *second]) == [0, 1]
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    counter = EpochCounter()
+    counter.take(1)
+    copy = pickle.loads(pickle.dumps(counter))
+    assert [copy.take(1), copy.take(1)] == [1, 2]
+    assert counter.take(1) == 1
+
+
+def _rank(counter: EpochCounter, answers: Any) -> None:
+    answers.put([counter.take(1), *loader(counter), counter.take(1)])
+
+
+def test_training_processes_that_share_a_counter_count_alike() -> None:
+    fork = multiprocessing.get_context("fork")
+    counter, answers = EpochCounter(4), fork.SimpleQueue()
+    ranks = [fork.Process(target=_rank, args=(counter, answers)) for _ in range(2)]
+    for rank in ranks:
+        rank.start()
+    assert [answers.get(), answers.get()] == [[4, 5, 5, 6]] * 2
+    for rank in ranks:
+        rank.join(60)
+    assert counter.take(1) == 4
+
+
+def test_a_counter_gives_its_descriptor_back() -> None:
+    def descriptors() -> int:
+        return len(list(Path("/dev/fd").iterdir()))
+
+    gc.collect()
+    before = descriptors()
+    counters = [EpochCounter() for _ in range(5)]
+    assert descriptors() == before + 5
+    counters.clear()
+    gc.collect()
+    assert descriptors() == before

@@ -1,0 +1,132 @@
+"""What fails in a worker reaches the loop, and nothing hangs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from audiomdb.audio import encode
+from audiomdb.data.base import StreamingDataset
+from audiomdb.errors import CorruptRecordError
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.sample import Sample
+from audiomdb.shards import DatasetReader, DatasetWriter
+
+BAD = 12
+
+workers = pytest.mark.parametrize("num_workers", [0, 2])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "clips"
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 2000).astype(np.float32)
+    with DatasetWriter(path) as writer:
+        for i in range(40):
+            writer.write(f"clip-{i:02d}", {"audio": encode(noise, 8000), "text": str(i)})
+    return path
+
+
+def batches_before(error: type[Exception], loader: DataLoader[Any]) -> tuple[list[Any], Exception]:
+    """What the loop got before the error, and the error."""
+    iterator: Any = iter(loader)
+    batches: list[Any] = []
+    with pytest.raises(error) as caught:
+        batches.extend(iterator)
+    if loader.num_workers:
+        # torch leaves this to the garbage collector, and there it takes 5 s for each worker.
+        iterator._shutdown_workers()
+    return batches, caught.value
+
+
+@workers
+def test_a_damaged_record_is_named_in_the_loop(
+    whole: Path, tmp_path: Path, num_workers: int
+) -> None:
+    path = tmp_path / "damaged"
+    shutil.copytree(whole, path)
+    offset = DatasetReader.open(path).shard(0).index.payload_offset[BAD]
+    with (path / "shard_00000" / "data.mdb").open("r+b") as file:
+        file.seek(offset + 50)
+        file.write(b"damage")
+    loader = DataLoader(
+        StreamingDataset(LocalRetriever(path)), batch_size=4, num_workers=num_workers
+    )
+    batches, error = batches_before(CorruptRecordError, loader)
+    assert "shard_00000" in str(error)
+    assert "clip-12" in str(error)
+    # Worker 0 has every other sample: its fourth batch would hold the damaged one.
+    before = [text for batch in batches for text in batch["text"]]
+    assert len(before) == (12 if num_workers == 0 else 8)
+    assert str(BAD) not in before
+
+
+def stumble(sample: Sample) -> Sample:
+    if sample["text"] == str(BAD):
+        raise ZeroDivisionError("in the user's code")
+    return sample
+
+
+@workers
+def test_a_processors_exception_reaches_the_loop_with_shard_and_key(
+    whole: Path, num_workers: int
+) -> None:
+    dataset = StreamingDataset(LocalRetriever(whole), processor=stumble)
+    loader = DataLoader(dataset, batch_size=4, num_workers=num_workers)
+    _, error = batches_before(ZeroDivisionError, loader)
+    # torch hands over the text of a worker's traceback, to which notes belong.
+    told = str(error) + "".join(getattr(error, "__notes__", ()))
+    assert "in the user's code" in told
+    if sys.version_info >= (3, 11) or num_workers == 0:
+        assert "shard_00000: sample 'clip-12'" in told
+
+
+def test_an_exception_in_the_loop_leaves_no_thread_and_no_process(whole: Path) -> None:
+    def train(num_workers: int) -> None:
+        dataset = StreamingDataset(LocalRetriever(whole), epochs=None)
+        for _ in DataLoader(dataset, batch_size=4, num_workers=num_workers):
+            raise ZeroDivisionError
+
+    for num_workers in (0, 2):
+        with suppress(ZeroDivisionError):
+            train(num_workers)
+        assert multiprocessing.active_children() == []
+        assert not [t for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
+
+
+ENDLESS = """
+import sys
+from torch.utils.data import DataLoader
+from audiomdb.data.base import StreamingDataset
+from audiomdb.retrievers.local import LocalRetriever
+
+dataset = StreamingDataset(LocalRetriever(sys.argv[1]), epochs=None)
+for number, batch in enumerate(DataLoader(dataset, batch_size=4, num_workers=int(sys.argv[2]))):
+    if number == 20:
+        print("running", flush=True)
+"""
+
+
+@workers
+def test_ctrl_c_ends_an_endless_loop(whole: Path, num_workers: int) -> None:
+    command = [sys.executable, "-c", ENDLESS, str(whole), str(num_workers)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "running\n"
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGINT
+    assert errors.rstrip().endswith("KeyboardInterrupt")

@@ -1,0 +1,224 @@
+"""The loader whose batches are made by the plan."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import threading
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from audiomdb.data.base import StreamingDataset
+from audiomdb.data.loader import StreamingLoader
+from audiomdb.errors import PlanError
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.sample import Sample
+from audiomdb.shards import DatasetWriter
+
+CLIPS = 70
+NAMES = [f"{i:02d}" for i in range(CLIPS)]
+WORLDS = [(ranks, workers) for ranks in (1, 2, 3, 4) for workers in (0, 1, 2)]
+
+
+@pytest.fixture(scope="module")
+def retriever(tmp_path_factory: pytest.TempPathFactory) -> LocalRetriever:
+    path = tmp_path_factory.mktemp("data") / "clips"
+    with DatasetWriter(path, samples_per_shard=20) as writer:
+        for i, name in enumerate(NAMES):
+            audio = np.full(50 + 3 * i, (i - 35) / 64, np.float32)
+            writer.write(name, {"audio": audio, "sample_rate": 8000, "text": name})
+    return LocalRetriever(path)
+
+
+def loader(
+    retriever: LocalRetriever, ranks: int = 1, rank: int = 0, threads: int = 2, **how: Any
+) -> StreamingLoader:
+    dataset = StreamingDataset(
+        retriever, threads, shuffle=True, seed=3, rank=rank, world_size=ranks
+    )
+    return StreamingLoader(dataset, 12, **{"tail": "pad", **how})
+
+
+def undisturbed(retriever: LocalRetriever, epochs: int, **how: Any) -> list[list[str]]:
+    return [batch["__key__"] for batch in loader(retriever, epochs=epochs, **how)]
+
+
+def gathered(parts: list[list[list[str]]]) -> list[list[str]]:
+    return [[key for part in batch for key in part] for batch in zip(*parts, strict=True)]
+
+
+def test_batches_are_padded_and_marked(retriever: LocalRetriever) -> None:
+    met = []
+    for batch in loader(retriever):
+        numbers = torch.tensor([int(text) for text in batch["text"]])
+        assert torch.equal(batch["audio_lengths"], 50 + 3 * numbers)
+        assert batch["audio"].shape == (12, int(batch["audio_lengths"].max()))
+        assert torch.equal(batch["audio"][:, 0], (numbers - 35) / 64)
+        marks = batch["__mask__"].tolist()
+        met += [key for key, mark in zip(batch["__key__"], marks, strict=True) if mark]
+    assert sorted(met) == NAMES
+
+
+@pytest.mark.parametrize(("ranks", "workers"), WORLDS)
+def test_every_world_has_the_same_steps(
+    retriever: LocalRetriever, ranks: int, workers: int
+) -> None:
+    expected = undisturbed(retriever, 2)
+    parts = []
+    for rank in range(ranks):
+        mine = loader(retriever, ranks, rank, num_workers=workers, epochs=2)
+        assert len(mine) == len(expected) == 12
+        parts.append([batch["__key__"] for batch in mine])
+    assert gathered(parts) == expected
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_interruptions_with_other_ranks_and_workers_do_not_show(
+    retriever: LocalRetriever, seed: int
+) -> None:
+    draw = random.Random(seed)
+    expected = undisturbed(retriever, 4, partitions=2)
+    got: list[list[str]] = []
+    state: dict[str, Any] | None = None
+    while len(got) < len(expected):
+        ranks, workers = draw.choice(WORLDS)
+        wanted, threads = draw.randint(1, 8), draw.choice([0, 3])
+        parts, states = [], []
+        for rank in range(ranks):
+            # Partitions come from the state.
+            how = {"partitions": 2} if state is None else {}
+            mine = loader(retriever, ranks, rank, threads, num_workers=workers, epochs=None, **how)
+            if state is not None:
+                mine.load_state_dict(state)
+                assert mine.state_dict() == state
+            parts.append([batch["__key__"] for batch in islice(mine, wanted)])
+            states.append(json.dumps(mine.state_dict()))
+        got += gathered(parts)
+        assert len(set(states)) == 1
+        assert len(states[0]) < 1000
+        state = json.loads(states[0])
+    assert got[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_state_counts_what_the_loop_has_received(
+    retriever: LocalRetriever, workers: int
+) -> None:
+    mine = loader(retriever, num_workers=workers, tail="drop")
+    places = [(mine.state_dict()["epoch"], mine.state_dict()["next_step"])]
+    for _ in mine:
+        state = mine.state_dict()
+        places.append((state["epoch"], state["next_step"]))
+    assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]
+
+
+def test_each_pass_is_a_new_epoch_and_an_early_break_ends_one(retriever: LocalRetriever) -> None:
+    expected = undisturbed(retriever, 3)
+    mine = loader(retriever)
+    first = next(iter(mine))["__key__"]
+    second = [batch["__key__"] for batch in mine]
+    assert first == expected[0]
+    assert second == expected[6:12]
+    mine.set_epoch(2)
+    assert [batch["__key__"] for batch in mine] == expected[12:]
+
+
+def test_breaking_off_leaves_no_thread_and_no_process(retriever: LocalRetriever) -> None:
+    for workers in (0, 2):
+        for batch in loader(retriever, num_workers=workers, epochs=None):
+            assert batch["__key__"]
+            break
+    assert not [one for one in threading.enumerate() if one.name.startswith("audiomdb")]
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_of_every_start_method_make_the_same(
+    retriever: LocalRetriever, start_method: str
+) -> None:
+    mine = loader(retriever, num_workers=2, multiprocessing_context=start_method)
+    batches = list(mine)
+    assert [batch["__key__"] for batch in batches] == undisturbed(retriever, 1)
+    assert all(batch["audio"].is_shared() for batch in batches)
+
+
+def test_an_evaluation_has_every_sample_once(retriever: LocalRetriever) -> None:
+    for ranks, workers in [(1, 0), (4, 0), (6, 2)]:
+        met = [
+            key
+            for rank in range(ranks)
+            for batch in loader(retriever, ranks, rank, num_workers=workers, tail="uneven")
+            for key in batch["__key__"]
+        ]
+        assert sorted(met) == NAMES
+
+
+def test_the_number_of_nodes_becomes_the_number_of_partitions(
+    retriever: LocalRetriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert loader(retriever, ranks=4).state_dict()["options"]["partitions"] == 2
+    started = loader(retriever, ranks=6)
+    assert started.state_dict()["options"]["partitions"] == 3
+    later = loader(retriever, ranks=4)
+    later.load_state_dict(started.state_dict())
+    assert later.state_dict() == started.state_dict()
+    assert len(list(later)) == len(later)
+
+
+def test_filters_and_own_collating(retriever: LocalRetriever) -> None:
+    def count_keys(samples: Any) -> list[str]:
+        return [sample["__key__"] for sample in samples]
+
+    mine = loader(
+        retriever,
+        tail="uneven",
+        min_duration=80 / 8000,
+        where=lambda index: index["text_length"] == 2,
+        collate_fn=count_keys,
+    )
+    assert sorted(key for batch in mine for key in batch) == NAMES[10:]
+
+
+def spoil(sample: Sample) -> Sample:
+    if sample["text"] == "41":
+        raise RuntimeError("spoilt")
+    return sample
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_failure_reaches_the_loop_and_can_be_passed_over(
+    retriever: LocalRetriever, workers: int
+) -> None:
+    dataset = StreamingDataset(retriever, processor=spoil)
+    mine = StreamingLoader(dataset, 10, num_workers=workers)
+    got = []
+    with pytest.raises(RuntimeError, match="spoilt"):
+        got += [batch["__key__"] for batch in mine]
+    state = mine.state_dict()
+    assert state["next_step"] == 4  # the step that fails
+    again = StreamingLoader(dataset, 10, num_workers=workers)
+    again.load_state_dict({**state, "next_step": 5})
+    assert [batch["__key__"] for batch in again] == [NAMES[50:60], NAMES[60:]]
+
+
+def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
+    state = loader(retriever).state_dict()
+    dataset = StreamingDataset(retriever, shuffle=True, seed=4)
+    with pytest.raises(PlanError, match="seed was 3 and is 4"):
+        StreamingLoader(dataset, 12, tail="pad").load_state_dict(state)
+    with pytest.raises(PlanError, match="batch_size was 12 and is 24"):
+        StreamingLoader(loader(retriever).dataset, 24, tail="pad").load_state_dict(state)
+    with pytest.raises(PlanError, match="batch_size 12 cannot be shared evenly by 5 ranks"):
+        loader(retriever, ranks=5)
+    with pytest.raises(ValueError, match="num_workers is -1"):
+        StreamingLoader(dataset, 12, num_workers=-1)
+    with pytest.raises(ValueError, match="epochs is 0"):
+        StreamingLoader(dataset, 12, epochs=0)
+    with pytest.raises(TypeError, match="epochs=None"):
+        len(StreamingLoader(dataset, 12, epochs=None))
