@@ -5,7 +5,6 @@ Each function answers one question: are all the bytes of audio there that the he
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from audiomdb.audio.structure import Structure
@@ -74,7 +73,7 @@ def inspect_caf(source: Source) -> Structure:
         if name == b"data" and size == _UNKNOWN_SIZE_CAF:
             found = True
             break
-        if not _CAF_CHUNKS.fullmatch(name):
+        if name not in _CAF_CHUNKS:
             break
         if name == b"desc":
             coding = source.at(position + 20, 4)
@@ -86,8 +85,10 @@ def inspect_caf(source: Source) -> Structure:
     return Structure("CAF", samples_only=coding in (b"lpcm", b"alaw", b"ulaw"))
 
 
-_CAF_CHUNKS = re.compile(
-    rb"desc|data|pakt|kuki|chan|free|info|mark|regn|inst|midi|ovvw|peak|edct|uuid|strg|umid"
+_CAF_CHUNKS = frozenset(
+    b"desc|data|pakt|kuki|chan|free|info|mark|regn|inst|midi|ovvw|peak|edct|uuid|strg|umid".split(
+        b"|"
+    )
 )
 
 

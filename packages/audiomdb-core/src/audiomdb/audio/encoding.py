@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import soundfile
 
@@ -14,8 +14,7 @@ from audiomdb.errors import AudioError
 __all__ = ["encode"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
+class _Format(msgspec.Struct, frozen=True):
     container: str
     subtype: str
     integers: bool

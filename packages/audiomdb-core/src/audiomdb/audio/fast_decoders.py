@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def decoders() -> dict[str, str]:
     }
 
 
-class _DrFlac(NamedTuple):
+class _DrFlac(msgspec.Struct, frozen=True):
     """The parts of dr_flac that `miniaudio` was compiled with."""
 
     ffi: Any

@@ -6,9 +6,9 @@ STREAMINFO (34 bytes), then frames, each closed by a CRC-16.
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from audiomdb.audio.flac_frames import find_last
@@ -28,11 +28,11 @@ _SMALLEST_FRAME_BYTES = 10
 _TAIL_BYTES = 512
 """What may follow the last frame and still let it be found: an ID3v1 tag, some padding."""
 
-_NO_SAMPLES = (bytes(16), hashlib.md5(b"", usedforsecurity=False).digest())
-"""Digests that fit a stream of 0 frames."""
+_NO_SAMPLES = (bytes(16), bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e"))
+"""Digests that fit a stream of 0 frames: none, and the MD5 of nothing."""
 
 
-class StreamInfo(NamedTuple):
+class StreamInfo(msgspec.Struct, frozen=True):
     """The fields of STREAMINFO that matter here."""
 
     sample_rate: int
@@ -147,6 +147,8 @@ class StreamDigest:
     """
 
     def __init__(self, info: StreamInfo) -> None:
+        import hashlib
+
         self._expected = info.md5
         self._bits = info.bits_per_sample
         self._digest = hashlib.md5(usedforsecurity=False)

@@ -6,7 +6,9 @@ itself, so the last one in a file says where the audio ends, whatever STREAMINFO
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+
+import msgspec
 
 __all__ = ["FrameHeader", "find_last", "read_frame_header"]
 
@@ -16,6 +18,7 @@ _RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 480
 _BITS = (0, 8, 12, -1, 16, 20, 24, 32)
 
 
+@cache
 def _crc8_table() -> bytes:
     table = bytearray(256)
     for byte in range(256):
@@ -26,10 +29,7 @@ def _crc8_table() -> bytes:
     return bytes(table)
 
 
-_CRC8 = _crc8_table()
-
-
-class FrameHeader(NamedTuple):
+class FrameHeader(msgspec.Struct, frozen=True):
     """What a frame says of itself; 0 where it leaves a property to STREAMINFO."""
 
     number: int
@@ -87,9 +87,9 @@ def _read_number(octets: bytes) -> tuple[int, int]:
 
 
 def _crc8(octets: bytes) -> int:
-    value = 0
+    value, table = 0, _crc8_table()
     for byte in octets:
-        value = _CRC8[value ^ byte]
+        value = table[value ^ byte]
     return value
 
 

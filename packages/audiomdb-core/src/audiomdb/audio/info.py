@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 __all__ = ["AudioInfo", "AudioSource"]
 
@@ -12,8 +13,7 @@ AudioSource: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str]
 """Encoded audio in memory, or the path of a file. Never copied when in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class AudioInfo:
+class AudioInfo(msgspec.Struct, frozen=True):
     """Facts about one encoded clip."""
 
     container: str

@@ -11,7 +11,9 @@ inside a frame, which carries no checksum as a rule.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from audiomdb.audio.mpeg_frames import (
     FrameHeader,
@@ -105,7 +107,7 @@ def inspect_mpeg(source: Source, start: int) -> Structure:
     )
 
 
-class _Chain(NamedTuple):
+class _Chain(msgspec.Struct, frozen=True):
     octets: bytes
     head: bytes
     """The first four bytes of a frame."""

@@ -7,7 +7,8 @@ that of LAME 3.100.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["FrameHeader", "Tag", "read_frame_header", "read_tag", "silence_before", "silenced"]
 
@@ -24,7 +25,7 @@ _RATES = (44100, 48000, 32000)
 _DIVISORS = {3: 1, 2: 2, 0: 4}  # version bits: MPEG-1, MPEG-2, MPEG-2.5
 
 
-class FrameHeader(NamedTuple):
+class FrameHeader(msgspec.Struct, frozen=True):
     """What the first three bytes of a frame say."""
 
     size: int
@@ -39,7 +40,11 @@ class FrameHeader(NamedTuple):
 
     def fits(self, other: FrameHeader) -> bool:
         """Whether both can belong to one stream."""
-        return self[2:5] == other[2:5]
+        return (self.sample_rate, self.layer, self.mpeg1) == (
+            other.sample_rate,
+            other.layer,
+            other.mpeg1,
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -64,7 +69,7 @@ def read_frame_header(head: bytes) -> FrameHeader | None:
     return FrameHeader(size, samples, sample_rate, layer, mpeg1, checksum=not head[1] & 1)
 
 
-class Tag(NamedTuple):
+class Tag(msgspec.Struct, frozen=True):
     """A Xing or Info tag, which stands in a first frame without audio."""
 
     frames: int | None

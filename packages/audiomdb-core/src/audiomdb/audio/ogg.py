@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from audiomdb.audio.structure import Structure
 
@@ -34,7 +36,7 @@ _OTHER_CODECS = {
 }
 
 
-class _Page(NamedTuple):
+class _Page(msgspec.Struct, frozen=True):
     start: int
     stop: int
     flags: int

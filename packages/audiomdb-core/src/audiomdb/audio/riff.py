@@ -7,10 +7,10 @@ size is 0 too. Such a file shows no truncation; every other one does.
 
 from __future__ import annotations
 
-import re
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from audiomdb.audio.structure import Excerpt, Plain, Structure
@@ -29,13 +29,15 @@ _PLAIN_CODINGS = (0x0001, 0x0003, 0x0006, 0x0007)  # PCM, float, A-law, u-law
 _MAX_CHUNKS = 4096
 _TOLERATED_BYTES = 4096
 
-_KNOWN_CHUNKS = re.compile(
-    rb"LIST|INFO|id3 |ID3 |bext|cue |smpl|fact|JUNK|junk|PAD |iXML|axml|inst|plst|PEAK|FLLR"
-    rb"|acid|strc|umid|minf|elm1|regn|afsp|chna|cart|levl|_PMX|DISP"
+_KNOWN_CHUNKS = frozenset(
+    (
+        b"LIST|INFO|id3 |ID3 |bext|cue |smpl|fact|JUNK|junk|PAD |iXML|axml|inst|plst|PEAK|FLLR"
+        b"|acid|strc|umid|minf|elm1|regn|afsp|chna|cart|levl|_PMX|DISP"
+    ).split(b"|")
 )
 
 
-class _Format(NamedTuple):
+class _Format(msgspec.Struct, frozen=True):
     coding: int
     channels: int
     sample_rate: int
@@ -43,7 +45,7 @@ class _Format(NamedTuple):
     bits: int
 
 
-class _Data(NamedTuple):
+class _Data(msgspec.Struct, frozen=True):
     size_field: int
     """Byte at which the chunk's 4-byte size stands."""
     position: int
@@ -181,7 +183,7 @@ def _check_rest(source: Source, container: str, order: str, outer: int, data: _D
 def _chunk_fits(source: Source, order: str, position: int, end: int) -> bool:
     head = source.at(position, 8)
     name, size = head[:4], int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
-    if _KNOWN_CHUNKS.fullmatch(name):
+    if name in _KNOWN_CHUNKS:
         return True
     return all(0x20 <= letter < 0x7F for letter in name) and position + 8 + size <= end
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import numpy as np
 
     from audiomdb.audio.flac import StreamInfo
 
 __all__ = ["Excerpt", "Plain", "Structure"]
 
 
-class Plain(NamedTuple):
+class Plain(msgspec.Struct, frozen=True):
     """Samples that lie in the file as an array, so that NumPy can read them in place."""
 
     dtype: np.dtype
@@ -34,7 +35,7 @@ class Plain(NamedTuple):
     sample_rate: int
 
 
-class Excerpt(NamedTuple):
+class Excerpt(msgspec.Struct, frozen=True):
     """An audio file made from another one."""
 
     octets: bytes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["AudioWindow"]
 
 
-@dataclass(frozen=True, slots=True)
-class AudioWindow:
+class AudioWindow(msgspec.Struct, frozen=True):
     """Seconds `[offset, offset + duration)` of a file.
 
     As a sample's `audio` it is cut out where the work on samples is done, and stored as a clip of

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import io
-import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from audiomdb.cli import convert, info, ls, quickstart, show, verify
 from audiomdb.cli.arguments import (
@@ -22,6 +21,10 @@ from audiomdb.cli.arguments import (
     add_debug,
 )
 from audiomdb.errors import AudioMDBError
+
+if TYPE_CHECKING:
+    import argparse
+    import logging
 
 __all__ = ["main"]
 
@@ -79,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+    import logging
+
     parser = argparse.ArgumentParser(
         prog="audiomdb",
         description="Convert audio datasets into shards, look into them, and check them.",
@@ -118,7 +124,13 @@ def _report(exc: BaseException, code: int, args: argparse.Namespace) -> int:
 @contextmanager
 def _one_line_messages(level: int) -> Iterator[None]:
     """Say what the library warns of or logs in the same form as errors."""
-    logger, handler = logging.getLogger("audiomdb"), _Messages(level)
+    import logging
+
+    class Messages(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _say(record.getMessage())
+
+    logger, handler = logging.getLogger("audiomdb"), Messages(level)
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(level)
@@ -129,11 +141,6 @@ def _one_line_messages(level: int) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-
-
-class _Messages(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        _say(record.getMessage())
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    import argparse
+
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 __all__ = [
@@ -56,6 +57,8 @@ def add_command(
         example: Command lines with a remark each, shown at the end of the help.
         usage: The command's form, where the one that argparse makes would be too long.
     """
+    import argparse
+
     parser = commands.add_parser(
         name,
         help=summary,
@@ -71,6 +74,8 @@ def add_command(
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """Let an option `--debug` stand before or after the command's name."""
+    import argparse
+
     # Without SUPPRESS the command's default would undo what stood before its name.
     parser.add_argument(
         "--debug",
@@ -94,5 +99,7 @@ def count(text: str) -> int:
     """An argument that is a whole number from 1."""
     number = int(text)  # argparse says "invalid count value" to a ValueError
     if number < 1:
+        import argparse
+
         raise argparse.ArgumentTypeError(f"{number} is given, expected a whole number from 1")
     return number

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
-import logging
 import re
 import sys
 from pathlib import Path
@@ -14,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_json, count
 
 if TYPE_CHECKING:
+    import argparse
+
     from audiomdb.cli.arguments import Commands
     from audiomdb.converters.base import BaseConverter
     from audiomdb.processors.base import BaseProcessor
@@ -55,6 +53,8 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "
 
 def add(commands: Commands) -> None:
     """Add the command and its two kinds of source."""
+    import argparse
+
     parser = commands.add_parser(
         "convert",
         help="make a dataset of audio files",
@@ -127,6 +127,8 @@ def _add_options(
     parser: argparse.ArgumentParser,
     reading: argparse._ArgumentGroup,
 ) -> None:
+    import logging
+
     reading.add_argument("--limit", type=count, metavar="N", help="stop after N samples")
     reading.add_argument(
         "--on-error",
@@ -226,7 +228,11 @@ def _convert(converter: BaseConverter, args: argparse.Namespace) -> int:
         converter.dataset_name = args.name
     report = converter.run()
     if args.json:
-        facts = dataclasses.asdict(report)
+        import json
+
+        from msgspec.structs import asdict
+
+        facts = asdict(report)
         print(json.dumps({**facts, "output_dir": str(report.output_dir)}))
     else:
         print(report)
@@ -263,5 +269,7 @@ def _octets(text: str) -> int:
     """An argument that is a number of bytes: 1000000, 500MB, 64MiB."""
     found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
     if found is None or int(found[1]) < 1:
+        import argparse
+
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 64MiB")
     return int(found[1]) * _UNITS[found[2] or ""]

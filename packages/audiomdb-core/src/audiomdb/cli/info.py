@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,8 @@ from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json
 from audiomdb.cli.opening import folder_of, open_dataset
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
     from audiomdb.cli.arguments import Commands
@@ -48,6 +48,8 @@ def _run(args: argparse.Namespace) -> int:
     with open_dataset(args.dataset) as reader:
         facts = _facts(args.dataset, reader)
     if args.json:
+        import json
+
         print(json.dumps(facts))
     else:
         for line in _lines(facts):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +12,8 @@ from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json, 
 from audiomdb.cli.opening import open_dataset
 
 if TYPE_CHECKING:
+    import argparse
+
     from audiomdb.cli.arguments import Commands
     from audiomdb.shards import DatasetReader
 
@@ -95,6 +95,8 @@ def _numbers(reader: DatasetReader, columns: Sequence[str]) -> set[str]:
 
 
 def _print_json(columns: Sequence[str], rows: Iterator[tuple[int, str, list[Any]]]) -> None:
+    import json
+
     from audiomdb.cli.text import plain
 
     for position, key, values in rows:

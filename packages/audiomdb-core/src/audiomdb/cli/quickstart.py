@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,8 @@ from audiomdb.errors import OutputExistsError
 from audiomdb.progress import progress
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
     from audiomdb.cli.arguments import Commands
@@ -121,11 +121,11 @@ def _is_ours(output: Path) -> bool:
     return True
 
 
-@dataclass
 class _Stages:
     """What was done, how long it took, and a remark."""
 
-    done: list[tuple[str, float, str]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.done: list[tuple[str, float, str]] = []
 
     @contextmanager
     def timed(self, name: str, remark: str) -> Iterator[None]:
@@ -135,13 +135,13 @@ class _Stages:
         self.done.append((name, time.perf_counter() - start, remark))
 
 
-@dataclass
 class _Streamed:
     """What came out of the stream: frames of each clip by key, in the order of arrival."""
 
-    frames: list[tuple[str, int]] = field(default_factory=list)
-    batches: int = 0
-    padded_frames: int = 0
+    def __init__(self) -> None:
+        self.frames: list[tuple[str, int]] = []
+        self.batches = 0
+        self.padded_frames = 0
 
 
 def _stream(reader: DatasetReader, stages: _Stages) -> _Streamed:

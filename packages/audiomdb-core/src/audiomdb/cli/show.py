@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_dataset, add_json
 from audiomdb.cli.opening import open_dataset
 
 if TYPE_CHECKING:
+    import argparse
+
     from audiomdb.audio import AudioInfo
     from audiomdb.cli.arguments import Commands
     from audiomdb.cli.level import Level
@@ -135,6 +134,8 @@ def _print(key: str, where: dict[str, int], sample: dict[str, Any], clip: _Clip 
 def _print_json(
     key: str, where: dict[str, int], sample: dict[str, Any], clip: _Clip | None
 ) -> None:
+    import json
+
     from audiomdb.cli.text import plain
 
     facts: dict[str, Any] = {"key": key, **where, "fields": plain(sample)}
@@ -146,13 +147,15 @@ def _print_json(
     print(json.dumps(facts))
 
 
-@dataclass
 class _Clip:
     """What a sample's audio is; `error` says why it has no level."""
 
-    info: AudioInfo
-    level: Level | None = None
-    error: AudioError | None = None
+    def __init__(
+        self, info: AudioInfo, level: Level | None = None, error: AudioError | None = None
+    ) -> None:
+        self.info = info
+        self.level = level
+        self.error = error
 
 
 def _clip(key: str, sample: dict[str, Any]) -> _Clip | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -93,6 +91,8 @@ def summary(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, bytes | bytearray | memoryview):
         return f"bytes, {size(len(value))}"
     if isinstance(value, dict | list):
+        import json
+
         return one_line(json.dumps(plain(value), ensure_ascii=False))
     return str(value)
 
@@ -151,6 +151,8 @@ def _columns(text: str) -> int:
     """Columns that a text takes in a terminal: Chinese takes two a letter, an accent none."""
     if text.isascii():
         return len(text)
+    import unicodedata
+
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,8 @@ from audiomdb.cli.opening import folder_of
 from audiomdb.progress import progress
 
 if TYPE_CHECKING:
+    import argparse
+
     from audiomdb.cli.arguments import Commands
 
 __all__ = ["add"]
@@ -65,6 +65,8 @@ def _run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     damaged = len({problem.file for problem in problems})
     if args.json:
+        import json
+
         listed = [{"file": problem.file, "reason": problem.reason} for problem in problems]
         totals = {"samples": metadata.samples, "bytes": metadata.bytes, "seconds": seconds}
         print(json.dumps({"whole": not problems, "problems": listed, **totals}))

@@ -8,11 +8,9 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
-from concurrent.futures import Executor
 from itertools import islice
-from logging import getLogger
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from audiomdb.converters.report import ConversionReport
 from audiomdb.converters.workers import explain_lost_workers, worker_processes
@@ -22,9 +20,10 @@ from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
 from audiomdb.shards.prepare import Process
 
-__all__ = ["BaseConverter", "SupportsUpload"]
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
-_log = getLogger(__name__)
+__all__ = ["BaseConverter", "SupportsUpload"]
 
 
 class SupportsUpload(Protocol):
@@ -259,4 +258,6 @@ def _add_note(exc: BaseException, note: str) -> None:
     if sys.version_info >= (3, 11):
         exc.add_note(note)
     else:
-        _log.warning(note)
+        from logging import getLogger
+
+        getLogger(__name__).warning(note)

@@ -6,18 +6,20 @@ import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from logging import getLogger
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import Row, column, read_table
 from audiomdb.errors import SourceError
 from audiomdb.sample import AUDIO, TEXT, Sample
 
-__all__ = ["AUDIO_SUFFIXES", "FolderConverter"]
+if TYPE_CHECKING:
+    from logging import Logger
 
-_log = getLogger(__name__)
+__all__ = ["AUDIO_SUFFIXES", "FolderConverter"]
 
 _READ = """
     .aif .aifc .aiff .au .bwf .caf .flac .mp1 .mp2 .mp3 .nist .oga .ogg .opus .rf64 .snd .sph
@@ -98,9 +100,9 @@ class FolderConverter(BaseConverter):
                 f"suffixes {' '.join(sorted(AUDIO_SUFFIXES))}"
             )
         if walk.skipped:
-            _log.info("%s: audio files only%s", self.input_dir, walk.skipped_text())
+            _log().info("%s: audio files only%s", self.input_dir, walk.skipped_text())
         if walk.unlisted > 0:
-            _log.warning(
+            _log().warning(
                 "%s: %d audio files are not named in the table of their folder and were left out",
                 self.input_dir,
                 walk.unlisted,
@@ -129,7 +131,7 @@ class FolderConverter(BaseConverter):
         return sample
 
 
-class _Clip(NamedTuple):
+class _Clip(msgspec.Struct, frozen=True):
     """A file to convert: paths relative to the root, and its row where a table has one."""
 
     name: str
@@ -162,7 +164,7 @@ class _Walk:
             facts = path.stat()
             here = (facts.st_dev, facts.st_ino)
             if here in above:
-                _log.info("%s leads back to a folder that it lies in: not followed", path)
+                _log().info("%s leads back to a folder that it lies in: not followed", path)
                 return
             files, folders = self._list(path)
         except OSError as exc:
@@ -247,3 +249,9 @@ def _read_text(path: Path) -> str:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise SourceError(f"{path} is not UTF-8: {exc}") from exc
+
+
+def _log() -> Logger:
+    from logging import getLogger
+
+    return getLogger(__name__)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from audiomdb.audio.window import AudioWindow
@@ -99,6 +97,8 @@ class ManifestConverter(BaseConverter):
             yield key, self._sample(line, row)
 
     def _look(self) -> _Survey:
+        from array import array
+
         names, key_column = array("Q"), self.key_column
         for line, row in read_table(self.manifest):
             if key_column is None and not names:
@@ -157,8 +157,7 @@ class ManifestConverter(BaseConverter):
             raise SourceError(f"{self.manifest}:{line}: {exc}") from exc
 
 
-@dataclass(frozen=True, slots=True)
-class _Survey:
+class _Survey(msgspec.Struct, frozen=True):
     """What a first look at the manifest tells."""
 
     rows: int
@@ -173,5 +172,7 @@ class _Survey:
 
 
 def _digest(name: str) -> int:
+    from hashlib import blake2b
+
     octets = name.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(octets, digest_size=8).digest(), "little")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from audiomdb.shards.journal import Journal
 from audiomdb.shards.layout import REJECTED_FILE
@@ -14,8 +15,7 @@ from audiomdb.shards.metadata import Metadata
 __all__ = ["ConversionReport"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConversionReport:
+class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
     """The account of a finished conversion. `str()` makes a few lines to read of it.
 
     Attributes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -90,6 +88,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
+    import json
+
     for number, line in lines:
         if not line.strip():
             continue
@@ -109,6 +109,8 @@ def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[i
 def _cell_rows(
     path: Path, lines: Iterable[tuple[int, str]], kind: str
 ) -> Iterator[tuple[int, Row]]:
+    import csv
+
     texts = (line for _, line in lines)
     reader = (
         csv.reader(texts, strict=True)

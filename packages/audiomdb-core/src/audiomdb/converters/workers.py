@@ -10,13 +10,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from audiomdb.errors import ProcessingError
 from audiomdb.sample import Sample
 from audiomdb.shards.dataset_writer import default_workers
 from audiomdb.shards.prepare import Process
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["explain_lost_workers", "worker_processes"]
 
@@ -54,6 +57,8 @@ def worker_processes(
     Raises:
         ProcessingError: when `process` cannot be sent.
     """
+    from concurrent.futures import BrokenExecutor
+
     import loky
 
     inner = str(max(1, default_workers() // workers))
@@ -92,6 +97,8 @@ def explain_lost_workers(process: Process | None) -> Iterator[None]:
     Raises:
         ProcessingError: in place of the pool's own error.
     """
+    from concurrent.futures import BrokenExecutor
+
     try:
         yield
     except BrokenExecutor as exc:

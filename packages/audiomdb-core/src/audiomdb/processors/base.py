@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -206,6 +205,8 @@ def _plain(value: Any) -> str | None:  # noqa: ANN401
     text = _text(value)
     if text is None or len(text) <= _LONGEST_TEXT:
         return text
+    import hashlib
+
     return f"<{type(value).__name__} {hashlib.sha256(text.encode()).hexdigest()[:12]}>"
 
 

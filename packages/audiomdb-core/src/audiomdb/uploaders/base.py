@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.progress import progress as progress_bar
@@ -24,8 +24,7 @@ from audiomdb.shards.metadata import Metadata, read_metadata
 __all__ = ["BaseUploader", "DatasetFile", "UploadReport", "dataset_files"]
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetFile:
+class DatasetFile(msgspec.Struct, frozen=True):
     """A file of a dataset.
 
     Attributes:
@@ -41,8 +40,7 @@ class DatasetFile:
     sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UploadReport:
+class UploadReport(msgspec.Struct, frozen=True):
     """What an upload did.
 
     Attributes:
@@ -117,6 +115,8 @@ class BaseUploader:
             CorruptShardError: when a file is missing, or is not what conversion wrote.
             UploadError: when a file cannot be sent, or did not arrive whole.
         """
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
         *data, metadata = dataset_files(Path(local_dir))
         sent = []
         total = sum(file.bytes for file in data) + metadata.bytes
