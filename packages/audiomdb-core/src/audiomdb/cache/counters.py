@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+
+import msgspec
 
 __all__ = ["CacheStats", "Counters"]
 
 
-@dataclass(frozen=True)
-class CacheStats:
+class CacheStats(msgspec.Struct, frozen=True):
     """Counts of one process since it opened the cache.
 
     Attributes:
@@ -49,7 +49,7 @@ class Counters:
         with self._lock:
             stats = self._stats
             sums = {name: getattr(stats, name) + amount for name, amount in amounts.items()}
-            self._stats = replace(stats, **sums)
+            self._stats = msgspec.structs.replace(stats, **sums)
 
     @property
     def stats(self) -> CacheStats:

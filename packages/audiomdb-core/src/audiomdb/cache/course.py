@@ -14,8 +14,9 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from itertools import chain
+
+import msgspec
 
 from audiomdb.cache.manager import ShardCache
 from audiomdb.cache.prefetch import Prefetcher
@@ -24,8 +25,7 @@ from audiomdb.cache.retry import Stopped
 __all__ = ["CacheCourse"]
 
 
-@dataclass(frozen=True)
-class _Epoch:
+class _Epoch(msgspec.Struct, frozen=True):
     first: int
     order: Sequence[int]
     visit_of: dict[int, int]

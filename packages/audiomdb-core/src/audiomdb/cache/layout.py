@@ -19,8 +19,9 @@ of the dataset are never taken for the new ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from audiomdb.shards.layout import INDEX_FILE, METADATA_FILE
 from audiomdb.shards.metadata import ShardEntry
@@ -36,8 +37,7 @@ def entry_name(number: int, entry: ShardEntry) -> str:
     return f"{number:05d}-{entry.sha256[:_DIGEST_DIGITS]}"
 
 
-@dataclass(frozen=True)
-class CacheLayout:
+class CacheLayout(msgspec.Struct, frozen=True):
     """The paths of one cache directory."""
 
     root: Path

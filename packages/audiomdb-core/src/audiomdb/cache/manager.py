@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import logging
 import os
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from audiomdb.cache.counters import CacheStats, Counters
 from audiomdb.cache.failures import Failures
@@ -23,14 +22,13 @@ from audiomdb.cache.retry import Stopped
 from audiomdb.cache.room import Part, Room
 from audiomdb.cache.source import Source
 from audiomdb.errors import CacheTooSmallError, CorruptShardError, MetadataError
-from audiomdb.shards.files import write_atomically
+from audiomdb.shards.files import sha256_hex, write_atomically
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Metadata
 
 __all__ = ["CacheOptions", "ShardCache"]
 
-_LOG = logging.getLogger("audiomdb.cache")
 
 _SHORTEST_WAIT_S = 0.001
 _LONGEST_WAIT_S = 0.02
@@ -39,8 +37,7 @@ _STALL_S = 60.0
 """Room that nobody frees for so long is held by views that outlive their use."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CacheOptions:
+class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How much a cache may hold, and how eager it is.
 
     Attributes:
@@ -175,7 +172,10 @@ class ShardCache:
                 raise
             except Exception as error:  # noqa: BLE001
                 # Noted for those who wait; whoever needs the shard later tries again and raises.
-                _LOG.warning("could not fetch shard %d ahead: %s", number, error)
+                import logging
+
+                log = logging.getLogger("audiomdb.cache")
+                log.warning("could not fetch shard %d ahead: %s", number, error)
                 self._counters.add(prefetch_errors=1)
                 return "failed"
         return "fetched"
@@ -191,11 +191,11 @@ class ShardCache:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._metadata_lock())
             data = map_file(path) if path.exists() else None
-            if data is None or hashlib.sha256(data).hexdigest() != wanted.sha256:
+            if data is None or sha256_hex(data) != wanted.sha256:
                 content = self._source.index(self._counters)
                 if content is None:
                     return None
-                found = hashlib.sha256(content).hexdigest()
+                found = sha256_hex(content)
                 if found != wanted.sha256:
                     raise MetadataError(
                         f"{wanted.path} arrived with {len(content)} bytes and sha256 {found}, "
@@ -207,7 +207,7 @@ class ShardCache:
 
     def keep_index(self, content: bytes) -> None:
         """Keep an index file that was gathered from shards, if it is what metadata describes."""
-        if hashlib.sha256(content).hexdigest() == self.metadata.index.sha256:
+        if sha256_hex(content) == self.metadata.index.sha256:
             with self._metadata_lock():
                 write_atomically(self._layout.index, [content])
 
@@ -330,7 +330,9 @@ class _Patience:
         now = time.monotonic()
         if now - self._said >= _SAY_SO_EVERY_S:
             self._said = now
-            _LOG.warning("%s", what)
+            import logging
+
+            logging.getLogger("audiomdb.cache").warning("%s", what)
 
     def watch(self, state: Callable[[], object], problem: str) -> None:
         """Raise when `state` has been the same for too long."""

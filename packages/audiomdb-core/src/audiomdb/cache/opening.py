@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Failures
@@ -21,8 +22,7 @@ __all__ = ["Opened", "open_metadata"]
 _WAIT_S = 0.01
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A cache directory in use.
 
     Attributes:

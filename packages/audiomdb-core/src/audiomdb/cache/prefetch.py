@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 
@@ -10,8 +9,6 @@ from audiomdb.cache.manager import ShardCache
 from audiomdb.cache.retry import Stopped
 
 __all__ = ["Prefetcher"]
-
-_LOG = logging.getLogger("audiomdb.cache")
 
 _LOOK_AGAIN_S = 0.25
 """After this a thread with nothing to do looks whether another process has made room."""
@@ -70,9 +67,11 @@ class Prefetcher:
                             self._changed.wait(_LOOK_AGAIN_S)
         except Stopped:
             pass
-        except Exception:  # noqa: BLE001
+        except Exception:
             # Prefetching is a convenience: without it, shards are fetched when they are needed.
-            _LOG.exception("prefetching has ended")
+            import logging
+
+            logging.getLogger("audiomdb.cache").exception("prefetching has ended")
 
     def _fetch_one(self) -> bool:
         for number in self._wanted():

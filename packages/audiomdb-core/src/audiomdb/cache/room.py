@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from audiomdb.cache.budget import (
@@ -36,8 +36,7 @@ _STALE, _DAMAGED = -1.0, -2.0
 """Times of last use that come before all others."""
 
 
-@dataclass
-class Part:
+class Part(msgspec.Struct):
     """The right to fetch a shard, and the file that takes up its room.
 
     Attributes:
@@ -53,8 +52,7 @@ class Part:
     held: Held
 
 
-@dataclass(frozen=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """What a transfer brought.
 
     Attributes:

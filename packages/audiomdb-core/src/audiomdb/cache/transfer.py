@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.retry import retrying
@@ -33,8 +33,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """What a full disk is called."""
 
 
-@dataclass(frozen=True)
-class RemoteFile:
+class RemoteFile(msgspec.Struct, frozen=True):
     """An answer to a request for a file, from some byte on.
 
     Attributes:
@@ -161,6 +160,8 @@ class _State:
         self.wrong_size: int | None = None
         self._counted = 0
         self._validator = validator
+        import hashlib
+
         self.digest = hashlib.sha256()
         os.lseek(fd, 0, os.SEEK_SET)
         while chunk := os.read(fd, _READ_BYTES):
@@ -187,6 +188,8 @@ class _State:
         os.ftruncate(self.fd, 0)
         os.lseek(self.fd, 0, os.SEEK_SET)
         self.size = 0
+        import hashlib
+
         self.digest = hashlib.sha256()
 
     def write(self, chunk: bytes) -> int:

@@ -49,11 +49,11 @@ class ChapterMaker(msgspec.Struct, frozen=True):
     """
 
     size: SlotSize
-    borders: NDArray[np.float64]
+    borders: np.ndarray
     each: int
     increment: int
     max_age: int
-    words: Callable[[int, int], NDArray[np.uint64]]
+    words: Callable[[int, int], np.ndarray]
 
     def steps(
         self, parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]

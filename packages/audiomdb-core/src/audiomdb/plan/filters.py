@@ -11,7 +11,6 @@ A selection is one bit a sample, made by one pass over the columns that decide.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -76,6 +75,8 @@ class Selection:
     @cached_property
     def digest(self) -> str:
         """16 hex digits that name what is kept: an option of the plan id."""
+        import hashlib
+
         digest = hashlib.sha256(self.counts.astype("<i8").tobytes())
         digest.update(self._bits.tobytes())
         return digest.hexdigest()[:16]

@@ -16,13 +16,12 @@ import numpy as np
 from audiomdb.plan.bits import Purpose, random_words
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.epoch import make_line
-from audiomdb.plan.line import cut_line_at
+from audiomdb.plan.filters import Selection
+from audiomdb.plan.line import Line, cut_line_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from audiomdb.plan.filters import Selection
-    from audiomdb.plan.line import Line
     from audiomdb.plan.pattern import Pattern
 
 __all__ = ["BLOCK", "MixedLine", "PassesLine", "Source"]
@@ -44,7 +43,7 @@ class Source(msgspec.Struct, frozen=True, dict=True):
         window: As in `EpochPlan`.
     """
 
-    counts: NDArray[np.int64]
+    counts: np.ndarray
     selection: Selection | None
     first_shard: int
     first_position: int
@@ -134,8 +133,8 @@ class _Block(msgspec.Struct, frozen=True):
     """Some consecutive elements of the mixed line, in their order."""
 
     begin: int
-    positions: NDArray[np.int64]
-    owners: NDArray[np.int64]
+    positions: np.ndarray
+    owners: np.ndarray
     """Whose they are."""
 
     firsts: list[int]

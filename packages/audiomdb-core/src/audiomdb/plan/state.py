@@ -8,8 +8,6 @@ and is refused.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -76,7 +74,7 @@ class PlanState(msgspec.Struct, frozen=True):
         kept = {name: _shortened(options[name]) for name in sorted(options)}
         name = plan_id(fingerprint, {**options, "seed": seed})
         state = cls(name, seed, epoch, next_step, chapter, kept)
-        size = len(json.dumps(state.to_dict()))
+        size = len(_json(state.to_dict()))
         if size > _MOST_BYTES:
             raise PlanError(
                 f"{len(options)} options make a state of {size} bytes, at most {_MOST_BYTES}; "
@@ -144,18 +142,26 @@ def plan_id(fingerprint: str, options: Mapping[str, OptionValue]) -> str:
         options: Everything else that changes the order. The world never does.
     """
     text = _json({"fingerprint": fingerprint, "options": dict(options), "version": _VERSION})
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _sha256(text)[:32]
 
 
 def _json(value: object) -> str:
+    import json
+
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _sha256(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _shortened(value: OptionValue) -> OptionValue:
     text = _json(value)
     if len(text) <= _LONGEST_OPTION:
         return value
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+    return "sha256:" + _sha256(text)[:16]
 
 
 def _shown(options: Mapping[str, OptionValue], name: str) -> str:

@@ -29,13 +29,12 @@ from msgspec.structs import force_setattr
 
 from audiomdb.errors import PlanError
 from audiomdb.plan.checks import whole_number
-from audiomdb.plan.split import TAILS
+from audiomdb.plan.split import TAILS, Tail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiomdb.plan.line import Elements
-    from audiomdb.plan.split import Tail
 
 __all__ = ["Order", "Step", "StepPlan", "check_shares"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import hashlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
+
+from audiomdb.shards.files import sha256_hex
 
 __all__ = ["UnnameableError", "retriever_name"]
 
@@ -47,8 +48,8 @@ def retriever_name(
             if strict:
                 raise UnnameableError(f"{name}={value!r}") from None
             lines.append(f"{name}: {type(value).__qualname__}")
-    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass"))
-    return f"{kind.__name__}-{digest.hexdigest()[:_DIGITS]}"
+    digest = sha256_hex("\n".join(lines).encode("utf-8", "surrogatepass"))
+    return f"{kind.__name__}-{digest[:_DIGITS]}"
 
 
 def _bound(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from audiomdb.cache import (
     CacheOptions,
@@ -29,12 +30,11 @@ __all__ = ["BaseRetriever", "RemoteFile"]
 _R = TypeVar("_R", bound="BaseRetriever")
 
 
-@dataclass(frozen=True)
-class _Where:
+class _Where(msgspec.Struct, frozen=True):
     """What a retriever was told about its cache."""
 
     cache_dir: Path | None = None
-    options: CacheOptions = field(default_factory=CacheOptions)
+    options: CacheOptions = msgspec.field(default_factory=CacheOptions)
 
 
 class BaseRetriever:

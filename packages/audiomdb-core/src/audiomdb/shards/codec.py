@@ -18,7 +18,6 @@ a MessagePack list `[descr, shape]`, with `descr` as in NumPy's .npy files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from struct import Struct
@@ -66,8 +65,7 @@ _decode_tree = msgspec.msgpack.Decoder().decode
 _Ext = msgspec.msgpack.Ext
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedRecord:
+class EncodedRecord(msgspec.Struct, frozen=True):
     """A sample ready to be written.
 
     Attributes:

@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -52,12 +51,17 @@ class Shards(ABC):
         return DatasetIndex([self.open(number).index for number in range(len(metadata.shards))])
 
 
-@dataclass(frozen=True)
 class LocalShards(Shards):
-    """Shards of a dataset in a folder, read in place."""
+    """Shards of a dataset in a folder, read in place.
 
-    path: Path
-    metadata: Metadata
+    Args:
+        path: The folder.
+        metadata: What its metadata.json says.
+    """
+
+    def __init__(self, path: Path, metadata: Metadata) -> None:
+        self.path = path
+        self.metadata = metadata
 
     def open(self, number: int) -> ShardReader:
         """Map shard `number`."""

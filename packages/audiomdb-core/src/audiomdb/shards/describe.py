@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from audiomdb.audio import AudioInfo, check, decode, encode, probe, resample
@@ -31,8 +31,7 @@ _WINDOW_BYTES_PER_S = 32_000
 """What a cut counts for shard borders: 16 bits at 16 kHz. Its file is not looked into for that."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AudioOptions:
+class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a sample's audio is checked and stored.
 
     Attributes:
@@ -58,8 +57,7 @@ class AudioOptions:
 _AS_IT_IS = AudioOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(msgspec.Struct, frozen=True):
     """A sample with its audio read and described.
 
     Attributes:

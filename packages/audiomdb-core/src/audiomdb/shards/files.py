@@ -8,7 +8,7 @@ from pathlib import Path
 
 from audiomdb.shards.codec import Buffer
 
-__all__ = ["sha256_file", "sync_directory", "write_atomically"]
+__all__ = ["sha256_file", "sha256_hex", "sync_directory", "write_atomically"]
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -33,6 +33,13 @@ def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
         raise
     sync_directory(path.parent)
     return size, digest.hexdigest()
+
+
+def sha256_hex(data: Buffer) -> str:
+    """Hex digest of bytes."""
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
