@@ -107,11 +107,13 @@ class _Rows:
                 if row is not None:
                     out[_box(i, own)] = torch.as_tensor(row).detach()
             return out
+        zeroed = out.is_shared()  # type: ignore[no-untyped-call]
         # NumPy takes arrays as they are (read-only, reversed, of another byte order) and works in
         # this thread. torch shares each row among all cores and waits for them, which took 10 ms
         # a row while threads were decoding.
         for i, (array, own) in enumerate(zip(arrays, self._shapes, strict=True)):
-            for axis, size in enumerate(own):
+            # Shared memory is new and zero; not touching it saves its pages until they are read.
+            for axis, size in enumerate(() if zeroed else own):
                 target[(*_box(i, own[:axis]), slice(size, None))] = 0
             if array is not None:
                 target[_box(i, own)] = array
