@@ -129,4 +129,5 @@ def test_ctrl_c_ends_an_endless_loop(whole: Path, num_workers: int) -> None:
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=120)
     assert child.returncode == -signal.SIGINT
-    assert errors.rstrip().endswith("KeyboardInterrupt")
+    # Not at the end: workers that were passing a batch on may have their say after it.
+    assert "\nKeyboardInterrupt" in errors

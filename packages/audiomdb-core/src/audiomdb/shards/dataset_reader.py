@@ -180,9 +180,9 @@ class DatasetReader:
         copy: bool = True,
         verify: bool = True,
     ) -> Iterator[Sample]:
-        """Read all samples in order, one shard open at a time. Arguments as for `read`."""
+        """Read all samples in order, faster than one by one. Arguments as for `read`."""
         for number in range(len(self._ends)):
-            yield from self._source.open(number).scan(fields=fields, copy=copy, verify=verify)
+            yield from self.shard(number).scan(fields=fields, copy=copy, verify=verify)
 
     def locate(self, position: int) -> tuple[int, int]:
         """Shard and place in the shard of a position.
