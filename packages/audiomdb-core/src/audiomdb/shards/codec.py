@@ -212,10 +212,14 @@ def record_decoder(
     start = size = 0
 
     def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
-        if code != PAYLOAD_BYTES:
-            return _resolve_ext(code, data, file, start, size, copy, verify)
-        view = _payload(data, file, start, size, verify)
-        return bytes(view) if copy else view
+        if code == PAYLOAD_BYTES and len(data) == _REF.size:
+            # The hot path, spelled out; whatever is not as it should be is left to the slow one.
+            where, length, crc = _read_ref(data)
+            view = file[start + where : start + where + length]
+            whole = where + length <= size and len(view) == length
+            if whole and (not verify or crc32(view) == crc):
+                return bytes(view) if copy else view
+        return _resolve_ext(code, data, file, start, size, copy, verify)
 
     decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=resolve).decode
 
