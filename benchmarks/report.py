@@ -52,8 +52,8 @@ def _page(results: Results) -> Iterator[str]:
     run = results.run
     yield "# Benchmarks"
     yield ""
-    yield "Made by `python -m benchmarks.report` from one run of `python -m benchmarks`; what the"
-    yield "rows mean and how they are measured stands in `benchmarks/README.md`. A ratio is the"
+    yield "Made by `python -m benchmarks.report` from results of `python -m benchmarks --full`;"
+    yield "what the rows mean and how they are measured stands in `benchmarks/README.md`. A ratio is the"
     yield "median over rounds, with the lowest and highest in brackets; speed is floor time over"
     yield "ours (higher is better), time the inverse (lower is better)."
     yield ""
