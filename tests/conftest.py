@@ -26,7 +26,8 @@ def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pa
                 path.chmod(0o555)
             return folder
         media = tmp_path_factory.mktemp("media")
-        subprocess.run(["mount", "--bind", folder, media], check=True)
+        if subprocess.run(["mount", "--bind", folder, media], capture_output=True).returncode:
+            pytest.skip("the superuser of a container that may not mount can write everywhere")
         mounted.append(media)
         subprocess.run(["mount", "-o", "remount,ro,bind", media], check=True)
         return media
