@@ -12,8 +12,7 @@ from audiomdb.errors import CorruptShardError, OptionsChangedError
 from audiomdb.sample import DURATION
 from audiomdb.shards.columns import total
 from audiomdb.shards.journal import Journal
-from audiomdb.shards.layout import DATA_FILE, shard_name
-from audiomdb.shards.mapping import find_index, map_file
+from audiomdb.shards.layout import shard_name
 from audiomdb.shards.metadata import Feature, ShardEntry
 from audiomdb.shards.shard_reader import ShardReader
 
@@ -52,7 +51,7 @@ def find_finished(
             raise _damaged(directory, exc) from exc
         _compare_options(directory, journal.options, options)
         keys = list(index.all_keys())
-        offset, length = find_index(map_file(directory / DATA_FILE), str(directory))
+        offset, length = reader.index_place
         entry = ShardEntry(
             path=shard_name(number),
             samples=index.samples,

@@ -32,7 +32,7 @@ class ShardReader:
         CorruptShardError: when the file is missing, of the wrong size, or damaged.
     """
 
-    __slots__ = ("_file", "_index", "_name", "directory")
+    __slots__ = ("_file", "_index", "_name", "directory", "index_place")
 
     def __init__(
         self, directory: Path, entry: ShardEntry | None = None, *, file: memoryview | None = None
@@ -50,6 +50,8 @@ class ShardReader:
                     "it is incomplete or another file: copy or download it again"
                 )
             offset, length = entry.index_offset, entry.index_bytes
+        self.index_place = (offset, length)
+        """Where in the file the index lies: offset and size."""
         self._index = parse_index(self._file[offset : offset + length], self._name)
         if entry is not None and entry.samples != self._index.samples:
             raise CorruptShardError(

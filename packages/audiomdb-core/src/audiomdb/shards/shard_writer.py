@@ -92,11 +92,6 @@ class ShardWriter:
     def __len__(self) -> int:
         return len(self._records)
 
-    @property
-    def keys(self) -> Sequence[bytes]:
-        """UTF-8 of the keys added so far, in the order they came."""
-        return list(self._records)
-
     def add(self, record: EncodedRecord) -> None:
         """Take one record.
 
