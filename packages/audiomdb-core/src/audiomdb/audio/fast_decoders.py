@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from audiomdb.audio.source import Source
     from audiomdb.audio.structure import Plain
 
-__all__ = ["decode_flac", "decode_plain", "decoders", "only_libsndfile"]
+__all__ = ["decode_flac", "decode_plain", "decoders", "flac_is_whole", "only_libsndfile"]
 
 _FLAC_BITS = (8, 16, 24)
 """Widths that libsndfile reads too, so that what is readable does not depend on an extra."""
@@ -101,31 +101,58 @@ def decode_flac(source: Source, info: StreamInfo) -> np.ndarray | None:
     Decodes into the result itself, outside the GIL. Returns float32 of shape `(frames,)` or
     `(frames, channels)`.
     """
+    if info.frames * info.channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * source.size):
+        return None
+    with _opened(source, info) as stream:
+        if stream is None:
+            return None
+        count = info.frames
+        out = np.empty(count if info.channels == 1 else (count, info.channels), np.float32)
+        target = stream.api.ffi.from_buffer("float[]", out, require_writable=True)
+        return out if stream.read(count, target) == count else None
+
+
+def flac_is_whole(source: Source, info: StreamInfo) -> bool:
+    """Whether every frame of a FLAC stream of known length decodes; False also where nobody knows.
+
+    Frames are decoded and their checksums compared, but samples are written nowhere.
+    """
+    with _opened(source, info) as stream:
+        return stream is not None and stream.read(info.frames, stream.api.ffi.NULL) == info.frames
+
+
+class _Stream(msgspec.Struct, frozen=True):
+    """A stream that dr_flac has opened."""
+
+    api: _DrFlac
+    handle: Any
+
+    def read(self, frames: int, target: Any) -> int:  # noqa: ANN401 (a C pointer)
+        """Decode the next frames into `target`, or, where that is NULL, pass over them."""
+        return self.api.read(self.handle, frames, target)
+
+
+@contextmanager
+def _opened(source: Source, info: StreamInfo) -> Iterator[_Stream | None]:
+    """Open with dr_flac; None where that is not there, or takes the stream for another."""
     dr_flac = _dr_flac()
     if dr_flac is None or info.bits_per_sample not in _FLAC_BITS or _only_libsndfile.get():
-        return None
-    count = info.frames
-    if count * info.channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * source.size):
-        return None
-    ffi = dr_flac.ffi
-    octets = ffi.from_buffer(source.view())
-    stream = dr_flac.open(octets, len(octets), ffi.NULL)
-    if not stream:
-        return None
+        yield None
+        return
+    octets = dr_flac.ffi.from_buffer(source.view())
+    handle = dr_flac.open(octets, len(octets), dr_flac.ffi.NULL)
+    if not handle:
+        yield None
+        return
     try:
-        if (
-            stream.totalPCMFrameCount != count
-            or stream.channels != info.channels
-            or stream.sampleRate != info.sample_rate
-        ):
-            return None
-        out = np.empty(count if info.channels == 1 else (count, info.channels), np.float32)
-        target = ffi.from_buffer("float[]", out, require_writable=True)
-        if dr_flac.read(stream, count, target) != count:
-            return None
+        same = (handle.totalPCMFrameCount, handle.channels, handle.sampleRate) == (
+            info.frames,
+            info.channels,
+            info.sample_rate,
+        )
+        yield _Stream(dr_flac, handle) if same else None
     finally:
-        dr_flac.close(stream)
-    return out
+        dr_flac.close(handle)
 
 
 def decode_plain(source: Source, plain: Plain, start: int, stop: int) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audiomdb.audio.base_decoder import open_decoder
-from audiomdb.audio.fast_decoders import decode_flac
+from audiomdb.audio.fast_decoders import flac_is_whole
 from audiomdb.audio.info import AudioInfo
 from audiomdb.audio.inspection import inspect
 from audiomdb.audio.source import Source
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from audiomdb.audio.structure import Structure
 
 __all__ = ["check", "probe"]
-
-_SMALL_BYTES = 32 << 20
-"""Clips that decode to no more than this are checked in one piece."""
 
 _FLAC_SUBTYPES = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}
 """As libsndfile names them."""
@@ -55,8 +52,8 @@ def probe(source: AudioSource, *, name: str | None = None) -> AudioInfo:
 def check(source: AudioSource, *, name: str | None = None) -> AudioInfo:
     """Decode everything, keep nothing, and say how many frames there really are.
 
-    Costs as much as `decode`, but never more memory than the encoded clip and 32 MiB. Samples
-    that lie in a file as they are (PCM, float, A-law, u-law) cannot fail to decode and are only
+    Costs no more than `decode`, and no more memory than the encoded clip and a block. Samples that
+    lie in a file as they are (PCM, float, A-law, u-law) cannot fail to decode and are only
     counted. Thread-safe.
 
     Args:
@@ -89,12 +86,7 @@ def _facts(decoder: Decoder, frames: int | None) -> AudioInfo:
 
 def _decodes_fast(source: Source, structure: Structure) -> bool:
     flac = structure.flac
-    return (
-        flac is not None
-        and structure.frames_known
-        and flac.frames * flac.channels * 4 <= _SMALL_BYTES
-        and decode_flac(source, flac) is not None
-    )
+    return flac is not None and structure.frames_known and flac_is_whole(source, flac)
 
 
 def _flac_facts(flac: StreamInfo, frames: int | None) -> AudioInfo:

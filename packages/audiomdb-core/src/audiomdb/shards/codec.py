@@ -17,7 +17,7 @@ a MessagePack list `[descr, shape]`, with `descr` as in NumPy's .npy files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from math import prod
 from struct import Struct
@@ -38,10 +38,10 @@ __all__ = [
     "EncodedRecord",
     "decode_body",
     "decode_head",
+    "decode_records",
     "encode_key",
     "encode_record",
     "pack_head",
-    "record_decoder",
     "resolve_fields",
 ]
 
@@ -53,6 +53,8 @@ HEAD_PREFIX = Struct("<III")
 PAYLOAD_BYTES, PAYLOAD_ARRAY, INLINE_ARRAY, INLINE_SCALAR = 1, 2, 3, 4
 
 _PREFIX_BYTES = HEAD_PREFIX.size
+_CRC_BYTES = 4
+_WRONG_CHECKSUM = "checksum of the head does not match"
 _read_crc = Struct("<I").unpack_from
 _REF = Struct("<QQI")
 _read_ref = _REF.unpack_from
@@ -191,23 +193,22 @@ def resolve_fields(
             sample[name] = _resolve(value, file, start, size, copy, verify)
 
 
-def record_decoder(
-    file: memoryview, *, copy: bool, verify: bool
-) -> Callable[[int, int, int, int], Sample]:
-    """A function that decodes one whole record after another: for reading in order.
+def decode_records(
+    file: memoryview, places: Iterable[tuple[int, int, int, int]], *, copy: bool, verify: bool
+) -> Iterator[Sample]:
+    """Decode whole records, one after another: for reading in order.
 
-    It does what `decode_head` and `resolve_fields` do, in two thirds of their time, because values
-    are resolved while the map is decoded instead of being looked for afterwards. What it keeps
-    between the two makes it a function for one thread at a time.
+    Does what `decode_head` and `resolve_fields` do, in half of their time, because values are
+    resolved while the map is decoded instead of being looked for afterwards.
 
     Args:
         file: What holds heads and payloads.
+        places: Of each record head offset, head size, payload offset and payload size.
         copy: Give `bytes` and writable arrays; otherwise read-only views into `file`.
         verify: Check each payload's checksum.
 
-    Returns:
-        A function of head offset, head size, payload offset and payload size. It raises
-        `CorruptRecordError`.
+    Raises:
+        CorruptRecordError: without a place: the record after the last one yielded.
     """
     start = size = 0
 
@@ -215,30 +216,29 @@ def record_decoder(
         if code == PAYLOAD_BYTES and len(data) == _REF.size:
             # The hot path, spelled out; whatever is not as it should be is left to the slow one.
             where, length, crc = _read_ref(data)
-            view = file[start + where : start + where + length]
+            begin = start + where
+            view = file[begin : begin + length]
             whole = where + length <= size and len(view) == length
             if whole and (not verify or crc32(view) == crc):
                 return bytes(view) if copy else view
         return _resolve_ext(code, data, file, start, size, copy, verify)
 
     decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=resolve).decode
-
-    def record(head_at: int, head_bytes: int, payloads_at: int, payload_bytes: int) -> Sample:
-        nonlocal start, size
-        start, size = payloads_at, payload_bytes
-        head = file[head_at : head_at + head_bytes]
-        _check_head(head)
-        try:
-            return decode(head[_PREFIX_BYTES:])
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-            raise CorruptRecordError(f"head is no MessagePack map: {exc}") from exc
-
-    return record
+    try:
+        for at, length, start, size in places:  # noqa: B007 (`resolve` looks at them)
+            end = at + length
+            if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
+                raise CorruptRecordError(_WRONG_CHECKSUM)
+            yield decode(file[at + _PREFIX_BYTES : end])
+    except StructError as exc:
+        raise CorruptRecordError("its head lies beyond the end of the file") from exc
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise CorruptRecordError(f"head is no MessagePack map: {exc}") from exc
 
 
 def _check_head(head: memoryview) -> None:
-    if len(head) < _PREFIX_BYTES or crc32(head[4:]) != _read_crc(head)[0]:
-        raise CorruptRecordError("checksum of the head does not match")
+    if len(head) < _PREFIX_BYTES or crc32(head[_CRC_BYTES:]) != _read_crc(head)[0]:
+        raise CorruptRecordError(_WRONG_CHECKSUM)
 
 
 def _resolve(

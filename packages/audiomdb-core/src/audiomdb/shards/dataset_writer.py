@@ -26,6 +26,9 @@ __all__ = ["DatasetWriter", "default_workers"]
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_SAMPLES = 64
+_WAITING_BATCHES = 24
+"""Batches that may wait beside those being worked on: committing a shard to LMDB, which is done by
+the thread that hands them out, takes as long as preparing so many."""
 _HUGE_SHARD_BYTES = 4 * 1024**3
 
 
@@ -94,6 +97,7 @@ class DatasetWriter:
         self._process, self._process_names = process, process_names
         self._skip = on_error == "skip"
         self._workers = num_workers or default_workers()
+        self._under_way = 2 * self._workers + _WAITING_BATCHES
         path = Path(output_dir)
         self._assembly = DatasetAssembly(
             path,
@@ -161,7 +165,7 @@ class DatasetWriter:
         self._batch_bytes += size
         if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_SAMPLES:
             self._submit()
-            self._drain(2 * self._workers)
+            self._drain(self._under_way)
 
     def flush(self) -> None:
         """Wait for all full batches given so far; shards that are complete are finished then."""
@@ -210,7 +214,7 @@ class DatasetWriter:
             self._shard, self._source = shard, SourceDigest()
             if not self._assembly.is_finished(shard):
                 self._pending.append(_Begin(shard))
-        self._drain(2 * self._workers)
+        self._drain(self._under_way)
 
     def _submit(self) -> None:
         if self._batch:

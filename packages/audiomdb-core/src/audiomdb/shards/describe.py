@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from io import FileIO
 from typing import Any, Literal
 
 import msgspec
@@ -153,7 +153,7 @@ def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN
             "array (frames,) or (frames, channels)"
         )
     try:
-        with Path(audio).open("rb", buffering=0) as file:
+        with FileIO(audio) as file:
             return file.readall()
     except OSError as exc:
         raise UnreadableAudioError(f"{name}: {exc.strerror}") from exc
@@ -223,7 +223,7 @@ def _contradictions(
 
 def _file_bytes(path: str | os.PathLike[str]) -> int:
     try:
-        return Path(path).stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 (a Path costs more than the call)
     except OSError:
         return 0
 

@@ -10,7 +10,7 @@ from audiomdb.shards.codec import Buffer
 
 __all__ = ["sha256_file", "sha256_hex", "sync_directory", "write_atomically"]
 
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
 
 
 def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
@@ -47,9 +47,11 @@ def sha256_file(path: Path) -> str:
     import hashlib
 
     digest = hashlib.sha256()
+    # One buffer that stays in the processor's cache; a new one for each piece costs page faults.
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError, UnknownKeyError
 from audiomdb.sample import KEY, Sample
-from audiomdb.shards.codec import decode_head, record_decoder, resolve_fields
+from audiomdb.shards.codec import decode_head, decode_records, resolve_fields
 from audiomdb.shards.index import ShardIndex, parse_index
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import find_index, map_file
@@ -125,7 +125,6 @@ class ShardReader:
             )
             return
         index = self._index
-        decode = record_decoder(self._file, copy=copy, verify=verify)
         places = zip(
             index.head_offset,
             index.head_bytes,
@@ -135,8 +134,8 @@ class ShardReader:
         )
         i = 0
         try:
-            for place in places:
-                yield decode(*place)
+            for sample in decode_records(self._file, places, copy=copy, verify=verify):
+                yield sample
                 i += 1
         except (CorruptRecordError, ValueError) as exc:
             raise self._damaged(i, exc) from exc
