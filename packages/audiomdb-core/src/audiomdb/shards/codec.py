@@ -17,8 +17,7 @@ a MessagePack list `[descr, shape]`, with `descr` as in NumPy's .npy files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from struct import Struct
 from struct import error as StructError  # noqa: N812
@@ -30,6 +29,7 @@ import numpy as np
 
 from audiomdb.errors import CorruptRecordError, InvalidKeyError, UnsupportedValueError
 from audiomdb.sample import KEY, MAX_KEY_BYTES, Sample
+from audiomdb.shards.dtypes import encode_dtype, parse_dtype
 from audiomdb.shards.layout import ALIGNMENT, INLINE_BYTES
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "encode_key",
     "encode_record",
     "pack_head",
+    "record_decoder",
     "resolve_fields",
 ]
 
@@ -210,9 +211,50 @@ def decode_records(
     Raises:
         CorruptRecordError: without a place: the record after the last one yielded.
     """
-    start = size = 0
+    payloads = [0, 0]
+    decode = _tree_decoder(file, payloads, copy, verify)
+    try:
+        for at, length, payloads[0], payloads[1] in places:
+            end = at + length
+            if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
+                raise CorruptRecordError(_WRONG_CHECKSUM)
+            yield decode(file[at + _PREFIX_BYTES : end])
+    except _UNDECODABLE as exc:
+        raise _undecodable(exc) from exc
+
+
+def record_decoder(
+    file: memoryview, *, copy: bool, verify: bool
+) -> Callable[[int, int, int, int], Sample]:
+    """As `decode_records`, one at a time: for reading at random.
+
+    Returns:
+        A function of head offset, head size, payload offset and payload size, for one thread at a
+        time.
+    """
+    payloads = [0, 0]
+    decode = _tree_decoder(file, payloads, copy, verify)
+
+    def record(at: int, length: int, start: int, size: int) -> Sample:
+        payloads[0], payloads[1] = start, size
+        end = at + length
+        try:
+            if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
+                raise CorruptRecordError(_WRONG_CHECKSUM)
+            return decode(file[at + _PREFIX_BYTES : end])
+        except _UNDECODABLE as exc:
+            raise _undecodable(exc) from exc
+
+    return record
+
+
+def _tree_decoder(
+    file: memoryview, payloads: list[int], copy: bool, verify: bool
+) -> Callable[[memoryview], Sample]:
+    """A decoder of maps that resolves against payloads whose offset and size are in a list."""
 
     def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
+        start, size = payloads
         if code == PAYLOAD_BYTES and len(data) == _REF.size:
             # The hot path, spelled out; whatever is not as it should be is left to the slow one.
             where, length, crc = _read_ref(data)
@@ -223,17 +265,16 @@ def decode_records(
                 return bytes(view) if copy else view
         return _resolve_ext(code, data, file, start, size, copy, verify)
 
-    decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=resolve).decode
-    try:
-        for at, length, start, size in places:  # noqa: B007 (`resolve` looks at them)
-            end = at + length
-            if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
-                raise CorruptRecordError(_WRONG_CHECKSUM)
-            yield decode(file[at + _PREFIX_BYTES : end])
-    except StructError as exc:
-        raise CorruptRecordError("its head lies beyond the end of the file") from exc
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-        raise CorruptRecordError(f"head is no MessagePack map: {exc}") from exc
+    return msgspec.msgpack.Decoder(dict[str, Any], ext_hook=resolve).decode
+
+
+_UNDECODABLE = (StructError, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+def _undecodable(exc: Exception) -> CorruptRecordError:
+    if isinstance(exc, StructError):
+        return CorruptRecordError("its head lies beyond the end of the file")
+    return CorruptRecordError(f"head is no MessagePack map: {exc}")
 
 
 def _check_head(head: memoryview) -> None:
@@ -300,7 +341,7 @@ def _array(data: memoryview, elements: memoryview | None, copy: bool) -> np.ndar
     if len(data) < 2:
         raise CorruptRecordError("dtype header is too short")
     end = 2 + int.from_bytes(data[:2], "little")
-    dtype, shape = _parse_dtype(bytes(data[2:end]))
+    dtype, shape = parse_dtype(bytes(data[2:end]))
     if elements is None:
         elements = data[end:]
     if prod(shape) * dtype.itemsize != len(elements):
@@ -313,31 +354,6 @@ def _array(data: memoryview, elements: memoryview | None, copy: bool) -> np.ndar
     source = bytearray(elements) if copy else elements
     array: np.ndarray = np.frombuffer(source, dtype).reshape(shape)
     return array
-
-
-@lru_cache(maxsize=1024)
-def _parse_dtype(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    try:
-        descr, shape = _decode_tree(header)
-        dtype = np.lib.format.descr_to_dtype(_tuples(descr))
-        dims = tuple(shape)
-        ok = not dtype.hasobject and all(type(n) is int and n >= 0 for n in dims)
-    except (msgspec.DecodeError, ValueError, TypeError, RecursionError, SyntaxError) as exc:
-        raise CorruptRecordError(f"dtype header is damaged: {exc}") from exc
-    if not ok:
-        raise CorruptRecordError(f"dtype {dtype} of shape {dims} is not allowed")
-    return dtype, dims
-
-
-def _tuples(descr: Any) -> Any:  # noqa: ANN401
-    # .npy's descr marks fields by tuples, which MessagePack turned into lists.
-    if isinstance(descr, list):
-        return [(_title(f[0]), _tuples(f[1]), *map(tuple, f[2:])) for f in descr]
-    return descr
-
-
-def _title(name: Any) -> Any:  # noqa: ANN401
-    return tuple(name) if isinstance(name, list) else name
 
 
 class _Packer:
@@ -435,13 +451,9 @@ class _Packer:
                 "store a view of it as unsigned integers"
             )
         try:
-            descr = np.lib.format.dtype_to_descr(dtype)
-            header = _encode([descr, array.shape])
-            same = _parse_dtype(header)[0] == dtype
-        except (ValueError, TypeError, CorruptRecordError) as exc:
+            header = encode_dtype(dtype, array.shape)
+        except ValueError as exc:
             raise self._refusal(f"holds dtype {dtype} in {path!r}: {exc}") from exc
-        if not same:
-            raise self._refusal(f"holds dtype {dtype} in {path!r}, which has no portable form")
         return len(header).to_bytes(2, "little") + header
 
     def _payload(self, data: Buffer) -> bytes:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError, UnknownKeyError
 from audiomdb.sample import KEY, Sample
-from audiomdb.shards.codec import decode_head, decode_records, resolve_fields
+from audiomdb.shards.codec import decode_head, decode_records, record_decoder, resolve_fields
 from audiomdb.shards.index import ShardIndex, parse_index
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import find_index, map_file
 from audiomdb.shards.metadata import ShardEntry
 
 __all__ = ["ShardReader"]
+
+_Decoder: TypeAlias = Callable[[int, int, int, int], Sample]
 
 
 class ShardReader:
@@ -32,7 +35,7 @@ class ShardReader:
         CorruptShardError: when the file is missing, of the wrong size, or damaged.
     """
 
-    __slots__ = ("_file", "_index", "_name", "directory", "index_place")
+    __slots__ = ("_decoders", "_file", "_index", "_name", "directory", "index_place")
 
     def __init__(
         self, directory: Path, entry: ShardEntry | None = None, *, file: memoryview | None = None
@@ -41,6 +44,7 @@ class ShardReader:
         self.directory = directory
         self._name = str(directory)
         self._file = map_file(path) if file is None else file
+        self._decoders: tuple[list[_Decoder], ...] = ([], [], [], [])
         if entry is None:
             offset, length = find_index(self._file, self._name)
         else:
@@ -99,14 +103,24 @@ class ShardReader:
         Raises:
             CorruptRecordError: names shard, place and, where it can be read, the key.
         """
-        file, index = self._file, self._index
-        at = index.head_offset[i]
+        index = self._index
+        place = (
+            index.head_offset[i],
+            index.head_bytes[i],
+            index.payload_offset[i],
+            index.payload_bytes[i],
+        )
         try:
-            sample = decode_head(file[at : at + index.head_bytes[i]])
             if fields is not None:
-                sample = {k: v for k, v in sample.items() if k in fields or k == KEY}
-            start, size = index.payload_offset[i], index.payload_bytes[i]
-            resolve_fields(sample, file, start, size, copy, verify)
+                return self._some(place, fields, copy, verify)
+            decoders = self._decoders[2 * copy + verify]
+            try:
+                # Taken out while it works: each is for one thread at a time.
+                decode = decoders.pop()
+            except IndexError:
+                decode = record_decoder(self._file, copy=copy, verify=verify)
+            sample = decode(*place)
+            decoders.append(decode)
         except (CorruptRecordError, ValueError) as exc:
             raise self._damaged(i, exc) from exc
         return sample
@@ -139,6 +153,15 @@ class ShardReader:
                 i += 1
         except (CorruptRecordError, ValueError) as exc:
             raise self._damaged(i, exc) from exc
+
+    def _some(
+        self, place: tuple[int, int, int, int], fields: Collection[str], copy: bool, verify: bool
+    ) -> Sample:
+        at, length, start, size = place
+        sample = decode_head(self._file[at : at + length])
+        sample = {name: v for name, v in sample.items() if name in fields or name == KEY}
+        resolve_fields(sample, self._file, start, size, copy, verify)
+        return sample
 
     def _damaged(self, i: int, exc: Exception) -> CorruptRecordError:
         return CorruptRecordError(f"{self._name}: record {i} {self._key(i)}: {exc}")

@@ -1,0 +1,62 @@
+"""Dtype and shape of an array as a record writes them: a MessagePack list `[descr, shape]`.
+
+`descr` is what NumPy's own .npy files hold, with lists in place of tuples.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from audiomdb.errors import CorruptRecordError
+
+__all__ = ["encode_dtype", "parse_dtype"]
+
+
+def encode_dtype(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Encode dtype and shape.
+
+    Raises:
+        ValueError: `parse_dtype` would not give the same dtype back; the message says why.
+    """
+    try:
+        header = msgspec.msgpack.encode([np.lib.format.dtype_to_descr(dtype), shape])
+        same = parse_dtype(header)[0] == dtype
+    except (TypeError, CorruptRecordError) as exc:
+        raise ValueError(str(exc)) from exc
+    if not same:
+        raise ValueError("it has no portable form")
+    return header
+
+
+@lru_cache(maxsize=1024)
+def parse_dtype(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Decode dtype and shape.
+
+    Raises:
+        CorruptRecordError: the bytes are no such header, or one of an array of objects.
+    """
+    try:
+        descr, shape = msgspec.msgpack.decode(header)
+        dtype = np.lib.format.descr_to_dtype(_tuples(descr))
+        dims = tuple(shape)
+        ok = not dtype.hasobject and all(type(n) is int and n >= 0 for n in dims)
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError, SyntaxError) as exc:
+        raise CorruptRecordError(f"dtype header is damaged: {exc}") from exc
+    if not ok:
+        raise CorruptRecordError(f"dtype {dtype} of shape {dims} is not allowed")
+    return dtype, dims
+
+
+def _tuples(descr: Any) -> Any:  # noqa: ANN401
+    # .npy's descr marks fields by tuples, which MessagePack turned into lists.
+    if isinstance(descr, list):
+        return [(_title(f[0]), _tuples(f[1]), *map(tuple, f[2:])) for f in descr]
+    return descr
+
+
+def _title(name: Any) -> Any:  # noqa: ANN401
+    return tuple(name) if isinstance(name, list) else name
