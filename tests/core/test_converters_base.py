@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from audiomdb.audio import encode, probe
+from audiomdb.audio import probe
 from audiomdb.converters.base import BaseConverter
 from audiomdb.errors import (
     ConversionError,
@@ -25,30 +24,7 @@ from audiomdb.errors import (
 )
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, verify_dataset
-
-
-def clip(seed: int, seconds: float = 0.1, rate: int = 8000) -> bytes:
-    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * rate))
-    return encode(noise.astype(np.float32), rate, "wav")
-
-
-def samples(count: int) -> list[tuple[str, Sample]]:
-    return [(f"clip-{i:04d}", {"audio": clip(i), "text": f"number {i}"}) for i in range(count)]
-
-
-class Listed(BaseConverter):
-    """Yields what it was given."""
-
-    def __init__(self, items: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.items = items
-
-    def sample_iterator(self) -> Iterable[tuple[str, Sample]]:
-        return self.items  # type: ignore[no-any-return]
-
-
-def rejections(folder: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+from tests.core.conversions import Listed, clip, rejections, samples
 
 
 def test_a_run_writes_a_dataset_and_accounts_for_it(tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ class _Walk:
     def skipped_text(self) -> str:
         """What was skipped, in words that continue a sentence."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common(10))
-        return f", skipped {self.skipped.total()} files: {kinds}" if kinds else ""
+        count = self.skipped.total()
+        return f", skipped {count} {'file' if count == 1 else 'files'}: {kinds}" if kinds else ""
 
     def _folder(
         self, prefix: str, above: tuple[tuple[int, int], ...], *, listed: bool
