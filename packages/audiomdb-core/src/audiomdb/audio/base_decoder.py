@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from audiomdb.audio.flac import StreamDigest
-from audiomdb.audio.source import MemoryStream
+from audiomdb.audio.handle import handle_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,17 +55,20 @@ class Decoder:
 
     def _open(self, excerpt: Excerpt | None) -> tuple[_ForwardFile, Excerpt | None]:
         rebuild = self._structure.rebuild if excerpt is None else None
-        stream: MemoryStream | int = (
-            self._source.stream() if excerpt is None else MemoryStream(memoryview(excerpt.octets))
-        )
+        handle = self._source.handle() if excerpt is None else handle_of(memoryview(excerpt.octets))
         try:
-            file = _ForwardFile(stream, closefd=False)
-        except soundfile.LibsndfileError as error:
-            raise self._not_opened(error) from error
+            file = _ForwardFile(handle.target, closefd=False)
+        except BaseException as error:
+            handle.close()
+            if isinstance(error, soundfile.LibsndfileError):
+                raise self._not_opened(error) from error
+            raise
+        self._handle = handle
         frames = self._structure.frames
         if rebuild is None or (frames is not None and int(file.frames) >= frames):
             return file, excerpt
         file.close()
+        handle.close()
         return self._open(rebuild())
 
     def _not_opened(self, error: soundfile.LibsndfileError) -> AudioError:
@@ -80,6 +83,7 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._handle.close()
 
     @property
     def frames(self) -> int | None:

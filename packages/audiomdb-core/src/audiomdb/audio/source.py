@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audiomdb.audio.handle import Handle, handle_of
 from audiomdb.errors import DamagedAudioError, UnreadableAudioError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from audiomdb.audio.info import AudioSource
 
-__all__ = ["MemoryStream", "Source"]
+__all__ = ["Source"]
 
 
 class Source:
@@ -114,16 +115,13 @@ class Source:
             self.size = self._view.nbytes
         return self._view
 
-    def stream(self) -> MemoryStream | int:
-        """Something new to read from the start: a stream, or the descriptor of an open file.
-
-        A descriptor lets libsndfile read without calling back into Python.
-        """
+    def handle(self) -> Handle:
+        """Something new for libsndfile to read from the start. Close it before the source."""
         if self._view is not None:
-            return MemoryStream(self._view)
+            return handle_of(self._view)
         assert self._file is not None
         self._file.seek(0)
-        return self._file.fileno()
+        return Handle(self._file.fileno(), owned=False)
 
     def unreadable(self, reason: str) -> UnreadableAudioError:
         """The error for what is no audio, or has no decoder."""
@@ -132,51 +130,6 @@ class Source:
     def damaged(self, reason: str) -> DamagedAudioError:
         """The error for audio that is not whole."""
         return DamagedAudioError(f"{self.name}: {reason}")
-
-
-class MemoryStream:
-    """A read-only binary stream over a memoryview that does not copy it.
-
-    `io.BytesIO` copies anything but `bytes`, and a record of a shard is a view into its mapping.
-    It also raises where libsndfile, reading a damaged header, asks for a place before the start;
-    an exception inside a callback from C can only be printed.
-    """
-
-    __slots__ = ("_position", "_view")
-
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
-        self._position = 0
-
-    def readinto(self, target: memoryview) -> int:
-        """Copy the next bytes into `target`, and say how many."""
-        start = self._position
-        piece = self._view[start : start + len(target)]
-        count = len(piece)
-        target[:count] = piece
-        self._position = start + count
-        return count
-
-    def read(self, count: int = -1) -> bytes:
-        """The next `count` bytes, or all that are left."""
-        stop = len(self._view) if count < 0 else self._position + count
-        piece = bytes(self._view[self._position : stop])
-        self._position += len(piece)
-        return piece
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position counted from the start, the present place or the end.
-
-        Stays where it is if that lies before the start.
-        """
-        position = (0, self._position, len(self._view))[whence] + offset
-        if position >= 0:
-            self._position = position
-        return self._position
-
-    def tell(self) -> int:
-        """The present position."""
-        return self._position
 
 
 def _flat(view: memoryview) -> memoryview:

@@ -1,0 +1,83 @@
+"""What libsndfile reads from: descriptors of files in memory, and streams where there are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiomdb.audio import decode, encode, only_libsndfile
+
+FORMATS = ["flac", "wav", "opus", "vorbis", "mp3"]
+
+
+def noise(frames: int = 12_000) -> np.ndarray:
+    return np.random.default_rng(3).uniform(-0.5, 0.5, frames).astype(np.float32)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_a_system_without_files_in_memory_decodes_the_same(
+    audio_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(noise(), 16_000, audio_format)
+    with only_libsndfile():
+        whole, _ = decode(data)
+        window, _ = decode(data, offset=0.1, duration=0.2)
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+        assert np.array_equal(decode(data)[0], whole)
+        assert np.array_equal(decode(data, offset=0.1, duration=0.2)[0], window)
+
+
+def test_decoding_leaves_no_descriptor_behind() -> None:
+    clips = [encode(noise(), 16_000, audio_format) for audio_format in FORMATS]
+    damaged = [clip[: len(clip) // 2] for clip in clips]
+
+    def run() -> None:
+        for clip in [*clips, *damaged, b"no audio at all"]:
+            try:
+                decode(clip, duration=0.1)
+                decode(clip)
+            except Exception:  # noqa: BLE001, S110 (only what it leaves behind matters here)
+                pass
+
+    run()
+    before = len(list(Path("/dev/fd").iterdir()))
+    run()
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+INTERRUPTED = """
+import signal
+
+import numpy as np
+
+from audiomdb.audio import decode, encode
+
+clip = encode(np.zeros(48_000, np.float32), 16_000, "opus")
+signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+for _ in range(60):
+    # A timer of the process's own time: the signal arrives in the middle of decoding.
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.004)
+    try:
+        while True:
+            decode(clip)
+    except KeyboardInterrupt:
+        pass
+print("interrupted 60 times")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="streams are read through callbacks")
+def test_ctrl_c_while_decoding_is_never_lost_nor_taken_for_damage() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted 60 times\n", "")
