@@ -22,7 +22,7 @@ class Handle(msgspec.Struct, frozen=True):
         owned: Whether `close` has to close the descriptor.
     """
 
-    target: int | MemoryStream
+    target: int | _MemoryStream
     owned: bool = True
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ def handle_of(view: memoryview) -> Handle:
     decoding; otherwise reads them through callbacks.
     """
     if not hasattr(os, "memfd_create"):
-        return Handle(MemoryStream(view))
+        return Handle(_MemoryStream(view))
     descriptor = os.memfd_create("audiomdb-clip")
     try:
         rest = view
@@ -51,7 +51,7 @@ def handle_of(view: memoryview) -> Handle:
     return Handle(descriptor)
 
 
-class MemoryStream:
+class _MemoryStream:
     """A read-only binary stream over a memoryview that does not copy it.
 
     `io.BytesIO` copies anything but `bytes`, and a record of a shard is a view into its mapping.
