@@ -86,14 +86,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the library and of its tests."""
-    install_everything(session, "test", "types")
+    install_everything(session, "test", "frameworks", "types")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test, with all packages and their dependencies."""
-    install_everything(session, "test")
+    install_everything(session, "test", "frameworks")
     session.run("pytest", *session.posargs)
 
 
@@ -162,3 +162,44 @@ def benchmarks(session: nox.Session) -> None:
     extra = "" if ARM_LINUX else "[fast]"
     session.install("-c", "constraints.txt", "-e", f"packages/audiomdb-core{extra}")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Figures beside other libraries; `-- --full` measures at the sizes of docs/benchmarks.md."""
+    extra = "" if ARM_LINUX else "[fast]"
+    packages = ("-e", f"packages/audiomdb-core{extra}", "-e", "packages/audiomdb-torch")
+    folder = Path("benchmarks/peers")
+    # Starting is measured too: nobody should have to compile first.
+    compiled = ("--compile-bytecode", "-c", "constraints.txt")
+    session.install(*compiled, "-r", str(folder / "requirements.txt"), *packages)
+    python = str(Path(session.bin, "python"))
+    alone = Path(session.create_tmp()).resolve() / "mosaic"
+    requirements = ("-r", str(folder / "requirements-mosaic.txt"))
+    if not alone.exists():
+        session.run("uv", "venv", "--quiet", "--python", python, str(alone))
+    target = ("--python", str(alone), *compiled)
+    session.run("uv", "pip", "install", "--quiet", *target, *requirements)
+    others = ("--python", f"mosaic={alone / 'bin/python'}")
+    session.run("python", "-m", "benchmarks.peers", *session.posargs, *others)
+
+
+@nox.session
+def remote(session: nox.Session) -> None:
+    """Figures of remote datasets; `-- --full --peers` beside other libraries, as published."""
+    extra = "" if ARM_LINUX else "[fast]"
+    server = ("cheroot", "flask", "flask-cors", "moto[s3]>=5")
+    packages = ("-e", f"packages/audiomdb-core{extra}", "-e", "packages/audiomdb-s3")
+    session.install("-c", "constraints.txt", *packages, *server)
+    arguments = list(session.posargs)
+    if "--peers" in arguments:
+        arguments.remove("--peers")
+        environment = Path(session.create_tmp()).resolve() / "peers"
+        python = str(Path(session.bin, "python"))
+        session.run("uv", "venv", "--quiet", "--clear", "--python", python, str(environment))
+        peers = ["litdata", "mosaicml-streaming", "soundfile", "torch"]
+        peers += [] if ARM_LINUX else ["miniaudio"]
+        target = ("--python", str(environment), "-c", "constraints.txt")
+        session.run("uv", "pip", "install", "--quiet", *target, *peers)
+        arguments += ["--peers-python", str(environment / "bin/python")]
+    session.run("python", "-m", "benchmarks.remote", *arguments)

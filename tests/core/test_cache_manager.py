@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import re
 import runpy
 import threading
 from collections.abc import Iterator
@@ -10,9 +12,11 @@ import numpy as np
 import pytest
 
 import audiomdb.cache.manager
+import audiomdb.cache.pace
+import audiomdb.cache.patience
 import audiomdb.cache.place
 import audiomdb.cache.retry
-from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, ShardCache
+from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, RemoteFile, ShardCache
 from audiomdb.cache.place import _from_mount, _from_mountinfo, check_place
 from audiomdb.errors import (
     CachePlaceError,
@@ -139,21 +143,40 @@ def test_prefetching_evicts_only_what_is_needed_later(opener: Opener) -> None:
     store = opener.store
     cache = opener(max_bytes=2 * size_of(store) + fixed(store) + 1000)
     registration = cache.register(1, 8)
+    cache.lease(4)
     cache.publish(registration, [0, 1, 2, 3, 4])
     go_on = lambda: None  # noqa: E731
     assert cache.fetch_ahead(0, go_on) == "fetched"
     assert cache.fetch_ahead(0, go_on) == "there"
-    assert cache.fetch_ahead(4, go_on) == "fetched"
     assert cache.fetch_ahead(1, go_on) == "fetched"
     assert cache.fetch_ahead(2, go_on) == "full"
     assert names(cache, "shards") == [0, 1]
     registration.close()
 
 
+def test_what_would_have_to_go_before_it_is_read_is_not_fetched_ahead(opener: Opener) -> None:
+    store = opener.store
+    cache = opener(max_bytes=2 * size_of(store) + fixed(store) + 1000)
+    mine, others = cache.register(1, 8), cache.register(1, 8)
+    cache.publish(mine, [0, 1, 2])
+    cache.publish(others, [3, 4, 0])
+    go_on = lambda: None  # noqa: E731
+    # There is room for 1 now; but 0 and 3 are needed sooner, by one reader each.
+    assert cache.fetch_ahead(1, go_on) == "full"
+    assert cache.fetch_ahead(3, go_on) == "fetched"
+    assert cache.fetch_ahead(0, go_on) == "fetched"
+    others.advance(3)
+    others.close()
+    assert cache.fetch_ahead(1, go_on) == "fetched"
+    assert names(cache, "shards") == [0, 1]
+    mine.close()
+
+
 def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.manager, "_STALL_S", 0.01)
+    monkeypatch.setattr(audiomdb.cache.patience, "_STALL_S", 0.01)
+    monkeypatch.setattr(audiomdb.cache.patience, "_LOOK_EVERY_S", 0.0)
     cache = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
     views = [cache.lease(0), cache.lease(1)]
     with pytest.raises(CacheTooSmallError, match="Views"):
@@ -226,6 +249,157 @@ def test_who_waits_gets_the_fetchers_error(opener: Opener) -> None:
         waiter.lease(1)  # who comes later tries by itself
 
 
+def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) -> None:
+    """Have a cache's next transfers wait in their middle."""
+    original = cache._source._open  # type: ignore[attr-defined]
+
+    def open_remote(path: str, **place: Any) -> Any:
+        remote = original(path, **place)
+
+        def chunks() -> Iterator[bytes]:
+            for number, chunk in enumerate(remote.chunks):
+                if number == 1:
+                    asked.set()
+                    go_on.wait(30)
+                yield chunk
+
+        return RemoteFile(chunks(), remote.start, remote.validator, remote.size)
+
+    cache._transfer._open = open_remote  # type: ignore[attr-defined]
+
+
+def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.patience, "_SAY_SO_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.pace, "_SAY_SO_EVERY_S", 0.0)
+    fetcher, waiter = opener(), opener()
+    asked, go_on = threading.Event(), threading.Event()
+    slowed(fetcher, asked, go_on)
+    thread = threading.Thread(target=fetcher.lease, args=(1,))
+    steps = [0]
+
+    def check() -> None:
+        steps[0] += 1
+        if steps[0] == 3:
+            go_on.set()
+
+    with caplog.at_level("WARNING", "audiomdb.cache"):
+        thread.start()
+        asked.wait(30)
+        waiter.lease(1, check=check)
+        thread.join(30)
+    assert re.search(
+        r"waiting for shard_00001/data\.mdb of 'store': another thread or process fetches it, "
+        r"0\.0 of 0\.1 MB are there, at \d+\.\d\d MB/s \(0 s so far\)",
+        caplog.text,
+    )
+    assert re.search(
+        r"fetching shard_00001/data\.mdb for 0 s: 0\.0 of 0\.1 MB are there, at \d+\.\d\d MB/s",
+        caplog.text,
+    )
+
+
+def test_how_far_and_how_fast_in_words() -> None:
+    text = audiomdb.cache.pace.how_far(12_300_000, 64_000_000, 900_000, 30.0)
+    assert text == "12.3 of 64.0 MB are there, at 0.03 MB/s"
+
+
+def test_a_method_that_takes_long_is_named_while_it_does(
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.pace, "_SAY_SO_EVERY_S", 0.001)
+    said = threading.Event()
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "waiting for Mine.download_shard(1)" in record.getMessage():
+                said.set()
+
+    def download(number: int, _: Path) -> Path:
+        assert said.wait(30)
+        return store / f"shard_{number:05d}"
+
+    handler = Heard()
+    logging.getLogger("audiomdb.cache").addHandler(handler)
+    cache = ShardCache(tmp_path / "cache", directory_source(store, download), CacheOptions())
+    with caplog.at_level("WARNING", "audiomdb.cache"):
+        cache.lease(1)
+    logging.getLogger("audiomdb.cache").removeHandler(handler)
+    cache.close()
+
+
+def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: Opener) -> None:
+    cache = opener(workers=2)
+    asked: list[str] = []
+
+    def open_remote(path: str, **_: Any) -> Any:
+        asked.append(path)
+        raise DownloadInterruptedError("connection refused")
+
+    cache._transfer._open = open_remote  # type: ignore[attr-defined]
+    errors: list[str] = []
+
+    def lease(number: int) -> None:
+        try:
+            cache.lease(number)
+        except DownloadInterruptedError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=lease, args=(number % 5,)) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(errors) == 30
+    assert all("connection refused (" in error for error in errors)
+    # As many as there are slots may try with patience before the first one gives up.
+    assert len(asked) <= 2 * audiomdb.cache.retry._ATTEMPTS + 30
+    assert cache.fetch_ahead(0, lambda: None) == "busy"
+    asked.clear()
+    with pytest.raises(DownloadInterruptedError, match="tried once, since another reader"):
+        cache.lease(0)
+    assert len(asked) == 1
+    cache._transfer._open = cache._source._open  # type: ignore[attr-defined]
+    cache.lease(0)
+    assert cache.fetch_ahead(1, lambda: None) == "fetched"
+
+
+@pytest.mark.parametrize("lacking", ["room", "a slot"])
+def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
+    lacking: str, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.manager, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e6)
+    store = opener.store
+    shards = 1 if lacking == "room" else 3
+    cache = opener(
+        max_bytes=shards * size_of(store) + fixed(store) + 100, workers=1 if shards > 1 else 4
+    )
+    registration = cache.register(1, 8)
+    cache.publish(registration, [0])
+    stuck = threading.Event()
+
+    def open_remote(path: str, **place: Any) -> Any:
+        if "shard_00000" in path:
+            stuck.set()
+            raise DownloadInterruptedError("silence")
+        return cache._source._open(path, **place)  # type: ignore[attr-defined]
+
+    cache._transfer._open = open_remote  # type: ignore[attr-defined]
+    outcomes: list[str] = []
+    thread = threading.Thread(target=lambda: outcomes.append(cache.fetch_ahead(0, lambda: None)))
+    thread.start()
+    assert stuck.wait(30)
+    assert cache.lease(1) == (store / "shard_00001" / "data.mdb").read_bytes()
+    thread.join(30)
+    assert outcomes == ["full"]
+    registration.close()
+
+
 def test_a_failed_prefetch_is_counted_and_left_to_whoever_needs_it(opener: Opener) -> None:
     cache = opener()
     hidden = opener.store / "hidden"
@@ -295,7 +469,7 @@ def test_metadata_that_cannot_be_had_is_an_error_each_time(tmp_path: Path) -> No
     for attempt in (1, 2):
         with pytest.raises(DownloadInterruptedError, match="busy"):
             ShardCache(tmp_path / "cache", RangeSource(open_remote), CacheOptions())
-        assert len(calls) == attempt * audiomdb.cache.retry._ATTEMPTS
+        assert len(calls) == attempt * audiomdb.cache.retry._ATTEMPTS_AT_THE_START
 
 
 def directory_source(store: Path, returned: Any) -> DirectorySource:

@@ -11,8 +11,9 @@ import pytest
 import audiomdb.cache.retry
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.lock import try_exclusive
-from audiomdb.cache.retry import Stopped, retrying
+from audiomdb.cache.retry import Outage, Retries, Stopped
 from audiomdb.cache.room import Delivered, Part
+from audiomdb.cache.slots import Slots
 from audiomdb.cache.transfer import RangeTransfer, RemoteFile
 from audiomdb.errors import CacheFullError, DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
@@ -90,12 +91,16 @@ def fetch(tmp_path: Path) -> Callable[..., Delivered]:
         parts.append(Part(0, "part", path, held))
         transfer = RangeTransfer(
             store,
+            stops=False,
             validators=lambda name: tmp_path / f"{name}.validator",
+            spans=lambda name: tmp_path / f"{name}.spans",
             make_room=make_room,
             counters=counters or Counters(),
+            outage=Outage(tmp_path / "store"),
         )
+        extra = Slots(tmp_path, 1).extra(ahead=False)
         try:
-            return transfer(parts[-1], ENTRY, check=check)
+            return transfer(parts[-1], ENTRY, check=check, extra=extra)
         finally:
             held.release()
 
@@ -190,24 +195,24 @@ def test_a_transfer_stops_when_told(fetch) -> None:
 
 
 def test_a_full_disk_evicts_and_goes_on(fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, full = os.write, [True, True]
+    write, full = os.pwrite, [True, True]
 
-    def failing(fd: int, data: bytes) -> int:
+    def failing(fd: int, data: bytes, at: int) -> int:
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(fd, data)
+        return write(fd, data, at)
 
-    monkeypatch.setattr(os, "write", failing)
+    monkeypatch.setattr(os, "pwrite", failing)
     assert is_whole(fetch(Store(whole), make_room=lambda _: bool(full.pop()) or True))
 
 
 def test_a_full_disk_with_nothing_to_evict_is_a_typed_error(
     fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(_fd: int, _data: bytes) -> int:
+    def failing(_fd: int, _data: bytes, _at: int) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "write", failing)
+    monkeypatch.setattr(os, "pwrite", failing)
     with pytest.raises(CacheFullError, match="max_cache_bytes"):
         fetch(Store(whole))
 
@@ -221,8 +226,58 @@ def test_waits_grow_at_random_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> 
     def fail() -> None:
         raise ConnectionResetError
 
-    with pytest.raises(ConnectionResetError):
-        retrying(fail, counters=Counters(), check=lambda: None)
-    for wait, most in zip(waits, [0.5, 1.0, 2.0, 3.0, 3.0], strict=True):
+    with pytest.raises(DownloadInterruptedError):
+        Retries("it", counters=Counters(), check=lambda: None)(fail)
+    for wait, most in zip(waits, [0.5, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0], strict=True):
         assert 0 <= wait <= most
-    assert len(set(waits)) == 5
+    assert len(set(waits)) == 7
+
+
+def test_the_last_error_says_what_was_tried() -> None:
+    def fail() -> None:
+        raise TimeoutError("no answer")
+
+    with pytest.raises(
+        DownloadInterruptedError,
+        match=r"shard_7: no answer \(given up after 8 failed attempts in \d+\.\d s;",
+    ) as caught:
+        Retries("shard_7", counters=Counters(), check=lambda: None)(fail)
+    assert isinstance(caught.value.__cause__, TimeoutError)
+
+
+def test_a_store_that_brings_crumbs_for_ever_is_given_up(fetch) -> None:
+    def anew(_start: int, _validator: str | None) -> RemoteFile:
+        def chunks() -> Iterator[bytes]:
+            yield CONTENT[:100_000]
+            raise DownloadInterruptedError("cut")
+
+        return RemoteFile(chunks(), 0, "v1")
+
+    store = Store(anew)
+    with pytest.raises(DownloadInterruptedError, match="after 21 failed attempts"):
+        fetch(store)
+
+
+def test_while_a_store_is_known_to_be_down_each_tries_once(tmp_path: Path) -> None:
+    outage, calls = Outage(tmp_path / "store"), [0]
+
+    def fail() -> None:
+        calls[0] += 1
+        raise ConnectionRefusedError("down")
+
+    def attempts() -> int:
+        calls[0] = 0
+        with pytest.raises(DownloadInterruptedError, match="down"):
+            Retries("it", counters=Counters(), check=lambda: None, outage=outage)(fail)
+        return calls[0]
+
+    assert attempts() == audiomdb.cache.retry._ATTEMPTS
+    outage.begin()
+    assert attempts() == 1
+    os.utime(tmp_path / "store", (0, 0))  # long ago
+    assert attempts() == audiomdb.cache.retry._ATTEMPTS
+    os.utime(tmp_path / "store", (2**33, 2**33))  # a clock that was set back
+    assert attempts() == audiomdb.cache.retry._ATTEMPTS
+    outage.begin()
+    outage.end()
+    assert attempts() == audiomdb.cache.retry._ATTEMPTS

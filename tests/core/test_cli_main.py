@@ -19,6 +19,8 @@ COMMANDS = (
     ("ls",),
     ("show",),
     ("verify",),
+    ("upload",),
+    ("pull",),
 )
 
 
@@ -86,9 +88,14 @@ def test_debug_shows_the_traceback_wherever_it_stands(place: str, tmp_path: Path
     assert done.stderr.rstrip().rsplit("\n", 1)[-1].startswith("audiomdb: no dataset at ")
 
 
-def test_a_url_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "s3://bucket/speech"]) == 2
-    assert "s3://bucket/speech is a URL" in capsys.readouterr().err
+def test_a_url_that_nothing_opens_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("info", "ls", "verify"):
+        assert main([command, "gs://bucket/speech"]) == 2
+        assert "no installed package reads gs:// URLs" in capsys.readouterr().err
+    assert main(["upload", "speech", "gs://bucket/speech"]) == 2
+    assert "no installed package uploads to gs:// URLs" in capsys.readouterr().err
+    assert main(["quickstart", "--output", "gs://bucket/speech"]) == 2
+    assert "gs://bucket/speech is a URL, expected a folder" in capsys.readouterr().err
 
 
 def test_a_folder_with_line_breaks_in_its_name_still_makes_one_line(

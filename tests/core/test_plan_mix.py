@@ -122,12 +122,12 @@ def test_steps_of_a_mixture_have_what_its_epoch_has(plan: MixPlan, width: int) -
 @given(mixes())
 @settings(deadline=None, max_examples=60)
 def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
-    ends = np.cumsum(np.concatenate(plan.sources))
+    ends = np.cumsum(np.concatenate(plan.datasets))
     for turn, position in enumerate(plan.positions(0, len(plan)).tolist()):
         shard = np.searchsorted(ends, position, side="right")
         alive = plan.shards_alive(turn).tolist()
         assert shard in alive
-        assert len(alive) <= len(plan.sources) * (plan.window + 1 if plan.shuffle else 1)
+        assert len(alive) <= sum(plan.window_shards)
 
 
 @given(mixes(), st.integers(0, 3))

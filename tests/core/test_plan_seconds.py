@@ -58,7 +58,7 @@ def seconds_plans(draw: st.DrawFn) -> SecondsPlan:
         durations,
         max_batch_seconds=draw(st.floats(12.0, 60.0)),
         slots=partitions * draw(st.integers(1, 3)),
-        max_batch_samples=draw(st.none() | st.integers(1, 6)),
+        max_batch_size=draw(st.none() | st.integers(1, 6)),
         borders=draw(st.none() | st.just([2.0, 4.0, 8.0])),
         increment=draw(st.none() | st.integers(1, 9)),
         max_age=draw(st.integers(1, 9)),

@@ -433,3 +433,50 @@ def test_an_argument_without_a_lasting_name_needs_a_directory(store: Path, tmp_p
     assert len(retriever) == SAMPLES
     retriever.close()
     assert opener() == str(store)
+
+
+def test_an_option_that_a_later_release_adds_keeps_the_name() -> None:
+    class Store(FolderRetriever):
+        def __init__(self, share: str, **kwargs: Any) -> None:
+            super().__init__(share, **kwargs)
+
+    before = retriever_name(Store, ("x",), {})
+
+    def with_more(self: Store, share: str, *, region: str | None = None, **kwargs: Any) -> None: ...
+
+    Store.__init__ = with_more  # type: ignore[method-assign]
+    assert retriever_name(Store, ("x",), {}) == before
+    assert retriever_name(Store, ("x",), {"region": None}) == before
+    assert retriever_name(Store, ("x",), {"region": "north"}) != before
+
+
+def test_how_a_dataset_is_reached_does_not_name_it() -> None:
+    def name(**kwargs: Any) -> str:
+        access = frozenset({"token"})
+        return retriever_name(FolderRetriever, ("x",), kwargs, access=access)
+
+    assert name(token="old") == name(token="new") == name()
+    assert name(place="north") != name()
+
+
+def test_keys_are_found_without_downloading_shards(store: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    reader = RangesRetriever(str(store), str(log)).open()
+    keys = list(reader.keys())
+    assert [reader.position(key) for key in keys] == list(range(len(keys)))
+    assert reader.key(-1) == keys[-1]
+    assert "no such key" not in reader
+    assert not log.exists()
+    reader[keys[-1]]
+    assert len(log.read_text().split()) == 1
+
+
+def test_columns_that_come_out_of_shards_leave_room_for_a_stream(
+    store: Path, tmp_path: Path
+) -> None:
+    size = budget(store, 3) + 2 * SHARDS * 4 + 32
+    retriever = FolderRetriever(str(store), cache_dir=tmp_path, max_cache_bytes=size)
+    assert retriever.open().index["n"].tolist() == list(range(SAMPLES))
+    stream = SampleStream(retriever, shuffle=True, window=2)
+    assert sorted(sample["n"] for sample in stream) == list(range(SAMPLES))
+    retriever.close()

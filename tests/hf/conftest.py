@@ -7,6 +7,7 @@ So they run in a process of their own (`hub.run`), with the server of this file 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -28,12 +29,32 @@ from audiomdb.shards import DatasetWriter
 
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 API = rf"/api/datasets/{REPO}"
+FILE = r"(?P<revision>[^/]+)/(?P<path>.+)"
 
 
 class Answer(NamedTuple):
     status: int = 200
     body: Any = b""
     headers: dict[str, str] = {}  # noqa: RUF012
+
+
+class Fault(NamedTuple):
+    """What happens to one request with `part` in its path."""
+
+    part: str
+    answer: Answer | None = None
+    cut: int | None = None  # hang up after so many bytes of the body
+    stall: bool = False  # say nothing until the client hangs up
+    then: Callable[[], object] = lambda: None  # what changes on the server afterwards
+
+
+class Exchange(NamedTuple):
+    """A request that was answered, and how many bytes of the body went out."""
+
+    server: str
+    request: str
+    headers: dict[str, str]
+    sent: int
 
 
 class HubFile(NamedTuple):
@@ -59,8 +80,9 @@ class HubFile(NamedTuple):
 class Repository:
     """The files of each commit, by path, and the commit each branch is at."""
 
-    def __init__(self, private: bool) -> None:
+    def __init__(self, private: bool = False) -> None:
         self.private = private
+        self.gated = False
         self.history: dict[str, dict[str, HubFile]] = {}
         self.branches: dict[str, str] = {}
         self.commit("main", {})
@@ -87,23 +109,6 @@ class Repository:
         return {path: file.content for path, file in self[branch].items()}
 
 
-_CLIENT = """
-import contextlib, io, json, sys, traceback
-
-for line in sys.stdin:
-    job = json.loads(line)
-    sys.argv[1:] = job["arguments"]
-    printed, error = io.StringIO(), None
-    try:
-        with contextlib.redirect_stdout(printed):
-            exec(job["code"], {"__name__": "client"})
-    except Exception:
-        error = traceback.format_exc()
-    sys.__stdout__.write(json.dumps({"printed": printed.getvalue(), "error": error}) + "\\n")
-    sys.__stdout__.flush()
-"""
-
-
 class Client:
     """A process that runs pieces of code one after the other, with the Hub at `url`."""
 
@@ -118,14 +123,15 @@ class Client:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "NO_PROXY": "127.0.0.1",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _CLIENT],
-            env={**inherited, **settings},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._environment = {**inherited, **settings}
+        self._process = self.start("client.py", stderr=subprocess.DEVNULL)
+
+    def start(self, program: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+        """Start a program of the folder "programs", with pipes to it and from it."""
+        path = Path(__file__).parent / "programs" / program
+        command = [sys.executable, str(path), *map(str, arguments)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **options}
+        return subprocess.Popen(command, env=self._environment, text=True, **pipes)
 
     def run(self, code: str, arguments: list[str]) -> tuple[str, str | None]:
         """What the code printed, and the traceback it ended with."""
@@ -147,11 +153,21 @@ class Hub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}
-        self.requests: list[str] = []
-        self.refused: tuple[str, Answer] | None = None
-        self.hang_up = False
-        self.url = ""
+        self.url = self.store_url = ""
         self.client: Client | None = None
+        self.requests: list[str] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: no repository, no fault."""
+        self.repositories.clear()
+        self.large.clear()
+        self.requests.clear()
+        self.exchanges: list[Exchange] = []
+        self.faults: list[Fault] = []
+        self.connections = 0
+        self.hang_up = False
+        self.on_one_host = False
 
     def run(self, code: str, *arguments: object) -> str:
         """Run code whose Hub is this one, `arguments` in its `sys.argv`; what it printed."""
@@ -169,16 +185,36 @@ class Hub:
 
     def refuse(self, part: str, status: int, code: str) -> None:
         """From now on, refuse every request that has `part` in its path."""
-        self.refused = part, _error(status, code, "refused")
+        self.fail(part, *_error(status, code, "refused"), times=99)
 
-    def refusal(self, request: str) -> Answer | None:
-        return self.refused[1] if self.refused and self.refused[0] in request else None
-
-    def add(self, repo: str, files: dict[str, bytes]) -> None:
+    def add(self, repo: str, files: dict[str, bytes]) -> Repository:
         """Make a repository with these files, as if they had been uploaded."""
-        repository = self.repositories.setdefault(repo, Repository(private=False))
+        repository = self.repositories.setdefault(repo, Repository())
         made = {path: HubFile(content, _is_large(path)) for path, content in files.items()}
         repository.commit("main", {**repository["main"], **made})
+        return repository
+
+    def add_dataset(self, repo: str, folder: Path, subdir: str = "") -> Repository:
+        """Make a repository with a dataset."""
+        files = (path for path in folder.rglob("*") if path.is_file())
+        prefix = f"{subdir}/" if subdir else ""
+        content = {prefix + p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+        return self.add(repo, content)
+
+    def fail(self, part: str, *answer: Any, times: int = 1, **what: Any) -> None:
+        """Let the next requests with `part` in their path go wrong, see `Answer` and `Fault`."""
+        self.faults += [Fault(part, Answer(*answer) if answer else None, **what)] * times
+
+    def take_fault(self, request: str) -> Fault:
+        fault = next((fault for fault in self.faults if fault.part in request), None)
+        if fault is None:
+            return Fault(request)
+        self.faults.remove(fault)
+        return fault
+
+    def seen(self, part: str) -> list[Exchange]:
+        """Answered requests with `part` in their path."""
+        return [exchange for exchange in self.exchanges if part in exchange.request]
 
 
 def _is_large(path: str) -> bool:
@@ -191,27 +227,42 @@ def _error(status: int, code: str, message: str) -> Answer:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """Answers for the Hub, and for the store that it redirects to."""
+
     protocol_version = "HTTP/1.1"
     hub: Hub
+    name: str
+
+    def setup(self) -> None:
+        super().setup()
+        self.hub.connections += 1
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        path = unquote(url.path)
         self.query = dict(parse_qsl(url.query))
         self.body = self._read_body()
-        request = f"{self.command} {path}"
+        request = f"{self.command} {unquote(url.path)}"
         self.hub.requests.append(request)
         if self.hub.hang_up:
             self.close_connection = True
             return
-        answer = self.hub.refusal(request) or self._route(request)
+        fault = self.hub.take_fault(request)
+        if fault.stall:
+            self.close_connection = True
+            self.rfile.read(1)  # returns when the client hangs up
+            return
+        answer = fault.answer or self._route(url.path)
         body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        part = b"" if self.command == "HEAD" else body[: fault.cut]
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.hub.exchanges.append(Exchange(self.name, request, headers, len(part)))
         self.send_response(answer.status)
         for name, value in {"Content-Length": str(len(body)), **answer.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.wfile.write(part)
+        self.close_connection |= fault.cut is not None
+        fault.then()
 
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
@@ -228,20 +279,31 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _route(self, request: str) -> Answer:
+    def _route(self, path: str) -> Answer:
         for pattern, answer in self._ROUTES:
-            match = re.fullmatch(pattern, request)
+            match = re.fullmatch(pattern, f"{self.command} {path}")
             if match is None:
                 continue
-            found = match.groupdict()
-            repo = found.get("repo")
-            if repo is not None and repo not in self.hub.repositories:
-                return _error(404, "RepoNotFound", "Repository not found")
-            revision = found.get("revision")
-            if repo is not None and revision and revision not in self.hub.repositories[repo]:
-                return _error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-            return answer(self, **found)
-        return _error(404, "EntryNotFound", f"no route for {request}")
+            found = {name: value and unquote(value) for name, value in match.groupdict().items()}
+            if found.get("repo") is not None:
+                refusal = self._access(found["repo"], found.get("revision"))
+                if refusal is not None:
+                    return refusal
+            return answer(self, **{name: value for name, value in found.items() if value})
+        return _error(404, "EntryNotFound", f"no route for {self.command} {path}")
+
+    def _access(self, repo: str, revision: str | None) -> Answer | None:
+        token = self.headers.get("Authorization")
+        if token not in (None, "Bearer hf_test"):
+            return _error(401, "", "Invalid credentials in Authorization header")
+        repository = self.hub.repositories.get(repo)
+        if repository is None or (repository.private and token is None):
+            return _error(404 if token else 401, "RepoNotFound", "Repository not found")
+        if repository.gated and "/api/" not in self.path:
+            return _error(403 if token else 401, "GatedRepo", "You are not in the authorized list")
+        if revision and revision not in repository:
+            return _error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return None
 
     def _create(self) -> Answer:
         asked = json.loads(self.body)
@@ -261,9 +323,6 @@ class _Handler(BaseHTTPRequestHandler):
         repository.branches[branch] = repository.branches["main"]
         return Answer(201, {})
 
-    def _yaml(self) -> Answer:
-        return Answer(body={"errors": [], "warnings": []})
-
     def _preupload(self, repo: str, revision: str) -> Answer:
         there = self.hub.repositories[repo][revision]
         files = []
@@ -278,27 +337,26 @@ class _Handler(BaseHTTPRequestHandler):
         objects = []
         for asked in json.loads(self.body)["objects"]:
             if asked["oid"] not in self.hub.large:
-                place = f"{self.hub.url}/large/{asked['oid']}"
+                place = f"http://{self.headers['Host']}/large/{asked['oid']}"
                 asked["actions"] = {"upload": {"href": place}, "verify": {"href": place}}
             objects.append(asked)
         return Answer(body={"transfer": "basic", "objects": objects})
 
     def _put_large(self, sha256: str) -> Answer:
+        if hashlib.sha256(self.body).hexdigest() != sha256:
+            return _error(400, "", "another content, or half of it")
         self.hub.large[sha256] = self.body
         return Answer(headers={"ETag": f'"{sha256}"'})
-
-    def _verify_large(self, sha256: str) -> Answer:
-        return Answer(200 if sha256 in self.hub.large else 404, {})
 
     def _commit(self, repo: str, revision: str) -> Answer:
         repository = self.hub.repositories[repo]
         files = dict(repository[revision])
         for line in self.body.splitlines():
             operation = json.loads(line)
-            value = operation["value"]
-            if operation["key"] == "file":
+            key, value = operation["key"], operation["value"]
+            if key == "file":
                 files[value["path"]] = HubFile(base64.b64decode(value["content"]), is_large=False)
-            elif operation["key"] == "lfsFile":
+            elif key == "lfsFile":
                 files[value["path"]] = HubFile(self.hub.large[value["oid"]], is_large=True)
         repository.commit(revision, files)
         sha = repository.sha(revision)
@@ -309,8 +367,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories[repo]
         names = [{"rfilename": path} for path in sorted(repository[revision])]
         facts = {"id": repo, "_id": "1", "private": repository.private, "gated": False, "tags": []}
-        counts = {"disabled": False, "downloads": 0, "likes": 0}
-        return Answer(body={**facts, **counts, "sha": repository.sha(revision), "siblings": names})
+        return Answer(body={**facts, "sha": repository.sha(revision), "siblings": names})
 
     def _paths_info(self, repo: str, revision: str) -> Answer:
         form = self.headers.get("Content-Type", "").startswith("application/x-www-form")
@@ -335,69 +392,99 @@ class _Handler(BaseHTTPRequestHandler):
                 entries[path] = file.entry
         return Answer(body=[{"path": path, **entry} for path, entry in entries.items()])
 
+    def _refs(self, repo: str) -> Answer:
+        there = self.hub.repositories[repo].branches.items()
+        branches = [{"name": name, "ref": name, "targetCommit": sha} for name, sha in there]
+        return Answer(body={"branches": branches, "converts": [], "tags": []})
+
     def _resolve(self, repo: str, revision: str, path: str) -> Answer:
+        """Small files come from a cache of the same host, large ones from Xet's plain store."""
         repository = self.hub.repositories[repo]
         file = repository[revision].get(path)
-        commit = {"X-Repo-Commit": repository.sha(revision)}
+        commit = {"X-Repo-Commit": (sha := repository.sha(revision))}
         if file is None:
             answer = _error(404, "EntryNotFound", f"{path} does not exist")
             return answer._replace(headers={**answer.headers, **commit})
-        etag = f'"{file.sha256 if file.is_large else file.entry["oid"]}"'
-        headers = {**commit, "ETag": etag, "Accept-Ranges": "bytes"}
-        size = len(file.content)
-        if file.is_large:
-            headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(size)}
+        if not file.is_large:
+            place = f"/api/resolve-cache/datasets/{repo}/{sha}/{quote(path)}?etag=1"
+            return Answer(307, b"elsewhere", {**commit, "Location": place})
+        self.hub.large[file.sha256] = file.content
+        store = f"http://{self.headers['Host']}" if self.hub.on_one_host else self.hub.store_url
+        place = f"{store}/xet-bridge/{file.sha256}/{quote(path)}?Signature=secret"
+        facts = {"X-Linked-Size": str(len(file.content)), "X-Linked-Etag": f'"{file.sha256}"'}
+        headers = {**commit, **facts, "X-Xet-Hash": file.sha256, "Location": place}
+        return Answer(302, b"elsewhere", headers)
+
+    def _cached(self, repo: str, revision: str, path: str) -> Answer:
+        file = self.hub.repositories[repo][revision][path]
+        headers = {"X-Repo-Commit": revision, "ETag": f'"{file.entry["oid"]}"'}
+        if "gzip" in self.headers.get("Accept-Encoding", ""):
+            # Like the Hub: what is compressed on its way has neither a length nor ranges.
+            return Answer(200, gzip.compress(file.content), {**headers, "Content-Encoding": "gzip"})
+        return self._ranged(file.content, headers)
+
+    def _stored(self, sha256: str) -> Answer:
+        """Like the store of large files: it names no version."""
+        return self._ranged(self.hub.large[sha256], {})
+
+    def _ranged(self, content: bytes, headers: dict[str, str]) -> Answer:
+        headers = {**headers, "Accept-Ranges": "bytes"}
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
         if asked is None:
-            return Answer(200, file.content, headers)
-        first, last = asked.groups()
+            return Answer(200, content, headers)
+        (first, last), size = asked.groups(), len(content)
         start = int(first) if first else size - int(last)
+        if start >= size:
+            return Answer(416, b"", {**headers, "Content-Range": f"bytes */{size}"})
         stop = min(size, int(last) + 1) if first and last else size
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        return Answer(206, file.content[start:stop], headers)
+        return Answer(206, content[start:stop], headers)
 
     _ROUTES: list[tuple[str, Callable[..., Answer]]] = [  # noqa: RUF012
         (r"POST /api/repos/create", _create),
-        (r"POST /api/validate-yaml", _yaml),
+        (r"POST /api/validate-yaml", lambda _: Answer(body={"errors": [], "warnings": []})),
         (rf"POST {API}/branch/(?P<branch>.+)", _create_branch),
         (rf"POST {API}/preupload/(?P<revision>.+)", _preupload),
         (rf"POST {API}/commit/(?P<revision>.+)", _commit),
         (rf"POST {API}/paths-info/(?P<revision>.+)", _paths_info),
         (rf"POST /datasets/{REPO}\.git/info/lfs/objects/batch", _large_batch),
         (r"PUT /large/(?P<sha256>\w+)", _put_large),
-        (r"POST /large/(?P<sha256>\w+)", _verify_large),
+        (r"POST /large/\w+", lambda _: Answer(body={})),
         (rf"GET {API}", _info),
         (rf"GET {API}/revision/(?P<revision>.+)", _info),
         (rf"GET {API}/tree/(?P<revision>[^/]+)", _tree),
         (rf"GET {API}/tree/(?P<revision>[^/]+)/(?P<folder>.+)", _tree),
-        (rf"(?:GET|HEAD) /datasets/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _resolve),
+        (rf"GET {API}/refs", _refs),
+        (rf"(?:GET|HEAD) /datasets/{REPO}/resolve/{FILE}", _resolve),
+        (rf"(?:GET|HEAD) /api/resolve-cache/datasets/{REPO}/{FILE}", _cached),
+        (r"(?:GET|HEAD) /xet-bridge/(?P<sha256>\w+)/.+", _stored),
     ]
 
 
 @pytest.fixture(scope="session")
 def running_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     hub = Hub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
+    servers, threads = [], []
+    for name in ("hub", "store"):
+        handler = type("Handler", (_Handler,), {"hub": hub, "name": name})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threads.append(threading.Thread(target=server.serve_forever, args=(0.01,)))
+        threads[-1].start()
+        servers.append(server)
+    hub.url, hub.store_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
     hub.client = Client(hub.url, tmp_path_factory.mktemp("hf-home"))
     yield hub
     hub.client.close()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    for server, thread in zip(servers, threads, strict=True):
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture
 def hub(running_hub: Hub) -> Hub:
     """A Hub without any repository, whose user is called "user"."""
-    running_hub.repositories.clear()
-    running_hub.large.clear()
-    running_hub.requests.clear()
-    running_hub.refused = None
-    running_hub.hang_up = False
+    running_hub.forget()
     return running_hub
 
 

@@ -267,6 +267,38 @@ def test_a_dataset_of_the_hub_is_converted(hub: Any, tmp_path: Path, streaming: 
         assert reader.metadata.name == "speech"
 
 
+def test_only_the_files_asked_for_are_read(tmp_path: Path) -> None:
+    folder = parquet_folder(tmp_path / "digits", text=TEXTS)
+    samples = convert(str(folder), tmp_path / "out", data_files="*-00000-of-*.parquet")
+    assert [sample["text"] for sample in samples] == TEXTS[:2]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_revision_of_the_hub_is_converted_and_uploaded(
+    hub: Any, tmp_path: Path, streaming: bool
+) -> None:
+    old, new = (
+        (parquet_folder(tmp_path / name, text=texts) / "train-00000-of-00002.parquet").read_bytes()
+        for name, texts in (("old", TEXTS), ("new", TEXTS[::-1]))
+    )
+    commit = hub.add("user/speech", {"train.parquet": old}).sha("main")
+    hub.add("user/speech", {"train.parquet": new})
+    code = """
+        import sys
+        from audiomdb.converters.hf import HFConverter
+        from audiomdb.uploaders.hf import HFUploader
+
+        out, revision, streaming = sys.argv[1:]
+        options = {"revision": revision, "streaming": streaming == "True", "limit": 1}
+        converter = HFConverter("user/speech", out, progress=False, **options)
+        converter.run(upload=HFUploader("user/shards"))
+    """
+    hub.run(code, tmp_path / "out", commit, streaming)
+    with DatasetReader.open(tmp_path / "out") as reader:
+        assert [sample["text"] for sample in reader] == TEXTS[:1]
+    assert "shard_00000/data.mdb" in hub.repositories["user/shards"].contents()
+
+
 def test_a_hub_dataset_with_several_configurations_asks_for_one(hub: Any, tmp_path: Path) -> None:
     parquet = (parquet_folder(tmp_path / "speech") / "train-00000-of-00002.parquet").read_bytes()
     card = """---

@@ -119,8 +119,8 @@ def test_a_shard_changed_since_conversion_keeps_metadata_back(
     content[-1] ^= 1
     path.write_bytes(content)
     error = failure(hub, tmp_path / "changed")
-    assert re.search(r"UploadError: datasets/user/digits/shard_00001/data\.mdb arrived", error)
-    assert "metadata.json" not in hub.repositories["user/digits"].contents()
+    assert re.search(r"CorruptShardError: .*shard_00001/data\.mdb has sha256", error)
+    assert hub.repositories["user/digits"].contents() == {}
 
 
 @pytest.mark.parametrize(
@@ -167,11 +167,42 @@ def test_the_readme_is_right(hub: Any, tmp_path: Path) -> None:
     hub.add("user/speech", {"train.parquet": (tmp_path / "train.parquet").read_bytes()})
     readme = (Path(__file__).parents[2] / "packages/audiomdb-hf/README.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    hub.run(f"import os\nos.chdir({str(tmp_path)!r})\n{example}")
+    setup = f"import os\nos.chdir({str(tmp_path)!r})\nos.environ['XDG_CACHE_HOME'] = '.'\n"
+    assert hub.run(setup + example) == "silence (800,)\n"
     assert hub.repositories["user/speech-shards"].contents() == {
         **files(tmp_path / "speech"),
         "README.md": hub.repositories["user/speech-shards"].contents()["README.md"],
     }
+
+
+@pytest.mark.parametrize("revision", [None, "to/come"])
+def test_the_card_says_how_to_read_the_dataset(
+    hub: Any, dataset: Path, tmp_path: Path, revision: str | None
+) -> None:
+    upload(hub, dataset, subdir="train", revision=revision)
+    card = hub.repositories["user/digits"].contents(revision or "main")["README.md"].decode()
+    with_torch, without = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    setup = f"import os\nos.environ['XDG_CACHE_HOME'] = {str(tmp_path)!r}\n"
+    without = without.replace("...", "print(sample['text'])")
+    assert hub.run(setup + without).split() == list("012345")
+    pytest.importorskip("torch")
+    # Worker processes would look for what runs here, which has no file.
+    with_torch = with_torch.replace("num_workers=2", "num_workers=0")
+    with_torch = with_torch.replace("...", "print(*batch['text'])")
+    assert sorted(hub.run(setup + with_torch).split()) == list("012345")
+
+
+def test_a_url_leads_to_a_branch_and_a_folder(hub: Any, dataset: Path) -> None:
+    code = """
+        import sys
+        from audiomdb.registry import uploader_for
+
+        uploader_for("hf://datasets/user/digits@a%2Fb/train", private=True).upload_dir(sys.argv[1])
+    """
+    hub.run(code, dataset)
+    repository = hub.repositories["user/digits"]
+    assert repository.private
+    assert repository.contents("a/b").keys() == {*files(dataset, "train/"), "README.md"}
 
 
 def test_importing_the_uploader_loads_no_client() -> None:

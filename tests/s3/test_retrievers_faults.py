@@ -2,95 +2,27 @@
 
 from __future__ import annotations
 
-import select
-import socket
-import struct
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 import audiomdb.cache.retry
+import audiomdb.cache.transfer
 from audiomdb.errors import DownloadInterruptedError
 from audiomdb.retrievers.s3 import S3Retriever
-from audiomdb.shards import DatasetWriter, read_metadata
+from audiomdb.shards import DatasetReader, DatasetWriter, read_metadata
 from audiomdb.stream import SampleStream
+from audiomdb.testing import FaultProxy
 from audiomdb.uploaders.s3 import S3Uploader
 
 
-class Proxy:
-    """Passes TCP connections on, and does to answers what `fault` says.
-
-    "reset" and "close" end a connection after `after` bytes of answers, "stall" stops passing them
-    on, "refuse" ends it at once. `times` is how often; None: always.
-    """
-
-    def __init__(self, target: tuple[str, int]) -> None:
-        self.fault, self.after = "", 0
-        self.times: int | None = None
-        self.faults = self.passed = 0
-        self._target = target
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._server.accept()
-                self._threads.append(threading.Thread(target=self._serve, args=(client,)))
-                self._threads[-1].start()
-
-    def _serve(self, client: socket.socket) -> None:
-        # One thread for both directions: a second one in recv() would keep a reset from being sent.
-        with client, socket.create_connection(self._target) as server, suppress(OSError):
-            sent = 0
-            while not self._end.is_set():
-                for source in select.select([client, server], [], [], 0.1)[0]:
-                    data = source.recv(65536)
-                    if not data:
-                        return
-                    if source is client:
-                        server.sendall(data)
-                        continue
-                    if self.fault and sent + len(data) > self.after and self.times != 0:
-                        client.sendall(data[: self.after - sent])
-                        self._fail(client)
-                        return
-                    client.sendall(data)
-                    sent += len(data)
-                    self.passed += len(data)
-
-    def _fail(self, client: socket.socket) -> None:
-        self.faults += 1
-        if self.times is not None:
-            self.times -= 1
-        if self.fault == "reset":
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if self.fault == "stall":
-            self._end.wait()
-
-    def close(self) -> None:
-        self._end.set()
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        for thread in self._threads:
-            thread.join()
-
-
 @pytest.fixture
-def proxy(server: Any) -> Iterator[Proxy]:
-    where = urlsplit(server.url)
-    proxy = Proxy((where.hostname, where.port))
-    yield proxy
-    proxy.close()
+def proxy(server: Any) -> Iterator[FaultProxy]:
+    with FaultProxy(server.url) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +41,7 @@ def retriever(
     server: Any,
     bucket: str,
     megabytes: Path,
-    proxy: Proxy,
+    proxy: FaultProxy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[S3Retriever]:
@@ -124,32 +56,72 @@ def retriever(
 
 @pytest.mark.parametrize("fault", ["reset", "close"])
 def test_a_connection_that_breaks_every_two_megabytes_costs_little(
-    fault: str, retriever: S3Retriever, proxy: Proxy, megabytes: Path
+    fault: Any, retriever: S3Retriever, proxy: FaultProxy, megabytes: Path
 ) -> None:
-    proxy.fault, proxy.after = fault, 2_000_000
+    proxy.fail(fault, after=2_000_000)
     assert [sample["n"] for sample in SampleStream(retriever)] == list(range(10))
-    assert proxy.faults >= 4
+    assert proxy.stats.faults >= 4
     kept = read_metadata(megabytes).bytes + (megabytes / "metadata.json").stat().st_size
     assert retriever.cache_stats.fetched_bytes == kept
     if fault == "close":  # a reset throws away what the client has not read yet
-        assert proxy.passed < 1.2 * kept
+        assert proxy.stats.answer_bytes < 1.2 * kept
 
 
 def test_a_stalled_connection_is_given_up_and_continued(
-    retriever: S3Retriever, proxy: Proxy
+    retriever: S3Retriever, proxy: FaultProxy
 ) -> None:
     len(retriever)
-    proxy.fault, proxy.after, proxy.times = "stall", 2_000_000, 1
+    proxy.fail("stall", after=2_000_000, times=1)
     assert retriever.open()[0]["n"] == 0
-    assert proxy.faults == 1
+    assert proxy.stats.faults == 1
     assert retriever.cache_stats.retries == 1
 
 
-def test_a_store_that_refuses_connections_is_an_error_with_its_url(
-    retriever: S3Retriever, proxy: Proxy, bucket: str
+SLOW_DOWN = (
+    b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "reset", "after": 300_000, "times": 3},
+        {"kind": "close", "after": 300_000, "times": 3},
+        {"kind": "stall", "after": 300_000, "times": 2},
+        {"kind": "status", "status": 503, "body": SLOW_DOWN, "times": 5, "match": "data.mdb"},
+        {"kind": "status", "status": 500, "times": 5, "match": "data.mdb"},
+        {"kind": "short", "after": 100_000, "times": 3, "match": "Range: bytes"},
+        {"kind": "ignore_range", "match": "data.mdb"},
+        {"kind": "flip", "after": 300_000, "times": 1},
+    ],
+    ids=lambda fault: fault["kind"] + str(fault.get("status", "")),
+)
+def test_a_large_shard_survives_whatever_happens_to_its_connections(
+    fault: Any,
+    retriever: S3Retriever,
+    proxy: FaultProxy,
+    megabytes: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    proxy.fault, proxy.after = "refuse", 0
+    monkeypatch.setattr(audiomdb.cache.transfer, "_LEAST_PIECE", 600_000)
+    len(retriever)
+    proxy.reset_stats()
+    proxy.fail(**fault)
+    assert retriever.open()[9] == DatasetReader.open(megabytes)[9]
+    assert proxy.stats.faults >= 1
+    assert proxy.stats.connections > 1
+    if fault["kind"] in ("close", "stall", "status", "short"):
+        # What an ended connection has brought is kept.
+        size = retriever.metadata.shards[1].bytes
+        metadata_bytes = (megabytes / "metadata.json").stat().st_size
+        assert retriever.cache_stats.fetched_bytes == size + metadata_bytes
+
+
+def test_a_store_that_refuses_connections_is_an_error_with_its_url(
+    retriever: S3Retriever, proxy: FaultProxy, bucket: str
+) -> None:
+    proxy.fail("refuse")
     with pytest.raises(DownloadInterruptedError, match=f"s3://{bucket}/d/metadata.json"):
         retriever.open()
-    proxy.fault = ""
+    proxy.heal()
     assert len(retriever) == 10

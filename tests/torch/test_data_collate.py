@@ -55,6 +55,38 @@ def test_arrays_of_several_axes_are_padded_on_each() -> None:
     assert batch["x_lengths"].tolist() == [[2, 3], [4, 1]]
 
 
+def test_masks_say_where_values_are() -> None:
+    samples = [
+        {
+            "audio": np.ones((n, 2), np.float32),
+            "mel": np.ones((2, n), np.float32),
+            "ids": np.arange(n),
+            "nested": {"x": np.ones(n)},
+            "text": "a",
+        }
+        for n in (1, 3)
+    ]
+    batch = pad_collate([*samples, {"text": "b"}], masks=True)
+    expected = [[True, False, False], [True] * 3, [False] * 3]
+    assert batch["audio_mask"].tolist() == batch["ids_mask"].tolist() == expected
+    for name in ("audio", "mel", "ids"):
+        mask = batch[f"{name}_mask"]
+        assert torch.equal(
+            mask if name != "audio" else mask[..., None].expand(3, 3, 2), mask_of(batch, name)
+        )
+    assert isinstance(batch["nested"], list)
+    assert pad_collate(samples, masks=True)["nested"]["x_mask"].tolist() == expected[:2]
+    assert not any("mask" in name for name in pad_collate(samples))
+
+
+def mask_of(batch: dict[str, Any], name: str) -> torch.Tensor:
+    """Of a field whose values are not zero, but for the first id."""
+    values: torch.Tensor = batch[name] != 0
+    if name == "ids":
+        values[:2, 0] = True
+    return values
+
+
 def test_tensors_are_padded_like_arrays() -> None:
     batch = column(torch.ones(2, dtype=torch.bfloat16, requires_grad=True), torch.ones(3))
     assert batch["x"].tolist() == [[1, 1, 0], [1, 1, 1]]

@@ -21,7 +21,7 @@ class Epochs(IterableDataset[int]):
         self.counter = counter
 
     def __iter__(self) -> Any:
-        yield self.counter.take(1)
+        yield self.counter.take(1).epoch
 
 
 def loader(counter: EpochCounter, num_workers: int = 2, **options: Any) -> DataLoader[int]:
@@ -30,11 +30,11 @@ def loader(counter: EpochCounter, num_workers: int = 2, **options: Any) -> DataL
 
 def test_each_pass_is_the_next_epoch() -> None:
     counter = EpochCounter()
-    assert [counter.take(1) for _ in range(3)] == [0, 1, 2]
-    assert counter.take(5) == 3
+    assert [counter.take(1).epoch for _ in range(3)] == [0, 1, 2]
+    assert counter.take(5).epoch == 3
     assert counter.next_epoch == 8
     counter.set(2)
-    assert counter.take(1) == 2
+    assert counter.take(1).epoch == 2
 
 
 @pytest.mark.parametrize("persistent", [False, True])
@@ -59,12 +59,12 @@ def test_a_copy_goes_on_by_itself() -> None:
     counter = EpochCounter()
     counter.take(1)
     copy = pickle.loads(pickle.dumps(counter))
-    assert [copy.take(1), copy.take(1)] == [1, 2]
-    assert counter.take(1) == 1
+    assert [copy.take(1).epoch, copy.take(1).epoch] == [1, 2]
+    assert counter.take(1).epoch == 1
 
 
 def _rank(counter: EpochCounter, answers: Any) -> None:
-    answers.put([counter.take(1), *loader(counter), counter.take(1)])
+    answers.put([counter.take(1).epoch, *loader(counter), counter.take(1).epoch])
 
 
 def test_training_processes_that_share_a_counter_count_alike() -> None:
@@ -76,7 +76,7 @@ def test_training_processes_that_share_a_counter_count_alike() -> None:
     assert [answers.get(), answers.get()] == [[4, 5, 5, 6]] * 2
     for rank in ranks:
         rank.join(60)
-    assert counter.take(1) == 4
+    assert counter.take(1).epoch == 4
 
 
 def test_a_counter_gives_its_descriptor_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from audiomdb.audio import encode
 from audiomdb.data.base import StreamingDataset
+from audiomdb.data.loader import StreamingLoader
 from audiomdb.errors import CorruptRecordError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
@@ -120,7 +122,10 @@ for number, batch in enumerate(DataLoader(dataset, batch_size=4, num_workers=int
 
 @workers
 def test_ctrl_c_ends_an_endless_loop(whole: Path, num_workers: int) -> None:
-    command = [sys.executable, "-c", ENDLESS, str(whole), str(num_workers)]
+    end_by_ctrl_c([sys.executable, "-c", ENDLESS, str(whole), str(num_workers)])
+
+
+def end_by_ctrl_c(command: list[str]) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
@@ -131,3 +136,40 @@ def test_ctrl_c_ends_an_endless_loop(whole: Path, num_workers: int) -> None:
     assert child.returncode == -signal.SIGINT
     # Not at the end: workers that were passing a batch on may have their say after it.
     assert "\nKeyboardInterrupt" in errors
+
+
+def die(sample: Sample) -> Sample:
+    if sample["text"] == str(BAD):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sample
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_worker_that_is_killed_ends_the_loop(whole: Path, device: str | None) -> None:
+    dataset = StreamingDataset(LocalRetriever(whole), processor=die)
+    loader = StreamingLoader(dataset, 4, num_workers=2, device=device)
+    keys: list[str] = []
+    with loader, pytest.raises(RuntimeError, match=r"killed by signal|exited unexpectedly"):
+        keys.extend(key for batch in loader for key in batch["__key__"])
+    assert f"clip-{BAD}" not in keys
+    assert multiprocessing.active_children() == []
+    assert not [t for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
+
+
+ENDLESS_STEPS = """
+import sys
+from audiomdb.data.base import StreamingDataset
+from audiomdb.data.loader import StreamingLoader
+from audiomdb.retrievers.local import LocalRetriever
+
+dataset = StreamingDataset(LocalRetriever(sys.argv[1]))
+loader = StreamingLoader(dataset, 4, epochs=None, num_workers=int(sys.argv[2]), device="cpu")
+for number, batch in enumerate(loader):
+    if number == 20:
+        print("running", flush=True)
+"""
+
+
+@workers
+def test_ctrl_c_ends_an_endless_loop_over_a_device(whole: Path, num_workers: int) -> None:
+    end_by_ctrl_c([sys.executable, "-c", ENDLESS_STEPS, str(whole), str(num_workers)])

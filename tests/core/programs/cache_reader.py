@@ -10,13 +10,15 @@ import hashlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audiomdb.cache import CacheOptions, RangeSource, RemoteFile, ShardCache
+import audiomdb.cache.transfer
+from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, RemoteFile, ShardCache
 from audiomdb.cache.course import CacheCourse
 from audiomdb.errors import DownloadError, DownloadInterruptedError
 
@@ -30,6 +32,7 @@ class FolderStore:
         chunk_bytes: Of each chunk.
         pause_s: After each chunk, so that a transfer takes a while.
         cut_after: Bytes of shards after which each connection breaks.
+        least_piece: Bytes of the smallest piece that a shard is fetched in; None: as it is.
     """
 
     def __init__(
@@ -39,29 +42,55 @@ class FolderStore:
         chunk_bytes: int = 16384,
         pause_s: float = 0.0,
         cut_after: int | None = None,
+        least_piece: int | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.log = Path(log)
         self.chunk_bytes = chunk_bytes
         self.pause_s = pause_s
         self.cut_after = cut_after
+        if least_piece is not None:
+            audiomdb.cache.transfer._LEAST_PIECE = least_piece
 
-    def open_remote(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
+    def open_remote(
+        self, path: str, *, start: int = 0, stop: int | None = None, validator: str | None = None
+    ) -> RemoteFile:
         file = self.folder / path
         if not file.exists():
             raise DownloadError(f"{path} is not in the store")
         found = file.stat()
         tag = f"{found.st_size}-{found.st_mtime_ns}"
-        if validator != tag:
-            start = 0
-        return RemoteFile(self._chunks(path, start), start, tag, found.st_size)
+        if validator not in (tag, None) or (start and validator is None):
+            start, stop = 0, None
+        return RemoteFile(self._chunks(path, start, stop), start, tag, found.st_size)
 
-    def _chunks(self, path: str, start: int) -> Iterator[bytes]:
+    def directories(self) -> DirectorySource:
+        """The same store for one that fetches whole directories."""
+
+        def fetch(path: str, folder: Path) -> Path:
+            target = folder / path
+            target.parent.mkdir(exist_ok=True)
+            with target.open("wb", buffering=0) as file:
+                for chunk in self._chunks(path, 0, None):
+                    file.write(chunk)
+            return target
+
+        def download_shard(number: int, folder: Path) -> Path:
+            fetch(f"shard_{number:05d}/lock.mdb", folder)
+            return fetch(f"shard_{number:05d}/data.mdb", folder).parent
+
+        return DirectorySource(
+            "Mine", lambda folder: fetch("metadata.json", folder), download_shard
+        )
+
+    def _chunks(self, path: str, start: int, stop: int | None) -> Iterator[bytes]:
         cut = self.cut_after if path.endswith(".mdb") else None
         sent = 0
         with (self.folder / path).open("rb") as file:
             file.seek(start)
-            while chunk := file.read(self.chunk_bytes):
+            left = self.chunk_bytes if stop is None else stop - start
+            while chunk := file.read(min(self.chunk_bytes, left)):
+                left -= 0 if stop is None else len(chunk)
                 if cut is not None and sent >= cut:
                     raise DownloadInterruptedError("cut")
                 sent += len(chunk)
@@ -109,12 +138,46 @@ def read_through(
     return right
 
 
+def kill_at(operation: int, folder: str) -> None:
+    """Have this process killed right before a file operation in a folder; 0 is the first."""
+    count = [operation]
+
+    def step() -> None:
+        if count[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count[0] -= 1
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in OPERATIONS or (event == "open" and str(arguments[0]).startswith(folder)):
+            step()
+
+    pwrite = os.pwrite
+
+    def write(fd: int, data: Any, at: int) -> int:
+        step()
+        return pwrite(fd, data, at)
+
+    os.pwrite = write
+    sys.addaudithook(hook)
+
+
+OPERATIONS = frozenset(
+    {"fcntl.flock", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.utime"}
+)
+
+
 def child(config: dict[str, Any]) -> None:
     store = FolderStore(**config["store"])
     options = CacheOptions(**config.get("options", {}))
+    source = RangeSource(store.open_remote)
     result: dict[str, Any]
+    if config.get("kill_at") is not None:
+        kill_at(config["kill_at"], config["cache"])
     try:
-        cache = ShardCache(Path(config["cache"]), RangeSource(store.open_remote), options)
+        directories = config.get("source") == "directories"
+        cache = ShardCache(
+            Path(config["cache"]), store.directories() if directories else source, options
+        )
         right = read_through(cache, **config["read"])
         result = {"right": right, "fetched": cache.stats.fetched_shards, "hits": cache.stats.hits}
         cache.close()

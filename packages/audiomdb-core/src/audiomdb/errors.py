@@ -25,7 +25,10 @@
     │   ├── OptionsChangedError (ValueError)       finished shards were made with other options
     │   └── SourceChangedError (ValueError)        the source yields other samples than before
     ├── PlanError (ValueError)                     the options of an epoch contradict each other
-    ├── UnknownSchemeError (ValueError)            no installed package opens this URL
+    ├── InvalidURLError (ValueError)               a URL that leads nowhere
+    │   └── UnknownSchemeError                     no installed package opens URLs of this scheme
+    ├── BackendError (ImportError)                 a package says it opens a URL, and cannot
+    ├── UnknownOptionError (TypeError)             nothing takes an option of this name
     ├── UploadError (OSError)                      a file did not arrive whole
     ├── DownloadError (OSError)                    a file of a remote dataset cannot be had
     │   └── DownloadInterruptedError (ConnectionError)  it broke off; trying again may help
@@ -43,6 +46,7 @@ from __future__ import annotations
 __all__ = [
     "AudioError",
     "AudioMDBError",
+    "BackendError",
     "CacheError",
     "CacheFullError",
     "CachePlaceError",
@@ -58,6 +62,7 @@ __all__ = [
     "DuplicateKeyError",
     "FormatVersionError",
     "InvalidKeyError",
+    "InvalidURLError",
     "MetadataError",
     "OptionsChangedError",
     "OutputBusyError",
@@ -70,6 +75,7 @@ __all__ = [
     "SourceError",
     "UnknownColumnError",
     "UnknownKeyError",
+    "UnknownOptionError",
     "UnknownSchemeError",
     "UnreadableAudioError",
     "UnsupportedValueError",
@@ -183,8 +189,20 @@ class PlanError(AudioMDBError, ValueError):
     """The options of an epoch contradict each other."""
 
 
-class UnknownSchemeError(AudioMDBError, ValueError):
+class InvalidURLError(AudioMDBError, ValueError):
+    """A URL leads nowhere, whatever is installed: it lacks its bucket, or names another machine."""
+
+
+class UnknownSchemeError(InvalidURLError):
     """No installed package opens URLs of this scheme."""
+
+
+class BackendError(AudioMDBError, ImportError):
+    """An installed package registers a class for URLs that cannot be used, or two packages do."""
+
+
+class UnknownOptionError(AudioMDBError, TypeError):
+    """Neither the retriever or uploader of a URL nor the stream takes an option of this name."""
 
 
 class UploadError(AudioMDBError, OSError):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from audiomdb.errors import AudioMDBError
+from audiomdb.errors import (
+    AudioMDBError,
+    DatasetNotFoundError,
+    DownloadError,
+    DownloadInterruptedError,
+)
 
-__all__ = ["advice", "hub_errors", "request_errors"]
+__all__ = ["advice", "download_error", "error_names", "hub_errors", "request_errors"]
 
 _LOG_IN = "log in (hf auth login), or give token="
 _AGAIN = "the Hub is busy or out of reach; run again, what has arrived is not sent again"
@@ -20,6 +26,12 @@ _BY_CLASS = {
     "HFValidationError": "a repository is named 'user/name' or 'organization/name'",
     "LocalTokenNotFoundError": _LOG_IN,
     "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set",
+    # Of the HTTP library.
+    "InvalidSchema": "check endpoint= and HF_ENDPOINT",
+    "InvalidURL": "check endpoint= and HF_ENDPOINT",
+    "MissingSchema": "check endpoint= and HF_ENDPOINT",
+    "TooManyRedirects": "check endpoint= and HF_ENDPOINT",
+    "UnsupportedProtocol": "check endpoint= and HF_ENDPOINT",
 }
 _BY_STATUS = {
     401: _LOG_IN,
@@ -29,6 +41,23 @@ _BY_STATUS = {
     413: "the store is full",
     429: "too many requests; wait, and run again",
 }
+_BY_WORD = {"xet": "a server without Xet storage needs HF_HUB_DISABLE_XET=1 in the environment"}
+
+_READING_BY_STATUS = {
+    401: _LOG_IN,
+    403: "the token may not read there; make one that may",
+    404: "there is no such file",
+    429: "too many requests; wait, or " + _LOG_IN + ", which raises the limit",
+}
+_READING_AGAIN = "the Hub is busy or out of reach; run again, what has arrived is kept"
+
+_INTERRUPTED = frozenset(
+    {
+        *("TransportError", "TimeoutException"),  # of httpx
+        *("ConnectionError", "Timeout", "ChunkedEncodingError"),  # of requests
+    }
+)
+"""Errors without an answer that another try may mend."""
 
 
 def request_errors() -> tuple[type[Exception], ...]:
@@ -57,22 +86,69 @@ def hub_errors(doing: str, kind: type[AudioMDBError]) -> Iterator[None]:
     except AudioMDBError:
         raise
     except errors as exc:
-        said = " ".join(str(exc).split())
-        raise kind(f"cannot {doing}: {said} ({advice(exc)})") from exc
+        raise kind(f"cannot {doing}: {_said(exc)} ({advice(exc)})") from exc
+
+
+def download_error(place: str, error: Exception) -> AudioMDBError:
+    """What to raise for an error of the Hub's client while a file is read.
+
+    Args:
+        place: What the file is called.
+        error: What was raised.
+    """
+    hint = _hint(error, _READING_BY_STATUS, {}) or _READING_AGAIN
+    return _kind(error)(f"cannot read {place}: {_said(error)} ({hint})")
 
 
 def advice(error: BaseException) -> str:
-    """What to do about an error, or about one of those that led to it."""
+    """What to do about an error while writing, or about one of those that led to it."""
+    return _hint(error, _BY_STATUS, _BY_WORD) or _AGAIN
+
+
+def error_names(error: BaseException) -> set[str]:
+    """Names of the classes that an error is of.
+
+    Which module of the client, or which HTTP library, they are from depends on the release.
+    """
+    return {base.__name__ for base in type(error).__mro__}
+
+
+def _kind(error: Exception) -> type[AudioMDBError]:
+    """Whether another try may help."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        status = response.status_code
+        if status == 404:
+            return DatasetNotFoundError
+        # Links to the store expire. Each try asks the Hub for a new one.
+        expired = status == 403 and response.history
+        again = status in (408, 429) or status >= 500 or expired
+    else:
+        names = error_names(error)
+        again = names & _INTERRUPTED and not names & _BY_CLASS.keys()
+    return DownloadInterruptedError if again else DownloadError
+
+
+def _hint(error: BaseException, by_status: dict[int, str], by_word: dict[str, str]) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
-        names = {base.__name__ for base in type(cause).__mro__}
+        names = error_names(cause)
         for name, hint in _BY_CLASS.items():
             if name in names:
                 return hint
         status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status in _BY_STATUS:
-            return _BY_STATUS[status]
-        if "xet" in str(cause).lower():
-            return "a server without Xet storage needs HF_HUB_DISABLE_XET=1 in the environment"
+        if status in by_status:
+            return by_status[status]
+        for word, hint in by_word.items():
+            if word in str(cause).lower():
+                return hint
         cause = cause.__cause__ or cause.__context__
-    return _AGAIN
+    return None
+
+
+def _said(error: BaseException) -> str:
+    """An error's text on one line, without the signatures that links to the store carry."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        said += f" {_said(error.__cause__)}"  # it says that a file failed, but not why
+    return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", said)

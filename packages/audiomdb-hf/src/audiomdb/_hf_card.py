@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from audiomdb._hf_url import hf_url
 from audiomdb.shards import Feature, Metadata
 
 __all__ = ["merge_card"]
@@ -12,7 +13,39 @@ __all__ = ["merge_card"]
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
 
-def merge_card(card: str | None, metadata: Metadata, repo_id: str, subdir: str = "") -> str:
+_READING = """
+With PyTorch (`pip install audiomdb-hf audiomdb-torch`):
+
+```python
+from torch.utils.data import DataLoader
+
+from audiomdb.data.base import StreamingDataset
+from audiomdb.retrievers.hf import HFRetriever
+
+dataset = StreamingDataset(HFRetriever({arguments}), shuffle=True)
+for batch in DataLoader(dataset, batch_size=32, num_workers=2):
+    ...
+```
+
+Without (`pip install audiomdb-hf`):
+
+```python
+from audiomdb.stream import open_dataset
+
+with open_dataset({url}) as samples:
+    for sample in samples:
+        ...
+```
+"""
+
+
+def merge_card(
+    card: str | None,
+    metadata: Metadata,
+    repo_id: str,
+    subdir: str = "",
+    revision: str | None = None,
+) -> str:
     """The card with its part about a dataset brought up to date.
 
     The part stands between two comments. Where there is none yet, it goes to the end of the card;
@@ -23,11 +56,16 @@ def merge_card(card: str | None, metadata: Metadata, repo_id: str, subdir: str =
         metadata: Of the dataset.
         repo_id: Name of the repository, the title of a new card.
         subdir: Where in the repository the dataset lies; each has a part of its own.
+        revision: Branch that the dataset is on; None for the main one.
     """
     name = subdir or "."
     begin = f"<!-- audiomdb {name}: written at each upload, edit outside of it -->"
     end = f"<!-- /audiomdb {name} -->"
-    part = f"{begin}\n{_describe(metadata, subdir)}\n{end}"
+    reading = _READING.format(
+        arguments=", ".join(_arguments(repo_id, revision, subdir)),
+        url=f'"{hf_url(repo_id, revision, subdir)}"',
+    )
+    part = f"{begin}\n{_describe(metadata, subdir)}\n{reading}{end}"
     if card is None:
         return f"{_front_matter(metadata)}\n# {repo_id.rpartition('/')[2]}\n\n{part}\n"
     ours = re.compile(rf"<!-- audiomdb {re.escape(name)}:.*?{re.escape(end)}", re.DOTALL)
@@ -54,6 +92,13 @@ def _size_category(samples: int) -> str:
         if samples < 1000 * 10**exponent:
             return f"{_SIZES[exponent - 1]}<n<{size}" if exponent else f"n<{size}"
     return f"n>{_SIZES[-1]}"
+
+
+def _arguments(repo_id: str, revision: str | None, subdir: str) -> list[str]:
+    """Of `HFRetriever`, as Python."""
+    options = {"revision": revision, "subdir": subdir}
+    given = [f"{name}={json.dumps(value)}" for name, value in options.items() if value]
+    return [json.dumps(repo_id), *given]
 
 
 def _describe(metadata: Metadata, subdir: str) -> str:

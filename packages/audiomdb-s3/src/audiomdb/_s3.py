@@ -1,4 +1,10 @@
-"""What all parts for S3 share: a client in every process, and errors that say what to do."""
+"""What all parts for S3 share: a client in every process, and errors that say what to do.
+
+Credentials that a role, single sign-on or a `credential_process` gives are renewed by botocore
+before they expire. Those out of a file or the environment are read once, when a client is made; so
+a client whose token has expired is replaced by a new one, which finds what has been written there
+since.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +13,30 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from audiomdb.errors import AudioMDBError
 
-__all__ = ["ClientOptions", "ProcessClient", "advice", "error_code", "join_key", "s3_errors"]
+__all__ = [
+    "EXPIRED",
+    "AddressingStyle",
+    "ClientOptions",
+    "ProcessClient",
+    "advice",
+    "error_code",
+    "join_key",
+    "s3_errors",
+]
+
+AddressingStyle: TypeAlias = Literal["auto", "path", "virtual"]
+"""Whether a bucket is named in the path of a URL or in its host. "auto" is as botocore does."""
+
+EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+)
+"""What stores call credentials whose time is over."""
+
+_T = TypeVar("_T")
 
 _CONNECT_TIMEOUT_S = 10
 
@@ -19,9 +44,14 @@ _CREDENTIALS = (
     "check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
     "(profile_name=), or anonymous=True for a public bucket"
 )
+_RENEW = (
+    "the session token has expired, and no newer one is to be had: renew it where it came from, or "
+    "use credentials that renew themselves (a role, single sign-on, credential_process)"
+)
 _PERMISSION = (
     "these credentials may not do that; reading needs s3:GetObject, writing s3:PutObject and "
-    "s3:AbortMultipartUpload, and without s3:ListBucket a missing file looks like a forbidden one"
+    "s3:AbortMultipartUpload, a bucket whose owner does not pay requester_pays=True, and without "
+    "s3:ListBucket a missing file looks like a forbidden one"
 )
 _REACH = "check endpoint_url= and the network"
 _AGAIN = "the store is busy or broken; run again, what has arrived is not sent again"
@@ -30,7 +60,7 @@ _ADVICE = {
     "403": _PERMISSION,
     "AccessDenied": _PERMISSION,
     "AllAccessDisabled": _PERMISSION,
-    "ExpiredToken": _CREDENTIALS,
+    **dict.fromkeys(EXPIRED, _RENEW),
     "InvalidAccessKeyId": _CREDENTIALS,
     "InvalidToken": _CREDENTIALS,
     "SignatureDoesNotMatch": _CREDENTIALS,
@@ -70,6 +100,8 @@ class ClientOptions:
         region_name: Of the bucket, where the environment does not say.
         profile_name: Of the credentials in AWS's own files.
         anonymous: Do not sign requests, for public buckets.
+        requester_pays: Pay for requests and transfer, where the bucket's owner does not.
+        addressing_style: See `AddressingStyle`.
         connections: Requests at once.
         attempts: Of each request, by boto3.
         read_timeout_s: Seconds without a byte after which a connection counts as broken.
@@ -79,9 +111,25 @@ class ClientOptions:
     region_name: str | None = None
     profile_name: str | None = None
     anonymous: bool = False
+    requester_pays: bool = False
+    addressing_style: AddressingStyle = "auto"
     connections: int = 10
     attempts: int = 5
     read_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.addressing_style not in get_args(AddressingStyle):
+            raise ValueError(
+                f"addressing_style is {self.addressing_style!r}, expected one of "
+                f"{', '.join(map(repr, get_args(AddressingStyle)))}"
+            )
+        if self.anonymous and (self.requester_pays or self.profile_name is not None):
+            raise ValueError("anonymous=True sends no credentials: leave out what needs them")
+
+    @property
+    def per_request(self) -> dict[str, str]:
+        """Arguments of every request."""
+        return {"RequestPayer": "requester"} if self.requester_pays else {}
 
 
 class ProcessClient:
@@ -112,6 +160,23 @@ class ProcessClient:
                 self._client = _make_client(self._options)
             return self._client
 
+    def call(self, request: Callable[[Any], _T]) -> _T:
+        """Make a request; where the credentials have expired, once more with newer ones."""
+        client = self.get()
+        try:
+            return request(client)
+        except Exception as exc:
+            if error_code(exc) not in EXPIRED:
+                raise
+        self._renew(client)
+        return request(self.get())
+
+    def _renew(self, expired: Any) -> None:  # noqa: ANN401
+        """Forget a client, unless some thread has done so already."""
+        with self._lock:
+            if self._client is expired:
+                self._client = None
+
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -131,6 +196,7 @@ def _make_client(options: ClientOptions) -> Any:  # noqa: ANN401
         connect_timeout=_CONNECT_TIMEOUT_S,
         read_timeout=options.read_timeout_s,
         max_pool_connections=options.connections,
+        s3={"addressing_style": options.addressing_style},
         **({"signature_version": UNSIGNED} if options.anonymous else {}),
     )
     # A session of its own: boto3's default session is not thread-safe.

@@ -23,6 +23,7 @@ __all__ = [
     "need_bytes",
     "next_uses",
     "smallest_budget",
+    "within_reach",
 ]
 
 NEVER = math.inf
@@ -84,6 +85,24 @@ def next_uses(readings: Iterable[Reading], shards: int) -> NDArray[np.float64]:
         numbers, first = numbers[known], first[known]
         soonest[numbers] = np.minimum(soonest[numbers], first)
     return soonest
+
+
+def within_reach(
+    uses: NDArray[np.float64], sizes: NDArray[np.int64], number: int, capacity: float
+) -> bool:
+    """Whether a shard is worth fetching now, though nobody needs it yet.
+
+    It is when all shards that are needed as soon or sooner, by any reader, fit into the cache
+    together with it. Otherwise it, or one of those, has to go again before it was read: readers
+    that run ahead of each other would fetch the same shards over and over.
+
+    Args:
+        uses: Of each shard, see `next_uses`.
+        sizes: Of each shard, in bytes.
+        number: The shard.
+        capacity: Bytes that shards may take up.
+    """
+    return float(sizes[uses <= uses[number]].sum()) <= capacity
 
 
 def need_bytes(sizes: Sequence[int], at_once: int) -> int:

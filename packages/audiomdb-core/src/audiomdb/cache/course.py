@@ -1,20 +1,25 @@
 """Following a reader through the shards: what to keep open, what to fetch next.
 
 A reader whose budget is short may hold only so many shards at once, though its threads work on
-tasks of different shards. The rule that keeps it from waiting for itself: a shard may be opened
-when fewer than `at_once` shards that come before it are unfinished. The earliest task under way
-always fulfils it, because whatever came before its shard and is unfinished is needed *now*, and
-`at_once` counts exactly that. So tasks wait for earlier ones only, and never in a circle. (Which
-shard comes before which is taken from the tasks as they are drawn; the order of visits serves
-prefetching and eviction.)
+tasks of different shards. Two rules keep it from waiting for itself.
+
+A **visit** is what tasks of one shard have in common while later ones need it. When tasks are
+drawn, one after another, no more than `at_once` visits are open ended at any time: where a task of
+another shard comes, the visit needed furthest in the future is cut short, and its shard's next task
+begins a new one. (This does not happen to an order that mixes `at_once` shards, unless a shard
+lies on a cut between its partitions.)
+
+A task's shard may be opened while fewer than `at_once` other shards belong to unfinished visits
+that began before. The earliest task under way always fulfils it: those visits were open ended when
+it was drawn. So tasks wait for earlier ones only, and never in a circle.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from itertools import chain
 
 import msgspec
 
@@ -24,22 +29,29 @@ from audiomdb.cache.retry import Stopped
 
 __all__ = ["CacheCourse"]
 
+_UNKNOWN = -1
+"""Place of a shard that is not in the order."""
 
-class _Epoch(msgspec.Struct, frozen=True):
-    first: int
-    order: Sequence[int]
-    visit_of: dict[int, int]
 
-    @property
-    def stop(self) -> int:
-        return self.first + len(self.order)
+class _Visit(msgspec.Struct):
+    """A shard, from its first task to its last."""
+
+    shard: int
+    place: int
+    """Of the shard in the order that was announced."""
+
+    tasks: int = 0
+    """Drawn and not done."""
+
+    coming: bool = True
+    """Whether more tasks may be drawn."""
+
+    again: bool = False
+    """Whether the shard comes again, in another visit."""
 
 
 class CacheCourse:
     """An iteration's way through a cached dataset; see `audiomdb.shards.Course`.
-
-    Visits are numbered through all epochs. A visit is unfinished while a drawn task belongs to it
-    or a later one will.
 
     Args:
         cache: Where the shards are.
@@ -59,18 +71,21 @@ class CacheCourse:
         open_shard: Callable[[int, Callable[[], None]], None],
         let_go: Callable[[int], None],
     ) -> None:
+        self._process = os.getpid()
         self._cache = cache
-        self._limit = None if cache.holds_everything else at_once
+        self._limit = None if cache.holds_everything else max(1, at_once)
         self._open_shard = open_shard
         self._let_go = let_go
         self._registration = cache.register(at_once, 2 * len(cache.metadata.shards))
-        self._published_from = 0
         self._changed = threading.Condition()
-        self._epochs: deque[_Epoch] = deque()
-        self._following: Sequence[int] = ()
-        self._tasks: Counter[int] = Counter()
-        self._rank: dict[int, int] = {}
-        self._ranked = 0
+        # Unfinished visits by number: in the order in which they began.
+        self._visits: dict[int, _Visit] = {}
+        self._begun = 0
+        self._coming: dict[int, int] = {}
+        self._order: list[int] = []
+        self._places: dict[int, int] = {}
+        self._stop = 0
+        self._own = 0
         self._needed: frozenset[int] = frozenset()
         self._entered = 0
         self._opened = 0
@@ -84,45 +99,48 @@ class CacheCourse:
     ) -> None:
         """Begin an epoch, see `Course`."""
         with self._changed:
-            first = self._epochs[-1].stop if self._epochs else 0
-            visit_of = {shard: first + place for place, shard in enumerate(order)}
-            self._epochs.append(_Epoch(first, order, visit_of))
-            self._following = following if continues else ()
-            low = self._low()
-            while len(self._epochs) > 1 and self._epochs[0].stop <= low:
-                self._epochs.popleft()
-            ahead = [shard for epoch in self._epochs for shard in epoch.order]
-            ahead = ahead[low - self._epochs[0].first :]
-            self._published_from = low
-        self._cache.publish(self._registration, [*ahead, *following])
-        options = self._cache.options
-        if self._prefetcher is None and options.prefetch:
-            threads = min(max(1, options.workers - 1), options.prefetch)
-            self._prefetcher = Prefetcher(self._cache, self._wanted, threads)
+            known = frozenset(order)
+            # What is still under way comes first, unless it goes on.
+            left = [v for v in self._visits.values() if not (v.coming and v.shard in known)]
+            first = list(dict.fromkeys(visit.shard for visit in left))
+            self._places = {shard: len(first) + at for at, shard in enumerate(order)}
+            place_of = {shard: at for at, shard in enumerate(first)}
+            for visit in self._visits.values():
+                goes_on = visit.coming and visit.shard in known
+                visit.place = (self._places if goes_on else place_of)[visit.shard]
+            self._order = [*first, *order, *following]
+            self._stop = len(first) + len(order)
+            self._own = len(self._order) if continues else self._stop
+            self._entered = self._opened = len(first)
+            self._needed = frozenset()
+            ahead = list(self._order)
+        self._cache.publish(self._registration, ahead)
 
     def draw(self, shards: Sequence[int], needed: Collection[int]) -> list[int]:
         """Announce tasks, see `Course`."""
+        needed = frozenset(needed)
+        last = {shard: at for at, shard in enumerate(shards)}
+        numbers = []
         with self._changed:
-            visit_of = self._epochs[-1].visit_of
-            visits = [visit_of[shard] for shard in shards]
-            self._tasks.update(visits)
-            before, self._needed = self._needed, frozenset(visit_of[shard] for shard in needed)
-            for visit in chain(visits, sorted(self._needed)):
-                if visit not in self._rank:
-                    self._rank[visit] = self._ranked
-                    self._ranked += 1
-            if needed:
-                self._entered = max(
-                    self._entered,
-                    *(visit + 1 for visit in visits),
-                    *(visit + 1 for visit in self._needed),
-                )
-            else:
-                self._entered = self._epochs[-1].stop
-            for visit in before - self._needed:
-                self._finish(visit)
+            for shard in [s for s in self._coming if s not in needed and s not in last]:
+                self._end(shard)
+            for at, shard in enumerate(shards):
+                number = self._coming.get(shard)
+                if number is None:
+                    if self._limit is not None and len(self._coming) >= self._limit:
+                        self._cut_short(shards, at, last)
+                    number = self._begin(shard)
+                numbers.append(number)
+                self._visits[number].tasks += 1
+                if last[shard] == at and shard not in needed:
+                    self._end(shard)
+            self._needed = frozenset(
+                self._places[shard] for shard in needed if shard in self._places
+            )
+            if not needed:
+                self._entered = self._stop
             self._moved()
-        return visits
+        return numbers
 
     def enter(self, visit: int) -> None:
         """Wait until a shard is open, see `Course`.
@@ -130,11 +148,8 @@ class CacheCourse:
         Raises:
             Exception: as `ShardCache.lease`.
         """
-        with self._changed:
-            shard = self._shard(visit)
-            assert shard is not None, "the visit of a drawn task is known until it is left"
         try:
-            self._enter(visit, shard)
+            self._enter(visit, self._visits[visit].shard)
         except BaseException:
             with self._changed:
                 self._done(visit)
@@ -143,8 +158,7 @@ class CacheCourse:
     def leave(self, visit: int) -> None:
         """Say that a task is done, see `Course`."""
         with self._changed:
-            shard = self._shard(visit)
-            assert shard is not None, "the visit of a task is known until it is left"
+            shard = self._visits[visit].shard
             self._in_use[shard] -= 1
             if self._closed and not self._in_use[shard]:
                 self._release(shard)
@@ -155,6 +169,8 @@ class CacheCourse:
 
         Shards that tasks are at work on are let go of when these are done.
         """
+        if os.getpid() != self._process:
+            return  # of a fork's parent, one of whose threads may have held the lock meanwhile
         with self._changed:
             self._closed = True
             for shard in list(self._open):
@@ -164,6 +180,33 @@ class CacheCourse:
         if self._prefetcher is not None:
             self._prefetcher.close()
         self._registration.close()
+
+    def _begin(self, shard: int) -> int:
+        number = self._begun
+        self._begun += 1
+        place = self._places.get(shard, _UNKNOWN)
+        self._visits[number] = _Visit(shard, place)
+        self._coming[shard] = number
+        self._entered = max(self._entered, place + 1)
+        return number
+
+    def _end(self, shard: int, *, again: bool = False) -> None:
+        """No more tasks join a shard's visit."""
+        number = self._coming.pop(shard)
+        visit = self._visits[number]
+        visit.coming, visit.again = False, again
+        if not visit.tasks:
+            self._finish(number)
+
+    def _cut_short(self, shards: Sequence[int], at: int, last: dict[int, int]) -> None:
+        """End the visit that is needed furthest in the future."""
+
+        def next_use(shard: int) -> int:
+            if last.get(shard, -1) < at:
+                return len(shards)
+            return next(i for i in range(at, len(shards)) if shards[i] == shard)
+
+        self._end(max(self._coming, key=next_use), again=True)
 
     def _enter(self, visit: int, shard: int) -> None:
         with self._changed:
@@ -188,69 +231,68 @@ class CacheCourse:
         with self._changed:
             self._open[shard] = True
             self._in_use[shard] += 1
-            self._opened = max(self._opened, visit + 1)
+            self._opened = max(self._opened, self._visits[visit].place + 1)
+            self._look_ahead()
             self._moved()
 
-    def _done(self, visit: int) -> None:
-        self._tasks[visit] -= 1
-        if not self._tasks[visit]:
-            del self._tasks[visit]
-            self._finish(visit)
+    def _look_ahead(self) -> None:
+        """Begin to prefetch, once the first shard is open: until then nothing shares the line."""
+        options = self._cache.options
+        if self._prefetcher is None and options.prefetch and not self._closed:
+            threads = min(max(1, options.workers - 1), options.prefetch)
+            self._prefetcher = Prefetcher(self._cache, self._wanted, threads)
+
+    def _done(self, number: int) -> None:
+        visit = self._visits[number]
+        visit.tasks -= 1
+        if not visit.tasks and not visit.coming:
+            self._finish(number)
             self._moved()
 
-    def _may_open(self, visit: int) -> bool:
+    def _may_open(self, number: int) -> bool:
         if self._limit is None:
             return True
-        rank = self._rank[visit]
-        earlier = sum(self._rank[other] < rank for other in self._tasks.keys() | self._needed)
-        return earlier < self._limit
+        own = self._visits[number].shard
+        earlier = {visit.shard for other, visit in self._visits.items() if other < number}
+        earlier.discard(own)
+        return len(earlier) < self._limit
 
-    def _finish(self, visit: int) -> None:
-        if visit in self._tasks or visit in self._needed:
+    def _finish(self, number: int) -> None:
+        visit = self._visits.pop(number)
+        if visit.place != _UNKNOWN and not visit.again:
+            self._registration.strike(visit.place)
+        shard = visit.shard
+        if not self._open.get(shard) or self._in_use[shard]:
             return
-        del self._rank[visit]
-        self._registration.strike(visit - self._published_from)
-        shard = self._shard(visit)
-        again = (
-            self._shard(other) == shard and self._may_open(other)
-            for other in self._tasks.keys() | self._needed
-        )
-        if shard is None or not self._open.get(shard) or self._in_use[shard]:
-            return
-        if self._closed or not any(again):
+        others = (n for n, other in self._visits.items() if other.shard == shard)
+        if self._closed or not any(self._may_open(other) for other in others):
             self._release(shard)
 
     def _release(self, shard: int) -> None:
         del self._open[shard]
         self._let_go(shard)
 
-    def _low(self) -> int:
-        """The first visit that is unfinished or lies ahead."""
-        return min(self._tasks.keys() | self._needed, default=self._entered)
+    def _unfinished(self) -> set[int]:
+        places = {visit.place for visit in self._visits.values()} | self._needed
+        places.discard(_UNKNOWN)
+        return places
 
     def _moved(self) -> None:
         self._changed.notify_all()
-        self._registration.advance(max(0, self._low() - self._published_from))
+        low = min(self._unfinished(), default=self._entered)
+        self._registration.advance(min(low, self._entered))
         if self._prefetcher is not None:
             self._prefetcher.wake()
 
     def _wanted(self) -> list[int]:
         """Shards to fetch ahead: those not open, up to `prefetch` after the last one opened."""
         with self._changed:
-            low = self._low()
-            stop = max(low, self._opened) + self._cache.options.prefetch
-            unfinished = self._tasks.keys() | self._needed
-            soon = [v for v in range(low, stop) if v >= self._entered or v in unfinished]
-            shards = [self._shard(visit) for visit in soon]
-            return [s for s in dict.fromkeys(shards) if s is not None and s not in self._open]
-
-    def _shard(self, visit: int) -> int | None:
-        """The shard of a visit; of the following epoch too, as far as it is known."""
-        for epoch in self._epochs:
-            if epoch.first <= visit < epoch.stop:
-                return epoch.order[visit - epoch.first]
-        ahead = visit - (self._epochs[-1].stop if self._epochs else 0)
-        return self._following[ahead] if 0 <= ahead < len(self._following) else None
+            unfinished = self._unfinished()
+            low = min(unfinished, default=self._entered)
+            stop = min(self._own, max(low, self._opened) + self._cache.options.prefetch)
+            soon = [at for at in range(low, stop) if at >= self._entered or at in unfinished]
+            shards = dict.fromkeys(self._order[at] for at in soon)
+            return [shard for shard in shards if shard not in self._open]
 
     def _check(self) -> None:
         if self._closed:

@@ -7,6 +7,7 @@ waits on nor repeats the attempt. Who comes later tries afresh.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -53,18 +54,23 @@ class Failures:
         raise DownloadError(f"{note.kind} in the process that fetched it: {note.text}")
 
     def record(self, name: str, error: Exception) -> None:
-        """Leave a note; only while holding the right to fetch the file."""
-        note = _Note(self.attempt(name) + 1, type(error).__name__, str(error)[:_MAX_TEXT])
+        """Leave a note; only while holding the right to fetch the file.
+
+        Where there is no room even for that, those who wait try for themselves.
+        """
         temporary = self._folder / f".{name}.{os.getpid()}"
-        temporary.write_bytes(msgspec.json.encode(note))
-        temporary.replace(self._folder / name)
+        with contextlib.suppress(OSError):
+            note = _Note(self.attempt(name) + 1, type(error).__name__, str(error)[:_MAX_TEXT])
+            temporary.write_bytes(msgspec.json.encode(note))
+            temporary.replace(self._folder / name)
 
     def forget(self, name: str) -> None:
         """Remove the note of a file that has come."""
-        (self._folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self._folder / name).unlink(missing_ok=True)
 
     def _read(self, name: str) -> _Note | None:
         try:
             return msgspec.json.decode((self._folder / name).read_bytes(), type=_Note)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError):
             return None

@@ -5,11 +5,15 @@
     parts/00007-1a2b3c4d5e6f    being fetched: the exclusive flock on it is the right to fetch;
                                 counts with the shard's full size from its creation
     parts/00007-....validator   what the store called the version that the part is of
+    parts/00007-....spans       which bytes of it are there, where it came in several pieces
     staging/00007-1a2b3c4d5e6f/ where a `download_shard` writes; belongs to the part's owner
     quarantine/00007-...        arrived damaged; kept to be looked at while there is room
     failed/00007-...            the last failure, for those who waited
+    failed/store                the store has failed somebody for good, lately
     readers/1234-deadbeef       flocked by its process: what it needs at once and reads next
     slots/0 .. k-1              flocked during a transfer, so that k is the node's limit
+    slots/lacking.*             flocked by somebody who lacks a slot: nobody takes a second one
+    options.json                of the first process that uses the directory, for all who join it
     budget.lock  metadata.lock  in_use.lock  demand.lock
 
 The directory is all the state there is. Rights are flocks, which the kernel takes back when a
@@ -29,6 +33,7 @@ from audiomdb.shards.metadata import ShardEntry
 __all__ = ["CacheLayout", "entry_name"]
 
 _DIGEST_DIGITS = 12
+_VALIDATOR, _SPANS = ".validator", ".spans"
 _FOLDERS = ("shards", "parts", "staging", "quarantine", "failed", "readers", "slots")
 
 
@@ -56,6 +61,11 @@ class CacheLayout(msgspec.Struct, frozen=True):
     def index(self) -> Path:
         """The dataset's index file."""
         return self.root / INDEX_FILE
+
+    @property
+    def options(self) -> Path:
+        """The limits that hold while any process uses the directory."""
+        return self.root / "options.json"
 
     @property
     def budget_lock(self) -> Path:
@@ -103,6 +113,11 @@ class CacheLayout(msgspec.Struct, frozen=True):
         return self.root / "failed"
 
     @property
+    def outage(self) -> Path:
+        """Sign that the store has failed a reader for good."""
+        return self.failed / "store"
+
+    @property
     def readers(self) -> Path:
         """Folder of readers' notes."""
         return self.root / "readers"
@@ -114,4 +129,12 @@ class CacheLayout(msgspec.Struct, frozen=True):
 
     def validator(self, name: str) -> Path:
         """File with the validator of a part."""
-        return self.parts / f"{name}.validator"
+        return self.parts / f"{name}{_VALIDATOR}"
+
+    def spans(self, name: str) -> Path:
+        """File that says which bytes of a part are there; without it, all up to its end."""
+        return self.parts / f"{name}{_SPANS}"
+
+    def is_part(self, name: str) -> bool:
+        """Whether a file in `parts` is a part, not something said about one."""
+        return not name.endswith((_VALIDATOR, _SPANS))

@@ -4,7 +4,8 @@
   so a file is opened anew for every acquisition.
 - A fork shares descriptions. Unlocking in a child would take the parent's lock away, closing does
   not; so a child only ever closes, which a hook does right after the fork. The owner unlocks
-  before it closes, because a copy in some child would otherwise keep the lock.
+  before it closes, because a copy in some child would otherwise keep the lock. No fork comes
+  between opening a file and noting it, so that the hook closes all there is.
 - Turning a shared lock into an exclusive one can lose both: that is never done.
 - A lock on a deleted file is granted: whoever gets one looks whether the file is still there.
 - POSIX record locks (`lockf`) vanish when any descriptor of the file is closed: never used here.
@@ -12,18 +13,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Held", "exclusive", "is_at", "map_held", "try_exclusive", "try_shared"]
+__all__ = ["Held", "exclusive", "is_at", "is_held", "map_held", "try_exclusive", "try_shared"]
 
 _all_held: weakref.WeakSet[Held] = weakref.WeakSet()
+
+# Reentrant, because a signal handler may fork too.
+_opening = threading.RLock()
 
 
 class Held:
@@ -32,11 +36,24 @@ class Held:
     Made by `try_exclusive`, `try_shared` and `exclusive`. In a forked child it is closed.
     """
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._owner = os.getpid()
+    def __init__(self, path: Path, flags: int) -> None:
         _install_fork_hook()
-        _all_held.add(self)
+        self._owner = os.getpid()
+        with _opening:
+            self.fd = os.open(path, flags, 0o644)
+            _all_held.add(self)
+
+    def lock(self, *, shared: bool = False, wait: bool = False) -> None:
+        """Lock it.
+
+        Raises:
+            BlockingIOError: somebody else has it, and `wait` is False.
+        """
+        # Not at the top: there is no such module on Windows, where only caches are refused.
+        import fcntl
+
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(self.fd, kind if wait else kind | fcntl.LOCK_NB)
 
     def downgrade(self) -> None:
         """Make an exclusive lock shared.
@@ -44,7 +61,7 @@ class Held:
         Not atomic: done under `budget.lock`, without which nobody takes a whole shard's lock
         exclusively.
         """
-        fcntl.flock(self.fd, fcntl.LOCK_SH)
+        self.lock(shared=True, wait=True)
 
     def release(self) -> None:
         """Unlock and close. May be called twice, and after a fork."""
@@ -52,6 +69,8 @@ class Held:
         if fd < 0:
             return
         if os.getpid() == self._owner:
+            import fcntl
+
             fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
@@ -77,7 +96,7 @@ def try_exclusive(path: Path, *, create: bool = False, new: bool = False) -> Hel
         FileExistsError: with `new`.
     """
     flags = os.O_RDWR | (os.O_CREAT if create or new else 0) | (os.O_EXCL if new else 0)
-    return _try(path, flags, fcntl.LOCK_EX)
+    return _try(path, flags, shared=False)
 
 
 def try_shared(path: Path, *, create: bool = False) -> Held | None:
@@ -86,19 +105,39 @@ def try_shared(path: Path, *, create: bool = False) -> Held | None:
     Returns:
         None when it is missing, locked exclusively, or was replaced meanwhile.
     """
-    return _try(path, os.O_RDONLY | (os.O_CREAT if create else 0), fcntl.LOCK_SH)
+    return _try(path, os.O_RDONLY | (os.O_CREAT if create else 0), shared=True)
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Wait for a lock that others hold for moments only."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    held = Held(fd)
+    while True:
+        held = Held(path, os.O_RDWR | os.O_CREAT)
+        try:
+            held.lock(wait=True)
+            # Somebody may have deleted the file; whoever comes next would lock another one.
+            if is_at(held.fd, path):
+                yield
+                return
+        finally:
+            held.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody has an exclusive lock on a file now.
+
+    Looked at through a shared one, so that those who look do not take each other for holders.
+    """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        held.release()
+        held = Held(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    with held:
+        try:
+            held.lock(shared=True)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def is_at(fd: int, path: Path) -> bool:
@@ -126,21 +165,20 @@ def map_held(held: Held) -> memoryview:
     return memoryview(mapping)
 
 
-def _try(path: Path, flags: int, operation: int) -> Held | None:
+def _try(path: Path, flags: int, *, shared: bool) -> Held | None:
     try:
-        fd = os.open(path, flags, 0o644)
+        held = Held(path, flags)
     except FileNotFoundError:
         return None
-    held = Held(fd)
     try:
-        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+        held.lock(shared=shared)
+        ours = is_at(held.fd, path)
     except BlockingIOError:
-        held.release()
-        return None
+        ours = False
     except BaseException:
         held.release()
         raise
-    if not is_at(fd, path):
+    if not ours:
         held.release()
         return None
     return held
@@ -148,9 +186,14 @@ def _try(path: Path, flags: int, operation: int) -> Held | None:
 
 @cache
 def _install_fork_hook() -> None:
-    os.register_at_fork(after_in_child=_close_all)
+    os.register_at_fork(
+        before=_opening.acquire,
+        after_in_parent=_opening.release,
+        after_in_child=_close_all,
+    )
 
 
 def _close_all() -> None:
+    _opening.release()
     for held in list(_all_held):
         held.release()

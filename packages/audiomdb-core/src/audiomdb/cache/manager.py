@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 import weakref
@@ -15,26 +16,29 @@ import msgspec
 from audiomdb.cache.counters import CacheStats, Counters
 from audiomdb.cache.failures import Failures
 from audiomdb.cache.layout import CacheLayout
-from audiomdb.cache.lock import Held, map_held, try_exclusive, try_shared
-from audiomdb.cache.opening import Opened, open_metadata
+from audiomdb.cache.lock import Held, map_held, try_shared
+from audiomdb.cache.opening import Limits, Opened, make_again, metadata_lock, open_cache
+from audiomdb.cache.pace import how_far
+from audiomdb.cache.part_file import arrived
+from audiomdb.cache.patience import Patience
 from audiomdb.cache.readers import Registration
-from audiomdb.cache.retry import Stopped
+from audiomdb.cache.retry import Outage, Stopped
 from audiomdb.cache.room import Part, Room
+from audiomdb.cache.slots import Slots
 from audiomdb.cache.source import Source
-from audiomdb.errors import CacheTooSmallError, CorruptShardError, MetadataError
-from audiomdb.shards.files import sha256_hex, write_atomically
+from audiomdb.errors import CorruptShardError, MetadataError
+from audiomdb.shards.course import Arrival
+from audiomdb.shards.files import bytes_below, sha256_hex, write_atomically
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Metadata
 
 __all__ = ["CacheOptions", "ShardCache"]
 
+_COLLECT_AFTER_S = 0.5
 
-_SHORTEST_WAIT_S = 0.001
-_LONGEST_WAIT_S = 0.02
-_SAY_SO_EVERY_S = 30.0
-_STALL_S = 60.0
-"""Room that nobody frees for so long is held by views that outlive their use."""
+_LOOK_EVERY_S = 0.5
+"""A transfer that nobody waits for looks so often whether it is in the way."""
 
 
 class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +67,9 @@ class ShardCache:
     """Gives out shards of a dataset, fetching what is missing, within a budget.
 
     All processes of a machine that name the same directory share it: each shard is fetched once,
-    by one of them, and everything in the directory together stays within the budget. Threads share
-    an object; after a fork the child makes its own.
+    by one of them, and everything in the directory together stays within the budget. Give all of
+    them the same options; otherwise `max_bytes` and `workers` of the first one hold for all.
+    Threads share an object; after a fork the child makes its own.
 
     Args:
         directory: Of this dataset alone. Made where it is missing.
@@ -72,22 +77,35 @@ class ShardCache:
         options: See there.
 
     Raises:
-        CachePlaceError: the directory is on a network file system.
+        CachePlaceError: the directory cannot be written, or is on a network file system.
+        CacheFullError: the disk is full.
         DownloadError, DatasetError: the metadata cannot be had, or is damaged.
     """
 
     def __init__(self, directory: Path, source: Source, options: CacheOptions) -> None:
-        self.options = options
         self.relent: Callable[[], None] = _nothing
         """Called while a reader waits for room: lets go of shards that are kept for comfort."""
         self._layout = CacheLayout(directory)
         self._counters = Counters()
         self._failures = Failures(self._layout.failed)
         self._source = source
-        self._opened: Opened = open_metadata(self._layout, source, self._failures, self._counters)
+        self._opened: Opened = open_cache(
+            self._layout,
+            source,
+            Limits(options.max_bytes, options.workers),
+            self._failures,
+            self._counters,
+        )
+        limits = self._opened.limits
+        self.options = CacheOptions(
+            max_bytes=limits.max_bytes, workers=limits.workers, prefetch=options.prefetch
+        )
+        """As given, or as they are for all who use the directory now."""
         # For whoever forgets to close it.
         weakref.finalize(self, self._opened.in_use.release).atexit = False
-        self._room = Room(self._layout, self.metadata, options.max_bytes, self._counters)
+        self._room = Room(self._layout, self.metadata, limits.max_bytes, self._counters)
+        self._slots = Slots(self._layout.slots, limits.workers)
+        self._outage = Outage(self._layout.outage)
         self._transfer = source.transfer(self._layout, self._room, self._counters)
 
     @property
@@ -153,21 +171,37 @@ class ShardCache:
         finally:
             self._counters.add(misses=1, wait_s=time.monotonic() - started)
 
+    def arrival(self, number: int) -> Arrival:
+        """How much of a shard is there, whichever process fetches it."""
+        size = self._room.sizes[number]
+        there = size if self._room.shard_path(number).exists() else self._arrived(number)
+        if not there:  # a backend that fetches whole files does it in a folder of its own
+            there = bytes_below(self._layout.staging / self._room.names[number])
+        return Arrival(there, size, self._counters.stats.retries)
+
     def fetch_ahead(
         self, number: int, check: Callable[[], None]
-    ) -> Literal["there", "busy", "full", "fetched", "failed"]:
-        """Fetch a shard that will be needed, if there is room and nobody else does it."""
+    ) -> Literal["there", "busy", "slots", "full", "fetched", "failed"]:
+        """Fetch a shard that will be needed, if there is room and nobody else does it.
+
+        Returns:
+            "slots" when as much is under way as there may be.
+        """
         if self._room.shard_path(number).exists():
             return "there"
-        slot = self._try_slot(ahead=True)
-        if slot is None:
+        if self._outage.lately():
             return "busy"
+        slot = self._slots.take(ahead=True)
+        if slot is None:
+            return "slots"
         with slot:
             claimed = self._room.claim(number, ahead=True)
             if not isinstance(claimed, Part):
                 return claimed
             try:
-                self._deliver(claimed, check).release()
+                held = self._deliver(claimed, self._give_way(number, check), ahead=True)
+            except _GaveWay:
+                return "full"
             except Stopped:
                 raise
             except Exception as error:  # noqa: BLE001
@@ -178,7 +212,14 @@ class ShardCache:
                 log.warning("could not fetch shard %d ahead: %s", number, error)
                 self._counters.add(prefetch_errors=1)
                 return "failed"
+            if held is None:
+                return "failed"
+            held.release()
         return "fetched"
+
+    def lacking_slot(self) -> contextlib.AbstractContextManager[object]:
+        """Say, for the time of a `with` block, that a shard could be fetched ahead with a slot."""
+        return self._slots.lacking(ahead=True) or contextlib.nullcontext()
 
     def index_file(self) -> memoryview | None:
         """The dataset's index file; None where it can only be gathered from the shards.
@@ -189,10 +230,10 @@ class ShardCache:
         """
         path, wanted = self._layout.index, self.metadata.index
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._metadata_lock())
+            stack.enter_context(metadata_lock(self._layout))
             data = map_file(path) if path.exists() else None
             if data is None or sha256_hex(data) != wanted.sha256:
-                content = self._source.index(self._counters)
+                content = self._source.index(self._layout, self._counters)
                 if content is None:
                     return None
                 found = sha256_hex(content)
@@ -208,14 +249,8 @@ class ShardCache:
     def keep_index(self, content: bytes) -> None:
         """Keep an index file that was gathered from shards, if it is what metadata describes."""
         if sha256_hex(content) == self.metadata.index.sha256:
-            with self._metadata_lock():
+            with metadata_lock(self._layout):
                 write_atomically(self._layout.index, [content])
-
-    def _metadata_lock(self) -> Held:
-        waiting = _Patience(_nothing)
-        while (held := try_exclusive(self._layout.metadata_lock, create=True)) is None:
-            waiting.wait()
-        return held
 
     def _try_lease(self, number: int) -> Held | None:
         held = try_shared(self._room.shard_path(number))
@@ -225,54 +260,95 @@ class ShardCache:
             held.release()
             self._room.drop(number)
             return None
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(OSError):
             os.utime(held.fd)  # the time of last use
         return held
 
     def _obtain(self, number: int, check: Callable[[], None]) -> Held:
+        """Fetch a shard, or wait for whoever does."""
         name = self._room.names[number]
         known = self._failures.attempt(name)
-        patience = _Patience(check)
+        patience = Patience(check)
+        waiting = _Waiting(lambda: self._arrived(number), self._room.sizes[number])
         with contextlib.ExitStack() as stack:
-            waits_for_room = False
+            waits_for_room, collect_at_s = False, _COLLECT_AFTER_S
             while True:
-                claimed = self._room.claim(number)
-                if isinstance(claimed, Part):
-                    return self._fetch(claimed, check)
+                try:
+                    claimed = self._room.claim(number)
+                    if isinstance(claimed, Part):
+                        held = self._fetch(claimed, check)
+                        if held is not None:
+                            return held
+                        continue
+                except FileNotFoundError:
+                    if self._layout.parts.is_dir():
+                        raise
+                    self._make_again()
+                    continue
                 if claimed == "full":
                     self.relent()
+                    if patience.seconds >= collect_at_s:
+                        # Leases end with their views, which circles of garbage keep alive.
+                        gc.collect()
+                        collect_at_s *= 8
                     if not waits_for_room and (marker := self._room.waiting()) is not None:
                         waits_for_room = True
                         stack.enter_context(marker)
-                    patience.watch(self._room.state, self._stalled(number))
+                    patience.watch(self._room.state, lambda: self._stalled(number))
                 held = self._try_lease(number)
                 if held is not None:
                     return held
                 self._failures.raise_newer(name, known)
-                patience.say(f"waiting for {self._entry_path(number)} ({claimed})")
+                why = claimed
+                patience.say(lambda: f"waiting for {self._file(number)}: {waiting.for_what(why)}")  # noqa: B023
                 patience.wait()
 
-    def _fetch(self, part: Part, check: Callable[[], None]) -> Held:
-        patience = _Patience(check)
+    def _fetch(self, part: Part, check: Callable[[], None]) -> Held | None:
         try:
-            while (slot := self._try_slot(ahead=False)) is None:
-                patience.wait()
+            slot = self._wait_for_slot(part.number, check)
         except BaseException:
             part.held.release()
             raise
         with slot:
-            return self._deliver(part, check)
+            try:
+                return self._deliver(part, check, ahead=False)
+            except (ConnectionError, TimeoutError):
+                self._outage.begin()
+                raise
 
-    def _deliver(self, part: Part, check: Callable[[], None]) -> Held:
-        """Fetch a part, twice if it comes damaged, and make it a whole shard."""
+    def _wait_for_slot(self, number: int, check: Callable[[], None]) -> Held:
+        patience = Patience(check)
+        with contextlib.ExitStack() as stack:
+            says_so = False
+            while (slot := self._slots.take(ahead=False)) is None:
+                if not says_so and (sign := self._slots.lacking(ahead=False)) is not None:
+                    says_so = True
+                    stack.enter_context(sign)
+                patience.say(
+                    lambda: (
+                        f"waiting to fetch {self._file(number)}: {self.options.workers} "
+                        "transfers, as many as workers= allows, are under way"
+                    )
+                )
+                patience.wait()
+        return slot
+
+    def _deliver(self, part: Part, check: Callable[[], None], *, ahead: bool) -> Held | None:
+        """Fetch a part, twice if it comes damaged, and make it a whole shard.
+
+        Returns:
+            None when somebody has removed the part from the directory.
+        """
         entry = self.metadata.shards[part.number]
+        extra = self._slots.extra(ahead=ahead)
         try:
             for _ in range(2):
-                delivered = self._transfer(part, entry, check=check)
+                delivered = self._transfer(part, entry, check=check, extra=extra)
+                self._outage.end()
                 if (delivered.size, delivered.sha256) == (entry.bytes, entry.sha256):
                     held = self._room.admit(part, delivered)
                     self._failures.forget(part.name)
-                    self._counters.add(fetched_shards=1)
+                    self._counters.add(fetched_shards=held is not None)
                     return held
                 self._counters.add(corrupt=1)
                 self._room.quarantine(part, delivered)
@@ -282,7 +358,7 @@ class ShardCache:
             part.held.release()  # the part stays: whoever comes next goes on from there
             raise
         corrupt = CorruptShardError(
-            f"{self._entry_path(part.number)} arrived damaged twice: expected {entry.bytes} bytes "
+            f"{self._file(part.number)} arrived damaged twice: expected {entry.bytes} bytes "
             f"with sha256 {entry.sha256}, found {delivered.size} bytes with sha256 "
             f"{delivered.sha256}. The copy in the store is not what metadata.json describes: "
             f"upload it again (what came is in {self._layout.quarantine} while there is room)"
@@ -291,59 +367,67 @@ class ShardCache:
         self._room.abandon(part)
         raise corrupt
 
-    def _try_slot(self, *, ahead: bool) -> Held | None:
-        # The first slot is kept for what somebody waits for, where there is more than one.
-        first = 1 if ahead and self.options.workers > 1 else 0
-        for number in range(first, self.options.workers):
-            slot = try_exclusive(self._layout.slots / str(number), create=True)
-            if slot is not None:
-                return slot
-        return None
+    def _give_way(self, number: int, check: Callable[[], None]) -> Callable[[], None]:
+        """A check for a transfer that nobody waits for: it ends where it keeps others waiting.
 
-    def _entry_path(self, number: int) -> str:
+        As long as it brings something, they wait for no more than its end.
+        """
+        looked, before = time.monotonic(), -1
+
+        def give_way() -> None:
+            nonlocal looked, before
+            check()
+            now = time.monotonic()
+            if now - looked < _LOOK_EVERY_S:
+                return
+            here = self._arrived(number)
+            if here == before and (self._room.wanted() or self._slots.is_lacked(ahead=False)):
+                raise _GaveWay
+            looked, before = now, here
+
+        return give_way
+
+    def _arrived(self, number: int) -> int:
+        """Bytes of a shard that are on the disk."""
+        name, size = self._room.names[number], self._room.sizes[number]
+        return arrived(self._layout.parts / name, self._layout.spans(name), size)
+
+    def _make_again(self) -> None:
+        """Go on in a directory that somebody has deleted; the leases in it are still good."""
+        limits = Limits(self.options.max_bytes, self.options.workers)
+        make_again(self._layout, self.metadata, limits)
+
+    def _file(self, number: int) -> str:
         return f"{self.metadata.shards[number].path}/{DATA_FILE} of {self.metadata.name!r}"
 
     def _stalled(self, number: int) -> str:
         return (
-            f"no room for {self._entry_path(number)} in {self.directory}: for {_STALL_S:.0f} s "
-            "every shard in the cache has been in use. Views (copy=False) keep their shard in the "
-            "cache for as long as they live; let go of them, or raise "
+            f"no room for {self._file(number)} in {self.directory}: for a while nothing has "
+            "moved there, and every shard in it is in use. Views (copy=False) keep their shard in "
+            "the cache for as long as they live; let go of them, or raise "
             f"max_cache_bytes={self.options.max_bytes}"
         )
 
 
-class _Patience:
-    """Waits in growing steps, says so after a while, and notices when nothing moves."""
+class _GaveWay(Stopped):
+    """A transfer has ended because somebody needs its room, its slot or its shard more."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
-        self._step = _SHORTEST_WAIT_S
-        self._said = self._moved = self._looked = time.monotonic()
-        self._state: object = None
 
-    def wait(self) -> None:
-        self._check()
-        time.sleep(self._step)
-        self._step = min(2 * self._step, _LONGEST_WAIT_S)
+class _Waiting:
+    """What is known of a transfer that somebody else makes."""
 
-    def say(self, what: str) -> None:
-        now = time.monotonic()
-        if now - self._said >= _SAY_SO_EVERY_S:
-            self._said = now
-            import logging
+    def __init__(self, arrived: Callable[[], int], size: int) -> None:
+        self._arrived, self._size = arrived, size
+        self._at, self._before = time.monotonic(), arrived()
 
-            logging.getLogger("audiomdb.cache").warning("%s", what)
-
-    def watch(self, state: Callable[[], object], problem: str) -> None:
-        """Raise when `state` has been the same for too long."""
-        now = time.monotonic()
-        if self._state is not None and now - self._looked < 1.0:
-            return
-        self._looked, seen = now, state()
-        if seen != self._state:
-            self._state, self._moved = seen, now
-        elif now - self._moved >= _STALL_S:
-            raise CacheTooSmallError(problem)
+    def for_what(self, why: str) -> str:
+        """Say why a shard is not there yet."""
+        if why == "full":
+            return "there is no room for it, and every shard in the cache is in use"
+        now, here = time.monotonic(), self._arrived()
+        text = how_far(here, self._size, here - self._before, now - self._at)
+        self._at, self._before = now, here
+        return f"another thread or process fetches it, {text}"
 
 
 def _nothing() -> None:

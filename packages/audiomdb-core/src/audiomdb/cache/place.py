@@ -16,11 +16,16 @@ _REMOTE = re.compile(r"nfs\d*|cifs|smb\w*|afs|afpfs|webdav|fuse\.sshfs|9p")
 
 
 def check_place(directory: Path) -> None:
-    """Refuse a directory on a network file system.
+    """Refuse a directory on a network file system, and any on Windows.
 
     Raises:
         CachePlaceError: locks there are advisory at best, and a mapped file may change or vanish.
     """
+    if sys.platform == "win32":
+        raise CachePlaceError(
+            f"there can be no cache at {directory}: a cache is shared through flock(2), which "
+            "Windows does not have. Use WSL, or copy the dataset and read it in place"
+        )
     kind = file_system(directory)
     if kind is not None and _REMOTE.fullmatch(kind):
         raise CachePlaceError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from audiomdb.cache.manager import ShardCache
@@ -12,6 +13,14 @@ __all__ = ["Prefetcher"]
 
 _LOOK_AGAIN_S = 0.25
 """After this a thread with nothing to do looks whether another process has made room."""
+
+_LOOK_AGAIN_AT_LAST_S = 2.0
+"""Each look reads the directory, so a thread that finds nothing looks less and less often."""
+
+_LOOK_FOR_A_SLOT_S = 0.05
+
+_AFTER_A_FAILURE_S = 30.0
+"""So long a shard that could not be fetched is left to whoever needs it."""
 
 _JOIN_S = 2.0
 
@@ -33,7 +42,7 @@ class Prefetcher:
         self._changed = threading.Condition()
         self._changes = 0
         self._closed = False
-        self._failed: set[int] = set()
+        self._failed: dict[int, float] = {}
         self._threads = [
             threading.Thread(target=self._run, name=f"audiomdb-prefetch-{number}", daemon=True)
             for number in range(threads)
@@ -54,17 +63,25 @@ class Prefetcher:
         """
         self._closed = True
         self.wake()
+        deadline = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(_JOIN_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
+        pause = _LOOK_AGAIN_S
         try:
             while not self._closed:
                 changes = self._changes
-                if not self._fetch_one():
-                    with self._changed:
-                        if self._changes == changes:
-                            self._changed.wait(_LOOK_AGAIN_S)
+                outcome = self._fetch_one()
+                if outcome == "fetched":
+                    pause = _LOOK_AGAIN_S
+                elif outcome == "slots":
+                    with self._cache.lacking_slot():
+                        self._rest(changes, _LOOK_FOR_A_SLOT_S)
+                elif self._rest(changes, pause):
+                    pause = _LOOK_AGAIN_S
+                else:
+                    pause = min(2 * pause, _LOOK_AGAIN_AT_LAST_S)
         except Stopped:
             pass
         except Exception:
@@ -73,18 +90,24 @@ class Prefetcher:
 
             logging.getLogger("audiomdb.cache").exception("prefetching has ended")
 
-    def _fetch_one(self) -> bool:
+    def _rest(self, changes: int, seconds: float) -> bool:
+        """Wait for other shards to be wanted than at a count of changes; returns whether so."""
+        with self._changed:
+            if self._changes == changes:
+                self._changed.wait(seconds)
+            return self._changes != changes
+
+    def _fetch_one(self) -> str:
+        """Fetch what is wanted soonest; returns what came of it, "busy" where there is nothing."""
         for number in self._wanted():
-            if number in self._failed:
+            if time.monotonic() < self._failed.get(number, 0.0):
                 continue
             outcome = self._cache.fetch_ahead(number, self._check)
-            if outcome == "failed":
-                self._failed.add(number)  # whoever needs it learns why
-            if outcome in ("fetched", "failed"):
-                return True
-            if outcome == "full":
-                return False
-        return False
+            if outcome == "failed":  # whoever needs it learns why
+                self._failed[number] = time.monotonic() + _AFTER_A_FAILURE_S
+            if outcome in ("fetched", "full", "slots"):
+                return outcome
+        return "busy"
 
     def _check(self) -> None:
         if self._closed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -49,8 +50,12 @@ class Registration:
         self._held = held
         self._needs = needs
         self._capacity = capacity
-        os.ftruncate(held.fd, registration_bytes(capacity))
-        self.publish(np.empty(0, np.int32))
+        try:
+            os.ftruncate(held.fd, registration_bytes(capacity))
+            self.publish(np.empty(0, np.int32))
+        except BaseException:
+            self.close()
+            raise
 
     def publish(self, visits: NDArray[np.int32]) -> None:
         """Say what is read from now on, in order."""
@@ -61,12 +66,17 @@ class Registration:
     def advance(self, done: int) -> None:
         """Say how many of the published visits lie behind. Needs no lock."""
         if self._held.fd >= 0:
-            os.pwrite(self._held.fd, struct.pack("<Q", done), _DONE_AT)
+            self._note(struct.pack("<Q", done), _DONE_AT)
 
     def strike(self, visit: int) -> None:
         """Say that one of the published visits is done, though others before it are not."""
         if self._held.fd >= 0 and 0 <= visit < self._capacity:
-            os.pwrite(self._held.fd, struct.pack("<i", DONE), registration_bytes(visit))
+            self._note(struct.pack("<i", DONE), registration_bytes(visit))
+
+    def _note(self, content: bytes, at: int) -> None:
+        # What cannot be written misleads a choice of victims; it is no reason to end a training.
+        with suppress(OSError):
+            os.pwrite(self._held.fd, content, at)
 
     def close(self) -> None:
         """End it. May be called twice."""

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from audiomdb.cache.budget import (
     NEVER,
+    Reading,
     Stored,
     eviction_order,
     need_bytes,
     next_uses,
     smallest_budget,
+    within_reach,
 )
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.layout import CacheLayout, entry_name
-from audiomdb.cache.lock import Held, exclusive, try_exclusive, try_shared
+from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
 from audiomdb.errors import CacheTooSmallError
 from audiomdb.shards.metadata import Metadata
@@ -28,12 +33,14 @@ from audiomdb.shards.metadata import Metadata
 __all__ = ["Delivered", "Part", "Room"]
 
 _ALLOWANCE_BYTES = 64 * 1024
-"""Counted for lock files, notes and validators, which are not measured."""
+"""Counted for lock files, notes and what is said about parts, which are not measured."""
 
 _MANY_READERS = 64
 
 _STALE, _DAMAGED = -1.0, -2.0
 """Times of last use that come before all others."""
+
+T = TypeVar("T")
 
 
 class Part(msgspec.Struct):
@@ -68,6 +75,22 @@ class Delivered(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class _Contents(msgspec.Struct, frozen=True):
+    """What lies in the directory, and what its readers say.
+
+    Attributes:
+        used: Bytes that count.
+        stored: What could go.
+        uses: Visits until each shard is needed.
+        for_shards: Bytes that are not spoken for by anything but shards whose visits are known.
+    """
+
+    used: int
+    stored: list[Stored]
+    uses: NDArray[np.float64]
+    for_shards: float
+
+
 class Room:
     """Keeps a cache directory within its budget, together with all other processes.
 
@@ -90,6 +113,7 @@ class Room:
         self._counters = counters
         self.sizes = [entry.bytes for entry in metadata.shards]
         self.names = [entry_name(i, entry) for i, entry in enumerate(metadata.shards)]
+        self._sizes = np.array(self.sizes, np.int64)
         self._numbers = {name: i for i, name in enumerate(self.names)}
         self._index_bytes = metadata.index.bytes
 
@@ -110,11 +134,12 @@ class Room:
 
         Raises:
             CacheTooSmallError: the budget is less than all readers of the directory need.
+            CacheFullError: the disk is full.
         """
         needs = need_bytes(self.sizes, at_once)
         with exclusive(self._layout.budget_lock):
+            others = list(live_readings(self._layout.readers))  # and the dead ones are cleared away
             if self._max_bytes is not None:
-                others = list(live_readings(self._layout.readers))
                 fixed = self._fixed() + sum(size for _, size in others)
                 least = smallest_budget(
                     [needs, *(reading.needs for reading, _ in others)],
@@ -125,41 +150,51 @@ class Room:
                     raise CacheTooSmallError(
                         self._refusal(self._max_bytes, least, at_once, len(others))
                     )
-            registration = Registration(self._layout.readers, needs, visits)
+            registration = self._despite_full_disk(
+                lambda: Registration(self._layout.readers, needs, visits)
+            )
             self._make_room(0)
             return registration
 
-    def publish(self, registration: Registration, visits: np.ndarray) -> None:
-        """Say what a reader reads from now on."""
+    def publish(self, registration: Registration, visits: NDArray[np.int32]) -> None:
+        """Say what a reader reads from now on.
+
+        Raises:
+            CacheFullError: the disk is full.
+        """
         with exclusive(self._layout.budget_lock):
-            registration.publish(visits)
+            self._despite_full_disk(lambda: registration.publish(visits))
 
     def claim(self, number: int, *, ahead: bool = False) -> Part | Literal["busy", "full", "there"]:
         """Take the right to fetch a shard, and the room for it.
 
         Args:
             number: Of the shard.
-            ahead: Nobody waits for it: evict only what is needed later.
+            ahead: Nobody waits for it: evict only what is needed later, and only where nothing
+                that is needed sooner would have to go for it.
 
         Returns:
             "busy" when another thread or process fetches it, "full" when there is no room now,
             "there" when the shard is whole.
+
+        Raises:
+            CacheFullError: the disk is full.
         """
         name, path = self.names[number], self._layout.parts / self.names[number]
         held = try_exclusive(path)  # what somebody who died has left; it counts already
         if held is None:
             if path.exists():
                 return "busy"
-            if ahead and not self._nobody_waits():
+            if ahead and self.wanted():
                 return "full"
             with exclusive(self._layout.budget_lock):
                 if self.shard_path(number).exists():
                     return "there"
                 if path.exists():
                     return "busy"
-                if not self._make_room(self.sizes[number], for_shard=number if ahead else None):
+                if not self._make_room(self.sizes[number], ahead_of=number if ahead else None):
                     return "full"
-                held = try_exclusive(path, new=True)
+                held = self._despite_full_disk(lambda: try_exclusive(path, new=True))
             if held is None:
                 return "busy"
         part = Part(number, name, path, held)
@@ -168,9 +203,18 @@ class Room:
             return "there"
         return part
 
-    def admit(self, part: Part, delivered: Delivered) -> Held:
-        """Make what was delivered a whole shard, and keep it leased."""
+    def admit(self, part: Part, delivered: Delivered) -> Held | None:
+        """Make what was delivered a whole shard, and keep it leased.
+
+        Returns:
+            None when somebody has removed it from the directory meanwhile; the part is given up.
+        """
         with exclusive(self._layout.budget_lock):
+            # What is at the path now may be the beginning of somebody else's transfer.
+            if not is_at(delivered.held.fd, delivered.path) or not is_at(part.held.fd, part.path):
+                delivered.held.release()
+                part.held.release()
+                return None
             delivered.path.replace(self._layout.shards / part.name)
             self._discard(part, delivered)
             delivered.held.downgrade()
@@ -180,9 +224,10 @@ class Room:
         """Put aside what was delivered; the part is empty again."""
         aside = self._layout.quarantine / part.name
         with exclusive(self._layout.budget_lock):
-            delivered.path.replace(aside)
+            if is_at(delivered.held.fd, delivered.path):
+                delivered.path.replace(aside)
             self._discard(part, delivered)
-            held = try_exclusive(part.path, new=True)
+            held = self._despite_full_disk(lambda: try_exclusive(part.path, new=True))
             assert held is not None, "under budget.lock a new part is ours"
             delivered.held.release()
             part.held = held
@@ -191,57 +236,73 @@ class Room:
     def abandon(self, part: Part) -> None:
         """Give up a part and its room."""
         with exclusive(self._layout.budget_lock):
-            part.path.unlink(missing_ok=True)
-            self._layout.validator(part.name).unlink(missing_ok=True)
-            shutil.rmtree(self._layout.staging / part.name, ignore_errors=True)
+            if is_at(part.held.fd, part.path):
+                self._forget(part.name)
+                part.path.unlink(missing_ok=True)
         part.held.release()
 
     def drop(self, number: int) -> None:
-        """Remove a shard that is not what it should be, unless somebody reads it."""
+        """Remove a shard that is not what it should be, even from under who reads it."""
         with exclusive(self._layout.budget_lock):
-            self._remove(self.shard_path(number))
+            path = self.shard_path(number)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def shrink(self, size: int) -> bool:
         """Evict what frees `size` bytes, because the disk is full. False when nothing can go."""
         with exclusive(self._layout.budget_lock):
-            _, stored = self._scan()
-            return self._evict(eviction_order(stored), size) < size
+            return self._shrink(size)
 
     def waiting(self) -> Held | None:
         """Say that a reader waits for room, until the result is released."""
-        return try_shared(self._layout.demand_lock, create=True)
+        # Exclusively: one sign is enough, and those who look need not keep each other from looking.
+        return try_exclusive(self._layout.demand_lock, create=True)
+
+    def wanted(self) -> bool:
+        """Whether some reader waits for room."""
+        return is_held(self._layout.demand_lock)
 
     def state(self) -> tuple[tuple[str, int], ...]:
         """Names and sizes of all shards and parts: while it stays the same, nothing moves."""
         folders = (self._layout.shards, self._layout.parts)
-        return tuple((path.name, size) for folder in folders for path, size in _files(folder))
-
-    def _nobody_waits(self) -> bool:
-        held = try_exclusive(self._layout.demand_lock, create=True)
-        if held is None:
-            return False
-        held.release()
-        return True
+        return tuple((name, info.st_size) for folder in folders for name, info in _files(folder))
 
     def _discard(self, part: Part, delivered: Delivered) -> None:
+        # The part last: as long as it is there, somebody cleans up after a crash here.
+        self._forget(part.name)
         if delivered.path != part.path:
             part.path.unlink(missing_ok=True)
             part.held.release()
-        self._layout.validator(part.name).unlink(missing_ok=True)
-        shutil.rmtree(self._layout.staging / part.name, ignore_errors=True)
 
-    def _make_room(self, size: int, *, for_shard: int | None = None) -> bool:
+    def _forget(self, name: str) -> None:
+        """Remove everything about a part but the part."""
+        shutil.rmtree(self._layout.staging / name, ignore_errors=True)
+        self._layout.validator(name).unlink(missing_ok=True)
+        self._layout.spans(name).unlink(missing_ok=True)
+
+    def _despite_full_disk(self, action: Callable[[], T]) -> T:
+        """Do what takes a little disk; evict something where there is none. Under `budget.lock`."""
+        return despite_full_disk(action, lambda: self._shrink(1))
+
+    def _shrink(self, size: int) -> bool:
+        return self._evict(eviction_order(self._contents().stored), size) < size
+
+    def _make_room(self, size: int, *, ahead_of: int | None = None) -> bool:
         """Evict until `size` more bytes fit. Under `budget.lock`."""
         if self._max_bytes is None:
             return True
-        used, stored = self._scan()
-        short = used + size - self._max_bytes
+        contents = self._contents()
+        short = contents.used + size - self._max_bytes
+        later_than = -1.0
+        if ahead_of is not None:
+            later_than = contents.uses[ahead_of]
+            if not within_reach(contents.uses, self._sizes, ahead_of, contents.for_shards):
+                return False
         if short <= 0:
             return True
-        later_than = -1.0
-        if for_shard is not None:
-            later_than = self._next_uses()[for_shard]
-        victims = eviction_order(stored, later_than=later_than)
+        victims = eviction_order(contents.stored, later_than=later_than)
         if sum(item.size for item in victims) < short:
             # Parts being fetched and shards being read are among them, so there may be still less.
             return False
@@ -259,39 +320,52 @@ class Room:
 
     def _remove(self, path: Path) -> bool:
         """Remove a shard, part or quarantined file that nobody uses."""
-        held = try_exclusive(path)
+        try:
+            held = try_exclusive(path)
+        except OSError:  # a folder, say, that somebody made there: not ours to clear away
+            return False
         if held is None:
             return False
-        if path.parent == self._layout.parts:
-            shutil.rmtree(self._layout.staging / path.name, ignore_errors=True)
-            self._layout.validator(path.name).unlink(missing_ok=True)
-        path.unlink()
-        held.release()
+        with held:
+            if path.parent == self._layout.parts:
+                self._forget(path.name)
+            path.unlink(missing_ok=True)
         return True
 
-    def _scan(self) -> tuple[int, list[Stored]]:
-        """Bytes that count, and what could go."""
-        uses = self._next_uses()
-        used = self._fixed() + sum(size for _, size in _files(self._layout.readers))
-        stored = []
+    def _contents(self) -> _Contents:
+        uses, fixed, unknown = self._readings()
+        used, stored, whole = fixed, [], set[str]()
         for folder in (self._layout.shards, self._layout.parts, self._layout.quarantine):
-            for path, size in _files(folder):
-                number = self._numbers.get(path.name)
-                if folder == self._layout.parts and number is not None:
-                    size = self.sizes[number]
+            for name, info in _files(folder):
+                number, size = self._numbers.get(name), info.st_size
+                if folder == self._layout.parts:
+                    if not self._layout.is_part(name):
+                        continue
+                    size = size if number is None else self.sizes[number]
+                    if name in whole:  # left by somebody who died right after the shard was whole
+                        number = None
+                else:
+                    whole.add(name)
                 used += size
                 use, at = NEVER, _STALE
                 if folder == self._layout.quarantine:
                     at = _DAMAGED
                 elif number is not None:
-                    use, at = float(uses[number]), _modified(path)
-                name = f"{folder.name}/{path.name}"
-                stored.append(Stored(name, size, use, at))
-        return used, stored
+                    use, at = float(uses[number]), float(info.st_mtime_ns)
+                stored.append(Stored(f"{folder.name}/{name}", size, use, at))
+        limit = NEVER if self._max_bytes is None else self._max_bytes
+        return _Contents(used, stored, uses, limit - fixed - unknown)
 
-    def _next_uses(self) -> np.ndarray:
-        readings = (reading for reading, _ in live_readings(self._layout.readers))
-        return next_uses(readings, len(self.sizes))
+    def _readings(self) -> tuple[NDArray[np.float64], int, int]:
+        """Next uses; bytes of all that is no shard; bytes that readers of unknown visits need."""
+        readings: list[Reading] = []
+        fixed, unknown = self._fixed(), 0
+        for reading, size in live_readings(self._layout.readers):
+            readings.append(reading)
+            fixed += size
+            if not len(reading.visits):
+                unknown += reading.needs
+        return next_uses(readings, len(self.sizes)), fixed, unknown
 
     def _fixed(self) -> int:
         try:
@@ -311,17 +385,12 @@ class Room:
         )
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, int]]:
-    for path in sorted(folder.iterdir()):
-        if path.suffix != ".validator":
-            try:
-                yield path, path.stat().st_size
-            except FileNotFoundError:
-                continue
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return _STALE
+def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """What lies in a folder, by name."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        try:
+            yield entry.name, entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue

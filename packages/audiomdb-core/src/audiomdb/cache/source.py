@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from collections.abc import Callable
@@ -10,20 +11,16 @@ from typing import Protocol
 from uuid import uuid4
 
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
-from audiomdb.cache.retry import retrying
+from audiomdb.cache.pace import Pace, Watch
+from audiomdb.cache.retry import Outage, Retries
 from audiomdb.cache.room import Delivered, Part, Room
-from audiomdb.cache.transfer import (
-    FULL_DISK,
-    Open,
-    RangeTransfer,
-    Transfer,
-    fetch_bytes,
-    full_disk_error,
-)
+from audiomdb.cache.slots import ExtraSlots
+from audiomdb.cache.transfer import Open, RangeTransfer, Transfer, fetch_bytes
 from audiomdb.errors import DownloadError
-from audiomdb.shards.files import sha256_file
+from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
 from audiomdb.shards.metadata import ShardEntry
 
@@ -36,7 +33,7 @@ class Source(Protocol):
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
         """Fetch `metadata.json`."""
 
-    def index(self, counters: Counters) -> bytes | None:
+    def index(self, layout: CacheLayout, counters: Counters) -> bytes | None:
         """Fetch `index.bin`; None where there is no way to it but the shards."""
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
@@ -53,18 +50,26 @@ class RangeSource:
     def __init__(self, open_remote: Open) -> None:
         self._open = open_remote
 
-    def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:  # noqa: ARG002
+    def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
         """Fetch `metadata.json`."""
-        return fetch_bytes(self._open, METADATA_FILE, counters=counters)
+        outage = Outage(layout.outage)
+        return fetch_bytes(self._open, METADATA_FILE, counters=counters, outage=outage)
 
-    def index(self, counters: Counters) -> bytes | None:
+    def index(self, layout: CacheLayout, counters: Counters) -> bytes | None:
         """Fetch `index.bin`."""
-        return fetch_bytes(self._open, INDEX_FILE, counters=counters)
+        outage = Outage(layout.outage)
+        return fetch_bytes(self._open, INDEX_FILE, counters=counters, outage=outage)
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
         """What fetches the shards, resuming what broke off."""
         return RangeTransfer(
-            self._open, validators=layout.validator, make_room=room.shrink, counters=counters
+            self._open,
+            stops="stop" in inspect.signature(self._open).parameters,
+            validators=layout.validator,
+            spans=layout.spans,
+            make_room=room.shrink,
+            counters=counters,
+            outage=Outage(layout.outage),
         )
 
 
@@ -96,33 +101,52 @@ class DirectorySource:
         folder = layout.staging / f"metadata-{uuid4().hex[:12]}"
         folder.mkdir()
         try:
-            path = retrying(
-                lambda: self._download_metadata(folder), counters=counters, check=lambda: None
+            retries = Retries(
+                f"{self._name}.download_metadata()",
+                counters=counters,
+                check=lambda: None,
+                at_the_start=True,
+                outage=Outage(layout.outage),
             )
-            content = Path(path).read_bytes()
-        except (FileNotFoundError, IsADirectoryError, TypeError) as exc:
-            raise DownloadError(
-                f"{self._name}.download_metadata() left no metadata.json: {exc}. It has to write "
-                "the file into self.cache_dir and return its path"
-            ) from exc
+            path = retries(lambda: self._download_metadata(folder))
+            content = self._read_metadata(path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         counters.add(fetched_bytes=len(content))
         return content
 
-    def index(self, counters: Counters) -> bytes | None:  # noqa: ARG002
+    def index(self, layout: CacheLayout, counters: Counters) -> bytes | None:  # noqa: ARG002
         """None: the columns come out of the shards."""
         return None
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
         """What has shards downloaded into staging folders."""
 
-        def fetch(part: Part, entry: ShardEntry, *, check: Callable[[], None]) -> Delivered:
+        def fetch(
+            part: Part,
+            entry: ShardEntry,
+            *,
+            check: Callable[[], None],
+            extra: ExtraSlots,  # noqa: ARG001
+        ) -> Delivered:
             folder = layout.staging / part.name
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            returned = self._download(part.number, entry, folder, room, counters, check)
-            data = self._data_file(part.number, returned, folder)
+            what = f"{self._name}.download_shard({part.number})"
+            retries = Retries(what, counters=counters, check=check, outage=Outage(layout.outage))
+            pace = Pace(what, entry.bytes, lambda: bytes_below(folder))
+
+            def download() -> Path:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                returned = self._download_shard(part.number, folder)
+                return self._data_file(part.number, returned, folder)
+
+            def attempt() -> Path:
+                return despite_full_disk(download, lambda: room.shrink(entry.bytes))
+
+            with Watch(pace, "waiting for"):
+                data = retries(attempt)
+            # As it came, it may not even be deleted.
+            data.chmod(0o644)
             held = try_exclusive(data)
             assert held is not None, "a staging folder is private"
             os.fsync(held.fd)
@@ -132,26 +156,14 @@ class DirectorySource:
 
         return fetch
 
-    def _download(
-        self,
-        number: int,
-        entry: ShardEntry,
-        folder: Path,
-        room: Room,
-        counters: Counters,
-        check: Callable[[], None],
-    ) -> str | os.PathLike[str]:
-        def attempt() -> str | os.PathLike[str]:
-            try:
-                return self._download_shard(number, folder)
-            except OSError as exc:
-                if exc.errno not in FULL_DISK:
-                    raise
-                if not room.shrink(entry.bytes):
-                    raise full_disk_error(exc) from exc
-            return self._download_shard(number, folder)
-
-        return retrying(attempt, counters=counters, check=check)
+    def _read_metadata(self, path: str | os.PathLike[str]) -> bytes:
+        try:
+            return Path(path).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, TypeError) as exc:
+            raise DownloadError(
+                f"{self._name}.download_metadata() left no metadata.json: {exc}. It has to write "
+                "the file into self.cache_dir and return its path"
+            ) from exc
 
     def _data_file(self, number: int, returned: str | os.PathLike[str], folder: Path) -> Path:
         """The shard's file, in the staging folder whatever the method did."""

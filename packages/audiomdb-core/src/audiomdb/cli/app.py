@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from audiomdb.cli import convert, info, ls, quickstart, show, verify
+from audiomdb.cli import convert, info, ls, pull, quickstart, show, upload, verify
 from audiomdb.cli.arguments import (
     EXIT_BROKEN_PIPE,
     EXIT_DAMAGED,
@@ -32,10 +32,11 @@ _EPILOG = """\
 start here:
   audiomdb quickstart                              convert and read recordings that come along
   audiomdb convert folder recordings my-dataset    do it with your own
+  audiomdb upload my-dataset s3://bucket/prefix    for others to read or pull
 
 exit codes:
   0  all is well
-  1  a dataset or sample is damaged, not found, or was refused
+  1  a dataset or sample is damaged, not found, or was refused; or a store is out of reach
   2  the command was called wrongly
   130  stopped by Ctrl-C
   141  the program that read the output went away
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="audiomdb",
-        description="Convert audio datasets into shards, look into them, and check them.",
+        description="Convert audio datasets into shards, look into them, check and publish them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add_debug(parser)
     parser.set_defaults(run=None, log_level=logging.WARNING)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (quickstart, convert, info, ls, show, verify):
+    for command in (quickstart, convert, info, ls, show, verify, upload, pull):
         command.add(commands)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,12 +18,19 @@ __all__ = [
     "EXIT_OK",
     "EXIT_USAGE",
     "UsageError",
+    "add_cache",
     "add_command",
     "add_dataset",
     "add_debug",
     "add_json",
+    "add_note",
+    "add_options",
     "count",
+    "octets",
 ]
+
+_CACHE_DIR = "audiomdb in $XDG_CACHE_HOME or ~/.cache"
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 EXIT_OK = 0
 EXIT_DAMAGED = 1
@@ -34,6 +42,14 @@ EXIT_BROKEN_PIPE = 141
 
 class UsageError(Exception):
     """The command was called in a way that cannot work."""
+
+
+def add_note(exc: BaseException, note: str) -> None:
+    """Say one more line when the command ends with this exception."""
+    if sys.version_info >= (3, 11):
+        exc.add_note(note)
+    else:
+        exc.__notes__ = [*getattr(exc, "__notes__", ()), note]
 
 
 def add_command(
@@ -86,8 +102,44 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that names a dataset."""
-    parser.add_argument("dataset", metavar="DATASET", help="folder that holds metadata.json")
+    """Add the argument that names a dataset to read, and how to reach one at a URL."""
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="folder that holds metadata.json, or a URL like s3://bucket/prefix",
+    )
+    group = parser.add_argument_group("reading from a URL")
+    add_cache(group)
+    add_options(group)
+
+
+def add_cache(group: argparse._ArgumentGroup, *, default: str = _CACHE_DIR) -> None:
+    """Add what says where shards of remote datasets are kept; `default` is for the help."""
+    group.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help=f"where downloaded shards are kept for the next time ({default})",
+    )
+    group.add_argument(
+        "--max-cache-bytes",
+        type=octets,
+        metavar="SIZE",
+        help="hard limit of this dataset's cache, such as 50GB (that of the disk)",
+    )
+
+
+def add_options(group: argparse._ArgumentGroup) -> None:
+    """Add what the class behind a URL wants to know."""
+    group.add_argument(
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="argument of the class that opens the URL, such as anonymous=true for a public "
+        "bucket; may be given again. What is not given comes from the environment, as for other "
+        "programs (AWS_PROFILE, AWS_ENDPOINT_URL, HF_TOKEN)",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
@@ -103,3 +155,15 @@ def count(text: str) -> int:
 
         raise argparse.ArgumentTypeError(f"{number} is given, expected a whole number from 1")
     return number
+
+
+def octets(text: str) -> int:
+    """An argument that is a number of bytes: 1000000, 500MB, 64MiB."""
+    import re
+
+    found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
+    if found is None or int(found[1]) < 1:
+        import argparse
+
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 64MiB")
+    return int(found[1]) * _UNITS[found[2] or ""]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_json, count
+from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_json, count, octets
 
 if TYPE_CHECKING:
     import argparse
@@ -47,8 +46,6 @@ _MANIFEST_EXAMPLE = """\
   audiomdb convert manifest train.jsonl train
   audiomdb convert manifest cv/train.tsv cv-train --audio-dir cv/clips \\
       --audio-column path --text-column sentence"""
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 def add(commands: Commands) -> None:
@@ -165,13 +162,13 @@ def _add_options(
     )
     size.add_argument(
         "--max-shard-bytes",
-        type=_octets,
+        type=octets,
         metavar="SIZE",
         help="close a shard at this size of its source, such as 200MB (64MiB)",
     )
     shards.add_argument(
         "--map-size",
-        type=_octets,
+        type=octets,
         metavar="SIZE",
         help="address space that LMDB starts with; it grows by itself",
     )
@@ -263,13 +260,3 @@ def _processor(name: str) -> BaseProcessor:
     if not isinstance(processor, BaseProcessor):
         raise UsageError(f"--processor {name} is {type(processor).__name__}, no BaseProcessor")
     return processor
-
-
-def _octets(text: str) -> int:
-    """An argument that is a number of bytes: 1000000, 500MB, 64MiB."""
-    found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
-    if found is None or int(found[1]) < 1:
-        import argparse
-
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 64MiB")
-    return int(found[1]) * _UNITS[found[2] or ""]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json
-from audiomdb.cli.opening import folder_of, open_dataset
+from audiomdb.cli.opening import columns_of, is_cache, opened, place_of
 
 if TYPE_CHECKING:
     import argparse
@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     import numpy as np
 
     from audiomdb.cli.arguments import Commands
-    from audiomdb.shards import DatasetReader, Feature
+    from audiomdb.retrievers.base import BaseRetriever
+    from audiomdb.shards import DatasetIndex, Feature
 
 __all__ = ["add"]
 
 _DESCRIPTION = """\
 Reads metadata.json and the index: name, number of samples, length of the audio, sizes, the fields
-with their types, and what the columns of the index hold."""
+with their types, and what the columns of the index hold. Of a dataset at a URL nothing else is
+downloaded, and where its cache lies is told too."""
 
 _EXAMPLE = """\
   audiomdb info speech                            for a person
+  audiomdb info s3://my-bucket/speech             the same of a dataset in a bucket
   audiomdb info speech --json | jq .duration_s    for a program; sizes in bytes, times in seconds"""
 
 _COMMON_VALUES = 5
@@ -45,8 +48,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with open_dataset(args.dataset) as reader:
-        facts = _facts(args.dataset, reader)
+    with opened(args) as retriever:
+        facts = _facts(args.dataset, retriever)
     if args.json:
         import json
 
@@ -57,29 +60,56 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _facts(dataset: str, reader: DatasetReader) -> dict[str, Any]:
+def _facts(dataset: str, retriever: BaseRetriever) -> dict[str, Any]:
     from audiomdb.shards.layout import REJECTED_FILE
 
-    metadata, index = reader.metadata, reader.index
-    columns = {name: _column(index[name]) for name in index if name != "__key__"}
-    rejected_file = folder_of(dataset) / REJECTED_FILE
+    metadata, index = retriever.metadata, columns_of(retriever)
+    folder = place_of(retriever)
+    rejected_file = f"{dataset.rstrip('/')}/{REJECTED_FILE}"
+    if folder is not None:
+        rejected_file = str(folder / REJECTED_FILE)
     return {
         "name": metadata.name,
-        "folder": str(folder_of(dataset)),
+        "folder": None if folder is None else str(folder),
+        "url": dataset if folder is None else None,
+        "cache": None if folder is not None else _cache(retriever),
         "format_version": metadata.format_version,
         "samples": metadata.samples,
         "duration_s": metadata.duration,
         "shards": len(metadata.shards),
         "shard_bytes": metadata.bytes,
         "index_bytes": metadata.index.bytes,
-        "audio_bytes": _total(index["audio_bytes"]) if "audio_bytes" in index else None,
+        "audio_bytes": _total("audio_bytes", index),
         "processors": list(metadata.processors),
         "rejected": metadata.rejected,
-        "rejected_file": str(rejected_file) if metadata.rejected else None,
+        "rejected_file": rejected_file if metadata.rejected else None,
         "fingerprint": metadata.fingerprint,
         "fields": {name: _field(feature) for name, feature in metadata.features.items()},
-        "columns": columns,
+        "columns": _columns(index),
     }
+
+
+def _cache(retriever: BaseRetriever) -> dict[str, Any] | None:
+    """What the cache holds; None of a dataset that is read in place, wherever that is."""
+    from pathlib import Path
+
+    from audiomdb.cli.verifying import cached_shards
+
+    folder = Path(retriever.cache_dir)
+    if not is_cache(folder):
+        return None
+    shards = cached_shards(folder, retriever.metadata)
+    return {
+        "folder": str(folder),
+        "shards": len(shards),
+        "bytes": sum(entry.bytes for entry, _ in shards),
+    }
+
+
+def _columns(index: DatasetIndex | None) -> dict[str, Any] | None:
+    if index is None:
+        return None
+    return {name: _column(index[name]) for name in index if name != "__key__"}
 
 
 def _field(feature: Feature) -> dict[str, Any]:
@@ -90,10 +120,10 @@ def _field(feature: Feature) -> dict[str, Any]:
     return field
 
 
-def _total(column: np.ndarray) -> int:
+def _total(name: str, index: DatasetIndex | None) -> int | None:
     import numpy as np
 
-    return int(np.nansum(column))
+    return None if index is None or name not in index else int(np.nansum(index[name]))
 
 
 def _column(values: np.ndarray) -> dict[str, Any]:
@@ -126,7 +156,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     if facts["audio_bytes"]:
         sizes += f"; {size(facts['audio_bytes'])} of encoded audio"
     rows = [
-        ("folder", one_line(facts["folder"])),
+        *_place(facts),
         ("samples", f"{number(facts['samples'])} in {counted(facts['shards'], 'shard')}"),
         ("audio", duration(facts["duration_s"])),
         ("size", f"{sizes})"),
@@ -141,8 +171,23 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         [(one_line(name), _type(field)) for name, field in facts["fields"].items()], indent="  "
     )
     yield ""
+    if facts["columns"] is None:
+        yield "the columns of the index are in the shards, which were not downloaded"
+        return
     yield "columns of the index"
     yield from table(_column_rows(facts["columns"]), right=(1, 2, 3), indent="  ")
+
+
+def _place(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from audiomdb.cli.text import counted, one_line, size
+
+    if facts["folder"] is not None:
+        yield "folder", one_line(facts["folder"])
+        return
+    yield "url", one_line(facts["url"])
+    if facts["cache"] is not None:
+        shards, octets, folder = (facts["cache"][name] for name in ("shards", "bytes", "folder"))
+        yield "cache", f"{counted(shards, 'shard')} ({size(octets)}) in {one_line(folder)}"
 
 
 def _rejected(facts: dict[str, Any]) -> str:

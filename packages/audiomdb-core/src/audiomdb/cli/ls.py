@@ -9,23 +9,27 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json, count
-from audiomdb.cli.opening import open_dataset
+from audiomdb.cli.opening import columns_of, opened, place_of
 
 if TYPE_CHECKING:
     import argparse
 
     from audiomdb.cli.arguments import Commands
-    from audiomdb.shards import DatasetReader
+    from audiomdb.shards import DatasetIndex, DatasetReader
 
 __all__ = ["add"]
 
 _DESCRIPTION = """\
 A sample's line begins with its position and key; `show` takes either. Audio is not touched.
-In a terminal, lines end at its right edge; in a pipe they are whole."""
+In a terminal, lines end at its right edge; in a pipe they are whole.
+
+Of a dataset at a URL the columns come out of its index, which is downloaded; those that are not
+there (text, usually) are shown when asked for, and the shards listed are downloaded for that."""
 
 _EXAMPLE = """\
   audiomdb ls speech --limit 5                  the first five
   audiomdb ls speech --columns speaker,digit    other columns: fields, or columns of the index
+  audiomdb ls s3://my-bucket/speech             of a dataset in a bucket
   audiomdb ls speech --json | jq -r .key        one JSON object a line, for programs"""
 
 _USUAL = ("duration", "sample_rate", "text")
@@ -53,9 +57,11 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with open_dataset(args.dataset) as reader:
-        columns = _columns(reader, args.columns)
-        rows = itertools.islice(_rows(reader, columns), args.limit)
+    with opened(args) as retriever:
+        reader = retriever.open()
+        index = columns_of(retriever) if place_of(retriever) is None else None
+        columns = _columns(reader, index, args.columns)
+        rows = itertools.islice(_rows(reader, index, columns), args.limit)
         if args.json:
             _print_json(columns, rows)
         else:
@@ -63,24 +69,53 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _columns(reader: DatasetReader, wanted: str | None) -> list[str]:
+def _columns(reader: DatasetReader, index: DatasetIndex | None, wanted: str | None) -> list[str]:
     features = reader.metadata.features
     if wanted is not None:
         return [name for part in wanted.split(",") if (name := part.strip())]
     usual = [name for name in _USUAL if name in features]
+    if index is not None:
+        return [name for name in usual if _same_in_index(reader, index, name)]
     return usual or list(features)[:_FEW]
 
 
-def _rows(reader: DatasetReader, columns: Sequence[str]) -> Iterator[tuple[int, str, list[Any]]]:
-    """Position, key and values of each sample."""
-    fields = [name for name in columns if name in reader.metadata.features]
-    # An index column that is no field, such as audio_bytes. An unknown one is refused here.
-    indexed = {name: reader.index[name] for name in columns if name not in fields}
+def _rows(
+    reader: DatasetReader, index: DatasetIndex | None, columns: Sequence[str]
+) -> Iterator[tuple[int, str, list[Any]]]:
+    """Position, key and values of each sample.
+
+    Args:
+        reader: Of the dataset.
+        index: Of a remote one, to be used as far as that goes.
+        columns: Fields, or columns of the index such as audio_bytes.
+    """
+    fields = [
+        name
+        for name in columns
+        if name in reader.metadata.features
+        and (index is None or not _same_in_index(reader, index, name))
+    ]
+    # An unknown one is refused here.
+    values = {name: reader.index[name].tolist() for name in columns if name not in fields}
+    if index is not None and not fields:
+        for position, key in enumerate(index["__key__"].tolist()):
+            yield position, key, [values[name][position] for name in columns]
+        return
     for position, sample in enumerate(reader.scan(fields=fields)):
-        values = [
-            indexed[name][position] if name in indexed else sample.get(name) for name in columns
-        ]
-        yield position, sample["__key__"], values
+        row = [values[name][position] if name in values else sample.get(name) for name in columns]
+        yield position, sample["__key__"], row
+
+
+def _same_in_index(reader: DatasetReader, index: DatasetIndex, name: str) -> bool:
+    """Whether the index has the values that the samples have.
+
+    It knows nothing of what a processor has changed, and makes whole numbers floats where one is
+    missing.
+    """
+    exact = ({"str"}, {"null", "str"}, {"int"}, {"float"}, {"bool"})
+    metadata = reader.metadata
+    types = set(metadata.features[name].types)
+    return not metadata.processors and name in index and types in exact
 
 
 def _numbers(reader: DatasetReader, columns: Sequence[str]) -> set[str]:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from audiomdb.cli.arguments import UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from pathlib import Path
 
-    from audiomdb.shards import DatasetReader
+    from audiomdb.retrievers.base import BaseRetriever
+    from audiomdb.shards import DatasetIndex
+    from audiomdb.uploaders.base import BaseUploader
 
-__all__ = ["folder_of", "open_dataset"]
+__all__ = [
+    "columns_of",
+    "folder_of",
+    "is_cache",
+    "make_retriever",
+    "make_uploader",
+    "opened",
+    "place_of",
+]
+
+_T = TypeVar("_T")
 
 
 def folder_of(dataset: str) -> Path:
@@ -22,20 +37,129 @@ def folder_of(dataset: str) -> Path:
     """
     from pathlib import Path
 
-    if "://" in dataset:
-        raise UsageError(
-            f"{dataset} is a URL, and this command reads folders; download the dataset first"
-        )
+    from audiomdb.urls import scheme_of
+
+    if scheme_of(dataset):
+        raise UsageError(f"{dataset} is a URL, expected a folder")
     return Path(dataset)
 
 
-def open_dataset(dataset: str) -> DatasetReader:
-    """Open a dataset in a folder.
+def place_of(retriever: BaseRetriever) -> Path | None:
+    """The folder of a dataset that is read in place, None for any other."""
+    from audiomdb.retrievers.local import LocalRetriever
+
+    return retriever.path if isinstance(retriever, LocalRetriever) else None
+
+
+def is_cache(folder: Path) -> bool:
+    """Whether a folder is the cache of a dataset."""
+    from audiomdb.cache.layout import CacheLayout
+
+    layout = CacheLayout(folder)
+    return layout.shards.is_dir() and layout.in_use_lock.exists()
+
+
+@contextmanager
+def opened(args: argparse.Namespace) -> Iterator[BaseRetriever]:
+    """The dataset that the user named, with the options of `add_dataset`.
 
     Raises:
-        UsageError: for a URL.
-        DatasetError: when there is no dataset, or its metadata is damaged.
+        UsageError: it is a URL of an unknown kind, or takes no such option.
+        DatasetError, DownloadError: there is no dataset, or its metadata is damaged.
     """
-    from audiomdb.shards import DatasetReader
+    options = {
+        name: value
+        for name, value in (
+            ("cache_dir", args.cache_dir),
+            ("max_cache_bytes", args.max_cache_bytes),
+        )
+        if value is not None
+    }
+    retriever = make_retriever(args.dataset, args.option, **options)
+    folder = place_of(retriever)
+    if folder is not None and is_cache(folder):
+        raise UsageError(
+            f"{args.dataset} is the cache of a dataset, of which it may hold a part: give the URL "
+            "that it is the cache of (`audiomdb verify` takes the folder, too)"
+        )
+    try:
+        retriever.open()
+        yield retriever
+    finally:
+        retriever.close()
 
-    return DatasetReader.open(folder_of(dataset))
+
+def make_retriever(
+    url: str,
+    settings: Sequence[str],
+    **options: Any,  # noqa: ANN401
+) -> BaseRetriever:
+    """The retriever for a URL or a folder.
+
+    Args:
+        url: What the user typed.
+        settings: NAME=VALUE, as `--option` has them.
+        options: More arguments.
+
+    Raises:
+        UsageError: it is a URL of an unknown kind, or takes no such option.
+    """
+    from audiomdb.registry import retriever_for
+
+    return _make(retriever_for, url, {**options, **_settings(settings)})
+
+
+def make_uploader(
+    url: str,
+    settings: Sequence[str],
+    **options: Any,  # noqa: ANN401
+) -> BaseUploader:
+    """The uploader to a URL or a folder. Arguments as for `make_retriever`.
+
+    Raises:
+        UsageError: as `make_retriever`.
+    """
+    from audiomdb.registry import uploader_for
+
+    return _make(uploader_for, url, {**options, **_settings(settings)})
+
+
+def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
+    """The columns of the index, as far as that takes no shard; None where only shards have them."""
+    from audiomdb.errors import CacheError
+    from audiomdb.shards.dataset_index import DatasetIndex, split_index_file
+    from audiomdb.shards.layout import INDEX_FILE
+
+    reader = retriever.open()
+    try:
+        cache = retriever.cached_shards().cache
+    except CacheError:  # it is read in place
+        return reader.index
+    data = cache.index_file()
+    if data is None:
+        return None
+    return DatasetIndex(split_index_file(data, reader.metadata, INDEX_FILE))
+
+
+def _make(make: Callable[..., _T], url: str, options: dict[str, Any]) -> _T:
+    try:
+        return make(url, **options)
+    except (TypeError, ValueError) as exc:
+        # The URL or an option: nothing is read yet.
+        raise UsageError(str(exc)) from exc
+
+
+def _settings(settings: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE as arguments: a value that is JSON is what it says, any other is text."""
+    import json
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--option {setting!r} is not of the form NAME=VALUE")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_dataset, add_json
-from audiomdb.cli.opening import open_dataset
+from audiomdb.cli.opening import columns_of, opened, place_of
 
 if TYPE_CHECKING:
     import argparse
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from audiomdb.cli.arguments import Commands
     from audiomdb.cli.level import Level
     from audiomdb.errors import AudioError
-    from audiomdb.shards import DatasetReader
+    from audiomdb.retrievers.base import BaseRetriever
 
 __all__ = ["add"]
 
 _DESCRIPTION = """\
 All fields of the sample, what its audio is, and how loud: a line drawn from the peaks, the highest
-peak and the mean level (RMS). Bytes and arrays are described, not printed."""
+peak and the mean level (RMS). Bytes and arrays are described, not printed. Of a dataset at a URL,
+the index and the one shard are downloaded."""
 
 _EXAMPLE = """\
   audiomdb show speech 0                            by position
   audiomdb show speech -1                           the last one
   audiomdb show speech 3_theo_0 --save theo.wav     by key; the encoded bytes as they are stored
-  audiomdb show speech 3_theo_0 --save - | ffplay - and without a file"""
+  audiomdb show speech 3_theo_0 --save - | ffplay - and without a file
+  audiomdb show s3://my-bucket/speech 0             out of a bucket"""
 
 _MAX_CHARACTERS = 2000
 
@@ -58,8 +60,9 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with open_dataset(args.dataset) as reader:
-        position = _position(reader, args.sample)
+    with opened(args) as retriever:
+        reader = retriever.open()
+        position = _position(retriever, args.sample)
         sample = reader.read(position)
         shard, place = reader.locate(position)
         where = {"position": position, "shard": shard, "place": place}
@@ -75,22 +78,41 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _position(reader: DatasetReader, sample: str) -> int:
+def _position(retriever: BaseRetriever, sample: str) -> int:
     from audiomdb.errors import UnknownKeyError
 
-    if sample in reader:
-        return reader.position(sample)
+    reader = retriever.open()
+    found = _find(retriever, sample)
+    if found is not None:
+        return found
     size = len(reader)
     try:
         position = int(sample)
     except ValueError:
-        return reader.position(sample)  # raises, with the dataset's name
+        raise UnknownKeyError(
+            f"no sample {sample!r} in dataset {reader.metadata.name!r} of {size} samples"
+        ) from None
     if not -size <= position < size:
         raise UnknownKeyError(
             f"no sample at position {position}, and none has the key {sample!r}; "
             f"positions go from 0 to {size - 1} (dataset {reader.metadata.name!r})"
         )
     return position % size
+
+
+def _find(retriever: BaseRetriever, key: str) -> int | None:
+    """Position of a key. Of a remote dataset out of the index: keys of shards may overlap."""
+    reader = retriever.open()
+    index = columns_of(retriever) if place_of(retriever) is None else None
+    if index is None:
+        return reader.position(key) if key in reader else None
+    before = 0
+    for part in index.parts:
+        place = part.find(key)
+        if place is not None:
+            return before + place
+        before += part.samples
+    return None
 
 
 def _save(key: str, audio: Any, target: str) -> None:  # noqa: ANN401

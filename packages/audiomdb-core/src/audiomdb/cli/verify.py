@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import (
     EXIT_DAMAGED,
     EXIT_OK,
+    UsageError,
     add_command,
     add_dataset,
     add_json,
     count,
 )
-from audiomdb.cli.opening import folder_of
+from audiomdb.cli.opening import is_cache, make_retriever, place_of
 from audiomdb.progress import progress
 
 if TYPE_CHECKING:
     import argparse
 
     from audiomdb.cli.arguments import Commands
+    from audiomdb.shards import Metadata, Problem, ShardEntry
 
 __all__ = ["add"]
 
 _DESCRIPTION = """\
 Reads all shards and compares sizes, digests, pages, keys, records and payloads with what
 metadata.json promises. Each problem is a line of output: the file it is in, and what it is.
-Exits with 0 when the dataset is whole, with 1 when it is damaged."""
+Exits with 0 when the dataset is whole, with 1 when it is damaged.
+
+A dataset at a URL is downloaded anew for this, whatever a cache holds of it, and not kept: no more
+than a few shards lie on the disk at a time, in --cache-dir if it is given. With --cached it is the
+other way round: what the cache of this machine holds is checked where it lies, nothing is
+downloaded, and training may go on meanwhile. The cache's own folder can be given instead, which
+`audiomdb info URL` tells."""
 
 _EXAMPLE = """\
   audiomdb verify speech                        check, with a progress bar in a terminal
   audiomdb verify speech && train speech        train only on a whole dataset
-  audiomdb verify speech --json | jq .problems  the same for programs"""
+  audiomdb verify speech --json | jq .problems  the same for programs
+  audiomdb verify s3://my-bucket/speech           what lies in the store
+  audiomdb verify s3://my-bucket/speech --cached  what this machine's cache holds of it"""
 
 
 def add(commands: Commands) -> None:
@@ -46,37 +59,128 @@ def add(commands: Commands) -> None:
     )
     add_dataset(parser)
     parser.add_argument(
+        "--cached", action="store_true", help="check what the cache holds of the dataset at a URL"
+    )
+    parser.add_argument(
         "--workers", type=count, default=2, metavar="N", help="shards checked at once (2)"
     )
     add_json(parser, "one JSON object")
 
 
 def _run(args: argparse.Namespace) -> int:
-    from audiomdb.cli.text import counted, one_line, size
-    from audiomdb.shards import read_metadata, verify_dataset
+    from audiomdb.cli.text import one_line
 
-    folder = folder_of(args.dataset)
-    metadata = read_metadata(folder)
     start = time.perf_counter()
-    with progress(metadata.bytes, unit="B", description="verifying") as bar:
-        problems = verify_dataset(
-            folder, workers=args.workers, on_shard=lambda shard: bar.update(shard.bytes)
-        )
+    with ExitStack() as stack:
+        checked = _Checked(stack)
+        problems, cache = _verify(args, checked)
     seconds = time.perf_counter() - start
-    damaged = len({problem.file for problem in problems})
     if args.json:
         import json
 
-        listed = [{"file": problem.file, "reason": problem.reason} for problem in problems]
-        totals = {"samples": metadata.samples, "bytes": metadata.bytes, "seconds": seconds}
-        print(json.dumps({"whole": not problems, "problems": listed, **totals}))
+        print(json.dumps(_facts(problems, cache, checked, seconds)))
     else:
         for problem in problems:
             print(f"{problem.file}: {one_line(problem.reason)}")
-        what = f"{counted(metadata.samples, 'sample')} in {counted(len(metadata.shards), 'shard')}"
-        if problems:
-            found = f"{counted(len(problems), 'problem')} in {counted(damaged, 'file')}"
-            print(f"damaged: {found}; metadata.json promises {what}")
-        else:
-            print(f"whole: {what}, {size(metadata.bytes)} checked in {seconds:.1f} s")
+        print(_verdict(problems, cache, checked, seconds))
     return EXIT_DAMAGED if problems else EXIT_OK
+
+
+class _Checked:
+    """What was checked, and the progress bar."""
+
+    metadata: Metadata
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.shards = 0
+        self.bytes = 0
+
+    def begin(
+        self, metadata: Metadata, shards: Sequence[ShardEntry]
+    ) -> Callable[[ShardEntry], None]:
+        self.metadata, self.shards = metadata, len(shards)
+        self.bytes = sum(shard.bytes for shard in shards)
+        bar = self._stack.enter_context(progress(self.bytes, unit="B", description="verifying"))
+        return lambda shard: bar.update(shard.bytes)
+
+
+def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem], Path | None]:
+    """What is wrong; and the cache that was looked at, if it was one."""
+    from audiomdb.cli.verifying import verify_cache, verify_store
+    from audiomdb.errors import DatasetNotFoundError
+    from audiomdb.shards import read_metadata, verify_dataset
+
+    def make(cache_dir: str | Path | None) -> Any:  # noqa: ANN401
+        options = {"cache_dir": cache_dir, "max_cache_bytes": args.max_cache_bytes}
+        given = {name: value for name, value in options.items() if value is not None}
+        return make_retriever(args.dataset, args.option, **given)
+
+    retriever = make(args.cache_dir)
+    folder = place_of(retriever)
+    if folder is None and not args.cached:
+        scratch = None if args.cache_dir is None else Path(args.cache_dir)
+        return verify_store(make, scratch, workers=args.workers, begin=checked.begin), None
+    if args.cached:
+        if folder is not None:
+            raise UsageError(f"{args.dataset} is a folder, read without a cache; leave --cached")
+        folder = Path(retriever.cache_dir)
+        if not is_cache(folder):
+            raise DatasetNotFoundError(f"nothing of {args.dataset} is cached at {folder}")
+    assert folder is not None
+    if is_cache(folder):
+        return verify_cache(folder, workers=args.workers, begin=checked.begin), folder
+    metadata = read_metadata(folder)
+    on_shard = checked.begin(metadata, metadata.shards)
+    return verify_dataset(folder, workers=args.workers, on_shard=on_shard), None
+
+
+def _facts(
+    problems: Sequence[Problem], cache: Path | None, checked: _Checked, seconds: float
+) -> dict[str, Any]:
+    listed = [{"file": problem.file, "reason": problem.reason} for problem in problems]
+    facts: dict[str, Any] = {
+        "whole": not problems,
+        "problems": listed,
+        "samples": checked.metadata.samples,
+        "shards": len(checked.metadata.shards),
+        "bytes": checked.bytes,
+        "seconds": seconds,
+    }
+    if cache is not None:
+        facts["cache_dir"] = str(cache)
+        facts["cached_shards"] = checked.shards
+        facts["delete"] = _damaged_files(problems, cache, checked.metadata)
+    return facts
+
+
+def _verdict(
+    problems: Sequence[Problem], cache: Path | None, checked: _Checked, seconds: float
+) -> str:
+    import shlex
+
+    from audiomdb.cli.text import counted, one_line, size
+
+    metadata = checked.metadata
+    shards = counted(len(metadata.shards), "shard")
+    what = f"{counted(metadata.samples, 'sample')} in {shards}"
+    if cache is not None:
+        what = f"{checked.shards} of {shards}, cached in {one_line(str(cache))}"
+    if not problems:
+        return f"whole: {what}, {size(checked.bytes)} checked in {seconds:.1f} s"
+    damaged = len({problem.file for problem in problems})
+    found = f"{counted(len(problems), 'problem')} in {counted(damaged, 'file')}"
+    if cache is None:
+        return f"damaged: {found}; metadata.json promises {what}"
+    paths = one_line(shlex.join(_damaged_files(problems, cache, metadata)))
+    return f"damaged: {found}, of {what}. Delete what is to be downloaded again: {paths}"
+
+
+def _damaged_files(problems: Sequence[Problem], cache: Path, metadata: Metadata) -> list[str]:
+    """Paths of the damaged files in a cache."""
+    from audiomdb.cli.verifying import cached_shards
+    from audiomdb.shards.layout import DATA_FILE
+
+    named = {f"{entry.path}/{DATA_FILE}": path for entry, path in cached_shards(cache, metadata)}
+    files = dict.fromkeys(problem.file for problem in problems)
+    return [str(named.get(file, cache / file)) for file in files]

@@ -6,7 +6,7 @@
 
 `split` deals samples out one by one; `steps` and `seconds` make batches of them, `mix` weaves the
 lines of several datasets into one, `filters` leaves samples out, `state` is what a checkpoint
-keeps.
+keeps, `nodes` counts what is read by whom.
 
 A plan knows how many samples each shard holds and nothing else (for batches by seconds, how long
 each sample is): no files, no clock, no workers, no state. What it answers depends only on its
@@ -29,6 +29,7 @@ from audiomdb.plan.epoch import EpochPlan
 from audiomdb.plan.filters import Columns, Selection, select
 from audiomdb.plan.line import Line, Run, StoredLine, cut_line
 from audiomdb.plan.mix import INTERLEAVES, Interleave, MixPlan, Stop
+from audiomdb.plan.nodes import read_twice
 from audiomdb.plan.pattern import Pattern, Weight
 from audiomdb.plan.seconds import SecondsPlan, SecondsReport, even_borders
 from audiomdb.plan.shuffle import MAX_WINDOW, ShuffledLine
@@ -69,5 +70,6 @@ __all__ = [
     "plan_id",
     "random_order",
     "random_words",
+    "read_twice",
     "select",
 ]

@@ -50,13 +50,19 @@ class Purpose(IntEnum):
     """Order of samples; stream `number` is the shard, word `i` its sample at place `i`."""
 
     MIX_ORDER = 2
-    """Order inside the blocks of a mixture; word `i` belongs to turn `i` of the pattern."""
+    """Order inside the blocks of a mixture; word `i` belongs to turn `i` of the pattern.
+
+    Stream `number` is the mixture: 0 the outermost, then each before those nested in it.
+    """
 
     BUCKET_CHOICE = 3
     """Which bucket a step takes; stream `number` is the chapter, word `i` its step `i`."""
 
     SLOT_ORDER = 4
     """Order of a step's slots; stream `number` is the chapter, word `i * slots + s` slot `s`."""
+
+    CROP_OFFSET = 5
+    """Where a clip's random window begins; word `i` belongs to the clip at position `i`."""
 
 
 def random_words(

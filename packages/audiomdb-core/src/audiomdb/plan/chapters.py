@@ -13,8 +13,10 @@ make any chapter, and nothing has to be remembered but its number.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from itertools import repeat
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 import numpy as np
@@ -24,16 +26,14 @@ from audiomdb.plan.packing import SlotSize
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ChapterMaker", "Waiting"]
+__all__ = ["ChapterMaker"]
 
 
-class Waiting(msgspec.Struct, frozen=True):
-    """A sample in a queue."""
+Waiting: TypeAlias = tuple[int, float, int]
+"""A sample in a queue: its position, its seconds, and the increment with which it came."""
 
-    position: int
-    seconds: float
-    increment: int
-    """When it came."""
+_NEVER = np.iinfo(np.int64).max
+"""Stands for the increment of a sample where there is none."""
 
 
 class ChapterMaker(msgspec.Struct, frozen=True):
@@ -71,13 +71,23 @@ class ChapterMaker(msgspec.Struct, frozen=True):
 class _Chapter:
     def __init__(self, maker: ChapterMaker, partitions: int) -> None:
         self._maker = maker
-        self._buckets = range(len(maker.borders) + 1)
+        buckets = len(maker.borders) + 1
         self._queues: list[list[list[Waiting]]] = [
-            [[] for _ in self._buckets] for _ in range(partitions)
+            [[] for _ in range(buckets)] for _ in range(partitions)
         ]
-        # So many samples of a bucket fit in any case, whatever their durations.
-        longest = [*maker.borders.tolist(), maker.size.seconds]
-        self._surely = [maker.each * maker.size.room(seconds) for seconds in longest]
+        # The same samples' seconds, ascending: whether they fit is asked far more often than not.
+        self._ascending: list[list[list[float]]] = [
+            [[] for _ in range(buckets)] for _ in range(partitions)
+        ]
+        # Of each partition and bucket, how many wait, and when the first of them came.
+        self._counts = np.zeros((partitions, buckets), np.int64)
+        self._oldest = np.full((partitions, buckets), _NEVER)
+        # So many samples of a bucket fit whatever their durations, and more than so many never do:
+        # between the two it has to be looked at.
+        size, each = maker.size, maker.each
+        borders = maker.borders.tolist()
+        self._surely = np.array([each * size.room(seconds) for seconds in [*borders, size.seconds]])
+        self._at_most = np.array([_NEVER, *(each * size.room(seconds) for seconds in borders)])
         self._words: list[int] = []
         self._steps: list[list[list[int]]] = []
 
@@ -86,8 +96,9 @@ class _Chapter:
     ) -> list[list[list[int]]]:
         step = self._maker.increment
         for now, begin in enumerate(range(0, max(len(part[0]) for part in parts), step)):
-            for queues, (positions, seconds) in zip(self._queues, parts, strict=True):
-                self._arrive(now, queues, positions[begin : begin + step], seconds)
+            end = begin + step
+            for partition, (positions, seconds) in enumerate(parts):
+                self._arrive(now, partition, positions[begin:end], seconds[begin:end])
             self._make_full_steps()
             self._make_old_steps(now)
         self._make_last_steps()
@@ -96,59 +107,71 @@ class _Chapter:
     def _arrive(
         self,
         now: int,
-        queues: list[list[Waiting]],
+        partition: int,
         positions: NDArray[np.int64],
         seconds: NDArray[np.float64],
     ) -> None:
-        begin = now * self._maker.increment
-        durations = seconds[begin : begin + len(positions)]
-        buckets = np.searchsorted(self._maker.borders, durations, side="left")
-        for position, duration, bucket in zip(
-            positions.tolist(), durations.tolist(), buckets.tolist(), strict=True
-        ):
-            queues[bucket].append(Waiting(position, duration, now))
+        queues, ascending = self._queues[partition], self._ascending[partition]
+        buckets = np.searchsorted(self._maker.borders, seconds, side="left")
+        coming = zip(positions.tolist(), seconds.tolist(), repeat(now))
+        for bucket, sample in zip(buckets.tolist(), coming, strict=False):
+            queues[bucket].append(sample)
+            insort(ascending[bucket], sample[1])
+        more = np.bincount(buckets, minlength=len(queues))
+        self._counts[partition] += more
+        oldest = self._oldest[partition]
+        oldest[(more > 0) & (oldest > now)] = now
 
     def _make_full_steps(self) -> None:
-        full = [bucket for bucket in self._buckets if self._full(bucket)]
+        many = np.flatnonzero((self._counts > self._surely).all(axis=0))
+        full = [bucket for bucket in many.tolist() if self._full(bucket)]
         while full:
             bucket = full[self._word() % len(full)]
-            self._emit([queues[bucket] for queues in self._queues])
+            self._emit_bucket(bucket)
             if not self._full(bucket):
                 full.remove(bucket)
 
     def _make_old_steps(self, now: int) -> None:
         latest = now - self._maker.max_age
-        for bucket in self._buckets:
-            waiting = [queues[bucket] for queues in self._queues]
-            while any(queue and queue[0].increment <= latest for queue in waiting):
-                self._emit(waiting)
+        for bucket in np.flatnonzero((self._oldest <= latest).any(axis=0)).tolist():
+            while (self._oldest[:, bucket] <= latest).any():
+                self._emit_bucket(bucket)
 
     def _make_last_steps(self) -> None:
         left = []
         for queues in self._queues:
             everything = [one for queue in queues for one in queue]
-            left.append(sorted(everything, key=lambda one: (-one.seconds, one.position)))
+            left.append(sorted(everything, key=lambda one: (-one[1], one[0])))
         while any(left):
             self._emit(left)
 
     def _full(self, bucket: int) -> bool:
         """Whether every partition fills its slots, and would fill more."""
-        size, each = self._maker.size, self._maker.each
-        waiting = [queues[bucket] for queues in self._queues]
-        if any(len(queue) <= self._surely[bucket] for queue in waiting):
+        counts = self._counts[:, bucket]
+        if (counts <= self._surely[bucket]).any():
             return False
-        return not any(size.fits([one.seconds for one in queue], each) for queue in waiting)
+        fits = self._maker.size.fits_ascending
+        return not any(fits(queues[bucket], self._maker.each) for queues in self._ascending)
 
-    def _emit(self, waiting: list[list[Waiting]]) -> None:
+    def _emit_bucket(self, bucket: int) -> None:
+        waiting = [queues[bucket] for queues in self._queues]
+        self._emit(waiting, int(self._surely[bucket]), int(self._at_most[bucket]))
+        for partition, queue in enumerate(waiting):
+            self._counts[partition, bucket] = len(queue)
+            self._oldest[partition, bucket] = queue[0][2] if queue else _NEVER
+            self._ascending[partition][bucket] = sorted([one[1] for one in queue])
+
+    def _emit(self, waiting: list[list[Waiting]], surely: int = 0, at_most: int = _NEVER) -> None:
         """Make a step of what fits of each partition's queue."""
         size, each = self._maker.size, self._maker.each
         slots = []
         for queue in waiting:
-            count = size.fitting([one.seconds for one in queue], each)
+            seconds = [one[1] for one in queue[:at_most]]
+            count = size.fitting(seconds, each, surely=surely)
             taken = queue[:count]
             del queue[:count]
-            indices = size.cut([one.seconds for one in taken], each)
-            slots += [[taken[i].position for i in one] for one in indices]
+            indices = size.cut(seconds[:count], each)
+            slots += [[taken[i][0] for i in one] for one in indices]
         self._steps.append(slots)
 
     def _word(self) -> int:

@@ -123,6 +123,26 @@ class EpochPlan(Turns):
             "selection": None if self.selection is None else self.selection.digest,
         }
 
+    @property
+    def datasets(self) -> tuple[NDArray[np.int64], ...]:
+        """`counts`, of the one dataset there is."""
+        return (self.counts,)
+
+    @property
+    def window_shards(self) -> tuple[int, ...]:
+        """Shards over which a partition is mixed at once, of the one dataset."""
+        return (self.window + 1 if self.shuffle else 1,)
+
+    def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:  # noqa: ARG002
+        """Return what `shard_order` does, and nothing after the last element; see `Turns`."""
+        if element >= len(self.lines[partition]):
+            return np.empty(0, np.int64)
+        return self.shard_order(partition, element)
+
+    def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
+        """Return that there is one pass; see `Turns`."""
+        return ((),)
+
     def shard_order(self, partition: int = 0, element: int = 0) -> NDArray[np.int64]:
         """Return the shards of a partition in the order in which they are met, `(n,)` int64.
 

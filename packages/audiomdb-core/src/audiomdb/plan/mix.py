@@ -11,6 +11,9 @@ A source gives n of its N samples to an epoch; n and N are equal without weights
 on an endless line, pass after pass in ever new orders, and epoch e takes the stretch from e * n to
 (e + 1) * n. So a small source is repeated, one that is used in part is used up before it is
 repeated, and without weights pass e is the source's own epoch e.
+
+A source may be a mixture. Its passes are then epochs of that mixture, woven by its own pattern: for
+the mixture around it, it is one dataset of as many samples as it has in an epoch.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -27,12 +31,14 @@ from audiomdb.plan.bits import Purpose, random_words
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.epoch import MAX_PARTITIONS, check_counts
 from audiomdb.plan.filters import Selection
-from audiomdb.plan.mix_line import MixedLine, PassesLine, Source
+from audiomdb.plan.mix_line import DatasetSource, MixedLine, Source, Weave
 from audiomdb.plan.pattern import Pattern, Weight, whole_weights
 from audiomdb.plan.shuffle import MAX_WINDOW
 from audiomdb.plan.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from audiomdb.plan.state import OptionValue
@@ -61,23 +67,26 @@ class MixPlan(Turns):
     Costs O(shards) to build and O(sources * (block + window)) to enter anywhere.
 
     Args:
-        sources: For each dataset, the samples in each of its shards.
+        sources: For each dataset, the samples in each of its shards; or a mixture, whose own seed,
+            epoch and partitions are not used.
         weights: How many of its samples come for how many of the others: whole numbers, fractions
             or decimals above 0. None: every sample of every source comes once an epoch.
         interleave: See `Interleave`.
         stop: See `Stop`; without weights, all end together.
         seed: 0 to 2**64 - 1.
         epoch: 0 to 2**32 - 1.
-        shuffle: Shuffle each source; see `EpochPlan`.
-        window: Of each source's shuffle; see `EpochPlan`. So many shards more are alive at once.
+        shuffle: Shuffle each dataset; see `EpochPlan`. Or one bool for each source; that of a
+            mixture is not used.
+        window: Of each dataset's shuffle; see `EpochPlan`. So many shards more are alive at once.
+            Or one number for each source.
         partitions: See `EpochPlan`.
-        selections: For each dataset, which samples take part; None: all.
+        selections: For each source, which samples take part; None: all.
 
     Raises:
         PlanError: An option is out of range, or weights and sources do not fit each other.
     """
 
-    sources: tuple[NDArray[np.int64], ...]
+    sources: tuple[NDArray[np.int64] | MixPlan, ...]
     weights: tuple[int, ...] | None
     """Without common divisor."""
 
@@ -85,27 +94,32 @@ class MixPlan(Turns):
     stop: Stop
     seed: int
     epoch: int
-    shuffle: bool
-    window: int
+    shuffle: tuple[bool, ...]
+    """Of each source."""
+
+    window: tuple[int, ...]
+    """Of each source."""
+
     partitions: int
     selections: tuple[Selection | None, ...]
 
     def __init__(
         self,
-        sources: Sequence[Sequence[int] | NDArray[np.integer[Any]]],
+        sources: Sequence[Sequence[int] | NDArray[np.integer[Any]] | MixPlan],
         *,
         weights: Sequence[Weight] | None = None,
         interleave: Interleave = "pseudo",
         stop: Stop = "last",
         seed: int = 0,
         epoch: int = 0,
-        shuffle: bool = False,
-        window: int = 4,
+        shuffle: bool | Sequence[bool] = False,
+        window: int | Sequence[int] = 4,
         partitions: int = 1,
         selections: Sequence[Selection | None] | None = None,
     ) -> None:
-        checked = tuple(check_counts(counts) for counts in sources)
-        chosen = (None,) * len(checked) if selections is None else tuple(selections)
+        checked = tuple(
+            counts if isinstance(counts, MixPlan) else check_counts(counts) for counts in sources
+        )
         if interleave not in INTERLEAVES:
             raise PlanError(f"interleave must be one of {INTERLEAVES}, not {interleave!r}")
         if not isinstance(stop, str):
@@ -121,12 +135,15 @@ class MixPlan(Turns):
             stop=stop,
             seed=whole_number("seed", seed, high=2**64 - 1),
             epoch=whole_number("epoch", epoch, high=2**32 - 1),
-            shuffle=bool(shuffle),
-            window=whole_number("window", window, high=MAX_WINDOW),
+            shuffle=tuple(map(bool, _for_each("shuffle", shuffle, checked))),
+            window=tuple(
+                whole_number("window", one, high=MAX_WINDOW)
+                for one in _for_each("window", window, checked)
+            ),
             partitions=whole_number("partitions", partitions, low=1, high=MAX_PARTITIONS),
-            selections=chosen,
+            selections=_for_each("selections", selections, checked),
         )
-        _check_fit(checked, chosen)
+        _check_fit(self)
         for number, size in enumerate(self.sizes):
             if self.weights is not None and size == 0:
                 raise PlanError(f"dataset {number} has a weight but no samples; leave it out")
@@ -141,26 +158,58 @@ class MixPlan(Turns):
     @property
     def options(self) -> dict[str, OptionValue]:
         """What changes the order beside seed, epoch and the datasets, for `PlanState`."""
+        mixtures: list[OptionValue] = [
+            None if not isinstance(one, MixPlan) else _without_partitions(one.options)
+            for one in self.sources
+        ]
         return {
             "weights": None if self.weights is None else list(self.weights),
             "interleave": self.interleave,
             "stop": self.stop,
-            "shuffle": self.shuffle,
-            "window": self.window,
+            "shuffle": _at_once(self.shuffle),
+            "window": _at_once(self.window),
             "partitions": self.partitions,
             "selections": [None if one is None else one.digest for one in self.selections],
+            **({"mixtures": mixtures} if any(mixtures) else {}),
         }
 
     @property
     def sizes(self) -> list[int]:
         """Samples that take part, of each source."""
         pairs = zip(self.sources, self.selections, strict=True)
-        return [int(counts.sum()) if one is None else len(one) for counts, one in pairs]
+        return [
+            len(source)
+            if isinstance(source, MixPlan)
+            else int(source.sum())
+            if one is None
+            else len(one)
+            for source, one in pairs
+        ]
 
     @cached_property
     def shares(self) -> list[int]:
         """Samples that each source gives to an epoch, repeats counted."""
         return self.sizes if self.weights is None else self._pattern.counts(self._total)
+
+    @cached_property
+    def datasets(self) -> tuple[NDArray[np.int64], ...]:
+        """Samples in each shard, of each dataset: those of nested mixtures in their place."""
+        return tuple(
+            counts
+            for source in self.sources
+            for counts in (source.datasets if isinstance(source, MixPlan) else (source,))
+        )
+
+    @property
+    def window_shards(self) -> tuple[int, ...]:
+        """Shards over which a partition is mixed at once, of each dataset."""
+        shards: list[int] = []
+        for source, shuffle, window in zip(self.sources, self.shuffle, self.window, strict=True):
+            if isinstance(source, MixPlan):
+                shards += source.window_shards
+            else:
+                shards.append(window + 1 if shuffle else 1)
+        return tuple(shards)
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return which datasets positions lie in, and at which position there; both `(n,)`."""
@@ -170,7 +219,7 @@ class MixPlan(Turns):
     def shards_alive(self, turn: int) -> NDArray[np.int64]:
         """Return the shards over which the turn's partition is mixed there, `(n,)` int64.
 
-        Numbered through all datasets in order. At most `window` + 1 of each source (one without
+        Numbered through all datasets in order. At most `window` + 1 of each dataset (one without
         shuffle).
 
         Raises:
@@ -182,37 +231,78 @@ class MixPlan(Turns):
         place = self._everything.places(turn, turn + 1)
         return self.lines[int(place.partitions[0])].shards_alive(int(place.elements[0]))
 
+    def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
+        """Return the same as `shards_alive`, for an element of a partition's line.
+
+        After the last element, the shards of that; none where the line is empty.
+        """
+        line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
+        element = min(whole_number("element", element), len(line) - 1)
+        return line.shards_alive(element) if len(line) else np.empty(0, np.int64)
+
+    def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
+        """Return the shards of a dataset met from an element on; see `Turns`."""
+        return self.lines[partition].shard_order(dataset, element)
+
+    def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:
+        """Return which pass of each dataset an element's turn is in; see `Turns`."""
+        return self.lines[partition].passes(element)
+
     @cached_property
     def lines(self) -> tuple[MixedLine, ...]:
         """The samples of each partition in their order."""
+        whole = self._weave(self.seed, 0, 0, 0, 0)
         cuts = [-(-p * len(self) // self.partitions) for p in range(self.partitions + 1)]
-        counts = [self._pattern.counts(cut) if cut else [0] * len(self.sources) for cut in cuts]
-        lines = []
-        for begin, end, before, after in zip(cuts, cuts[1:], counts, counts[1:], strict=False):
-            stretches = [
-                PassesLine(source, self.epoch * share + low, self.epoch * share + high)
-                for source, share, low, high in zip(
-                    self._sources, self.shares, before, after, strict=True
-                )
-            ]
-            lines.append(
-                MixedLine(
-                    stretches,
-                    begin=begin,
-                    end=end,
-                    before=before,
-                    pattern=None if self.interleave is None else self._pattern,
-                    shuffled=self._block_words if self.interleave == "pseudo" else None,
-                )
-            )
-        return tuple(lines)
+        return tuple(whole.line(self.epoch, begin, end) for begin, end in pairwise(cuts))
 
-    def _block_words(self, start: int, stop: int) -> NDArray[np.uint64]:
-        return random_words(self.seed, self.epoch, Purpose.MIX_ORDER, start=start, stop=stop)
+    def _weave(
+        self, seed: int, number: int, first_dataset: int, first_shard: int, first_position: int
+    ) -> Weave:
+        """This mixture as a source.
+
+        Args:
+            seed: Of the outermost mixture.
+            number: Of this one among all, each before those it holds.
+            first_dataset: Number of its first dataset among all.
+            first_shard: Number of that one's first shard.
+            first_position: Position of that one's first sample.
+        """
+        sources: list[Source] = []
+        words = _block_words(seed, number) if self.interleave == "pseudo" else None
+        options = zip(self.sources, self.selections, self.shuffle, self.window, strict=True)
+        for counts, selection, shuffle, window in options:
+            source: Source
+            if isinstance(counts, MixPlan):
+                number += 1
+                source = counts._weave(seed, number, first_dataset, first_shard, first_position)
+                number += counts._mixtures_within
+                given = counts.datasets
+            else:
+                source = DatasetSource(
+                    number=first_dataset,
+                    counts=counts,
+                    selection=selection,
+                    first_shard=first_shard,
+                    first_position=first_position,
+                    seed=seed,
+                    shuffle=shuffle,
+                    window=window,
+                )
+                given = (counts,)
+            sources.append(source)
+            first_dataset += len(given)
+            first_shard += sum(map(len, given))
+            first_position += sum(int(one.sum()) for one in given)
+        return Weave(sources, self._pattern, self.shares, self.interleave is not None, words)
+
+    @cached_property
+    def _mixtures_within(self) -> int:
+        within = [one for one in self.sources if isinstance(one, MixPlan)]
+        return sum(1 + one._mixtures_within for one in within)
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
-        return np.cumsum([0, *(int(counts.sum()) for counts in self.sources)])
+        return np.cumsum([0, *(int(counts.sum()) for counts in self.datasets)])
 
     @cached_property
     def _total(self) -> int:
@@ -225,36 +315,42 @@ class MixPlan(Turns):
     def _pattern(self) -> Pattern:
         return Pattern(self.sizes if self.weights is None else self.weights)
 
-    @cached_property
-    def _sources(self) -> list[Source]:
-        first_shard, sources = 0, []
-        parts = zip(self.sources, self.selections, self._ends[:-1].tolist(), strict=True)
-        for counts, selection, offset in parts:
-            sources.append(
-                Source(
-                    counts=counts,
-                    selection=selection,
-                    first_shard=first_shard,
-                    first_position=offset,
-                    seed=self.seed,
-                    shuffle=self.shuffle,
-                    window=self.window,
-                )
-            )
-            first_shard += len(counts)
-        return sources
+
+def _block_words(seed: int, number: int) -> Callable[[int, int, int], NDArray[np.uint64]]:
+    def words(epoch: int, start: int, stop: int) -> NDArray[np.uint64]:
+        return random_words(seed, epoch, Purpose.MIX_ORDER, number, start=start, stop=stop)
+
+    return words
 
 
-def _check_fit(
-    sources: tuple[NDArray[np.int64], ...], selections: tuple[Selection | None, ...]
-) -> None:
-    if not sources:
+def _for_each(name: str, given: Any, sources: Sequence[object]) -> tuple[Any, ...]:  # noqa: ANN401
+    """One value for each source."""
+    if not isinstance(given, Sequence):
+        return (given,) * len(sources)
+    if len(given) != len(sources):
+        raise PlanError(f"{len(given)} {name} for {len(sources)} datasets; give one for each")
+    return tuple(given)
+
+
+def _at_once(values: Sequence[OptionValue]) -> OptionValue:
+    """One value where all are equal, else all of them."""
+    return values[0] if len(set(values)) == 1 else list(values)
+
+
+def _without_partitions(options: dict[str, OptionValue]) -> dict[str, OptionValue]:
+    return {name: value for name, value in options.items() if name != "partitions"}
+
+
+def _check_fit(plan: MixPlan) -> None:
+    if not plan.sources:
         raise PlanError("a mixture needs at least one dataset")
-    check_counts(np.concatenate(sources))
-    if len(selections) != len(sources):
-        raise PlanError(f"{len(selections)} selections for {len(sources)} datasets")
-    for number, (counts, selection) in enumerate(zip(sources, selections, strict=True)):
-        if selection is not None and not np.array_equal(selection.counts, counts):
+    check_counts(np.concatenate(plan.datasets))
+    for number, (source, selection) in enumerate(zip(plan.sources, plan.selections, strict=True)):
+        if selection is None:
+            continue
+        if isinstance(source, MixPlan):
+            raise PlanError(f"source {number} is a mixture; select from its own datasets")
+        if not np.array_equal(selection.counts, source):
             raise PlanError(
                 f"the selection of dataset {number} is of another dataset; make it of its index"
             )

@@ -2,13 +2,15 @@
 
 source 0   pass 3 ───┤├─── pass 4 ──         woven by the pattern, block by block
 source 1   ── pass 0 ───────────────   ─►    0 1 0 0 1 0 1 ...
+
+A source is a dataset or, in a nested mixture, a weave itself: it has a line for every pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
@@ -17,23 +19,56 @@ from audiomdb.plan.bits import Purpose, random_words
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.epoch import make_line
 from audiomdb.plan.filters import Selection
-from audiomdb.plan.line import Line, cut_line_at
+from audiomdb.plan.line import Elements, Line, cut_line_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiomdb.plan.pattern import Pattern
 
-__all__ = ["BLOCK", "MixedLine", "PassesLine", "Source"]
+__all__ = ["BLOCK", "DatasetSource", "MixedLine", "Source", "SourceLine", "Weave"]
 
 BLOCK = 1024
 """Turns woven at once, and shuffled among each other where that is asked for. Frozen."""
 
 
-class Source(msgspec.Struct, frozen=True, dict=True):
+class SourceLine(Elements, Protocol):
+    """A stretch of what a source gives, positions and shards numbered through all datasets."""
+
+    def shards_alive(self, element: int) -> NDArray[np.int64]:
+        """Return the shards that are mixed around an element, `(n,)`."""
+
+    def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:
+        """Return the shards of a dataset met from an element on, in order, each once."""
+
+    def passes(self, element: int) -> tuple[tuple[int, ...], ...]:
+        """Return, for each dataset, which pass the element or the one after it is of.
+
+        In a nested mixture, the passes of the mixtures around it come first. Empty where the
+        dataset gives nothing more.
+        """
+
+
+class Source(Protocol):
+    """What a mixture weaves: a dataset, or several that are woven."""
+
+    @property
+    def size(self) -> int:
+        """Samples in one pass."""
+
+    @property
+    def datasets(self) -> range:
+        """Numbers of its datasets, counted through all."""
+
+    def line(self, number: int, low: int, high: int) -> SourceLine:
+        """Return elements `low` to `high` of pass `number`."""
+
+
+class DatasetSource(msgspec.Struct, frozen=True, dict=True):
     """One dataset of a mixture.
 
     Attributes:
+        number: Of the dataset, counted through all.
         counts: Samples in each of its shards.
         selection: Which of them take part.
         first_shard: Number of its first shard, counted through all datasets.
@@ -43,6 +78,7 @@ class Source(msgspec.Struct, frozen=True, dict=True):
         window: As in `EpochPlan`.
     """
 
+    number: int
     counts: np.ndarray
     selection: Selection | None
     first_shard: int
@@ -56,8 +92,13 @@ class Source(msgspec.Struct, frozen=True, dict=True):
         """Samples in one pass."""
         return int(self.counts.sum()) if self.selection is None else len(self.selection)
 
-    def line(self, number: int, low: int, high: int) -> Line:
-        """Return elements `low` to `high` of pass `number`, shards numbered inside the source."""
+    @property
+    def datasets(self) -> range:
+        """Its number alone."""
+        return range(self.number, self.number + 1)
+
+    def line(self, number: int, low: int, high: int) -> SourceLine:
+        """Return elements `low` to `high` of pass `number`."""
         number = whole_number("pass", number, high=2**32 - 1)
         shards = len(self.counts)
         order = np.arange(shards, dtype=np.int64)
@@ -67,7 +108,7 @@ class Source(msgspec.Struct, frozen=True, dict=True):
             order = np.argsort(words, kind="stable")
         kept = None if self.selection is None else self.selection.kept
         (run,) = cut_line_at(self.counts, order, np.array([low, high]), kept=kept)
-        return make_line(
+        line = make_line(
             run,
             seed=self.seed,
             epoch=number,
@@ -76,6 +117,86 @@ class Source(msgspec.Struct, frozen=True, dict=True):
             selection=self.selection,
             first_stream=self.first_shard,
         )
+        return _DatasetLine(line, self.first_position, self.first_shard)
+
+
+class _DatasetLine(msgspec.Struct, frozen=True):
+    """A line of one dataset, numbered through all."""
+
+    line: Line
+    first_position: int
+    first_shard: int
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.line.take(elements) + self.first_position
+
+    def shards_alive(self, element: int) -> NDArray[np.int64]:
+        alive = self.line.alive(element)
+        return self.line.shards[alive.start : alive.stop] + self.first_shard
+
+    def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:  # noqa: ARG002
+        return self.line.shards[self.line.alive(element).start :] + self.first_shard
+
+    def passes(self, element: int) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
+        return ((),)
+
+
+class Weave(msgspec.Struct, frozen=True):
+    """Sources that are woven: a mixture without an epoch, a source itself.
+
+    Attributes:
+        sources: What is woven.
+        pattern: Whose turn it is.
+        shares: Samples of each source in one pass.
+        interleaved: False lays the sources one after the other.
+        words: Random words of turns `start` to `stop` in an epoch, by which blocks are shuffled.
+            None keeps the pattern.
+    """
+
+    sources: Sequence[Source]
+    pattern: Pattern
+    shares: Sequence[int]
+    interleaved: bool
+    words: Callable[[int, int, int], np.ndarray] | None
+
+    @property
+    def size(self) -> int:
+        """Samples in one pass."""
+        return sum(self.shares)
+
+    @property
+    def datasets(self) -> range:
+        """Numbers of the datasets in it, counted through all."""
+        return range(self.sources[0].datasets.start, self.sources[-1].datasets.stop)
+
+    def line(self, number: int, low: int, high: int) -> MixedLine:
+        """Return turns `low` to `high` of pass `number`."""
+        before, after = (
+            [0] * len(self.sources) if not at else self.pattern.counts(at) for at in (low, high)
+        )
+        stretches = [
+            _PassesLine(source, number * share + begin, number * share + end)
+            for source, share, begin, end in zip(
+                self.sources, self.shares, before, after, strict=True
+            )
+        ]
+        return MixedLine(
+            stretches,
+            begin=low,
+            end=high,
+            before=before,
+            pattern=self.pattern if self.interleaved else None,
+            shuffled=None if self.words is None else _of_pass(self.words, number),
+        )
+
+
+def _of_pass(
+    words: Callable[[int, int, int], NDArray[np.uint64]], number: int
+) -> Callable[[int, int], NDArray[np.uint64]]:
+    return lambda start, stop: words(number, start, stop)
 
 
 class _Pass(msgspec.Struct, frozen=True):
@@ -83,10 +204,10 @@ class _Pass(msgspec.Struct, frozen=True):
 
     number: int
     low: int
-    line: Line
+    line: SourceLine
 
 
-class PassesLine:
+class _PassesLine:
     """Elements `start` to `stop` of a source's endless line. May be used from several threads."""
 
     def __init__(self, source: Source, start: int, stop: int) -> None:
@@ -94,6 +215,11 @@ class PassesLine:
         self._start = start
         self._stop = stop
         self._kept: _Pass | None = None
+
+    @property
+    def datasets(self) -> range:
+        """Numbers of its datasets, counted through all."""
+        return self._source.datasets
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -108,25 +234,49 @@ class PassesLine:
             inside = slice(done, int(np.searchsorted(endless, part.low + len(part.line))))
             positions[inside] = part.line.take(endless[inside] - part.low)
             done = inside.stop
-        positions += self._source.first_position
         return positions
 
-    def alive(self, element: int) -> NDArray[np.int64]:
+    def shards_alive(self, element: int) -> NDArray[np.int64]:
         """Return the shards mixed around an element, numbered through all datasets."""
         endless = self._start + element
         part = self._pass(endless)
-        alive = part.line.alive(endless - part.low)
-        return part.line.shards[alive.start : alive.stop] + self._source.first_shard
+        return part.line.shards_alive(endless - part.low)
+
+    def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:
+        """Return the shards of a dataset met from an element on, in order, each once."""
+        endless, size = self._start + element, self._source.size
+        orders = []
+        while endless < self._stop:
+            part = self._make(endless)
+            orders.append(part.line.shard_order(dataset, endless - part.low))
+            if len(part.line) == size and endless == part.low:
+                break  # a whole pass: after it, none comes for the first time
+            endless = part.low + len(part.line)
+        if not orders:
+            return np.empty(0, np.int64)
+        met = np.concatenate(orders)
+        return met[np.sort(np.unique(met, return_index=True)[1])]
+
+    def passes(self, element: int) -> tuple[tuple[int, ...], ...]:
+        """Return, for each dataset, its passes at an element; see `SourceLine`."""
+        endless = self._start + element
+        if endless >= self._stop:
+            return ((),) * len(self._source.datasets)
+        part = self._pass(endless)
+        return tuple((part.number, *inner) for inner in part.line.passes(endless - part.low))
 
     def _pass(self, endless: int) -> _Pass:
-        number, size = endless // self._source.size, self._source.size
         part = self._kept
-        if part is None or part.number != number:
-            low = max(self._start, number * size)
-            high = min(self._stop, (number + 1) * size)
-            line = self._source.line(number, low - number * size, high - number * size)
-            part = self._kept = _Pass(number, low, line)
+        if part is None or part.number != endless // self._source.size:
+            part = self._kept = self._make(endless)
         return part
+
+    def _make(self, endless: int) -> _Pass:
+        number, size = endless // self._source.size, self._source.size
+        low = max(self._start, number * size)
+        high = min(self._stop, (number + 1) * size)
+        line = self._source.line(number, low - number * size, high - number * size)
+        return _Pass(number, low, line)
 
 
 class _Block(msgspec.Struct, frozen=True):
@@ -161,7 +311,7 @@ class MixedLine:
 
     def __init__(
         self,
-        sources: Sequence[PassesLine],
+        sources: Sequence[_PassesLine],
         *,
         begin: int,
         end: int,
@@ -193,15 +343,31 @@ class MixedLine:
 
     def shards_alive(self, element: int) -> NDArray[np.int64]:
         """Return the shards mixed when an element is read, numbered through all datasets."""
+        alive = [source.shards_alive(at) for source, at in self._coming(element)]
+        return np.unique(np.concatenate(alive))
+
+    def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:
+        """Return the shards of a dataset met from an element on, in order, each once."""
+        for source, at in self._coming(element):
+            if dataset in source.datasets:
+                return source.shard_order(dataset, at)
+        return np.empty(0, np.int64)
+
+    def passes(self, element: int) -> tuple[tuple[int, ...], ...]:
+        """Return, for each dataset, its passes at an element; see `SourceLine`."""
+        at = {id(source): place for source, place in self._coming(element)}
+        ends = [source.passes(at.get(id(source), len(source))) for source in self._sources]
+        return tuple(one for passes in ends for one in passes)
+
+    def _coming(self, element: int) -> list[tuple[_PassesLine, int]]:
+        """The sources that give something from an element on, and what they give first."""
+        if element >= len(self):
+            return []
         block = self._block(element)
         past = block.owners[: element - block.begin]
-        coming = block.firsts + np.bincount(past, minlength=len(self._sources))
-        alive = [
-            source.alive(int(at))
-            for source, at in zip(self._sources, coming, strict=True)
-            if at < len(source)
-        ]
-        return np.unique(np.concatenate(alive))
+        coming = (block.firsts + np.bincount(past, minlength=len(self._sources))).tolist()
+        pairs = zip(self._sources, coming, strict=True)
+        return [(source, at) for source, at in pairs if at < len(source)]
 
     def _block(self, element: int) -> _Block:
         begin = element - element % BLOCK

@@ -41,17 +41,26 @@ class SlotSize(msgspec.Struct, frozen=True):
 
     def fits(self, durations: Sequence[float], slots: int) -> bool:
         """Whether clips fit so many slots. Seconds, in any order."""
-        descending = sorted(durations, reverse=True)
-        taken = 0
-        for _ in range(slots):
-            if taken >= len(descending):
-                break
-            taken += self.room(descending[taken])
-        return taken >= len(descending)
+        return self.fits_ascending(sorted(durations), slots)
 
-    def fitting(self, durations: Sequence[float], slots: int) -> int:
-        """How many of the first clips fit so many slots. O(n log n log n)."""
-        low, high = 0, len(durations) + 1
+    def fits_ascending(self, durations: Sequence[float], slots: int) -> bool:
+        """Whether clips fit so many slots. Seconds, ascending. O(slots)."""
+        left = len(durations)
+        for _ in range(slots):
+            if left <= 0:
+                break
+            left -= self.room(durations[left - 1])
+        return left <= 0
+
+    def fitting(self, durations: Sequence[float], slots: int, *, surely: int = 0) -> int:
+        """How many of the first clips fit so many slots. O(n log n log n).
+
+        Args:
+            durations: Seconds, in any order.
+            slots: How many.
+            surely: So many are known to fit.
+        """
+        low, high = min(surely, len(durations)), len(durations) + 1
         while high - low > 1:
             middle = (low + high) // 2
             if self.fits(durations[:middle], slots):
@@ -65,7 +74,8 @@ class SlotSize(msgspec.Struct, frozen=True):
 
         Where they leave room, in even numbers if that fits, so that no rank goes without.
         """
-        descending = sorted(range(len(durations)), key=lambda i: (-durations[i], i))
+        # Equal ones keep their order, reversed or not.
+        descending = sorted(range(len(durations)), key=durations.__getitem__, reverse=True)
         total = len(descending)
         borders = [slot * total // slots for slot in range(slots + 1)]
         if any(

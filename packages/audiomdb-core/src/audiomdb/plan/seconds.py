@@ -59,6 +59,8 @@ class SecondsReport(msgspec.Struct, frozen=True):
         padded_seconds: Clips times longest clip, over all slots.
         short_slots: Slots filled to less than three quarters of what they hold.
         empty_slots: Slots without a sample that counts.
+        short_steps: Steps with such slots: those that were forced because a sample had waited long
+            enough, and those made of what was left of a chapter.
         fill: `padded_seconds` by what all slots of all steps hold.
     """
 
@@ -68,6 +70,7 @@ class SecondsReport(msgspec.Struct, frozen=True):
     padded_seconds: float
     short_slots: int
     empty_slots: int
+    short_steps: int
     fill: float
 
     @property
@@ -79,8 +82,13 @@ class SecondsReport(msgspec.Struct, frozen=True):
 class SecondsPlan:
     """The steps of one epoch, by seconds. May be used from several threads; pickles.
 
-    Every sample comes once. Reaching a step costs making its chapter, about 7 us a sample; the last
+    Every sample comes once. Reaching a step costs making its chapter, about 5 us a sample; the last
     chapter is kept.
+
+    Partitions drift apart, the more the fewer clips one of them gives to a step, and then steps are
+    forced whose slots are short. Of 1,000,000 clips (log-normal, 6 s in the middle) in 8 slots of
+    200 s, 0.3 % of the steps have a short slot with one partition, 1.5 % with four, and 3 % with
+    eight, which have one slot each; of 64 slots, 1.2 %.
 
     Args:
         plan: The order of the epoch.
@@ -88,7 +96,7 @@ class SecondsPlan:
         max_batch_seconds: Clips times longest clip in a slot, at most.
         slots: Slots of a step over all ranks, a multiple of the plan's partitions and, when steps
             are taken, of the ranks.
-        max_batch_samples: Clips in a slot, at most. None: any number.
+        max_batch_size: Clips in a slot, at most. None: any number.
         borders: Durations at which the next bucket begins, ascending. None: `even_borders`.
         increment: Samples of each partition that the planner takes at a time. None: 16 for each of
             a partition's slots.
@@ -110,20 +118,20 @@ class SecondsPlan:
         *,
         max_batch_seconds: float,
         slots: int,
-        max_batch_samples: int | None = None,
+        max_batch_size: int | None = None,
         borders: NDArray[np.floating] | list[float] | None = None,
         increment: int | None = None,
-        max_age: int = 128,
-        chapter: int = 1024,
+        max_age: int = 192,
+        chapter: int = 512,
     ) -> None:
         self.plan = plan
         self.slots = whole_number("slots", slots, low=1)
         check_shares(self.slots, plan.partitions, name="slots")
         if not 0 < max_batch_seconds < np.inf:
             raise PlanError(f"max_batch_seconds is {max_batch_seconds}, expected seconds above 0")
-        if max_batch_samples is not None:
-            max_batch_samples = whole_number("max_batch_samples", max_batch_samples, low=1)
-        self.size = SlotSize(float(max_batch_seconds), max_batch_samples)
+        if max_batch_size is not None:
+            max_batch_size = whole_number("max_batch_size", max_batch_size, low=1)
+        self.size = SlotSize(float(max_batch_seconds), max_batch_size)
         self._durations = np.ascontiguousarray(durations, dtype=np.float64)
         self._check_durations()
         chosen = even_borders(self._durations) if borders is None else borders
@@ -147,7 +155,7 @@ class SecondsPlan:
         return {
             **self.plan.options,
             "max_batch_seconds": self.size.seconds,
-            "max_batch_samples": self.size.clips,
+            "max_batch_size": self.size.clips,
             "slots": self.slots,
             "borders": self.borders.tolist(),
             "increment": self.increment,
@@ -160,6 +168,10 @@ class SecondsPlan:
         """Chapters in the epoch."""
         longest = max(len(line) for line in self.plan.lines)
         return -(-longest // (self.increment * self.chapter_increments))
+
+    def chapter_end(self, chapter: int) -> int:
+        """Return the element of each partition with which the next chapter begins."""
+        return (chapter + 1) * self.increment * self.chapter_increments
 
     def steps(self, chapter: int) -> int:
         """Return the number of steps in a chapter, which makes it."""
@@ -184,11 +196,12 @@ class SecondsPlan:
 
     def report(self) -> SecondsReport:
         """Return what the epoch costs: one pass over all durations."""
-        steps = samples = short = empty = 0
+        steps = samples = short = empty = short_steps = 0
         seconds = padded = 0.0
         for chapter in range(self.chapters):
             for step in self._chapter(chapter):
                 steps += 1
+                before = short + empty
                 for slot in step:
                     if not slot:
                         empty += 1
@@ -199,9 +212,17 @@ class SecondsPlan:
                     seconds += float(clips.sum())
                     padded += len(slot) * longest
                     short += len(slot) < 0.75 * self.size.room(longest)
+                short_steps += short + empty > before
         held = steps * self.slots * self.size.seconds
         return SecondsReport(
-            steps, samples, seconds, padded, short, empty, padded / held if held else 0.0
+            steps=steps,
+            samples=samples,
+            seconds=seconds,
+            padded_seconds=padded,
+            short_slots=short,
+            empty_slots=empty,
+            short_steps=short_steps,
+            fill=padded / held if held else 0.0,
         )
 
     def __getstate__(self) -> dict[str, object]:

@@ -139,6 +139,40 @@ class Split(msgspec.Struct, frozen=True):
         turn = self.rank * self.total // self.world_size
         return Places(*Split(self.total, self.partitions)._deal(np.array([turn])), mask)
 
+    def place_of(self, sample: int, world_size: int, num_workers: int) -> int:
+        """Return which sample is next here after each worker of another world has read so many.
+
+        Args:
+            sample: Samples of each worker there, of this epoch.
+            world_size: Ranks there.
+            num_workers: Workers of each of them.
+
+        Raises:
+            PlanError: What was read there is no whole share of every rank here.
+        """
+        whole_number("sample", sample)
+        there = f"{world_size} ranks of {num_workers} workers"
+        here = f"{self.world_size} ranks of {self.num_workers} workers"
+        if sample == 0:
+            return 0
+        if num_workers > 1 or self.num_workers > 1:
+            raise PlanError(
+                f"after {sample} samples of each of {there}, {here} have no common place: workers "
+                f"deal out samples in turns. Go on with {there}, or at the next epoch; steps made "
+                f"by the plan have no such limit"
+            )
+        block = math.lcm(self.partitions, world_size)
+        blocks, rest = divmod(sample, block // world_size)
+        turns = blocks * block
+        if rest or turns % self._block:
+            each = math.lcm(block, self._block) // world_size
+            raise PlanError(
+                f"after {sample} samples of each of {there}, {here} have no common place; they "
+                f"have after {sample // each * each} and {(sample // each + 1) * each}. Steps made "
+                f"by the plan have no such limit"
+            )
+        return turns // self.world_size
+
     @property
     def _block(self) -> int:
         return math.lcm(self.partitions, self.world_size)

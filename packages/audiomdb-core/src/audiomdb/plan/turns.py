@@ -33,6 +33,37 @@ class Turns:
         """Samples in the epoch."""
         raise NotImplementedError
 
+    @property
+    def datasets(self) -> tuple[NDArray[np.int64], ...]:
+        """Samples in each shard, of each dataset."""
+        raise NotImplementedError
+
+    @property
+    def window_shards(self) -> tuple[int, ...]:
+        """Shards over which a partition is mixed at once, of each dataset, at most."""
+        raise NotImplementedError
+
+    def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
+        """Return the shards among which an element of a partition is mixed, `(n,)` int64.
+
+        Numbered through all datasets. After the last element, those of that.
+        """
+        raise NotImplementedError
+
+    def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
+        """Return the shards of a dataset that a partition meets from an element on, `(n,)` int64.
+
+        Numbered through all datasets, in the order in which they are first met, each once.
+        """
+        raise NotImplementedError
+
+    def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:
+        """Return, for each dataset, which pass over it an element's turn is in.
+
+        While this stays the same, a dataset's shards are met each once.
+        """
+        raise NotImplementedError
+
     def positions(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the positions of turns `start` to `stop` (half open), `(n,)` int64.
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from functools import cache
+from contextlib import closing, nullcontext
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cache import ShardCache
 from audiomdb.cache.course import CacheCourse
 from audiomdb.cache.readers import Registration
-from audiomdb.shards import Course, DatasetIndex, DatasetReader, Metadata, ShardReader, Shards
+from audiomdb.shards import (
+    Arrival,
+    Course,
+    DatasetIndex,
+    DatasetReader,
+    Metadata,
+    ShardReader,
+    Shards,
+)
 from audiomdb.shards.dataset_index import split_index_file
-from audiomdb.shards.index import ShardIndex, parse_index
+from audiomdb.shards.index import parse_index
 from audiomdb.shards.layout import ALIGNMENT, INDEX_FILE
 
 if TYPE_CHECKING:
@@ -49,6 +58,11 @@ class CachedShards(Shards):
         """One where room is short: what is open cannot be evicted."""
         return _MAX_OPEN if self.cache.holds_everything else 1
 
+    @cached_property
+    def index_first(self) -> bool:
+        """Where there is an index file: one small download instead of shards."""
+        return self.cache.index_file() is not None
+
     def reader(self) -> DatasetReader:
         """A reader of the dataset, which lets go of its shards where others need the room."""
         reader = DatasetReader(self.cache.metadata, self)
@@ -68,23 +82,16 @@ class CachedShards(Shards):
         self._register()
         return self._open(number, None)
 
+    def arrival(self, number: int) -> Arrival:
+        """How much of a shard is in the cache."""
+        return self.cache.arrival(number)
+
     def index(self, metadata: Metadata) -> DatasetIndex:
         """The columns: out of the index file, or gathered from all shards where there is none."""
         data = self.cache.index_file()
         if data is not None:
             return DatasetIndex(split_index_file(data, metadata, INDEX_FILE))
-        self._register()
-        parts: list[ShardIndex] = []
-        content = bytearray()
-        for number, entry in enumerate(metadata.shards):
-            view = self.cache.lease(number)
-            # A copy, so that the shard can go.
-            part = bytes(view[entry.index_offset : entry.index_offset + entry.index_bytes])
-            del view
-            content += part + bytes(-len(part) % ALIGNMENT)
-            parts.append(parse_index(memoryview(part), f"{metadata.name}/{entry.path}"))
-        self.cache.keep_index(bytes(content))
-        return DatasetIndex(parts)
+        return self._gathered(metadata)
 
     def follow(self, reader: DatasetReader, at_once: int) -> Course:
         """Follow an iteration: fetch ahead of it, and hold no more than it needs."""
@@ -101,11 +108,35 @@ class CachedShards(Shards):
             self._registration.close()
         self.cache.close()
 
+    def _gathered(self, metadata: Metadata) -> DatasetIndex:
+        """The columns out of all shards, which is a reason to fetch them all."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def copied(number: int) -> bytes:
+            entry, view = metadata.shards[number], self.cache.lease(number)
+            # A copy, so that the shard can go.
+            return bytes(view[entry.index_offset : entry.index_offset + entry.index_bytes])
+
+        # Where room is short, one at a time, and no longer than that.
+        threads = self.cache.options.workers if self.cache.holds_everything else 1
+        registered = nullcontext() if self._registration else closing(self.cache.register(1))
+        with registered, ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(copied, range(len(metadata.shards))))
+        self.cache.keep_index(b"".join(part + bytes(-len(part) % ALIGNMENT) for part in parts))
+        return DatasetIndex(
+            [
+                parse_index(memoryview(part), f"{metadata.name}/{entry.path}")
+                for part, entry in zip(parts, metadata.shards, strict=True)
+            ]
+        )
+
     def _open(self, number: int, check: Callable[[], None] | None) -> ShardReader:
         metadata = self.cache.metadata
         entry = metadata.shards[number]
-        view = self.cache.lease(number, check=check)
-        return ShardReader(Path(metadata.name) / entry.path, entry, file=view)
+        # No name for the lease: an exception that a client keeps keeps this frame's variables too.
+        return ShardReader(
+            Path(metadata.name) / entry.path, entry, file=self.cache.lease(number, check=check)
+        )
 
     def _register(self) -> None:
         """State, once, that reads outside an iteration hold one shard."""

@@ -25,23 +25,32 @@ class UnnameableError(Exception):
 
 
 def retriever_name(
-    kind: type, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool = True
+    kind: type,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    access: AbstractSet[str] = frozenset(),
+    strict: bool = True,
 ) -> str:
     """A name that is the same for equal arguments, however they were given, in any process.
 
-    Arguments go into it as a digest: a password among them cannot be read from it.
+    Arguments go into it as a digest: a password among them cannot be read from it. Those that have
+    their default do not, so that a release which adds an option keeps the names.
 
     Args:
         kind: The class.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
+        access: Arguments that say how to get at a dataset, not which one it is.
         strict: Refuse arguments that cannot be named; otherwise they count by their class.
 
     Raises:
         UnnameableError: names the argument.
     """
     lines = [f"{kind.__module__}.{kind.__qualname__}"]
-    for name, value in sorted(_bound(kind, args, kwargs).items()):
+    for name, value in sorted(_given(kind, args, kwargs).items()):
+        if name in access or name in CACHE_OPTIONS:
+            continue
         try:
             lines.append(f"{name}={_text(value)}")
         except UnnameableError:
@@ -52,18 +61,21 @@ def retriever_name(
     return f"{kind.__name__}-{digest[:_DIGITS]}"
 
 
-def _bound(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by name, defaults filled in, so that both ways to give one are the same."""
+def _given(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name, those that have their default left out."""
     # Of __init__, since __new__ takes anything; None stands for self, which is not bound again.
     signature = inspect.signature(kind.__init__)  # type: ignore[misc]
     bound = signature.bind(None, *args, **kwargs)
-    bound.apply_defaults()
-    parameters = list(signature.parameters.items())[1:]
-    named = {name: bound.arguments[name] for name, _ in parameters}
-    for name, parameter in parameters:
+    given: dict[str, Any] = {}
+    for name, parameter in list(signature.parameters.items())[1:]:
+        if name not in bound.arguments:
+            continue
+        value = bound.arguments[name]
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            named.update(named.pop(name))
-    return {name: value for name, value in named.items() if name not in CACHE_OPTIONS}
+            given.update(value)
+        elif type(value) is not type(parameter.default) or value != parameter.default:
+            given[name] = value
+    return given
 
 
 def _text(value: Any) -> str:  # noqa: ANN401

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -87,6 +87,10 @@ class BaseRetriever:
     _staging: threading.local
     _where = _Where()
 
+    access_options: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of the class that say how to get at a dataset, such as a token or a timeout: they
+    may change while it stays the same, so they do not name its cache."""
+
     def __new__(cls: type[_R], *args: Any, **kwargs: Any) -> _R:  # noqa: ANN401, PYI019
         """Keep the arguments."""
         if not cls._implements_a_way():
@@ -115,6 +119,22 @@ class BaseRetriever:
             None if cache_dir is None else Path(cache_dir),
             CacheOptions(max_bytes=max_cache_bytes, prefetch=prefetch, workers=workers),
         )
+
+    @classmethod
+    def from_url(cls: type[_R], url: str, **options: Any) -> _R:  # noqa: ANN401, PYI019
+        """Make a retriever for a URL.
+
+        Needed only of a class that a package registers for a scheme, see `audiomdb.registry`. Ways
+        to write the same URL have to come to the same arguments: these name the cache.
+
+        Args:
+            url: Its scheme is in small letters; `audiomdb.urls` takes it apart.
+            options: Arguments of the class by name, checked to be such.
+
+        Raises:
+            InvalidURLError: the URL leads nowhere.
+        """
+        raise NotImplementedError(f"{cls.__name__} is not made from URLs: {url!r}, {options}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make, (type(self), *self._arguments)
@@ -221,6 +241,10 @@ class BaseRetriever:
         Instead of the two `download_*` methods, for stores that read ranges. Called from several
         threads. Chunks of 64 KiB to 1 MiB serve best.
 
+        A method that takes `stop: int | None` besides, by name, is asked for large shards in
+        pieces, several at once: `stop` is the first byte that is not needed. Where a store cannot
+        end there it may send more.
+
         Args:
             path: Relative to the dataset, with "/".
             start: First byte wanted, from 0.
@@ -259,7 +283,8 @@ class BaseRetriever:
         root = _default_cache_dir() if given is None else given
         kind, (args, kwargs) = type(self), self._arguments
         try:
-            return root / retriever_name(kind, args, kwargs, strict=given is None)
+            access = kind.access_options
+            return root / retriever_name(kind, args, kwargs, access=access, strict=given is None)
         except UnnameableError as exc:
             raise CacheError(
                 f"{kind.__name__} was made with {exc}, which is not the same text in another "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import DatasetReader
+from audiomdb.urls import local_path
 
 __all__ = ["LocalRetriever"]
 
@@ -26,6 +28,27 @@ class LocalRetriever(BaseRetriever):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,  # noqa: ARG003
+        max_cache_bytes: int | None = None,  # noqa: ARG003
+        prefetch: int | None = None,  # noqa: ARG003
+        workers: int | None = None,  # noqa: ARG003
+        **options: Any,  # noqa: ANN401
+    ) -> LocalRetriever:
+        """Make a retriever for a path, or a URL like `file:///data/speech`.
+
+        What is said about caching has no effect, so that the same program reads a remote dataset
+        and a copy of it.
+
+        Raises:
+            InvalidURLError: the URL is no path on this machine.
+        """
+        return cls(local_path(url), **options)
 
     def reader(self) -> DatasetReader:
         """Open the dataset in the folder."""

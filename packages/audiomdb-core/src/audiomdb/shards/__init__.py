@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audiomdb.shards.codec import EncodedRecord, encode_record
-from audiomdb.shards.course import Course
+from audiomdb.shards.course import Arrival, Course
 from audiomdb.shards.dataset_index import DatasetIndex
 from audiomdb.shards.dataset_reader import DatasetReader, LocalShards, Shards
 from audiomdb.shards.dataset_writer import DatasetWriter
@@ -13,6 +13,7 @@ from audiomdb.shards.shard_writer import ShardWriter
 from audiomdb.shards.verify import Problem, verify_dataset
 
 __all__ = [
+    "Arrival",
     "Course",
     "DatasetIndex",
     "DatasetReader",

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-__all__ = ["Course"]
+__all__ = ["Arrival", "Course"]
+
+
+class Arrival(NamedTuple):
+    """How much of a shard is there."""
+
+    there_bytes: int
+    """What has arrived, whoever fetches it."""
+
+    total_bytes: int
+    """The shard's size."""
+
+    retries: int
+    """Transfers that this process has begun again, of all shards."""
 
 
 class Course(Protocol):
@@ -19,10 +32,11 @@ class Course(Protocol):
     def begin(
         self, order: Sequence[int], following: Sequence[int] = (), *, continues: bool = True
     ) -> None:
-        """Begin an epoch.
+        """Begin an epoch, or say in the middle of one what comes from there on.
 
         Args:
-            order: The shards it visits, each once, in the order in which it first needs them.
+            order: The shards it visits, each once, in the order in which it first needs them. It
+                serves fetching ahead and eviction; a task of another shard is no error.
             following: The order of the epoch after it, as far as it is known.
             continues: Whether this iteration reads that one too. Otherwise another is likely to:
                 it is a reason to keep shards, and none to fetch them.
@@ -33,7 +47,8 @@ class Course(Protocol):
 
         Args:
             shards: The shard of each task.
-            needed: Shards already visited, or about to be, that later tasks of this epoch need.
+            needed: Shards already visited, or about to be, that later tasks of this epoch need. If
+                they are more than the iteration may hold, some are let go of in between.
 
         Returns:
             For each task the visit it belongs to, for `enter` and `leave`.

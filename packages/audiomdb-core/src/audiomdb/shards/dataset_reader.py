@@ -14,8 +14,9 @@ from typing import Any
 
 from audiomdb.errors import UnknownKeyError
 from audiomdb.sample import Sample
-from audiomdb.shards.course import Course
+from audiomdb.shards.course import Arrival, Course
 from audiomdb.shards.dataset_index import DatasetIndex, split_index_file
+from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.layout import INDEX_FILE
 from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Metadata, read_metadata
@@ -35,6 +36,11 @@ class Shards(ABC):
         """
         return 256
 
+    @property
+    def index_first(self) -> bool:
+        """Whether keys are looked up in the index, because opening a shard may take a download."""
+        return False
+
     def follow(self, reader: DatasetReader, at_once: int) -> Course | None:  # noqa: ARG002
         """Follow an iteration over `reader` that mixes `at_once` shards at a time.
 
@@ -45,6 +51,10 @@ class Shards(ABC):
     @abstractmethod
     def open(self, number: int) -> ShardReader:
         """Open shard `number`."""
+
+    def arrival(self, number: int) -> Arrival | None:  # noqa: ARG002
+        """How much of a shard is there; None where shards do not arrive."""
+        return None
 
     def index(self, metadata: Metadata) -> DatasetIndex:
         """The columns of all shards; here gathered from the shards themselves."""
@@ -95,7 +105,7 @@ class DatasetReader:
         # A plain dict and no lock: a lock held by some thread during a fork stays locked for ever
         # in the child, while two threads opening one shard at once do no harm.
         self._open: dict[int, ShardReader] = {}
-        self._kept: dict[int, ShardReader] = {}
+        self._kept: dict[int, list[ShardReader]] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DatasetReader:
@@ -213,12 +223,12 @@ class DatasetReader:
     def key(self, position: int) -> str:
         """Key of a position, without reading the sample."""
         shard, place = self.locate(position)
-        return self.shard(shard).index.key(place)
+        return self._index_of(shard).key(place)
 
     def keys(self) -> Iterator[str]:
         """All keys, in order of position."""
         for number in range(len(self._ends)):
-            yield from self.shard(number).index.all_keys()
+            yield from self._index_of(number).all_keys()
 
     def shard(self, number: int) -> ShardReader:
         """The reader of a shard."""
@@ -233,15 +243,25 @@ class DatasetReader:
     def opened(self, number: int) -> ShardReader | None:
         """The reader of a shard if it is open."""
         kept = self._kept.get(number)
-        return kept if kept is not None else self._open.get(number)
+        if kept:
+            # A slice, because another thread may drop the last one meanwhile.
+            for shard in kept[-1:]:
+                return shard
+        return self._open.get(number)
 
     def keep(self, number: int, shard: ShardReader) -> None:
-        """Keep a shard open until `drop`, whatever else is opened."""
-        self._kept[number] = shard
+        """Keep a shard open, whatever else is opened, until `drop` was called as often."""
+        self._kept.setdefault(number, []).append(shard)
 
     def drop(self, number: int) -> None:
-        """Keep a shard no longer."""
-        self._kept.pop(number, None)
+        """Keep a shard once less."""
+        if kept := self._kept.get(number):
+            kept.pop()
+
+    @property
+    def follows(self) -> bool:
+        """Whether `follow` has an effect."""
+        return type(self._source).follow is not Shards.follow
 
     def follow(self, at_once: int) -> Course | None:
         """Begin an iteration that mixes `at_once` shards at a time; see `Course`.
@@ -249,6 +269,10 @@ class DatasetReader:
         None: it makes no difference in which order shards are read.
         """
         return self._source.follow(self, at_once)
+
+    def arrival(self, number: int) -> Arrival | None:
+        """How much of a shard is there, while it is waited for; None where shards do not arrive."""
+        return self._source.arrival(number)
 
     def relent(self) -> None:
         """Let go of shards that are open only for the next read to be faster."""
@@ -262,7 +286,13 @@ class DatasetReader:
     def _find(self, key: str) -> int | None:
         for number, entry in enumerate(self.metadata.shards):
             if entry.samples and entry.first_key <= key <= entry.last_key:
-                place = self.shard(number).index.find(key)
+                place = self._index_of(number).find(key)
                 if place is not None:
                     return place + (self._ends[number - 1] if number else 0)
         return None
+
+    def _index_of(self, number: int) -> ShardIndex:
+        opened = self.opened(number)
+        if opened is None and self._source.index_first:
+            return self.index.parts[number]
+        return self.shard(number).index if opened is None else opened.index

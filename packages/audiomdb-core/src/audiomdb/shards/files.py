@@ -8,7 +8,7 @@ from pathlib import Path
 
 from audiomdb.shards.codec import Buffer
 
-__all__ = ["sha256_file", "sha256_hex", "sync_directory", "write_atomically"]
+__all__ = ["bytes_below", "sha256_file", "sha256_hex", "sync_directory", "write_atomically"]
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -53,6 +53,18 @@ def sha256_file(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files in a folder and those below it, as they are while somebody writes them."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(where, name).stat().st_size
+            except FileNotFoundError:  # renamed meanwhile
+                continue
+    return total
 
 
 def sync_directory(path: Path) -> None:

@@ -17,7 +17,7 @@ from audiomdb.shards.metadata import Metadata, ShardEntry, read_metadata
 from audiomdb.shards.pages import places
 from audiomdb.shards.shard_reader import ShardReader
 
-__all__ = ["Problem", "verify_dataset"]
+__all__ = ["Problem", "shard_damage", "verify_dataset"]
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -65,13 +65,23 @@ def verify_dataset(
 
 
 def _shard_problems(dataset: Path, entry: ShardEntry) -> list[Problem]:
-    return [Problem(f"{entry.path}/{DATA_FILE}", reason) for reason in _reasons(dataset, entry)]
+    file = f"{entry.path}/{DATA_FILE}"
+    return [Problem(file, reason) for reason in shard_damage(dataset / file, entry)]
 
 
-def _reasons(dataset: Path, entry: ShardEntry) -> Iterator[str]:
-    path = dataset / entry.path / DATA_FILE
+def shard_damage(path: Path, entry: ShardEntry, name: Path | None = None) -> Iterator[str]:
+    """Check every byte of one shard, wherever it lies.
+
+    Args:
+        path: Its data.mdb.
+        entry: What metadata says of it.
+        name: What problems call the shard's folder. None: the folder that the file is in.
+
+    Yields:
+        What is wrong.
+    """
     try:
-        reader = ShardReader(dataset / entry.path, entry)
+        reader = ShardReader(name or path.parent, entry, file=map_file(path))
     except CorruptShardError as exc:
         yield str(exc)
         return

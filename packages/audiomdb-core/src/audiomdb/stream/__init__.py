@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
-from audiomdb.stream.loading import Processing
-from audiomdb.stream.samples import MASK, SampleStream
+from audiomdb.stream.crops import Crop
+from audiomdb.stream.joined import JoinedColumns
+from audiomdb.stream.loading import LoadOptions, Processing
+from audiomdb.stream.opening import open_dataset
+from audiomdb.stream.pacing import BySeconds
+from audiomdb.stream.samples import SampleStream
+from audiomdb.stream.sources import SOURCE, Mixture, Part, Where
+from audiomdb.stream.stalls import Stall
+from audiomdb.stream.stats import StreamStats
 from audiomdb.stream.steps import StepBatch, StepStream
+from audiomdb.stream.work import MASK
 
-__all__ = ["MASK", "Processing", "SampleStream", "StepBatch", "StepStream"]
+__all__ = [
+    "MASK",
+    "SOURCE",
+    "BySeconds",
+    "Crop",
+    "JoinedColumns",
+    "LoadOptions",
+    "Mixture",
+    "Part",
+    "Processing",
+    "SampleStream",
+    "Stall",
+    "StepBatch",
+    "StepStream",
+    "StreamStats",
+    "Where",
+    "open_dataset",
+]

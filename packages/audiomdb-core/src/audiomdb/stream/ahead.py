@@ -13,11 +13,19 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from itertools import islice
+from time import perf_counter
 from typing import Generic, TypeVar
 
 import msgspec
 
+from audiomdb.stream.watch import Activity, Watch
+
 __all__ = ["Room", "in_order"]
+
+_TIME_EVERY = 32
+"""Without threads, one task of so many is timed: that costs 1 us, reading a short text 4 us."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,6 +58,7 @@ def in_order(
     size: Callable[[R], int],
     room: Room | None = None,
     before_close: Callable[[], None] = lambda: None,
+    watch: Watch | None = None,
 ) -> Generator[R, None, None]:
     """Yield `work(task)` for each task, in order.
 
@@ -65,38 +74,80 @@ def in_order(
         size: What a result holds, in bytes.
         room: How far to look ahead.
         before_close: Called at the end, before threads are waited for: ends what `work` waits on.
+        watch: Counts results, and what the consumer waits for.
     """
-    if num_threads == 0:
-        # Not map(): it would take a StopIteration that `work` lets slip for the end.
-        for task in tasks:
-            yield work(task)
-        return
-    ahead = _Ahead(work, tasks, num_threads, weigh, size, room or Room())
+    watch = watch or Watch()
+    watch.begin()
     try:
-        while (chunk := ahead.next_chunk()) is not None:
-            results = chunk.results
-            results.reverse()
+        if num_threads == 0:
+            yield from _at_once(work, tasks, watch)
+        else:
+            ahead = _Ahead(work, tasks, num_threads, weigh, size, room or Room(), watch)
+            try:
+                yield from _ahead(ahead, watch)
+            finally:
+                before_close()
+                ahead.close()
+    finally:
+        watch.end()
+
+
+def _at_once(work: Callable[[T], R], tasks: Iterable[T], watch: Watch) -> Generator[R, None, None]:
+    activity, rest = watch.inline(), iter(tasks)
+    done = 0
+    try:
+        # Not map(): it would take a StopIteration that `work` lets slip for the end.
+        for task in rest:
+            watch.inside = done + 1
+            network_s, process_s, began = activity.network_s, activity.process_s, perf_counter()
+            result = work(task)
+            decoded, processed = activity.spend(began, network_s, process_s)
+            watch.worked(_TIME_EVERY * decoded, _TIME_EVERY * processed)
+            watch.inside = 0
+            done += 1
+            yield result
+            watch.samples = done
+            for task in islice(rest, _TIME_EVERY - 1):
+                watch.inside = done + 1
+                result = work(task)
+                watch.inside = 0
+                done += 1
+                yield result
+    finally:
+        watch.samples = done
+
+
+def _ahead(ahead: _Ahead[T, R], watch: Watch) -> Generator[R, None, None]:
+    while (chunk := ahead.next_chunk()) is not None:
+        results = chunk.results
+        results.reverse()
+        watch.samples += len(results)
+        watch.sample_bytes += chunk.held
+        try:
             while results:
                 yield results.pop()
-            if (error := chunk.error) is not None:
-                # Its traceback leads to the chunk: without this, a cycle keeps samples alive.
-                chunk.error = None
-                try:
-                    raise error
-                finally:
-                    del error
-            ahead.consumed(chunk)
-    finally:
-        before_close()
-        ahead.close()
+        finally:
+            watch.samples -= len(results)  # of an iteration that was left here
+        if (error := chunk.error) is not None:
+            # Its traceback leads to the chunk: without this, a cycle keeps samples alive.
+            chunk.error = None
+            try:
+                raise error
+            finally:
+                del error
+        ahead.consumed(chunk)
 
 
 class _Chunk(Generic[T, R]):
     """Tasks that one thread works on, then their results."""
 
-    __slots__ = ("done", "error", "held", "results", "tasks")
+    __slots__ = ("activity", "done", "error", "held", "results", "spent", "tasks")
 
-    def __init__(self) -> None:
+    def __init__(self, activity: Activity) -> None:
+        self.activity = activity
+        self.spent = 0.0, 0.0
+        """Seconds of decoding and of processing, when it is done."""
+
         self.tasks: list[T] = []
         self.results: list[R] = []
         self.held = 0
@@ -104,6 +155,10 @@ class _Chunk(Generic[T, R]):
         # A lock that is released once is the cheapest thing to wait for.
         self.done = threading.Lock()
         self.done.acquire()
+
+    def seconds(self) -> tuple[float, float]:
+        """What was spent on it, by whoever has waited for it."""
+        return self.spent
 
 
 class _Ahead(Generic[T, R]):
@@ -121,6 +176,7 @@ class _Ahead(Generic[T, R]):
         weigh: Callable[[T], int],
         size: Callable[[R], int],
         room: Room,
+        watch: Watch,
     ) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
@@ -128,6 +184,7 @@ class _Ahead(Generic[T, R]):
         self._weigh = weigh
         self._size = size
         self._room = room
+        self._watch = watch
         self._process = os.getpid()
         self._num_threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="audiomdb-stream")
@@ -158,9 +215,9 @@ class _Ahead(Generic[T, R]):
             own = None if self._pending else self._take(1)
             chunk = self._pending.popleft() if self._pending else None
         if own is not None:
-            self._run(own)
-        if chunk is not None:
-            chunk.done.acquire()
+            self._watch.wait(partial(self._run, own), own.activity, own.seconds)
+        if chunk is not None and not chunk.done.acquire(blocking=False):
+            self._watch.wait(chunk.done.acquire, chunk.activity, chunk.seconds)
         return chunk
 
     def consumed(self, chunk: _Chunk[T, R]) -> None:
@@ -205,7 +262,8 @@ class _Ahead(Generic[T, R]):
 
     def _take(self, most: int) -> _Chunk[T, R] | None:
         """Cut the next chunk off the tasks and put it in the order; None when there are none."""
-        chunk: _Chunk[T, R] = _Chunk()
+        # By the thread that will run it.
+        chunk: _Chunk[T, R] = _Chunk(self._watch.activity())
         weight = 0
         most = min(most, self._next_tasks)
         try:
@@ -229,6 +287,8 @@ class _Ahead(Generic[T, R]):
         return chunk
 
     def _run(self, chunk: _Chunk[T, R]) -> None:
+        activity, began = chunk.activity, perf_counter()
+        network_s, process_s = activity.network_s, activity.process_s
         try:
             for task in chunk.tasks:
                 if self._closed:
@@ -238,6 +298,7 @@ class _Ahead(Generic[T, R]):
                 chunk.results.append(result)
         except BaseException as error:  # noqa: BLE001 (raised by the consumer, at its place)
             chunk.error = error
+        chunk.spent = activity.spend(began, network_s, process_s)
         with self._lock:
             self._held += chunk.held
         chunk.done.release()

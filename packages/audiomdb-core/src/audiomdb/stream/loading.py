@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from threading import get_ident
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 
-from audiomdb.audio import decode, resample
+from audiomdb.audio import decode, probe, resample
 from audiomdb.audio.arrays import as_float, check_shape
-from audiomdb.errors import ProcessingError
+from audiomdb.errors import AudioError, ProcessingError
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
 from audiomdb.shards import DatasetReader, ShardReader
+from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
+from audiomdb.stream.joined import JoinedColumns
+from audiomdb.stream.watch import Watch
 
 __all__ = ["LoadOptions", "Processing", "SampleLoader", "held_bytes"]
 
@@ -34,6 +40,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         decode: Turn audio into a float32 array; False gives it as it is stored.
         sample_rate: Decoded audio is resampled to this rate in Hz. None keeps each clip's own.
         mono: Average the channels of decoded audio.
+        crop: Decode this window of each clip only. Its fields `crop_offset` and `crop_seconds` say
+            where in the clip it lies; `frames` is its own length, `duration` stays the clip's.
+        join: Columns that are added to each sample, whatever `fields` says.
         processor: Applied to what comes out of that; its result takes the sample's place.
     """
 
@@ -41,6 +50,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     decode: bool = True
     sample_rate: int | None = None
     mono: bool = False
+    crop: Crop | None = None
+    join: JoinedColumns | None = None
     processor: Processing | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +61,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"sample_rate is {self.sample_rate}, expected Hz above 0")
         if not self.decode and (self.sample_rate is not None or self.mono):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
+        if not self.decode and self.crop is not None:
+            raise ValueError("seconds cuts decoded audio; leave decode=True")
 
 
 class SampleLoader:
@@ -57,42 +70,72 @@ class SampleLoader:
 
     Samples own their memory: nothing in them is a view into a shard, all arrays are writable.
     Encoded audio goes from the shard's mapping into the decoder without being copied.
+
+    Args:
+        reader: Of the dataset.
+        options: What becomes of a sample.
+        watch: Told what each thread is at.
     """
 
-    def __init__(self, reader: DatasetReader, options: LoadOptions) -> None:
+    def __init__(
+        self, reader: DatasetReader, options: LoadOptions, watch: Watch | None = None
+    ) -> None:
         self._reader = reader
         self._options = options
+        self._watch = Watch() if watch is None else watch
         self._process = _function(options.processor, options.sample_rate)
         self._kept = None if options.fields is None else frozenset(options.fields)
         self._audio = self._kept is None or AUDIO in self._kept
         self._read = self._kept
         if self._kept is not None and options.decode and self._audio:
             self._read = self._kept | {SAMPLE_RATE, FRAMES}  # decoding needs them
+        self._decodes, self._crop, self._join = options.decode, options.crop, options.join
+        # Copying takes less time than it would take to say so.
+        self._marks = None if self.only_copies else self._watch.activities
 
     @property
     def only_copies(self) -> bool:
         """Whether nothing is decoded or processed: threads would wait for each other, mostly."""
         return self._process is None and not (self._options.decode and self._audio)
 
-    def load(self, position: int) -> Sample:
+    def load(self, position: int, epoch: int = 0) -> Sample:
         """Load the sample at a position.
+
+        Args:
+            position: In stored order.
+            epoch: Which window of the clip is taken, where one is.
 
         Raises:
             CorruptShardError: the shard is missing or damaged.
             CorruptRecordError: the record is damaged.
             AudioError: its audio cannot be decoded.
+            UnknownKeyError: the joined columns have no row for it.
             Exception: whatever the processor raises, with a note that names shard and key.
         """
-        shard, place = self._place(position)
-        options = self._options
-        if not options.decode:
+        if self._marks is not None:
+            activity = self._marks.get(get_ident()) or self._watch.activity()
+            activity.reader, activity.position = self._reader, position
+        number, place = self._reader.locate(position)
+        shard = self._reader.opened(number)
+        if shard is None:
+            shard = self._open(number)
+        if not self._decodes:
             sample = shard.read(place, fields=self._read)
         else:
-            sample = shard.read(place, fields=self._read, copy=False)
-            self._decode(sample, shard)
+            crop = self._crop
+            if crop is None:
+                sample = shard.read(place, fields=self._read, copy=False)
+                self._decode(sample, shard)
+            else:
+                # What is taken whole is checked whole, later. Of a window, the codec checks what it
+                # decodes: the payload's checksum would take reading all of it.
+                sample = shard.read(place, fields=self._read, copy=False, verify=False)
+                self._decode_window(crop, sample, shard, place, epoch, position)
             for name, value in sample.items():
                 if type(value) in _VIEWING:
                     sample[name] = _owned(value)
+        if self._join is not None:
+            self._join.add_to(sample, str(shard.directory))
         if self._process is None:
             return sample
         return self._processed(self._process, sample, shard)
@@ -106,9 +149,8 @@ class SampleLoader:
             return entry.bytes // entry.samples
         return int(shard.index.payload_bytes[place])
 
-    def _place(self, position: int) -> tuple[ShardReader, int]:
-        number, place = self._reader.locate(position)
-        return self._reader.shard(number), place
+    def _open(self, number: int) -> ShardReader:
+        return self._watch.fetch(self._reader, number, partial(self._reader.shard, number))
 
     def _decode(self, sample: Sample, shard: ShardReader) -> None:
         audio = sample.get(AUDIO)
@@ -119,12 +161,54 @@ class SampleLoader:
                 sample_rate=self._options.sample_rate,
                 mono=self._options.mono,
                 frames=sample.get(FRAMES),
-                name=f"{shard.directory}: sample {sample[KEY]!r}",
+                name=_name(sample, shard),
             )
         elif isinstance(audio, np.ndarray):
             audio, rate = self._from_array(audio, sample.get(SAMPLE_RATE))
         else:
             return
+        self._put(sample, audio, rate)
+
+    def _decode_window(
+        self,
+        crop: Crop,
+        sample: Sample,
+        shard: ShardReader,
+        place: int,
+        epoch: int,
+        position: int,
+    ) -> None:
+        audio: Any = sample.get(AUDIO)
+        encoded = isinstance(audio, bytes | memoryview)
+        if not encoded and not isinstance(audio, np.ndarray):
+            return
+        name = _name(sample, shard)
+        frames, rate = _length(sample, encoded, name)
+        span = crop.span(epoch, position, frames, rate)
+        if span.whole:
+            sample[AUDIO] = shard.read(place, fields={AUDIO}, copy=False)[AUDIO]  # checked now
+            self._decode(sample, shard)
+        elif encoded:
+            window, to_rate = decode(
+                audio,
+                sample_rate=self._options.sample_rate,
+                mono=self._options.mono,
+                offset=span.start / rate,
+                duration=span.frames / rate,
+                name=name,
+            )
+            self._put(sample, window, to_rate)
+        else:
+            window = audio[span.start : span.start + span.frames]
+            self._put(sample, *self._from_array(window, rate))
+        to_rate = self._options.sample_rate or rate
+        sample[AUDIO] = crop.fitted(sample[AUDIO], to_rate, short=span.whole)
+        if FRAMES in sample:
+            sample[FRAMES] = len(sample[AUDIO])
+        sample[CROP_OFFSET] = span.start / rate
+        sample[CROP_SECONDS] = span.frames / rate
+
+    def _put(self, sample: Sample, audio: np.ndarray, rate: int | None) -> None:
         sample[AUDIO] = audio
         sample[SAMPLE_RATE], sample[FRAMES] = rate, len(audio)
         sample[CHANNELS] = 1 if audio.ndim == 1 else audio.shape[1]
@@ -147,17 +231,40 @@ class SampleLoader:
         self, process: Callable[[Sample], Mapping[str, Any]], sample: Sample, shard: ShardReader
     ) -> Sample:
         key = sample[KEY]
-        place = f"{shard.directory}: sample {key!r}"
+        place = _name(sample, shard)
+        activity = self._watch.activity()
+        activity.processing, began = True, perf_counter()
         try:
             result = process(sample)
         except Exception as error:
             _note(error, f"while processing {place}")
             raise
+        finally:
+            activity.processing = False
+            activity.process_s += perf_counter() - began
         if not isinstance(result, Mapping):
             raise ProcessingError(
                 f"{place}: the processor returned {type(result).__name__}, expected a dict"
             )
         return {KEY: key, **result}
+
+
+def _length(sample: Sample, encoded: bool, name: str) -> tuple[int, int]:
+    """Frames of a stored clip, as they were counted at conversion, and its rate in Hz."""
+    audio, rate, frames = sample[AUDIO], sample.get(SAMPLE_RATE), sample.get(FRAMES)
+    if not encoded:
+        frames = len(audio)
+    elif rate is None or frames is None:
+        info = probe(audio, name=name)
+        rate, frames = info.sample_rate, info.frames
+    if rate is None or frames is None:
+        unknown = FRAMES if frames is None else SAMPLE_RATE
+        raise AudioError(f"{name}: no window can be cut, because its {unknown} is not recorded")
+    return frames, rate
+
+
+def _name(sample: Sample, shard: ShardReader) -> str:
+    return f"{shard.directory}: sample {sample[KEY]!r}"
 
 
 def held_bytes(sample: Sample) -> int:

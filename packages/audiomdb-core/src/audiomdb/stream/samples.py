@@ -1,26 +1,38 @@
-"""All samples of a dataset in the order of a plan."""
+"""All samples of a dataset, or of a mixture, in the order of a plan."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import closing
+from itertools import repeat
 from types import TracebackType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from audiomdb.plan import EpochPlan, RankPlan, Tail
+import msgspec
+
+from audiomdb.errors import PlanError
+from audiomdb.plan import EpochPlan, MixPlan, PlanState, RankPlan, Split, Tail
 from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
-from audiomdb.shards import DatasetReader
-from audiomdb.stream.ahead import in_order
-from audiomdb.stream.following import Follower, shards_at_once
-from audiomdb.stream.loading import LoadOptions, Processing, SampleLoader, held_bytes
+from audiomdb.stream.following import Follower, before_sample
+from audiomdb.stream.loading import LoadOptions, Processing
+from audiomdb.stream.reading import Reading, Selections
+from audiomdb.stream.sources import (
+    Mixture,
+    Origin,
+    Part,
+    Where,
+    described,
+    opened_by_us,
+    refuse_impossible,
+)
+from audiomdb.stream.work import MASK, Task, loaded
+
+if TYPE_CHECKING:
+    from audiomdb.stream.watch import Watch
 
 __all__ = ["MASK", "SampleStream"]
-
-MASK = "__mask__"
-"""With `tail="pad"`, whether a sample counts: False where it is repeated to fill up."""
 
 _LAST_EPOCH = 2**32 - 1
 """The last that a plan can make; an endless stream ends before it."""
@@ -29,8 +41,17 @@ _BLOCK = 512
 """Positions drawn from the plan at a time."""
 
 
-_Turn: TypeAlias = tuple[int, bool, int]
-"""Position of a sample, whether it counts, and the visit to a shard it belongs to."""
+class _Place(msgspec.Struct):
+    """Where an iteration stands."""
+
+    epoch: int
+    """In which it began."""
+
+    first: int
+    """At which of its samples there."""
+
+    taken: int = 0
+    """Samples handed out."""
 
 
 class SampleStream:
@@ -49,13 +70,20 @@ class SampleStream:
     and processor do; the copy starts with the same next epoch.
 
     Args:
-        source: A dataset's folder, a retriever, or an open reader.
+        source: A dataset's folder, a retriever, or an open reader; or several, as a `Mixture`, or
+            one as a `Part`, which say themselves what the options from `shuffle` to `where` and
+            from `fields` to `processor` are.
         num_threads: Threads that read, decode and process, beside the one that iterates; 0 does
             all of it there, and so does whatever neither decodes nor processes. Up to 256 samples
             or 64 MiB are held ready.
         shuffle: False keeps the stored order.
         seed: Of the shuffle.
         window: Shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
+        min_duration: Seconds; shorter clips are left out.
+        max_duration: Seconds; longer ones are.
+        where: What else is left out: `(samples,)` bool, False for a sample that is, or a function
+            that makes it from the index's columns. The same in all ranks.
+        partitions: Groups of shards read side by side, see `EpochPlan`. Part of the order.
         rank: Which of `world_size` processes this is, each of which reads its share.
         world_size: Processes that share each epoch.
         worker: Which of `num_workers` this is, which share a rank's samples in turn.
@@ -77,12 +105,16 @@ class SampleStream:
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | BaseRetriever | DatasetReader,
+        source: Origin | Part | Mixture,
         *,
         num_threads: int = 4,
         shuffle: bool = False,
         seed: int = 0,
         window: int = 4,
+        min_duration: float | None = None,
+        max_duration: float | None = None,
+        where: Where | None = None,
+        partitions: int = 1,
         rank: int = 0,
         world_size: int = 1,
         worker: int = 0,
@@ -99,19 +131,33 @@ class SampleStream:
             raise ValueError(f"num_threads is {num_threads}, expected 0 or more")
         if epochs is not None and epochs < 1:
             raise ValueError(f"epochs is {epochs}, expected 1 or more, or None for no end")
-        self._own: LocalRetriever | None = None
-        if isinstance(source, str | os.PathLike):
-            source = self._own = LocalRetriever(source)
-        self._source: BaseRetriever | DatasetReader = source
+        what = described(
+            source,
+            shuffle=shuffle,
+            window=window,
+            min_duration=min_duration,
+            max_duration=max_duration,
+            where=where,
+            load=LoadOptions(
+                fields=fields,
+                decode=decode,
+                sample_rate=sample_rate,
+                mono=mono,
+                processor=processor,
+            ),
+        )
+        # Refuse impossible numbers here, not in the middle of a training run.
+        refuse_impossible(what, seed=seed, partitions=partitions)
+        self._split = Split(0, partitions, rank, world_size, worker, num_workers, tail)
+        self._own: BaseRetriever | None = None
+        self._what, self._made = opened_by_us(what)
+        self._seed = seed
         self._num_threads = num_threads
         self._epochs = epochs
-        self._order = (seed, shuffle, window)
-        self._share = (rank, world_size, worker, num_workers, tail)
-        self._options = LoadOptions(
-            fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
-        )
-        self._plan([], 0)  # refuses impossible numbers here, not in the middle of a training run
-        self._next_epoch = 0
+        self._selections: Selections = {}
+        self._next = (0, 0)
+        self._place: _Place | None = None
+        self._known: tuple[PlanState, int] | None = None
         self._running: WeakSet[Generator[Sample, None, None]] = WeakSet()
 
     def __getstate__(self) -> dict[str, object]:
@@ -139,22 +185,23 @@ class SampleStream:
         """
         if self._epochs is None:
             raise TypeError("a stream with epochs=None has no length")
-        return self._epochs * len(self._plan(self._reader().counts, 0))
+        return self._epochs * len(self._of(self._plan(self._reading(), 0)))
 
     def __getitem__(self, which: int | str) -> Sample:
         """The sample at a position in stored order (negative from the end), or of a key.
+
+        In a mixture, positions are numbered through, and the first dataset that has the key counts.
 
         Raises:
             IndexError: no such position.
             UnknownKeyError: no such key.
             DatasetError, AudioError, Exception: as iteration does.
         """
-        reader = self._reader()
-        position = reader.position(which) if isinstance(which, str) else which
-        return SampleLoader(reader, self._options).load(position)
+        reading = self._reading()
+        return reading.load(reading.find(which), 0)
 
     def __iter__(self) -> Iterator[Sample]:
-        """Begin the next epoch.
+        """Begin the next epoch, or go on where a loaded state stands.
 
         What fails is raised where the sample would have come, as the exception it is, and ends
         the iteration.
@@ -164,10 +211,16 @@ class SampleStream:
             AudioError: a clip cannot be decoded; shard and key are named.
             Exception: whatever the processor raises, with a note that names shard and key.
         """
-        first = self._next_epoch
-        self._next_epoch = first + (self._epochs or 1)
-        epochs = range(first, _LAST_EPOCH if self._epochs is None else self._next_epoch)
-        samples = self._samples(self._reader(), epochs)
+        return self.samples()
+
+    def samples(self, watch: Watch | None = None) -> Generator[Sample, None, None]:
+        """Do the same as `iter`, watched."""
+        epoch, first = self._next
+        after = epoch + (self._epochs or 1)
+        self._next = (after, 0)
+        place = self._place = _Place(epoch, first)
+        epochs = range(epoch, _LAST_EPOCH if self._epochs is None else after)
+        samples = self._samples(self._reading(watch), epochs, place, watch)
         self._running.add(samples)
         return samples
 
@@ -177,7 +230,55 @@ class SampleStream:
         Processes that share an epoch have to agree on it; they do without this as long as all of
         them begin each epoch.
         """
-        self._next_epoch = epoch
+        self._next, self._place = (epoch, 0), None
+
+    def state_dict(self, *, of_pass: bool = False) -> dict[str, Any]:
+        """Return where the sample after the last one handed out is, by the last iteration begun.
+
+        Under 1 kB of plain data. Other ranks that have handed out as many samples have the same.
+
+        Args:
+            of_pass: Where an epoch is over, return its end, where nothing is left of it, instead of
+                the beginning of the next.
+        """
+        here, each = self._beginning()
+        epoch, first = self._next
+        if (place := self._place) is not None:
+            done = place.first + place.taken
+            epochs, first = divmod(done, each) if each else (0, 0)
+            if of_pass and done and not first:
+                epochs, first = epochs - 1, each
+            epoch = place.epoch + epochs
+        world = {"world_size": self._split.world_size, "num_workers": self._split.num_workers}
+        return {**here.at(epoch, first).to_dict(), **world}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next iteration go on from a state: the rest of its epoch.
+
+        The numbers of ranks and workers may be others where an epoch begins. In the middle of one
+        the number of ranks may, without workers, where the ranks share what was read evenly. (Of
+        `StepStream` they may be others anywhere.)
+
+        Raises:
+            PlanError: the state is of another plan, or of a world whose place is none in this one.
+                The message says what differs.
+        """
+        then = PlanState.from_dict(state)
+        if missing := [name for name in ("world_size", "num_workers") if name not in state]:
+            raise PlanError(
+                f"the state lacks {', '.join(missing)}: it is not that of a stream of samples"
+            )
+        then.check(self._beginning()[0])
+        split = self._of(self._plan(self._reading(), then.epoch)).split
+        first = then.next_step
+        if (state["world_size"], state["num_workers"]) != (split.world_size, split.num_workers):
+            first = split.place_of(first, state["world_size"], state["num_workers"])
+        self._next = (then.epoch, first)
+        self._place = _Place(*self._next)
+
+    def plan(self, epoch: int = 0) -> EpochPlan | MixPlan:
+        """Return the order of an epoch, of all ranks together."""
+        return self._plan(self._reading(), epoch)
 
     def close(self) -> None:
         """End the running iterations; the stream can be used again.
@@ -187,64 +288,79 @@ class SampleStream:
         """
         for samples in list(self._running):
             samples.close()
+        for retriever in self._made:
+            retriever.close()
         if self._own is not None:
             self._own.close()
 
-    def _reader(self) -> DatasetReader:
-        return self._source if isinstance(self._source, DatasetReader) else self._source.open()
+    def _reading(self, watch: Watch | None = None) -> Reading:
+        return Reading(self._what, self._selections, watch)
 
-    def _epoch(self, counts: list[int], epoch: int) -> EpochPlan:
-        seed, shuffle, window = self._order
-        return EpochPlan(counts, seed=seed, epoch=epoch, shuffle=shuffle, window=window)
+    def _plan(self, reading: Reading, epoch: int) -> EpochPlan | MixPlan:
+        return reading.plan(seed=self._seed, epoch=epoch, partitions=self._split.partitions)
 
-    def _plan(self, counts: list[int], epoch: int) -> RankPlan:
-        return self._epoch(counts, epoch).for_rank(*self._share)
+    def _of(self, plan: EpochPlan | MixPlan) -> RankPlan:
+        split = self._split
+        return plan.for_rank(
+            split.rank, split.world_size, split.worker, split.num_workers, split.tail
+        )
 
-    def _samples(self, reader: DatasetReader, epochs: range) -> Generator[Sample, None, None]:
-        loader = SampleLoader(reader, self._options)
-        padded = self._share[-1] == "pad"
-        counts = reader.counts
-        first = self._epoch(counts, 0)
-        course = reader.follow(shards_at_once(first, first.for_rank(*self._share).split))
-        follower = Follower(course, counts)
+    def _beginning(self) -> tuple[PlanState, int]:
+        """The state of epoch 0, and the samples of each epoch for this rank and worker."""
+        if self._known is None:
+            reading = self._reading()
+            plan = self._plan(reading, 0)
+            options = {**plan.options, "tail": self._split.tail}
+            here = reading.state(options, seed=self._seed)
+            self._known = here, len(self._of(plan))
+        return self._known
 
-        def load(turn: _Turn) -> Sample:
-            position, counts, visit = turn
-            if course is None:
-                sample = loader.load(position)
-            else:
-                course.enter(visit)
-                try:
-                    sample = loader.load(position)
-                finally:
-                    course.leave(visit)
-            if padded:
-                sample[MASK] = counts
-            return sample
+    def _samples(
+        self, reading: Reading, epochs: range, place: _Place, watch: Watch | None
+    ) -> Generator[Sample, None, None]:
+        def at_once() -> list[int]:
+            met = len(self._split.partitions_met)
+            return [met * shards for shards in self._plan(reading, epochs.start).window_shards]
 
+        follower = Follower(reading, at_once, watch)
         try:
-            yield from in_order(
-                load,
-                self._turns(counts, epochs, follower),
-                num_threads=0 if loader.only_copies else self._num_threads,
-                weigh=lambda turn: loader.weigh(turn[0]),
-                size=held_bytes,
-                before_close=follower.close,
+            samples = loaded(
+                reading,
+                follower,
+                self._tasks(reading, epochs, place.first, follower),
+                num_threads=self._num_threads,
+                marked=self._split.tail == "pad",
+                watch=watch,
             )
+            with closing(samples):
+                for sample in samples:
+                    place.taken += 1
+                    yield sample
         finally:
             follower.close()
 
-    def _turns(self, counts: list[int], epochs: range, follower: Follower) -> Iterator[_Turn]:
-        """Positions with their mask and visit, epoch after epoch."""
+    def _tasks(
+        self, reading: Reading, epochs: range, first: int, follower: Follower
+    ) -> Iterator[Task]:
+        """Positions with their mask, visit and epoch, epoch after epoch."""
         for epoch in epochs:
-            whole = self._epoch(counts, epoch)
-            plan = whole.for_rank(*self._share)
+            whole = self._plan(reading, epoch)
+            plan = self._of(whole)
             if not len(plan):
                 return  # and never will be there anything, though `epochs` may be endless
-            # Where this iteration ends, the next one is likely to go on.
-            after = self._epoch(counts, min(epoch + 1, _LAST_EPOCH))
-            follower.begin(whole, plan.split, after, continues=epoch + 1 in epochs)
-            for start in range(0, len(plan), _BLOCK):
+            if follower.active:
+                # Where this iteration ends, the next one is likely to go on.
+                after = self._plan(reading, min(epoch + 1, _LAST_EPOCH))
+                follower.begin(
+                    before_sample(whole, plan.split, first),
+                    before_sample(after, plan.split, 0),
+                    continues=epoch + 1 in epochs,
+                )
+            for start in range(first, len(plan), _BLOCK):
                 positions, mask = plan.positions(start, start + _BLOCK)
-                visits = follower.draw(positions, start + len(positions))
-                yield from zip(positions.tolist(), mask.tolist(), visits, strict=True)
+                front = None
+                if follower.active:
+                    front = before_sample(whole, plan.split, start + len(positions))
+                visits = follower.draw(positions, front)
+                yield from zip(positions.tolist(), mask.tolist(), visits, repeat(epoch))
+            first = 0

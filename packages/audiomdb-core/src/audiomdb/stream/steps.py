@@ -1,68 +1,88 @@
-"""A dataset in batches that the plan makes: the same for every number of ranks and workers."""
+"""Batches that the plan makes: the same for every number of ranks and workers."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
-from itertools import count, pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from functools import partial
+from itertools import accumulate, chain, count, pairwise, repeat
+from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
-from audiomdb.plan import Columns, EpochPlan, PlanState, Selection, Split, StepPlan, Tail, select
-from audiomdb.plan.steps import check_shares
-from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.errors import PlanError
+from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
 from audiomdb.sample import Sample
-from audiomdb.shards import DatasetReader
-from audiomdb.stream.ahead import in_order
-from audiomdb.stream.loading import LoadOptions, Processing, SampleLoader, held_bytes
-from audiomdb.stream.samples import MASK
-from audiomdb.stream.step_course import StepCourse, shards_at_once
+from audiomdb.stream.following import Follower, Front, before_step
+from audiomdb.stream.loading import LoadOptions, Processing
+from audiomdb.stream.pacing import BySamples, BySeconds, EpochBySeconds, EpochSteps, Pace
+from audiomdb.stream.reading import Reading, Selections
+from audiomdb.stream.sources import (
+    Mixture,
+    Origin,
+    Part,
+    Where,
+    described,
+    opened_by_us,
+    refuse_impossible,
+)
+from audiomdb.stream.work import Task, loaded
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from audiomdb.stream.watch import Watch
 
 __all__ = ["StepBatch", "StepStream", "Where"]
-
-Where: TypeAlias = "Callable[[Columns], NDArray[np.bool_]] | NDArray[np.bool_]"
-"""Which samples take part: one bool for each, or a function that makes them of the index."""
-
-_Task: TypeAlias = tuple[int, bool, int]
-"""Position, mask, visit of the shard."""
 
 
 class StepBatch(NamedTuple):
     """One rank's samples of a step."""
 
-    samples: list[Sample]
-    """Empty only in the last step of an epoch, with `tail="uneven"`."""
+    batches: list[list[Sample]]
+    """One of them, or by seconds one for each of the rank's slots. Empty only in the last step of
+    an epoch, with `tail="uneven"`."""
+
+    place: PlanState
+    """Where this step is."""
 
     following: PlanState
-    """Where the step after it is: the state to go on from when this batch was used."""
+    """Where the step after it is: the state to go on from when this one was used."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """All samples, batch after batch."""
+        return list(chain.from_iterable(self.batches))
+
+
+_Coming = tuple[list[int], PlanState, PlanState]
+"""Sizes of the batches of a step, where it is, and where the next is."""
 
 
 class StepStream:
-    """Steps of a dataset, decoded: for any framework, or none.
+    """Steps of a dataset or a mixture, decoded: for any framework, or none.
 
         with StepStream("speech", 64, shuffle=True, sample_rate=16000) as stream:
             for batch in stream.read():
                 train(batch.samples)
                 checkpoint["data"] = batch.following.to_dict()
 
-    A step is a batch over all ranks. Which samples are in it follows from the plan alone, so a run
-    goes on with the exact next step on any number of ranks, workers and threads that divide it.
+    A step is a batch over all ranks, of a number of samples or by seconds. Which samples are in it
+    follows from the plan alone, so a run goes on with the exact next step on any number of ranks,
+    workers and threads that divide it.
 
     Making a stream reads nothing; threads run while an iteration does. It pickles where its source
     and processor do. Several iterations may run side by side.
 
     Args:
-        source: A dataset's folder, a retriever, or an open reader.
+        source: A dataset's folder, a retriever, or an open reader; or several, as a `Mixture`, or
+            one as a `Part`, which say themselves what the options from `shuffle` to `where` and
+            from `fields` to `processor` are.
         batch_size: Samples in a step over all ranks; a multiple of `world_size` and `partitions`.
+            Or `BySeconds`.
         tail: What becomes of the samples that fill no step, see `audiomdb.plan.StepPlan`. With
-            "pad", samples have a field `__mask__`, False where one is repeated.
+            "pad", samples have a field `__mask__`, False where one is repeated. By seconds there
+            is no tail, and always the field.
         shuffle: False keeps the stored order.
         seed: Of the shuffle.
         window: Shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
@@ -89,8 +109,8 @@ class StepStream:
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | BaseRetriever | DatasetReader,
-        batch_size: int,
+        source: Origin | Part | Mixture,
+        batch_size: int | BySeconds,
         *,
         tail: Tail = "drop",
         shuffle: bool = False,
@@ -113,24 +133,39 @@ class StepStream:
     ) -> None:
         if num_threads < 0:
             raise ValueError(f"num_threads is {num_threads}, expected 0 or more")
-        self._own: LocalRetriever | None = None
-        if isinstance(source, str | os.PathLike):
-            source = self._own = LocalRetriever(source)
-        self._source: BaseRetriever | DatasetReader = source
-        self._batch_size = batch_size
-        self._tail: Tail = tail
-        self._order = (seed, shuffle, window, partitions)
-        self._filter = (min_duration, max_duration, where)
-        self._selection: Selection | None = None
-        # Refuse impossible numbers here, not in the middle of a training run.
-        StepPlan(self._plan([], 0, None), batch_size, tail)
-        Split(0, partitions, rank, world_size, worker, num_workers)
-        check_shares(batch_size, partitions, world_size)
-        self._share = (rank, world_size, worker, num_workers)
-        self._num_threads = num_threads
-        self._options = LoadOptions(
-            fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
+        by_seconds = isinstance(batch_size, BySeconds)
+        if by_seconds and tail != "drop":
+            raise ValueError(f"tail={tail!r}: by seconds every sample comes once, without a tail")
+        what = described(
+            source,
+            shuffle=shuffle,
+            window=window,
+            min_duration=min_duration,
+            max_duration=max_duration,
+            where=where,
+            load=LoadOptions(
+                fields=fields,
+                decode=decode,
+                sample_rate=sample_rate,
+                mono=mono,
+                processor=processor,
+            ),
         )
+        # Refuse impossible numbers here, not in the middle of a training run.
+        refuse_impossible(what, seed=seed, partitions=partitions)
+        self._how = batch_size if isinstance(batch_size, BySeconds) else BySamples(batch_size, tail)
+        self._split = Split(0, partitions, rank, world_size, worker, num_workers)
+        self._how.check(partitions, world_size)
+        self._marked = by_seconds or tail == "pad"
+        self._what, self._made = opened_by_us(what)
+        self._seed = seed
+        self._num_threads = num_threads
+        self._selections: Selections = {}
+        self._known = _Known()
+
+    def __getstate__(self) -> dict[str, object]:
+        # What is known may be as large as a column of the index, and is found again.
+        return {**vars(self), "_known": _Known()}
 
     def __enter__(self) -> StepStream:
         return self
@@ -140,28 +175,55 @@ class StepStream:
 
     @property
     def steps(self) -> int:
-        """Steps in an epoch, the same for every rank.
+        """Steps in an epoch, the same for every rank. By seconds, in epoch 0.
 
         Raises:
             DatasetError: the dataset cannot be opened.
         """
-        return self._steps(self._reader(), 0).steps
+        return self.steps_in(0)
 
-    def state(self, epoch: int = 0, step: int = 0) -> PlanState:
+    def steps_in(self, epoch: int) -> int:
+        """Return the number of steps in an epoch.
+
+        By seconds this takes a pass over the durations, about 5 us a sample; it is remembered.
+        """
+        if isinstance(self._how, BySeconds):
+            return self.report(epoch).steps
+        return self._steps(self._reading(), epoch).count(0)
+
+    def report(self, epoch: int = 0) -> SecondsReport:
+        """Return what an epoch by seconds costs: padding, and slots that are not full.
+
+        Takes a pass over the durations, about 5 us a sample; it is remembered.
+
+        Raises:
+            PlanError: steps are made by numbers of samples.
+        """
+        if not isinstance(self._how, BySeconds):
+            raise PlanError("only batches by seconds have a report; these are made by numbers")
+        reports = self._known.reports
+        if epoch not in reports:
+            steps = self._steps(self._reading(), epoch)
+            assert isinstance(steps, EpochBySeconds)
+            reports[epoch] = steps.steps.report()
+        return reports[epoch]
+
+    def state(self, epoch: int = 0, step: int = 0, *, chapter: int = 0) -> PlanState:
         """Return the place of a step."""
-        reader = self._reader()
-        plan = self._steps(reader, 0).plan
-        assert isinstance(plan, EpochPlan)
-        return PlanState.of(
-            reader.metadata.fingerprint,
-            {**plan.options, "batch_size": self._batch_size, "tail": self._tail},
-            seed=self._order[0],
-            epoch=epoch,
-            next_step=step,
-        )
+        here = self._known.state
+        if here is None:
+            reading = self._reading()
+            here = reading.state(self._steps(reading, 0).options, seed=self._seed)
+            self._known.state = here
+        return here.at(epoch, step, chapter=chapter)
 
     def read(
-        self, start: PlanState | None = None, *, epochs: int | None = 1
+        self,
+        start: PlanState | None = None,
+        *,
+        epochs: int | None = 1,
+        skip: int | None = None,
+        watch: Watch | None = None,
     ) -> Generator[StepBatch, None, None]:
         """Yield this worker's steps from `start` on.
 
@@ -171,110 +233,125 @@ class StepStream:
         Args:
             start: The first step of all workers together, a state of this plan. None: of epoch 0.
             epochs: Epochs, the one of `start` counted whole. None: without end.
+            skip: This worker begins with the step so many after `start`. None: its number.
+            watch: Told what threads are at, and what is waited for.
 
         Raises:
             PlanError: `start` is of another plan; the message says what differs.
+            CacheTooSmallError: the cache cannot hold the shards that are needed at once.
             DatasetError, AudioError, Exception: as iterating `SampleStream` does.
         """
-        reader = self._reader()
-        first = self.state() if start is None else start
-        first.check(here := self.state())
-        loader = SampleLoader(reader, self._options)
-        padded = self._tail == "pad"
-        place = self._share[:2]
-        at_once = shards_at_once(self._plan_of(reader, first.epoch), *place)
-        course = StepCourse(reader.follow(at_once), reader.counts, *place)
-        coming: deque[tuple[int, PlanState]] = deque()
-
-        def load(task: _Task) -> Sample:
-            position, counts, visit = task
-            with course.working(visit):
-                sample = loader.load(position)
-            if padded:
-                sample[MASK] = counts
-            return sample
-
-        loaded = in_order(
-            load,
-            self._tasks(reader, first, here, epochs, course, coming),
-            num_threads=0 if loader.only_copies else self._num_threads,
-            weigh=lambda task: loader.weigh(task[0]),
-            size=held_bytes,
-            before_close=course.close,
-        )
+        reading = self._reading(watch)
+        here = self.state()
+        first = here if start is None else start
+        first.check(here)
+        if skip is None:
+            skip = self._split.worker
+        follower = Follower(reading, partial(self._at_once, reading, first, skip), watch)
+        coming: deque[_Coming] = deque()
         try:
-            with closing(loaded):
-                yield from _batches(loaded, coming)
+            samples = loaded(
+                reading,
+                follower,
+                self._tasks(reading, first, here, epochs, skip, follower, coming),
+                num_threads=self._num_threads,
+                marked=self._marked,
+                watch=watch,
+            )
+            with closing(samples):
+                yield from _together(samples, coming)
         finally:
-            course.close()
+            follower.close()
 
     def close(self) -> None:
-        """Let go of a dataset that was given as a folder; it is opened again when needed."""
-        if self._own is not None:
-            self._own.close()
+        """Let go of datasets that were given as folders; they are opened again when needed."""
+        for retriever in self._made:
+            retriever.close()
 
     def _tasks(
         self,
-        reader: DatasetReader,
+        reading: Reading,
         first: PlanState,
         here: PlanState,
         epochs: int | None,
-        course: StepCourse,
-        coming: deque[tuple[int, PlanState]],
-    ) -> Iterator[_Task]:
-        """Samples to load; before those of a step, how many they are and what follows it."""
-        rank, world_size, worker, num_workers = self._share
+        skip: int,
+        follower: Follower,
+        coming: deque[_Coming],
+    ) -> Iterator[Task]:
+        """Samples to load; before those of a step, what it is made of is put in `coming`."""
+        split = self._split
         numbers: Iterable[int] = count(first.epoch)
         if epochs is not None:
             numbers = range(first.epoch, first.epoch + epochs)
-        made = 0  # steps of all workers together
         for epoch, following in pairwise(_with_end(numbers)):
             assert epoch is not None, "None stands for the end"
-            steps = self._steps(reader, epoch)
-            if not steps.steps:
+            steps = self._steps(reading, epoch)
+            if not steps.chapters or (steps.chapters == 1 and not steps.count(0)):
                 return  # and never will be there any, though `epochs` may be endless
-            begin = first.next_step if epoch == first.epoch else 0
-            after = None if following is None else self._plan_of(reader, following)
-            course.begin(steps, begin, after)
-            mine = steps.worker_steps(begin, (worker - made) % num_workers, num_workers)
-            for number in mine:
-                positions, mask = steps.step(number, rank, world_size)
-                last = number + 1 == steps.steps
-                coming.append((len(positions), here.at(epoch + last, 0 if last else number + 1)))
-                visits = course.draw(positions, number + num_workers)
-                yield from zip(positions.tolist(), mask.tolist(), visits, strict=True)
-            made += max(0, steps.steps - begin)
+            begun = False
+            at = first if epoch == first.epoch else here
+            for chapter in range(at.chapter, steps.chapters):
+                total = steps.count(chapter)
+                begin = at.next_step if chapter == at.chapter else 0
+                mine = range(begin + skip, total, split.num_workers)
+                skip += len(mine) * split.num_workers - max(0, total - begin)
+                part = steps.chapter(chapter, mine, split.rank, split.world_size, reading)
+                if follower.active and not begun and (front := part.front(mine.start)):
+                    begun = True
+                    follower.begin(front, self._beginning(reading, following), continues=True)
+                for number in mine:
+                    slots = part.slots(number)
+                    place = here.at(epoch, number, chapter=chapter)
+                    after = _after(place, total, steps.chapters)
+                    coming.append(([len(slot.positions) for slot in slots], place, after))
+                    positions, mask = _joined(slots)
+                    visits: Iterable[int] = repeat(0)
+                    if follower.active:
+                        coming_next = number + split.num_workers
+                        needed = part.needed(coming_next)
+                        visits = follower.draw(positions, part.front(coming_next), needed)
+                    yield from zip(positions.tolist(), mask.tolist(), visits, repeat(epoch))
 
-    def _reader(self) -> DatasetReader:
-        return self._source if isinstance(self._source, DatasetReader) else self._source.open()
-
-    def _plan(self, counts: list[int], epoch: int, selection: Selection | None) -> EpochPlan:
-        seed, shuffle, window, partitions = self._order
-        return EpochPlan(
-            counts,
-            seed=seed,
-            epoch=epoch,
-            shuffle=shuffle,
-            window=window,
-            partitions=partitions,
-            selection=selection,
-        )
-
-    def _plan_of(self, reader: DatasetReader, epoch: int) -> EpochPlan:
-        return self._plan(reader.counts, epoch, self._select(reader))
-
-    def _steps(self, reader: DatasetReader, epoch: int) -> StepPlan:
-        return StepPlan(self._plan_of(reader, epoch), self._batch_size, self._tail)
-
-    def _select(self, reader: DatasetReader) -> Selection | None:
-        low, high, where = self._filter
-        if low is None and high is None and where is None:
+    def _beginning(self, reading: Reading, epoch: int | None) -> Front | None:
+        if epoch is None:
             return None
-        if self._selection is None:
-            self._selection = select(
-                reader.index, reader.counts, min_duration=low, max_duration=high, where=where
-            )
-        return self._selection
+        plan = self._plan(reading, epoch)
+        return before_step(plan, 0, self._split.rank, self._split.world_size)
+
+    def _at_once(self, reading: Reading, first: PlanState, skip: int) -> list[int]:
+        """Shards of each dataset that this worker needs at a time."""
+        steps = self._steps(reading, first.epoch)
+        chapter = min(first.chapter, max(0, steps.chapters - 1))
+        split = self._split
+        numbers = range(0)
+        if isinstance(steps, EpochBySeconds) and steps.chapters:
+            numbers = range(skip % split.num_workers, steps.count(chapter), split.num_workers)
+        return steps.at_once(chapter, numbers, split.rank, split.world_size, reading)
+
+    def _reading(self, watch: Watch | None = None) -> Reading:
+        return Reading(self._what, self._selections, watch)
+
+    def _plan(self, reading: Reading, epoch: int) -> EpochPlan | MixPlan:
+        return reading.plan(seed=self._seed, epoch=epoch, partitions=self._split.partitions)
+
+    def _steps(self, reading: Reading, epoch: int) -> EpochSteps:
+        known = self._known
+        if known.pace is None:
+            known.pace = self._how.pace(reading, self._split.world_size)
+        if known.steps is None or known.steps[0] != epoch:
+            known.steps = epoch, known.pace.of(self._plan(reading, epoch))
+        return known.steps[1]
+
+
+class _Known(msgspec.Struct):
+    """What a stream has found out, to be found again by a copy."""
+
+    pace: Pace | None = None
+    steps: tuple[int, EpochSteps] | None = None
+    """Those of the last epoch asked for."""
+
+    state: PlanState | None = None
+    reports: dict[int, SecondsReport] = msgspec.field(default_factory=dict)
 
 
 def _with_end(numbers: Iterable[int]) -> Iterator[int | None]:
@@ -282,17 +359,35 @@ def _with_end(numbers: Iterable[int]) -> Iterator[int | None]:
     yield None
 
 
-def _batches(
-    samples: Iterable[Sample], coming: deque[tuple[int, PlanState]]
+def _after(place: PlanState, steps: int, chapters: int) -> PlanState:
+    """The place of the next step, in a chapter of so many and an epoch of so many chapters."""
+    if place.next_step + 1 < steps:
+        return place.at(place.epoch, place.next_step + 1, chapter=place.chapter)
+    if place.chapter + 1 < chapters:
+        return place.at(place.epoch, 0, chapter=place.chapter + 1)
+    return place.at(place.epoch + 1, 0)
+
+
+def _joined(slots: list[Step]) -> Step:
+    if len(slots) == 1:
+        return slots[0]
+    return Step(*(np.concatenate(columns) for columns in zip(*slots, strict=True)))
+
+
+def _together(
+    samples: Iterable[Sample], coming: deque[_Coming]
 ) -> Generator[StepBatch, None, None]:
     """Put samples together again. A step is in `coming` before its first sample is drawn."""
     batch: list[Sample] = []
     for sample in samples:
-        while coming[0][0] == 0:
-            yield StepBatch([], coming.popleft()[1])
+        while not sum(coming[0][0]):
+            yield StepBatch([], *coming.popleft()[1:])
         batch.append(sample)
-        if len(batch) == coming[0][0]:
-            yield StepBatch(batch, coming.popleft()[1])
+        if len(batch) == sum(coming[0][0]):
+            sizes, place, following = coming.popleft()
+            ends = [*accumulate(sizes)]
+            batches = [batch[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+            yield StepBatch(batches, place, following)
             batch = []
     while coming:
-        yield StepBatch([], coming.popleft()[1])
+        yield StepBatch([], *coming.popleft()[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from audiomdb.shards.layout import (
 from audiomdb.shards.metadata import Metadata, read_metadata
 
 __all__ = ["BaseUploader", "DatasetFile", "UploadReport", "dataset_files"]
+
+_U = TypeVar("_U", bound="BaseUploader")
 
 
 class DatasetFile(msgspec.Struct, frozen=True):
@@ -103,6 +105,21 @@ class BaseUploader:
                 raise ValueError(f"workers is {workers}, expected at least 1")
             self.workers = workers
         self.progress = progress
+
+    @classmethod
+    def from_url(cls: type[_U], url: str, **options: Any) -> _U:  # noqa: ANN401, PYI019
+        """Make an uploader for a URL.
+
+        Needed only of a class that a package registers for a scheme, see `audiomdb.registry`.
+
+        Args:
+            url: Its scheme is in small letters; `audiomdb.urls` takes it apart.
+            options: Arguments of the class by name, checked to be such.
+
+        Raises:
+            InvalidURLError: the URL leads nowhere.
+        """
+        raise NotImplementedError(f"{cls.__name__} is not made from URLs: {url!r}, {options}")
 
     def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport | None:
         """Upload the dataset in a folder. Interrupted or failed, it may simply be called again.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from audiomdb.errors import UploadError
 from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.uploaders.base import BaseUploader
+from audiomdb.urls import local_path
 
 __all__ = ["LocalUploader"]
 
@@ -38,6 +40,15 @@ class LocalUploader(BaseUploader):
     ) -> None:
         super().__init__(workers=workers, progress=progress)
         self._path = Path(path)
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> LocalUploader:  # noqa: ANN401
+        """Make an uploader for a path, or a URL like `file:///media/disk/speech`.
+
+        Raises:
+            InvalidURLError: the URL is no path on this machine.
+        """
+        return cls(local_path(url), **options)
 
     def upload_file(self, full_path: str, rel_path: str) -> None:
         """Copy one file."""

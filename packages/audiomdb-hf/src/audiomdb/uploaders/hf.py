@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb._hf import hub_errors
 from audiomdb._hf_card import merge_card
-from audiomdb.errors import UploadError
+from audiomdb._hf_url import parse_hf_url
+from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.shards import Metadata, read_metadata
 from audiomdb.uploaders.base import BaseUploader, DatasetFile, UploadReport, dataset_files
 
@@ -43,9 +44,10 @@ class HFUploader(BaseUploader):
         repo_id: Name of the repository, "user/name".
         private: Whether a repository that is made is private.
         revision: Branch, made where it does not exist. None: the main one.
-        token: Of the Hub. None: the one of `hf auth login`.
+        token: Of the Hub. None: the one of `hf auth login`; False: none.
         subdir: Where in the repository the dataset lies.
         card: Whether to write the card.
+        endpoint: URL of another Hub. None: HF_ENDPOINT, else https://huggingface.co.
         workers: Files sent at once.
     """
 
@@ -55,9 +57,10 @@ class HFUploader(BaseUploader):
         *,
         private: bool = False,
         revision: str | None = None,
-        token: str | None = None,
+        token: str | bool | None = None,
         subdir: str = "",
         card: bool = True,
+        endpoint: str | None = None,
         workers: int = 4,
     ) -> None:
         super().__init__(workers=workers)
@@ -67,20 +70,34 @@ class HFUploader(BaseUploader):
         self._token = token
         self._subdir = subdir.strip("/")
         self._card = card
+        self._endpoint = endpoint.rstrip("/") if endpoint else None
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> HFUploader:  # noqa: ANN401
+        """Make an uploader for `hf://datasets/user/repo[@revision][/subdir]`.
+
+        As `HFRetriever.from_url`; the revision is a branch.
+
+        Raises:
+            InvalidURLError: the URL has another form.
+            TypeError: an option says what the URL says, too.
+        """
+        repo_id, where = parse_hf_url(url)
+        return cls(repo_id, **where, **options)
 
     def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport:
         """Upload the dataset in a folder. Interrupted or failed, it may simply be called again.
 
         Raises:
             DatasetNotFoundError: when the folder holds no finished dataset.
-            CorruptShardError: when a file is missing or has not the size metadata says.
+            CorruptShardError: when a file is missing, or is not what conversion wrote.
             UploadError: when the Hub refuses, or a file did not arrive whole.
         """
         files = dataset_files(Path(local_dir))
         with hub_errors(f"upload to {self.destination('')}", UploadError):
             from huggingface_hub import HfApi
 
-            api = HfApi(token=self._token)
+            api = HfApi(endpoint=self._endpoint, token=self._token)
             self._make_repository(api)
             there = self._look(api, files)
             missing = [file for file in files if not _is_there(file, there.get(file.rel_path))]
@@ -128,7 +145,14 @@ class HFUploader(BaseUploader):
     def _addition(self, file: DatasetFile) -> Any:  # noqa: ANN401
         from huggingface_hub import CommitOperationAdd
 
-        return CommitOperationAdd(self._path(file.rel_path), file.full_path)
+        addition = CommitOperationAdd(self._path(file.rel_path), file.full_path)
+        digest = addition.upload_info.sha256.hex()
+        if file.sha256 not in (None, digest):
+            raise CorruptShardError(
+                f"{file.full_path} has sha256 {digest}, metadata says {file.sha256}: it was "
+                "changed since conversion. Delete the shard and convert again"
+            )
+        return addition
 
     def _commit(self, api: HfApi, operations: list[Any], what: str) -> None:
         where = f" in {self._subdir}" if self._subdir else ""
@@ -149,7 +173,7 @@ class HFUploader(BaseUploader):
         operations = []
         if self._card:
             old = self._read_card(api)
-            new = merge_card(old, metadata, self._repo_id, self._subdir)
+            new = merge_card(old, metadata, self._repo_id, self._subdir, self._revision)
             if new != old:
                 operations.append(CommitOperationAdd(_CARD, new.encode()))
         if last in missing:
@@ -176,8 +200,7 @@ class HFUploader(BaseUploader):
                 what = f"as {found.size} bytes of other content" if found else "not at all"
                 raise UploadError(
                     f"{self.destination(file.rel_path)} arrived {what}, instead of the "
-                    f"{file.bytes} bytes that metadata names: it was changed since conversion, or "
-                    "on its way. Verify the dataset and upload again"
+                    f"{file.bytes} bytes that were sent; upload again"
                 )
 
 

@@ -6,9 +6,19 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from audiomdb._s3 import ClientOptions, ProcessClient, advice, error_code, join_key, s3_errors
+from audiomdb._s3 import (
+    EXPIRED,
+    AddressingStyle,
+    ClientOptions,
+    ProcessClient,
+    advice,
+    error_code,
+    join_key,
+    s3_errors,
+)
 from audiomdb.errors import DatasetNotFoundError, DownloadError, DownloadInterruptedError
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
+from audiomdb.urls import split_url
 
 __all__ = ["S3Retriever"]
 
@@ -41,6 +51,9 @@ class S3Retriever(BaseRetriever):
         region_name: Of the bucket, where the environment does not say.
         profile_name: Of the credentials in AWS's own files.
         anonymous: Do not sign requests, for public buckets.
+        requester_pays: Pay for requests and transfer, where the bucket's owner does not.
+        addressing_style: "path" for stores whose certificate or name server knows no
+            `bucket.host`; "virtual" for those that know nothing else.
         read_timeout_s: Seconds without a byte after which a connection counts as broken.
         cache_dir: Directory for caches, see `BaseRetriever`.
         max_cache_bytes: Limit of this dataset's cache.
@@ -51,6 +64,17 @@ class S3Retriever(BaseRetriever):
         ValueError: an option is out of range.
     """
 
+    access_options = frozenset(
+        {
+            "addressing_style",
+            "anonymous",
+            "profile_name",
+            "read_timeout_s",
+            "region_name",
+            "requester_pays",
+        }
+    )
+
     def __init__(
         self,
         bucket: str,
@@ -60,6 +84,8 @@ class S3Retriever(BaseRetriever):
         region_name: str | None = None,
         profile_name: str | None = None,
         anonymous: bool = False,
+        requester_pays: bool = False,
+        addressing_style: AddressingStyle = "auto",
         read_timeout_s: float = 20.0,
         cache_dir: str | os.PathLike[str] | None = None,
         max_cache_bytes: int | None = None,
@@ -74,26 +100,51 @@ class S3Retriever(BaseRetriever):
         )
         self._bucket = bucket
         self._prefix = prefix.strip("/")
-        self._client = ProcessClient(
-            ClientOptions(
-                endpoint_url=endpoint_url,
-                region_name=region_name,
-                profile_name=profile_name,
-                anonymous=anonymous,
-                connections=workers + 1,
-                attempts=_ATTEMPTS,
-                read_timeout_s=read_timeout_s,
-            )
+        options = ClientOptions(
+            endpoint_url=endpoint_url,
+            region_name=region_name,
+            profile_name=profile_name,
+            anonymous=anonymous,
+            requester_pays=requester_pays,
+            addressing_style=addressing_style,
+            connections=workers + 1,
+            attempts=_ATTEMPTS,
+            read_timeout_s=read_timeout_s,
         )
+        self._per_request = options.per_request
+        self._client = ProcessClient(options)
 
-    def open_remote(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> S3Retriever:  # noqa: ANN401
+        """Make a retriever for `s3://bucket/prefix`.
+
+        All after the bucket is the prefix, letter for letter. Anything else is an option, or comes
+        from the environment as boto3 reads it (AWS_ENDPOINT_URL, AWS_PROFILE, AWS_DEFAULT_REGION).
+
+        Raises:
+            InvalidURLError: the URL names no bucket.
+        """
+        return cls(*split_url(url), **options)
+
+    def open_remote(
+        self,
+        path: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        validator: str | None = None,
+    ) -> RemoteFile:
         """Open an object from some byte on; from byte 0 if it is another than it was."""
         key = join_key(self._prefix, path)
         url = f"s3://{self._bucket}/{key}"
-        request: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
-        response = None
-        if start and validator is not None:
-            response = self._get(url, {**request, "Range": f"bytes={start}-", "IfMatch": validator})
+        request = {"Bucket": self._bucket, "Key": key, **self._per_request}
+        part = dict(request)
+        if start or stop is not None:
+            part["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        if validator is not None:
+            part["IfMatch"] = validator
+        # Nothing says which version the bytes from the middle on would be of.
+        response = None if start and validator is None else self._get(url, part)
         if response is None:
             response = self._get(url, request)
         assert response is not None, "only a condition or a range can be refused"
@@ -115,7 +166,9 @@ class S3Retriever(BaseRetriever):
 
         with s3_errors(f"read {url}", _kind):
             try:
-                response: dict[str, Any] = self._client.get().get_object(**request)
+                response: dict[str, Any] = self._client.call(
+                    lambda client: client.get_object(**request)
+                )
             except ClientError as exc:
                 code = error_code(exc)
                 if code in _CHANGED + _BEYOND_THE_END:
@@ -150,7 +203,8 @@ def _kind(error: BaseException) -> type[DownloadError]:
 
     if isinstance(error, exceptions.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        again = status >= 500 or status == 429 or error_code(error) in _BUSY
+        # Expired, too: whoever renews credentials in a file may be a little late.
+        again = status >= 500 or status == 429 or error_code(error) in {*_BUSY, *EXPIRED}
     else:
         broken = (exceptions.HTTPClientError, exceptions.ConnectionError)
         again = isinstance(error, (*broken, exceptions.IncompleteReadError))

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from audiomdb._s3 import ClientOptions, ProcessClient, error_code, join_key, s3_errors
+from audiomdb._s3 import (
+    AddressingStyle,
+    ClientOptions,
+    ProcessClient,
+    error_code,
+    join_key,
+    s3_errors,
+)
 from audiomdb.errors import UploadError
 from audiomdb.uploaders.base import BaseUploader
+from audiomdb.urls import split_url
 
 __all__ = ["S3Uploader"]
 
@@ -35,6 +44,8 @@ class S3Uploader(BaseUploader):
         region_name: Of the bucket, where the environment does not say.
         profile_name: Of the credentials in AWS's own files.
         anonymous: Do not sign requests.
+        requester_pays: Pay for requests and transfer, where the bucket's owner does not.
+        addressing_style: As for `S3Retriever`.
         object_options: For each object, by boto3's names, such as
             `{"StorageClass": "STANDARD_IA", "ServerSideEncryption": "aws:kms"}`.
         workers: Files sent at once.
@@ -50,6 +61,8 @@ class S3Uploader(BaseUploader):
         region_name: str | None = None,
         profile_name: str | None = None,
         anonymous: bool = False,
+        requester_pays: bool = False,
+        addressing_style: AddressingStyle = "auto",
         object_options: Mapping[str, object] | None = None,
         workers: int = 4,
         progress: bool | None = None,
@@ -58,29 +71,43 @@ class S3Uploader(BaseUploader):
         self._bucket = bucket
         self._prefix = prefix.strip("/")
         self._object_options = dict(object_options or {})
-        self._client = ProcessClient(
-            ClientOptions(
-                endpoint_url=endpoint_url,
-                region_name=region_name,
-                profile_name=profile_name,
-                anonymous=anonymous,
-                connections=workers * (_THREADS_PER_FILE + 1),
-            )
+        options = ClientOptions(
+            endpoint_url=endpoint_url,
+            region_name=region_name,
+            profile_name=profile_name,
+            anonymous=anonymous,
+            requester_pays=requester_pays,
+            addressing_style=addressing_style,
+            connections=workers * (_THREADS_PER_FILE + 1),
         )
+        self._per_request = options.per_request
+        self._client = ProcessClient(options)
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> S3Uploader:  # noqa: ANN401
+        """Make an uploader for `s3://bucket/prefix`, see `S3Retriever.from_url`.
+
+        Raises:
+            InvalidURLError: the URL names no bucket.
+        """
+        return cls(*split_url(url), **options)
 
     def upload_file(self, full_path: str, rel_path: str) -> None:
         """Send one file, in parts where it is large."""
         from boto3.s3.transfer import TransferConfig
 
         options = {"ContentType": _content_type(rel_path), **self._object_options}
+        options.update(self._per_request)
         metadata = {**_mapping(options.get("Metadata")), _SHA256: self.sha256(full_path)}
         with s3_errors(f"upload {full_path} to {self.destination(rel_path)}", UploadError):
-            self._client.get().upload_file(
-                full_path,
-                self._bucket,
-                join_key(self._prefix, rel_path),
-                ExtraArgs={**options, "Metadata": metadata},
-                Config=TransferConfig(max_concurrency=_THREADS_PER_FILE),
+            self._client.call(
+                lambda client: client.upload_file(
+                    full_path,
+                    self._bucket,
+                    join_key(self._prefix, rel_path),
+                    ExtraArgs={**options, "Metadata": metadata},
+                    Config=TransferConfig(max_concurrency=_THREADS_PER_FILE),
+                )
             )
 
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
@@ -88,9 +115,10 @@ class S3Uploader(BaseUploader):
         from botocore.exceptions import ClientError
 
         with s3_errors(f"look at {self.destination(rel_path)}", UploadError):
-            key = join_key(self._prefix, rel_path)
+            request = {"Bucket": self._bucket, "Key": join_key(self._prefix, rel_path)}
+            request.update(self._per_request)
             try:
-                head = self._client.get().head_object(Bucket=self._bucket, Key=key)
+                head = self._client.call(lambda client: client.head_object(**request))
             except ClientError as exc:
                 # A HEAD has no body, so a missing key and a missing bucket both say 404; the
                 # upload that follows tells them apart.

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Collection
 from typing import Any
 
-from torch.utils.data import IterableDataset, get_worker_info
-
-from audiomdb.data.collate import PaddingSample
-from audiomdb.data.epochs import EpochCounter
-from audiomdb.data.world import distributed_place, environment_place
+from audiomdb.data.collate import pad_collate
+from audiomdb.data.combined import CombinedDataset
+from audiomdb.data.planned import Collate, PlannedDataset
 from audiomdb.plan import Tail
 from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.stream import Processing, SampleStream
+from audiomdb.stream import (
+    Crop,
+    JoinedColumns,
+    LoadOptions,
+    Part,
+    Processing,
+    Stall,
+    Where,
+)
+from audiomdb.stream.crops import ShortClips
+from audiomdb.stream.joined import Table
 
-__all__ = ["StreamingDataset"]
+__all__ = ["CombinedDataset", "StreamingDataset"]
 
 
-class StreamingDataset(IterableDataset[PaddingSample]):
+class StreamingDataset(PlannedDataset):
     """A dataset's samples, decoded, for `torch.utils.data.DataLoader`.
 
         dataset = StreamingDataset(LocalRetriever("speech"), shuffle=True, sample_rate=16000)
@@ -32,31 +39,64 @@ class StreamingDataset(IterableDataset[PaddingSample]):
     Samples are dicts whose batches are padded by torch's default collate, see
     `audiomdb.data.collate.pad_collate`. Their arrays are writable and of their own memory.
 
-    Reads nothing until it is first used. Do not let a framework split it once more: with
-    Accelerate or the transformers Trainer, pass `rank=0, world_size=1`.
+    Where torch makes the batches, which samples come together depends on the workers. With a
+    `batch_size` of its own the dataset gives whole batches, the same for every number of ranks and
+    workers, and is read by `DataLoader(dataset, batch_size=None)`. `StreamingLoader` does that and
+    more.
+
+    Reads nothing until it is first used.
+
+    Accelerate, and with it the transformers Trainer, splits whatever a `DataLoader` iterates once
+    more. The dataset notices that, says so in a warning, and leaves the splitting to them, at the
+    price that one process or all of them read everything. Give them a `StreamingLoader` instead,
+    which they leave alone. Lightning does not split iterable datasets.
 
     Args:
         retriever: Leads to the dataset.
         num_threads: Threads that decode, in each worker; 0 decodes in the worker itself.
         shuffle: False keeps the stored order.
         seed: Of the shuffle; the same in all ranks.
+        batch_size: Samples in a batch over all ranks; each rank gets its share of every batch. A
+            multiple of the world size and `partitions`. None: samples come one by one, and
+            the loader makes batches.
         decode: Turn audio into float32 arrays `(frames,)` or `(frames, channels)`.
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
+        seconds: Decode a random window of this many seconds of each clip, and nothing else of it.
+            Where it lies depends on seed, epoch and the clip's position in the dataset alone.
+            `crop_offset` and `crop_seconds` of a sample say which part of its clip it is, `frames`
+            is its own length, `duration` stays the clip's. Batches by seconds count what is left.
+        short_clips: With `seconds`, clips that are not longer are taken whole: "keep" leaves them
+            short, "pad" fills them up with zeros.
         fields: Only these fields, and the key. None: all.
+        join: More fields, by key: `JoinedColumns`, or a table that it takes. They replace stored
+            fields of the same name and reach the processor.
         processor: A `BaseProcessor`, several, or a function from sample to sample, applied last,
             in threads. For workers that are not forked it has to be picklable.
         rank: Which training process this is. Unless given, `torch.distributed` is asked when an
             iteration begins, then the environment (`RANK`, `WORLD_SIZE`).
         world_size: How many there are; given with `rank`.
         window: Shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
+        partitions: Groups of shards read side by side, so that every node reads its own only. None:
+            the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun sets it), or what
+            a loaded state says, since it is part of the order.
+        min_duration: Seconds; shorter clips are left out.
+        max_duration: Seconds; longer ones are.
+        where: `(samples,)` bool, or a function that makes it from the index's columns: False for
+            what is left out.
         tail: What becomes of samples that ranks cannot share evenly: "uneven" keeps them, "drop"
             leaves them out, "pad" fills up with repeats, whose field `__mask__` is False. Training
-            in lockstep needs one of the latter two.
+            in lockstep needs one of the latter two. None: "uneven", and "drop" with `batch_size`,
+            where it is about the samples that fill no batch.
         epochs: Epochs in one pass. None: a pass never ends.
+        collate_fn: From a list of samples to a batch, with `batch_size`.
+        stall_after_s: Seconds of waiting after which a warning of the logger `audiomdb.stream`
+            says what is waited for: which shard, how far it is and how fast, or which sample is
+            being decoded, or is with the processor. None: never.
+        on_stall: Called with each such `Stall`, in a thread of the process that waits.
 
     Raises:
-        PlanError: a number of the plan is out of range.
+        PlanError: a number of the plan is out of range, or `batch_size` cannot be shared.
         ValueError: another option is.
     """
 
@@ -67,102 +107,59 @@ class StreamingDataset(IterableDataset[PaddingSample]):
         *,
         shuffle: bool = False,
         seed: int = 0,
+        batch_size: int | None = None,
         decode: bool = True,
         sample_rate: int | None = None,
         mono: bool = False,
+        seconds: float | None = None,
+        short_clips: ShortClips = "keep",
         fields: Collection[str] | None = None,
+        join: JoinedColumns | Table | None = None,
         processor: Processing | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         window: int = 4,
-        tail: Tail = "uneven",
+        partitions: int | None = None,
+        min_duration: float | None = None,
+        max_duration: float | None = None,
+        where: Where | None = None,
+        tail: Tail | None = None,
         epochs: int | None = 1,
+        collate_fn: Collate = pad_collate,
+        stall_after_s: float | None = 10.0,
+        on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
         self.retriever = retriever
-        self._given_place: tuple[int, int] | None = None
-        if rank is not None and world_size is not None:
-            self._given_place = (rank, world_size)
-        elif rank is not None or world_size is not None:
-            raise ValueError(
-                f"rank={rank} and world_size={world_size}: give both, or neither to have them found"
-            )
-        self._options: dict[str, Any] = {
-            "num_threads": num_threads,
-            "shuffle": shuffle,
-            "seed": seed,
-            "window": window,
-            "tail": tail,
-            "fields": fields,
-            "decode": decode,
-            "sample_rate": sample_rate,
-            "mono": mono,
-            "processor": processor,
-            "epochs": epochs,
-        }
-        self._makers_place: tuple[int, int] | None = None
-        self._epochs = EpochCounter()
-        self._stream(*(self._given_place or (0, 1)))  # refuses impossible options now
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker that is not forked knows nothing of this process's torch.distributed.
-        return {**vars(self), "_makers_place": distributed_place()}
-
-    def __len__(self) -> int:
-        """Samples in one pass of this rank, over all its workers.
-
-        A loader with several workers may give more batches than its `len()` says, because each
-        worker may end with a batch that is not full.
-
-        Raises:
-            TypeError: with `epochs=None`, a pass never ends.
-        """
-        return len(self._stream(*self._place()))
-
-    def __getitem__(self, which: int | str) -> PaddingSample:
-        """The sample at a position in stored order (negative from the end), or of a key."""
-        return PaddingSample(self._stream(0, 1)[which])
-
-    def __iter__(self) -> Iterator[PaddingSample]:
-        """Begin a pass: the next epoch's samples of this rank and worker.
-
-        What fails is raised where the sample would have come, and ends the pass: an exception of
-        the dataset or its audio names shard and key; one of the processor carries them in a note.
-        """
-        worker = get_worker_info()
-        stream = self._stream(
-            *self._place(),
-            worker=0 if worker is None else worker.id,
-            num_workers=1 if worker is None else worker.num_workers,
+        if join is not None and not isinstance(join, JoinedColumns):
+            join = JoinedColumns(join)
+        load = LoadOptions(
+            fields=fields,
+            decode=decode,
+            sample_rate=sample_rate,
+            mono=mono,
+            crop=None if seconds is None else Crop(seconds, seed, short_clips),
+            join=join,
+            processor=processor,
         )
-        stream.set_epoch(self._epochs.take(self._options["epochs"] or 1))
-        return _padding(stream)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Make the next pass begin with this epoch; in every rank, before `iter(loader)`.
-
-        Not needed as long as every rank begins every pass.
-        """
-        self._epochs.set(epoch)
-
-    def _stream(
-        self, rank: int, world_size: int, *, worker: int = 0, num_workers: int = 1
-    ) -> SampleStream:
-        return SampleStream(
-            self.retriever,
+        super().__init__(
+            Part(
+                retriever,
+                shuffle=shuffle,
+                window=window,
+                min_duration=min_duration,
+                max_duration=max_duration,
+                where=where,
+                load=load,
+            ),
+            num_threads=num_threads,
+            seed=seed,
+            batch_size=batch_size,
+            collate_fn=collate_fn,
             rank=rank,
             world_size=world_size,
-            worker=worker,
-            num_workers=num_workers,
-            **self._options,
+            partitions=partitions,
+            tail=tail,
+            epochs=epochs,
+            stall_after_s=stall_after_s,
+            on_stall=on_stall,
         )
-
-    def _place(self) -> tuple[int, int]:
-        """Rank and world size."""
-        makers = self._makers_place if get_worker_info() is not None else None
-        return self._given_place or makers or distributed_place() or environment_place() or (0, 1)
-
-
-def _padding(stream: SampleStream) -> Generator[PaddingSample, None, None]:
-    with closing(stream):
-        for sample in stream:
-            yield PaddingSample(sample)

@@ -26,6 +26,7 @@ class PaddingSample(dict[str, Any]):
 def pad_collate(
     samples: Sequence[Mapping[str, Any]],
     *,
+    masks: bool = False,
     collate_fn_map: Mapping[Any, Any] | None = None,  # noqa: ARG001 (torch passes it)
 ) -> dict[str, Any]:
     """Batch samples, padding arrays with zeros at their ends.
@@ -35,7 +36,9 @@ def pad_collate(
     - arrays and tensors: one tensor `(batch, ...)`, as long on each axis as the longest. A field
       `<name>_lengths` (int64) tells the sizes before padding: `(batch,)` for arrays of one axis
       and for `audio`, whose frames it counts, `(batch, axes)` for others. A missing array is
-      a row of zeros of length 0.
+      a row of zeros of length 0. With `masks`, `<name>_mask` (bool) says the same in another form:
+      `(batch, longest)` where lengths are `(batch,)`, of the field's own shape for others, True
+      where a value is and no padding.
     - numbers and bools: a tensor `(batch,)`;
     - dicts: a dict, batched in the same way;
     - text, bytes, lists, anything else, and numbers and dicts of which one is missing: a list, in
@@ -46,6 +49,7 @@ def pad_collate(
 
     Args:
         samples: At least one.
+        masks: Make masks too. A loader takes `functools.partial(pad_collate, masks=True)`.
         collate_fn_map: Not used; torch's default collate passes its own.
 
     Raises:
@@ -59,12 +63,14 @@ def pad_collate(
             _check_channels(samples)
         rows = _Rows.of(column)
         if rows is None:
-            batch[name] = _batched(column)
+            batch[name] = _batched(column, masks)
             continue
         batch[name] = rows.padded()
         lengths = rows.lengths(frames_only=name == AUDIO)
         if lengths is not None and f"{name}_lengths" not in names:
             batch[f"{name}_lengths"] = lengths
+        if masks and lengths is not None and f"{name}_mask" not in names:
+            batch[f"{name}_mask"] = _mask(batch[name].shape, lengths)
     return batch
 
 
@@ -127,6 +133,19 @@ class _Rows:
         return sizes[:, 0].clone() if frames_only or self._axes == 1 else sizes
 
 
+def _mask(shape: Sequence[int], lengths: torch.Tensor) -> torch.Tensor:
+    """Where a padded tensor has values."""
+    if lengths.ndim == 1:
+        return torch.arange(shape[1]) < lengths[:, None]
+    mask = torch.ones((), dtype=torch.bool)
+    for axis, size in enumerate(shape[1:]):
+        inside = torch.arange(size) < lengths[:, axis, None]
+        others = [1] * (len(shape) - 1)
+        others[axis] = size
+        mask = mask & inside.view(shape[0], *others)
+    return mask
+
+
 def _box(row: int, sizes: tuple[int, ...]) -> tuple[int | slice, ...]:
     """The beginning of a row, `sizes` long on its axes."""
     return row, *map(slice, sizes)
@@ -166,7 +185,7 @@ def _uninitialised(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
-def _batched(column: Sequence[Any]) -> Any:  # noqa: ANN401
+def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
     """Values that are no arrays."""
     if all(isinstance(value, bool | int | float | complex | np.generic) for value in column):
         numbers = np.array(column)
@@ -175,7 +194,7 @@ def _batched(column: Sequence[Any]) -> Any:  # noqa: ANN401
         except TypeError:  # text scalars, dates, integers beyond 64 bits
             return list(column)
     if all(isinstance(value, Mapping) for value in column):
-        return pad_collate(column)
+        return pad_collate(column, masks=masks)
     return list(column)
 
 

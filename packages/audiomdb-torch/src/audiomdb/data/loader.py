@@ -2,61 +2,36 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
-from typing import Any, TypeAlias
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+import msgspec
+import torch
 
-from audiomdb.data.base import StreamingDataset
-from audiomdb.data.collate import pad_collate
+from audiomdb.data.device import DeviceMover, made_ahead
+from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads
+from audiomdb.data.monitor import LoopMeter, Monitor
+from audiomdb.data.planned import Batch, Collate, PlannedDataset
+from audiomdb.data.world import nodes_of
 from audiomdb.errors import PlanError
-from audiomdb.plan import PlanState, Tail
-from audiomdb.stream.steps import StepStream, Where
+from audiomdb.plan import PlanState, SecondsReport, Tail
+from audiomdb.stream import BySeconds, Stall, StepStream, StreamStats
+from audiomdb.stream.sources import parts_of
+from audiomdb.stream.watch import Whose
 
 __all__ = ["Batch", "StreamingLoader"]
 
-Batch: TypeAlias = Any
-"""What `collate_fn` makes: a dict of tensors and lists, unless another is given."""
-
-_Made: TypeAlias = tuple[Batch | None, PlanState]
-"""A batch, None where the rank has no sample of the step, and where the next step is."""
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What makes batches, in this process or in a worker's."""
-
-    dataset: StreamingDataset
-    options: Mapping[str, Any]
-    collate: Callable[[Sequence[Mapping[str, Any]]], Batch]
-    start: PlanState | None = None
-    epochs: int | None = 1
-
-    def stream(self, worker: int = 0, num_workers: int = 1) -> StepStream:
-        kept = {name: v for name, v in self.dataset._options.items() if name not in _REPLACED}
-        return StepStream(
-            self.dataset.retriever,
-            **{**kept, **self.options},
-            worker=worker,
-            num_workers=num_workers,
-        )
-
-    def made(self, worker: int = 0, num_workers: int = 1) -> Generator[_Made, None, None]:
-        steps = self.stream(worker, num_workers).read(self.start, epochs=self.epochs)
-        with closing(steps):
-            for samples, following in steps:
-                yield self.collate(samples) if samples else None, following
-
-
-_REPLACED = frozenset({"tail", "epochs"})
+_MOST_WORKERS = 8
+"""More than so many are seldom faster; whoever wants them says so."""
 
 
 class StreamingLoader:
-    """Batches of a `StreamingDataset`, made by the plan.
+    """Batches of a `StreamingDataset` or a `CombinedDataset`, made by the plan.
 
         loader = StreamingLoader(StreamingDataset(retriever, shuffle=True), batch_size=64)
         for batch in loader:
@@ -67,8 +42,27 @@ class StreamingLoader:
     `torch.utils.data.DataLoader` cannot say so, because each of its workers makes its own batches.
     A run that stopped goes on with the next step on another number of them.
 
-    No worker processes, unless asked for: the dataset's threads decode, which releases Python's
-    lock. Workers help where a processor is written in Python.
+    **By seconds.** With `max_batch_seconds` a batch holds clips of like durations, as many as fit:
+    padded to the longest, it has at most so many seconds. Every rank gets the same number of
+    batches, all batches of a step are of like durations, and every sample comes once. A rank gets
+    `batches_per_step` of them for each step; a step is gone on with as a whole, so a state that is
+    asked for in between stands before it. Where nothing is left for a batch, it has one sample that
+    is there already, whose field `__mask__` is False. `padding_report` says what an epoch costs.
+
+    No worker processes, unless asked for or needed: the dataset's threads decode, which releases
+    Python's lock. Where there is a processor, which mostly holds it, workers are started.
+
+    With a `device`, batches are there before the loop asks for them: a thread collates, pins and
+    copies them, to CUDA on a stream of its own. What the loop does with a batch waits for its copy,
+    and for nothing else.
+
+    **With frameworks.** The data is split among the ranks already, and nobody splits it once more:
+    `Accelerator.prepare` and Lightning's `fit` take the loader as it is, and Lightning's
+    checkpoints hold its state. The transformers Trainer gets it from a method of a subclass:
+
+        class StreamingTrainer(Trainer):
+            def get_train_dataloader(self):
+                return StreamingLoader(self.train_dataset, 64, tail="pad", collate_fn=...)
 
     The state counts what the loop has received, not what was made ahead of it.
 
@@ -77,100 +71,194 @@ class StreamingLoader:
     Args:
         dataset: What to read and how. Its `tail` and `epochs` are for `DataLoader`; they are given
             here instead.
-        batch_size: Samples in a step over all ranks; a multiple of the world size and `partitions`.
-        num_workers: Worker processes; 0 makes batches here.
+        batch_size: Samples in a step over all ranks; a multiple of the world size and
+            `partitions`. None: by seconds, or the dataset's. A `BySeconds` has more options.
+        max_batch_seconds: Clips times longest clip of a rank's batch, at most, in seconds. Instead
+            of `batch_size`.
+        num_buckets: Ranges of durations. More of them leave less padding and need more shards at
+            once.
+        max_batch_size: By seconds, samples in a batch at most. None: any number.
+        slots: By seconds, batches in a step over all ranks. None: the number of ranks, or what a
+            loaded state says, since it is part of the order.
+        num_workers: Worker processes; 0 makes batches here, in the dataset's threads. None: 0, or
+            where there is a processor that workers can be given, as many as this rank's share of
+            the CPUs less one, from 1 to 8.
         tail: What becomes of the samples that fill no step: "drop" leaves them out of this epoch,
             "pad" makes one more step, filled up with repeats whose field `__mask__` is False,
-            "uneven" one that is not filled up; for evaluation, since a rank may be without.
+            "uneven" one that is not filled up; for evaluation, since a rank may be without. None:
+            "drop", or what a dataset with a `batch_size` says.
         partitions: Groups of shards read side by side, so that every node reads its own only. None:
-            the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun sets it), or what
-            a loaded state says, since it is part of the order.
-        min_duration: Seconds; shorter clips are left out.
-        max_duration: Seconds; longer ones are.
-        where: `(samples,)` bool, or a function that makes it from the index's columns: False for
-            what is left out.
+            the dataset's, or the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun
+            sets it), or what a loaded state says, since it is part of the order.
         epochs: Epochs in one pass. None: a pass never ends.
-        collate_fn: From a list of samples to a batch.
+        collate_fn: From a list of samples to a batch. None: the dataset's, which is `pad_collate`
+            unless it was given another.
+        device: Move batches there. None: they stay in the memory of the CPU.
+        pin_memory: Copy batches to pinned memory. None: where `device` is CUDA, on the way there.
         multiprocessing_context: How workers are started; see `DataLoader`.
-        prefetch_factor: Batches that each worker makes ahead.
+        prefetch_factor: Steps that each worker makes ahead, and steps held on a `device`.
+        persistent_workers: Keep workers from one pass to the next, until the loader is closed or
+            dropped.
+        stall_after_s: Seconds that the loop waits after which a warning of `audiomdb.stream` says
+            for what: which shard, how far it is and how fast, which sample is being decoded or
+            is with the processor. None: never.
+        on_stall: Called with each such `Stall`, in a thread of this process. None: the dataset's.
 
     Raises:
         PlanError: a number of the plan is out of range, or `batch_size` cannot be shared.
-        ValueError: another option is out of range.
+        ValueError: another option is out of range, or there is no batch size, or more than one.
     """
 
     def __init__(
         self,
-        dataset: StreamingDataset,
-        batch_size: int,
+        dataset: PlannedDataset,
+        batch_size: int | BySeconds | None = None,
         *,
-        num_workers: int = 0,
-        tail: Tail = "drop",
+        max_batch_seconds: float | None = None,
+        num_buckets: int = 32,
+        max_batch_size: int | None = None,
+        slots: int | None = None,
+        num_workers: int | None = None,
+        tail: Tail | None = None,
         partitions: int | None = None,
-        min_duration: float | None = None,
-        max_duration: float | None = None,
-        where: Where | None = None,
         epochs: int | None = 1,
-        collate_fn: Callable[[Sequence[Mapping[str, Any]]], Batch] = pad_collate,
+        collate_fn: Collate | None = None,
+        device: torch.device | str | int | None = None,
+        pin_memory: bool | None = None,
         multiprocessing_context: str | BaseContext | None = None,
         prefetch_factor: int = 2,
+        persistent_workers: bool = True,
+        stall_after_s: float | None = 10.0,
+        on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
+        if num_workers is None:
+            num_workers = _worker_count(dataset, multiprocessing_context)
         if num_workers < 0:
             raise ValueError(f"num_workers is {num_workers}, expected 0 or more")
+        if prefetch_factor < 1:
+            raise ValueError(f"prefetch_factor is {prefetch_factor}, expected 1 or more")
         if epochs is not None and epochs < 1:
             raise ValueError(f"epochs is {epochs}, expected 1 or more, or None for no end")
+        if max_batch_seconds is not None:
+            if batch_size is not None or dataset.batch_size is not None:
+                raise ValueError(
+                    f"max_batch_seconds={max_batch_seconds} beside batch_size="
+                    f"{dataset.batch_size if batch_size is None else batch_size}: give one of them"
+                )
+            batch_size = BySeconds(max_batch_seconds, max_batch_size, slots, num_buckets)
+        elif (num_buckets, max_batch_size, slots) != (32, None, None):
+            raise ValueError("num_buckets, max_batch_size and slots need max_batch_seconds")
+        self._batch_size = _one_size(dataset, batch_size)
         self.dataset = dataset
-        self._num_workers = num_workers
-        self._partitions = partitions
-        self._options = {
-            "batch_size": batch_size,
-            "tail": tail,
-            "min_duration": min_duration,
-            "max_duration": max_duration,
-            "where": where,
-        }
+        self.num_workers = num_workers
+        self._partitions = dataset.partitions if partitions is None else partitions
+        by_dataset: Tail = "drop" if dataset.batch_size is None else dataset.tail
+        self._tail: Tail = by_dataset if tail is None else tail
         self._epochs = epochs
-        self._collate = collate_fn
-        self._context = multiprocessing_context
-        self._prefetch_factor = prefetch_factor
+        self._collate = dataset.collate_fn if collate_fn is None else collate_fn
+        self._workers = Workers(
+            num_workers,
+            context=multiprocessing_context,
+            prefetch_factor=prefetch_factor,
+            persistent=persistent_workers,
+        )
+        self._moves = device is not None or bool(pin_memory)
+        self._device, self._pin_memory = device, pin_memory
+        self._depth = prefetch_factor
+        self._monitor = Monitor(stall_after_s, on_stall or dataset.monitor.on_stall)
+        self._meter = LoopMeter(self._monitor)
+        self._kept: Mapping[str, Any] = {}
+        self._known: tuple[Recipe, StepStream] | None = None
         self._next: PlanState | None = None
         self._state: PlanState | None = None
-        self._recipe().stream()  # refuses impossible options now
+        self._loaded: PlanState | None = None
+        self._begun: int | None = None
+        self._stream()  # refuses impossible options now
 
     def __len__(self) -> int:
-        """Batches in a whole pass; the same in every rank.
+        """Batches in a whole pass, the one begun last or else the next; the same in every rank.
+
+        By seconds this takes a pass over the durations, about 5 us a sample; it is remembered.
 
         Raises:
             TypeError: with `epochs=None`, a pass never ends.
         """
         if self._epochs is None:
             raise TypeError("a loader with epochs=None has no length")
-        return self._epochs * self._recipe().stream().steps
+        stream, first = self._stream(), self._pass_epoch
+        steps = sum(stream.steps_in(first + at) for at in range(self._epochs))
+        return steps * self.batches_per_step
 
     def __iter__(self) -> Iterator[Batch]:
         """Begin a pass: the next epoch, or where a loaded state stands.
 
         What fails is raised where its batch would have come, and ends the pass.
         """
-        start = self._next or self._recipe().stream().state()
+        recipe = self._recipe()
+        self.dataset.warn_of_nodes(recipe.place, recipe.partitions)
+        start = self._next or self._stream().state()
         self._state = start
+        self._begun, self._loaded = start.epoch, None
         # A pass that is left early has been begun all the same.
         self._next = start.at(start.epoch + (self._epochs or 1), 0)
-        return self._pass(replace(self._recipe(), start=start))
+        return self._pass(recipe, start)
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches that a rank gets for each step: more than one where ranks share its slots."""
+        recipe = self._recipe()
+        if not isinstance(recipe.batch_size, BySeconds):
+            return 1
+        world_size = recipe.place[1]
+        return recipe.batch_size.slots_for(recipe.partitions, world_size) // world_size
+
+    def padding_report(self, epoch: int | None = None) -> SecondsReport:
+        """Return what an epoch by seconds costs: its padding, and batches that are not full.
+
+        Takes a pass over the durations, about 5 us a sample; it is remembered.
+
+        Args:
+            epoch: None: of the pass begun last, or else the next.
+
+        Raises:
+            PlanError: batches are made by numbers of samples.
+        """
+        return self._stream().report(self._pass_epoch if epoch is None else epoch)
+
+    def stats(self) -> StreamStats:
+        """What the loops over this loader have waited for, and what is to be done about it.
+
+        Over all passes. Workers report a few times a second; of what they say the loop's waits
+        get their causes.
+        """
+        return self._meter.stats(self.dataset.retrievers)
+
+    def close(self) -> None:
+        """End the worker processes that are kept. The loader can be used again."""
+        self._workers.close()
+
+    def __enter__(self) -> StreamingLoader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass begin with this epoch; in every rank.
 
-        Not needed as long as every rank begins every pass.
+        Not needed as long as every rank begins every pass. Frameworks call it before each: a loaded
+        state that stands in this very epoch is still gone on with.
         """
-        self._next = self._state = self._recipe().stream().state(epoch)
+        if self._loaded is None or self._loaded.epoch != epoch:
+            self._next = self._state = self._stream().state(epoch)
+            self._begun = self._loaded = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the step after the last one received is; the same in every rank.
 
         Under 1 kB of plain data. After the last batch of an epoch, it is the next epoch's start.
         """
-        state = self._state or self._next or self._recipe().stream().state()
+        state = self._state or self._next or self._stream().state()
         return state.to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -182,67 +270,120 @@ class StreamingLoader:
             PlanError: the state is of another plan; the message says what differs.
         """
         loaded = PlanState.from_dict(state)
-        before = self._partitions
-        kept = loaded.options.get("partitions")
-        if before is None and isinstance(kept, int):
-            self._partitions = kept
-        try:
-            loaded.check(self._recipe().stream().state())
-        except PlanError:
-            self._partitions = before
-            raise
-        self._next = self._state = loaded
-
-    def _recipe(self) -> _Recipe:
-        rank, world_size = self.dataset._place()
-        partitions = _nodes(world_size) if self._partitions is None else self._partitions
-        options = {
-            **self._options,
-            "rank": rank,
-            "world_size": world_size,
-            "partitions": partitions,
+        before = self._kept
+        self._kept = {
+            name: value
+            for name, value in loaded.options.items()
+            if name in ("partitions", "slots") and isinstance(value, int)
         }
-        return _Recipe(self.dataset, options, self._collate, epochs=self._epochs)
+        try:
+            loaded.check(self._stream().state())
+        except PlanError:
+            self._kept = before
+            raise
+        self._next = self._state = self._loaded = loaded
+        self._begun = None
 
-    def _pass(self, recipe: _Recipe) -> Generator[Batch, None, None]:
-        for batch, following in self._made(recipe):
-            self._state = following
-            if batch is not None:
-                yield batch
+    @property
+    def _pass_epoch(self) -> int:
+        if self._begun is not None:
+            return self._begun
+        return 0 if self._next is None else self._next.epoch
 
-    def _made(self, recipe: _Recipe) -> Iterator[_Made]:
-        if self._num_workers == 0:
-            return recipe.made()
-        # One of each worker in turn, in the order of their numbers: the order of the steps.
-        loader: DataLoader[_Made] = DataLoader(
-            _WorkerSteps(recipe),
-            batch_size=None,
-            num_workers=self._num_workers,
-            collate_fn=_unchanged,
-            multiprocessing_context=self._context,
-            prefetch_factor=self._prefetch_factor,
+    def _recipe(self) -> Recipe:
+        place = self.dataset.place()
+        partitions = self._partitions or self._kept.get("partitions") or nodes_of(place[1])
+        batch_size = self._batch_size
+        if isinstance(batch_size, BySeconds) and batch_size.slots is None:
+            batch_size = msgspec.structs.replace(batch_size, slots=self._kept.get("slots"))
+        return Recipe(
+            self.dataset,
+            batch_size,
+            self._tail,
+            partitions,
+            place,
+            self._collate,
+            self._epochs,
+            self._monitor,
         )
-        return iter(loader)
+
+    def _stream(self) -> StepStream:
+        """What knows the steps; it remembers what took long to find out."""
+        recipe = self._recipe()
+        if self._known is None or self._known[0] != recipe:
+            self._known = recipe, recipe.stream()
+        return self._known[1]
+
+    def _pass(self, recipe: Recipe, start: PlanState) -> Generator[Batch, None, None]:
+        if self.num_workers:
+            making = self._workers.making(recipe, start)
+        else:
+            making = in_threads(recipe, start)
+        # Batches go into the loop's hands outside of all that is timed here.
+        with (
+            making as steps,
+            closing(self._moved(steps)) as made,
+            self._meter.loop(Whose(*recipe.place), steps.look) as loop,
+        ):
+            while True:
+                with loop.waiting():
+                    step = next(made, None)
+                if step is None:
+                    return
+                batches, following = step
+                yield from batches[:-1]
+                self._state = following
+                yield from batches[-1:]
+
+    def _moved(self, steps: Making) -> Generator[Made, None, None]:
+        if not self._moves:
+            yield from steps.made
+            return
+        mover = DeviceMover(self._device, pin_memory=self._pin_memory)
+        begun = made_ahead(
+            steps.made,
+            lambda made: ([mover.begin(batch) for batch in made[0]], made[1]),
+            depth=self._depth,
+            interrupt=steps.interrupt,
+            patience_s=steps.patience_s,
+        )
+        with closing(begun):
+            for batches, following in begun:
+                yield [mover.finish(batch) for batch in batches], following
 
 
-class _WorkerSteps(IterableDataset[_Made]):
-    """The steps of one worker."""
+def _worker_count(dataset: PlannedDataset, context: str | BaseContext | None) -> int:
+    """Worker processes where none are asked for: for processors, if they can go there."""
+    processors = [part.load.processor for part in parts_of(dataset.what)]
+    if not any(processors):
+        return 0
+    method = (
+        context if isinstance(context, str) else multiprocessing.get_context().get_start_method()
+    )
+    if method != "fork" and not all(map(_travels, processors)):
+        return 0
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    ranks = int(local) if local.isdigit() else 1
+    return min(_MOST_WORKERS, max(1, (available or 1) // max(1, ranks) - 1))
 
-    def __init__(self, recipe: _Recipe) -> None:
-        self._recipe = recipe
 
-    def __iter__(self) -> Iterator[_Made]:
-        info = get_worker_info()
-        assert info is not None, "runs in workers only"
-        return self._recipe.made(info.id, info.num_workers)
-
-
-def _unchanged(made: Any) -> Any:  # noqa: ANN401 (whatever torch hands over)
-    return made
+def _travels(processor: Any) -> bool:  # noqa: ANN401 (any callable)
+    try:
+        ForkingPickler.dumps(processor)
+    except Exception:  # noqa: BLE001 (pickling runs the user's code)
+        return False
+    return True
 
 
-def _nodes(world_size: int) -> int:
-    """Nodes of this run, as far as the environment says."""
-    text = os.environ.get("LOCAL_WORLD_SIZE", "")
-    local = int(text) if text.isdigit() else 0
-    return world_size // local if local and world_size % local == 0 else 1
+def _one_size(dataset: PlannedDataset, batch_size: int | BySeconds | None) -> int | BySeconds:
+    if batch_size is None:
+        batch_size = dataset.batch_size
+    if batch_size is None:
+        raise ValueError("give batch_size, or max_batch_seconds")
+    if dataset.batch_size not in (None, batch_size):
+        raise ValueError(
+            f"batch_size is {batch_size}, but the dataset has batch_size={dataset.batch_size}; "
+            "give it in one place"
+        )
+    return batch_size

@@ -6,7 +6,7 @@ import os
 
 import torch.distributed
 
-__all__ = ["distributed_place", "environment_place"]
+__all__ = ["distributed_place", "environment_place", "nodes_of"]
 
 
 def distributed_place() -> tuple[int, int] | None:
@@ -33,3 +33,10 @@ def environment_place() -> tuple[int, int] | None:
             "numbers; unset them, or pass rank= and world_size="
         ) from None
     return rank, world_size
+
+
+def nodes_of(world_size: int) -> int:
+    """Nodes of a run, as far as the environment says: `LOCAL_WORLD_SIZE`, as torchrun sets it."""
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")
+    local = int(text) if text.isdigit() else 0
+    return world_size // local if local and world_size % local == 0 else 1

@@ -1,0 +1,91 @@
+"""What is this package's own: URLs, credentials, names, and what a server may answer."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiomdb.errors import DownloadError, InvalidURLError, UploadError
+from audiomdb.registry import retriever_for, uploader_for
+from audiomdb.testing import FaultProxy, write_dataset
+from audiomdb_webdav import WebDAVRetriever, WebDAVUploader
+from audiomdb_webdav.client import plain_url
+
+CREDENTIALS = {"username": "me", "password": "s3cret/word:"}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "dataset", shards=2)
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def name() -> str:
+    return uuid.uuid4().hex
+
+
+def test_a_url_becomes_an_address_and_credentials() -> None:
+    assert plain_url("webdav://host:81/a%20b/c") == ("http://host:81/a b/c", {})
+    assert plain_url("webdavs://me:p%40ss@host/") == (
+        "https://host/",
+        {"username": "me", "password": "p@ss"},
+    )
+
+
+@pytest.mark.parametrize("url", ["webdav://", "http://host/a", "webdavs:///a"])
+def test_a_url_without_a_server_is_refused(url: str) -> None:
+    with pytest.raises(InvalidURLError):
+        plain_url(url)
+
+
+def test_both_schemes_are_registered() -> None:
+    retriever = retriever_for("webdavs://host/speech", username="me", password="word")
+    assert isinstance(retriever, WebDAVRetriever)
+    assert repr(retriever) == "WebDAVRetriever('https://host/speech')"
+    assert isinstance(uploader_for("webdav://host/speech"), WebDAVUploader)
+
+
+def test_what_the_uploader_wrote_the_retriever_reads(
+    server: Any, name: str, dataset: Path, tmp_path: Path
+) -> None:
+    WebDAVUploader(f"{server.url}/{name}/", **CREDENTIALS).upload_dir(dataset)
+    retriever = WebDAVRetriever(f"{server.url}/{name}/", **CREDENTIALS, cache_dir=tmp_path / "c")
+    assert len(retriever) == 6
+    assert retriever.open()["clip-00004"]["text"] == "sentence 4 of 0"
+    retriever.close()
+    assert not [path for path in (server.folder / name).rglob("*") if path.suffix == ".part"]
+
+
+@pytest.mark.parametrize("given", [{}, {"username": "me", "password": "wrong"}])
+def test_wrong_credentials_are_an_error_that_says_so_and_does_not_show_them(
+    server: Any, name: str, dataset: Path, tmp_path: Path, given: dict[str, str]
+) -> None:
+    with pytest.raises(UploadError, match=r"401.*username= and password=") as caught:
+        WebDAVUploader(f"{server.url}/{name}", **given).upload_dir(dataset)
+    assert "wrong" not in str(caught.value)
+    retriever = WebDAVRetriever(f"{server.url}/{name}", **given, cache_dir=tmp_path / "c")
+    with pytest.raises(DownloadError, match=r"401.*username= and password="):
+        retriever.open()
+
+
+def test_a_missing_folder_above_is_named(server: Any, name: str, dataset: Path) -> None:
+    with pytest.raises(UploadError, match=f"{name}/missing.*the folder above does not exist"):
+        WebDAVUploader(f"{server.url}/{name}/missing", **CREDENTIALS).upload_dir(dataset)
+
+
+def test_a_file_that_was_changed_on_its_way_does_not_get_its_name(
+    server: Any, name: str, dataset: Path
+) -> None:
+    with FaultProxy(server.url) as proxy:
+        uploader = WebDAVUploader(f"{proxy.url}/{name}", **CREDENTIALS, workers=1)
+        # What is read back is not what was sent.
+        proxy.fail("flip", after=50_000, times=1, match="GET /")
+        with pytest.raises(UploadError, match=r"shard_00000/data\.mdb arrived with sha256"):
+            uploader.upload_dir(dataset)
+        assert not (server.folder / name / "shard_00000" / "data.mdb").exists()
+        uploader.upload_dir(dataset)
+    assert (server.folder / name / "metadata.json").exists()

@@ -1,0 +1,126 @@
+"""More connections for one large file: threads that fetch pieces beside the main stream.
+
+One connection to a far store is often slower than the line: its speed is the window by the round
+trip, or what the store allows each. What these threads meet is never an error; they give the piece
+back and end, and the main stream finds out for itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from audiomdb.cache.lock import Held
+from audiomdb.cache.part_file import PartFile
+from audiomdb.cache.slots import ExtraSlots
+from audiomdb.cache.spans import Span
+
+__all__ = ["Streams"]
+
+_LOOK_UP_S = 0.05
+_PROGRESS_BYTES = 64 * 1024
+"""A thread whose connection breaks goes on if it brought so much."""
+
+
+class Streams:
+    """The threads of one transfer, in a `with` block; after it they end at their next chunk.
+
+    Does not wait for a connection that does not answer. Each thread has a slot for as long as it
+    has a connection.
+
+    Args:
+        file: What they write to.
+        fetch: Fetches a span; False when there is no sense in going on.
+        extra: Where slots come from.
+        most: How many there may be.
+    """
+
+    def __init__(
+        self, file: PartFile, fetch: Callable[[Span], bool], extra: ExtraSlots, *, most: int
+    ) -> None:
+        self._file = file
+        self._fetch = fetch
+        self._extra = extra
+        self._most = most
+        self._running = 0
+        self._useless = False
+        self._reserved: list[Held] = []
+
+    def __enter__(self) -> Streams:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._most = 0
+        self._let_go()
+
+    def reserve(self) -> int:
+        """Take what slots there are; returns how many."""
+        while len(self._reserved) < self._most and (slot := self._extra.take()) is not None:
+            self._reserved.append(slot)
+        return len(self._reserved)
+
+    def start(self, *, may: bool) -> None:
+        """Start threads, if there are pieces and slots for them.
+
+        Args:
+            may: The store names the version of the file; pieces of two are never put together.
+        """
+        if not may or self._useless or not self._file.in_pieces:
+            self._let_go()
+            return
+        for _ in range(min(self._most - self._running, self._file.unclaimed())):
+            slot = self._reserved.pop() if self._reserved else self._extra.take()
+            if slot is None:
+                break
+            with self._file.changed:
+                self._running += 1
+            # They may not keep the interpreter from ending.
+            threading.Thread(
+                target=self._run, args=(slot,), name="audiomdb-stream-of-a-shard", daemon=True
+            ).start()
+        self._let_go()
+
+    def wait(self) -> None:
+        """Wait a moment for a thread to give back a span, or to end."""
+        with self._file.changed:
+            if self._running and not self._file.whole:
+                self._file.changed.wait(_LOOK_UP_S)
+
+    def _run(self, slot: Held) -> None:
+        try:
+            with slot:
+                while self._most and not self._extra.must_yield() and self._one():
+                    pass
+        finally:
+            with self._file.changed:
+                self._running -= 1
+                self._file.changed.notify_all()
+
+    def _one(self) -> bool:
+        span = self._file.claim()
+        if span is None:
+            return False
+        before = span.done
+        try:
+            if not self._fetch(span):
+                self._useless = True
+                return False
+        except Exception as error:  # noqa: BLE001
+            import logging
+
+            log = logging.getLogger("audiomdb.cache")
+            log.info("a piece from byte %d on broke off: %s", span.start, error)
+            return span.done - before >= _PROGRESS_BYTES
+        finally:
+            self._file.give_back(span)
+        return True
+
+    def _let_go(self) -> None:
+        while self._reserved:
+            self._reserved.pop().release()

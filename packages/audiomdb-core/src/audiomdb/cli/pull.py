@@ -1,0 +1,152 @@
+"""`audiomdb pull`: a whole dataset from a URL into a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from audiomdb.cli.arguments import (
+    EXIT_OK,
+    UsageError,
+    add_cache,
+    add_command,
+    add_json,
+    add_note,
+    add_options,
+    count,
+)
+from audiomdb.cli.opening import folder_of, make_retriever, place_of
+from audiomdb.progress import progress
+
+if TYPE_CHECKING:
+    import argparse
+
+    from audiomdb.cli.arguments import Commands
+    from audiomdb.cli.origins import Origin
+    from audiomdb.cli.pulling import Target
+    from audiomdb.retrievers.base import BaseRetriever
+
+__all__ = ["add"]
+
+_DESCRIPTION = """\
+Every shard is compared with its sha256 before it takes its place in DIR, and metadata.json comes
+last: DIR is the whole dataset, or none yet. A pull that was stopped goes on where it was when the
+same command is given again. What is whole is not downloaded twice; of a dataset that was pulled
+before, shards that were damaged since are downloaded again.
+
+What is under way lies in DIR/.pull meanwhile. With --cache-dir, shards go through that cache
+instead and are copied: what was streamed through it is used, and DIR may be on a network disk."""
+
+_EXAMPLE = """\
+  audiomdb pull s3://my-bucket/speech speech
+  audiomdb pull hf://datasets/user/speech@main speech --workers 8
+  audiomdb pull s3://open-data/speech speech --option anonymous=true
+  AWS_ENDPOINT_URL=http://minio:9000 audiomdb pull s3://my-bucket/speech speech"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "pull",
+        _run,
+        summary="download a whole dataset",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
+        usage="audiomdb pull [options] URL DIR",
+    )
+    parser.add_argument("source", metavar="URL", help="such as s3://bucket/prefix, or a folder")
+    parser.add_argument("target", metavar="DIR", help="folder for the dataset: new, or of before")
+    parser.add_argument(
+        "--workers", type=count, default=4, metavar="N", help="shards downloaded at once (4)"
+    )
+    group = parser.add_argument_group("reading from the URL")
+    add_options(group)
+    add_cache(group, default="not at all")
+    add_json(parser, "one JSON object")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from audiomdb.cli.pulling import STATE, Target
+
+    folder = folder_of(args.target)
+    options: dict[str, Any] = {"workers": args.workers, "cache_dir": args.cache_dir}
+    if args.cache_dir is None:
+        options["cache_dir"] = folder / STATE
+    if args.max_cache_bytes is not None:
+        if args.cache_dir is None:
+            raise UsageError("--max-cache-bytes is of no use without --cache-dir")
+        options["max_cache_bytes"] = args.max_cache_bytes
+    retriever = make_retriever(args.source, args.option, **options)
+    target = Target(folder)
+    try:
+        facts = _pull(retriever, target, args)
+    finally:
+        retriever.close()
+        target.close()
+    _report(facts, as_json=args.json)
+    return EXIT_OK
+
+
+def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) -> dict[str, Any]:
+    from audiomdb.cli.pulling import pull
+
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        origin = _origin(retriever, target, args, stack)
+        metadata = origin.metadata
+        description = f"pulling {metadata.name}"
+        bar = stack.enter_context(progress(metadata.bytes, unit="B", description=description))
+        try:
+            fetched = pull(origin, target, workers=args.workers, on_bytes=bar.update)
+        except BaseException as exc:
+            if target.begun:
+                add_note(exc, "what has arrived is kept: give the same command again to go on")
+            raise
+    return {
+        "source": args.source,
+        "folder": str(target.path),
+        "name": metadata.name,
+        "samples": metadata.samples,
+        "shards": len(metadata.shards),
+        "bytes": metadata.bytes + metadata.index.bytes,
+        "fetched_shards": fetched,
+        "received_bytes": origin.received_bytes,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _origin(
+    retriever: BaseRetriever,
+    target: Target,
+    args: argparse.Namespace,
+    stack: contextlib.ExitStack,
+) -> Origin:
+    from audiomdb.cli.origins import CacheOrigin, FolderOrigin
+
+    folder = place_of(retriever)
+    if folder is not None:
+        local = FolderOrigin(folder)
+        target.refuse_another(local.metadata)
+        return local
+    remote = CacheOrigin(retriever, workers=args.workers, move=args.cache_dir is None)
+    target.refuse_another(remote.metadata)
+    return stack.enter_context(remote)
+
+
+def _report(facts: dict[str, Any], *, as_json: bool) -> None:
+    from audiomdb.cli.text import counted, one_line, size
+
+    if as_json:
+        import json
+
+        print(json.dumps(facts))
+        return
+    shards = counted(facts["shards"], "shard")
+    what = f"{counted(facts['samples'], 'sample')} in {shards}, {size(facts['bytes'])}"
+    print(f"{one_line(facts['folder'])}: {what}, whole")
+    there = facts["shards"] - facts["fetched_shards"]
+    kept = f"; {counted(there, 'shard')} had been there" if there else ""
+    received = size(facts["received_bytes"])
+    print(f"{received} received in {facts['seconds']:.1f} s{kept}")

@@ -1,0 +1,266 @@
+"""Bringing a whole dataset into a folder, so that it can be gone on with after a stop.
+
+    speech/shard_00000/data.mdb   whole and verified
+    speech/.pull/                 a cache with what is under way
+    speech/index.bin              made of the shards, as conversion made it
+    speech/metadata.json          last
+
+With `metadata.json` the folder is a dataset, and `.pull` goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from audiomdb.cache.layout import CacheLayout
+from audiomdb.cli.origins import Origin, ShardProgress
+from audiomdb.cli.threads import Check, each
+from audiomdb.errors import (
+    MetadataError,
+    OutputBusyError,
+    OutputExistsError,
+    OutputWriteError,
+)
+from audiomdb.shards import Metadata, ShardEntry, read_metadata
+from audiomdb.shards.files import sha256_file, sync_directory, write_atomically
+from audiomdb.shards.index import parse_index
+from audiomdb.shards.journal import Rejection
+from audiomdb.shards.layout import (
+    ALIGNMENT,
+    DATA_FILE,
+    INDEX_FILE,
+    LOCK_FILE,
+    METADATA_FILE,
+    REJECTED_FILE,
+)
+
+__all__ = ["STATE", "Target", "pull"]
+
+STATE = ".pull"
+"""Folder in the target with what is under way. Where there is one, the target is ours."""
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Target:
+    """The folder that a dataset goes to, locked until `close`.
+
+    Args:
+        path: Missing, empty, left by an earlier pull, or holding the same dataset.
+
+    Raises:
+        OutputExistsError: it holds something else.
+        OutputBusyError: another process is writing there.
+        OutputWriteError: it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._state = path / STATE
+        self._made = not path.exists()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path, os.O_RDONLY)
+        except (FileExistsError, NotADirectoryError) as exc:
+            raise OutputExistsError(f"{path} is a file, expected a folder or nothing") from exc
+        except OSError as exc:
+            raise OutputWriteError(f"cannot make the folder {path}: {exc.strerror}") from exc
+        try:
+            self._acquire()
+            self._refuse_strangers()
+            self._state.mkdir(exist_ok=True)
+        except OSError as exc:
+            os.close(self._lock)
+            if isinstance(exc, OutputExistsError):
+                raise
+            raise OutputWriteError(f"cannot write to {path}: {exc.strerror}") from exc
+        except OutputBusyError:
+            os.close(self._lock)
+            raise
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to go on from."""
+        return any(self.path.glob(f"shard_*/{DATA_FILE}")) or any(_parts(self._state))
+
+    def refuse_another(self, metadata: Metadata) -> None:
+        """Refuse to replace another dataset.
+
+        Raises:
+            OutputExistsError: the folder holds one.
+        """
+        if not (self.path / METADATA_FILE).exists():
+            return
+        with contextlib.suppress(MetadataError):
+            if read_metadata(self.path) == metadata:
+                return
+        raise OutputExistsError(
+            f"{self.path} holds another dataset, or another version of this one; pull into a new "
+            "folder, or delete this one first"
+        )
+
+    def missing_bytes(self, metadata: Metadata) -> int:
+        """Bytes of what is not there, by its name."""
+        there = (self.path / entry.path / DATA_FILE for entry in metadata.shards)
+        missing = sum(
+            entry.bytes
+            for entry, path in zip(metadata.shards, there, strict=True)
+            if not path.exists()
+        )
+        return missing + metadata.index.bytes
+
+    def finish(self, metadata: Metadata, raw: bytes) -> None:
+        """Make the folder a dataset: what goes with the shards, then metadata."""
+        if not (self.path / METADATA_FILE).exists():
+            self._remove_shards_of_another_version(metadata)
+        self._write_index(metadata)
+        write_atomically(self.path / METADATA_FILE, [raw])
+
+    def close(self) -> None:
+        """Let go of the folder, and leave no trace of us where there is nothing to go on with."""
+        if (self.path / METADATA_FILE).exists() or not self.begun:
+            shutil.rmtree(self._state, ignore_errors=True)
+        for folder in (*self.path.glob("shard_*"), *([self.path] if self._made else [])):
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+        os.close(self._lock)
+
+    def _acquire(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise OutputBusyError(
+                f"another process is writing to {self.path}; wait for it, or use another folder"
+            ) from exc
+        except OSError:
+            # Network file systems may refuse to lock a folder; two pulls at once do work twice.
+            return
+
+    def _refuse_strangers(self) -> None:
+        names = sorted(entry.name for entry in self.path.iterdir())
+        if names and METADATA_FILE not in names and STATE not in names:
+            raise OutputExistsError(
+                f"{self.path} holds {names[0]!r} and no dataset that was pulled there; give an "
+                "empty folder or one that does not exist"
+            )
+
+    def _remove_shards_of_another_version(self, metadata: Metadata) -> None:
+        """A pull that was stopped may be gone on with when the dataset has become a smaller one."""
+        wanted = {entry.path for entry in metadata.shards}
+        for folder in self.path.glob("shard_*"):
+            if folder.name not in wanted:
+                shutil.rmtree(folder)
+
+    def _write_index(self, metadata: Metadata) -> None:
+        """Write what conversion makes of the shards' indexes; the shards are whole by now."""
+        rejected: list[Rejection] = []
+
+        def padded() -> Iterator[bytes]:
+            for entry in metadata.shards:
+                index = _index_of(self.path / entry.path / DATA_FILE, entry)
+                if metadata.rejected:
+                    journal = parse_index(memoryview(index), entry.path).journal
+                    rejected.extend(msgspec.convert(journal["rejected"], list[Rejection]))
+                yield index + bytes(-len(index) % ALIGNMENT)
+
+        _, digest = write_atomically(self.path / INDEX_FILE, padded())
+        if digest != metadata.index.sha256:
+            raise MetadataError(
+                f"the indexes of the shards make an {INDEX_FILE} with sha256 {digest}, "
+                f"metadata.json says {metadata.index.sha256}: they are not of one dataset"
+            )
+        if rejected:
+            lines = (msgspec.json.encode(rejection) + b"\n" for rejection in rejected)
+            write_atomically(self.path / REJECTED_FILE, lines)
+
+
+def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[int], None]) -> int:
+    """Bring a dataset into a folder, whole or not at all. After a stop it goes on where it was.
+
+    Args:
+        origin: Where from.
+        target: Where to.
+        workers: Shards at once.
+        on_bytes: Told how many bytes of shards more are there.
+
+    Returns:
+        How many shards were not there.
+
+    Raises:
+        DatasetError: a shard is damaged, or missing.
+        DownloadError: the store cannot be read.
+        OutputWriteError: the disk is full.
+    """
+    metadata = origin.metadata
+
+    def bring(number: int, check: Check) -> bool:
+        entry = metadata.shards[number]
+        final = target.path / entry.path / DATA_FILE
+        progress = ShardProgress(on_bytes, check)
+        there = _is_whole(final, entry)
+        if not there:
+            final.parent.mkdir(exist_ok=True)
+            origin.bring(number, final, progress)
+        lock = final.parent / LOCK_FILE
+        if not (there and lock.exists()):
+            lock.touch()
+            sync_directory(final.parent)
+        progress.at(entry.bytes)
+        return not there
+
+    with _full_disk(target.path):
+        _refuse_full_disk(target.path, target.missing_bytes(metadata) - origin.begun_bytes)
+        numbers = range(len(metadata.shards))
+        with contextlib.closing(each(bring, numbers, workers=workers)) as brought:
+            fetched = sum(brought)
+        target.finish(metadata, origin.raw_metadata)
+    return fetched
+
+
+def _parts(state: Path) -> Iterator[Path]:
+    """Files of shards in the caches of an unfinished pull."""
+    for cache in state.iterdir():
+        layout = CacheLayout(cache)
+        for folder in (layout.parts, layout.shards, layout.staging):
+            if folder.is_dir():
+                yield from folder.iterdir()
+
+
+def _is_whole(path: Path, entry: ShardEntry) -> bool:
+    try:
+        return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+    except FileNotFoundError:
+        return False
+
+
+def _index_of(path: Path, entry: ShardEntry) -> bytes:
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), entry.index_bytes, entry.index_offset)
+
+
+def _refuse_full_disk(folder: Path, missing: int) -> None:
+    """Refuse before the first byte what cannot end well."""
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise OutputWriteError(
+            f"{missing} bytes are to come and the disk of {folder} has {free} free; make room, or "
+            "give a folder on another disk"
+        )
+
+
+@contextlib.contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in _FULL_DISK:
+            raise
+        raise OutputWriteError(f"the disk of {folder} is full; make room for the rest") from exc

@@ -1,0 +1,101 @@
+"""`audiomdb upload`: a finished dataset goes to a store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from audiomdb.cli.arguments import EXIT_OK, add_command, add_json, add_note, add_options, count
+from audiomdb.cli.opening import folder_of, make_uploader
+
+if TYPE_CHECKING:
+    import argparse
+
+    from audiomdb.cli.arguments import Commands
+    from audiomdb.uploaders.base import UploadReport
+
+__all__ = ["add"]
+
+_DESCRIPTION = """\
+Sends what is not there yet with the same content, several files at once, and looks after each
+whether it arrived. metadata.json goes last, so that nobody reads half a dataset. An upload that was
+stopped goes on where it was when the same command is given again.
+
+A dataset that lies at URL already is replaced, file by file."""
+
+_EXAMPLE = """\
+  audiomdb upload speech s3://my-bucket/speech
+  audiomdb upload speech hf://datasets/user/speech --option private=true
+  audiomdb upload speech /media/disk/speech
+  audiomdb upload speech s3://my-bucket/speech --json | jq .sent_bytes"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "upload",
+        _run,
+        summary="publish a dataset",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
+        usage="audiomdb upload [options] FOLDER URL",
+    )
+    parser.add_argument("source", metavar="FOLDER", help="folder of a finished dataset")
+    parser.add_argument(
+        "target", metavar="URL", help="such as s3://bucket/prefix, or another folder"
+    )
+    parser.add_argument("--workers", type=count, metavar="N", help="files sent at once")
+    add_options(parser.add_argument_group("writing to the URL"))
+    add_json(parser, "one JSON object")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from audiomdb.shards import read_metadata
+
+    folder = folder_of(args.source)
+    options = {} if args.workers is None else {"workers": args.workers}
+    uploader = make_uploader(args.target, args.option, **options)
+    metadata = read_metadata(folder)
+    start = time.perf_counter()
+    try:
+        report = uploader.upload_dir(str(folder))
+    except KeyboardInterrupt as exc:
+        add_note(exc, "what has arrived is not sent again: give the same command again to go on")
+        raise
+    seconds = time.perf_counter() - start
+    if args.json:
+        import json
+
+        facts = _facts(report)
+        print(
+            json.dumps({"target": args.target, "name": metadata.name, **facts, "seconds": seconds})
+        )
+    else:
+        for line in _lines(args.target, report, seconds):
+            print(line)
+    return EXIT_OK
+
+
+def _facts(report: UploadReport | None) -> dict[str, Any]:
+    if report is None:  # of an uploader that keeps no account
+        return {}
+    return {
+        "files": report.files,
+        "bytes": report.bytes,
+        "sent_files": report.sent_files,
+        "sent_bytes": report.sent_bytes,
+    }
+
+
+def _lines(target: str, report: UploadReport | None, seconds: float) -> Iterator[str]:
+    from audiomdb.cli.text import counted, one_line, size
+
+    if report is None:
+        yield f"{one_line(target)}: whole"
+        return
+    yield f"{one_line(target)}: {counted(report.files, 'file')}, {size(report.bytes)}, whole"
+    there = report.files - report.sent_files
+    kept = f"; {counted(there, 'file')} had been there" if there else ""
+    yield f"{size(report.sent_bytes)} sent in {seconds:.1f} s{kept}"

@@ -1,0 +1,178 @@
+"""Columns that are joined to samples by key while they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from audiomdb.converters.tables import read_table
+from audiomdb.errors import SourceError, UnknownColumnError, UnknownKeyError
+from audiomdb.sample import AUDIO, KEY, Sample
+
+__all__ = ["JoinedColumns", "Table"]
+
+Table: TypeAlias = Any
+"""A path, a mapping from key to row, rows, or a table of pandas, Polars or PyArrow."""
+
+_KEY_COLUMNS = (KEY, "key", "id")
+
+_Keyed: TypeAlias = tuple[str, str, Mapping[str, Any]]
+"""A row: where it stands, its key, its fields."""
+
+
+class JoinedColumns:
+    """More fields for the samples of a dataset, by key: better transcripts, say, or new labels.
+
+        better = JoinedColumns("transcripts.csv", columns=["text"], missing="keep")
+        StreamingDataset(retriever, join=better)
+
+    A sample gets its row's fields when it is read, before the processor sees it. What it has under
+    the same name is replaced. The dataset itself stays as it is, and so does its order; filters
+    still go by the dataset's own index.
+
+    The table is read here, once, and held in memory; it pickles with all its rows. Threads share
+    one.
+
+    Args:
+        table: The path of a CSV, TSV or JSON lines file (see `ManifestConverter` for the types of
+            its values); a mapping from key to a mapping of fields; an iterable of such mappings,
+            each with its key in a column; or a table of pandas, Polars or PyArrow, which is how
+            Parquet comes in: `JoinedColumns(pyarrow.parquet.read_table(path))`.
+        key: The column with the keys. Unless given, the first of `__key__`, `key` and `id` that
+            the first row has. A mapping from key to row needs none.
+        columns: Join only these. None: all but the one with the keys.
+        missing: What becomes of samples that the table has no row for: "error", or "keep" them as
+            they are stored, with None in columns that are not.
+
+    Raises:
+        SourceError: the table cannot be read, or has a key twice; says where.
+        UnknownColumnError: no row has a column that is asked for.
+        ValueError: an option is out of range, or a column is called `audio`.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        key: str | None = None,
+        columns: Iterable[str] | None = None,
+        missing: Literal["error", "keep"] = "error",
+    ) -> None:
+        if missing not in ("error", "keep"):
+            raise ValueError(f"missing is {missing!r}, expected 'error' or 'keep'")
+        self.missing = missing
+        self.name = os.fspath(table) if isinstance(table, str | os.PathLike) else "the joined table"
+        wanted = None if columns is None else frozenset(columns)
+        # A row is the tuple of its columns' names, which rows share, and its values: a fifth of
+        # the memory of a dict.
+        self._rows: dict[str, tuple[Any, ...]] = {}
+        shapes: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for place, name, row in self._keyed(table, key):
+            if name in self._rows:
+                raise SourceError(f"{place}: a second row for the key {name!r}")
+            names = tuple(c for c in row if wanted is None or c in wanted)
+            names = shapes.setdefault(names, names)
+            self._rows[name] = (names, *(row[c] for c in names))
+        self.columns = tuple(dict.fromkeys(c for names in shapes for c in names))
+        self._check(wanted)
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self._rows)
+
+    def add_to(self, sample: Sample, place: str) -> None:
+        """Give a sample its row's fields.
+
+        Args:
+            sample: With its key.
+            place: Where it is stored, for the error.
+
+        Raises:
+            UnknownKeyError: there is no row for it, and `missing` is "error".
+        """
+        row = self._rows.get(sample[KEY])
+        if row is not None:
+            sample.update(zip(row[0], row[1:], strict=True))
+        elif self.missing == "error":
+            raise UnknownKeyError(
+                f"{self.name} has no row for sample {sample[KEY]!r} of {place}; add one, or pass "
+                "missing='keep'"
+            )
+        for name in self.columns:
+            sample.setdefault(name, None)
+
+    def _check(self, wanted: frozenset[str] | None) -> None:
+        if AUDIO in self.columns:
+            raise ValueError(
+                f"{self.name} has a column {AUDIO!r}, which cannot be joined; name others in "
+                "columns="
+            )
+        lost = sorted((wanted or frozenset()).difference(self.columns))
+        if lost and self._rows:
+            raise UnknownColumnError(
+                f"{self.name} has no column {lost[0]!r}; it has "
+                f"{', '.join(self.columns) or 'none of them'}"
+            )
+
+    def _keyed(self, table: Table, column: str | None) -> Iterator[_Keyed]:
+        if isinstance(table, Mapping):
+            for number, (key, row) in enumerate(table.items()):
+                yield self._place(number), _key(self._place(number), key), _row(number, row)
+            return
+        for place, row in self._rows_of(table):
+            if column is None:
+                column = next((name for name in _KEY_COLUMNS if name in row), None)
+                if column is None:
+                    raise SourceError(
+                        f"{place}: none of the columns {', '.join(map(repr, row))} is called "
+                        f"{', '.join(_KEY_COLUMNS)}; say which has the keys with key="
+                    )
+            if column not in row:
+                raise SourceError(
+                    f"{place}: no column {column!r} with the key; there are "
+                    f"{', '.join(map(repr, row)) or 'none'}"
+                )
+            yield place, _key(place, row[column]), {c: v for c, v in row.items() if c != column}
+
+    def _rows_of(self, table: Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if isinstance(table, str | os.PathLike):
+            path = Path(table)
+            for line, row in read_table(path):
+                yield f"{path}:{line}", row
+            return
+        for number, row in enumerate(_records(table)):
+            yield self._place(number), _row(number, row)
+
+    def _place(self, number: int) -> str:
+        return f"{self.name}, row {number}"
+
+
+def _records(table: Table) -> Iterable[Any]:
+    if hasattr(table, "to_pylist"):  # PyArrow
+        records: Iterable[Any] = table.to_pylist()
+    elif hasattr(table, "to_dicts"):  # Polars
+        records = table.to_dicts()
+    elif hasattr(table, "to_dict"):  # pandas
+        records = table.to_dict("records")
+    elif isinstance(table, Iterable):
+        records = table
+    else:
+        raise TypeError(
+            f"table is {type(table).__name__}, expected a path, a mapping from key to row, rows, "
+            "or a table of pandas, Polars or PyArrow"
+        )
+    return records
+
+
+def _row(number: int, row: Any) -> Mapping[str, Any]:  # noqa: ANN401 (whatever a table holds)
+    if not isinstance(row, Mapping):
+        raise TypeError(f"row {number} is {type(row).__name__}, expected a mapping from column")
+    return row
+
+
+def _key(place: str, key: Any) -> str:  # noqa: ANN401 (whatever a table holds)
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise SourceError(f"{place}: the key is {key!r}, expected text or an integer")
+    return str(key)

@@ -1,0 +1,381 @@
+"""How an epoch is cut into steps: by numbers of samples, or by seconds.
+
+Steps stand in chapters, which is what has to be made to enter the middle: one of a whole epoch
+where steps can be counted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from math import lcm
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from audiomdb.errors import PlanError
+from audiomdb.plan import EpochPlan, MixPlan, SecondsPlan, Step, StepPlan, Tail, even_borders
+from audiomdb.plan.checks import whole_number
+from audiomdb.plan.steps import check_shares
+from audiomdb.stream.following import Front, before_step, partitions_met
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from audiomdb.plan.state import OptionValue
+    from audiomdb.stream.reading import Reading
+
+__all__ = ["BySamples", "BySeconds", "Chapter", "EpochBySeconds", "EpochSteps", "Pace"]
+
+_Order = EpochPlan | MixPlan
+
+
+class BySeconds(msgspec.Struct, frozen=True):
+    """Steps of clips of like durations, up to so many seconds.
+
+    A step has a fixed number of slots, and a slot is a batch: padded to its longest clip, it has at
+    most `max_batch_seconds`. All slots of a step are of one bucket of durations, but for the few
+    that are made of what is left. A slot for which nothing is left repeats a sample, whose field
+    `__mask__` is False. Every sample comes once.
+
+    Attributes:
+        max_batch_seconds: Clips times longest clip of a batch, at most.
+        max_batch_size: Clips in a batch, at most. None: any number.
+        slots: Batches in a step over all ranks, a multiple of their number and of the partitions.
+            None: the smallest such number. Part of the order.
+        num_buckets: Ranges of durations, each of about equally many seconds. More of them leave
+            less padding, and need more shards at once.
+        increment: See this and what follows in `audiomdb.plan.SecondsPlan`.
+        max_age: In increments.
+        chapter: In increments.
+    """
+
+    max_batch_seconds: float
+    max_batch_size: int | None = None
+    slots: int | None = None
+    num_buckets: int = 32
+    increment: int | None = None
+    max_age: int = 192
+    chapter: int = 512
+
+    def check(self, partitions: int, world_size: int) -> None:
+        """Check options without a dataset.
+
+        Raises:
+            PlanError: one is out of range, or the slots cannot be shared.
+        """
+        whole_number("num_buckets", self.num_buckets, low=1)
+        check_shares(self.slots_for(partitions, world_size), partitions, world_size, name="slots")
+        self._plan(EpochPlan([], partitions=partitions), np.empty(0), [], world_size)
+
+    def slots_for(self, partitions: int, world_size: int) -> int:
+        """Return the number of slots."""
+        if self.slots is None:
+            return lcm(partitions, world_size)
+        return whole_number("slots", self.slots, low=1)
+
+    def pace(self, reading: Reading, world_size: int) -> Pace:
+        """Return the steps of a dataset's epochs.
+
+        Raises:
+            PlanError: a sample has no duration, or is longer than `max_batch_seconds`.
+        """
+        durations, taking_part = reading.durations(), reading.taking_part()
+        kept = durations if taking_part is None else durations[taking_part]
+        _refuse_durations(reading, durations, taking_part, self.max_batch_seconds)
+        if taking_part is not None:
+            durations = np.where(taking_part, durations, self.max_batch_seconds)
+        borders = even_borders(kept, self.num_buckets)
+        return _SecondsPace(self, durations, borders, world_size)
+
+    def _plan(
+        self, plan: _Order, durations: NDArray[np.float64], borders: list[float], world_size: int
+    ) -> SecondsPlan:
+        return SecondsPlan(
+            plan,
+            durations,
+            max_batch_seconds=self.max_batch_seconds,
+            max_batch_size=self.max_batch_size,
+            slots=self.slots_for(plan.partitions, world_size),
+            borders=borders,
+            increment=self.increment,
+            max_age=self.max_age,
+            chapter=self.chapter,
+        )
+
+
+class BySamples(msgspec.Struct, frozen=True):
+    """Steps of so many samples over all ranks.
+
+    Attributes:
+        batch_size: Samples in a step.
+        tail: What becomes of those that fill no step, see `audiomdb.plan.StepPlan`.
+    """
+
+    batch_size: int
+    tail: Tail = "drop"
+
+    def check(self, partitions: int, world_size: int) -> None:
+        """Check options without a dataset; see `BySeconds`."""
+        StepPlan(EpochPlan([], partitions=partitions), self.batch_size, self.tail)
+        check_shares(self.batch_size, partitions, world_size)
+
+    def pace(self, reading: Reading, world_size: int) -> Pace:  # noqa: ARG002
+        """Return the steps of a dataset's epochs."""
+        return _SamplesPace(self)
+
+
+class Pace(ABC):
+    """Cuts epochs of one dataset or mixture into steps."""
+
+    @abstractmethod
+    def of(self, plan: _Order) -> EpochSteps:
+        """Return the steps of an epoch."""
+
+
+class Chapter(ABC):
+    """The steps of a chapter that one worker of a rank makes."""
+
+    @abstractmethod
+    def slots(self, number: int) -> list[Step]:
+        """Return the rank's batches of a step."""
+
+    @abstractmethod
+    def front(self, number: int) -> Front | None:
+        """Return where the worker stands before a step, and None where its epoch is over.
+
+        That of the first number says what is read in the whole epoch from there.
+        """
+
+    def needed(self, number: int) -> Sequence[int]:  # noqa: ARG002
+        """Return the shards that the worker needs from a step on, beside those of the front."""
+        return ()
+
+
+class EpochSteps(ABC):
+    """The steps of an epoch."""
+
+    chapters: int
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, OptionValue]:
+        """What changes the steps beside seed, epoch and the datasets, for `PlanState`."""
+
+    @abstractmethod
+    def count(self, chapter: int) -> int:
+        """Return the number of steps in a chapter."""
+
+    @abstractmethod
+    def chapter(
+        self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
+    ) -> Chapter:
+        """Return what a worker makes of a chapter.
+
+        Args:
+            chapter: Which.
+            numbers: Of its steps.
+            rank: Whose.
+            world_size: Of how many.
+            reading: What is read.
+        """
+
+    @abstractmethod
+    def at_once(
+        self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
+    ) -> list[int]:
+        """Return how many shards of each dataset a worker needs at a time, at most."""
+
+
+class _SamplesPace(Pace):
+    def __init__(self, how: BySamples) -> None:
+        self._how = how
+
+    def of(self, plan: _Order) -> EpochSteps:
+        return _EpochOfSamples(StepPlan(plan, self._how.batch_size, self._how.tail), plan)
+
+
+class _EpochOfSamples(EpochSteps):
+    chapters = 1
+
+    def __init__(self, steps: StepPlan, plan: _Order) -> None:
+        self._steps = steps
+        self._plan = plan
+
+    @property
+    def options(self) -> dict[str, OptionValue]:
+        own = {"batch_size": self._steps.batch_size, "tail": self._steps.tail}
+        return {**self._plan.options, **own}
+
+    def count(self, chapter: int) -> int:  # noqa: ARG002
+        return self._steps.steps
+
+    def chapter(
+        self,
+        chapter: int,  # noqa: ARG002
+        numbers: range,
+        rank: int,
+        world_size: int,
+        reading: Reading,  # noqa: ARG002
+    ) -> Chapter:
+        return _WholeEpoch(self._steps, self._plan, numbers, rank, world_size)
+
+    def at_once(
+        self,
+        chapter: int,  # noqa: ARG002
+        numbers: range,  # noqa: ARG002
+        rank: int,
+        world_size: int,
+        reading: Reading,  # noqa: ARG002
+    ) -> list[int]:
+        met = len(partitions_met(self._plan.partitions, rank, world_size))
+        return [met * shards for shards in self._plan.window_shards]
+
+
+class _WholeEpoch(Chapter):
+    def __init__(
+        self, steps: StepPlan, plan: _Order, numbers: range, rank: int, world_size: int
+    ) -> None:
+        self._steps = steps
+        self._plan = plan
+        self._stop = numbers.stop
+        self._place = rank, world_size
+
+    def slots(self, number: int) -> list[Step]:
+        return [self._steps.step(number, *self._place)]
+
+    def front(self, number: int) -> Front | None:
+        if number >= self._stop:
+            return None
+        width = self._steps.batch_size // self._plan.partitions
+        return before_step(self._plan, number * width, *self._place)
+
+
+class _SecondsPace(Pace):
+    def __init__(
+        self,
+        how: BySeconds,
+        durations: NDArray[np.float64],
+        borders: list[float],
+        world_size: int,
+    ) -> None:
+        self._how = how
+        self._durations = durations
+        self._borders = borders
+        self._world_size = world_size
+
+    def of(self, plan: _Order) -> EpochSteps:
+        steps = self._how._plan(plan, self._durations, self._borders, self._world_size)
+        return EpochBySeconds(steps, plan)
+
+
+class EpochBySeconds(EpochSteps):
+    """An epoch by seconds; `steps` has its report."""
+
+    def __init__(self, steps: SecondsPlan, plan: _Order) -> None:
+        self.steps = steps
+        self._plan = plan
+        self.chapters = steps.chapters
+
+    @property
+    def options(self) -> dict[str, OptionValue]:
+        """What else the order depends on."""
+        return self.steps.options
+
+    def count(self, chapter: int) -> int:
+        """Steps of a chapter."""
+        return self.steps.steps(chapter)
+
+    def chapter(
+        self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
+    ) -> Chapter:
+        """Some steps of a chapter."""
+        slots = {at: self.steps.step(chapter, at, rank, world_size) for at in numbers}
+        end = None
+        if chapter + 1 < self.chapters:
+            end = before_step(self._plan, self.steps.chapter_end(chapter), rank, world_size)
+        return _ChapterBySeconds(slots, end, self._plan, reading)
+
+    def at_once(
+        self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
+    ) -> list[int]:
+        """Shards of each dataset that a chapter needs at a time."""
+        made = self.chapter(chapter, numbers, rank, world_size, reading)
+        assert isinstance(made, _ChapterBySeconds)
+        return made.at_once()
+
+
+class _ChapterBySeconds(Chapter):
+    """Steps of a chapter; finds out which shards are needed until when if that is asked."""
+
+    def __init__(
+        self, slots: dict[int, list[Step]], end: Front | None, plan: _Order, reading: Reading
+    ) -> None:
+        self._slots = slots
+        self._end = end
+        self._plan = plan
+        self._reading = reading
+
+    def slots(self, number: int) -> list[Step]:
+        return self._slots[number]
+
+    def front(self, number: int) -> Front | None:
+        coming = self.needed(number)
+        if self._end is None and not coming:
+            return None
+        first: dict[int, list[int]] = {}
+        for shard in coming:
+            first.setdefault(self._dataset(shard), []).append(shard)
+        return Front(self._plan, {} if self._end is None else self._end.elements, first)
+
+    def needed(self, number: int) -> Sequence[int]:
+        return [shard for shard, (_, last) in self._uses.items() if last >= number]
+
+    def at_once(self) -> list[int]:
+        """Shards of each dataset that are needed at a time, at most."""
+        stays = set() if self._end is None else self._end.alive()
+        stop = max(self._slots, default=0) + 1
+        change = np.zeros((len(self._reading.readers), stop + 1), np.int64)
+        for shard, (first, last) in self._uses.items():
+            dataset = self._dataset(shard)
+            change[dataset, first] += 1
+            change[dataset, stop if shard in stays else last + 1] -= 1
+        most = np.cumsum(change, axis=1).max(axis=1).tolist()
+        return [max(one) for one in zip(most, self._plan.window_shards, strict=True)]
+
+    @cached_property
+    def _uses(self) -> dict[int, tuple[int, int]]:
+        """The first and the last step of each shard, in the order of the first."""
+        uses: dict[int, tuple[int, int]] = {}
+        for number, batches in self._slots.items():
+            positions = np.concatenate([batch.positions for batch in batches])
+            shards = np.searchsorted(self._reading.shard_ends, positions, side="right")
+            for shard in dict.fromkeys(shards.tolist()):
+                uses[shard] = uses.get(shard, (number, 0))[0], number
+        return uses
+
+    def _dataset(self, shard: int) -> int:
+        return bisect_right(self._reading.first_shards, shard) - 1
+
+
+def _refuse_durations(
+    reading: Reading,
+    durations: NDArray[np.float64],
+    taking_part: NDArray[np.bool_] | None,
+    longest: float,
+) -> None:
+    wrong = ~((durations > 0) & (durations <= longest))  # NaN is neither
+    if taking_part is not None:
+        wrong &= taking_part
+    if not wrong.any():
+        return
+    position = int(wrong.argmax())
+    name, key = reading.key(position)
+    raise PlanError(
+        f"sample {key!r} of dataset {name!r} lasts {durations[position]} s, expected more than 0 "
+        f"and at most max_batch_seconds={longest}; {int(wrong.sum())} samples do not fit. Leave "
+        "them out with min_duration and max_duration, or raise max_batch_seconds"
+    )

@@ -1,0 +1,253 @@
+"""What a stream reads, opened: positions in, samples out.
+
+Positions and shards of several datasets are numbered through, in their order; a single one keeps
+its own numbers. Nothing here knows in which order anything is read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiomdb.errors import UnknownKeyError
+from audiomdb.plan import EpochPlan, MixPlan, PlanState, Selection, select
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.sample import DURATION, Sample
+from audiomdb.shards import DatasetReader
+from audiomdb.stream.loading import SampleLoader
+from audiomdb.stream.sources import SOURCE, Mixture, Part, parts_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from audiomdb.plan.state import OptionValue
+    from audiomdb.stream.watch import Watch
+
+__all__ = ["Reading", "Selections"]
+
+Selections = dict[int, Selection]
+"""What filters have kept of the parts, by their numbers; made once."""
+
+
+class Reading:
+    """Datasets that are open for an iteration.
+
+    Threads share one. Opening costs what opening the datasets' metadata costs, once a process.
+
+    Args:
+        what: Parts whose origins are retrievers or readers.
+        selections: What is known of the parts' filters; grows.
+        watch: Told what threads are at.
+
+    Raises:
+        DatasetError: a dataset cannot be opened.
+    """
+
+    def __init__(
+        self, what: Part | Mixture, selections: Selections, watch: Watch | None = None
+    ) -> None:
+        self._what = what
+        self._parts = list(parts_of(what))
+        self._selections = selections
+        self.readers = [_open(part) for part in self._parts]
+        self._loaders = [
+            SampleLoader(reader, part.load, watch)
+            for reader, part in zip(self.readers, self._parts, strict=True)
+        ]
+        self._ends = list(accumulate(map(len, self.readers)))
+        self.mixed = isinstance(what, Mixture)
+
+    def __len__(self) -> int:
+        """Samples, those that are left out too, each once."""
+        return self._ends[-1]
+
+    @property
+    def load(self) -> Callable[[int, int], Sample]:
+        """A function that loads the sample at a position in an epoch; see `SampleLoader.load`.
+
+        Of one dataset its loader's own, with nothing in between.
+        """
+        return self._load if self.mixed else self._loaders[0].load
+
+    @property
+    def weigh(self) -> Callable[[int], int]:
+        """A function that says how many bytes of stored payload `load` will go through."""
+        return self._weigh if self.mixed else self._loaders[0].weigh
+
+    @property
+    def only_copies(self) -> bool:
+        """Whether nothing is decoded or processed."""
+        return all(loader.only_copies for loader in self._loaders)
+
+    def state(self, options: dict[str, OptionValue], *, seed: int) -> PlanState:
+        """Return the state of a plan over what is read, at its beginning.
+
+        Args:
+            options: Of the plan.
+            seed: Of the plan.
+        """
+        sizes: list[OptionValue] = [len(reader) for reader in self.readers]
+        # Part of the fingerprint too, but a number can be told when it differs.
+        known = {**options, "samples": sizes if self.mixed else sizes[0]}
+        return PlanState.of(self._fingerprint, known, seed=seed)
+
+    @property
+    def _fingerprint(self) -> str:
+        prints = [reader.metadata.fingerprint for reader in self.readers]
+        if not self.mixed:
+            return prints[0]
+        import hashlib
+
+        return hashlib.sha256("\n".join(prints).encode()).hexdigest()
+
+    @property
+    def names(self) -> str:
+        """What the datasets call themselves."""
+        return ", ".join(reader.metadata.name for reader in self.readers)
+
+    def plan(self, *, seed: int, epoch: int, partitions: int) -> EpochPlan | MixPlan:
+        """Return the order of an epoch.
+
+        Raises:
+            PlanError: a part has a weight and no samples, or a filter does not fit the index.
+        """
+        if isinstance(self._what, Part):
+            return EpochPlan(
+                self.readers[0].counts,
+                seed=seed,
+                epoch=epoch,
+                shuffle=self._what.shuffle,
+                window=self._what.window,
+                partitions=partitions,
+                selection=self._select(0),
+            )
+        return self._mix(self._what, 0, seed=seed, epoch=epoch, partitions=partitions)
+
+    def durations(self) -> NDArray[np.float64]:
+        """Seconds of every sample as it is read, those left out too; NaN where there are none."""
+        columns = []
+        for part, reader in zip(self._parts, self.readers, strict=True):
+            seconds = np.asarray(reader.index[DURATION], dtype=np.float64)
+            crop = part.load.crop
+            columns.append(seconds if crop is None else np.minimum(seconds, crop.seconds))
+        return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+    def taking_part(self) -> NDArray[np.bool_] | None:
+        """Which samples are not left out, `(samples,)`; None: all of them are read."""
+        masks = []
+        for number, reader in enumerate(self.readers):
+            selection = self._select(number)
+            masks.append(np.ones(len(reader), np.bool_) if selection is None else selection.mask())
+        return None if all(mask.all() for mask in masks) else np.concatenate(masks)
+
+    def find(self, which: int | str) -> int:
+        """Return the position of a key, or of a number that may count from the end.
+
+        Of several datasets, the first that has the key.
+
+        Raises:
+            IndexError: no such position.
+            UnknownKeyError: no such key.
+        """
+        if not isinstance(which, str):
+            position = which + len(self) if which < 0 else which
+            if not 0 <= position < len(self):
+                raise IndexError(f"position {which} is outside of {len(self)} samples")
+            return position
+        if not self.mixed:
+            return self.readers[0].position(which)
+        for reader, end in zip(self.readers, self._ends, strict=True):
+            if which in reader:
+                return reader.position(which) + end - len(reader)
+        raise UnknownKeyError(f"no sample {which!r} in any of {self.names}")
+
+    def key(self, position: int) -> tuple[str, str]:
+        """Return the name of a sample's dataset and its key."""
+        number = bisect_right(self._ends, position)
+        reader = self.readers[number]
+        key = reader.key(position - (self._ends[number - 1] if number else 0))
+        return reader.metadata.name, key
+
+    @cached_property
+    def shard_ends(self) -> NDArray[np.int64]:
+        """Position after the last of each shard, numbered through."""
+        counts = [count for reader in self.readers for count in reader.counts]
+        return np.fromiter(accumulate(counts), np.int64, len(counts))
+
+    @cached_property
+    def first_shards(self) -> list[int]:
+        """Number of each dataset's first shard, and what would be the next one's."""
+        return [0, *accumulate(len(reader.counts) for reader in self.readers)]
+
+    def _load(self, position: int, epoch: int) -> Sample:
+        number = bisect_right(self._ends, position)
+        place = position - (self._ends[number - 1] if number else 0)
+        sample = self._loaders[number].load(place, epoch)
+        sample[SOURCE] = number
+        return sample
+
+    def _weigh(self, position: int) -> int:
+        number = bisect_right(self._ends, position)
+        return self._loaders[number].weigh(position - (self._ends[number - 1] if number else 0))
+
+    def _mix(
+        self, what: Mixture, number: int, *, seed: int = 0, epoch: int = 0, partitions: int = 1
+    ) -> MixPlan:
+        """The plan of a mixture whose first part has this number."""
+        sources: list[Sequence[int] | MixPlan] = []
+        selections: list[Selection | None] = []
+        shuffle, window = [], []
+        for part in what.parts:
+            if isinstance(part, Mixture):
+                sources.append(self._mix(part, number))
+                selections.append(None)
+                shuffle.append(False)
+                window.append(0)
+                number += sum(1 for _ in parts_of(part))
+            else:
+                sources.append(self.readers[number].counts)
+                selections.append(self._select(number))
+                shuffle.append(part.shuffle)
+                window.append(part.window)
+                number += 1
+        return MixPlan(
+            sources,
+            weights=what.weights,
+            interleave=what.interleave,
+            stop=what.stop,
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            window=window,
+            partitions=partitions,
+            selections=selections,
+        )
+
+    def _select(self, number: int) -> Selection | None:
+        part, reader = self._parts[number], self.readers[number]
+        if not part.filtered:
+            return None
+        if number not in self._selections:
+            selection = select(
+                reader.index,
+                reader.counts,
+                min_duration=part.min_duration,
+                max_duration=part.max_duration,
+                where=part.where,
+            )
+            assert selection is not None, "a filter selects"
+            self._selections[number] = selection
+        return self._selections[number]
+
+
+def _open(part: Part) -> DatasetReader:
+    origin = part.origin
+    if isinstance(origin, DatasetReader):
+        return origin
+    assert isinstance(origin, BaseRetriever), "folders have retrievers"
+    return origin.open()

@@ -1,0 +1,191 @@
+"""What a stream reads: one dataset, or several mixed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from audiomdb.plan import Columns, EpochPlan, Interleave, MixPlan, Stop, Weight
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.shards import DatasetReader
+from audiomdb.stream.loading import LoadOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "SOURCE",
+    "Mixture",
+    "Origin",
+    "Part",
+    "Where",
+    "described",
+    "opened_by_us",
+    "parts_of",
+    "refuse_impossible",
+]
+
+SOURCE = "__source__"
+"""Field of a mixture's samples: the number of the dataset that a sample came from, from 0. Those of
+nested mixtures are counted through."""
+
+Origin: TypeAlias = str | os.PathLike[str] | BaseRetriever | DatasetReader
+"""A dataset's folder, a retriever, or an open reader."""
+
+Where: TypeAlias = "Callable[[Columns], NDArray[np.bool_]] | NDArray[np.bool_]"
+"""Which samples take part: one bool for each, or a function that makes them of the index."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One dataset and how it is read.
+
+        Part("speech", shuffle=True, max_duration=20, load=LoadOptions(sample_rate=16000))
+
+    Attributes:
+        origin: The dataset.
+        shuffle: False keeps the stored order.
+        window: Shards that its samples are mixed over, see `audiomdb.plan.EpochPlan`.
+        min_duration: Seconds; shorter clips are left out.
+        max_duration: Seconds; longer ones are.
+        where: What else is left out: False for a sample that is. The same in all ranks.
+        load: What becomes of its samples.
+    """
+
+    origin: Origin
+    shuffle: bool = False
+    window: int = 4
+    min_duration: float | None = None
+    max_duration: float | None = None
+    where: Where | None = None
+    load: LoadOptions = msgspec.field(default_factory=LoadOptions)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether samples are left out."""
+        limits = (self.min_duration, self.max_duration, self.where)
+        return any(limit is not None for limit in limits)
+
+
+class Mixture(msgspec.Struct, frozen=True):
+    """Several datasets, read as one.
+
+        speech = Part("speech", shuffle=True, load=LoadOptions(sample_rate=16000))
+        SampleStream(Mixture([speech, Part(noise_retriever, shuffle=True)], weights=[3, 1]))
+
+    A sample says by the field `__source__` which dataset it came from. Each dataset keeps its own
+    fields, cache, prefetching and shuffle; the random bits come from the seed of the whole.
+
+    Attributes:
+        parts: The datasets; mixtures among them are read as one dataset each.
+        weights: How many samples of each come for how many of the others. None: every sample of
+            every part comes once in an epoch.
+        interleave: "ordered" keeps the proportions at every place, as evenly as can be; "pseudo"
+            does in blocks of 1024 samples, inside which the order is random; None reads one part
+            after the other.
+        stop: With weights, when an epoch ends: with the "first" part that ends, with the "last",
+            whose companions are repeated until then, or after a number of samples.
+    """
+
+    parts: Sequence[Part | Mixture]
+    weights: Sequence[Weight] | None = None
+    interleave: Interleave = "pseudo"
+    stop: Stop = "last"
+
+
+def parts_of(what: Part | Mixture) -> Iterator[Part]:
+    """The datasets, those of nested mixtures in their place."""
+    if isinstance(what, Part):
+        yield what
+        return
+    for part in what.parts:
+        yield from parts_of(part)
+
+
+def refuse_impossible(what: Part | Mixture, *, seed: int, partitions: int) -> None:
+    """Check options without opening anything.
+
+    Raises:
+        PlanError: one is out of range, or weights do not fit the parts.
+    """
+    for part in parts_of(what):
+        EpochPlan([], seed=seed, shuffle=part.shuffle, window=part.window, partitions=partitions)
+    _refuse_mixtures(what)
+
+
+def _refuse_mixtures(what: Part | Mixture) -> None:
+    if isinstance(what, Part):
+        return
+    MixPlan(
+        [[1]] * len(what.parts),
+        weights=what.weights,
+        interleave=what.interleave,
+        stop=what.stop,
+    )
+    for part in what.parts:
+        _refuse_mixtures(part)
+
+
+def opened_by_us(what: Part | Mixture) -> tuple[Part | Mixture, list[LocalRetriever]]:
+    """Lead to folders by retrievers, which the caller has to close.
+
+    Returns:
+        The same with retrievers and readers only, and those made here.
+    """
+    made: list[LocalRetriever] = []
+
+    def led(part: Part | Mixture) -> Part | Mixture:
+        if isinstance(part, Mixture):
+            return msgspec.structs.replace(part, parts=[led(one) for one in part.parts])
+        if not isinstance(part.origin, str | os.PathLike):
+            return part
+        made.append(LocalRetriever(part.origin))
+        return msgspec.structs.replace(part, origin=made[-1])
+
+    return led(what), made
+
+
+def described(
+    source: Origin | Part | Mixture,
+    *,
+    shuffle: bool,
+    window: int,
+    min_duration: float | None,
+    max_duration: float | None,
+    where: Where | None,
+    load: LoadOptions,
+) -> Part | Mixture:
+    """Return what a stream reads, from its arguments.
+
+    Raises:
+        ValueError: options are given beside a part or a mixture, which has its own.
+    """
+    one = Part(
+        source if not isinstance(source, Part | Mixture) else "",
+        shuffle=shuffle,
+        window=window,
+        min_duration=min_duration,
+        max_duration=max_duration,
+        where=where,
+        load=load,
+    )
+    if not isinstance(source, Part | Mixture):
+        return one
+    plain = Part("")
+    differs = [
+        name
+        for name in ("shuffle", "window", "min_duration", "max_duration", "load")
+        if getattr(one, name) != getattr(plain, name)
+    ]
+    if where is not None:
+        differs.append("where")
+    if differs:
+        raise ValueError(
+            f"{', '.join(differs)}: a {type(source).__name__} says itself how it is read; give it "
+            "to its Part"
+        )
+    return source

@@ -1,0 +1,158 @@
+"""Saying what a loop waits for when it waits for long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from audiomdb.stream.stats import Cause
+
+__all__ = ["Stall", "StallWatcher", "log_stall"]
+
+_LOOKS = 4
+"""How often a watcher looks before it speaks."""
+
+_LONGEST_TICK_S = 1.0
+
+
+class Stall(msgspec.Struct, frozen=True, kw_only=True):
+    """A wait that has become long, and why. Its text is what is logged.
+
+    Attributes:
+        waited_s: Seconds without a sample or batch, so far.
+        cause: "network": a shard is not there yet; "decode" and "process": a sample is being
+            decoded, or is with the processor; "collate": a batch is being put together; "worker":
+            a worker process has said nothing of itself.
+        rank: Of the training process.
+        world_size: How many there are.
+        worker: The worker process; None where there are none.
+        dataset: Name of the dataset.
+        shard: The shard's folder.
+        key: Of the sample, where it is known.
+        there_bytes: How much of the shard has arrived.
+        total_bytes: Its size.
+        bytes_per_s: How fast it has been arriving while this was watched.
+        retries: Transfers this process has begun again, of this shard and others.
+    """
+
+    waited_s: float
+    cause: Cause | Literal["worker"]
+    rank: int = 0
+    world_size: int = 1
+    worker: int | None = None
+    dataset: str | None = None
+    shard: str | None = None
+    key: str | None = None
+    there_bytes: int | None = None
+    total_bytes: int | None = None
+    bytes_per_s: float | None = None
+    retries: int | None = None
+
+    def __str__(self) -> str:
+        who = f"rank {self.rank} of {self.world_size}"
+        if self.worker is not None:
+            who += f", worker {self.worker}"
+        return f"{who} has waited {self.waited_s:.1f} s {self._why()}"
+
+    def _why(self) -> str:
+        sample = "a sample" if self.key is None else f"sample {self.key!r}"
+        place = "" if self.shard is None else f" of {self.shard} in dataset {self.dataset!r}"
+        if self.cause == "network":
+            return f"for {self.shard} of dataset {self.dataset!r} to arrive{self._progress()}"
+        if self.cause == "decode":
+            return f"for {sample}{place} to be read and decoded"
+        if self.cause == "process":
+            return f"for the processor, which is at {sample}{place}"
+        if self.cause == "collate":
+            return "for collate_fn to make a batch"
+        return "for a batch, and nothing is known of the worker that makes it"
+
+    def _progress(self) -> str:
+        if self.there_bytes is None or self.total_bytes is None:
+            return ""
+        mebi = 1 << 20
+        text = f": {self.there_bytes / mebi:.1f} of {self.total_bytes / mebi:.1f} MiB are there"
+        if self.bytes_per_s is not None:
+            text += f", {self.bytes_per_s / mebi:.2f} MiB/s"
+        return f"{text}, {self.retries} retries so far"
+
+
+class StallWatcher:
+    """A thread that looks now and then, and speaks when a wait has become long.
+
+    It speaks after `after_s`, then whenever the wait has doubled. Use it as a context.
+
+    Args:
+        look: Called several times until then: the wait as it stands, None while there is none.
+        after_s: Seconds. None: never speak.
+        speak: Called with the stall, in this object's thread.
+        each_look: Called with what `look` gave, each time.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Stall | None],
+        after_s: float | None,
+        speak: Callable[[Stall], None],
+        *,
+        each_look: Callable[[Stall | None], None] | None = None,
+    ) -> None:
+        if after_s is not None and not after_s > 0:
+            raise ValueError(f"stall_after_s is {after_s}, expected more than 0 seconds, or None")
+        self._look = look
+        self._after_s = after_s
+        self._speak = speak
+        self._each_look = each_look
+        self._tick_s = _LONGEST_TICK_S
+        if after_s is not None:
+            self._tick_s = min(after_s / _LOOKS, _LONGEST_TICK_S)
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> StallWatcher:
+        if self._after_s is not None or self._each_look is not None:
+            self._thread = threading.Thread(
+                target=self._run, name="audiomdb-stream-watcher", daemon=True
+            )
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._closed.set()
+        # The garbage collector may close an iteration in this very thread.
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            limit = self._after_s
+            while not self._closed.wait(self._tick_s):
+                stall = self._look()
+                if self._each_look is not None:
+                    self._each_look(stall)
+                if stall is None:
+                    limit = self._after_s
+                elif limit is not None and stall.waited_s >= limit:
+                    limit = 2 * stall.waited_s
+                    self._speak(stall)
+        except Exception:
+            # Watching is a convenience: the loop goes on without it.
+            import logging
+
+            logging.getLogger("audiomdb.stream").exception("watching for stalls has ended")
+
+
+def log_stall(call: Callable[[Stall], Any] | None = None) -> Callable[[Stall], None]:
+    """A function that logs a stall as a warning of `audiomdb.stream`, then calls `call`."""
+
+    def speak(stall: Stall) -> None:
+        import logging
+
+        logging.getLogger("audiomdb.stream").warning("%s", stall)
+        if call is not None:
+            call(stall)
+
+    return speak

@@ -1,0 +1,15 @@
+"""Classes of tests to subclass. They stand on pytest."""
+
+from __future__ import annotations
+
+from audiomdb.testing.kits.converters import ConverterConformance
+from audiomdb.testing.kits.processors import ProcessorConformance
+from audiomdb.testing.kits.retrievers import RetrieverConformance
+from audiomdb.testing.kits.uploaders import UploaderConformance
+
+__all__ = [
+    "ConverterConformance",
+    "ProcessorConformance",
+    "RetrieverConformance",
+    "UploaderConformance",
+]

@@ -1,0 +1,83 @@
+"""Reading in processes of their own, as workers of a loader do."""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import msgspec
+
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.testing.datasets import sample_digest
+
+__all__ = ["ChildResult", "read_in_children", "start_child"]
+
+_LONGEST_S = 120.0
+
+
+class ChildResult(msgspec.Struct, frozen=True):
+    """What a child has read.
+
+    Attributes:
+        digests: Of all samples, in order.
+        fetched_shards: Shards that this child fetched; 0 where there is no cache.
+        error: What it ended with.
+    """
+
+    digests: list[str] = []
+    fetched_shards: int = 0
+    error: str | None = None
+
+
+def start_child(retriever: BaseRetriever, start_method: str) -> tuple[BaseProcess, Connection]:
+    """Start a process that reads all samples, and where it will send its `ChildResult`."""
+    context: Any = multiprocessing.get_context(start_method)
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_read_all, args=(retriever, theirs), daemon=True)
+    with warnings.catch_warnings():
+        # That a fork with threads is a risk is known; loaders do it all the same.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    theirs.close()
+    return child, ours
+
+
+def read_in_children(retriever: BaseRetriever, start_method: str, count: int) -> list[ChildResult]:
+    """Have as many processes read all samples at the same time."""
+    started = [start_child(retriever, start_method) for _ in range(count)]
+    return [_result(child, results) for child, results in started]
+
+
+def _result(child: BaseProcess, results: Connection) -> ChildResult:
+    with results:
+        try:
+            came = results.poll(_LONGEST_S)
+            content = results.recv_bytes() if came else b""
+        except EOFError:
+            content = b""
+    if not content:
+        child.kill()
+    child.join(_LONGEST_S)
+    code = child.exitcode
+    child.close()
+    if not content:
+        return ChildResult(error=f"the process ended with code {code} and said nothing")
+    return msgspec.json.decode(content, type=ChildResult)
+
+
+def _read_all(retriever: BaseRetriever, results: Connection) -> None:
+    try:
+        digests = [sample_digest(sample) for sample in retriever.open()]
+        result = ChildResult(digests, _fetched(retriever))
+    except Exception as error:  # noqa: BLE001 - it is told to whoever waits
+        result = ChildResult(error=f"{type(error).__name__}: {error}")
+    results.send_bytes(msgspec.json.encode(result))
+    results.close()
+    retriever.close()
+
+
+def _fetched(retriever: BaseRetriever) -> int:
+    return 0 if retriever._shards is None else retriever._shards.cache.stats.fetched_shards

@@ -1,0 +1,182 @@
+"""The kit for converters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiomdb.converters.base import BaseConverter
+from audiomdb.processors.base import BaseProcessor
+from audiomdb.sample import KEY, Sample
+from audiomdb.shards import DatasetReader, verify_dataset
+from audiomdb.testing.kits.conformance import Conformance, Held, files_in
+from audiomdb.uploaders.local import LocalUploader
+
+__all__ = ["ConverterConformance"]
+
+
+class ConverterConformance(Conformance):
+    """What every converter does. To be subclassed in a test module, once for each converter.
+
+        class TestMyConverter(ConverterConformance):
+            def make_converter(self, output_dir, **options):
+                return MyConverter("recordings.db", output_dir=output_dir, **options)
+
+    The source needs at least four samples and should be small: it is converted some ten times.
+    """
+
+    def make_converter(self, output_dir: Path, **options: Any) -> BaseConverter:  # noqa: ANN401
+        """A converter of the same source each time. To be defined by the subclass.
+
+        Args:
+            output_dir: To be handed on.
+            options: Others of `BaseConverter`, to be handed on.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to define make_converter")
+
+    @pytest.fixture
+    def pairs(self, tmp_path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+        """What the source yields."""
+        pairs = list(self.make_converter(tmp_path / "unused").sample_iterator())
+        assert len(pairs) >= 4, "give it a source of at least four samples"
+        return pairs
+
+    def test_the_source_yields_keys_and_dicts_of_fields(
+        self, pairs: list[tuple[str, Mapping[str, Any]]]
+    ) -> None:
+        """Keys are different, and of 1 to 511 bytes of UTF-8."""
+        keys = [key for key, _ in pairs]
+        assert all(isinstance(key, str) and 1 <= len(key.encode()) <= 511 for key in keys)
+        assert len(set(keys)) == len(keys)
+        for key, sample in pairs:
+            assert isinstance(sample, Mapping), key
+            assert all(isinstance(field, str) for field in sample), key
+
+    def test_the_source_yields_the_same_order_each_time(
+        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+    ) -> None:
+        """A conversion that is taken up again iterates the source again, in another process."""
+        again = self.make_converter(tmp_path / "unused").sample_iterator()
+        assert [key for key, _ in again] == [key for key, _ in pairs]
+
+    def test_the_dataset_is_whole_and_holds_every_sample(
+        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+    ) -> None:
+        """With the fields that the source yields."""
+        report = self.make_converter(tmp_path / "out").run()
+        assert list(verify_dataset(tmp_path / "out")) == []
+        assert report.samples + report.rejected == len(pairs)
+        with DatasetReader.open(tmp_path / "out") as reader:
+            stored = {sample[KEY]: sample for sample in reader}
+        for key, sample in pairs:
+            assert set(sample) <= set(stored[key]), key
+
+    def test_the_bytes_do_not_depend_on_the_number_of_workers(self, tmp_path: Path) -> None:
+        """Nor on when which sample was ready."""
+        for workers in (1, 3):
+            self.make_converter(
+                tmp_path / f"with-{workers}" / "out", num_workers=workers, samples_per_shard=2
+            ).run()
+        assert files_in(tmp_path / "with-1" / "out") == files_in(tmp_path / "with-3" / "out")
+
+    @pytest.mark.parametrize("samples", [2, 3])
+    def test_a_conversion_that_broke_off_goes_on_as_if_it_had_not(
+        self, tmp_path: Path, samples: int
+    ) -> None:
+        """The source fails in the middle; finished shards are kept, the bytes are the same."""
+        options: dict[str, Any] = {"samples_per_shard": 1, "num_workers": 1}
+        whole, broken = tmp_path / "whole" / "out", tmp_path / "broken" / "out"
+        self.make_converter(whole, **options).run()
+        converter = self.make_converter(broken, **options)
+        _replace_source(converter, fail_after=samples)
+        with pytest.raises(_SourceBrokeError):
+            converter.run()
+        assert not (broken / "metadata.json").exists()
+        report = self.make_converter(broken, **options).run()
+        assert report.reused_shards >= 1
+        assert files_in(broken) == files_in(whole)
+
+    def test_a_finished_conversion_is_not_done_again(self, tmp_path: Path) -> None:
+        """Running it once more compares, and writes nothing."""
+        first = self.make_converter(tmp_path / "out").run()
+        before = files_in(tmp_path / "out")
+        second = self.make_converter(tmp_path / "out").run()
+        assert second.reused_shards == second.shards == first.shards
+        assert files_in(tmp_path / "out") == before
+
+    def test_options_reach_the_base(
+        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+    ) -> None:
+        """Hand `**kwargs` on: `limit` counts what the source yields."""
+        keys = [key for key, _ in islice(pairs, 3)]
+        report = self.make_converter(tmp_path / "out", limit=3, samples_per_shard=1).run()
+        assert report.samples + report.rejected == 3
+        assert report.shards == 3
+        with DatasetReader.open(tmp_path / "out") as reader:
+            assert sorted(sample[KEY] for sample in reader) == sorted(keys)
+
+    def test_a_processor_sees_every_sample(self, tmp_path: Path) -> None:
+        """Hand `processor=` on."""
+        processor = _CountFields()
+        report = self.make_converter(tmp_path / "out", processor=processor, num_workers=1).run()
+        with DatasetReader.open(tmp_path / "out") as reader:
+            assert all(sample["field_count"] > 0 for sample in reader)
+            assert len(reader) == report.samples
+
+    def test_the_dataset_can_be_named(self, tmp_path: Path) -> None:
+        """`dataset_name` belongs to the base; so does the name of the output folder."""
+        converter = self.make_converter(tmp_path / "out", limit=1)
+        assert converter.dataset_name
+        assert converter.converter_name
+        converter.dataset_name = "another name"
+        converter.run()
+        with DatasetReader.open(tmp_path / "out") as reader:
+            assert reader.metadata.name == "another name"
+
+    def test_the_number_of_samples_is_right_or_unknown(
+        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+    ) -> None:
+        """`sample_count` is what the progress bar shows."""
+        assert self.make_converter(tmp_path / "unused").sample_count() in (None, len(pairs))
+
+    def test_the_dataset_is_uploaded_when_it_is_finished(self, tmp_path: Path) -> None:
+        """`run` belongs to the base."""
+        self.make_converter(tmp_path / "out").run(upload=LocalUploader(tmp_path / "copy"))
+        assert files_in(tmp_path / "copy") == files_in(tmp_path / "out")
+
+    def test_a_source_that_is_left_early_lets_go_of_what_it_holds(self, tmp_path: Path) -> None:
+        """Files and connections of the iterator are closed with it (`with`, or try and finally)."""
+        self.make_converter(tmp_path / "first", limit=1).run()
+        held = Held()
+        self.make_converter(tmp_path / "second", limit=1).run()
+        assert held.is_given_back(), held
+
+
+class _SourceBrokeError(Exception):
+    """Raised by a source that the kit has broken."""
+
+
+class _CountFields(BaseProcessor):
+    """A processor that takes whatever comes."""
+
+    def __init__(self) -> None:
+        super().__init__(keep_original=True)
+
+    def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401, ARG002
+        """Say how many fields there are."""
+        return {"field_count": len(sample)}
+
+
+def _replace_source(converter: BaseConverter, *, fail_after: int) -> None:
+    """Have a converter's source raise after so many samples."""
+    source = converter.sample_iterator
+
+    def broken() -> Iterator[tuple[str, Mapping[str, Any]]]:
+        yield from islice(source(), fail_after)
+        raise _SourceBrokeError
+
+    vars(converter)["sample_iterator"] = broken

@@ -1,0 +1,215 @@
+"""What the tests of retrievers stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import pytest
+
+import audiomdb.cache.retry
+from audiomdb.errors import DatasetNotFoundError, DownloadError
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.shards import Metadata, read_metadata
+from audiomdb.testing.datasets import sample_digest, write_dataset
+from audiomdb.testing.kits.conformance import Conformance
+from audiomdb.testing.proxy import FaultProxy
+from audiomdb.testing.store import Store
+
+__all__ = ["FILLED", "Make", "Original", "RetrieverTests", "digests_of"]
+
+FILLED = pytest.mark.usefixtures("filled")
+"""The dataset is in the store."""
+
+SHARDS = 4
+PER_SHARD = 3
+
+Errors: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+
+
+class Original:
+    """The dataset that a retriever is to lead to, as it is on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: Metadata = read_metadata(path)
+        retriever = LocalRetriever(path)
+        reader = retriever.open()
+        self.samples = list(reader)
+        self.digests = [sample_digest(sample) for sample in self.samples]
+        self.columns = {name: reader.index[name] for name in reader.index}
+        retriever.close()
+
+    @property
+    def shard_bytes(self) -> int:
+        """Size of the smallest shard."""
+        return min(shard.bytes for shard in self.metadata.shards)
+
+    def shard(self, number: int) -> bytes:
+        """Content of a shard's file."""
+        return (self.path / self.shard_path(number)).read_bytes()
+
+    def shard_path(self, number: int) -> str:
+        """Path of a shard's file in the dataset."""
+        return f"{self.metadata.shards[number].path}/data.mdb"
+
+    def first_of(self, shard: int) -> int:
+        """Position of a shard's first sample."""
+        return shard * PER_SHARD
+
+    def damaged(self, number: int) -> bytes:
+        """A shard's file with one bit of a sample's payload flipped."""
+        content = bytearray(self.shard(number))
+        payload = self.samples[self.first_of(number)]["payload"]
+        content[content.index(payload) + len(payload) // 2] ^= 0x10
+        return bytes(content)
+
+
+class Make:
+    """Makes retrievers: a fixture, so that all of them are closed.
+
+    Args:
+        make: Makes one.
+    """
+
+    def __init__(self, make: Callable[..., BaseRetriever]) -> None:
+        self._make = make
+        self._made: list[BaseRetriever] = []
+
+    def __call__(self, *, through: FaultProxy | None = None, **options: Any) -> BaseRetriever:  # noqa: ANN401
+        """A retriever of the test's store, with these options of `BaseRetriever`."""
+        retriever = self._make(through, **options)
+        self._made.append(retriever)
+        return retriever
+
+    def close(self) -> None:
+        """Close what was made, and keep none of it alive."""
+        for retriever in self._made:
+            retriever.close()
+        self._made.clear()
+
+
+def digests_of(retriever: BaseRetriever) -> list[str]:
+    """Of all samples, in order."""
+    return [sample_digest(sample) for sample in retriever.open()]
+
+
+class RetrieverTests(Conformance):
+    """What a subclass of the kit provides, and the fixtures its tests use."""
+
+    missing_error: ClassVar[Errors] = DatasetNotFoundError
+    """What is raised for a file that is not there. `download_*` methods raise what they like."""
+
+    network_error: ClassVar[Errors] = DownloadError
+    """What is raised for a store that cannot be reached, or that refuses."""
+
+    in_place: ClassVar[bool] = False
+    """Whether it reads its dataset where it lies, without a cache."""
+
+    gives_up_on_stalls: ClassVar[bool] = True
+    """Whether it notices, within seconds as made here, that a connection has gone silent."""
+
+    start_methods: ClassVar[tuple[str, ...]] = ("fork", "spawn")
+    """How worker processes may be started; "spawn" needs its class to be importable."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """An empty place for one dataset. To be defined by the subclass."""
+        raise NotImplementedError(f"{type(self).__name__} has to define a fixture named store")
+
+    def make_retriever(self, store: Store, endpoint: Any, **options: Any) -> BaseRetriever:  # noqa: ANN401
+        """A retriever of what is in `store`. To be defined by the subclass.
+
+        Args:
+            store: What the fixture gave.
+            endpoint: The server to speak to: `store.endpoint`, or a proxy before it in the same
+                form (URL, or host and port).
+            options: `cache_dir`, `max_cache_bytes`, `prefetch` and `workers`, to be handed on;
+                empty where it reads in place.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to define make_retriever")
+
+    def url_of(self, store: Store, endpoint: Any) -> str | None:  # noqa: ANN401, ARG002
+        """A URL that `audiomdb.stream.open_dataset` takes, if its scheme is registered."""
+        return None
+
+    @pytest.fixture(autouse=True)
+    def short_waits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No long waits between attempts, and no cache outside the test's folder."""
+        monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-3)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+
+    @pytest.fixture
+    def original(self, tmp_path_factory: pytest.TempPathFactory) -> Original:
+        """The dataset, on this machine. Read only."""
+        return _original(tmp_path_factory.getbasetemp(), seed=0)
+
+    @pytest.fixture
+    def other(self, tmp_path_factory: pytest.TempPathFactory) -> Original:
+        """Another dataset of the same shape. Read only."""
+        return _original(tmp_path_factory.getbasetemp(), seed=1)
+
+    @pytest.fixture
+    def bulky(self, tmp_path_factory: pytest.TempPathFactory) -> Original:
+        """A dataset of shards that are larger than what clients read at once. Read only."""
+        return _original(tmp_path_factory.getbasetemp(), seed=2, payload_bytes=1_000_000)
+
+    @pytest.fixture
+    def filled(self, store: Store, original: Original) -> Store:
+        """The store, with the dataset in it."""
+        store.fill(original.path)
+        return store
+
+    @pytest.fixture
+    def make(self, store: Store, tmp_path: Path) -> Iterator[Make]:
+        """Makes retrievers, and closes them."""
+
+        def of_store(through: FaultProxy | None, **options: Any) -> BaseRetriever:  # noqa: ANN401
+            if not self.in_place:
+                options = {"cache_dir": tmp_path / "cache", **options}
+            return self.make_retriever(store, _endpoint(store, through), **options)
+
+        make = Make(of_store)
+        yield make
+        make.close()
+
+    @pytest.fixture
+    def proxy(self, store: Store) -> Iterator[FaultProxy]:
+        """A network that fails, before the store's server."""
+        if store.endpoint is None:
+            pytest.skip("there is no network to this store")
+        with FaultProxy(store.endpoint) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def http(self, store: Store) -> None:
+        """Only where HTTP is spoken."""
+        if not str(store.endpoint).startswith("http:"):
+            pytest.skip("the store does not speak HTTP without encryption")
+
+    @pytest.fixture
+    def cached(self) -> None:
+        """Only where there is a cache."""
+        if self.in_place:
+            pytest.skip("it reads its dataset in place")
+
+    def reads_ranges(self, retriever: BaseRetriever) -> bool:
+        """Whether it is of the finer level."""
+        return type(retriever).open_remote is not BaseRetriever.open_remote
+
+
+def _endpoint(store: Store, through: FaultProxy | None) -> str | tuple[str, int] | None:
+    if through is None:
+        return store.endpoint
+    return through.url if isinstance(store.endpoint, str) else through.address
+
+
+@cache
+def _original(folder: Path, seed: int, **options: int) -> Original:
+    """Written once in a run of tests: fixtures of a class are made for each test."""
+    path = folder / f"audiomdb-conformance-{seed}"
+    write_dataset(path, shards=SHARDS, samples_per_shard=PER_SHARD, seed=seed, **options)
+    return Original(path)

@@ -1,0 +1,168 @@
+"""A retriever on a network that fails: nothing wrong is delivered, and little is fetched twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from audiomdb.testing.faults import FaultKind
+from audiomdb.testing.kits.retriever_base import FILLED, Make, Original, RetrieverTests, digests_of
+from audiomdb.testing.proxy import FaultProxy
+from audiomdb.testing.store import Store
+
+__all__ = ["NetworkTests"]
+
+BREAKS = pytest.mark.parametrize("fault", ["close", "reset"])
+"""A connection that ends: as if all had been sent, or with an error."""
+
+HTTP = pytest.mark.usefixtures("http")
+
+
+class NetworkTests(RetrieverTests):
+    """The store is well; the way to it is not."""
+
+    @FILLED
+    @BREAKS
+    def test_a_connection_that_breaks_does_not_reach_the_reader(
+        self, make: Make, proxy: FaultProxy, original: Original, fault: FaultKind
+    ) -> None:
+        """Raise a ConnectionError or TimeoutError where another try may help."""
+        retriever = make(through=proxy)
+        assert len(retriever) == len(original.samples)
+        proxy.fail(fault, after=original.shard_bytes // 2, times=3)
+        assert digests_of(retriever) == original.digests
+        assert proxy.stats.faults == 3
+
+    @FILLED
+    def test_a_broken_download_goes_on_where_it_stopped(
+        self, make: Make, proxy: FaultProxy, original: Original
+    ) -> None:
+        """No byte is fetched twice, though no connection ever lasts for a whole shard."""
+        retriever = make(through=proxy)
+        if not self.reads_ranges(retriever):
+            pytest.skip("download_shard starts anew; open_remote would go on")
+        assert len(retriever) == len(original.samples)
+        before = retriever.cache_stats.fetched_bytes
+        # A reset would throw away what the client has not read yet.
+        proxy.fail("close", after=int(0.8 * original.shard_bytes))
+        assert digests_of(retriever) == original.digests
+        assert proxy.stats.faults >= len(original.metadata.shards)
+        assert retriever.cache_stats.fetched_bytes - before == original.metadata.bytes
+
+    @FILLED
+    def test_a_bit_flipped_on_the_way_is_noticed_and_the_shard_fetched_again(
+        self, make: Make, proxy: FaultProxy, original: Original
+    ) -> None:
+        """The network is not believed; sizes and digests are."""
+        retriever = make(through=proxy)
+        assert len(retriever) == len(original.samples)
+        proxy.fail("flip", after=original.shard_bytes // 2, times=1)
+        assert digests_of(retriever) == original.digests
+        assert proxy.stats.faults == 1
+
+    @FILLED
+    def test_a_connection_that_goes_silent_is_given_up(
+        self, make: Make, proxy: FaultProxy, original: Original
+    ) -> None:
+        """Give the client a timeout, and the retriever an argument for it."""
+        if not self.gives_up_on_stalls:
+            pytest.skip("it waits for ever, or for too long to be tested")
+        retriever = make(through=proxy)
+        assert len(retriever) == len(original.samples)
+        proxy.fail("stall", after=original.shard_bytes // 2, times=1)
+        assert digests_of(retriever) == original.digests
+        assert proxy.stats.faults == 1
+
+    @FILLED
+    def test_a_store_that_cannot_be_reached_is_an_error_and_later_is_not(
+        self, make: Make, proxy: FaultProxy, original: Original
+    ) -> None:
+        """After a few attempts; `DownloadError` unless a `download_*` method raises its own."""
+        retriever = make(through=proxy)
+        proxy.fail("refuse")
+        with pytest.raises(self.network_error):
+            retriever.open()
+        proxy.heal()
+        assert digests_of(retriever) == original.digests
+
+    @FILLED
+    def test_a_network_that_goes_down_while_reading_is_an_error_and_later_is_not(
+        self, make: Make, proxy: FaultProxy, original: Original
+    ) -> None:
+        """The reader that met it goes on afterwards."""
+        retriever = make(through=proxy)
+        assert len(retriever) == len(original.samples)
+        proxy.fail("down", after=int(1.5 * original.shard_bytes))
+        with pytest.raises(self.network_error):
+            digests_of(retriever)
+        proxy.heal()
+        assert digests_of(retriever) == original.digests
+
+    def test_a_file_that_changes_on_the_way_is_never_spliced(
+        self, filled: Store, make: Make, proxy: FaultProxy, original: Original
+    ) -> None:
+        """Resume with what named the version (`validator`), and begin anew where it is another.
+
+        A shard is mended while it is fetched: what came before is not to be made use of.
+        """
+        damaged = bytearray(original.shard(0))
+        damaged[1000] ^= 0xFF
+        filled.write(original.shard_path(0), bytes(damaged))
+        retriever = make(through=proxy)
+        assert len(retriever) == len(original.samples)
+
+        def mend() -> None:
+            filled.write(original.shard_path(0), original.shard(0))
+
+        proxy.fail("close", after=original.shard_bytes // 2, times=1, then=mend)
+        assert digests_of(retriever) == original.digests
+        assert proxy.stats.faults == 1
+        assert retriever.cache_stats.corrupt == 0
+
+    @FILLED
+    @HTTP
+    @pytest.mark.parametrize("status", [500, 503, 429])
+    def test_a_busy_store_is_asked_again(
+        self, make: Make, proxy: FaultProxy, original: Original, status: int
+    ) -> None:
+        """Raise `DownloadInterruptedError` for what the store says will pass."""
+        proxy.fail("status", status=status, times=2)
+        assert digests_of(make(through=proxy)) == original.digests
+        assert proxy.stats.faults == 2
+
+    @FILLED
+    @HTTP
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_refusal_is_an_error_at_once(
+        self, make: Make, proxy: FaultProxy, status: int
+    ) -> None:
+        """Another try would not help; the message should say what may."""
+        proxy.fail("status", status=status)
+        with pytest.raises(self.network_error):
+            make(through=proxy).open()
+        assert proxy.stats.faults <= 2
+
+    @FILLED
+    @HTTP
+    def test_a_server_that_ignores_ranges_costs_time_only(
+        self, make: Make, proxy: FaultProxy, original: Original
+    ) -> None:
+        """An answer that begins at byte 0 begins the file anew: `RemoteFile.start`."""
+        retriever = make(through=proxy)
+        assert len(retriever) == len(original.samples)
+        forget: Callable[[], None] = lambda: proxy.fail("ignore_range")  # noqa: E731
+        proxy.fail("reset", after=int(0.8 * original.shard_bytes), times=1, then=forget)
+        assert digests_of(retriever) == original.digests
+
+    @FILLED
+    @HTTP
+    def test_a_body_that_is_short_is_noticed(
+        self, make: Make, proxy: FaultProxy, original: Original
+    ) -> None:
+        """Also where the server says that this is all there is."""
+        retriever = make(through=proxy)
+        assert len(retriever) == len(original.samples)
+        proxy.fail("short", after=original.shard_bytes // 2, times=1, match="data.mdb")
+        assert digests_of(retriever) == original.digests
+        assert proxy.stats.faults == 1

@@ -1,0 +1,84 @@
+"""A retriever in several processes: workers, other programs, and those that are killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audiomdb.testing.kits.children import read_in_children, start_child
+from audiomdb.testing.kits.conformance import allocated_bytes, wait_until
+from audiomdb.testing.kits.retriever_base import FILLED, Make, Original, RetrieverTests, digests_of
+from audiomdb.testing.proxy import FaultProxy
+from audiomdb.testing.store import Store
+
+__all__ = ["ProcessTests"]
+
+METHODS = pytest.mark.parametrize("start_method", ["fork", "spawn"])
+
+
+class ProcessTests(RetrieverTests):
+    """It travels to other processes as the arguments it was made with."""
+
+    @FILLED
+    @METHODS
+    def test_processes_that_start_cold_download_each_shard_once(
+        self, make: Make, original: Original, start_method: str
+    ) -> None:
+        """Two at the same time, on the same cache."""
+        self.need(start_method)
+        results = read_in_children(make(), start_method, 2)
+        assert [result.error for result in results] == [None, None]
+        assert all(result.digests == original.digests for result in results)
+        if not self.in_place:
+            fetched = sum(result.fetched_shards for result in results)
+            assert fetched == len(original.metadata.shards)
+
+    @FILLED
+    @METHODS
+    def test_a_retriever_in_use_serves_child_processes_too(
+        self, make: Make, original: Original, start_method: str
+    ) -> None:
+        """A client or connection must not be shared by two processes: it is made anew."""
+        self.need(start_method)
+        retriever = make()
+        assert digests_of(retriever) == original.digests
+        (result,) = read_in_children(retriever, start_method, 1)
+        assert result.error is None
+        assert result.digests == original.digests
+        assert result.fetched_shards == 0
+        assert digests_of(retriever) == original.digests
+
+    @pytest.mark.usefixtures("cached")
+    def test_what_a_killed_process_left_half_written_is_never_taken_for_whole(
+        self, store: Store, make: Make, proxy: FaultProxy, bulky: Original
+    ) -> None:
+        """It dies in the middle of a shard; whoever comes next reads everything, right."""
+        store.fill(bulky.path)
+        retriever = make(through=proxy)
+        assert len(retriever) == len(bulky.samples)
+        before = retriever.cache_stats.fetched_bytes
+        proxy.fail("stall", after=int(0.8 * bulky.shard_bytes))
+        child, results = start_child(retriever, self.start_methods[-1])
+        try:
+            assert wait_until(lambda: proxy.stats.faults > 0)
+            if self.reads_ranges(retriever):
+                # What has passed the proxy may not have been read yet.
+                enough = bulky.shard_bytes // 4
+                assert wait_until(lambda: allocated_bytes(retriever.cache_dir) > enough)
+        finally:
+            child.kill()
+            child.join()
+            results.close()
+        proxy.heal()
+        assert digests_of(retriever) == bulky.digests
+        if self.reads_ranges(retriever):
+            # It went on from what the other one had.
+            assert retriever.cache_stats.fetched_bytes - before < bulky.metadata.bytes
+        rooms = [Path(retriever.cache_dir, room) for room in ("parts", "staging")]
+        assert [path for room in rooms for path in room.iterdir()] == []
+
+    def need(self, start_method: str) -> None:
+        """Skip where processes are not started this way."""
+        if start_method not in self.start_methods:
+            pytest.skip(f"start_methods of {type(self).__name__} has no {start_method!r}")

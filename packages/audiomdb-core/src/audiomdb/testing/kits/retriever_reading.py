@@ -1,0 +1,185 @@
+"""A retriever of a dataset that is whole: reading it, as if it lay here."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiomdb.errors import AudioMDBError, UnknownKeyError
+from audiomdb.stream import SampleStream
+from audiomdb.testing.datasets import sample_digest
+from audiomdb.testing.kits.conformance import Held
+from audiomdb.testing.kits.retriever_base import FILLED, Make, Original, RetrieverTests, digests_of
+from audiomdb.testing.proxy import FaultProxy
+from audiomdb.testing.store import Store
+
+__all__ = ["ReadingTests"]
+
+
+class ReadingTests(RetrieverTests):
+    """All is well."""
+
+    def test_making_a_retriever_asks_for_nothing(self, make: Make, proxy: FaultProxy) -> None:
+        """Programs make retrievers before they know whether they will read them."""
+        retriever = make(through=proxy)
+        repr(retriever)
+        assert proxy.stats.connections == 0
+
+    @FILLED
+    def test_it_says_what_the_dataset_says_of_itself(self, make: Make, original: Original) -> None:
+        """What `download_metadata` or `open_remote("metadata.json")` brings is another file."""
+        retriever = make()
+        assert retriever.metadata == original.metadata
+        assert len(retriever) == len(original.samples)
+
+    @FILLED
+    def test_every_sample_is_the_original(self, make: Make, original: Original) -> None:
+        """In the stored order, each field bit for bit."""
+        assert digests_of(make()) == original.digests
+
+    @FILLED
+    def test_samples_are_read_by_position_and_by_key(self, make: Make, original: Original) -> None:
+        """Also from the end, and in any order."""
+        reader = make().open()
+        for position in (7, 0, -1, 4, 7):
+            assert sample_digest(reader[position]) == original.digests[position]
+        assert sample_digest(reader["clip-00005"]) == original.digests[5]
+        with pytest.raises(UnknownKeyError):
+            reader["no such clip"]
+
+    @FILLED
+    def test_columns_are_the_originals(self, make: Make, original: Original) -> None:
+        """`index.bin` is another file, or was gathered wrongly from the shards."""
+        index = make().open().index
+        assert list(index) == list(original.columns)
+        for name, column in original.columns.items():
+            np.testing.assert_array_equal(index[name], column)
+
+    @FILLED
+    def test_a_shuffled_stream_gives_what_the_local_one_gives(
+        self, make: Make, original: Original
+    ) -> None:
+        """With threads and prefetching, in the same order, decoded, over two epochs."""
+        with SampleStream(make(), shuffle=True, num_threads=2, epochs=2) as stream:
+            found = [sample_digest(sample) for sample in stream]
+        with SampleStream(original.path, shuffle=True, epochs=2) as stream:
+            assert found == [sample_digest(sample) for sample in stream]
+
+    @FILLED
+    def test_several_threads_may_read_at_once(self, make: Make, original: Original) -> None:
+        """`download_shard` and `open_remote` are called from several threads."""
+        retriever = make()
+        retriever.open()
+        together = threading.Barrier(4)
+
+        def read(_: int) -> list[str]:
+            together.wait()
+            return digests_of(retriever)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(read, range(4))) == [original.digests] * 4
+        if not self.in_place:
+            assert retriever.cache_stats.fetched_shards == len(original.metadata.shards)
+
+    @pytest.mark.usefixtures("filled", "cached")
+    def test_what_was_read_before_is_not_fetched_again(
+        self,
+        make: Make,
+        original: Original,
+    ) -> None:
+        """Retrievers made with equal arguments share a cache.
+
+        Do the arguments have names that last? Does `__init__` hand `cache_dir` on to the base?
+        """
+        first = make()
+        assert digests_of(first) == original.digests
+        first.close()
+        second = make()
+        assert digests_of(second) == original.digests
+        assert second.cache_dir == first.cache_dir
+        assert second.cache_stats.fetched_shards == 0
+
+    @FILLED
+    def test_it_can_be_used_again_after_it_was_closed(self, make: Make, original: Original) -> None:
+        """`close` lets go of the dataset, not of what it takes to open it."""
+        retriever = make()
+        assert digests_of(retriever) == original.digests
+        retriever.close()
+        retriever.close()
+        assert digests_of(retriever) == original.digests
+
+    @FILLED
+    def test_a_view_outlives_the_retriever(self, make: Make, original: Original) -> None:
+        """What `read(copy=False)` gave stays what it was."""
+        retriever = make()
+        sample = retriever.open().read(0, copy=False)
+        retriever.close()
+        del retriever
+        gc.collect()
+        assert bytes(sample["payload"]) == original.samples[0]["payload"]
+
+    @FILLED
+    def test_it_pickles_as_its_arguments(self, make: Make, original: Original) -> None:
+        """Also while it is open; and what pickles leads to the same cache."""
+        retriever = make()
+        assert len(retriever) == len(original.samples)
+        copy = ForkingPickler.loads(ForkingPickler.dumps(retriever))
+        assert type(copy) is type(retriever)
+        assert digests_of(copy) == original.digests
+        if not self.in_place:
+            assert copy.cache_dir == retriever.cache_dir
+        copy.close()
+
+    def test_a_url_leads_to_the_same_dataset(
+        self, filled: Store, original: Original, tmp_path: Path
+    ) -> None:
+        """The scheme is registered, and `from_url` understands it and hands options on."""
+        url = self.url_of(filled, filled.endpoint)
+        if url is None:
+            pytest.skip("it has no URL")
+        from audiomdb.registry import retriever_for
+
+        options = {} if self.in_place else {"cache_dir": tmp_path / "cache"}
+        retriever = retriever_for(url, **options)
+        assert digests_of(retriever) == original.digests
+        retriever.close()
+
+    def test_a_url_that_leads_nowhere_says_so(self, store: Store, tmp_path: Path) -> None:
+        """An error of the library, not of the client."""
+        url = self.url_of(store, store.endpoint)
+        if url is None:
+            pytest.skip("it has no URL")
+        from audiomdb.registry import retriever_for
+
+        options = {} if self.in_place else {"cache_dir": tmp_path / "cache"}
+        retriever = retriever_for(url, **options)
+        with pytest.raises(AudioMDBError):
+            retriever.open()
+        retriever.close()
+
+    @FILLED
+    def test_closing_leaves_no_descriptor_and_no_thread_behind(
+        self, make: Make, original: Original
+    ) -> None:
+        """Connections belong to the retriever: they go with it, if not on `close`."""
+
+        def use() -> None:
+            retriever = make()
+            with SampleStream(retriever, shuffle=True, num_threads=2) as stream:
+                next(iter(stream))
+            assert digests_of(retriever) == original.digests
+            retriever.close()
+
+        use()  # what is opened once, for good
+        make.close()
+        held = Held()
+        for _ in range(3):
+            use()
+            make.close()
+        assert held.is_given_back(), held

@@ -1,0 +1,348 @@
+"""The kit for uploaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from audiomdb.errors import CorruptShardError, DatasetNotFoundError, UploadError
+from audiomdb.shards import verify_dataset
+from audiomdb.testing.datasets import write_dataset
+from audiomdb.testing.kits.conformance import Conformance, Held, files_in
+from audiomdb.testing.proxy import FaultProxy
+from audiomdb.testing.store import Store
+from audiomdb.uploaders.base import BaseUploader
+
+__all__ = ["UploaderConformance"]
+
+METADATA = "metadata.json"
+
+
+class UploaderConformance(Conformance):
+    """What every uploader does. To be subclassed in a test module, once for each uploader.
+
+        class TestMyUploader(UploaderConformance):
+            @pytest.fixture
+            def store(self, my_server):
+                return MyStore(my_server, uuid4().hex)    # an `audiomdb.testing.Store`
+
+            def make_uploader(self, store, endpoint):
+                return MyUploader(endpoint, store.name)
+
+    `store` is an empty place, a new one for each test. The tests upload small datasets through
+    `make_uploader` and look at what `store.read` finds.
+    """
+
+    network_error: ClassVar[type[Exception] | tuple[type[Exception], ...]] = UploadError
+    """Raised where the network goes down. An `upload_dir` of its own raises what it likes."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """An empty place for one dataset. To be defined by the subclass."""
+        raise NotImplementedError(f"{type(self).__name__} has to define a fixture named store")
+
+    def make_uploader(self, store: Store, endpoint: Any) -> BaseUploader:  # noqa: ANN401
+        """An uploader to `store`. To be defined by the subclass.
+
+        Args:
+            store: What the fixture gave.
+            endpoint: The server to speak to: `store.endpoint`, or a proxy before it in the same
+                form (URL, or host and port).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to define make_uploader")
+
+    def url_of(self, store: Store) -> str | None:  # noqa: ARG002
+        """A URL that `audiomdb.registry.uploader_for` takes, if its scheme is registered."""
+        return None
+
+    @pytest.fixture
+    def dataset(self, tmp_path: Path) -> Path:
+        """A dataset on this machine."""
+        path = tmp_path / "dataset"
+        write_dataset(path)
+        return path
+
+    @pytest.fixture
+    def files(self, dataset: Path) -> dict[str, bytes]:
+        """Its files."""
+        return files_in(dataset)
+
+    @pytest.fixture
+    def uploader(self, store: Store) -> BaseUploader:
+        """An uploader to the store."""
+        return self.make_uploader(store, store.endpoint)
+
+    @pytest.fixture
+    def proxy(self, store: Store) -> Iterator[FaultProxy]:
+        """A network that fails, before the store's server."""
+        if store.endpoint is None:
+            pytest.skip("there is no network to this store")
+        with FaultProxy(store.endpoint) as proxy:
+            yield proxy
+
+    def test_making_an_uploader_asks_for_nothing(self, store: Store, proxy: FaultProxy) -> None:
+        """Programs make uploaders before they know whether the conversion succeeds."""
+        self.make_uploader(store, _through(store, proxy))
+        assert proxy.stats.connections == 0
+
+    def test_every_file_arrives_as_it_is(
+        self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
+    ) -> None:
+        """Under its own path, with "/" in it."""
+        report = uploader.upload_dir(dataset)
+        assert _arrived(store, files) == files
+        if report is not None:
+            size = sum(map(len, files.values()))
+            assert (report.files, report.bytes) == (len(files), size)
+            assert (report.sent_files, report.sent_bytes) == (len(files), size)
+
+    def test_what_arrived_is_a_dataset(
+        self, store: Store, uploader: BaseUploader, dataset: Path, tmp_path: Path
+    ) -> None:
+        """Every checksum is right."""
+        names = list(files_in(dataset))
+        uploader.upload_dir(str(dataset))
+        copy = tmp_path / "copy"
+        for name in names:
+            content = store.read(name)
+            assert content is not None, name
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes(content)
+        assert list(verify_dataset(copy)) == []
+
+    def test_what_is_not_the_datasets_stays_here(
+        self, store: Store, uploader: BaseUploader, dataset: Path
+    ) -> None:
+        """Go by `iter_files`, not by what lies in the folder."""
+        strays = ["notes.txt", "shard_00009/data.mdb", ".partial/data.mdb"]
+        for stray in strays:
+            (dataset / stray).parent.mkdir(exist_ok=True)
+            (dataset / stray).write_bytes(b"stray")
+        uploader.upload_dir(dataset)
+        assert [stray for stray in strays if store.read(stray) is not None] == []
+
+    @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+    def test_an_upload_that_breaks_off_leaves_no_metadata_and_is_taken_up_again(
+        self,
+        store: Store,
+        proxy: FaultProxy,
+        dataset: Path,
+        files: dict[str, bytes],
+        share: float,
+    ) -> None:
+        """Who reads meanwhile finds no dataset, rather than half of one."""
+        size = sum(map(len, files.values()))
+        uploader = self.make_uploader(store, _through(store, proxy))
+        proxy.fail("down", after=int(share * size))
+        with pytest.raises(self.network_error):
+            uploader.upload_dir(dataset)
+        assert store.read(METADATA) is None
+        proxy.heal()
+        there = [name for name in files if self.is_there(uploader, store, dataset, name)]
+        report = uploader.upload_dir(dataset)
+        assert _arrived(store, files) == files
+        if report is not None:
+            assert report.sent_files <= len(files) - len(there)
+
+    def test_an_uploader_for_a_store_that_cannot_be_reached_raises(
+        self, store: Store, proxy: FaultProxy, dataset: Path
+    ) -> None:
+        """`UploadError`, with what to do about it."""
+        proxy.fail("refuse")
+        with pytest.raises(self.network_error):
+            self.make_uploader(store, _through(store, proxy)).upload_dir(dataset)
+        assert store.read(METADATA) is None
+
+    def test_nothing_is_sent_twice(
+        self, uploader: BaseUploader, dataset: Path, store: Store, files: dict[str, bytes]
+    ) -> None:
+        """A second upload of the same dataset finds everything there."""
+        uploader.upload_dir(dataset)
+        report = uploader.upload_dir(dataset)
+        assert _arrived(store, files) == files
+        if report is None:
+            pytest.skip("it keeps no account")
+        assert (report.sent_files, report.sent_bytes) == (0, 0)
+        assert report.files == len(files)
+
+    def test_a_file_that_is_there_with_other_content_is_replaced(
+        self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
+    ) -> None:
+        """Shorter, or of the same size."""
+        uploader.upload_dir(dataset)
+        store.write("shard_00001/data.mdb", files["shard_00001/data.mdb"][:-100])
+        store.write("index.bin", bytes(len(files["index.bin"])))
+        uploader.upload_dir(dataset)
+        assert _arrived(store, files) == files
+
+    def test_another_dataset_replaces_the_first(
+        self, store: Store, uploader: BaseUploader, dataset: Path, tmp_path: Path
+    ) -> None:
+        """File by file, its metadata last."""
+        uploader.upload_dir(dataset)
+        write_dataset(tmp_path / "other", seed=1)
+        uploader.upload_dir(tmp_path / "other")
+        other = files_in(tmp_path / "other")
+        assert _arrived(store, other) == other
+
+    def test_a_folder_without_a_dataset_is_refused(
+        self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
+    ) -> None:
+        """Such as the remains of a conversion that was interrupted: nothing is sent."""
+        (dataset / METADATA).unlink()
+        with pytest.raises(DatasetNotFoundError):
+            uploader.upload_dir(dataset)
+        assert set(_arrived(store, files).values()) == {None}
+
+    @pytest.mark.parametrize("change", ["missing", "shorter"])
+    def test_a_dataset_that_is_not_whole_is_refused(
+        self,
+        store: Store,
+        uploader: BaseUploader,
+        dataset: Path,
+        files: dict[str, bytes],
+        change: str,
+    ) -> None:
+        """Before the first file is sent."""
+        shard = dataset / "shard_00002" / "data.mdb"
+        if change == "missing":
+            shard.unlink()
+        else:
+            shard.write_bytes(shard.read_bytes()[:-1])
+        with pytest.raises(CorruptShardError, match="shard_00002"):
+            uploader.upload_dir(dataset)
+        assert set(_arrived(store, files).values()) == {None}
+
+    def test_a_shard_that_was_changed_since_conversion_is_not_published(
+        self, store: Store, uploader: BaseUploader, dataset: Path
+    ) -> None:
+        """The finer level compares each file's sha256 with the metadata."""
+        self.need_finer_level(uploader)
+        shard = dataset / "shard_00002" / "data.mdb"
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+        with pytest.raises(CorruptShardError, match="shard_00002"):
+            uploader.upload_dir(dataset)
+        assert store.read(METADATA) is None
+
+    def test_metadata_is_sent_when_everything_else_has_arrived(
+        self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
+    ) -> None:
+        """And each file is whole at its destination when `upload_file` returns."""
+        self.need_finer_level(uploader)
+        before: dict[str, bytes | None] = {}
+
+        def upload_file(full_path: str, rel_path: str) -> None:
+            if rel_path == METADATA:
+                before.update(_arrived(store, files))
+            send(full_path, rel_path)
+            assert uploader.stat(rel_path) is not None
+
+        send = _replace_upload(uploader, upload_file)
+        uploader.upload_dir(dataset)
+        assert before == {**files, METADATA: None}
+
+    @pytest.mark.parametrize("what", ["nothing", "half", "another"])
+    def test_a_file_that_does_not_arrive_as_it_was_sent_is_noticed(
+        self, store: Store, uploader: BaseUploader, dataset: Path, tmp_path: Path, what: str
+    ) -> None:
+        """`stat` says what is there: None, its size, and its sha256 where the store knows one."""
+        self.need_finer_level(uploader)
+
+        def upload_file(full_path: str, rel_path: str) -> None:
+            content = Path(full_path).read_bytes()
+            if rel_path == "shard_00001/data.mdb":
+                if what == "nothing":
+                    return
+                content = content[: len(content) // 2] if what == "half" else bytes(len(content))
+            spoilt = tmp_path / rel_path.replace("/", "-")
+            spoilt.write_bytes(content)
+            send(str(spoilt), rel_path)
+
+        send = _replace_upload(uploader, upload_file)
+        if what == "another" and not self.knows_sha256(uploader, dataset):
+            pytest.skip("the store knows no sha256")
+        with pytest.raises(UploadError, match=r"shard_00001/data\.mdb"):
+            uploader.upload_dir(dataset)
+        assert store.read(METADATA) is None
+
+    def test_stat_says_what_is_there(
+        self, store: Store, uploader: BaseUploader, files: dict[str, bytes], dataset: Path
+    ) -> None:
+        """None for what is not."""
+        self.need_finer_level(uploader)
+        assert uploader.stat("shard_00000/data.mdb") is None
+        assert uploader.stat("shard_00000") is None
+        uploader.upload_dir(dataset)
+        for name, content in files.items():
+            found = uploader.stat(name)
+            assert found is not None
+            assert found[0] == len(content)
+            assert found[1] in (None, uploader.sha256(str(dataset / name)))
+        store.delete("index.bin")
+        assert uploader.stat("index.bin") is None
+
+    def test_an_upload_leaves_no_descriptor_and_no_thread_behind(
+        self, store: Store, dataset: Path, tmp_path: Path
+    ) -> None:
+        """Pools of clients are shut down, or go with the uploader."""
+        self.make_uploader(store, store.endpoint).upload_dir(dataset)
+        write_dataset(tmp_path / "other", seed=1)
+        held = Held()
+        self.make_uploader(store, store.endpoint).upload_dir(tmp_path / "other")
+        assert held.is_given_back(), held
+
+    def test_a_url_leads_to_the_same_place(
+        self, store: Store, dataset: Path, files: dict[str, bytes]
+    ) -> None:
+        """The scheme is registered, and `from_url` understands it."""
+        url = self.url_of(store)
+        if url is None:
+            pytest.skip("it has no URL")
+        from audiomdb.registry import uploader_for
+
+        uploader_for(url).upload_dir(dataset)
+        assert _arrived(store, files) == files
+
+    def is_there(self, uploader: BaseUploader, store: Store, dataset: Path, name: str) -> bool:
+        """Whether a file has arrived whole, so that it need not be sent again."""
+        content = (dataset / name).read_bytes()
+        if type(uploader).upload_dir is not BaseUploader.upload_dir:
+            return store.read(name) == content
+        digest = uploader.sha256(str(dataset / name)) if content else None
+        found = uploader.stat(name)
+        return found is not None and found[0] == len(content) and digest in (None, found[1])
+
+    def need_finer_level(self, uploader: BaseUploader) -> None:
+        """Skip where `upload_dir` is the subclass's own."""
+        if type(uploader).upload_dir is not BaseUploader.upload_dir:
+            pytest.skip("it has an upload_dir of its own")
+
+    def knows_sha256(self, uploader: BaseUploader, dataset: Path) -> bool:
+        """Whether the store can say the sha256 of what it holds."""
+        uploader.upload_file(str(dataset / "index.bin"), "index.bin")
+        found = uploader.stat("index.bin")
+        return found is not None and found[1] is not None
+
+
+def _arrived(store: Store, files: dict[str, bytes]) -> dict[str, bytes | None]:
+    """What the store holds under the same paths."""
+    return {name: store.read(name) for name in files}
+
+
+def _through(store: Store, proxy: FaultProxy) -> str | tuple[str, int]:
+    """A proxy, in the form of the store's endpoint."""
+    return proxy.url if isinstance(store.endpoint, str) else proxy.address
+
+
+def _replace_upload(
+    uploader: BaseUploader, upload_file: Callable[[str, str], None]
+) -> Callable[[str, str], None]:
+    """Have `upload_dir` call another function to send a file; returns the one before."""
+    before = uploader.upload_file
+    vars(uploader)["upload_file"] = upload_file
+    return before

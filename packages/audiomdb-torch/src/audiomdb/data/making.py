@@ -1,0 +1,202 @@
+"""Making a loader's steps: in this process's threads, or in worker processes that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.context import BaseContext
+from typing import Any, NamedTuple, TypeAlias
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from audiomdb.data.monitor import Monitor
+from audiomdb.data.planned import Batch, Collate, PlannedDataset
+from audiomdb.data.shared import SharedNote
+from audiomdb.plan import PlanState, Tail
+from audiomdb.stream import BySeconds, Stall, StepStream
+from audiomdb.stream.watch import Watch, Whose
+
+__all__ = ["Made", "Making", "Recipe", "Workers", "in_threads"]
+
+Made: TypeAlias = tuple[list[Batch], PlanState]
+"""The batches of a step, none where the rank has no sample of it, and where the next step is."""
+
+
+class Making(NamedTuple):
+    """Steps that are being made."""
+
+    made: Iterator[Made]
+    look: Callable[[], Stall | None]
+    """What making waits for just now."""
+
+    interrupt: Callable[[], None]
+    """Ends, from another thread, a wait for the next step."""
+
+    patience_s: float
+    """How long such a wait is given to end by itself."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes steps, in this process or in a worker's."""
+
+    dataset: PlannedDataset
+    batch_size: int | BySeconds
+    tail: Tail
+    partitions: int
+    place: tuple[int, int]
+    collate: Collate
+    epochs: int | None
+    monitor: Monitor
+
+    def stream(self, worker: int = 0, num_workers: int = 1) -> StepStream:
+        """The steps of a worker, not yet collated."""
+        return self.dataset.steps(
+            self.batch_size,
+            self.place,
+            worker,
+            num_workers,
+            tail=self.tail,
+            partitions=self.partitions,
+        )
+
+    def made(
+        self, start: PlanState, watch: Watch, worker: int = 0, num_workers: int = 1
+    ) -> Generator[Made, None, None]:
+        """Make a worker's steps from `start` on."""
+        stream = self.stream(worker, num_workers)
+        with closing(stream.read(start, epochs=self.epochs, watch=watch)) as steps:
+            for step in steps:
+                with watch.collating():
+                    batches = [self.collate(samples) for samples in step.batches]
+                yield batches, step.following
+
+
+@contextmanager
+def in_threads(recipe: Recipe, start: PlanState) -> Generator[Making, None, None]:
+    """Make steps in this process: the dataset's threads decode, whoever asks collates."""
+    watch = Watch(Whose(*recipe.place))
+    made = recipe.made(start, watch)
+    with recipe.monitor.following(watch, recipe.dataset.retrievers, speaks=False), closing(made):
+        yield Making(made, watch.look, watch.interrupt, patience_s=0)
+
+
+class Workers:
+    """Worker processes of a loader.
+
+    Args:
+        number: Of processes.
+        context: How they are started.
+        prefetch_factor: Steps that each makes ahead.
+        persistent: Keep them from one pass to the next.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        context: str | BaseContext | None,
+        prefetch_factor: int,
+        persistent: bool,
+    ) -> None:
+        self._number = number
+        self._context = context
+        self._prefetch_factor = prefetch_factor
+        self._persistent = persistent
+        self._kept: tuple[Recipe, DataLoader[Made]] | None = None
+        self._busy = False
+
+    @contextmanager
+    def making(self, recipe: Recipe, start: PlanState) -> Generator[Making, None, None]:
+        """Have steps made, one of each worker in turn: that is their order."""
+        keeps = self._persistent and not self._busy
+        loader = self._loader(recipe) if keeps else self._new(recipe, persistent=False)
+        assert isinstance(loader.dataset, _WorkerSteps)
+        loader.dataset.begin(start)
+        steps: Any = iter(loader)
+        self._busy |= keeps
+        whole = False
+        try:
+            yield Making(
+                steps, recipe.monitor.stall_of_workers, partial(_interrupt, steps), patience_s=1.0
+            )
+            whole = True
+        except GeneratorExit:
+            whole = True  # the loop was left, nothing is wrong with the workers
+            raise
+        finally:
+            if keeps:
+                self._busy = False
+            if not whole or steps._shutdown:
+                _end(steps)
+                self._kept = None if keeps else self._kept
+
+    def close(self) -> None:
+        """End the processes that are kept. May be called twice."""
+        kept, self._kept = self._kept, None
+        if kept is not None and (steps := kept[1]._iterator) is not None:
+            _end(steps)
+
+    def _loader(self, recipe: Recipe) -> DataLoader[Made]:
+        """The loader whose processes are kept, a new one for another recipe."""
+        if self._kept is None or self._kept[0] != recipe:
+            self.close()
+            self._kept = recipe, self._new(recipe, persistent=True)
+        return self._kept[1]
+
+    def _new(self, recipe: Recipe, *, persistent: bool) -> DataLoader[Made]:
+        return DataLoader(
+            _WorkerSteps(recipe),
+            batch_size=None,
+            num_workers=self._number,
+            collate_fn=_unchanged,
+            multiprocessing_context=self._context,
+            prefetch_factor=self._prefetch_factor,
+            persistent_workers=persistent,
+        )
+
+
+class _WorkerSteps(IterableDataset[Made]):
+    """The steps of one worker, in each pass from where the training process says."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._note = SharedNote({})
+
+    def begin(self, start: PlanState) -> None:
+        """Say where the next pass starts."""
+        with self._note.changing() as note:
+            note["start"] = start.to_dict()
+
+    def __iter__(self) -> Iterator[Made]:
+        info = get_worker_info()
+        assert info is not None, "runs in workers only"
+        with self._note.changing() as note:
+            start = PlanState.from_dict(note["start"])
+        watch = Watch(Whose(*self._recipe.place, info.id))
+        return self._followed(self._recipe.made(start, watch, info.id, info.num_workers), watch)
+
+    def _followed(
+        self, made: Generator[Made, None, None], watch: Watch
+    ) -> Generator[Made, None, None]:
+        monitor, retrievers = self._recipe.monitor, self._recipe.dataset.retrievers
+        with monitor.following(watch, retrievers, speaks=False), closing(made):
+            yield from made
+
+
+def _end(steps: Any) -> None:  # noqa: ANN401 (torch's own iterator)
+    """End the workers of an iterator. Left to the garbage collector, each may take 5 s."""
+    steps._shutdown_workers()
+
+
+def _interrupt(steps: Any) -> None:  # noqa: ANN401
+    """End the workers of an iterator, and the wait of a thread for them."""
+    _end(steps)
+    steps._worker_result_queue.put(None)  # no batch: the thread that gets it ends
+    steps._worker_result_queue.close()
+
+
+def _unchanged(made: Any) -> Any:  # noqa: ANN401 (whatever torch hands over)
+    return made

@@ -1,0 +1,279 @@
+"""What a dataset's iterations wait for, in this process and in its workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+import msgspec
+from torch.utils.data import get_worker_info
+
+from audiomdb.cache import CacheStats
+from audiomdb.data.shared import SharedNote, training_process
+from audiomdb.errors import CacheError
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.stream.stalls import Stall, StallWatcher, log_stall
+from audiomdb.stream.stats import StreamStats
+from audiomdb.stream.watch import Watch, Whose
+
+__all__ = ["Loop", "LoopMeter", "Monitor", "Report"]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a worker says of one of its iterations.
+
+    Attributes:
+        owner: The training process.
+        pid: The worker.
+        stats: So far.
+        stall: What it waits for just now; None while it does not.
+    """
+
+    owner: int
+    pid: int
+    stats: StreamStats
+    stall: Stall | None = None
+
+
+class _Here:
+    """What a monitor knows of this process's iterations."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.used = False
+        self.watches: list[Watch] = []
+        self.ended = StreamStats()
+        self.reported: CacheStats | None = None
+        self.numbers = count()
+
+
+class Monitor:
+    """Follows the iterations over a dataset.
+
+    Those of the training process are asked when there is need. Workers leave reports in a note
+    that all copies of the dataset share, now and then and when an iteration ends.
+
+    Args:
+        stall_after_s: Seconds of waiting after which it is said what is waited for; None: never.
+        on_stall: Called with each `Stall` after it was logged, in a thread of the process that
+            waits.
+    """
+
+    def __init__(
+        self,
+        stall_after_s: float | None = None,
+        on_stall: Callable[[Stall], Any] | None = None,
+    ) -> None:
+        self.stall_after_s = stall_after_s
+        self.on_stall = on_stall
+        self._note = SharedNote({"live": {}, "gone": {}})
+        self._here = _Here()
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.stall_after_s, self.on_stall, self._note
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.stall_after_s, self.on_stall, self._note = state
+        self._here = _Here()
+
+    @contextmanager
+    def following(
+        self, watch: Watch, retrievers: Iterable[BaseRetriever], *, speaks: bool = True
+    ) -> Generator[None, None, None]:
+        """Follow an iteration from here on.
+
+        Args:
+            watch: Of the iteration.
+            retrievers: Of what it reads.
+            speaks: Whether stalls are said here. Otherwise a worker only reports them.
+        """
+        here = self._mine()
+        here.used = True
+        here.watches.append(watch)
+        report = self._reporter(watch, list(retrievers)) if get_worker_info() else None
+        after_s = self.stall_after_s if speaks else None
+        try:
+            with StallWatcher(watch.look, after_s, log_stall(self.on_stall), each_look=report):
+                yield
+        finally:
+            watch.end()
+            here.watches.remove(watch)
+            here.ended = here.ended.plus(watch.stats)
+            if report is not None:
+                report(None)
+
+    def stats(self, retrievers: Iterable[BaseRetriever] = ()) -> StreamStats:
+        """The sums over all iterations of this training process, its workers' among them."""
+        here = self._mine()
+        total = here.ended
+        for watch in list(here.watches):
+            total = total.plus(watch.stats)
+        if here.used:
+            total = total.plus(StreamStats(cache=_cache_stats(retrievers)))
+        owner = training_process()
+        with self._note.changing() as note:
+            gone = note["gone"].get(str(owner), {})
+            reports = _reports(note, owner)
+        total = total.plus(msgspec.convert(gone, StreamStats))
+        for report in reports:
+            total = total.plus(report.stats)
+        return total
+
+    def stall_of_workers(self) -> Stall | None:
+        """The longest wait that a worker of this process has reported; None when there is none."""
+        with self._note.changing() as note:
+            reports = _reports(note, training_process())
+        stalls = [report.stall for report in reports if report.stall is not None]
+        return max(stalls, key=lambda stall: stall.waited_s, default=None)
+
+    def _reporter(
+        self, watch: Watch, retrievers: list[BaseRetriever]
+    ) -> Callable[[Stall | None], None]:
+        here, owner, pid = self._mine(), training_process(), os.getpid()
+        name = f"{owner} {pid} {next(here.numbers)}"
+        reported = here.reported
+
+        def report(stall: Stall | None) -> None:
+            # Of the cache, what has come on top of what earlier iterations have reported.
+            here.reported = _cache_stats(retrievers)
+            cache = _since(here.reported, reported)
+            stats = msgspec.structs.replace(watch.stats, cache=cache)
+            with self._note.changing() as note:
+                if not watch.ended:
+                    note["live"][name] = msgspec.to_builtins(Report(owner, pid, stats, stall))
+                    return
+                note["live"].pop(name, None)
+                gone = msgspec.convert(note["gone"].get(str(owner), {}), StreamStats)
+                note["gone"][str(owner)] = msgspec.to_builtins(gone.plus(stats))
+
+        return report
+
+    def _mine(self) -> _Here:
+        """Of this process: a forked worker has a copy of its parent's, which is not its own."""
+        if self._here.process != os.getpid():
+            self._here = _Here()
+        return self._here
+
+
+class LoopMeter:
+    """How long loops over batches wait, and how long they take for themselves.
+
+    Args:
+        monitor: Of whatever makes the batches.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._waited_s = 0.0
+        self._consumer_s = 0.0
+        self._running: list[Loop] = []
+
+    @contextmanager
+    def loop(self, whose: Whose, inner: Callable[[], Stall | None]) -> Generator[Loop, None, None]:
+        """Follow a loop, and say so when it waits for long.
+
+        Args:
+            whose: Which part of a run it is.
+            inner: What the making of its batches waits for, while it does.
+        """
+        monitor, loop = self._monitor, Loop(whose, inner)
+        speak = log_stall(monitor.on_stall)
+        self._running.append(loop)
+        try:
+            with StallWatcher(loop.look, monitor.stall_after_s, speak):
+                yield loop
+        finally:
+            self._running.remove(loop)
+            self._waited_s += loop.waited_s
+            self._consumer_s += loop.consumer_s
+
+    def stats(self, retrievers: Iterable[BaseRetriever]) -> StreamStats:
+        """What the loops have waited for so far.
+
+        Batches are made ahead, so not every wait of their makers held a loop up: a loop's own wait
+        is shared out in the proportions of its makers'.
+        """
+        made, running = self._monitor.stats(retrievers), list(self._running)
+        waited = self._waited_s + sum(loop.waited_s for loop in running)
+        consumer = self._consumer_s + sum(loop.consumer_s for loop in running)
+        scale = waited / made.wait_s if made.wait_s else 0.0
+        return msgspec.structs.replace(
+            made,
+            network_s=scale * made.network_s,
+            decode_s=scale * made.decode_s,
+            process_s=scale * made.process_s,
+            collate_s=scale * made.collate_s if made.wait_s else waited,
+            consumer_s=consumer,
+        )
+
+
+class Loop:
+    """One loop over batches.
+
+    Args:
+        whose: Which part of a run it is.
+        inner: What the making of its batches waits for, while it does.
+    """
+
+    def __init__(self, whose: Whose, inner: Callable[[], Stall | None]) -> None:
+        self.waited_s = 0.0
+        self.consumer_s = 0.0
+        self._whose = whose
+        self._inner = inner
+        self._waiting_since: float | None = None
+        self._left_at: float | None = None
+
+    @contextmanager
+    def waiting(self) -> Generator[None, None, None]:
+        """Around the wait for a batch."""
+        began = self._waiting_since = perf_counter()
+        if self._left_at is not None:
+            self.consumer_s += began - self._left_at
+        try:
+            yield
+        finally:
+            self._waiting_since = None
+            self._left_at = perf_counter()
+            self.waited_s += self._left_at - began
+
+    def look(self) -> Stall | None:
+        """The present wait; None while there is none."""
+        since = self._waiting_since
+        if since is None:
+            return None
+        waited_s = perf_counter() - since
+        stall = self._inner()
+        if stall is not None:
+            return msgspec.structs.replace(stall, waited_s=waited_s)
+        whose = self._whose
+        return Stall(
+            waited_s=waited_s, cause="worker", rank=whose.rank, world_size=whose.world_size
+        )
+
+
+def _cache_stats(retrievers: Iterable[BaseRetriever]) -> CacheStats | None:
+    """What this process did with the caches of some datasets; None where there is no cache."""
+    total = StreamStats()
+    for retriever in dict.fromkeys(retrievers):
+        try:
+            total = total.plus(StreamStats(cache=retriever.cache_stats))
+        except CacheError:
+            continue  # read in place
+    return total.cache
+
+
+def _since(now: CacheStats | None, before: CacheStats | None) -> CacheStats | None:
+    """What has come on top: an earlier iteration of the same worker has reported the rest."""
+    if now is None or before is None:
+        return now
+    names = CacheStats.__struct_fields__
+    return CacheStats(**{name: getattr(now, name) - getattr(before, name) for name in names})
+
+
+def _reports(note: dict[str, Any], owner: int) -> list[Report]:
+    reports = [msgspec.convert(report, Report) for report in note["live"].values()]
+    return [report for report in reports if report.owner == owner]

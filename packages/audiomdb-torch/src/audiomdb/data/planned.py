@@ -1,0 +1,416 @@
+"""What the datasets for torch have in common: they are read in the order of a plan."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, TypeAlias
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from audiomdb.data.collate import PaddingSample
+from audiomdb.data.epochs import EpochCounter
+from audiomdb.data.frameworks import split_by_framework
+from audiomdb.data.mapped import MapView
+from audiomdb.data.monitor import Monitor
+from audiomdb.data.world import distributed_place, environment_place, nodes_of
+from audiomdb.errors import PlanError
+from audiomdb.plan import PlanState, Tail, read_twice
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.stream import (
+    BySeconds,
+    Mixture,
+    Part,
+    SampleStream,
+    Stall,
+    StepStream,
+    StreamStats,
+)
+from audiomdb.stream.reading import Reading
+from audiomdb.stream.sources import parts_of
+from audiomdb.stream.watch import Watch, Whose
+
+__all__ = ["Batch", "Collate", "PlannedDataset"]
+
+Batch: TypeAlias = Any
+"""What `collate_fn` makes: a dict of tensors and lists, unless another is given."""
+
+Collate: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Batch]
+"""From a list of samples to a batch."""
+
+_SKIP = "skip"
+
+
+class PlannedDataset(IterableDataset[Any]):
+    """Base of `StreamingDataset` and `CombinedDataset`.
+
+    Args:
+        what: What is read; origins are retrievers or readers.
+        num_threads: Threads that decode, in each worker.
+        seed: Of all that is random in the order.
+        batch_size: Samples in a step over all ranks, or seconds; None: samples come one by one.
+        collate_fn: Makes batches, with `batch_size`.
+        rank: Which training process this is.
+        world_size: How many there are.
+        partitions: Groups of shards read side by side; None: as many as nodes.
+        tail: What becomes of what ranks cannot share evenly; None: "uneven", and "drop" with
+            `batch_size`.
+        epochs: Epochs in one pass; None: it never ends.
+        stall_after_s: Seconds of waiting after which it is said what is waited for; None: never.
+        on_stall: Called with each `Stall`.
+
+    Raises:
+        PlanError: a number of the plan is out of range.
+        ValueError: another option is.
+    """
+
+    def __init__(
+        self,
+        what: Part | Mixture,
+        *,
+        num_threads: int,
+        seed: int,
+        batch_size: int | None,
+        collate_fn: Collate,
+        rank: int | None,
+        world_size: int | None,
+        partitions: int | None,
+        tail: Tail | None,
+        epochs: int | None,
+        stall_after_s: float | None = 10.0,
+        on_stall: Callable[[Stall], Any] | None = None,
+    ) -> None:
+        if (rank is None) != (world_size is None):
+            raise ValueError(
+                f"rank={rank} and world_size={world_size}: give both, or neither to have them found"
+            )
+        self.what = what
+        self.num_threads = num_threads
+        self.seed = seed
+        self.batch_size = batch_size
+        self.partitions = partitions
+        self.tail: Tail = tail or ("uneven" if batch_size is None else "drop")
+        self.epochs = epochs
+        self.given_tail = tail
+        self.given_place: tuple[int, int] | None = None
+        if rank is not None and world_size is not None:
+            self.given_place = (rank, world_size)
+        if epochs is not None and epochs < 1:
+            raise ValueError(f"epochs is {epochs}, expected 1 or more, or None for no end")
+        self.monitor = Monitor(stall_after_s, on_stall)
+        self.collate_fn = collate_fn
+        self._makers_place: tuple[int, int] | None = None
+        self._kept_partitions: int | None = None
+        self._epochs = EpochCounter()
+        self._own_start: Mapping[str, Any] | None = None
+        self._at: tuple[int, Callable[[], dict[str, Any]]] | None = None
+        self._warned: set[tuple[int, int]] = set()
+        self._pass_stream(self.given_place or (0, 1))  # refuses impossible options now
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is not forked knows nothing of this process's torch.distributed, nor of
+        # who called.
+        return {**vars(self), "_makers_place": self.place(), "_at": None}
+
+    def __len__(self) -> int:
+        """Samples in one pass of this rank, over all its workers; with `batch_size`, batches.
+
+        A loader that makes batches itself in several workers may give more than its `len()` says,
+        because each worker may end with a batch that is not full.
+
+        Raises:
+            TypeError: with `epochs=None`, a pass never ends.
+        """
+        if self.epochs is None:
+            raise TypeError("a dataset with epochs=None has no length")
+        stream = self._pass_stream(self.place())
+        if isinstance(stream, SampleStream):
+            return len(stream)
+        return self.epochs * stream.steps
+
+    def __getitem__(self, which: int | str) -> PaddingSample:
+        """The sample at a position in stored order (negative from the end), or of a key.
+
+        Of several datasets, positions are numbered through, and the first that has the key counts.
+        """
+        return PaddingSample(self.samples((0, 1))[which])
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begin a pass: the next epoch's samples, or batches, of this rank and worker.
+
+        What fails is raised where the sample would have come, and ends the pass: an exception of
+        the dataset or its audio names shard and key; one of the processor carries them in a note.
+
+        An iterator that is never asked for anything is no pass, but for a DataLoader's workers.
+        """
+        self.place()  # where it cannot be found, that is said now
+        # torchdata's StatefulDataLoader makes iterators for the sake of their state.
+        return self._begun() if get_worker_info() is not None else self._begun_when_asked()
+
+    def _begun_when_asked(self) -> Generator[Any, None, None]:
+        yield from self._begun()
+
+    def _begun(self) -> Generator[Any, None, None]:
+        own, self._own_start = self._own_start, None
+        if own is not None:
+            # Every worker that was given a state of its own says the same.
+            self._epochs.set(int(own["epoch"]))
+        begun = self._epochs.take(self.epochs or 1)
+        start = begun.start if own is None else own
+        self._keep_partitions(start)
+        worker = get_worker_info()
+        place = self.place()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        if worker is None or number == 0:
+            self.warn_of_nodes(place)
+        stream = self._pass_stream(place, number, workers)
+        watch = Watch(Whose(*place, None if worker is None else number))
+        if isinstance(stream, StepStream):
+            made = self._batches(stream, watch, begun.epoch, start, number, workers)
+            return self._followed(made, watch)
+        stream.set_epoch(begun.epoch)
+        if start is not None:
+            stream.load_state_dict(start)
+        in_worker = worker is not None
+        self._at = os.getpid(), lambda: stream.state_dict(of_pass=in_worker)
+        return self._followed(_padding(stream, watch), watch)
+
+    def as_map(self) -> MapView:
+        """A view of the dataset for samplers: samples by number, unsplit. See `MapView`."""
+        return MapView(self.what, num_threads=self.num_threads)
+
+    def stats(self) -> StreamStats:
+        """What passes over this dataset have waited for, and what is to be done about it.
+
+        Over all passes of this training process, in its workers too; these report a few times a
+        second, and when a pass ends. Those of a `StreamingLoader` count there.
+        """
+        return self.monitor.stats(self.retrievers)
+
+    @property
+    def retrievers(self) -> list[BaseRetriever]:
+        """What leads to the datasets."""
+        origins = [part.origin for part in parts_of(self.what)]
+        return [origin for origin in origins if isinstance(origin, BaseRetriever)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass begin with this epoch; in every rank, before `iter(loader)`.
+
+        Not needed as long as every rank begins every pass. Frameworks call it before each: a loaded
+        state that stands in this very epoch is still gone on with.
+        """
+        following = self._epochs.next
+        if following.start is None or following.epoch != epoch:
+            self._epochs.set(epoch)
+            self._at = self._own_start = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the sample, or batch, after the last one that this process was given is.
+
+        Under 1 kB of plain data. In a DataLoader's worker, of that worker alone; a loader such as
+        torchdata's `StatefulDataLoader` collects them, for as many workers.
+
+        Raises:
+            PlanError: workers of a plain `DataLoader` have read the last pass: they do not say
+                what the loop has received of them.
+        """
+        if self._own_start is not None:
+            return dict(self._own_start)
+        by_workers = get_worker_info() is None and self._epochs.taken_by_workers
+        # A forked worker has the pass of its parent, which is not its own.
+        if self._at is not None and self._at[0] == os.getpid() and not by_workers:
+            return self._at[1]()
+        if by_workers:
+            raise PlanError(
+                "workers of a DataLoader have read this dataset, and only they know how far: use "
+                "StreamingLoader, or torchdata's StatefulDataLoader, and ask it for its state_dict"
+            )
+        following = self._epochs.next
+        if following.start is not None:
+            return dict(following.start)
+        return self._beginning(following.epoch)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next pass go on from a state: the rest of its epoch.
+
+        With `batch_size`, the numbers of ranks, workers and threads may have changed since;
+        without, where the ranks have read even shares and there were no workers and are none, or
+        where an epoch begins. A state of a worker goes to the same worker of as many.
+
+        Raises:
+            PlanError: the state is of another plan, or its place is none here; the message says
+                what differs.
+        """
+        before = self._kept_partitions
+        self._keep_partitions(state)
+        try:
+            self._check(state)
+        except PlanError:
+            self._kept_partitions = before
+            raise
+        self._at = None
+        if get_worker_info() is not None or state.get(_SKIP):
+            self._own_start = dict(state)
+        else:
+            self._epochs.set(int(state["epoch"]), dict(state))
+
+    def place(self) -> tuple[int, int]:
+        """Rank and world size, as they are now: 0 of 1 for who splits by himself."""
+        makers = self._makers_place if get_worker_info() is not None else None
+        place = makers or self.given_place or distributed_place() or environment_place() or (0, 1)
+        return (0, 1) if place[1] > 1 and split_by_framework(self) else place
+
+    def samples(
+        self, place: tuple[int, int], worker: int = 0, num_workers: int = 1
+    ) -> SampleStream:
+        """The samples of one worker of one rank."""
+        return SampleStream(
+            self.what,
+            num_threads=self.num_threads,
+            seed=self.seed,
+            partitions=self._partitions(place),
+            rank=place[0],
+            world_size=place[1],
+            worker=worker,
+            num_workers=num_workers,
+            tail=self.tail,
+            epochs=self.epochs,
+        )
+
+    def steps(
+        self,
+        batch_size: int | BySeconds,
+        place: tuple[int, int],
+        worker: int = 0,
+        num_workers: int = 1,
+        *,
+        tail: Tail = "drop",
+        partitions: int | None = None,
+    ) -> StepStream:
+        """The steps of one worker of one rank. `partitions`: None: of this dataset."""
+        return StepStream(
+            self.what,
+            batch_size,
+            num_threads=self.num_threads,
+            seed=self.seed,
+            partitions=self._partitions(place) if partitions is None else partitions,
+            rank=place[0],
+            world_size=place[1],
+            worker=worker,
+            num_workers=num_workers,
+            tail=tail,
+        )
+
+    def warn_of_nodes(self, place: tuple[int, int], partitions: int | None = None) -> None:
+        """Warn if nodes do not divide the partitions, so that some read what others do."""
+        partitions = self._partitions(place) if partitions is None else partitions
+        nodes = nodes_of(place[1])
+        if partitions % nodes == 0 or (partitions, nodes) in self._warned:
+            return
+        self._warned.add((partitions, nodes))
+        plan = Reading(self.what, {}).plan(seed=self.seed, epoch=0, partitions=partitions)
+        shards = sum(map(len, plan.datasets))
+        warnings.warn(
+            f"{partitions} partitions cannot be shared evenly by {nodes} nodes: of {shards} shards "
+            f"in an epoch, {read_twice(plan, nodes)} are read twice. Begin anew with partitions="
+            f"{nodes}, or go on with a number of nodes that divides {partitions}",
+            stacklevel=3,
+        )
+
+    def _pass_stream(
+        self, place: tuple[int, int], worker: int = 0, num_workers: int = 1
+    ) -> SampleStream | StepStream:
+        if self.batch_size is None:
+            return self.samples(place, worker, num_workers)
+        return self.steps(self.batch_size, place, worker, num_workers, tail=self.tail)
+
+    def _partitions(self, place: tuple[int, int]) -> int:
+        if self.partitions is not None:
+            return self.partitions
+        return self._kept_partitions or nodes_of(place[1])
+
+    def _keep_partitions(self, state: Mapping[str, Any] | None) -> None:
+        if state is not None:
+            kept = state.get("options", {}).get("partitions")
+            self._kept_partitions = kept if isinstance(kept, int) else None
+
+    def _beginning(self, epoch: int) -> dict[str, Any]:
+        stream = self._pass_stream(self.place())
+        if isinstance(stream, StepStream):
+            return stream.state(epoch).to_dict()
+        stream.set_epoch(epoch)
+        return stream.state_dict()
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        worker = get_worker_info()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        stream = self._pass_stream(self.place(), number, workers)
+        if isinstance(stream, SampleStream):
+            if worker is not None or state.get("num_workers", 1) == 1:
+                stream.load_state_dict(state)
+            else:
+                PlanState.from_dict(state).check(PlanState.from_dict(stream.state_dict()))
+            return
+        PlanState.from_dict(state).check(stream.state())
+        _check_workers(state, workers)
+
+    def _followed(
+        self, made: Generator[Any, None, None], watch: Watch
+    ) -> Generator[Any, None, None]:
+        with self.monitor.following(watch, self.retrievers), closing(made):
+            yield from made
+
+    def _batches(
+        self,
+        stream: StepStream,
+        watch: Watch,
+        epoch: int,
+        start: Mapping[str, Any] | None,
+        worker: int,
+        num_workers: int,
+    ) -> Generator[Batch, None, None]:
+        first = stream.state(epoch) if start is None else PlanState.from_dict(start)
+        skip = None
+        if start is not None and _SKIP in start:
+            _check_workers(start, num_workers)
+            skip = int(start[_SKIP])
+        alone = num_workers == 1
+        place, following = first, first
+        ahead = worker if skip is None else skip
+
+        def at() -> dict[str, Any]:
+            if alone and get_worker_info() is None:
+                return following.to_dict()
+            return {**place.to_dict(), _SKIP: ahead, "num_workers": num_workers}
+
+        self._at = os.getpid(), at
+
+        def made() -> Generator[Batch, None, None]:
+            nonlocal place, following, ahead
+            steps = stream.read(first, epochs=self.epochs, skip=skip, watch=watch)
+            with closing(steps):
+                for step in steps:
+                    place, following, ahead = step.place, step.following, num_workers
+                    for samples in step.batches:
+                        with watch.collating():
+                            batch = self.collate_fn(samples)
+                        yield batch
+
+        return made()
+
+
+def _padding(stream: SampleStream, watch: Watch) -> Generator[PaddingSample, None, None]:
+    with closing(stream):
+        for sample in stream.samples(watch):
+            yield PaddingSample(sample)
+
+
+def _check_workers(state: Mapping[str, Any], num_workers: int) -> None:
+    then = state.get("num_workers", num_workers) if state.get(_SKIP) else num_workers
+    if then != num_workers:
+        raise PlanError(
+            f"the state is of one of {then} workers, and here are {num_workers}; go on with "
+            f"{then}, or use StreamingLoader, which goes on with any number"
+        )

@@ -1,0 +1,266 @@
+# ruff: noqa: ARG002, N801, RUF012, SIM115
+"""Backends that break what is expected of them, each in one way, under the kits.
+
+The attribute `found_by` of a class names the test that has to fail.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb.converters.base import BaseConverter
+from audiomdb.processors.base import BaseProcessor
+from audiomdb.retrievers.base import RemoteFile
+from audiomdb.testing import (
+    ConverterConformance,
+    MemoryRetriever,
+    MemoryServer,
+    MemoryStore,
+    MemoryUploader,
+    ProcessorConformance,
+    RetrieverConformance,
+    UploaderConformance,
+)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with MemoryServer() as server:
+        yield server
+
+
+class Retrievers(RetrieverConformance):
+    kind: Any
+
+    @pytest.fixture
+    def store(self, server):
+        return MemoryStore(server, uuid.uuid4().hex)
+
+    def make_retriever(self, store, endpoint, **options):
+        return self.kind(f"{endpoint}/{store.name}", timeout_s=0.5, **options)
+
+
+class TestSplices(Retrievers):
+    found_by = "test_a_file_that_changes_on_the_way_is_never_spliced"
+
+    class kind(MemoryRetriever):
+        def open_remote(self, path, *, start=0, validator=None):
+            if not start:
+                return super().open_remote(path)
+            answer = self._get(path, {"Range": f"bytes={start}-"})
+            return RemoteFile(answer, start, validator)
+
+
+class TestStartsAnew(Retrievers):
+    found_by = "test_a_broken_download_goes_on_where_it_stopped"
+
+    class kind(MemoryRetriever):
+        def open_remote(self, path, *, start=0, validator=None):
+            return super().open_remote(path)
+
+
+class TestConnectsWhenMade(Retrievers):
+    found_by = "test_making_a_retriever_asks_for_nothing"
+
+    class kind(MemoryRetriever):
+        def __init__(self, url, **options):
+            super().__init__(url, **options)
+            super()._get("metadata.json", {}).close()
+
+    @pytest.fixture
+    def store(self, server):
+        store = MemoryStore(server, uuid.uuid4().hex)
+        store.write("metadata.json", b"{}")
+        return store
+
+
+class TestKeepsConnections(Retrievers):
+    found_by = "test_closing_leaves_no_descriptor_and_no_thread_behind"
+
+    class kind(MemoryRetriever):
+        kept: Any = []
+
+        def open_remote(self, path, **request):
+            self.kept.append(socket.socket())
+            return super().open_remote(path, **request)
+
+
+class TestRaisesTheClientsErrors(Retrievers):
+    found_by = "test_a_dataset_that_is_not_there_is_an_error_of_its_own"
+
+    class kind(MemoryRetriever):
+        def open_remote(self, path, **request):
+            try:
+                return super().open_remote(path, **request)
+            except FileNotFoundError as exc:
+                raise LookupError(path) from exc
+
+
+class TestNeverTriesAgain(Retrievers):
+    found_by = "test_a_connection_that_breaks_does_not_reach_the_reader"
+
+    class kind(MemoryRetriever):
+        def open_remote(self, path, **request):
+            remote = super().open_remote(path, **request)
+            return RemoteFile(self.all_of(remote), remote.start, remote.validator, remote.size)
+
+        def all_of(self, remote):
+            try:
+                yield from remote.chunks
+            except ConnectionError as exc:
+                raise RuntimeError("gave up") from exc
+
+
+class TestLeavesATestOut(Retrievers):
+    found_by = "test_no_test_is_left_out_without_a_reason"
+    kind = MemoryRetriever
+
+    def test_it_pickles_as_its_arguments(self):
+        pass
+
+
+class Uploaders(UploaderConformance):
+    kind: Any
+
+    @pytest.fixture
+    def store(self, server):
+        return MemoryStore(server, uuid.uuid4().hex)
+
+    def make_uploader(self, store, endpoint):
+        return self.kind(f"{endpoint}/{store.name}", timeout_s=0.5)
+
+
+class TestSendsMetadataFirst(Uploaders):
+    found_by = "test_an_upload_that_breaks_off_leaves_no_metadata_and_is_taken_up_again"
+
+    class kind(MemoryUploader):
+        def upload_dir(self, local_dir):
+            for full_path, rel_path in reversed(list(self.iter_files(local_dir))):
+                self.upload_file(full_path, rel_path)
+
+
+class TestSeesWhatIsNotThere(Uploaders):
+    found_by = "test_stat_says_what_is_there"
+
+    class kind(MemoryUploader):
+        def stat(self, rel_path):
+            return super().stat(rel_path) or (0, None)
+
+
+class TestSendsWhatLiesAround(Uploaders):
+    found_by = "test_what_is_not_the_datasets_stays_here"
+
+    class kind(MemoryUploader):
+        def upload_dir(self, local_dir):
+            for path in sorted(Path(local_dir).rglob("*")):
+                if path.is_file():
+                    self.upload_file(str(path), path.relative_to(local_dir).as_posix())
+
+
+class TestForgetsWhatIsThere(Uploaders):
+    found_by = "test_nothing_is_sent_twice"
+
+    class kind(MemoryUploader):
+        def stat(self, rel_path):
+            found = super().stat(rel_path)
+            return found and (found[0], None)
+
+
+class Numbers(BaseConverter):
+    def __init__(self, output_dir, **options):
+        super().__init__(output_dir, **options)
+
+    def sample_iterator(self):
+        for number in range(6):
+            yield f"n-{number}", {"n": number}
+
+
+class Converters(ConverterConformance):
+    kind: Any
+
+    def make_converter(self, output_dir, **options):
+        return self.kind(output_dir, **options)
+
+
+class TestChangesItsOrder(Converters):
+    found_by = "test_the_source_yields_the_same_order_each_time"
+
+    class kind(Numbers):
+        def sample_iterator(self):
+            pairs = list(super().sample_iterator())
+            random.SystemRandom().shuffle(pairs)
+            return [*pairs, (uuid.uuid4().hex, {})]
+
+
+class TestKeepsOptionsToItself(Converters):
+    found_by = "test_options_reach_the_base"
+
+    class kind(Numbers):
+        def __init__(self, output_dir, **options):
+            super().__init__(output_dir)
+
+
+class TestHoldsItsFiles(Converters):
+    found_by = "test_a_source_that_is_left_early_lets_go_of_what_it_holds"
+
+    class kind(Numbers):
+        files: Any = []
+
+        def sample_iterator(self):
+            self.files.append(Path("/dev/null").open())
+            yield from super().sample_iterator()
+
+
+class Processors(ProcessorConformance):
+    kind: Any
+
+    def make_processor(self, keep_original):
+        return self.kind(keep_original)
+
+
+class TestChangesTheSample(Processors):
+    found_by = "test_it_leaves_the_sample_as_it_is"
+
+    class kind(BaseProcessor):
+        def process(self, sample, **_kwargs):
+            audio = sample["audio"]
+            if isinstance(audio, np.ndarray):
+                audio *= 0.5
+            return {"n": 1}
+
+
+class TestRemembers(Processors):
+    found_by = "test_the_result_depends_on_the_sample_alone"
+
+    class kind(BaseProcessor):
+        calls = 0
+
+        def process(self, sample, **_kwargs):
+            self.calls += 1
+            return {"calls": self.calls}
+
+
+class TestHasNoLastingName(Processors):
+    found_by = "test_its_name_is_the_same_in_every_process"
+
+    class kind(BaseProcessor):
+        def process(self, sample, **_kwargs):
+            return {"n": 1}
+
+        def __repr__(self):
+            return object.__repr__(self)
+
+
+class TestReturnsWhatCannotBeStored(Processors):
+    found_by = "test_it_makes_fields_that_can_be_stored"
+
+    class kind(BaseProcessor):
+        def process(self, sample, **_kwargs):
+            return {"words": set(sample["text"].split())}

@@ -1,0 +1,377 @@
+"""What becomes of a cache whose directory somebody tampers with while it is used."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import runpy
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import audiomdb.cache.manager
+import audiomdb.cache.retry
+from audiomdb.cache import CacheOptions, RangeSource, ShardCache
+from audiomdb.errors import (
+    CacheFullError,
+    CachePlaceError,
+    CacheTooSmallError,
+    DownloadError,
+    DownloadInterruptedError,
+)
+from audiomdb.shards import DatasetWriter, read_metadata
+
+SHARDS = 5
+
+FolderStore: Any = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_reader.py"))[
+    "FolderStore"
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store")
+    rng = np.random.default_rng(0)
+    with DatasetWriter(path, samples_per_shard=1) as writer:
+        for number in range(SHARDS):
+            writer.write(f"clip-{number}", {"blob": rng.bytes(200_000)})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+
+
+class Opener:
+    """Opens caches of one directory, and closes them."""
+
+    def __init__(self, store: Path, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self.log = folder / "log"
+        self.opened: list[ShardCache] = []
+        self.meet: Callable[[str, int], None] = lambda _path, _at: None
+        self.by_directories = False
+
+    def __call__(self, folder: Path | None = None, **options: Any) -> ShardCache:
+        remote = FolderStore(str(self.store), str(self.log))
+        chunks = remote._chunks
+
+        def met(path: str, start: int, stop: int | None) -> Iterator[bytes]:
+            at = start
+            for chunk in chunks(path, start, stop):
+                self.meet(path, at)
+                at += len(chunk)
+                yield chunk
+
+        remote._chunks = met
+        source = remote.directories() if self.by_directories else RangeSource(remote.open_remote)
+        cache = ShardCache(folder or self.folder / "cache", source, CacheOptions(**options))
+        self.opened.append(cache)
+        return cache
+
+    def content(self, number: int) -> bytes:
+        return (self.store / f"shard_{number:05d}" / "data.mdb").read_bytes()
+
+    def file(self, folder: str, number: int) -> Path:
+        (found,) = (self.folder / "cache" / folder).glob(f"{number:05d}-????????????")
+        return found
+
+
+@pytest.fixture
+def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
+    opener = Opener(store, tmp_path)
+    yield opener
+    for cache in opener.opened:
+        cache.close()
+
+
+def budget(store: Path, shards: int) -> int:
+    metadata = read_metadata(store)
+    fixed = (store / "metadata.json").stat().st_size + metadata.index.bytes + 65536
+    return shards * metadata.shards[0].bytes + fixed
+
+
+# Things that vanish, or change.
+
+
+def test_a_directory_that_is_deleted_under_its_readers_is_made_again(opener: Opener) -> None:
+    cache = opener(max_bytes=budget(opener.store, 3) + 1000)
+    registration = cache.register(1, 8)
+    cache.publish(registration, [0, 1, 2])
+    view = cache.lease(0)
+    shutil.rmtree(cache.directory)
+    assert cache.lease(1) == opener.content(1)
+    assert view == opener.content(0)
+    registration.advance(1)
+    cache.publish(registration, [0, 2])
+    assert cache.lease(0) == opener.content(0)
+    registration.close()
+    assert opener().lease(2) == opener.content(2)
+    assert cache.index_file() is not None
+
+
+def test_a_shard_that_is_deleted_is_fetched_again(opener: Opener) -> None:
+    cache = opener()
+    view = cache.lease(0)
+    opener.file("shards", 0).unlink()
+    assert cache.lease(0) == view == opener.content(0)
+    assert cache.stats.fetched_shards == 2
+
+
+@pytest.mark.parametrize("other", [None, b"", b"something else"])
+def test_a_part_that_somebody_replaces_never_becomes_a_shard(
+    opener: Opener, other: bytes | None
+) -> None:
+    replaced: list[int] = []
+
+    def meet(path: str, at: int) -> None:
+        if path.endswith("data.mdb") and at > 50_000 and not replaced:
+            replaced.append(at)
+            part = opener.file("parts", 0)
+            part.unlink()
+            if other is not None:
+                part.write_bytes(other)
+
+    opener.meet = meet
+    cache = opener()
+    assert cache.lease(0) == opener.content(0)
+    assert replaced
+    assert opener.file("shards", 0).read_bytes() == opener.content(0)
+    assert list((cache.directory / "parts").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["shorter", "longer", "a folder"])
+def test_a_shard_of_the_wrong_size_is_replaced_though_others_read_it(
+    opener: Opener, damage: str
+) -> None:
+    other = opener()
+    view = other.lease(0)
+    path = opener.file("shards", 0)
+    if damage == "longer":
+        with path.open("ab") as file:
+            file.write(b"more")
+    else:
+        path.unlink()
+        if damage == "shorter":
+            path.write_bytes(opener.content(0)[:-1])
+        else:
+            (path / "sub").mkdir(parents=True)
+    assert opener().lease(0) == opener.content(0)
+    assert view == opener.content(0)
+
+
+def test_a_folder_among_the_shards_is_in_nobodys_way(opener: Opener) -> None:
+    cache = opener(max_bytes=budget(opener.store, 2) + 5000)
+    (cache.directory / "shards" / "mine").mkdir()
+    for number in range(SHARDS):
+        assert cache.lease(number) == opener.content(number)
+
+
+def test_metadata_that_is_damaged_in_a_cache_in_use_is_fetched_again(opener: Opener) -> None:
+    first = opener()
+    (first.directory / "metadata.json").write_bytes(b"{damaged")
+    second = opener()
+    assert second.metadata == first.metadata
+    assert second.lease(0) == opener.content(0)
+
+
+@pytest.mark.parametrize("note", [b"", b"\xff\xfe garbage", b'{"attempt": "x"}'])
+def test_notes_that_make_no_sense_are_overlooked(opener: Opener, note: bytes) -> None:
+    cache = opener()
+    name = cache._room.names[0]
+    for path in (
+        cache.directory / "failed" / name,
+        cache.directory / "failed" / "metadata.json",
+        cache.directory / "readers" / "1-garbage",
+        cache.directory / "parts" / name,
+        cache.directory / "parts" / f"{name}.validator",
+        cache.directory / "parts" / f"{name}.spans",
+        cache.directory / "options.json",
+    ):
+        path.write_bytes(note)
+    again = opener(max_bytes=budget(opener.store, 2) + 1000)
+    registration = again.register(1, 8)
+    assert again.lease(0) == opener.content(0)
+    registration.close()
+
+
+def test_a_failure_that_cannot_be_noted_is_raised_all_the_same(opener: Opener) -> None:
+    cache = opener()
+    shutil.rmtree(cache.directory / "failed")
+    (cache.directory / "failed").write_bytes(b"")
+
+    def meet(path: str, _: int) -> None:
+        raise DownloadError(f"no {path} today")
+
+    opener.meet = meet
+    with pytest.raises(DownloadError, match="today"):
+        cache.lease(0)
+    opener.meet = lambda _path, _at: None
+    assert cache.lease(0) == opener.content(0)
+
+
+def test_times_that_make_no_sense_only_change_what_goes_first(opener: Opener) -> None:
+    cache = opener(max_bytes=budget(opener.store, 2))
+    for number, at in ((0, 2**33), (1, 0)):
+        cache.lease(number)
+        os.utime(opener.file("shards", number), (at, at))
+    for number in (2, 3, 4, 0, 1):
+        assert cache.lease(number) == opener.content(number)
+
+
+# Those who share a directory, and do not agree.
+
+
+def test_the_first_ones_limits_hold_for_all_and_the_others_are_told(
+    opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = budget(opener.store, 2)
+    first = opener(max_bytes=small, workers=2, prefetch=1)
+    with caplog.at_level(logging.WARNING, "audiomdb.cache"):
+        second = opener(max_bytes=None, workers=9, prefetch=3)
+    assert f"in use with max_cache_bytes={small} and workers=2" in caplog.text
+    assert (second.options.max_bytes, second.options.workers) == (small, 2)
+    assert second.options.prefetch == 3
+    for number in range(SHARDS):
+        second.lease(number)
+    assert len(list((second.directory / "shards").iterdir())) == 2
+    first.close()
+    second.close()
+    caplog.clear()
+    assert opener(workers=9).options.workers == 9
+    assert caplog.text == ""
+
+
+def test_leases_in_circles_of_garbage_end_when_their_room_is_needed(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.manager, "_COLLECT_AFTER_S", 0.0)
+    cache = opener(max_bytes=budget(opener.store, 1))
+    gc.disable()
+    try:
+        for number in range(SHARDS):
+            circle: dict[str, Any] = {"view": cache.lease(number)}
+            circle["circle"] = circle
+            del circle
+    finally:
+        gc.enable()
+
+
+def test_a_client_that_keeps_its_errors_keeps_no_shards(opener: Opener) -> None:
+    kept: list[Exception] = []
+
+    def cut() -> None:
+        error = DownloadInterruptedError("cut")
+        kept.append(error)
+        raise error
+
+    def meet(path: str, at: int) -> None:
+        if path.endswith("data.mdb") and at > 150_000 and at not in cut_at:
+            cut_at.add(at)
+            cut()
+
+    opener.meet = meet
+    cache = opener(max_bytes=budget(opener.store, 1))
+    for number in range(SHARDS):
+        cut_at = set[int]()
+        assert cache.lease(number) == opener.content(number)
+        assert len(kept) > number
+
+
+# Disks.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 640 KiB: three of the shards, and not much more."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a small disk has to be mounted, which this user may not")
+    yield folder
+    gc.collect()
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave no room on the disk; returns the file that takes it."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+@pytest.mark.parametrize("by_directories", [False, True], ids=["ranges", "directories"])
+def test_a_full_disk_is_a_smaller_budget(
+    opener: Opener, small_disk: Path, by_directories: bool
+) -> None:
+    opener.by_directories = by_directories
+    cache = opener(small_disk / "cache")
+    for number in (0, 1, 2, 3, 4, 0, 1):
+        assert cache.lease(number) == opener.content(number)
+    assert cache.stats.evictions >= 4
+    cache.close()
+
+
+@pytest.mark.parametrize("by_directories", [False, True], ids=["ranges", "directories"])
+def test_a_full_disk_of_which_everything_is_read_is_an_error(
+    opener: Opener, small_disk: Path, by_directories: bool
+) -> None:
+    opener.by_directories = by_directories
+    cache = opener(small_disk / "cache")
+    views: list[memoryview] = []
+    with pytest.raises(CacheFullError, match="max_cache_bytes"):
+        views.extend(map(cache.lease, range(SHARDS)))
+    assert len(views) >= 2
+    del views
+    assert cache.lease(4) == opener.content(4)
+    cache.close()
+
+
+def test_a_disk_without_any_room_is_an_error_when_the_cache_is_opened(
+    opener: Opener, small_disk: Path
+) -> None:
+    ballast = fill(small_disk)
+    with pytest.raises(CacheFullError, match="free some space"):
+        opener(small_disk / "cache")
+    ballast.unlink()
+    assert opener(small_disk / "cache").lease(0) == opener.content(0)
+    opener.opened[-1].close()
+
+
+def test_a_reader_that_registers_on_a_full_disk_makes_room(
+    opener: Opener, small_disk: Path
+) -> None:
+    cache = opener(small_disk / "cache")
+    for number in (0, 1):
+        cache.lease(number)
+    fill(small_disk)
+    registration = cache.register(1, 100_000)
+    cache.publish(registration, list(range(SHARDS)) * 20_000)
+    assert len(list((cache.directory / "shards").iterdir())) < 2
+    registration.close()
+    cache.close()
+
+
+def test_a_directory_that_cannot_be_written_is_named(
+    opener: Opener, tmp_path: Path, read_only: Callable[[Path], Path]
+) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    with pytest.raises(CachePlaceError, match=r"there can be no cache at .*cache_dir="):
+        opener(read_only(folder) / "cache")
+
+
+def test_a_budget_of_nothing_is_refused_with_what_would_do(opener: Opener) -> None:
+    with pytest.raises(CacheTooSmallError, match="The smallest that works"):
+        opener(max_bytes=0).register(1, 10)

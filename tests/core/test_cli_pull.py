@@ -1,0 +1,166 @@
+"""`upload` and `pull` between folders, and the threads they and `verify` work in."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiomdb.cache.retry import Stopped
+from audiomdb.cli import main
+from audiomdb.cli.threads import Check, each
+from audiomdb.shards import DatasetWriter
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    """Five samples in three shards, and one that was rejected."""
+    with DatasetWriter(tmp_path / "speech", samples_per_shard=2, on_error="skip") as writer:
+        for number in range(5):
+            audio = np.full(4000, number, np.float32)
+            writer.write(f"clip-{number}", {"audio": audio, "sample_rate": 16_000})
+        writer.write("not-audio", {"audio": b"no audio at all"})
+    return tmp_path / "speech"
+
+
+def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0) -> str:
+    assert main(list(map(str, args))) == code
+    printed = capsys.readouterr()
+    return printed.out + printed.err
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_dataset_goes_to_a_folder_and_comes_back(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "disk" / "speech"
+    printed = output(capsys, "upload", speech, there.as_uri())
+    assert printed.startswith(f"{there.as_uri()}: 9 files, ")
+    assert "9 files had been there" in output(capsys, "upload", speech, there, "--workers", "1")
+    facts = json.loads(output(capsys, "pull", there.as_uri(), tmp_path / "copy", "--json"))
+    assert (facts["samples"], facts["shards"], facts["fetched_shards"]) == (5, 3, 3)
+    assert files(tmp_path / "copy") == files(speech) == files(there)
+
+
+def test_the_work_is_reported_as_json(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = json.loads(output(capsys, "upload", speech, tmp_path / "there", "--json"))
+    assert facts.pop("seconds") >= 0
+    total = sum(map(len, files(speech).values()))
+    assert facts == {
+        "target": str(tmp_path / "there"),
+        "name": "speech",
+        "files": 9,
+        "bytes": total,
+        "sent_files": 9,
+        "sent_bytes": total,
+    }
+
+
+def test_what_was_brought_before_is_looked_at_and_kept(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    output(capsys, "pull", speech, copy)
+    damaged = copy / "shard_00001" / "data.mdb"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    (copy / "index.bin").unlink()
+    (copy / "shard_00000" / "lock.mdb").unlink()
+    assert output(capsys, "pull", speech, copy).endswith("s; 2 shards had been there\n")
+    assert files(copy) == files(speech)
+
+
+def test_a_dataset_without_samples_is_one_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DatasetWriter(tmp_path / "empty").finish()
+    output(capsys, "pull", tmp_path / "empty", tmp_path / "copy")
+    assert files(tmp_path / "copy") == files(tmp_path / "empty")
+    assert "whole: 0 samples" in output(capsys, "verify", tmp_path / "copy")
+
+
+def test_a_damaged_original_is_named_and_makes_no_dataset(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = speech / "shard_00002" / "data.mdb"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + b"x")
+    message = output(capsys, "pull", speech, tmp_path / "copy", code=1)
+    assert f"{shard} has sha256 " in message
+    assert "was damaged since its conversion" in message
+    assert not (tmp_path / "copy" / "metadata.json").exists()
+    shard.unlink()
+    assert f"{shard} is missing" in output(capsys, "pull", speech, tmp_path / "copy", code=1)
+    shard.write_bytes(whole)
+    output(capsys, "pull", speech, tmp_path / "copy")
+    assert files(tmp_path / "copy") == files(speech)
+
+
+def test_nothing_is_left_of_a_pull_that_never_began(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no dataset at" in output(capsys, "pull", tmp_path / "no", tmp_path / "copy", code=1)
+    assert not (tmp_path / "copy").exists()
+    (tmp_path / "mine").mkdir()
+    output(capsys, "pull", tmp_path / "no", tmp_path / "mine", code=1)
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert "is a URL" in output(capsys, "pull", tmp_path, "s3://bucket", code=2)
+
+
+def test_results_come_from_several_threads() -> None:
+    meeting = threading.Barrier(3, timeout=60)
+
+    def work(number: int, check: Check) -> int:
+        check()
+        meeting.wait()
+        return number * number
+
+    assert sorted(each(work, range(6), workers=3)) == [0, 1, 4, 9, 16, 25]
+    assert list(each(work, [], workers=3)) == []
+
+
+def test_the_first_failure_ends_the_rest() -> None:
+    stopped = threading.Event()
+    begun = threading.Event()
+
+    def work(number: int, check: Check) -> None:
+        if number == 0:
+            begun.wait(60)
+            raise KeyError("zero")
+        begun.set()
+        try:
+            while True:
+                check()
+        except Stopped:
+            stopped.set()
+            raise
+
+    with pytest.raises(KeyError, match="zero"):
+        list(each(work, range(9), workers=2))
+    assert stopped.wait(60)
+
+
+def test_a_thread_that_hangs_is_not_waited_for() -> None:
+    release = threading.Event()
+
+    def work(number: int, _: Check) -> int:
+        if number:
+            release.wait()
+        return number
+
+    results = each(work, range(2), workers=2)
+    assert next(results) == 0
+    results.close()
+    assert threading.active_count() > 1
+    release.set()

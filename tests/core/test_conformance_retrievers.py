@@ -1,0 +1,50 @@
+"""Core's own retrievers pass the kit."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.testing import (
+    FolderStore,
+    MemoryRetriever,
+    MemoryServer,
+    MemoryStore,
+    RetrieverConformance,
+)
+
+
+class TestLocalRetriever(RetrieverConformance):
+    in_place = True
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FolderStore:
+        return FolderStore(tmp_path / "store")
+
+    def make_retriever(self, store: Any, endpoint: None, **options: Any) -> LocalRetriever:
+        assert endpoint is None
+        return LocalRetriever(store.folder, **options)
+
+    def url_of(self, store: Any, endpoint: None) -> str:
+        assert endpoint is None
+        return f"file://{store.folder}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MemoryServer]:
+    with MemoryServer() as server:
+        yield server
+
+
+class TestMemoryRetriever(RetrieverConformance):
+    @pytest.fixture
+    def store(self, server: MemoryServer) -> MemoryStore:
+        return MemoryStore(server, uuid.uuid4().hex)
+
+    def make_retriever(self, store: Any, endpoint: Any, **options: Any) -> MemoryRetriever:
+        return MemoryRetriever(f"{endpoint}/{store.name}", timeout_s=0.5, **options)

@@ -1,0 +1,306 @@
+"""URLs find the class of whichever installed package registers their scheme."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb import registry
+from audiomdb.errors import (
+    BackendError,
+    InvalidURLError,
+    UnknownOptionError,
+    UnknownSchemeError,
+)
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.shards import DatasetWriter
+from audiomdb.uploaders.local import LocalUploader
+from audiomdb.urls import local_path, scheme_of, split_url
+
+TAPE = '''
+"""A store of somebody else's: folders under one root, called tapes."""
+import shutil
+from pathlib import Path
+
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.uploaders.base import BaseUploader
+from audiomdb.urls import split_url
+
+
+class TapeRetriever(BaseRetriever):
+    def __init__(self, tape, path="", root=".", **kwargs):
+        self.folder = Path(root, tape, path)
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_url(cls, url, **options):
+        return cls(*split_url(url), **options)
+
+    def download_metadata(self):
+        return shutil.copy(self.folder / "metadata.json", self.cache_dir)
+
+    def download_shard(self, shard_id):
+        name = f"shard_{shard_id:05d}"
+        with open(self.folder / "downloads", "a") as log:
+            log.write(name + "\\\\n")
+        return shutil.copytree(self.folder / name, Path(self.cache_dir, name))
+
+
+class TapeUploader(BaseUploader):
+    def __init__(self, tape, path="", *, root="."):
+        self.folder = Path(root, tape, path)
+
+    @classmethod
+    def from_url(cls, url, **options):
+        return cls(*split_url(url), **options)
+
+    def upload_dir(self, local_dir):
+        for full_path, rel_path in self.iter_files(local_dir):
+            (self.folder / rel_path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(full_path, self.folder / rel_path)
+'''.replace("\\\\", "\\")
+
+ENTRY_POINTS = """
+[audiomdb.retrievers]
+tape = {module}:TapeRetriever
+
+[audiomdb.uploaders]
+tape = {module}:TapeUploader
+"""
+
+UNREADY = """
+from audiomdb.retrievers.base import BaseRetriever
+class TapeRetriever(BaseRetriever):
+    def reader(self): ...
+"""
+
+
+def install(folder: Path, name: str, module: str, entry_points: str) -> Path:
+    """What an installed distribution leaves on the path: a module, and what is known of it."""
+    module_name = name.replace("-", "_")
+    info = folder / f"{module_name}-1.5.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text(entry_points.format(module=module_name))
+    (folder / f"{module_name}.py").write_text(module)
+    return folder
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> Path:
+    """Folder to put on the path: the package `tape-store`."""
+    return install(tmp_path / "site", "tape-store", TAPE, ENTRY_POINTS)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    with DatasetWriter(tmp_path / "speech", samples_per_shard=2) as writer:
+        for number in range(4):
+            audio = np.full(400, number, np.float32)
+            writer.write(f"clip-{number}", {"audio": audio, "sample_rate": 16_000, "n": number})
+    return tmp_path / "speech"
+
+
+def python(site: Path, folder: Path, *args: str) -> str:
+    """What a Python with `site` on its path prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *args],
+        cwd=folder,
+        env={"PYTHONPATH": str(site), "XDG_CACHE_HOME": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("dataset")
+def test_another_packages_store_is_found_by_its_scheme(tape: Path, tmp_path: Path) -> None:
+    code = """
+from audiomdb.registry import retriever_for, uploader_for
+from audiomdb.stream import open_dataset
+import sys
+assert "tape_store" not in sys.modules
+uploader_for("tape://shelf/speech").upload_dir("speech")
+retriever = retriever_for("TAPE://shelf/speech/", prefetch=1)
+print(type(retriever).__name__, len(retriever))
+retriever.close()
+with open_dataset("tape://shelf/speech", root=".", mono=True) as stream:
+    print([int(sample["audio"][0]) for sample in stream], stream["clip-3"]["n"])
+"""
+    assert python(tape, tmp_path, "-c", code) == "TapeRetriever 4\n[0, 1, 2, 3] 3\n"
+
+
+@pytest.mark.usefixtures("dataset")
+def test_the_command_line_reaches_another_packages_store(tape: Path, tmp_path: Path) -> None:
+    def audiomdb(*args: str) -> str:
+        return python(tape, tmp_path, "-m", "audiomdb.cli", *args)
+
+    assert audiomdb("upload", "speech", "tape://shelf/s") == "tape://shelf/s: whole\n"
+    printed = audiomdb("info", "tape://shelf/s")
+    assert "4 in 2 shards" in printed
+    assert "were not downloaded" in printed
+    assert not (tmp_path / "shelf" / "s" / "downloads").exists()
+    assert "clip-3" in audiomdb("ls", "tape://shelf/s", "--columns", "n")
+    audiomdb("pull", "tape://shelf/s", "copy")
+    assert "whole: 4 samples" in audiomdb("verify", "copy")
+    assert "whole: 4 samples" in audiomdb("verify", "tape://shelf/s")
+
+
+def test_importing_the_registry_looks_nothing_up(tape: Path, tmp_path: Path) -> None:
+    code = """
+import sys, audiomdb.registry, audiomdb.stream
+assert not {"importlib.metadata", "difflib", "tape_store", "boto3"} & set(sys.modules)
+"""
+    python(tape, tmp_path, "-c", code)
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def add(name: str, module: str, entry_points: str) -> None:
+        monkeypatch.syspath_prepend(install(tmp_path / name, name, module, entry_points))
+
+    return add
+
+
+def test_two_packages_for_one_scheme_are_refused_by_name(on_path: Any) -> None:
+    on_path("first-store", TAPE, ENTRY_POINTS)
+    on_path("second-store", TAPE, ENTRY_POINTS)
+    with pytest.raises(BackendError) as error:
+        registry.retriever_for("tape://shelf")
+    for claim in (
+        "first-store 1.5 (first_store:TapeRetriever)",
+        "second-store 1.5 (second_store:TapeRetriever)",
+    ):
+        assert claim in str(error.value)
+    assert isinstance(registry.retriever_for("elsewhere"), LocalRetriever)
+
+
+@pytest.mark.parametrize(
+    ("module", "found"),
+    [
+        ("import a_module_that_nobody_has", "ModuleNotFoundError: No module named 'a_module"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("", "AttributeError"),
+        ("TapeRetriever = print", "expected a subclass of BaseRetriever, found <built-in"),
+        ("class TapeRetriever: pass", "expected a subclass of BaseRetriever"),
+        (UNREADY, "no classmethod from_url"),
+    ],
+    ids=["missing", "raising", "nameless", "function", "stranger", "unready"],
+)
+def test_a_package_that_cannot_be_used_is_named_with_its_value(
+    on_path: Any, module: str, found: str, request: pytest.FixtureRequest
+) -> None:
+    name = f"bad-store-{request.node.callspec.id}"
+    on_path(name, module, ENTRY_POINTS)
+    with pytest.raises(BackendError) as error:
+        registry.retriever_for("tape://shelf")
+    assert f"{name} 1.5" in str(error.value)
+    assert f"{name.replace('-', '_')}:TapeRetriever" in str(error.value)
+    assert found in str(error.value)
+    assert isinstance(error.value, ImportError)
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "audiomdb-s3"), ("hf", "audiomdb-hf")])
+def test_a_scheme_without_its_package_says_what_to_install(
+    scheme: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_entry_points", lambda _group: {})
+    for make in (registry.retriever_for, registry.uploader_for):
+        with pytest.raises(UnknownSchemeError, match=rf"pip install {package}$") as error:
+            make(f"{scheme}://bucket/prefix")
+        assert isinstance(error.value, ValueError)
+
+
+def test_an_unknown_scheme_lists_those_there_are_and_the_nearest(on_path: Any) -> None:
+    on_path("tape-store", TAPE, ENTRY_POINTS)
+    with pytest.raises(UnknownSchemeError) as error:
+        registry.retriever_for("tapes://shelf")
+    assert "'tapes://shelf'; did you mean tape://?" in str(error.value)
+    assert "file://, hf://" in str(error.value)
+    with pytest.raises(UnknownSchemeError, match=r"uploads to gs:// .*BaseUploader"):
+        registry.uploader_for("gs://bucket")
+
+
+@pytest.mark.parametrize("path", ["speech", "a/b c", "/data/speech", "C:/x", "odd:name", "x:y/z"])
+def test_what_is_no_url_is_a_path(path: str) -> None:
+    retriever = registry.retriever_for(path)
+    assert isinstance(retriever, LocalRetriever)
+    assert retriever.path == Path(path)
+    assert isinstance(registry.retriever_for(Path(path)), LocalRetriever)
+    assert isinstance(registry.uploader_for(path), LocalUploader)
+
+
+@pytest.mark.parametrize("text", ["s3:/bucket/x", "S3:bucket", "hf:datasets/u/r"])
+def test_a_url_that_lost_a_slash_is_refused_and_no_folder_made(text: str) -> None:
+    with pytest.raises(UnknownSchemeError, match=r"two slashes: (s3://bucket|hf://datasets)"):
+        registry.uploader_for(text)
+    with pytest.raises(UnknownSchemeError, match="two slashes"):
+        registry.retriever_for(Path(text.replace(":", ":/")))
+
+
+def test_file_urls_are_paths_with_escapes_resolved(tmp_path: Path, dataset: Path) -> None:
+    odd = tmp_path / "mit Ümlaut #1"
+    registry.uploader_for(odd.as_uri()).upload_dir(dataset)
+    for url in (odd.as_uri(), odd.as_uri().replace("file://", "FILE://localhost")):
+        retriever = registry.retriever_for(url)
+        assert isinstance(retriever, LocalRetriever)
+        assert retriever.path == odd
+        assert len(retriever) == 4
+
+
+@pytest.mark.parametrize("url", ["file://speech", "file://host/speech", "file://"])
+def test_file_urls_of_other_machines_are_refused(url: str) -> None:
+    with pytest.raises(InvalidURLError, match="three slashes"):
+        registry.retriever_for(url)
+
+
+def test_options_about_caching_are_taken_for_a_path_too() -> None:
+    options = {"cache_dir": "c", "max_cache_bytes": 1, "prefetch": 2, "workers": 3}
+    assert registry.retriever_for("speech", **options)._arguments == (("speech",), {})
+    with pytest.raises(UnknownOptionError, match="LocalRetriever takes no option 'endpoint_url'"):
+        registry.retriever_for("speech", endpoint_url="http://localhost")
+
+
+def test_an_unknown_option_is_named_beside_the_one_that_was_meant(on_path: Any) -> None:
+    on_path("tape-store", TAPE, ENTRY_POINTS)
+    with pytest.raises(UnknownOptionError, match=r"'max_cache_byte'; did you mean 'max_cache_b"):
+        registry.retriever_for("tape://shelf", max_cache_byte=1)
+    with pytest.raises(
+        TypeError, match=r"TapeUploader takes no option 'speed'\. It takes path, root"
+    ):
+        registry.uploader_for("tape://shelf", speed=1)
+
+
+def test_options_of_base_classes_count_where_they_are_passed_on() -> None:
+    class Closed(BaseRetriever):
+        def __init__(self, where: str) -> None: ...
+
+    class Open(Closed):
+        def __init__(self, tape: str, *args: Any, **kwargs: Any) -> None: ...
+
+        @classmethod
+        def from_url(cls, url: str, *, speed: int = 1, **options: Any) -> Open:  # noqa: ARG003
+            return cls(url, **options)
+
+    assert registry.option_names(Closed) == {"where"}
+    assert registry.option_names(Open) == {"tape", "where", "speed"}
+
+
+def test_urls_come_apart_without_being_decoded() -> None:
+    assert split_url("s3://bucket") == ("bucket", "")
+    assert split_url("s3://bucket//a%20b?c#d/") == ("bucket", "a%20b?c#d")
+    for wrong in ("s3://", "s3:///prefix", "bucket/prefix"):
+        with pytest.raises(InvalidURLError, match="leads nowhere"):
+            split_url(wrong)
+    assert scheme_of("S3+x://b") == "s3+x"
+    assert scheme_of("3s://b") is None
+    assert local_path("no url") == "no url"

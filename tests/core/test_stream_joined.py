@@ -1,0 +1,151 @@
+"""Fields that are joined to samples by key, without rewriting the dataset."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb.errors import SourceError, UnknownColumnError, UnknownKeyError
+from audiomdb.sample import Sample
+from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.stream import JoinedColumns
+from audiomdb.stream.loading import LoadOptions, SampleLoader
+
+ROWS = [{"key": f"clip-{i}", "text": f"better {i}", "grade": i / 2} for i in range(4)]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> DatasetReader:
+    path = tmp_path_factory.mktemp("data") / "clips"
+    with DatasetWriter(path, samples_per_shard=3) as writer:
+        for i in range(4):
+            audio = np.full(100, i, np.float32)
+            writer.write(f"clip-{i}", {"audio": audio, "sample_rate": 8000, "text": f"old {i}"})
+    return DatasetReader.open(path)
+
+
+def load(reader: DatasetReader, position: int, **options: Any) -> Sample:
+    return SampleLoader(reader, LoadOptions(**options)).load(position)
+
+
+class Polars:
+    """What Polars shows of a table."""
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return ROWS
+
+
+def rows() -> Any:
+    return ROWS
+
+
+def rows_once() -> Any:
+    return iter(ROWS)
+
+
+def mapping() -> Any:
+    return {row["key"]: {"text": row["text"], "grade": row["grade"]} for row in ROWS}
+
+
+def pandas() -> Any:
+    return pytest.importorskip("pandas").DataFrame(ROWS)
+
+
+def pyarrow() -> Any:
+    return pytest.importorskip("pyarrow").Table.from_pylist(ROWS)
+
+
+@pytest.mark.parametrize("table", [rows, rows_once, mapping, pandas, pyarrow, Polars])
+def test_a_sample_gets_the_fields_of_its_row(
+    reader: DatasetReader, table: Callable[[], Any]
+) -> None:
+    joined = JoinedColumns(table())
+    assert len(joined) == 4
+    assert joined.columns == ("text", "grade")
+    sample = load(reader, 2, join=joined)
+    assert (sample["text"], sample["grade"], sample["__key__"]) == ("better 2", 1.0, "clip-2")
+    assert "key" not in sample
+    assert np.all(sample["audio"] == 2)
+    assert reader[2]["text"] == "old 2"
+
+
+def as_json(path: Path) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+
+def as_csv(path: Path) -> None:
+    lines = ["key,text,grade", *(f"{row['key']},{row['text']},{row['grade']}" for row in ROWS)]
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(("name", "write"), [("a.jsonl", as_json), ("a.csv", as_csv)])
+def test_a_file_is_a_table(
+    reader: DatasetReader, tmp_path: Path, name: str, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / name)
+    joined = JoinedColumns(tmp_path / name)
+    (tmp_path / name).unlink()  # a copy for another process has the rows
+    sample = load(reader, 3, join=pickle.loads(pickle.dumps(joined)))
+    assert sample["text"] == "better 3"
+    assert sample["grade"] == (1.5 if name == "a.jsonl" else "1.5")
+
+
+def test_joined_fields_come_though_few_are_read_and_before_the_processor(
+    reader: DatasetReader,
+) -> None:
+    joined = JoinedColumns(ROWS, columns=["text"])
+    assert load(reader, 1, join=joined, fields=["speaker"]) == {
+        "__key__": "clip-1",
+        "text": "better 1",
+    }
+    shouted = load(reader, 1, join=joined, processor=lambda s: {"text": s["text"].upper()})
+    assert shouted["text"] == "BETTER 1"
+
+
+def test_the_column_with_the_keys_can_be_named(reader: DatasetReader) -> None:
+    rows = [{"clip": f"clip-{i}", "id": i} for i in range(4)]
+    assert load(reader, 0, join=JoinedColumns(rows, key="clip"))["id"] == 0
+    with pytest.raises(UnknownKeyError, match="no row for sample 'clip-0'"):
+        load(reader, 0, join=JoinedColumns(rows))
+
+
+def test_a_missing_row_is_an_error_or_keeps_the_sample(reader: DatasetReader) -> None:
+    with pytest.raises(UnknownKeyError, match=r"no row for sample 'clip-3' of .*shard_00001"):
+        load(reader, 3, join=JoinedColumns(ROWS[:2]))
+    sample = load(reader, 3, join=JoinedColumns(ROWS[:2], missing="keep"))
+    assert (sample["text"], sample["grade"]) == ("old 3", None)
+
+
+def test_rows_with_different_columns_give_none_for_what_they_lack(reader: DatasetReader) -> None:
+    joined = JoinedColumns([{"id": "clip-0", "a": 1}, {"id": "clip-1", "b": 2}])
+    sample = load(reader, 1, join=joined)
+    assert (sample["a"], sample["b"]) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "kind", "words"),
+    [
+        ([*ROWS, ROWS[1]], {}, SourceError, "row 4: a second row for the key 'clip-1'"),
+        ([{"name": "x"}], {}, SourceError, "say which has the keys"),
+        ([{"key": "x"}, {"k": "y"}], {}, SourceError, "row 1: no column 'key'"),
+        ([{"key": None}], {}, SourceError, "the key is None"),
+        (ROWS, {"columns": ["txt"]}, UnknownColumnError, "no column 'txt'"),
+        (ROWS, {"missing": "skip"}, ValueError, "'error' or 'keep'"),
+        ([{"key": "x", "audio": b""}], {}, ValueError, "column 'audio'"),
+        ([1], {}, TypeError, "row 0 is int"),
+        ({"clip-0": 1}, {}, TypeError, "row 0 is int"),
+        (7, {}, TypeError, "table is int"),
+        ("nowhere.csv", {}, SourceError, "cannot read nowhere.csv"),
+    ],
+)
+def test_what_is_no_table_is_refused(
+    table: Any, options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        JoinedColumns(table, **options)

@@ -1,0 +1,130 @@
+"""`open_dataset`: from a URL, a path or a retriever to a stream, options sorted out."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb.errors import DatasetNotFoundError, InvalidURLError, UnknownOptionError
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.stream import SampleStream, open_dataset
+
+CACHING = {"cache_dir", "max_cache_bytes", "prefetch", "workers"}
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("opening") / "speech"
+    with DatasetWriter(folder, samples_per_shard=2) as writer:
+        for number in range(6):
+            audio = np.full(800, number / 8, np.float32)
+            writer.write(f"clip-{number}", {"audio": audio, "sample_rate": 8000, "n": number})
+    return folder
+
+
+def test_a_folder_streams_as_it_does_without_this(speech: Path) -> None:
+    for source in (str(speech), speech, speech.as_uri(), LocalRetriever(speech)):
+        with open_dataset(source, shuffle=True, seed=3, sample_rate=16_000) as stream:
+            assert type(stream) is SampleStream
+            assert len(stream) == 6
+            assert stream["clip-4"]["n"] == 4
+            got = [(s["__key__"], s["audio"].shape) for s in stream]
+        wanted = SampleStream(speech, shuffle=True, seed=3, sample_rate=16_000)
+        assert got == [(s["__key__"], s["audio"].shape) for s in wanted]
+
+
+def parameters(function: Any) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function).parameters)
+
+
+def test_every_option_of_the_stream_is_one_of_these_with_the_same_default() -> None:
+    here, there = parameters(open_dataset), parameters(SampleStream.__init__)
+    assert [name for name in there if name not in {"self", *here}] == []
+    for name in there.keys() - {"self", "source"}:
+        assert here[name].default == there[name].default, name
+        assert here[name].annotation == there[name].annotation, name
+    assert here.keys() - there.keys() == CACHING | {"backend"}
+    assert here.keys() >= parameters(BaseRetriever.__init__).keys() - {"self"}
+
+
+def test_options_reach_the_stream(speech: Path) -> None:
+    given: dict[str, Any] = {
+        "num_threads": 0,
+        "rank": 1,
+        "world_size": 2,
+        "tail": "pad",
+        "fields": ("n",),
+        "decode": False,
+        "epochs": 2,
+        "processor": lambda sample: {**sample, "seen": True},
+    }
+    got = list(open_dataset(speech, **given))
+    assert got == list(SampleStream(speech, **given))
+    assert all(sample["seen"] for sample in got)
+
+
+def test_nothing_is_read_before_the_first_use(tmp_path: Path) -> None:
+    stream = open_dataset(tmp_path / "nothing", max_cache_bytes=1)
+    with pytest.raises(DatasetNotFoundError, match="nothing"):
+        len(stream)
+    with pytest.raises(InvalidURLError):
+        open_dataset("file://elsewhere/x")
+
+
+def test_an_unknown_option_is_named_beside_the_one_that_was_meant(speech: Path) -> None:
+    with pytest.raises(UnknownOptionError, match=r"'shufle'; did you mean 'shuffle'\?") as error:
+        open_dataset(speech, shufle=True)
+    assert isinstance(error.value, TypeError)
+    with pytest.raises(UnknownOptionError, match=r"with a LocalRetriever, takes no option 'end"):
+        open_dataset(speech, endpoint_url="http://localhost")
+
+
+@pytest.mark.parametrize("name", [*sorted(CACHING), "endpoint_url"])
+def test_a_retriever_that_is_made_takes_no_more_options(speech: Path, name: str) -> None:
+    option: dict[str, Any] = {name: 1}
+    with pytest.raises(UnknownOptionError, match=rf"'{name}' beside a retriever"):
+        open_dataset(LocalRetriever(speech), **option)
+
+
+class Watched(LocalRetriever):
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+        super().close()
+
+
+def test_a_retriever_that_was_given_stays_open(speech: Path) -> None:
+    retriever = Watched(speech)
+    with open_dataset(retriever) as stream:
+        assert len(list(stream)) == 6
+    assert retriever.closed == 0
+
+
+def test_what_was_opened_for_the_stream_is_closed_with_it(
+    speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiomdb.registry.LocalRetriever", Watched)
+    stream = open_dataset(speech)
+    iterator = iter(stream)
+    next(iterator)
+    retriever = stream._own
+    assert isinstance(retriever, Watched)
+    stream.close()
+    stream.close()
+    assert retriever.closed == 2
+    assert next(iterator, None) is None
+    assert len(stream) == 6  # it can be used again
+
+
+def test_a_stream_travels_to_other_processes(speech: Path) -> None:
+    stream = pickle.loads(pickle.dumps(open_dataset(str(speech), mono=True)))
+    assert [sample["n"] for sample in stream] == list(range(6))
+    assert [s["__key__"] for s in stream] == list(DatasetReader.open(speech).keys())

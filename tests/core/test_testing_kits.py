@@ -1,0 +1,85 @@
+"""The kits find what is wrong, and the room can be used without them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiomdb.shards import DatasetReader, verify_dataset
+from audiomdb.testing import sample_digest, write_dataset
+
+BROKEN = Path(__file__).parent / "programs" / "broken_backends.py"
+
+
+def test_each_broken_backend_fails_the_test_that_is_about_it(tmp_path: Path) -> None:
+    text = BROKEN.read_text()
+    classes = re.findall(r"^class (Test\w+).*\n    found_by = \"(\w+)\"", text, re.MULTILINE)
+    assert len(classes) >= 18
+    # Outside the repository, whose configuration is not a third party's.
+    program = tmp_path / "test_broken.py"
+    program.write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rA", "-p", "no:cacheprovider"]
+    command += [f"{program}::{name}::{test}" for name, test in classes]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    failed = set(re.findall(r"^FAILED test_broken\.py::(\w+)::", result.stdout, re.MULTILINE))
+    assert failed == {name for name, _ in classes}, result.stdout + result.stderr
+
+
+WITHOUT_PYTEST = """
+import sys
+sys.modules["pytest"] = None  # as if it were not installed
+from audiomdb.testing import FaultProxy, MemoryServer, write_dataset
+try:
+    from audiomdb.testing import RetrieverConformance
+except ModuleNotFoundError as error:
+    sys.stdout.write(str(error))
+"""
+
+
+def test_the_tools_need_no_pytest() -> None:
+    command = [sys.executable, "-c", WITHOUT_PYTEST]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (
+        'RetrieverConformance needs pytest: pip install "audiomdb-core[testing]"'
+    )
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import audiomdb.testing
+
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        audiomdb.testing.Nonsense  # noqa: B018
+
+
+def test_a_written_dataset_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
+    first = write_dataset(tmp_path / "a" / "clips", shards=2)
+    assert write_dataset(tmp_path / "b" / "clips", shards=2) == first
+    assert write_dataset(tmp_path / "c" / "clips", shards=2, seed=1) != first
+    assert verify_dataset(tmp_path / "a" / "clips") == []
+    with DatasetReader.open(tmp_path / "a" / "clips") as reader:
+        assert len(reader) == 6
+        assert len({sample_digest(sample) for sample in reader}) == 6
+
+
+def test_equal_samples_have_equal_digests_and_others_do_not() -> None:
+    base = {"a": b"x", "b": [1, 2.0, None], "c": np.zeros((2, 3), np.float32), "d": {"e": "f"}}
+    same = {name: base[name] for name in reversed(base)}
+    same["b"] = (1, 2.0, None)
+    same["a"] = memoryview(b"x")
+    assert sample_digest(same) == sample_digest(base)
+    others = [
+        {**base, "a": "x"},
+        {**base, "b": [1, 2, None]},
+        {**base, "b": [1, 2.0]},
+        {**base, "c": np.zeros((3, 2), np.float32)},
+        {**base, "c": np.zeros((2, 3), np.int32)},
+        {**base, "d": {"e": "g"}},
+        {**base, "g": True},
+    ]
+    assert len({sample_digest(sample) for sample in [base, *others]}) == len(others) + 1

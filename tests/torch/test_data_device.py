@@ -1,0 +1,185 @@
+"""Batches on a device ahead of use. Without a GPU, torch's `meta` device shows what was moved."""
+
+from __future__ import annotations
+
+import threading
+from collections import namedtuple
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from audiomdb.data.device import DeviceMover, made_ahead, map_tensors
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+Pair = namedtuple("Pair", ["audio", "text"])  # noqa: PYI024 (what users have)
+
+
+class Fields(dict[str, Any]):
+    """A mapping of its own kind."""
+
+
+def batch() -> dict[str, Any]:
+    return {
+        "audio": torch.arange(6.0).view(2, 3),
+        "text": ["a", None],
+        "nested": {"labels": [torch.ones(2), (torch.zeros(1), 3)]},
+        "pair": Pair(torch.ones(1), "x"),
+        "fields": Fields(mel=torch.ones(2)),
+        "packed": pack_sequence([torch.ones(2), torch.ones(1)]),
+        "number": 7,
+    }
+
+
+def devices(value: Any) -> set[str]:
+    found: set[str] = set()
+
+    def note(tensor: Any) -> Any:
+        found.add((tensor.data if isinstance(tensor, PackedSequence) else tensor).device.type)
+        return tensor
+
+    map_tensors(value, note)
+    return found
+
+
+def test_every_tensor_is_moved_and_all_else_stays() -> None:
+    mover = DeviceMover("meta")
+    moved = mover.finish(mover.begin(batch()))
+    assert devices(moved) == {"meta"}
+    assert moved["audio"].shape == (2, 3)
+    assert (moved["text"], moved["number"]) == (["a", None], 7)
+    assert isinstance(moved["pair"], Pair)
+    assert moved["pair"].text == "x"
+    assert isinstance(moved["fields"], Fields)
+    assert isinstance(moved["packed"], PackedSequence)
+    assert moved["nested"]["labels"][1][1] == 3
+
+
+def test_a_mapping_that_cannot_be_made_anew_becomes_a_dict() -> None:
+    class Fixed(dict[str, Any]):
+        def __init__(self) -> None:
+            super().__init__(a=torch.ones(1))
+
+    assert type(map_tensors(Fixed(), lambda tensor: tensor + 1)) is dict
+    proxy = map_tensors(MappingProxyType({"a": torch.ones(1)}), lambda tensor: tensor + 1)
+    assert proxy["a"] == 2
+
+
+def test_without_a_device_a_batch_stays_where_it_is() -> None:
+    mover, mine = DeviceMover(None), batch()
+    assert mover.finish(mover.begin(mine)) is mine
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="memory can be pinned here")
+def test_pinning_without_a_device_to_copy_to_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="there is no CUDA device"):
+        DeviceMover("cpu", pin_memory=True)
+
+
+@cuda
+def test_copies_to_cuda_are_whole_when_work_begins() -> None:
+    mover = DeviceMover("cuda")
+    size = 1 << 22
+    total = torch.zeros((), device="cuda")
+    made = made_ahead(iter(torch.full((size,), float(i)) for i in range(30)), mover.begin)
+    for begun in made:
+        value = mover.finish(begun)
+        assert value.device.type == "cuda"
+        total += value.sum()
+        del value  # its memory may go to a later copy only when the sum is done
+    assert total.item() == size * sum(range(30))
+
+
+@cuda
+def test_every_tensor_of_a_batch_is_moved_to_cuda() -> None:
+    mover = DeviceMover("cuda")
+    moved = mover.finish(mover.begin(batch()))
+    assert devices(moved) == {"cuda"}
+    assert moved["audio"].sum().item() == 15
+
+
+def running() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
+
+
+def test_items_are_made_in_a_thread_and_come_in_order() -> None:
+    makers = set()
+
+    def prepare(number: int) -> int:
+        makers.add(threading.current_thread().name)
+        return -number
+
+    assert list(made_ahead(iter(range(100)), prepare)) == [-n for n in range(100)]
+    assert makers == {"audiomdb-stream-batches"}
+    assert running() == []
+
+
+def test_no_more_is_made_ahead_than_asked_for() -> None:
+    made: list[int] = []
+    came = threading.Semaphore(0)
+
+    def prepare(number: int) -> int:
+        made.append(number)
+        came.release()
+        return number
+
+    items = made_ahead(iter(range(100)), prepare, depth=3)
+    assert next(items) == 0
+    # One was taken, three are ready, one waits for room.
+    for _ in range(5):
+        assert came.acquire(timeout=60)
+    assert made == [0, 1, 2, 3, 4]
+    items.close()
+    assert running() == []
+
+
+@pytest.mark.parametrize("where", ["source", "prepare"])
+def test_an_error_comes_as_itself_at_its_place(where: str) -> None:
+    error = ZeroDivisionError("mine")
+
+    def source() -> Iterator[int]:
+        for number in range(10):
+            if where == "source" and number == 4:
+                raise error
+            yield number
+
+    def prepare(number: int) -> int:
+        if where == "prepare" and number == 4:
+            raise error
+        return number
+
+    got: list[int] = []
+    with pytest.raises(ZeroDivisionError) as caught:
+        got.extend(made_ahead(source(), prepare))
+    assert caught.value is error
+    assert got == [0, 1, 2, 3]
+    assert running() == []
+
+
+def test_leaving_early_closes_the_source_and_ends_a_wait() -> None:
+    released, closed = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield 0
+            released.wait()
+            yield 1
+        finally:
+            closed.set()
+
+    items = made_ahead(source(), lambda number: number, interrupt=released.set)
+    assert next(items) == 0
+    items.close()
+    assert closed.is_set()
+    assert running() == []
+
+
+def test_an_iterator_that_is_dropped_leaves_nothing() -> None:
+    items = made_ahead(iter(range(1000)), lambda number: number)
+    assert next(items) == 0
+    del items
+    assert running() == []

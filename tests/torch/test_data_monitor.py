@@ -1,0 +1,218 @@
+"""What loops wait for, with worker processes and without."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from audiomdb.data.base import CombinedDataset, StreamingDataset
+from audiomdb.data.loader import StreamingLoader
+from audiomdb.data.monitor import Monitor
+from audiomdb.data.shared import SharedNote
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.sample import Sample
+from audiomdb.shards import DatasetWriter
+from audiomdb.stream import Stall
+
+CLIPS = 60
+
+workers = pytest.mark.parametrize("num_workers", [0, 2])
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "clips"
+    with DatasetWriter(path, name="clips", samples_per_shard=20) as writer:
+        for i in range(CLIPS):
+            audio = np.full(2000, i / 100, np.float32)
+            writer.write(f"{i:02d}", {"audio": audio, "sample_rate": 8000, "text": str(i)})
+    return path
+
+
+class GatedRetriever(BaseRetriever):
+    """Brings half of the second shard, and the rest when a file has appeared."""
+
+    def __init__(self, source: str, gate: str, **options: Any) -> None:
+        self.source, self.gate = Path(source), Path(gate)
+        super().__init__(**options)
+
+    def download_metadata(self) -> str:
+        return shutil.copy(self.source / "metadata.json", self.cache_dir)
+
+    def download_shard(self, shard_id: int) -> str:
+        folder = Path(self.cache_dir, "shard")
+        folder.mkdir()
+        content = (self.source / f"shard_{shard_id:05d}" / "data.mdb").read_bytes()
+        half = len(content) // 2
+        with (folder / "data.mdb").open("wb") as file:
+            file.write(content[:half])
+            file.flush()
+            if shard_id == 1:
+                wait_for(self.gate)
+            file.write(content[half:])
+        return str(folder)
+
+
+def wait_for(path: Path) -> None:
+    never = threading.Event()
+    for _ in range(6000):
+        if path.exists():
+            return
+        never.wait(0.01)
+    raise TimeoutError(path)
+
+
+class Told:
+    """Keeps stalls, and opens a gate after a second one.
+
+    Not those of workers that are still starting, or of a shard whose download is.
+    """
+
+    def __init__(self, gate: Path) -> None:
+        self.gate = gate
+        self.stalls: list[Stall] = []
+
+    def __call__(self, stall: Stall) -> None:
+        if stall.cause != "worker" and stall.there_bytes != 0:
+            self.stalls.append(stall)
+        if len(self.stalls) == 2:
+            self.gate.touch()
+
+
+@workers
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_loader_that_waits_for_a_shard_says_so_in_the_training_process(
+    path: Path,
+    tmp_path: Path,
+    num_workers: int,
+    device: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = Told(tmp_path / "gate")
+    retriever = GatedRetriever(str(path), str(told.gate), cache_dir=tmp_path / "cache")
+    dataset = StreamingDataset(retriever, 2, rank=1, world_size=2)
+    loader = StreamingLoader(
+        dataset, 4, num_workers=num_workers, device=device, stall_after_s=0.3, on_stall=told
+    )
+    with caplog.at_level(logging.WARNING, "audiomdb.stream"), loader:
+        keys = [key for batch in loader for key in batch["__key__"]]
+    assert len(keys) == CLIPS // 2
+    stall = told.stalls[1]
+    size = (path / "shard_00001" / "data.mdb").stat().st_size
+    assert (stall.cause, stall.shard, stall.dataset) == ("network", "shard_00001", "clips")
+    assert (stall.there_bytes, stall.total_bytes) == (size // 2, size)
+    assert (stall.rank, stall.world_size) == (1, 2)
+    assert (stall.worker is None) == (num_workers == 0)
+    assert [text for text in caplog.messages if text == str(stall)]
+    assert "for shard_00001 of dataset 'clips' to arrive" in str(stall)
+    stats = loader.stats()
+    assert stats.bound_by == "network"
+    assert stats.samples >= CLIPS // 2
+    assert stats.cache is not None
+    assert stats.cache.fetched_shards == 3
+    retriever.close()
+
+
+def test_a_plain_loader_in_one_process_says_it_too(path: Path, tmp_path: Path) -> None:
+    told = Told(tmp_path / "gate")
+    retriever = GatedRetriever(str(path), str(told.gate), cache_dir=tmp_path / "cache")
+    dataset = StreamingDataset(retriever, 2, stall_after_s=0.2, on_stall=told)
+    assert sum(len(batch["text"]) for batch in DataLoader(dataset, 4)) == CLIPS
+    assert told.stalls[0].shard == "shard_00001"
+    assert dataset.stats().bound_by == "network"
+    retriever.close()
+
+
+class Gated:
+    """A processor that waits for a file once, at one sample."""
+
+    def __init__(self, gate: Path) -> None:
+        self.gate = gate
+
+    def __call__(self, sample: Sample) -> Sample:
+        if sample["text"] == "33":
+            wait_for(self.gate)
+        return sample
+
+
+def test_a_worker_that_is_in_the_processor_is_named(path: Path, tmp_path: Path) -> None:
+    told = Told(tmp_path / "gate")
+    dataset = StreamingDataset(LocalRetriever(path), 2, processor=Gated(told.gate))
+    with StreamingLoader(
+        dataset, 4, num_workers=2, stall_after_s=0.3, on_stall=told, persistent_workers=False
+    ) as loader:
+        assert len(list(loader)) == CLIPS // 4
+    assert (told.stalls[1].cause, told.stalls[1].key) == ("process", "33")
+    assert told.stalls[1].worker == 0  # the eighth step, and every other is its own
+    assert loader.stats().bound_by == "process"
+
+
+@workers
+def test_a_dataset_counts_what_its_passes_gave(path: Path, num_workers: int) -> None:
+    dataset = StreamingDataset(LocalRetriever(path), 2)
+    assert dataset.stats().samples == 0
+    loader = DataLoader(dataset, 4, num_workers=num_workers)
+    for passes in (1, 2, 3):
+        assert sum(len(batch["text"]) for batch in loader) == CLIPS
+        stats = dataset.stats()
+        assert stats.samples == passes * CLIPS
+        assert stats.sample_bytes == passes * CLIPS * 8000
+    assert stats.wait_s + stats.consumer_s > 0
+    assert stats.cache is None
+
+
+def test_passes_of_persistent_workers_and_of_combinations_count(path: Path) -> None:
+    parts = [StreamingDataset(LocalRetriever(path), fields=["text"]) for _ in range(2)]
+    dataset = CombinedDataset(parts)
+    loader = DataLoader(dataset, 4, num_workers=2, persistent_workers=True)
+    assert sum(len(batch["text"]) for batch in loader) == 2 * CLIPS
+    assert sum(len(batch["text"]) for batch in loader) == 2 * CLIPS
+    assert dataset.stats().samples == 4 * CLIPS
+    assert dataset.datasets[0].stats().samples == 0
+
+
+@workers
+def test_a_slow_loop_is_bound_by_itself(path: Path, num_workers: int) -> None:
+    dataset = StreamingDataset(LocalRetriever(path), 2)
+    with StreamingLoader(dataset, 4, num_workers=num_workers) as loader:
+        for number, _ in enumerate(loader):
+            if number == 5:
+                threading.Event().wait(2.0)
+        stats = loader.stats()
+    assert stats.consumer_s >= 2.0
+    assert stats.samples == CLIPS
+    assert dataset.stats().samples == 0
+
+
+def test_a_copy_in_another_process_begins_at_nothing(path: Path) -> None:
+    dataset = StreamingDataset(LocalRetriever(path), fields=["text"])
+    assert len(list(dataset)) == CLIPS
+    assert pickle.loads(pickle.dumps(dataset)).stats().samples == 0
+    assert isinstance(pickle.loads(pickle.dumps(dataset.monitor)), Monitor)
+
+
+def test_a_note_keeps_what_is_changed_and_is_copied_with_its_contents() -> None:
+    note = SharedNote({"a": 1})
+    with note.changing() as contents:
+        contents["b"] = [2]
+    copy = pickle.loads(pickle.dumps(note))
+    with copy.changing() as contents:
+        assert contents == {"a": 1, "b": [2]}
+        contents.clear()
+    with note.changing() as contents:
+        assert contents == {"a": 1, "b": [2]}
+    with suppress(ZeroDivisionError), note.changing() as contents:
+        contents.clear()
+        raise ZeroDivisionError
+    with note.changing() as contents:
+        assert contents == {"a": 1, "b": [2]}

@@ -1,0 +1,260 @@
+"""A loader's worker processes, its device and its ways with samples."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import pickle
+import threading
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from audiomdb.data.base import StreamingDataset
+from audiomdb.data.collate import pad_collate
+from audiomdb.data.loader import StreamingLoader
+from audiomdb.errors import UnknownKeyError
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.sample import Sample
+from audiomdb.shards import DatasetWriter
+
+CLIPS = 70
+NAMES = [f"{i:02d}" for i in range(CLIPS)]
+
+WAYS = pytest.mark.parametrize(
+    ("num_workers", "device"), [(0, None), (0, "cpu"), (2, None), (2, "cpu")]
+)
+
+
+@pytest.fixture(scope="module")
+def retriever(tmp_path_factory: pytest.TempPathFactory) -> LocalRetriever:
+    path = tmp_path_factory.mktemp("data") / "clips"
+    with DatasetWriter(path, samples_per_shard=20) as writer:
+        for i, name in enumerate(NAMES):
+            audio = np.full(800 + 3 * i, (i - 35) / 64, np.float32)
+            writer.write(name, {"audio": audio, "sample_rate": 8000, "text": name})
+    return LocalRetriever(path)
+
+
+def loader(retriever: LocalRetriever, **how: Any) -> StreamingLoader:
+    options = {name: how.pop(name) for name in list(how) if name in ("seconds", "join")}
+    options |= {"processor": how.pop("processor")} if "processor" in how else {}
+    dataset = StreamingDataset(retriever, 2, shuffle=True, seed=3, **options)
+    return StreamingLoader(dataset, 10, **how)
+
+
+def keys(batches: Any) -> list[list[str]]:
+    return [batch["__key__"] for batch in batches]
+
+
+def streams() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
+
+
+@WAYS
+def test_every_way_gives_the_same_batches(
+    retriever: LocalRetriever, num_workers: int, device: str | None
+) -> None:
+    expected = list(loader(retriever, epochs=2))
+    with loader(retriever, epochs=2, num_workers=num_workers, device=device) as mine:
+        batches = list(mine)
+    assert keys(batches) == keys(expected)
+    for batch, other in zip(batches, expected, strict=True):
+        assert torch.equal(batch["audio"], other["audio"])
+    assert streams() == []
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_moved(retriever: LocalRetriever, num_workers: int) -> None:
+    with loader(retriever, num_workers=num_workers, device="meta") as mine:
+        batches = list(mine)
+    assert {batch["audio"].device.type for batch in batches} == {"meta"}
+    assert keys(batches) == keys(loader(retriever))
+
+
+@WAYS
+def test_the_state_counts_what_the_loop_has_received(
+    retriever: LocalRetriever, num_workers: int, device: str | None
+) -> None:
+    with loader(retriever, num_workers=num_workers, device=device) as mine:
+        steps = [mine.state_dict()["next_step"] for _ in mine]
+    assert steps == [1, 2, 3, 4, 5, 6, 0]
+
+
+@WAYS
+def test_a_loop_may_be_left_and_begun_again(
+    retriever: LocalRetriever, num_workers: int, device: str | None
+) -> None:
+    expected = keys(loader(retriever, epochs=4))
+    with loader(retriever, num_workers=num_workers, device=device) as mine:
+        assert keys(islice(mine, 2)) == expected[:2]
+        assert keys(islice(mine, 3)) == expected[7:10]
+        state = mine.state_dict()
+        assert keys(mine) == expected[14:21]
+        mine.load_state_dict(state)
+        assert keys(mine) == expected[10:14]
+    assert streams() == []
+    assert multiprocessing.active_children() == []
+
+
+def note_process(sample: Sample) -> Sample:
+    return {**sample, "process": os.getpid()}
+
+
+def processes(mine: StreamingLoader) -> set[int]:
+    return {number for batch in mine for number in batch["process"].tolist()}
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_workers_are_kept_where_asked(retriever: LocalRetriever, persistent: bool) -> None:
+    with loader(
+        retriever, num_workers=2, processor=note_process, persistent_workers=persistent
+    ) as mine:
+        first, second = processes(mine), processes(mine)
+        side_by_side = [set(a["process"].tolist()) for a, _ in zip(mine, mine, strict=True)]
+    assert len(first) == 2
+    assert (first == second) == persistent
+    assert len(set().union(*side_by_side)) == 2
+    assert multiprocessing.active_children() == []
+
+
+def test_passes_side_by_side_are_different_epochs(retriever: LocalRetriever) -> None:
+    expected = keys(loader(retriever, epochs=2))
+    with loader(retriever, num_workers=2) as mine:
+        pairs = list(zip(mine, mine, strict=True))
+        third = keys(mine)
+    assert keys(one for one, _ in pairs) == expected[:7]
+    assert keys(other for _, other in pairs) == expected[7:]
+    assert third == keys(loader(retriever, epochs=3))[14:]
+
+
+def test_a_loader_that_is_dropped_leaves_no_process(retriever: LocalRetriever) -> None:
+    mine = loader(retriever, num_workers=2)
+    next(iter(mine))
+    del mine
+    assert multiprocessing.active_children() == []
+
+
+def spoil(sample: Sample) -> Sample:
+    if sample["text"] == "41":
+        raise RuntimeError("spoilt")
+    return note_process(sample)
+
+
+@WAYS
+def test_after_a_failure_workers_are_new(
+    retriever: LocalRetriever, num_workers: int, device: str | None
+) -> None:
+    with loader(retriever, num_workers=num_workers, device=device, processor=spoil) as mine:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="spoilt"):
+                list(mine)
+        state = mine.state_dict()
+        with suppress(RuntimeError):
+            mine.load_state_dict({**state, "next_step": state["next_step"] + 1})
+            list(mine)
+    assert streams() == []
+    assert multiprocessing.active_children() == []
+
+
+def test_as_many_workers_as_a_processor_needs(
+    retriever: LocalRetriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loader(retriever).num_workers == 0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert loader(retriever, processor=note_process).num_workers == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert loader(retriever, processor=note_process).num_workers == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert loader(retriever, processor=note_process).num_workers == 1
+    spawned = {"processor": lambda sample: sample, "multiprocessing_context": "spawn"}
+    assert loader(retriever, **spawned).num_workers == 0
+
+
+def test_the_collate_is_the_datasets_or_another(retriever: LocalRetriever) -> None:
+    masked = functools.partial(pad_collate, masks=True)
+    batch = next(iter(loader(retriever, collate_fn=masked)))
+    assert batch["audio_mask"].sum(1).tolist() == batch["audio_lengths"].tolist()
+    dataset = StreamingDataset(retriever, batch_size=10, collate_fn=len)
+    assert list(StreamingLoader(dataset)) == [10] * 7
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_windows_do_not_depend_on_workers(retriever: LocalRetriever, num_workers: int) -> None:
+    with loader(retriever, seconds=0.05, epochs=2, num_workers=num_workers) as mine:
+        batches = list(mine)
+    found = [
+        (key, offset)
+        for batch in batches
+        for key, offset in zip(batch["__key__"], batch["crop_offset"].tolist(), strict=True)
+    ]
+    dataset = StreamingDataset(retriever, shuffle=True, seed=3, seconds=0.05, epochs=2)
+    assert found == [(sample["__key__"], sample["crop_offset"]) for sample in dataset]
+    assert {batch["audio"].shape for batch in batches} == {(10, 400)}
+    offsets = dict(found[:CLIPS])
+    assert sum(offsets[key] != offset for key, offset in found[CLIPS:]) > CLIPS / 2
+
+
+def test_batches_by_seconds_count_windows(retriever: LocalRetriever) -> None:
+    dataset = StreamingDataset(retriever, shuffle=True, seconds=0.05, short_clips="pad")
+    sizes = [len(batch["__key__"]) for batch in StreamingLoader(dataset, max_batch_seconds=0.5)]
+    assert max(sizes) == 10
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_joined_columns_come_in_batches(retriever: LocalRetriever, num_workers: int) -> None:
+    table = {name: {"text": f"better {name}", "grade": int(name)} for name in NAMES}
+    with loader(retriever, join=table, num_workers=num_workers) as mine:
+        for batch in mine:
+            assert batch["text"] == [f"better {key}" for key in batch["__key__"]]
+            assert batch["grade"].tolist() == [int(key) for key in batch["__key__"]]
+    del table["41"]
+    with (
+        loader(retriever, join=table, num_workers=num_workers) as mine,
+        pytest.raises(UnknownKeyError, match="no row for sample '41'"),
+    ):
+        list(mine)
+
+
+def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
+    with pytest.raises(ValueError, match="prefetch_factor is 0"):
+        loader(retriever, prefetch_factor=0)
+    with pytest.raises(ValueError, match="seconds is 0"):
+        loader(retriever, seconds=0)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="no CUDA device"):
+            next(iter(loader(retriever, pin_memory=True)))
+    assert pickle.loads(pickle.dumps(loader(retriever).dataset)).num_threads == 2
+
+
+def test_a_framework_that_sets_the_epoch_does_not_undo_a_loaded_state(
+    retriever: LocalRetriever,
+) -> None:
+    expected = keys(loader(retriever, epochs=2))
+    first = loader(retriever)
+    assert keys(islice(first, 3)) == expected[:3]
+    later = loader(retriever)
+    later.load_state_dict(first.state_dict())
+    later.set_epoch(0)
+    assert keys(later) == expected[3:7]
+    later.set_epoch(0)
+    assert keys(later) == expected[:7]
+    later.load_state_dict(first.state_dict())
+    later.set_epoch(1)
+    assert keys(later) == expected[7:]
+    dataset = StreamingDataset(retriever, shuffle=True, seed=3)
+    samples = [sample["__key__"] for sample in dataset]
+    taken = StreamingDataset(retriever, shuffle=True, seed=3)
+    list(islice(taken, 30))
+    for _ in range(2):
+        dataset.load_state_dict(taken.state_dict())
+        dataset.set_epoch(0)
+        assert [sample["__key__"] for sample in dataset] == samples[30:]
+    dataset.set_epoch(0)
+    assert [sample["__key__"] for sample in dataset] == samples
