@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -34,7 +34,15 @@ MANIFEST = "manifest.jsonl"
 _FACTS = "corpus.json"
 _CLIPS_PER_FOLDER = 1000
 
-AudioFormat: TypeAlias = Literal["flac", "wav"]
+_ENCODERS = {
+    "flac": ("FLAC", "PCM_16", None),
+    "wav": ("WAV", "PCM_16", None),
+    "opus": ("OGG", "OPUS", 0.9),  # about 30 kbit/s
+    "mp3": ("MP3", "MPEG_LAYER_III", 0.6),  # about 64 kbit/s
+}
+"""Container, coding and libsndfile's compression level."""
+
+AudioFormat: TypeAlias = Literal["flac", "wav", "opus", "mp3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,8 @@ class CorpusSpec:
         kind: "utterances": strings of digits, 2 to 15 s at 16 kHz, the shape of read speech.
             "digits": single digits at the recordings' own rate, a fraction of a second each.
         clips: How many.
-        audio_format: "flac" or "wav", 16 bits, one channel.
+        audio_format: "flac" or "wav" of 16 bits, "opus" of about 30 kbit/s, "mp3" of about 64;
+            one channel.
         seed: Another seed, another corpus.
     """
 
@@ -95,6 +104,11 @@ class Corpus:
         return facts
 
     @property
+    def spec(self) -> dict[str, Any]:
+        """Arguments of its `CorpusSpec`."""
+        return {field.name: self.facts[field.name] for field in fields(CorpusSpec)}
+
+    @property
     def bytes(self) -> int:
         """Size of all clips."""
         return int(self.facts["bytes"])
@@ -103,6 +117,11 @@ class Corpus:
     def seconds(self) -> float:
         """Length of all clips."""
         return float(self.facts["seconds"])
+
+    @property
+    def frames(self) -> int:
+        """Frames of all clips."""
+        return sum(round(entry["duration"] * entry["sample_rate"]) for entry in self.entries)
 
 
 def build_corpus(
@@ -165,8 +184,16 @@ def _maker(spec: CorpusSpec, recordings: Path) -> Callable[[int], Clip]:
 
 def _encode(clip: Clip, audio_format: AudioFormat) -> bytes:
     out = io.BytesIO()
-    soundfile.write(out, clip.samples, clip.sample_rate, "PCM_16", format=audio_format.upper())
-    return out.getvalue()
+    container, subtype, level = _ENCODERS[audio_format]
+    options = {} if level is None else {"compression_level": level}
+    soundfile.write(out, clip.samples, clip.sample_rate, subtype, format=container, **options)
+    data = out.getvalue()
+    if container != "OGG":
+        return data
+    from audiomdb.audio.ogg import set_serial  # corpora are read where AudioMDB is not installed
+
+    # libsndfile draws the serial number of an Ogg stream; the same corpus has the same bytes.
+    return set_serial(data, 1)
 
 
 def main() -> None:
@@ -175,7 +202,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--kind", choices=("utterances", "digits"), default="utterances")
     parser.add_argument("--clips", type=int, default=1500)
-    parser.add_argument("--format", choices=("flac", "wav"), default="flac")
+    parser.add_argument("--format", choices=sorted(_ENCODERS), default="flac")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--recordings", type=Path, default=RECORDINGS, help="spoken digits")
     given = parser.parse_args()

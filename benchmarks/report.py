@@ -1,14 +1,24 @@
 """Results as text: lines in the terminal, and the tables of docs/benchmarks.md.
 
-python -m benchmarks.report            from the newest file of benchmarks/results
+python -m benchmarks.report            from the newest files of benchmarks/results
+
+What the page is made of is kept beside it, in docs/benchmarks: findings as JSON lines, and plots
+where matplotlib is installed, as in the environment of the peers.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.peers.plots import draw
+from benchmarks.peers.report import section as peers_section
+from benchmarks.peers.results import RESULTS as PEER_RESULTS
+from benchmarks.peers.results import read_findings
+from benchmarks.remote_report import RESULTS as REMOTE_RESULTS
+from benchmarks.remote_report import section as remote_section
 from benchmarks.results import Figure, Results, Row, newest, read_results
 from benchmarks.timing import Measured, Spread
 
@@ -44,13 +54,13 @@ def show(row: Row) -> str:
 
 
 def render(results: Results) -> str:
-    """The page of a run, in Markdown."""
+    """The section of a run against floors, in Markdown."""
     return "\n".join(_page(results)) + "\n"
 
 
 def _page(results: Results) -> Iterator[str]:
     run = results.run
-    yield "# Benchmarks"
+    yield "## Against floors"
     yield ""
     yield "Made by `python -m benchmarks.report` from results of `python -m benchmarks --full`;"
     yield "what the rows mean and how they are measured stands in `benchmarks/README.md`. A ratio"
@@ -74,7 +84,7 @@ def _page(results: Results) -> Iterator[str]:
 def _section(title: str, rows: list[Row]) -> Iterator[str]:
     measured = [row for row in rows if isinstance(row, Measured)]
     figures = [row for row in rows if isinstance(row, Figure)]
-    yield from ("", f"## {title}")
+    yield from ("", f"### {title}")
     if measured:
         yield from ("", "| what | who | rate | ratio | by processor time | goal |")
         yield "| --- | --- | --- | --- | --- | --- |"
@@ -136,14 +146,42 @@ def _figure_value(figure: Figure) -> str:
 
 
 def main() -> None:
-    """Render a file of results."""
+    """Render the newest results of every kind."""
     parser = argparse.ArgumentParser(description="Render results as docs/benchmarks.md.")
     parser.add_argument("results", type=Path, nargs="?", help="a .jsonl file; the newest if absent")
+    parser.add_argument("--peers", type=Path, help="the same, of benchmarks.peers")
     parser.add_argument("--out", type=Path, default=_PAGE)
     given = parser.parse_args()
-    page = render(read_results(given.results or newest(RESULTS)))
-    given.out.write_text(page, encoding="utf-8")
+    kept = given.out.with_suffix("")
+    kept.mkdir(parents=True, exist_ok=True)
+    page = ["# Benchmarks"]
+    if given.peers or any(PEER_RESULTS.glob("*.jsonl")):
+        page += _peers(_keep(given.peers or newest(PEER_RESULTS), kept / "peers.jsonl"))
+    if given.results or any(RESULTS.glob("*.jsonl")):
+        floors = _keep(given.results or newest(RESULTS), kept / "floors.jsonl")
+        page += ["", *render(read_results(floors)).splitlines()]
+    if any(REMOTE_RESULTS.glob("*.jsonl")):
+        page += remote_section(_keep(newest(REMOTE_RESULTS), kept / "remote.jsonl"))
+    given.out.write_text("\n".join(page) + "\n", encoding="utf-8")
     print(f"wrote {given.out}")
+
+
+def _peers(path: Path) -> list[str]:
+    """The section beside other systems, and its plots."""
+    findings = read_findings(path)
+    try:
+        for plot in draw(findings, path.parent):
+            print(f"drew {plot}")
+    except ImportError as error:
+        print(f"no plots: {error}; run this in the environment of the peers")
+    return list(peers_section(findings, path.parent.name))
+
+
+def _keep(results: Path, place: Path) -> Path:
+    """Copy raw results to where they are published."""
+    if results.resolve() != place.resolve():
+        shutil.copyfile(results, place)
+    return place
 
 
 if __name__ == "__main__":

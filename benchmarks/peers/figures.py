@@ -1,0 +1,105 @@
+"""From findings to the figures of tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.peers.results import Finding, Findings
+from benchmarks.timing import Spread
+
+__all__ = [
+    "COPY",
+    "DECODER",
+    "FASTEST",
+    "FILES",
+    "LMDB",
+    "Loading",
+    "best",
+    "cpu_per_hour",
+    "loading",
+    "rate",
+    "seconds_of",
+]
+
+COPY, FILES, LMDB = "cp", "files", "lmdb"
+DECODER, FASTEST = "dr_flac-1", "dr_flac-2"
+"""Floors of the works: writing, cold reads, reading, decoding, loading."""
+
+Value = Callable[[Finding], float | None]
+
+
+def seconds_of(found: Finding) -> float:
+    """Seconds of audio in a pass; those of an inexact one as many as it had."""
+    expected: float = found["expected_frames"]
+    share = found["frames"][-1] / expected if expected else 1.0
+    return float(found["seconds"]) * share
+
+
+def rate(found: Finding) -> float:
+    """Seconds of audio a second."""
+    return seconds_of(found) / float(found["wall_s"])
+
+
+def cpu_per_hour(found: Finding) -> float:
+    """Seconds of processor for an hour of audio."""
+    return float(found["cpu_s"]) / seconds_of(found) * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """A loader's figures.
+
+    Attributes:
+        rate: Seconds of audio a second.
+        ratio: Of that of the fastest bare decoding in two threads, in the same round.
+        cpu: Seconds of processor for an hour of audio.
+        cpu_ratio: The same against that floor.
+        first_s: Seconds to the first batch, from the end of importing torch.
+        settings: Which the search found best.
+        memory: Of all processes, in MiB, or None.
+    """
+
+    rate: Spread
+    ratio: Spread | None
+    cpu: Spread
+    cpu_ratio: Spread | None
+    first_s: Spread | None
+    settings: Mapping[str, Any]
+    memory: Mapping[str, float] | None
+
+
+def loading(findings: Findings, system: str, corpus: str) -> Loading | None:
+    """Figures of a system's loader on a corpus; None where it has none."""
+    about = {"corpus": corpus}
+    found = findings.of("load", system=system, **about)
+    rates = findings.spread("load", system, rate, **about)
+    cpu = findings.spread("load", system, cpu_per_hour, **about)
+    if rates is None or cpu is None:
+        return None
+    memory = findings.of("memory", system=system, **about)
+    return Loading(
+        rate=rates,
+        ratio=findings.ratio("load", system, FASTEST, rate, **about),
+        cpu=cpu,
+        cpu_ratio=findings.ratio("load", system, FASTEST, cpu_per_hour, **about),
+        first_s=findings.spread("load", system, lambda found: found["first_batch_s"], **about),
+        settings=found[0]["settings"],
+        memory=memory[0]["found"] if memory else None,
+    )
+
+
+def best(
+    findings: Findings, values: Mapping[str, float | None], *, highest: bool
+) -> tuple[str, float] | None:
+    """The best competitor: a peer, or the Dataset over loose files."""
+    rivals = {
+        system: value
+        for system, value in values.items()
+        if value is not None and (findings.kind(system) == "peer" or system == "loose")
+    }
+    if not rivals:
+        return None
+    system = (max if highest else min)(rivals, key=lambda name: rivals[name])
+    return system, rivals[system]

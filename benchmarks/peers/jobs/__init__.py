@@ -1,0 +1,1 @@
+"""What is measured. Each job runs in a process of its own, see `benchmarks.peers.child`."""

@@ -1,0 +1,104 @@
+"""One epoch over ranks and workers: does each clip come once, and do all ranks keep step?"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.corpus import Corpus
+from benchmarks.peers.child import MARK
+from benchmarks.peers.registry import make
+from benchmarks.peers.system import Settings, Wish, clip_name
+
+__all__ = ["cover", "rank"]
+
+_BATCH_SIZE = 4
+_LONGEST_S = 120
+
+
+def cover(
+    system: str, corpus: str, folder: str, settings: dict[str, Any], ranks: int
+) -> dict[str, Any]:
+    """Run an epoch in as many processes as ranks, with torch.distributed as in training.
+
+    Returns:
+        Clips that never came, that came again, and the least and most batches of a rank: where
+        these differ, training in lockstep hangs at the end of the epoch.
+    """
+    arguments = {"system": system, "folder": folder, "settings": settings}
+    command = [sys.executable, "-m", "benchmarks.peers.child", "covering:rank"]
+    port = _free_port()
+    processes = [
+        subprocess.Popen(
+            [*command, json.dumps(arguments)],
+            env={**os.environ, **_launched(number, ranks, port)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(ranks)
+    ]
+    found = []
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=_LONGEST_S)
+            result = next((line for line in out.splitlines() if line.startswith(MARK)), None)
+            if result is None:
+                raise RuntimeError(f"a rank of {system} ended without a result:\n{err[-2000:]}")
+            found.append(json.loads(result[len(MARK) :]))
+    except subprocess.TimeoutExpired:
+        return {"hung": True}
+    finally:
+        for process in processes:
+            process.kill()
+    if "not_offered" in found[0]:
+        return dict(found[0])
+    counts = Counter(key for each in found for key in each["keys"])
+    all_keys = {path.stem for path in Corpus(Path(corpus)).paths}
+    return {
+        "lost": len(all_keys - set(counts)),
+        "repeated": sum(count - 1 for count in counts.values()),
+        "fewest_batches": min(each["batches"] for each in found),
+        "most_batches": max(each["batches"] for each in found),
+        "clips": len(all_keys),
+    }
+
+
+def rank(system: str, folder: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """One rank's epoch."""
+    import torch
+
+    if os.environ["WORLD_SIZE"] != "1":
+        torch.distributed.init_process_group("gloo")
+    wish = Wish(batch_size=_BATCH_SIZE)
+    loader = make(system).loader(Path(folder), Settings(**settings), wish)
+    keys: list[str] = []
+    batches = 0
+    for batch in loader:
+        batches += 1
+        keys += map(clip_name, batch.keys)
+    return {"keys": keys, "batches": batches}
+
+
+def _launched(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """What torchrun would set."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

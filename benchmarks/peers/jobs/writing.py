@@ -1,0 +1,64 @@
+"""From the files of a corpus to a dataset that is on the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmarks.corpus import Corpus
+from benchmarks.peers.clock import now
+from benchmarks.peers.registry import make
+
+__all__ = ["few_beside", "write"]
+
+
+def write(system: str, corpus: str, folder: str, few: str) -> dict[str, Any]:
+    """Write a dataset and sync its files; what was in the folder is deleted first.
+
+    A corpus of few clips is written first, beside it: what a library imports when it is first
+    used does not count. Starting processes of its own does.
+    """
+    source, target = Corpus(Path(corpus)), Path(folder)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    adapter = make(system)
+    beside = few_beside(target)
+    shutil.rmtree(beside, ignore_errors=True)
+    adapter.write(Corpus(Path(few)), beside)
+    for path in source.paths:
+        path.read_bytes()  # into the page cache: what is measured is writing
+    source.entries  # noqa: B018 (reads the manifest, once)
+    os.sync()
+    begin = now()
+    adapter.write(source, target)
+    written = now()
+    files = adapter.files(target)
+    for path in files:
+        _sync(path)
+    end = now().since(begin)
+    stats = [path.stat() for path in files]
+    return {
+        "wall_s": end.wall_s,
+        "cpu_s": end.cpu_s,
+        "before_sync_s": written.since(begin).wall_s,
+        "clips": len(source.paths),
+        "bytes": sum(stat.st_size for stat in stats),
+        "disk_bytes": sum(stat.st_blocks * 512 for stat in stats),
+        "source_bytes": source.bytes,
+        "files": len(files),
+    }
+
+
+def few_beside(folder: Path) -> Path:
+    """Where the dataset of few clips lies that belongs to a dataset."""
+    return folder.with_name(f"few-{folder.name}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

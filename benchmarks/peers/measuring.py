@@ -1,0 +1,167 @@
+"""Works whose result is a figure: seconds, bytes, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from statistics import median
+from typing import Any
+
+from benchmarks.corpus import Corpus
+from benchmarks.peers.plan import Plan, in_rounds
+from benchmarks.peers.running import JobError
+from benchmarks.peers.system import Settings, System
+from benchmarks.processes import Memory
+
+__all__ = ["formats", "load", "memory", "open_many", "read", "search", "write"]
+
+_READ = ["cold", "order", "shuffled", "random", "decoded"]
+
+
+def write(plan: Plan) -> None:
+    """Both corpora by everybody who keeps them in a form of his own."""
+    for label, corpus in plan.corpora():
+        for number, system in in_rounds(plan.sizes.write_rounds, list(plan.writers())):
+            folder = plan.folder(system, corpus)
+            about = {"corpus": label, "system": system, "round": number}
+            given = plan.to_write(corpus, folder)
+            job = partial(plan.runner.job, "writing:write", system, given=given)
+            if plan.runner.attempt("write", about, job) is not None:
+                plan.wrote(folder)
+
+
+def read(plan: Plan) -> None:
+    """Without loaders, in one process: cold, in order, shuffled, at random, decoded."""
+    readers = {**plan.offering(System.raw), **plan.offering(System.decoded)}
+    for label, corpus in plan.corpora():
+        for number, system in in_rounds(plan.sizes.rounds, list(readers)):
+            about = {"corpus": label, "system": system, "round": number}
+            plan.runner.attempt("read", about, partial(_read, plan, system, corpus))
+
+
+def _read(plan: Plan, system: str, corpus: Corpus) -> dict[str, Any]:
+    given = plan.given(corpus, plan.dataset(system, corpus))
+    more = {"shortest_s": plan.sizes.shortest_s / 2, "works": _READ}
+    return plan.runner.job("reading:read", system, given={**given, **more})
+
+
+def search(plan: Plan) -> None:
+    """Find the settings with which each loader is fastest."""
+    if not plan.sizes.search:
+        return
+    for label, corpus in plan.corpora():
+        for system, adapter in plan.offering(System.loader).items():
+            tried: dict[Settings, float] = {}
+            for settings in adapter.settings(plan.sizes.cores):
+                shortest_s = plan.sizes.shortest_s / 2
+                about = {"corpus": label, "system": system, "settings": settings.to_dict()}
+                job = partial(_load, plan, system, corpus, settings, shortest_s)
+                found = plan.runner.attempt("search", about, job)
+                if found is not None:
+                    tried[settings] = found["wall_s"]
+            if tried:
+                plan.choose(system, label, min(tried, key=lambda each: tried[each]))
+
+
+def load(plan: Plan) -> None:
+    """Shuffled epochs of padded batches, by everybody's best settings."""
+    for label, corpus in plan.corpora():
+        for number, system in in_rounds(plan.sizes.rounds, list(plan.offering(System.loader))):
+            settings = plan.settings(system, label)
+            about = {
+                "corpus": label,
+                "system": system,
+                "round": number,
+                "settings": settings.to_dict(),
+            }
+            job = partial(_load, plan, system, corpus, settings, plan.sizes.shortest_s)
+            plan.runner.attempt("load", about, job)
+
+
+def _load(
+    plan: Plan, system: str, corpus: Corpus, settings: Settings, shortest_s: float
+) -> dict[str, Any]:
+    given = plan.given(corpus, plan.dataset(system, corpus))
+    more = {"settings": settings.to_dict(), "shortest_s": shortest_s}
+    return plan.runner.job("loading:load", system, given={**given, **more})
+
+
+def memory(plan: Plan) -> None:
+    """Memory of all processes of a loader; apart, since looking at it takes processor time."""
+    label, corpus = next(plan.corpora())
+    seconds = {"seconds": 2 + plan.sizes.shortest_s}
+    about = {"corpus": label, "system": "torch"}
+    plan.runner.attempt("memory", about, partial(_watched, plan, "loading:idle", "", seconds))
+    for system, adapter in plan.offering(System.loader).items():
+        if adapter.kind == "floor":
+            continue
+        settings = plan.settings(system, label).to_dict()
+        about = {"corpus": label, "system": system, "settings": settings}
+        try:
+            given = plan.given(corpus, plan.dataset(system, corpus))
+        except JobError:
+            continue  # was reported where it was written
+        given = {**given, "settings": settings, "shortest_s": plan.sizes.shortest_s}
+        job = partial(_watched, plan, "loading:load", system, given)
+        plan.runner.attempt("memory", about, job)
+
+
+def _watched(plan: Plan, job: str, system: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Highest memory of a job's processes, and what it is made of once they are at work."""
+    seen: list[Memory] = []
+    plan.runner.job(job, system, watch=seen.append, given=given)
+    late = [asdict(each) for each in seen[len(seen) // 2 :]]
+    parts = ("total_bytes", "anonymous_bytes", "file_bytes", "shared_bytes")
+    medians = {part: median(each[part] for each in late) / 2**20 for part in parts}
+    return {
+        "peak_mib": max(each.total_bytes for each in seen) / 2**20,
+        **{part.replace("_bytes", "_mib"): value for part, value in medians.items()},
+        "processes": max(each.processes for each in seen),
+    }
+
+
+def open_many(plan: Plan) -> None:
+    """Datasets of very many samples, each after one of few: what is imported late is not theirs."""
+    able = plan.offering(System.write_tiny)
+    place = plan.work / "tiny"
+    for samples in (1000, *plan.sizes.tiny):
+        for system in able:
+            given: dict[str, Any] = {"folder": str(place / f"{system}-{samples}")}
+            given["samples"] = samples
+            about: dict[str, Any] = {"system": system, "samples": samples}
+            job = partial(plan.runner.job, "opening:write_tiny", system, given=given)
+            plan.runner.attempt("prepare", about, job)
+    for samples in plan.sizes.tiny:
+        for number, system in in_rounds(plan.sizes.write_rounds, list(able)):
+            folder, few = place / f"{system}-{samples}", place / f"{system}-1000"
+            if folder.exists() and few.exists():
+                about = {"system": system, "samples": samples, "round": number}
+                given = {"folder": str(folder), "tried": str(few)}
+                job = partial(plan.runner.job, "opening:open_first", system, given=given)
+                plan.runner.attempt("open", about, job)
+
+
+def formats(plan: Plan) -> None:
+    """One corpus in several formats: bytes, decoding and loading by AudioMDB."""
+    cases = {audio_format: (audio_format, None) for audio_format in plan.sizes.formats}
+    cases["flac, converted to wav"] = ("flac", "wav")
+    made = {}
+    for label, (audio_format, stored_as) in cases.items():
+        corpus = plan.speech(plan.sizes.utterances, audio_format)
+        folder = plan.work / "datasets" / f"format-{label.replace(', ', '-').replace(' ', '-')}"
+        given = {**plan.given(corpus, folder), "audio_format": stored_as}
+        about: dict[str, Any] = {"format": label, "part": "write"}
+        job = partial(plan.runner.job, "formats:write", "audiomdb", given=given)
+        if plan.runner.attempt("format", about, job) is not None:
+            made[label] = plan.given(corpus, folder)
+    settings = plan.settings("audiomdb", "speech").to_dict()
+    for number, label in in_rounds(plan.sizes.rounds, list(made)):
+        given = {**made[label], "shortest_s": plan.sizes.shortest_s / 2}
+        for part, name, more in (
+            ("decode", "reading:read", {"works": ["decoded"]}),
+            ("load", "loading:load", {"settings": settings}),
+        ):
+            about = {"format": label, "part": part, "round": number}
+            job = partial(plan.runner.job, name, "audiomdb", given={**given, **more})
+            plan.runner.attempt("format", about, job)

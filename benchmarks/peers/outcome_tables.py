@@ -1,0 +1,104 @@
+"""Tables of outcomes: resuming, coverage, damage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.peers.markdown import header, heading, number, row, short
+from benchmarks.peers.results import Finding, Findings
+
+__all__ = ["coverage", "damage", "resuming"]
+
+
+def resuming(findings: Findings) -> Iterator[str]:
+    """Stopping and going on."""
+    found = findings.of("resume")
+    if not found:
+        return
+    yield from heading("Going on in the middle of an epoch")
+    yield "A run takes half of an epoch, keeps its state and ends; another process goes on, with"
+    yield "the same workers or threads and with one more. Seconds from the end of `import torch` to"
+    yield "its first batch."
+    yield ""
+    yield from header("system", "goes on", "first batch s", "clips lost", "repeated", "order")
+    for each in found:
+        result = each["found"]
+        name, how = findings.name(each["system"]), each["with"]
+        if "not_offered" in result or "error" in result:
+            said = result.get("not_offered") or f"raises {result['error']}"
+            yield row(name, how, "", "", "", short(said))
+            continue
+        order = "the same" if result["same_order"] else "another"
+        first = number(result["first_batch_s"], "{:.2f}")
+        yield row(name, how, first, str(result["lost"]), str(result["repeated"]), order)
+
+
+def coverage(findings: Findings) -> Iterator[str]:
+    """Epochs over ranks and workers."""
+    if not findings.of("cover"):
+        return
+    yield from heading("An epoch over ranks and workers")
+    yield "Clips lost and repeated in one epoch, over all ranks; and the batches of the rank with"
+    yield "fewest and most, where they differ: training in lockstep hangs there."
+    yield ""
+    cases = sorted({(each["ranks"], each["workers"]) for each in findings.of("cover")})
+    yield from header("system", *(f"{ranks} x {workers}" for ranks, workers in cases))
+    for system in findings.systems("cover"):
+        cells = []
+        for ranks, workers in cases:
+            found = findings.of("cover", system=system, ranks=ranks, workers=workers)
+            cells.append(_cover_cell(found[0]["found"]) if found else "failed")
+        yield row(findings.name(system), *cells)
+
+
+def _cover_cell(found: Finding) -> str:
+    if "not_offered" in found:
+        return "not offered"
+    if found.get("hung"):
+        return "hung"
+    parts = [f"{found[what]} {what}" for what in ("lost", "repeated") if found[what]]
+    fewest, most = found["fewest_batches"], found["most_batches"]
+    if fewest != most:
+        parts.append(f"{fewest} to {most} batches")
+    return ", ".join(parts) or "each once"
+
+
+def damage(findings: Findings) -> Iterator[str]:
+    """What readers say of damage."""
+    if not findings.of("damage"):
+        return
+    yield from heading("Damaged datasets and killed writers")
+    yield "A bit flipped in the middle of a clip (FLAC has checksums of its own, WAV has none), a"
+    yield "file cut off there, that file deleted; and a writer that is killed when half of its"
+    yield "bytes are there, is read, and started again. Clips that arrive right and wrong, of all."
+    yield ""
+    damaged = ("bit flipped, FLAC", "bit flipped, WAV", "cut off", "file gone")
+    yield from header("system", *damaged, "killed, then read", "started again")
+    for system in findings.systems("damage"):
+        cells = []
+        for how in ("flip", "flip, WAV", "truncate", "delete"):
+            found = findings.of("damage", system=system, how=how)
+            cells.append(_judged(found[0]["found"]) if found else "failed")
+        killed = findings.of("damage", system=system, how="kill")
+        result: Mapping[str, Any] = killed[0]["found"] if killed else {}
+        cells.append(_judged(result["read"]) if "read" in result else "")
+        again = result.get("again", {}).get("error")
+        after = _judged(result["read_again"]) if "read_again" in result else ""
+        cells.append(f"raises {short(again)}" if again else after)
+        yield row(findings.name(system), *cells)
+
+
+def _judged(found: Finding) -> str:
+    if "not_offered" in found:
+        return "not offered"
+    if "signal" in found:
+        return f"process ended by {found['signal']}"
+    clips = found["clips"]
+    parts = []
+    if found["wrong"]:
+        parts.append(f"**{found['wrong']} wrong**")
+    parts.append(f"{found['right']} of {clips} right")
+    said = f"; {short(found['error'])}" if "error" in found else "; nothing said"
+    whole = found["right"] == clips and "error" not in found
+    return "all right" if whole else ", ".join(parts) + said

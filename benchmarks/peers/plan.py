@@ -1,0 +1,203 @@
+"""How much is measured, on what, by whom: what every work is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from benchmarks.corpus import Corpus, CorpusSpec, build_corpus
+from benchmarks.peers.registry import make
+from benchmarks.peers.running import Runner
+from benchmarks.peers.system import Settings, System
+
+_FEW = 8
+"""Clips that everybody writes and reads before it is measured."""
+
+__all__ = ["FULL", "SHORT", "Plan", "Sizes", "Work", "in_rounds"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        rounds: Rounds of each comparison.
+        write_rounds: The same of writing and opening.
+        shortest_s: How long repeatable work is repeated.
+        utterances: Clips of the corpus of speech.
+        digits: Clips of the corpus of small files.
+        few: Clips of the corpora that are damaged, resumed and split.
+        tiny: Samples of the datasets that opening is measured on.
+        search: Whether settings are searched, or the likeliest ones taken.
+        ranks: Numbers of ranks that an epoch is split over.
+        workers: Numbers of workers of each.
+        formats: Formats of the table of formats.
+        damaged: Kinds of systems whose datasets are damaged.
+        cores: Cores that settings are tried for.
+    """
+
+    rounds: int
+    write_rounds: int
+    shortest_s: float
+    utterances: int
+    digits: int
+    few: int
+    tiny: tuple[int, ...]
+    search: bool
+    ranks: tuple[int, ...]
+    workers: tuple[int, ...]
+    formats: tuple[str, ...]
+    damaged: tuple[str, ...]
+    cores: int = 2
+
+
+SHORT = Sizes(
+    rounds=1,
+    write_rounds=1,
+    shortest_s=0.3,
+    utterances=200,
+    digits=600,
+    few=103,
+    tiny=(20_000,),
+    search=False,
+    ranks=(2,),
+    workers=(2,),
+    formats=("flac", "wav"),
+    damaged=("ours",),
+)
+FULL = Sizes(
+    rounds=5,
+    write_rounds=3,
+    shortest_s=2.0,
+    utterances=1500,
+    digits=4000,
+    few=203,
+    tiny=(1_000_000, 10_000_000),
+    search=True,
+    ranks=(1, 2, 3),
+    workers=(0, 1, 2, 3),
+    formats=("flac", "wav", "opus", "mp3"),
+    damaged=("ours", "peer"),
+)
+
+
+class Plan:
+    """A run. Corpora and datasets are made when first asked for.
+
+    Args:
+        runner: Runs the jobs.
+        sizes: How much.
+        work: Folder for corpora and datasets.
+        recordings: Spoken digits that corpora are made of.
+        systems: Which take part, as far as their environments are there.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        sizes: Sizes,
+        work: Path,
+        recordings: Path,
+        systems: Sequence[str],
+    ) -> None:
+        self.runner = runner
+        self.sizes = sizes
+        self.work = work
+        self.recordings = recordings
+        self.systems = {name: make(name) for name in systems if runner.offers(name)}
+        self._settings: dict[tuple[str, str], Settings] = {}
+        self._written: set[Path] = set()
+
+    def corpora(self) -> Iterator[tuple[str, Corpus]]:
+        """The two that everything is measured on, by name."""
+        yield "speech", self.speech(self.sizes.utterances)
+        yield "digits", self.digits(self.sizes.digits)
+
+    def speech(self, clips: int, audio_format: str = "flac") -> Corpus:
+        """Utterances of 2 to 15 s."""
+        return self._corpus(CorpusSpec("utterances", clips, audio_format))  # type: ignore[arg-type]
+
+    def digits(self, clips: int) -> Corpus:
+        """WAV files of one digit each."""
+        return self._corpus(CorpusSpec("digits", clips, "wav"))
+
+    def writers(self) -> dict[str, System]:
+        """Systems with a dataset of their own."""
+        return {name: each for name, each in self.systems.items() if each.dataset_of is None}
+
+    def offering(self, method: Callable[..., Any]) -> dict[str, System]:
+        """Systems that have their own version of a method."""
+        name = method.__name__
+        return {
+            system: each
+            for system, each in self.systems.items()
+            if name in each.takes_part_in and getattr(type(each), name) is not method
+        }
+
+    def folder(self, system: str, corpus: Corpus) -> Path:
+        """Where the dataset of a system is, or will be."""
+        owner = self.systems[system].dataset_of or system
+        return self.work / "datasets" / f"{owner}-{corpus.folder.name}"
+
+    def dataset(self, system: str, corpus: Corpus) -> Path:
+        """The same, written unless it was in this run.
+
+        Raises:
+            JobError: writing failed.
+        """
+        folder = self.folder(system, corpus)
+        if folder not in self._written:
+            owner = self.systems[system].dataset_of or system
+            self.runner.job("writing:write", owner, given=self.to_write(corpus, folder))
+            self.wrote(folder)
+        return folder
+
+    def to_write(self, corpus: Corpus, folder: Path) -> dict[str, Any]:
+        """Arguments of writing."""
+        spec = CorpusSpec(**{**corpus.spec, "clips": _FEW})
+        return {**self.given(corpus, folder), "few": str(self._corpus(spec).folder)}
+
+    def wrote(self, folder: Path) -> None:
+        """Remember that a dataset is there, and of this run."""
+        self._written.add(folder)
+
+    def settings(self, system: str, label: str) -> Settings:
+        """What the search found best for a corpus; the likeliest ones before that."""
+        found = self._settings.get((label, system))
+        return found or _likeliest(
+            self.systems[system].settings(self.sizes.cores), self.sizes.cores
+        )
+
+    def choose(self, system: str, label: str, settings: Settings) -> None:
+        """Remember what a search found."""
+        self._settings[label, system] = settings
+
+    @staticmethod
+    def given(corpus: Corpus, folder: Path) -> dict[str, Any]:
+        """Arguments of most jobs."""
+        return {"corpus": str(corpus.folder), "folder": str(folder)}
+
+    def _corpus(self, spec: CorpusSpec) -> Corpus:
+        folder = self.work / "corpora" / spec.name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return build_corpus(folder, spec, recordings=self.recordings)
+
+
+Work: TypeAlias = Callable[[Plan], None]
+"""Something that is measured, and kept by the plan's runner."""
+
+
+def in_rounds(rounds: int, names: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Round by round all names, in an order that rotates: none always follows the same one."""
+    for number in range(rounds):
+        turn = number * len(names) // rounds
+        for name in [*names[turn:], *names[:turn]]:
+            yield number, name
+
+
+def _likeliest(settings: Sequence[Settings], cores: int) -> Settings:
+    """As many workers, or threads, as cores."""
+    alike = (each for each in settings if sorted((each.workers, each.threads)) == [0, cores])
+    return next(alike, settings[0])

@@ -1,0 +1,69 @@
+"""Findings as sections of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.peers import measured_tables, outcome_tables
+from benchmarks.peers.markdown import heading, short
+from benchmarks.peers.measured_tables import CORPORA
+from benchmarks.peers.results import Findings
+from benchmarks.peers.targets import targets
+
+__all__ = ["section"]
+
+
+def section(findings: Findings, plots: str) -> Iterator[str]:
+    """The lines about one run.
+
+    Args:
+        findings: The run.
+        plots: Folder of the plots, relative to the page.
+    """
+    yield from ("", "## Beside other systems", "")
+    yield from _introduction(findings)
+    yield from targets(findings)
+    for corpus in CORPORA:
+        yield from measured_tables.loaders(findings, corpus, plots)
+    for corpus in CORPORA:
+        yield from measured_tables.reading(findings, corpus, plots)
+    for corpus in CORPORA:
+        yield from measured_tables.writing(findings, corpus)
+    yield from measured_tables.formats(findings, plots)
+    yield from measured_tables.opening(findings)
+    yield from outcome_tables.resuming(findings)
+    yield from outcome_tables.coverage(findings)
+    yield from outcome_tables.damage(findings)
+    yield from measured_tables.searched(findings)
+    yield from _notes(findings)
+
+
+def _introduction(findings: Findings) -> Iterator[str]:
+    run = findings.run
+    sizes = run["sizes"]
+    yield "Made by `python -m benchmarks.peers --full`; how it is measured stands in"
+    yield "`benchmarks/README.md`. Figures are medians over rounds, with the lowest and highest in"
+    yield "brackets; a ratio is taken within a round, to the floor of the same round."
+    yield ""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(run["peers"].items()))
+    yield (
+        f"{run['cpu']}, {run['cores']} cores, {run['memory_gib']} GiB, {run['system']}, "
+        f"{run['file_system']}; Python {run['python']}, AudioMDB at {run['commit']}; {versions}."
+    )
+    yield (
+        f"{sizes['rounds']} rounds, {sizes['write_rounds']} of writing and opening; "
+        f"{sizes['utterances']} utterances, {sizes['digits']} digits."
+    )
+
+
+def _notes(findings: Findings) -> Iterator[str]:
+    yield from heading("Who was given what")
+    for each in findings.run["systems"].values():
+        if each["notes"]:
+            yield f"- {each['name']}: {each['notes']}."
+    failures = findings.of("failure")
+    if failures:
+        yield from ("", "What failed in this run:", "")
+        for each in failures:
+            lines = [line for line in each["error"].splitlines() if line.strip()]
+            yield f"- {each['work']}, {findings.name(each['system'])}: {short(lines[-1])}"

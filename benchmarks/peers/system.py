@@ -1,0 +1,210 @@
+# ruff: noqa: ARG002 (a method that a system may leave out has arguments that nobody looks at)
+"""What every system that takes part has to offer, each as its own documentation recommends.
+
+An adapter is small on purpose: it shows how a user of that library would do the work, and nothing
+of how it is measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from benchmarks.corpus import Corpus
+
+__all__ = [
+    "SHARD_BYTES",
+    "Batch",
+    "Kind",
+    "Loader",
+    "NotOfferedError",
+    "Settings",
+    "System",
+    "Wish",
+    "clip_name",
+    "consume",
+    "place",
+]
+
+Kind = Literal["ours", "peer", "floor", "by hand"]
+
+SHARD_BYTES = 64 << 20
+"""Size of a shard where a library has no default of its own; the default of most."""
+
+
+class NotOfferedError(Exception):
+    """A system cannot do a piece of work; the message says why, for the table's footnote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is searched for each system before its loader is measured.
+
+    Attributes:
+        workers: Worker processes.
+        threads: Threads that decode, in each of them; where a system has such.
+        decoder: Who turns bytes into samples, see `benchmarks.peers.decoders`; empty where the
+            system has a decoder of its own.
+    """
+
+    workers: int = 0
+    threads: int = 0
+    decoder: str = ""
+
+    def label(self) -> str:
+        """For tables."""
+        parts = [f"{self.workers} workers"]
+        if self.threads:
+            parts.append(f"{self.threads} threads")
+        if self.decoder:
+            parts.append(self.decoder)
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is asked of every loader alike.
+
+    Attributes:
+        batch_size: Clips in a batch.
+        shuffle: A new order each epoch; False where only the loader's own costs are of interest.
+        stateful: Whether `state` will be asked for, which some systems do by another loader.
+    """
+
+    batch_size: int = 32
+    shuffle: bool = True
+    stateful: bool = False
+
+
+def place() -> tuple[int, int]:
+    """Rank and world size, as launchers set them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a loader gives: padded audio, what of it is real, and who it is."""
+
+    audio: torch.Tensor
+    """float32, `(clips, frames)`."""
+
+    lengths: torch.Tensor
+    """Frames of each clip."""
+
+    keys: Sequence[str]
+    """Their names; `clip_name` makes those of all systems alike."""
+
+
+class Loader:
+    """Shuffled epochs of padded batches. A system overrides `__iter__` or `whole_pass`."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One epoch."""
+        raise NotImplementedError
+
+    def whole_pass(self) -> int:
+        """Go through one epoch as a training loop would and return its frames."""
+        return sum(consume(batch) for batch in self)
+
+    def state(self) -> Any:  # noqa: ANN401 (each library's own)
+        """What a checkpoint keeps, after some batches."""
+        raise NotOfferedError("keeps no state")
+
+    def resume(self, state: Any) -> None:  # noqa: ANN401
+        """Make the next iteration go on from a state. Called on a new loader."""
+        raise NotOfferedError("keeps no state")
+
+
+def clip_name(key: str) -> str:
+    """Name of the file that a key was made of, without folder and suffix."""
+    return key.rsplit("/", 1)[-1].split(".")[0]
+
+
+def consume(batch: Batch) -> int:
+    """What a training step does at least: look at every page of the batch. Returns its frames."""
+    audio = batch.audio.numpy()
+    # One value a page: memory that nobody has touched yet costs its time here, as it would where
+    # the batch is copied to a device.
+    float(audio.ravel()[::1024].sum())
+    return int(batch.lengths.sum())
+
+
+class System:
+    """One way to keep clips on a disk and to read them. Methods not overridden are not offered."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind] = "peer"
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """Whose versions belong into the report."""
+    keeps_bytes: ClassVar[bool] = True
+    """Whether audio stays encoded as it came."""
+    exact_epochs: ClassVar[bool] = True
+    """Whether a shuffled pass has each clip once; otherwise it has about as many."""
+    splits: ClassVar[bool] = True
+    """Whether it divides an epoch among ranks and workers."""
+    dataset_of: str | None = None
+    """The system whose datasets this one reads, where it has none of its own."""
+    takes_part_in: Collection[str] = ("raw", "decoded", "loader", "write_tiny")
+    """Methods that are measured; a variant leaves out what would be the same."""
+    modules: ClassVar[tuple[str, ...]] = ()
+    """What its user imports; that is done before writing and cold reading are measured."""
+    notes: ClassVar[str] = ""
+    """Handicaps, and what was chosen where the documentation leaves a choice."""
+
+    def prepare(self) -> None:
+        """Import the library."""
+        for name in self.modules:
+            import_module(name)
+
+    def write(self, corpus: Corpus, folder: Path) -> None:
+        """Turn the files of a corpus into what this system reads, in a folder that is not there."""
+        raise NotOfferedError("has no format of its own")
+
+    def files(self, folder: Path) -> list[Path]:
+        """All files of what `write` made."""
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+
+    def raw(self, folder: Path, *, shuffle: bool) -> Callable[[], Iterable[Any]]:
+        """Open; each call gives all clips' encoded bytes once, in this process."""
+        raise NotOfferedError("does not hand out encoded bytes")
+
+    def random(self, folder: Path) -> Callable[[int], Any]:
+        """Open; calls give the encoded bytes of the clip at a position."""
+        raise NotOfferedError("has no random access")
+
+    def decoded(self, folder: Path) -> Callable[[], Iterable[np.ndarray]]:
+        """Open; each call gives all clips as float32 once, in this process and thread."""
+        raise NotOfferedError("does not decode")
+
+    def settings(self, cores: int) -> list[Settings]:
+        """Settings worth trying for `loader`, best guess first."""
+        workers = sorted({0, 1, *range(2, 2 * cores + 1)})
+        return [Settings(workers=number, decoder="soundfile") for number in workers]
+
+    def loader(self, folder: Path, settings: Settings, wish: Wish) -> Loader:
+        """Open; epochs of padded batches."""
+        raise NotOfferedError("has no loader")
+
+    def write_tiny(self, folder: Path, samples: int) -> None:
+        """Write very many samples of a number and a short text, for measuring how it opens."""
+        raise NotOfferedError("was not tried")
+
+    def open_tiny(self, folder: Path) -> Any:  # noqa: ANN401
+        """Open what `write_tiny` made and return the first sample in stored order."""
+        raise NotOfferedError("was not tried")
+
+    def shuffle_tiny(self, folder: Path) -> Any:  # noqa: ANN401
+        """Open what `write_tiny` made and return the first sample of a shuffled epoch."""
+        raise NotOfferedError("was not tried")

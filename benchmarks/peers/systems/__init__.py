@@ -1,0 +1,1 @@
+"""One module for each system; `benchmarks.peers.registry` says which there are."""

@@ -1,0 +1,201 @@
+"""What AudioMDB is meant to reach beside its peers, and whether a run shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.peers.figures import COPY, FILES, LMDB, best, loading
+from benchmarks.peers.results import Finding, Findings
+
+__all__ = ["Target", "found_targets", "targets"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One figure that should be reached.
+
+    Attributes:
+        what: For the table.
+        value: What was found; None where it was not measured.
+        bound: What should be reached.
+        at_least: Whether more is better.
+        beside: The competitor, or floor, that it is a ratio to.
+    """
+
+    what: str
+    value: float | None
+    bound: float
+    at_least: bool
+    beside: str
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is reached."""
+        if self.value is None:
+            return None
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+
+def targets(findings: Findings) -> Iterator[str]:
+    """The table of targets."""
+    found = [target for target in found_targets(findings) if target.value is not None]
+    if not found:
+        return
+    yield from ("", "### Targets", "", "| what | found | target | beside | |")
+    yield "| --- | --- | --- | --- | --- |"
+    for target in found:
+        bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"
+        met = "reached" if target.met else "**missed**"
+        yield f"| {target.what} | {target.value:.2f} | {bound} | {target.beside} | {met} |"
+
+
+def found_targets(findings: Findings) -> Iterator[Target]:
+    """All of them, in the order of the page."""
+    for corpus in ("speech", "digits"):
+        yield from _loader(findings, corpus)
+    for corpus in ("speech", "digits"):
+        yield from _reading(findings, corpus)
+    yield from _writing(findings)
+    yield from _formats(findings)
+
+
+def _loader(findings: Findings, corpus: str) -> Iterator[Target]:
+    systems = findings.systems("load", corpus=corpus)
+    figures = {system: loading(findings, system, corpus) for system in systems}
+    ours = figures.get("audiomdb")
+    if ours is None:
+        return
+    others = {system: each for system, each in figures.items() if each is not None}
+    fastest = best(findings, {n: each.rate.median for n, each in others.items()}, highest=True)
+    if fastest:
+        bound = 2.5 if corpus == "speech" else 1.0
+        speed = ours.rate.median / fastest[1]
+        yield Target(
+            f"{corpus}: whole loader, of the best peer",
+            speed,
+            bound,
+            True,
+            findings.name(fastest[0]),
+        )
+    if corpus == "speech":
+        floor = "bare dr_flac, 2 threads"
+        if ours.ratio and ours.cpu_ratio:
+            yield Target(
+                "speech: whole loader, of a bare loop", ours.ratio.median, 0.85, True, floor
+            )
+            yield Target(
+                "speech: processor time, of a bare loop", ours.cpu_ratio.median, 1.2, False, floor
+            )
+        if ours.first_s:
+            first = ours.first_s.median
+            yield Target("speech: seconds to the first batch", first, 0.4, False, "")
+            quickest = best(
+                findings,
+                {n: each.first_s.median if each.first_s else None for n, each in others.items()},
+                highest=False,
+            )
+            if quickest:
+                name = findings.name(quickest[0])
+                yield Target(
+                    "speech: first batch, of the quickest peer's",
+                    first / quickest[1],
+                    1.0,
+                    False,
+                    name,
+                )
+        if ours.memory:
+            peaks = {n: each.memory["peak_mib"] for n, each in others.items() if each.memory}
+            smallest = best(findings, dict(peaks), highest=False)
+            if smallest:
+                name = findings.name(smallest[0])
+                share = ours.memory["peak_mib"] / smallest[1]
+                yield Target("speech: memory, of the smallest peer's", share, 1.0, False, name)
+
+
+def _reading(findings: Findings, corpus: str) -> Iterator[Target]:
+    for work in ("order", "shuffled", "random"):
+        if corpus == "speech" and work != "shuffled":
+            ratio = findings.ratio("read", "audiomdb", LMDB, _speed(work), corpus=corpus)
+            value = ratio.median if ratio else None
+            what = "in order" if work == "order" else "at random"
+            yield Target(f"speech: bytes {what}, of py-lmdb", value, 0.9, True, "py-lmdb")
+        bound = 5.0 if corpus == "speech" else 1.0
+        rivals = _medians(findings, corpus, work)
+        ahead = best(findings, rivals, highest=True)
+        ours = rivals.get("audiomdb-views")
+        if ahead and ours:
+            name = findings.name(ahead[0])
+            what = {"order": "in order", "shuffled": "shuffled", "random": "at random"}[work]
+            text = f"{corpus}: bytes {what} without copies, of the best peer"
+            yield Target(text, ours / ahead[1], bound, True, name)
+    if corpus == "speech":
+        cold = _medians(findings, corpus, "cold")
+        ahead = best(findings, cold, highest=True)
+        ours = cold.get("audiomdb")
+        if ahead and ours:
+            name = findings.name(ahead[0])
+            yield Target("speech: cold reads, of the best peer", ours / ahead[1], 1.0, True, name)
+        ratio = findings.ratio("read", "audiomdb", FILES, _speed("cold"), corpus=corpus)
+        value = ratio.median if ratio else None
+        yield Target("speech: cold reads, of plain files", value, 1.0, True, "plain files")
+
+
+def _writing(findings: Findings) -> Iterator[Target]:
+    seconds = {
+        system: findings.spread("write", system, lambda each: each["wall_s"], corpus="speech")
+        for system in findings.systems("write", corpus="speech")
+    }
+    walls = {system: spread.median for system, spread in seconds.items() if spread}
+    ours = walls.get("audiomdb")
+    if not ours:
+        return
+    if "webdataset" in walls:
+        share = ours / walls["webdataset"]
+        yield Target("speech: writing, time of the plain tar's", share, 1.3, False, "webdataset")
+    tars = ("webdataset", "lhotse", "loose")
+    rivals = {system: wall for system, wall in walls.items() if system not in tars}
+    quickest = best(findings, dict(rivals), highest=False)
+    if quickest:
+        name = findings.name(quickest[0])
+        yield Target(
+            "speech: writing, time of the quickest other's", ours / quickest[1], 1.0, False, name
+        )
+    ratio = findings.ratio("write", "audiomdb", COPY, lambda each: each["wall_s"], corpus="speech")
+    if ratio:
+        yield Target("speech: writing, time of cp -r", ratio.median, 1.5, False, "cp -r")
+
+
+def _formats(findings: Findings) -> Iterator[Target]:
+    def figure(name: str, part: str) -> float | None:
+        from statistics import median
+
+        found = [
+            each["found"]["decoded"]["wall_s"] if part == "decode" else each["found"]["wall_s"]
+            for each in findings.of("format", format=name, part=part)
+        ]
+        return median(found) if found else None
+
+    for part, bound, what in (
+        ("decode", 8.0, "from stored bytes to float32"),
+        ("load", 3.0, "through the whole loader"),
+    ):
+        flac, plain = figure("flac", part), figure("flac, converted to wav", part)
+        if flac and plain:
+            yield Target(f"PCM16 {what}, of FLAC", flac / plain, bound, True, "FLAC")
+
+
+def _speed(work: str):  # noqa: ANN202 (a function of a finding)
+    def value(found: Finding) -> float | None:
+        part = found.get(work, {})
+        return float(part["amount"]) / float(part["wall_s"]) if "wall_s" in part else None
+
+    return value
+
+
+def _medians(findings: Findings, corpus: str, work: str) -> dict[str, float | None]:
+    found = {}
+    for system in findings.systems("read", corpus=corpus):
+        spread = findings.spread("read", system, _speed(work), corpus=corpus)
+        found[system] = spread.median if spread else None
+    return found

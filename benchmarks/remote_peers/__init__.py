@@ -1,0 +1,1 @@
+"""Other libraries that read datasets out of an object store, each in its own environment."""

@@ -1,0 +1,61 @@
+"""Several processes that begin at once with one empty cache."""
+
+from __future__ import annotations
+
+import socket
+
+from benchmarks.remote_cell import Cell
+from benchmarks.remote_setup import BYTES_PER_SECOND, OURS, Contender, Remote, failure
+
+__all__ = ["share"]
+
+
+def share(remote: Remote) -> None:
+    """Ranks that share an epoch, and processes each of which reads all of it."""
+    for processes in (2, 8):
+        for contender in remote.contenders:
+            _run(remote, contender, processes, ranks=True)
+        _run(remote, OURS, processes, ranks=False)
+
+
+def _run(remote: Remote, contender: Contender, processes: int, *, ranks: bool) -> None:
+    dataset = remote.dataset(contender)
+    cache = remote.cache()
+    world = processes if ranks else 1
+    port = _free_port()
+    tasks = [
+        remote.task(
+            contender,
+            dataset,
+            cache,
+            world=world,
+            rank=number if ranks else 0,
+            options={"port": port} if not contender.ours else {},
+        )
+        for number in range(processes)
+    ]
+    remote.narrow(2 * BYTES_PER_SECOND)
+    with remote.reading(contender, *tasks) as readers:
+        for reader in readers:
+            reader.go()
+        events = [reader.result() for reader in readers]
+        passed = remote.quiet()
+    failed = [event for event in events if event["event"] != "epoch"]
+    kind = "ranks" if ranks else "readers of all"
+    remote.keep(
+        Cell(
+            row=f"share.{processes}.{'ranks' if ranks else 'all'}",
+            title=f"{processes} {kind}, one empty cache: bytes over the dataset's",
+            who=contender.name,
+            values=[] if failed else [passed / dataset.bytes],
+            at_most=1.0 if contender is OURS else None,
+            note=failure(failed[0]) if failed else "",
+            facts={"samples": sum(event.get("samples", 0) for event in events)},
+        )
+    )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    return port
