@@ -118,7 +118,8 @@ def family_memory(pid: int) -> Memory:
             name, _, value = line.partition(":")
             if name in sums:
                 sums[name] += int(value.split()[0]) * 1024
-    return Memory(*sums.values(), len(found))
+    total, anonymous, file, shared = sums.values()
+    return Memory(total, anonymous, file, shared, len(found))
 
 
 def anonymous_bytes() -> int:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Run by tests, in processes of their own.
+collect_ignore_glob = ["*/programs/*"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_reaches_children() -> None:

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found, import-untyped"
 """Padding and loaders as a user writes them, for systems that leave both to their user."""
 
 from __future__ import annotations

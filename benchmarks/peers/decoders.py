@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found, import-untyped"
 """From encoded bytes to float32, for systems that leave this to their user.
 
 `soundfile` (libsndfile) is what most audio code uses. `torchcodec` is what the documentation of
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -29,8 +29,8 @@ def with_torchcodec(data: bytes) -> np.ndarray:
     """By FFmpeg, through torchcodec."""
     from torchcodec.decoders import AudioDecoder
 
-    decoded: np.ndarray = AudioDecoder(data).get_all_samples().data.numpy()
-    return decoded[0]
+    channel: np.ndarray = AudioDecoder(data).get_all_samples().data.numpy()[0]
+    return channel
 
 
 def with_dr_flac(data: bytes) -> np.ndarray:
@@ -47,7 +47,7 @@ def _dr_flac() -> Decode:
     return found
 
 
-_CACHE: dict[str, Any] = {}
+_CACHE: dict[str, Decode] = {}
 
 DECODERS: dict[str, Decode] = {
     "soundfile": with_soundfile,

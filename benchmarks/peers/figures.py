@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from benchmarks.peers.results import Finding, Findings
 from benchmarks.timing import Spread
@@ -16,6 +16,7 @@ __all__ = [
     "FILES",
     "LMDB",
     "Loading",
+    "Value",
     "best",
     "cpu_per_hour",
     "loading",
@@ -27,7 +28,8 @@ COPY, FILES, LMDB = "cp", "files", "lmdb"
 DECODER, FASTEST = "dr_flac-1", "dr_flac-2"
 """Floors of the works: writing, cold reads, reading, decoding, loading."""
 
-Value = Callable[[Finding], float | None]
+Value: TypeAlias = "Callable[[Finding], float | None]"
+"""A figure of a finding."""
 
 
 def seconds_of(found: Finding) -> float:

@@ -89,15 +89,15 @@ def _load(
 
 def memory(plan: Plan) -> None:
     """Memory of all processes of a loader; apart, since looking at it takes processor time."""
-    label, corpus = next(plan.corpora())
+    label, corpus = "speech", plan.speech(plan.sizes.utterances)
     seconds = {"seconds": 2 + plan.sizes.shortest_s}
-    about = {"corpus": label, "system": "torch"}
-    plan.runner.attempt("memory", about, partial(_watched, plan, "loading:idle", "", seconds))
+    idle = partial(_watched, plan, "loading:idle", "", seconds)
+    plan.runner.attempt("memory", {"corpus": label, "system": "torch"}, idle)
     for system, adapter in plan.offering(System.loader).items():
         if adapter.kind == "floor":
             continue
         settings = plan.settings(system, label).to_dict()
-        about = {"corpus": label, "system": system, "settings": settings}
+        about: dict[str, Any] = {"corpus": label, "system": system, "settings": settings}
         try:
             given = plan.given(corpus, plan.dataset(system, corpus))
         except JobError:
@@ -144,7 +144,7 @@ def open_many(plan: Plan) -> None:
 
 def formats(plan: Plan) -> None:
     """One corpus in several formats: bytes, decoding and loading by AudioMDB."""
-    cases = {audio_format: (audio_format, None) for audio_format in plan.sizes.formats}
+    cases: dict[str, tuple[str, str | None]] = {each: (each, None) for each in plan.sizes.formats}
     cases["flac, converted to wav"] = ("flac", "wav")
     made = {}
     for label, (audio_format, stored_as) in cases.items():

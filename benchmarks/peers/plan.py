@@ -92,6 +92,7 @@ class Plan:
         work: Folder for corpora and datasets.
         recordings: Spoken digits that corpora are made of.
         systems: Which take part, as far as their environments are there.
+        corpora: Which of the two corpora are measured on.
     """
 
     def __init__(
@@ -101,19 +102,23 @@ class Plan:
         work: Path,
         recordings: Path,
         systems: Sequence[str],
+        corpora: Sequence[str] = ("speech", "digits"),
     ) -> None:
         self.runner = runner
         self.sizes = sizes
         self.work = work
         self.recordings = recordings
+        self._corpora = corpora
         self.systems = {name: make(name) for name in systems if runner.offers(name)}
         self._settings: dict[tuple[str, str], Settings] = {}
         self._written: set[Path] = set()
 
     def corpora(self) -> Iterator[tuple[str, Corpus]]:
-        """The two that everything is measured on, by name."""
-        yield "speech", self.speech(self.sizes.utterances)
-        yield "digits", self.digits(self.sizes.digits)
+        """What everything is measured on, by name."""
+        if "speech" in self._corpora:
+            yield "speech", self.speech(self.sizes.utterances)
+        if "digits" in self._corpora:
+            yield "digits", self.digits(self.sizes.digits)
 
     def speech(self, clips: int, audio_format: str = "flac") -> Corpus:
         """Utterances of 2 to 15 s."""

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found, import-untyped"
 """Plots of a run, as PNG and SVG. Needs matplotlib, which the peers' environment has."""
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.peers.figures import COPY, FILES, LMDB, best, loading
+from benchmarks.peers.figures import COPY, FILES, LMDB, Value, best, loading
 from benchmarks.peers.results import Finding, Findings
 
 __all__ = ["Target", "found_targets", "targets"]
@@ -185,7 +185,7 @@ def _formats(findings: Findings) -> Iterator[Target]:
             yield Target(f"PCM16 {what}, of FLAC", flac / plain, bound, True, "FLAC")
 
 
-def _speed(work: str):  # noqa: ANN202 (a function of a finding)
+def _speed(work: str) -> Value:
     def value(found: Finding) -> float | None:
         part = found.get(work, {})
         return float(part["amount"]) / float(part["wall_s"]) if "wall_s" in part else None

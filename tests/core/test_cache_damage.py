@@ -148,6 +148,24 @@ def test_a_part_that_somebody_replaces_never_becomes_a_shard(
     assert list((cache.directory / "parts").iterdir()) == []
 
 
+@pytest.mark.parametrize("size", [0, 1000, 10**6])
+def test_a_part_that_somebody_cuts_off_while_it_grows_begins_anew(
+    opener: Opener, size: int
+) -> None:
+    done: list[int] = []
+
+    def meet(path: str, at: int) -> None:
+        if path.endswith("data.mdb") and at > 50_000 and not done:
+            done.append(at)
+            os.truncate(opener.file("parts", 0), size)
+
+    opener.meet = meet
+    cache = opener()
+    assert cache.lease(0) == opener.content(0)
+    assert cache.stats.retries == 1
+    assert cache.stats.corrupt == 0
+
+
 @pytest.mark.parametrize("damage", ["shorter", "longer", "a folder"])
 def test_a_shard_of_the_wrong_size_is_replaced_though_others_read_it(
     opener: Opener, damage: str

@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def node(store: Path, tmp_path: Path) -> Iterator[Node]:
+def node(store: Path, tmp_path: Path) -> Iterator[Any]:
     node = Node(store, tmp_path)
     yield node
     node.close()
@@ -45,7 +45,7 @@ def shard_bytes(store: Path) -> int:
 
 
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
-def test_eight_cold_processes_fetch_each_shard_once(node: Node, least_piece: int | None) -> None:
+def test_eight_cold_processes_fetch_each_shard_once(node: Any, least_piece: int | None) -> None:
     started = [
         node.start(seed=i, at_once=3, prefetch=i % 3, least_piece=least_piece) for i in range(8)
     ]
@@ -58,7 +58,7 @@ def test_eight_cold_processes_fetch_each_shard_once(node: Node, least_piece: int
     assert sent == {f"{shard.path}/data.mdb": shard.bytes for shard in metadata.shards}
 
 
-def test_the_smallest_budget_neither_deadlocks_nor_is_exceeded(node: Node) -> None:
+def test_the_smallest_budget_neither_deadlocks_nor_is_exceeded(node: Any) -> None:
     budget = smallest(node.store, readers=4, at_once=2)
     started = [
         node.start(seed=10 * i, epochs=2, at_once=2, prefetch=2, max_bytes=budget, pause_s=0.0005)
@@ -72,7 +72,7 @@ def test_the_smallest_budget_neither_deadlocks_nor_is_exceeded(node: Node) -> No
     assert 4 * shard_bytes(node.store) < most <= budget
 
 
-def test_one_byte_less_than_the_smallest_budget_is_refused_with_that_number(node: Node) -> None:
+def test_one_byte_less_than_the_smallest_budget_is_refused_with_that_number(node: Any) -> None:
     budget = smallest(node.store, readers=1, at_once=2)
     result = node.result(node.start(at_once=2, max_bytes=budget - 1))
     assert result["error"] == "CacheTooSmallError"
@@ -81,7 +81,7 @@ def test_one_byte_less_than_the_smallest_budget_is_refused_with_that_number(node
 
 
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
-def test_killed_readers_leave_a_cache_that_others_use(node: Node, least_piece: int | None) -> None:
+def test_killed_readers_leave_a_cache_that_others_use(node: Any, least_piece: int | None) -> None:
     rng = random.Random(1)
     budget = smallest(node.store, readers=4, at_once=2) + 3 * shard_bytes(node.store)
     running: list[tuple[int, Path]] = []
@@ -112,7 +112,7 @@ def test_killed_readers_leave_a_cache_that_others_use(node: Node, least_piece: i
 
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
 def test_after_kills_parts_are_resumed_and_whole_shards_are_not_fetched_again(
-    node: Node, least_piece: int | None
+    node: Any, least_piece: int | None
 ) -> None:
     rng = random.Random(2)
     kills = 0
@@ -142,7 +142,37 @@ def test_after_kills_parts_are_resumed_and_whole_shards_are_not_fetched_again(
     assert total <= sum(shard.bytes for shard in metadata.shards) + 2 * lost
 
 
-def test_reshuffled_epochs_on_half_the_budget_reuse_what_is_there(node: Node) -> None:
+@pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
+def test_files_that_vanish_while_several_processes_read_are_fetched_again(
+    node: Any, least_piece: int | None
+) -> None:
+    rng = random.Random(3)
+    budget = smallest(node.store, readers=3, at_once=2)
+    started = [
+        node.start(
+            seed=i,
+            epochs=3,
+            prefetch=2,
+            max_bytes=budget,
+            pause_s=0.0005,
+            least_piece=least_piece,
+        )
+        for i in range(3)
+    ]
+    vanished = 0
+    while not all(one[1].exists() for one in started):
+        folders = [node.cache / name for name in ("shards", "parts", "failed")]
+        files = [path for folder in folders if folder.exists() for path in folder.iterdir()]
+        if files:
+            rng.choice(files).unlink(missing_ok=True)
+            vanished += 1
+        node.disk_bytes()
+    assert vanished > 10
+    results = [node.result(one) for one in started]
+    assert [result.get("right") for result in results] == [3 * SHARDS] * 3, results
+
+
+def test_reshuffled_epochs_on_half_the_budget_reuse_what_is_there(node: Any) -> None:
     half = smallest(node.store, readers=0, at_once=0) + 7 * shard_bytes(node.store)
     started = [
         node.start(seed=5, epochs=4, at_once=2, prefetch=1, max_bytes=half) for _ in range(2)
@@ -152,7 +182,7 @@ def test_reshuffled_epochs_on_half_the_budget_reuse_what_is_there(node: Node) ->
     assert sum(result["fetched"] for result in results) < 3.3 * SHARDS
 
 
-def test_a_connection_cut_again_and_again_brings_each_byte_once(node: Node) -> None:
+def test_a_connection_cut_again_and_again_brings_each_byte_once(node: Any) -> None:
     result = node.result(node.start(cut_after=70_000, prefetch=0))
     assert result["right"] == SHARDS
     metadata = read_metadata(node.store)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from audiomdb.data.base import StreamingDataset
 from audiomdb.data.device import DeviceMover, made_ahead, map_tensors
+from audiomdb.data.loader import StreamingLoader
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.shards import DatasetWriter
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -100,6 +106,27 @@ def test_every_tensor_of_a_batch_is_moved_to_cuda() -> None:
     moved = mover.finish(mover.begin(batch()))
     assert devices(moved) == {"cuda"}
     assert moved["audio"].sum().item() == 15
+
+
+@cuda
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_gives_whole_batches_on_cuda(tmp_path: Path, num_workers: int) -> None:
+    with DatasetWriter(tmp_path / "clips") as writer:
+        for i in range(40):
+            audio = np.full(100_000 + i, i / 64, np.float32)
+            writer.write(f"{i:02d}", {"audio": audio, "sample_rate": 8000})
+    dataset = StreamingDataset(LocalRetriever(tmp_path / "clips"), shuffle=True)
+    with StreamingLoader(
+        dataset, 4, num_workers=num_workers, device="cuda", epochs=3, persistent_workers=False
+    ) as loader:
+        sums = [
+            (key, total)
+            for batch in loader
+            for key, total in zip(batch["__key__"], batch["audio"].double().sum(1), strict=True)
+        ]
+    assert len(sums) == 120
+    for key, total in sums:
+        assert total.item() == pytest.approx((100_000 + int(key)) * int(key) / 64)
 
 
 def running() -> list[str]:

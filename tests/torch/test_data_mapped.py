@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from audiomdb.data.base import CombinedDataset, StreamingDataset
 from audiomdb.data.mapped import MapView
 from audiomdb.errors import CorruptRecordError, UnknownColumnError, UnknownKeyError
+from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
 
@@ -131,3 +133,31 @@ def test_what_cannot_be_read_is_named(path: Path, tmp_path: Path) -> None:
     with pytest.raises(CorruptRecordError, match="'23'"):
         met(DataLoader(view, 8))
     assert view[22]["text"] == "22"
+
+
+class FolderRetriever(BaseRetriever):
+    """Brings a dataset from another folder."""
+
+    def __init__(self, share: str, **options: Any) -> None:
+        self.share = share
+        super().__init__(**options)
+
+    def download_metadata(self) -> str:
+        return shutil.copy(f"{self.share}/metadata.json", self.cache_dir)
+
+    def download_shard(self, shard_id: int) -> str:
+        name = f"shard_{shard_id:05d}"
+        return shutil.copytree(f"{self.share}/{name}", f"{self.cache_dir}/{name}")
+
+
+def test_a_cache_that_does_not_hold_the_dataset_serves_a_sampler(
+    path: Path, tmp_path: Path
+) -> None:
+    sizes = [file.stat().st_size for file in path.glob("shard_*/data.mdb")]
+    budget = sum(sizes) - min(sizes) + 90_000  # two of three shards, and the cache's own notes
+    retriever = FolderRetriever(str(path), cache_dir=tmp_path, max_cache_bytes=budget)
+    view = StreamingDataset(retriever).as_map()
+    sampler = RandomSampler(view, generator=torch.Generator().manual_seed(1))
+    assert sorted(met(DataLoader(view, 10, sampler=sampler))) == NAMES
+    assert retriever.cache_stats.evictions
+    retriever.close()

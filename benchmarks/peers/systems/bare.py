@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import lmdb
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.peers.decoders import DECODERS
 from benchmarks.peers.system import (
     SHARD_BYTES,
+    Kind,
     Loader,
     NotOfferedError,
     Settings,
@@ -32,7 +33,7 @@ class CopyFiles(System):
     """`cp -r`: what writing the bytes costs."""
 
     name = "cp -r"
-    kind = "floor"
+    kind: ClassVar[Kind] = "floor"
 
     def write(self, corpus: Corpus, folder: Path) -> None:
         """By the system's own program; starting it costs less than what it copies."""
@@ -43,7 +44,7 @@ class PlainFiles(System):
     """Loose files, opened and read."""
 
     name = "plain files"
-    kind = "floor"
+    kind: ClassVar[Kind] = "floor"
 
     def write(self, corpus: Corpus, folder: Path) -> None:
         """Copy them."""
@@ -81,8 +82,8 @@ class BareLmdb(System):
     """py-lmdb, one value a clip, copied out of the mapping."""
 
     name = "py-lmdb"
-    kind = "floor"
-    distributions = ("lmdb",)
+    kind: ClassVar[Kind] = "floor"
+    distributions: ClassVar[tuple[str, ...]] = ("lmdb",)
 
     def __init__(self) -> None:
         self._opened: dict[Path, lmdb.Environment] = {}
@@ -123,7 +124,7 @@ class BareLmdb(System):
         transaction = self.open(folder).begin(buffers=True)
         keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
         get = transaction.get
-        return lambda position: bytes(get(keys[position]))
+        return lambda position: bytes(get(keys[position], b""))
 
     def open(self, folder: Path) -> lmdb.Environment:
         """The environment, which a process may open once only."""
@@ -140,7 +141,7 @@ class DecodeFromMemory(System):
         threads: Each decodes every n-th clip.
     """
 
-    kind = "floor"
+    kind: ClassVar[Kind] = "floor"
 
     def __init__(self, decoder: str, threads: int) -> None:
         self._decoder = decoder

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found, import-untyped"
 """Hugging Face datasets: Arrow files that are mapped, and Parquet files that are streamed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found, import-untyped"
 """litdata: optimized chunks."""
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class _Threads(Loader):
 
         def load(key: bytes) -> tuple[str, np.ndarray]:
             with self._environment.begin(buffers=True) as transaction:
-                return key.decode(), self._decode(transaction.get(key))
+                return key.decode(), self._decode(transaction.get(key, b""))  # type: ignore[arg-type]
 
         waiting: deque[Future[tuple[str, np.ndarray]]] = deque()
         with ThreadPoolExecutor(self._threads) as pool:

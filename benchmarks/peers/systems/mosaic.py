@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found, import-untyped"
 """mosaicml-streaming: MDS shards."""
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class AudioMDB(System):
     """
 
     kind = "ours"
-    distributions = ("audiomdb-core", "audiomdb-torch")
+    distributions: ClassVar[tuple[str, ...]] = ("audiomdb-core", "audiomdb-torch")
     modules = ("audiomdb.converters.files", "audiomdb.shards", "audiomdb.stream")
     notes = "checksums, per-sample index and sync included in writing; decoding checks every clip"
 

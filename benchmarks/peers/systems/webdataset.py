@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found, import-untyped"
 """webdataset: tar files."""
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from audiomdb.cache.retry import Stopped
 from audiomdb.cache.spans import Span, cut, done_at, missing, packed, unpacked
+from audiomdb.errors import DownloadInterruptedError
 
 __all__ = ["PartFile", "arrived"]
 
@@ -149,6 +150,7 @@ class PartFile:
 
         Raises:
             Stopped: the span is no longer part of the file.
+            DownloadInterruptedError: somebody else has written to the file; it begins anew.
             OSError: as writing does, a full disk above all.
         """
         with self.changed:
@@ -156,6 +158,8 @@ class PartFile:
             if not self._open or place is None:
                 raise Stopped
             at = span.done
+            if self._map is None and os.fstat(self._fd).st_size != at:
+                raise self._tampered(span)
             written = os.pwrite(self._fd, chunk, at)
             span.done += written
             self.received += written
@@ -202,6 +206,19 @@ class PartFile:
     def sync(self) -> None:
         """Return once all of it is on the disk."""
         os.fsync(self._fd)
+
+    def _tampered(self, span: Span) -> DownloadInterruptedError:
+        """Begin anew; what was hashed as it came is not what lies there."""
+        import hashlib
+
+        found = os.fstat(self._fd).st_size
+        os.ftruncate(self._fd, 0)
+        expected, span.done = span.done, 0
+        self._digest, self._hashed = hashlib.sha256(), 0
+        return DownloadInterruptedError(
+            f"somebody else has written to {self._spans_path.with_suffix('')}: it has {found} "
+            f"bytes, expected {expected}"
+        )
 
     def _place(self, span: Span) -> int | None:
         return next((i for i, other in enumerate(self._spans) if other is span), None)

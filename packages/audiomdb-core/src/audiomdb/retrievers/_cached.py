@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -49,6 +50,7 @@ class CachedShards(Shards):
         self.cache = cache
         self._retriever = retriever
         self._registration: Registration | None = None
+        self._registering = os.getpid(), threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _shards_of, (self._retriever,)
@@ -140,8 +142,15 @@ class CachedShards(Shards):
 
     def _register(self) -> None:
         """State, once, that reads outside an iteration hold one shard."""
-        if self._registration is None:
-            self._registration = self.cache.register(1)
+        if self._registration is not None:
+            return
+        # Threads that each state it would need the room of as many readers. A lock that a thread
+        # held during a fork stays locked in the child, which takes another.
+        if self._registering[0] != os.getpid():
+            self._registering = os.getpid(), threading.Lock()
+        with self._registering[1]:
+            if self._registration is None:
+                self._registration = self.cache.register(1)
 
 
 def _shards_of(retriever: BaseRetriever) -> CachedShards:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import accumulate, chain, count, pairwise, repeat
+from itertools import accumulate, chain, count, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ import numpy as np
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
 from audiomdb.sample import Sample
-from audiomdb.stream.following import Follower, Front, before_step
+from audiomdb.stream.following import Follower, before_step
 from audiomdb.stream.loading import LoadOptions, Processing
 from audiomdb.stream.pacing import BySamples, BySeconds, EpochBySeconds, EpochSteps, Pace
 from audiomdb.stream.reading import Reading, Selections
@@ -283,8 +283,7 @@ class StepStream:
         numbers: Iterable[int] = count(first.epoch)
         if epochs is not None:
             numbers = range(first.epoch, first.epoch + epochs)
-        for epoch, following in pairwise(_with_end(numbers)):
-            assert epoch is not None, "None stands for the end"
+        for epoch in numbers:
             steps = self._steps(reading, epoch)
             if not steps.chapters or (steps.chapters == 1 and not steps.count(0)):
                 return  # and never will be there any, though `epochs` may be endless
@@ -298,7 +297,11 @@ class StepStream:
                 part = steps.chapter(chapter, mine, split.rank, split.world_size, reading)
                 if follower.active and not begun and (front := part.front(mine.start)):
                     begun = True
-                    follower.begin(front, self._beginning(reading, following), continues=True)
+                    # Where this iteration ends, the next one is likely to go on.
+                    plan = self._plan(reading, epoch + 1)
+                    beginning = before_step(plan, 0, split.rank, split.world_size)
+                    continues = epochs is None or epoch + 1 < first.epoch + epochs
+                    follower.begin(front, beginning, continues=continues)
                 for number in mine:
                     slots = part.slots(number)
                     place = here.at(epoch, number, chapter=chapter)
@@ -311,12 +314,6 @@ class StepStream:
                         needed = part.needed(coming_next)
                         visits = follower.draw(positions, part.front(coming_next), needed)
                     yield from zip(positions.tolist(), mask.tolist(), visits, repeat(epoch))
-
-    def _beginning(self, reading: Reading, epoch: int | None) -> Front | None:
-        if epoch is None:
-            return None
-        plan = self._plan(reading, epoch)
-        return before_step(plan, 0, self._split.rank, self._split.world_size)
 
     def _at_once(self, reading: Reading, first: PlanState, skip: int) -> list[int]:
         """Shards of each dataset that this worker needs at a time."""
@@ -352,11 +349,6 @@ class _Known(msgspec.Struct):
 
     state: PlanState | None = None
     reports: dict[int, SecondsReport] = msgspec.field(default_factory=dict)
-
-
-def _with_end(numbers: Iterable[int]) -> Iterator[int | None]:
-    yield from numbers
-    yield None
 
 
 def _after(place: PlanState, steps: int, chapters: int) -> PlanState:

@@ -108,6 +108,8 @@ class DeviceMover:
                     value.record_stream(stream)
             elif isinstance(value, Mapping):
                 map_tensors(dict(value), used_here)
+            elif isinstance(value, tuple):  # a PackedSequence
+                map_tensors(tuple(value), used_here)
             return value
 
         map_tensors(batch, used_here)

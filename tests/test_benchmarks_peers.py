@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from benchmarks.peers.figures import cpu_per_hour, loading, rate
+from benchmarks.peers.plan import in_rounds
+from benchmarks.peers.report import section
+from benchmarks.peers.results import read_findings
+from benchmarks.peers.system import clip_name
+from benchmarks.peers.targets import found_targets
+
+SYSTEMS = {
+    "dr_flac-2": ("bare dr_flac, 2 threads", "floor", [1.0, 2.0, 1.0]),
+    "audiomdb": ("AudioMDB", "ours", [1.1, 2.5, 1.2]),
+    "litdata": ("litdata", "peer", [3.0, 6.0, 4.0]),
+    "loose": ("torch Dataset, loose files", "by hand", [4.0, 8.0, 5.0]),
+}
+SETTINGS = {"workers": 0, "threads": 2, "decoder": ""}
+
+
+@pytest.fixture
+def findings(tmp_path):
+    systems = {name: {"name": n, "kind": k, "notes": ""} for name, (n, k, _) in SYSTEMS.items()}
+    sizes = {"rounds": 3, "write_rounds": 1, "utterances": 2, "digits": 2}
+    machine = ("cpu", "cores", "memory_gib", "system", "file_system", "python", "commit")
+    lines = [
+        {"kind": "run", "systems": systems, "sizes": sizes, "peers": {"litdata": "1"}}
+        | dict.fromkeys(machine, "x")
+    ]
+    for name, (_, _, walls) in SYSTEMS.items():
+        for number, wall_s in enumerate(walls):
+            found = {
+                "wall_s": wall_s,
+                "cpu_s": 2 * wall_s,
+                "seconds": 3600.0,
+                "frames": [10, 10],
+                "expected_frames": 10,
+                "first_batch_s": None if name == "dr_flac-2" else wall_s,
+            }
+            about = {"corpus": "speech", "system": name, "round": number, "settings": SETTINGS}
+            lines.append({"kind": "load", **about, "found": found})
+    path = tmp_path / "run.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_findings(path)
+
+
+def test_ratios_are_taken_within_a_round(findings):
+    found = loading(findings, "audiomdb", "speech")
+    # 1 / 1.1, 2 / 2.5, 1 / 1.2: the second round was slow for everybody.
+    assert found.ratio.median == pytest.approx(1 / 1.2)
+    assert (found.ratio.low, found.ratio.high) == pytest.approx((0.8, 1 / 1.1))
+    assert found.rate.median == pytest.approx(3000)
+    assert found.cpu_ratio.median == pytest.approx(1.2)
+
+
+def test_the_best_peer_is_no_floor(findings):
+    targets = {target.what: target for target in found_targets(findings)}
+    beside = targets["speech: whole loader, of the best peer"]
+    assert beside.beside == "litdata"
+    assert beside.value == pytest.approx(4 / 1.2)
+    assert beside.met
+    assert targets["speech: whole loader, of a bare loop"].met is False
+
+
+def test_an_inexact_epoch_counts_what_it_had():
+    found = {
+        "wall_s": 2.0,
+        "cpu_s": 1.0,
+        "seconds": 100.0,
+        "frames": [9, 20],
+        "expected_frames": 10,
+    }
+    assert rate(found) == pytest.approx(100)
+    assert cpu_per_hour(found) == pytest.approx(18)
+
+
+def test_the_page_of_a_run_has_every_loader(findings):
+    page = "\n".join(section(findings, "plots"))
+    assert "| litdata | 0 workers, 2 threads | 900 (600 to 1200) | 0.33 (0.25 to 0.33) |" in page
+    assert "![Loader rates](plots/loader-speech.svg)" in page
+    assert all(name in page for name, _, _ in SYSTEMS.values())
+
+
+def test_each_round_has_every_name_once_and_begins_elsewhere():
+    turns = list(in_rounds(3, ["a", "b", "c"]))
+    assert [number for number, _ in turns] == [0] * 3 + [1] * 3 + [2] * 3
+    rounds = [[name for number, name in turns if number == wanted] for wanted in range(3)]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert {names[0] for names in rounds} == {"a", "b", "c"}
+
+
+def test_a_clip_has_one_name_in_every_system():
+    assert {clip_name(key) for key in ("a/b/clip_1.flac", "clip_1", "clip_1.x.wav")} == {"clip_1"}
