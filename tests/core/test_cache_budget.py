@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiomdb.cache import CacheOptions
 from audiomdb.cache.budget import (
     DONE,
     NEVER,
@@ -104,3 +105,9 @@ def test_a_known_order_costs_no_more_than_pinning_and_less_than_lru(capacity: in
     pinned = shards + (epochs - 1) * (shards - (capacity - 1))
     assert belady <= pinned
     assert belady < fetches(orders, capacity, known=False)
+
+
+def test_options_are_checked() -> None:
+    for wrong in ({"max_bytes": -1}, {"prefetch": -1}, {"workers": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            CacheOptions(**wrong)

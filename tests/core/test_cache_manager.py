@@ -14,12 +14,9 @@ import pytest
 import audiomdb.cache.manager
 import audiomdb.cache.pace
 import audiomdb.cache.patience
-import audiomdb.cache.place
 import audiomdb.cache.retry
 from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, RemoteFile, ShardCache
-from audiomdb.cache.place import _from_mount, _from_mountinfo, check_place
 from audiomdb.errors import (
-    CachePlaceError,
     CacheTooSmallError,
     CorruptShardError,
     DownloadError,
@@ -300,11 +297,6 @@ def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
     )
 
 
-def test_how_far_and_how_fast_in_words() -> None:
-    text = audiomdb.cache.pace.how_far(12_300_000, 64_000_000, 900_000, 30.0)
-    assert text == "12.3 of 64.0 MB are there, at 0.03 MB/s"
-
-
 def test_a_method_that_takes_long_is_named_while_it_does(
     store: Path,
     tmp_path: Path,
@@ -504,34 +496,3 @@ def test_a_method_that_leaves_no_shard_is_named(
         cache.lease(1)
     assert "Mine.download_shard(1)" in str(caught.value)
     cache.close()
-
-
-def test_options_are_checked() -> None:
-    for wrong in ({"max_bytes": -1}, {"prefetch": -1}, {"workers": 0}):
-        with pytest.raises(ValueError, match="expected"):
-            CacheOptions(**wrong)
-
-
-def test_a_network_file_system_is_refused_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_place(tmp_path)
-    monkeypatch.setattr(audiomdb.cache.place, "file_system", lambda _: "nfs4")
-    with pytest.raises(CachePlaceError, match=r"network file system \(nfs4\).*cache_dir="):
-        check_place(tmp_path)
-
-
-def test_file_systems_are_read_from_what_linux_and_macos_print() -> None:
-    linux = (
-        "22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
-        "97 22 0:55 / /data rw,relatime shared:40 - nfs4 server:/export rw,vers=4.2\n"
-    )
-    assert _from_mountinfo(linux, "0:55") == "nfs4"
-    assert _from_mountinfo(linux, "259:1") == "ext4"
-    assert _from_mountinfo(linux, "1:1") is None
-    macos = (
-        "/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)\n"
-        "server:/export on /Volumes/data (nfs, nodev, nosuid)\n"
-    )
-    assert _from_mount(macos, "/Volumes/data/cache") == "nfs"
-    assert _from_mount(macos, "/Volumes/database") == "apfs"

@@ -11,6 +11,7 @@ import pytest
 import audiomdb.cache.retry
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.lock import try_exclusive
+from audiomdb.cache.pace import how_far
 from audiomdb.cache.retry import Outage, Retries, Stopped
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
@@ -281,3 +282,8 @@ def test_while_a_store_is_known_to_be_down_each_tries_once(tmp_path: Path) -> No
     outage.begin()
     outage.end()
     assert attempts() == audiomdb.cache.retry._ATTEMPTS
+
+
+def test_how_far_and_how_fast_in_words() -> None:
+    text = how_far(12_300_000, 64_000_000, 900_000, 30.0)
+    assert text == "12.3 of 64.0 MB are there, at 0.03 MB/s"
