@@ -248,10 +248,11 @@ def test_the_readme_is_right(
     shutil.copytree(dataset, tmp_path / "digits")
     server.client().create_bucket(Bucket="my-bucket")
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[2] / "packages/audiomdb-s3/README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    exec(example, {})  # noqa: S102
+    for example in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
+        exec(example, {})  # noqa: S102
     assert objects(server, "my-bucket") == files(dataset, "datasets/digits/")
 
 

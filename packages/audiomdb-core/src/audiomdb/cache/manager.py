@@ -18,7 +18,7 @@ from audiomdb.cache.failures import Failures
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, map_held, try_shared
 from audiomdb.cache.opening import Limits, Opened, make_again, metadata_lock, open_cache
-from audiomdb.cache.pace import how_far
+from audiomdb.cache.pace import Waiting
 from audiomdb.cache.part_file import arrived
 from audiomdb.cache.patience import Patience
 from audiomdb.cache.readers import Registration
@@ -269,7 +269,7 @@ class ShardCache:
         name = self._room.names[number]
         known = self._failures.attempt(name)
         patience = Patience(check)
-        waiting = _Waiting(lambda: self._arrived(number), self._room.sizes[number])
+        waiting = Waiting(lambda: self._arrived(number), self._room.sizes[number])
         with contextlib.ExitStack() as stack:
             waits_for_room, collect_at_s = False, _COLLECT_AFTER_S
             while True:
@@ -411,23 +411,6 @@ class ShardCache:
 
 class _GaveWay(Stopped):
     """A transfer has ended because somebody needs its room, its slot or its shard more."""
-
-
-class _Waiting:
-    """What is known of a transfer that somebody else makes."""
-
-    def __init__(self, arrived: Callable[[], int], size: int) -> None:
-        self._arrived, self._size = arrived, size
-        self._at, self._before = time.monotonic(), arrived()
-
-    def for_what(self, why: str) -> str:
-        """Say why a shard is not there yet."""
-        if why == "full":
-            return "there is no room for it, and every shard in the cache is in use"
-        now, here = time.monotonic(), self._arrived()
-        text = how_far(here, self._size, here - self._before, now - self._at)
-        self._at, self._before = now, here
-        return f"another thread or process fetches it, {text}"
 
 
 def _nothing() -> None:

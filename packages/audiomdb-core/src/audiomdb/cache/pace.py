@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-__all__ = ["Pace", "Watch", "how_far"]
+__all__ = ["Pace", "Waiting", "Watch", "how_far"]
 
 _SAY_SO_EVERY_S = 30.0
 
@@ -80,3 +80,25 @@ class Watch:
     def _run(self) -> None:
         while not self._ended.wait(_SAY_SO_EVERY_S):
             self._pace.tick(self._doing)
+
+
+class Waiting:
+    """What is known of a transfer that somebody else makes.
+
+    Args:
+        arrived: Gives the bytes that are there.
+        size: Bytes that are to come.
+    """
+
+    def __init__(self, arrived: Callable[[], int], size: int) -> None:
+        self._arrived, self._size = arrived, size
+        self._at, self._before = time.monotonic(), arrived()
+
+    def for_what(self, why: str) -> str:
+        """Say why a shard is not there yet: "full", or somebody fetches it."""
+        if why == "full":
+            return "there is no room for it, and every shard in the cache is in use"
+        now, here = time.monotonic(), self._arrived()
+        text = how_far(here, self._size, here - self._before, now - self._at)
+        self._at, self._before = now, here
+        return f"another thread or process fetches it, {text}"

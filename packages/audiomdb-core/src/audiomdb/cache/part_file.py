@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from audiomdb.cache.retry import Stopped
@@ -106,9 +107,16 @@ class PartFile:
             self._spans, self._taken = cut(self._spans, piece), set()
             self._close_map()
             temporary = self._spans_path.with_name(f"{self._spans_path.name}.new")
-            temporary.write_bytes(packed(self._spans))
-            temporary.replace(self._spans_path)
-            self._map = os.open(self._spans_path, os.O_WRONLY)
+            # Open from the start: whoever clears things away meanwhile takes the name only.
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                os.pwrite(fd, packed(self._spans), 0)
+                with suppress(FileNotFoundError):
+                    temporary.replace(self._spans_path)
+            except BaseException:
+                os.close(fd)
+                raise
+            self._map = fd
 
     def claim(self) -> Span | None:
         """The first span that lacks bytes and that nobody is at; `give_back` it."""

@@ -210,12 +210,11 @@ class Room:
             None when somebody has removed it from the directory meanwhile; the part is given up.
         """
         with exclusive(self._layout.budget_lock):
-            # What is at the path now may be the beginning of somebody else's transfer.
-            if not is_at(delivered.held.fd, delivered.path) or not is_at(part.held.fd, part.path):
+            shard = self._layout.shards / part.name
+            if not is_at(part.held.fd, part.path) or not _moved(delivered, shard):
                 delivered.held.release()
                 part.held.release()
                 return None
-            delivered.path.replace(self._layout.shards / part.name)
             self._discard(part, delivered)
             delivered.held.downgrade()
         return delivered.held
@@ -224,8 +223,7 @@ class Room:
         """Put aside what was delivered; the part is empty again."""
         aside = self._layout.quarantine / part.name
         with exclusive(self._layout.budget_lock):
-            if is_at(delivered.held.fd, delivered.path):
-                delivered.path.replace(aside)
+            _moved(delivered, aside)
             self._discard(part, delivered)
             held = self._despite_full_disk(lambda: try_exclusive(part.path, new=True))
             assert held is not None, "under budget.lock a new part is ours"
@@ -265,9 +263,9 @@ class Room:
         return is_held(self._layout.demand_lock)
 
     def state(self) -> tuple[tuple[str, int], ...]:
-        """Names and sizes of all shards and parts: while it stays the same, nothing moves."""
-        folders = (self._layout.shards, self._layout.parts)
-        return tuple((name, info.st_size) for folder in folders for name, info in _files(folder))
+        """Which shards there are, and how parts grow: while it stays the same, nothing moves."""
+        shards = tuple((name, 0) for name, _ in _files(self._layout.shards))
+        return shards + tuple((name, at.st_mtime_ns) for name, at in _files(self._layout.parts))
 
     def _discard(self, part: Part, delivered: Delivered) -> None:
         # The part last: as long as it is there, somebody cleans up after a crash here.
@@ -383,6 +381,18 @@ class Room:
             f"works is max_cache_bytes={least}; {largest} more for each download under way keeps "
             "it fast. Fewer workers or a smaller window need less"
         )
+
+
+def _moved(delivered: Delivered, target: Path) -> bool:
+    """Move what was delivered; False when it is no longer there, or something else is."""
+    # What is at the path may be the beginning of somebody else's transfer.
+    if not is_at(delivered.held.fd, delivered.path):
+        return False
+    try:
+        delivered.path.replace(target)
+    except FileNotFoundError:
+        return False
+    return is_at(delivered.held.fd, target)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
