@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM"
     )
-    parser.add_argument(
-        "--corpora", nargs="+", choices=("speech", "digits"), default=["speech", "digits"]
-    )
+    parser.add_argument("--corpora", nargs="+", choices=("speech", "digits"))
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
     parser.add_argument("--work", type=Path, default=RESULTS / "work", help="for corpora, datasets")
     parser.add_argument("--recordings", type=Path, default=RECORDINGS, help="spoken digits as WAV")
@@ -58,12 +56,14 @@ def main() -> None:
     sizes = FULL if given.full else SHORT
     if given.rounds:
         sizes = replace(sizes, rounds=given.rounds, write_rounds=given.rounds)
+    if given.corpora:
+        sizes = replace(sizes, corpora=tuple(given.corpora))
     given.work.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     pythons = {ENVIRONMENTS[0]: sys.executable, **dict(each.split("=", 1) for each in given.python)}
     runner = Runner(pythons, RESULTS / f"{stamp}.jsonl")
-    plan = Plan(runner, sizes, given.work.resolve(), given.recordings, given.systems, given.corpora)
+    plan = Plan(runner, sizes, given.work.resolve(), given.recordings, given.systems)
     machine = describe_machine(given.work)
     runner.keep(
         "run",

@@ -35,7 +35,7 @@ def read(plan: Plan) -> None:
     """Without loaders, in one process: cold, in order, shuffled, at random, decoded."""
     readers = {**plan.offering(System.raw), **plan.offering(System.decoded)}
     for label, corpus in plan.corpora():
-        for number, system in in_rounds(plan.sizes.rounds, list(readers)):
+        for number, system in in_rounds(plan.rounds(label), list(readers)):
             about = {"corpus": label, "system": system, "round": number}
             plan.runner.attempt("read", about, partial(_read, plan, system, corpus))
 
@@ -54,9 +54,8 @@ def search(plan: Plan) -> None:
         for system, adapter in plan.offering(System.loader).items():
             tried: dict[Settings, float] = {}
             for settings in adapter.settings(plan.sizes.cores):
-                shortest_s = plan.sizes.shortest_s / 2
                 about = {"corpus": label, "system": system, "settings": settings.to_dict()}
-                job = partial(_load, plan, system, corpus, settings, shortest_s)
+                job = partial(_load, plan, system, corpus, settings, 0.0)
                 found = plan.runner.attempt("search", about, job)
                 if found is not None:
                     tried[settings] = found["wall_s"]
@@ -67,7 +66,7 @@ def search(plan: Plan) -> None:
 def load(plan: Plan) -> None:
     """Shuffled epochs of padded batches, by everybody's best settings."""
     for label, corpus in plan.corpora():
-        for number, system in in_rounds(plan.sizes.rounds, list(plan.offering(System.loader))):
+        for number, system in in_rounds(plan.rounds(label), list(plan.offering(System.loader))):
             settings = plan.settings(system, label)
             about = {
                 "corpus": label,
@@ -93,9 +92,7 @@ def memory(plan: Plan) -> None:
     seconds = {"seconds": 2 + plan.sizes.shortest_s}
     idle = partial(_watched, plan, "loading:idle", "", seconds)
     plan.runner.attempt("memory", {"corpus": label, "system": "torch"}, idle)
-    for system, adapter in plan.offering(System.loader).items():
-        if adapter.kind == "floor":
-            continue
+    for system in plan.watched():
         settings = plan.settings(system, label).to_dict()
         about: dict[str, Any] = {"corpus": label, "system": system, "settings": settings}
         try:

@@ -12,7 +12,7 @@ from benchmarks.corpus import Corpus
 from benchmarks.peers.jobs.damaging import damage as spoil
 from benchmarks.peers.plan import Plan
 from benchmarks.peers.running import JobError
-from benchmarks.peers.system import Settings, System
+from benchmarks.peers.system import Settings
 
 __all__ = ["cover", "damage", "resume"]
 
@@ -20,9 +20,7 @@ __all__ = ["cover", "damage", "resume"]
 def resume(plan: Plan) -> None:
     """Stop in the middle of an epoch and go on: as before, and with one worker more."""
     corpus = plan.speech(plan.sizes.few)
-    for system, adapter in plan.offering(System.loader).items():
-        if adapter.kind == "floor":
-            continue
+    for system in plan.watched():
         before = plan.settings(system, "speech")
         for what, after in (("same", before), ("one more", _one_more(before))):
             about = {"system": system, "with": what, "settings": after.to_dict()}
@@ -57,12 +55,11 @@ def _one_more(settings: Settings) -> Settings:
 def cover(plan: Plan) -> None:
     """An epoch over ranks and workers; the number of clips divides by none of them."""
     corpus = plan.digits(plan.sizes.few)
-    topologies = [(ranks, each) for ranks in plan.sizes.ranks for each in plan.sizes.workers]
-    for system, adapter in plan.offering(System.loader).items():
-        if adapter.kind == "floor" or not adapter.splits:
+    for system, adapter in plan.watched().items():
+        if not adapter.splits:
             continue
         chosen = plan.settings(system, "digits").to_dict()
-        for ranks, workers in topologies:
+        for ranks, workers in plan.sizes.topologies:
             about = {"system": system, "ranks": ranks, "workers": workers}
             settings = {**chosen, "workers": workers}
             plan.runner.attempt(
@@ -91,8 +88,8 @@ def damage(plan: Plan) -> None:
     """Datasets that are no longer as they were written, and writers that were killed."""
     corpora = {"speech": plan.speech(plan.sizes.few), "digits": plan.digits(plan.sizes.few)}
     writers = plan.writers()
-    for system, adapter in plan.offering(System.loader).items():
-        if system not in writers or adapter.kind not in plan.sizes.damaged:
+    for system in plan.watched():
+        if system not in writers:
             continue
         for name, corpus, how in _DAMAGES:
             job = partial(_damaged, plan, system, corpora[corpus], how)

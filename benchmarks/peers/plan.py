@@ -24,17 +24,17 @@ class Sizes:
 
     Attributes:
         rounds: Rounds of each comparison.
-        write_rounds: The same of writing and opening.
+        write_rounds: The same of writing, of opening, and of everything on digits.
         shortest_s: How long repeatable work is repeated.
         utterances: Clips of the corpus of speech.
         digits: Clips of the corpus of small files.
         few: Clips of the corpora that are damaged, resumed and split.
         tiny: Samples of the datasets that opening is measured on.
         search: Whether settings are searched, or the likeliest ones taken.
-        ranks: Numbers of ranks that an epoch is split over.
-        workers: Numbers of workers of each.
+        topologies: Ranks, and workers of each, that an epoch is split over.
         formats: Formats of the table of formats.
-        damaged: Kinds of systems whose datasets are damaged.
+        corpora: Which of the two corpora are measured on.
+        watched: Kinds of systems that are resumed, split and damaged, and whose memory is measured.
         cores: Cores that settings are tried for.
     """
 
@@ -46,10 +46,10 @@ class Sizes:
     few: int
     tiny: tuple[int, ...]
     search: bool
-    ranks: tuple[int, ...]
-    workers: tuple[int, ...]
+    topologies: tuple[tuple[int, int], ...]
     formats: tuple[str, ...]
-    damaged: tuple[str, ...]
+    corpora: tuple[str, ...]
+    watched: tuple[str, ...]
     cores: int = 2
 
 
@@ -62,10 +62,10 @@ SHORT = Sizes(
     few=103,
     tiny=(20_000,),
     search=False,
-    ranks=(2,),
-    workers=(2,),
+    topologies=((2, 2),),
     formats=("flac", "wav"),
-    damaged=("ours",),
+    corpora=("speech",),
+    watched=("ours",),
 )
 FULL = Sizes(
     rounds=5,
@@ -76,10 +76,10 @@ FULL = Sizes(
     few=203,
     tiny=(1_000_000, 10_000_000),
     search=True,
-    ranks=(1, 2, 3),
-    workers=(0, 1, 2, 3),
+    topologies=((1, 0), (1, 2), (1, 3), (2, 0), (2, 2), (3, 1), (3, 2)),
     formats=("flac", "wav", "opus", "mp3"),
-    damaged=("ours", "peer"),
+    corpora=("speech", "digits"),
+    watched=("ours", "peer", "by hand"),
 )
 
 
@@ -92,7 +92,6 @@ class Plan:
         work: Folder for corpora and datasets.
         recordings: Spoken digits that corpora are made of.
         systems: Which take part, as far as their environments are there.
-        corpora: Which of the two corpora are measured on.
     """
 
     def __init__(
@@ -102,22 +101,20 @@ class Plan:
         work: Path,
         recordings: Path,
         systems: Sequence[str],
-        corpora: Sequence[str] = ("speech", "digits"),
     ) -> None:
         self.runner = runner
         self.sizes = sizes
         self.work = work
         self.recordings = recordings
-        self._corpora = corpora
         self.systems = {name: make(name) for name in systems if runner.offers(name)}
         self._settings: dict[tuple[str, str], Settings] = {}
         self._written: set[Path] = set()
 
     def corpora(self) -> Iterator[tuple[str, Corpus]]:
         """What everything is measured on, by name."""
-        if "speech" in self._corpora:
+        if "speech" in self.sizes.corpora:
             yield "speech", self.speech(self.sizes.utterances)
-        if "digits" in self._corpora:
+        if "digits" in self.sizes.corpora:
             yield "digits", self.digits(self.sizes.digits)
 
     def speech(self, clips: int, audio_format: str = "flac") -> Corpus:
@@ -127,6 +124,15 @@ class Plan:
     def digits(self, clips: int) -> Corpus:
         """WAV files of one digit each."""
         return self._corpus(CorpusSpec("digits", clips, "wav"))
+
+    def rounds(self, label: str) -> int:
+        """Of a comparison on a corpus."""
+        return self.sizes.rounds if label == "speech" else self.sizes.write_rounds
+
+    def watched(self) -> dict[str, System]:
+        """Loaders of which more is asked than to be fast."""
+        loaders = self.offering(System.loader)
+        return {name: each for name, each in loaders.items() if each.kind in self.sizes.watched}
 
     def writers(self) -> dict[str, System]:
         """Systems with a dataset of their own."""

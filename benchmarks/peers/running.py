@@ -8,17 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from benchmarks.peers.child import MARK
 from benchmarks.peers.registry import SYSTEMS
 from benchmarks.processes import Memory, family_memory
 
-__all__ = ["JobError", "Runner"]
+__all__ = ["JobError", "Runner", "Started", "result_of"]
 
 _ROOT = Path(__file__).parents[2]
 _POLL_S = 0.1
@@ -77,30 +78,18 @@ class Runner:
         python = self.pythons[SYSTEMS[system].environment] if system else sys.executable
         arguments = {**({"system": system} if system else {}), **(given or {})}
         command = [python, "-m", "benchmarks.peers.child", name, json.dumps(arguments)]
-        process = subprocess.Popen(
-            command,
-            cwd=_ROOT,
-            env=self._environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            killed = self._accompany(process, watch, kill_when)
-            out, err = process.communicate(timeout=self.longest_s)
-        except subprocess.TimeoutExpired:
-            raise JobError(f"{name} {arguments}: longer than {self.longest_s} s") from None
-        finally:
-            _end(process)
+        with Started(command, self._environment()) as started:
+            killed = self._accompany(started.process, watch, kill_when)
+            if not killed and not started.ended_within(self.longest_s):
+                raise JobError(f"{name} {arguments}: longer than {self.longest_s} s")
         if killed:
             return {}
-        for line in reversed(out.splitlines()):
-            if line.startswith(MARK):
-                found: dict[str, Any] = json.loads(line[len(MARK) :])
-                return found
-        signalled = signal.Signals(-process.returncode).name if process.returncode < 0 else None
-        raise JobError(f"{name} {arguments}:\n{err[-3000:]}", signalled=signalled)
+        found = result_of(started.out)
+        if found is not None:
+            return found
+        code = started.process.returncode
+        signalled = signal.Signals(-code).name if code < 0 else None
+        raise JobError(f"{name} {arguments}:\n{started.err[-3000:]}", signalled=signalled)
 
     def keep(self, work: str, content: Mapping[str, Any]) -> None:
         """Append a finding."""
@@ -124,11 +113,11 @@ class Runner:
 
     def _accompany(
         self,
-        process: subprocess.Popen[str],
+        process: subprocess.Popen[bytes],
         watch: Callable[[Memory], None] | None,
         kill_when: Callable[[], bool] | None,
     ) -> bool:
-        """Look after a job; whether it was killed."""
+        """Look after a job; whether it is to be killed."""
         end = time.perf_counter() + self.longest_s
         while (watch or kill_when) and process.poll() is None and time.perf_counter() < end:
             if watch is not None:
@@ -136,7 +125,6 @@ class Runner:
                 time.sleep(_POLL_S)
             if kill_when is not None:
                 if kill_when():
-                    _end(process)
                     return True
                 time.sleep(_POLL_S / 10)
         return False
@@ -150,12 +138,61 @@ class Runner:
         return kept
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a job and everything that it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
+class Started:
+    """A program in a session of its own; leaving the context ends it and everything it started.
+
+    Its output goes to files: through a pipe, the end of the program would be no end of its output,
+    which workers that it leaves behind hold open too.
+
+    Attributes:
+        process: The program.
+        out: What it wrote, once it was left.
+        err: The same of its errors.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._files = (TemporaryFile("w+"), TemporaryFile("w+"))
+        out, err = self._files
+        self.out = self.err = ""
+        self.process = subprocess.Popen(
+            command,
+            cwd=_ROOT,
+            env=environment,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        texts = []
+        for file in self._files:
+            with file:
+                file.seek(0)
+                texts.append(file.read())
+        self.out, self.err = texts
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for the program's end."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def result_of(out: str) -> dict[str, Any] | None:
+    """What a job printed as its result; None where it did not get that far."""
+    for line in reversed(out.splitlines()):
+        if line.startswith(MARK):
+            found: dict[str, Any] = json.loads(line[len(MARK) :])
+            return found
+    return None
 
 
 def _label(about: Mapping[str, Any]) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import Corpus
-from benchmarks.peers.child import MARK
 from benchmarks.peers.registry import make
+from benchmarks.peers.running import Started, result_of
 from benchmarks.peers.system import Settings, Wish, clip_name
 
 __all__ = ["cover", "rank"]
@@ -34,29 +35,26 @@ def cover(
     arguments = {"system": system, "folder": folder, "settings": settings}
     command = [sys.executable, "-m", "benchmarks.peers.child", "covering:rank"]
     port = _free_port()
-    processes = [
-        subprocess.Popen(
-            [*command, json.dumps(arguments)],
-            env={**os.environ, **_launched(number, ranks, port)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(ranks)
-    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    end = time.monotonic() + _LONGEST_S
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                Started(
+                    [*command, json.dumps(arguments)],
+                    {**environment, **_launched(number, ranks, port)},
+                )
+            )
+            for number in range(ranks)
+        ]
+        if not all(each.ended_within(end - time.monotonic()) for each in started):
+            return {"hung": True}
     found = []
-    try:
-        for process in processes:
-            out, err = process.communicate(timeout=_LONGEST_S)
-            result = next((line for line in out.splitlines() if line.startswith(MARK)), None)
-            if result is None:
-                raise RuntimeError(f"a rank of {system} ended without a result:\n{err[-2000:]}")
-            found.append(json.loads(result[len(MARK) :]))
-    except subprocess.TimeoutExpired:
-        return {"hung": True}
-    finally:
-        for process in processes:
-            process.kill()
+    for each in started:
+        result = result_of(each.out)
+        if result is None:
+            raise RuntimeError(f"a rank of {system} ended without a result:\n{each.err[-2000:]}")
+        found.append(result)
     if "not_offered" in found[0]:
         return dict(found[0])
     counts = Counter(key for each in found for key in each["keys"])

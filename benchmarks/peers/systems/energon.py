@@ -38,8 +38,8 @@ class Energon(System):
     exact_epochs = False
     modules = ("webdataset", "megatron.energon", "megatron.energon.flavors")
     notes = (
-        "a crude dataset and a cooker that decodes by soundfile; shuffle buffer of 1000; its loop "
-        "has no epochs, a pass is as many batches as one would have"
+        "a crude dataset, decoded by soundfile in its task encoder; shuffle buffer of 1000; its "
+        "loop has no epochs, a pass is as many batches as one would have"
     )
 
     def write(self, corpus: Corpus, folder: Path) -> None:
@@ -106,12 +106,16 @@ def _dataset(folder: Path, settings: Settings, batch_size: int | None, *, shuffl
     @stateless
     def cook(sample: dict[str, Any]) -> dict[str, Any]:
         audio = next(sample[name] for name in ("flac", "wav", "opus", "mp3") if name in sample)
-        kept = {name: sample[name] for name in sample if name.startswith("__")}
-        return {**kept, "audio": decode(audio) if decode else audio}
+        return {**{name: sample[name] for name in sample if name.startswith("__")}, "audio": audio}
 
     class Encoder(DefaultTaskEncoder):
         decoder = None
         cookers = (Cooker(cook),)
+
+        @stateless
+        def encode_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
+            # Behind the shuffle buffer, which would hold decoded audio otherwise.
+            return {**sample, "audio": decode(sample["audio"])} if decode else sample
 
         @stateless
         def batch(self, samples: list[dict[str, Any]]) -> Any:  # noqa: ANN401

@@ -77,7 +77,7 @@ class LitData(System):
         most = min(samples, _TINY_CHUNK)
         optimize(
             fn=_tiny,
-            inputs=range(most),
+            inputs=list(range(most)),
             output_dir=str(folder),
             chunk_size=most,
             num_workers=1,
