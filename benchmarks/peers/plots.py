@@ -100,6 +100,7 @@ def _reading(findings: Findings, corpus: str) -> Any:  # noqa: ANN401
 def _formats(findings: Findings) -> Any:  # noqa: ANN401
     """Bytes against the rate of decoding and of the whole loader."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure, panel = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     sizes = {
@@ -126,8 +127,12 @@ def _formats(findings: Findings) -> Any:  # noqa: ANN401
         )
         for x, y, label in points if part == "load" else []:
             panel.annotate(label, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
-    panel.set_xscale("log")
+    panel.set_xlim(left=0)
+    panel.margins(x=0.14)
     panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:,g}")
+    panel.yaxis.set_minor_locator(NullLocator())
     panel.set_xlabel("MB for an hour of audio")
     panel.set_ylabel("seconds of audio a second")
     panel.set_title("What a format costs in disk and in decoding", loc="left")

@@ -58,8 +58,10 @@ def _introduction(findings: Findings) -> Iterator[str]:
 
 def _notes(findings: Findings) -> Iterator[str]:
     yield from heading("Who was given what")
+    said = set()
     for each in findings.run["systems"].values():
-        if each["notes"]:
+        if each["notes"] and each["notes"] not in said:
+            said.add(each["notes"])
             yield f"- {each['name']}: {each['notes']}."
     failures = findings.of("failure")
     if failures:

@@ -151,7 +151,7 @@ class Started:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._files = (TemporaryFile("w+"), TemporaryFile("w+"))
+        self._files = [TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 (closed on leaving)
         out, err = self._files
         self.out = self.err = ""
         self.process = subprocess.Popen(
