@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -30,13 +29,9 @@ if os.environ.get("PIP_FIND_LINKS"):
 PACKAGES = sorted(path.parent.name for path in Path("packages").glob("*/pyproject.toml"))
 SUPPORTED = ["3.10", "3.11", "3.12", "3.13"]
 
-# The accelerator has no wheel for Linux on ARM, and these environments should need no compiler.
-ARM_LINUX = sys.platform == "linux" and platform.machine() == "aarch64"
-CORE_EXTRAS = "testing" if ARM_LINUX else "fast,testing"
-
 # Nothing of this may come with the core package alone.
 HEAVY = ["boto3", "datasets", "huggingface_hub", "miniaudio", "pandas", "scipy", "torch"]
-HEAVY += ["transformers"]
+HEAVY += ["transformers", "zlib_ng"]
 
 
 def installed_pythons() -> list[str]:
@@ -59,7 +54,7 @@ def install_everything(session: nox.Session, *groups: str) -> None:
     for group in groups:
         arguments += ["--group", group]
     for package in PACKAGES:
-        extras = f"[{CORE_EXTRAS}]" if package == "audiomdb-core" else ""
+        extras = "[fast,testing]" if package == "audiomdb-core" else ""
         arguments += ["-e", f"packages/{package}{extras}"]
     session.install(*arguments)
 
@@ -159,16 +154,14 @@ def lowest(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Figures against floors; `-- --full` measures at the sizes of docs/benchmarks.md."""
-    extra = "" if ARM_LINUX else "[fast]"
-    session.install("-c", "constraints.txt", "-e", f"packages/audiomdb-core{extra}")
+    session.install("-c", "constraints.txt", "-e", "packages/audiomdb-core[fast]")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def peers(session: nox.Session) -> None:
     """Figures beside other libraries; `-- --full` measures at the sizes of docs/benchmarks.md."""
-    extra = "" if ARM_LINUX else "[fast]"
-    packages = ("-e", f"packages/audiomdb-core{extra}", "-e", "packages/audiomdb-torch")
+    packages = ("-e", "packages/audiomdb-core[fast]", "-e", "packages/audiomdb-torch")
     folder = Path("benchmarks/peers")
     # Starting is measured too: nobody should have to compile first.
     compiled = ("--compile-bytecode", "-c", "constraints.txt")
@@ -187,9 +180,8 @@ def peers(session: nox.Session) -> None:
 @nox.session
 def remote(session: nox.Session) -> None:
     """Figures of remote datasets; `-- --full --peers` beside other libraries, as published."""
-    extra = "" if ARM_LINUX else "[fast]"
     server = ("cheroot", "flask", "flask-cors", "moto[s3]>=5")
-    packages = ("-e", f"packages/audiomdb-core{extra}", "-e", "packages/audiomdb-s3")
+    packages = ("-e", "packages/audiomdb-core[fast]", "-e", "packages/audiomdb-s3")
     session.install("-c", "constraints.txt", *packages, *server)
     arguments = list(session.posargs)
     if "--peers" in arguments:
@@ -198,7 +190,7 @@ def remote(session: nox.Session) -> None:
         python = str(Path(session.bin, "python"))
         session.run("uv", "venv", "--quiet", "--clear", "--python", python, str(environment))
         peers = ["litdata", "mosaicml-streaming", "soundfile", "torch"]
-        peers += [] if ARM_LINUX else ["miniaudio"]
+        peers += ["miniaudio; sys_platform != 'linux' or platform_machine != 'aarch64'"]
         target = ("--python", str(environment), "-c", "constraints.txt")
         session.run("uv", "pip", "install", "--quiet", *target, *peers)
         arguments += ["--peers-python", str(environment / "bin/python")]

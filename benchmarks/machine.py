@@ -11,7 +11,10 @@ from typing import Any
 
 __all__ = ["describe_machine"]
 
-_DISTRIBUTIONS = ("audiomdb-core", "lmdb", "miniaudio", "msgspec", "numpy", "soundfile", "soxr")
+_DISTRIBUTIONS = (
+    *("audiomdb-core", "lmdb", "miniaudio", "msgspec", "numpy", "soundfile", "soxr"),
+    "zlib-ng",
+)
 
 
 def describe_machine(work: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ HEAVY = [
 ]
 
 # Where the name to import is not the name to install.
-DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "zlib_ng": "zlib-ng"}
 
 LONGEST_FILE = 500
 

@@ -54,8 +54,8 @@ def decode(
         duration: length of the window in seconds; None means to the end. Its end is rounded to
             the nearest frame too, so that adjoining windows tile a clip. A window that reaches
             over the end is shorter than asked for.
-        frames: number of frames recorded for the whole clip, at its own rate. A whole decode that
-            gives another number is an error; a window is not compared.
+        frames: number of frames recorded for the whole clip, at its own rate, when it was checked.
+            A whole decode that gives another number is an error; a window is not compared.
         name: how errors call the clip; the path by default.
 
     Returns:
@@ -75,7 +75,7 @@ def decode(
     with Source(source, name=name) as opened:
         if whole:
             opened.view()  # a file is read once; every decoder then works from memory
-        structure = inspect(opened)
+        structure = inspect(opened, frames=frames if whole else None)
         if whole:
             audio, rate = _decode_whole(opened, structure)
             if frames is not None and len(audio) != frames:

@@ -46,8 +46,10 @@ class StreamInfo(msgspec.Struct, frozen=True):
     """Digest of the samples; 16 zero bytes mean unknown."""
 
 
-def inspect_flac(source: Source, start: int = 0) -> Structure:
+def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = None) -> Structure:
     """Read the header of the stream that starts at byte `start`, and look at its last frame.
+
+    At the last frame only where the header announces anything else than `known_frames`.
 
     Raises:
         DamagedAudioError: the file ends inside the header, announces more frames than its bytes
@@ -77,8 +79,9 @@ def inspect_flac(source: Source, start: int = 0) -> Structure:
         raise source.damaged(
             f"FLAC announces {info.frames} frames, more than {source.size} bytes can hold"
         )
-    largest_frame = int.from_bytes(head[15:18], "big")
-    _check_last_frame(source, info, audio_start, block_size, largest_frame)
+    if info.frames != known_frames:
+        largest_frame = int.from_bytes(head[15:18], "big")
+        _check_last_frame(source, info, audio_start, block_size, largest_frame)
     return Structure("FLAC", frames=info.frames, flac=info)
 
 

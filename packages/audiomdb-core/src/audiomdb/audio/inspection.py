@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 _BY_MAGIC: dict[bytes, Callable[[Source], Structure]] = {
-    b"fLaC": inspect_flac,
     b"OggS": inspect_ogg,
     b"caff": inspect_caf,
     b".snd": inspect_au,
@@ -46,20 +45,27 @@ _BY_FORM: dict[tuple[bytes, bytes], Callable[[Source], Structure]] = {
 }
 
 
-def inspect(source: Source) -> Structure:
+def inspect(source: Source, *, frames: int | None = None) -> Structure:
     """Check the container's own account of itself, without decoding.
+
+    Args:
+        source: The clip.
+        frames: How many it has, where that is known from elsewhere. What announces the same needs
+            no other proof of it.
 
     Raises:
         UnreadableAudioError: no audio, or a format that is not read here.
         DamagedAudioError: the container announces more than there is.
     """
     head = source.at(0, 12)
+    if head[:4] == b"fLaC":
+        return inspect_flac(source, known_frames=frames)
     rules = _BY_MAGIC.get(head[:4]) or _BY_FORM.get((head[:4], head[8:12]))
     if rules is not None:
         return rules(source)
     start = after_id3v2(source)
     if start and source.at(start, 4) == b"fLaC":
-        return inspect_flac(source, start)
+        return inspect_flac(source, start, known_frames=frames)
     first = find_first_frame(source, start)
     if first is not None:
         return inspect_mpeg(source, first)

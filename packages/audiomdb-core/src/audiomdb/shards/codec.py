@@ -22,13 +22,13 @@ from math import prod
 from struct import Struct
 from struct import error as StructError  # noqa: N812
 from typing import Any, TypeAlias
-from zlib import crc32
 
 import msgspec
 import numpy as np
 
 from audiomdb.errors import CorruptRecordError, InvalidKeyError, UnsupportedValueError
 from audiomdb.sample import KEY, MAX_KEY_BYTES, Sample
+from audiomdb.shards.checksum import crc32
 from audiomdb.shards.dtypes import encode_dtype, parse_dtype
 from audiomdb.shards.layout import ALIGNMENT, INLINE_BYTES
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
-from zlib import crc32
 
 import msgspec
 import numpy as np
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError
+from audiomdb.shards.checksum import crc32
 from audiomdb.shards.codec import decode_body, encode_record, resolve_fields
 from audiomdb.shards.columns import Column, narrow
 from audiomdb.shards.layout import ALIGNMENT
