@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.corpus import RECORDINGS
 from benchmarks.machine import describe_machine
-from benchmarks.peers import measuring, outcomes
+from benchmarks.peers import measuring, ordering, outcomes
 from benchmarks.peers.plan import FULL, SHORT, Plan, Work
 from benchmarks.peers.registry import ENVIRONMENTS, SYSTEMS
 from benchmarks.peers.results import RESULTS, versions_of
@@ -25,6 +25,8 @@ WORKS: dict[str, Work] = {
     "memory": measuring.memory,
     "open": measuring.open_many,
     "formats": measuring.formats,
+    "padding": ordering.padding,
+    "shuffle": ordering.shuffle,
     "resume": outcomes.resume,
     "cover": outcomes.cover,
     "damage": outcomes.damage,

@@ -35,6 +35,8 @@ class Sizes:
         formats: Formats of the table of formats.
         corpora: Which of the two corpora are measured on.
         watched: Kinds of systems that are resumed, split and damaged, and whose memory is measured.
+        padded: Clips of synthetic durations that batches are made of.
+        seeds: Shuffled orders that are looked at.
         cores: Cores that settings are tried for.
     """
 
@@ -50,6 +52,8 @@ class Sizes:
     formats: tuple[str, ...]
     corpora: tuple[str, ...]
     watched: tuple[str, ...]
+    padded: int
+    seeds: int
     cores: int = 2
 
 
@@ -66,6 +70,8 @@ SHORT = Sizes(
     formats=("flac", "wav"),
     corpora=("speech",),
     watched=("ours",),
+    padded=20_000,
+    seeds=2,
 )
 FULL = Sizes(
     rounds=5,
@@ -80,6 +86,8 @@ FULL = Sizes(
     formats=("flac", "wav", "opus", "mp3"),
     corpora=("speech", "digits"),
     watched=("ours", "peer", "by hand"),
+    padded=80_000,
+    seeds=10,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.peers import measured_tables, outcome_tables
+from benchmarks.peers import measured_tables, order_tables, outcome_tables
 from benchmarks.peers.markdown import heading, short
 from benchmarks.peers.measured_tables import CORPORA
 from benchmarks.peers.results import Findings
@@ -31,6 +31,8 @@ def section(findings: Findings, plots: str) -> Iterator[str]:
         yield from measured_tables.writing(findings, corpus)
     yield from measured_tables.formats(findings, plots)
     yield from measured_tables.opening(findings)
+    yield from order_tables.padding(findings)
+    yield from order_tables.shuffling(findings)
     yield from outcome_tables.resuming(findings)
     yield from outcome_tables.coverage(findings)
     yield from outcome_tables.damage(findings)

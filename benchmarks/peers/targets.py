@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.peers.figures import COPY, FILES, LMDB, Value, best, loading
+from benchmarks.peers.order_tables import LHOTSE, cases
 from benchmarks.peers.results import Finding, Findings
 
 __all__ = ["Target", "found_targets", "targets"]
@@ -58,6 +59,8 @@ def found_targets(findings: Findings) -> Iterator[Target]:
         yield from _reading(findings, corpus)
     yield from _writing(findings)
     yield from _formats(findings)
+    yield from _padding(findings)
+    yield from _shuffling(findings)
 
 
 def _loader(findings: Findings, corpus: str) -> Iterator[Target]:
@@ -183,6 +186,43 @@ def _formats(findings: Findings) -> Iterator[Target]:
         flac, plain = figure("flac", part), figure("flac, converted to wav", part)
         if flac and plain:
             yield Target(f"PCM16 {what}, of FLAC", flac / plain, bound, True, "FLAC")
+
+
+def _padding(findings: Findings) -> Iterator[Target]:
+    """Ours over lhotse's, of the number of buckets where we are worst."""
+    for clips in ("synthetic", "speech"):
+        theirs = {case["buckets"]: case for case in cases(findings, "padding", LHOTSE, clips=clips)}
+        ours = cases(findings, "padding", "audiomdb", clips=clips)
+        for slots in sorted({case["slots"] for case in ours}):
+            pairs = [
+                (case, theirs[case["buckets"]])
+                for case in ours
+                if case["slots"] == slots and case["buckets"] in theirs
+            ]
+            # Few clips leave batches that are not full, and a batch of few has little padding:
+            # of a corpus it is the number of batches that says what an epoch costs.
+            what = "padding" if clips == "synthetic" else "batches"
+            ratios = [mine[what] / other[what] for mine, other in pairs]
+            if ratios:
+                text = f"{clips} clips: {what} by seconds, {slots} slots, worst of the buckets"
+                yield Target(text, max(ratios), 1.0, False, "lhotse")
+
+
+def _shuffling(findings: Findings) -> Iterator[Target]:
+    others = {case["alive"]: case for case in cases(findings, "shuffle", "mosaic")}
+    for mine in cases(findings, "shuffle", "audiomdb"):
+        alive = mine["alive"]
+        if alive not in others:
+            continue
+        other = others[alive]
+        text = f"shuffling over {alive} shards"
+        shift = mine["shift"] / other["shift"]
+        yield Target(f"{text}: shift", shift, 1.0, True, "py1e")
+        # What mixing has taken away: correlations are near 1, and their ratio says nothing.
+        left = (1 - mine["correlation"]) / (1 - other["correlation"])
+        yield Target(f"{text}: 1 less the correlation", left, 1.0, True, "py1e")
+        share = mine["largest_share"] / other["largest_share"]
+        yield Target(f"{text}: largest share of a batch", share, 1.0, False, "py1e")
 
 
 def _speed(work: str) -> Value:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.corpus import Corpus
 
-__all__ = ["Mosaic"]
+__all__ = ["Mosaic", "library"]
 
 _COLUMNS = {"key": "str", "audio": "bytes", "text": "str", "speaker": "str"}
 _TINY_SHARD = 50_000
@@ -35,11 +35,11 @@ class Mosaic(System):
 
     def prepare(self) -> None:
         """Import it."""
-        _library()
+        library()
 
     def write(self, corpus: Corpus, folder: Path) -> None:
         """One process; its guide has more of them write parts and merges their indexes."""
-        MDSWriter = _library().MDSWriter  # noqa: N806 (a class)
+        MDSWriter = library().MDSWriter  # noqa: N806 (a class)
         with MDSWriter(out=str(folder), columns=_COLUMNS, hashes=["sha1"]) as writer:
             for entry in corpus.entries:
                 path = Path(entry["audio_filepath"])
@@ -67,7 +67,7 @@ class Mosaic(System):
 
     def write_tiny(self, folder: Path, samples: int) -> None:
         """One shard, linked under as many names as it takes."""
-        MDSWriter = _library().MDSWriter  # noqa: N806 (a class)
+        MDSWriter = library().MDSWriter  # noqa: N806 (a class)
         most = min(samples, _TINY_SHARD)
         columns = {"number": "int", "text": "str"}
         with MDSWriter(out=str(folder), columns=columns) as writer:
@@ -92,7 +92,7 @@ class Mosaic(System):
         return next(iter(_dataset(folder, shuffle=True)))
 
 
-def _library() -> Any:  # noqa: ANN401
+def library() -> Any:  # noqa: ANN401
     """`streaming`, which imports torchvision for its datasets of images, and cannot without.
 
     PyPI's wheels of torchvision are for CUDA builds of torch. Beside a CPU build an empty module
@@ -112,21 +112,21 @@ def _library() -> Any:  # noqa: ANN401
 
 
 def _dataset(folder: Path, **options: Any) -> Any:  # noqa: ANN401
-    return _library().StreamingDataset(local=str(folder), batch_size=1, **options)
+    return library().StreamingDataset(local=str(folder), batch_size=1, **options)
 
 
 class _Loader(Loader):
     def __init__(self, folder: Path, settings: Settings, wish: Wish) -> None:
-        library = _library()
+        streaming = library()
         decode = DECODERS[settings.decoder]
 
-        class Clips(library.StreamingDataset):  # type: ignore[misc,name-defined]
+        class Clips(streaming.StreamingDataset):  # type: ignore[misc,name-defined]
             def __getitem__(self, position: int) -> tuple[str, np.ndarray]:
                 sample = super().__getitem__(position)
                 return sample["key"], decode(sample["audio"])
 
         dataset = Clips(local=str(folder), batch_size=wish.batch_size, shuffle=wish.shuffle)
-        self._loader = library.StreamingDataLoader(
+        self._loader = streaming.StreamingDataLoader(
             dataset,
             batch_size=wish.batch_size,
             num_workers=settings.workers,
