@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from ctypes.util import find_library
 
 import numpy as np
 import soundfile
 
-__all__ = ["DECODERS", "Decode"]
+__all__ = ["DECODERS", "Decode", "has_ffmpeg"]
 
 Decode = Callable[[bytes], np.ndarray]
 
@@ -54,3 +55,8 @@ DECODERS: dict[str, Decode] = {
     "torchcodec": with_torchcodec,
     "dr_flac": with_dr_flac,
 }
+
+
+def has_ffmpeg() -> bool:
+    """Whether FFmpeg's libraries are on this machine."""
+    return find_library("avcodec") is not None

@@ -68,6 +68,7 @@ SYSTEMS = {
     "lhotse-buckets": Entry("lhotse:LhotseBuckets"),
     "hf-arrow": Entry("hf:HFArrow"),
     "hf-parquet": Entry("hf:HFParquet"),
+    "spdl": Entry("spdl:Spdl"),
     "energon": Entry("energon:Energon"),
     "loose": Entry("loose:LooseFiles"),
     "lmdb-threads": Entry("loose:ByHandOverLmdb"),

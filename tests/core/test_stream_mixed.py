@@ -142,6 +142,7 @@ def test_over_ranks_and_workers_each_sample_comes_once(
                 world_size=world_size,
                 worker=worker,
                 num_workers=num_workers,
+                tail="uneven",
             )
             met += keys(stream)
     assert sorted(met) == EVERY_KEY

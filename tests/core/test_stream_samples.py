@@ -98,6 +98,7 @@ def test_over_ranks_and_workers_each_sample_comes_once(
                 world_size=world_size,
                 worker=worker,
                 num_workers=num_workers,
+                tail="uneven",
             )
             found = keys(stream)
             assert len(found) == len(stream)

@@ -121,6 +121,7 @@ def test_ranks_and_workers_lose_and_repeat_nothing(
                 shuffle,
                 rank=rank,
                 world_size=ranks,
+                tail="uneven",
             )
             met += keys(DataLoader(combined, batch_size=8, num_workers=workers))
         assert sorted(met) == sorted(KEYS)

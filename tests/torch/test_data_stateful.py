@@ -124,7 +124,9 @@ def test_ranks_keep_their_own_states(retriever: LocalRetriever) -> None:
     for rank in range(2):
 
         def mine(rank: int = rank) -> Any:
-            dataset = StreamingDataset(retriever, shuffle=True, rank=rank, world_size=2)
+            dataset = StreamingDataset(
+                retriever, shuffle=True, rank=rank, world_size=2, tail="uneven"
+            )
             return stateful.StatefulDataLoader(dataset, 4, num_workers=2)
 
         begun = mine()

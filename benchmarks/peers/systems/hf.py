@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.decoders import DECODERS
+from benchmarks.peers.decoders import DECODERS, has_ffmpeg
 from benchmarks.peers.system import Batch, Loader, Settings, System, Wish, place
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class HFArrow(System):
 
     def settings(self, cores: int) -> list[Settings]:
         """With its documented decoder too."""
-        documented = Settings(workers=cores, decoder="torchcodec")
-        return [*super().settings(cores), documented]
+        documented = [Settings(workers=cores, decoder="torchcodec")] if has_ffmpeg() else []
+        return [*super().settings(cores), *documented]
 
     def loader(self, folder: Path, settings: Settings, wish: Wish) -> Loader:
         """Map-style, in `DataLoader`."""
@@ -156,13 +156,15 @@ def _generated(corpus: Corpus, cache: Path) -> Any:  # noqa: ANN401
 
     datasets.disable_progress_bars()
     text = datasets.Value("string")
-    features = {"key": text, "audio": datasets.Audio(decode=False), "text": text, "speaker": text}
-    return datasets.Dataset.from_generator(
+    # As `Audio` stores it: that itself asks for torchcodec, thus for FFmpeg, when it encodes.
+    audio = {"bytes": datasets.Value("binary"), "path": text}
+    dataset = datasets.Dataset.from_generator(
         _samples,
         gen_kwargs={"entries": corpus.entries},
-        features=datasets.Features(features),
+        features=datasets.Features({"key": text, "audio": audio, "text": text, "speaker": text}),
         cache_dir=str(cache),
     )
+    return dataset.cast_column("audio", datasets.Audio(decode=False))
 
 
 def _samples(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.decoders import DECODERS
+from benchmarks.peers.decoders import DECODERS, has_ffmpeg
 from benchmarks.peers.system import Batch, Loader, Settings, System, Wish
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class LitData(System):
 
     def settings(self, cores: int) -> list[Settings]:
         """With its documented decoder too."""
-        documented = Settings(workers=cores, decoder="torchcodec")
-        return [*super().settings(cores), documented]
+        documented = [Settings(workers=cores, decoder="torchcodec")] if has_ffmpeg() else []
+        return [*super().settings(cores), *documented]
 
     def loader(self, folder: Path, settings: Settings, wish: Wish) -> Loader:
         """`StreamingDataLoader`; `transform` decodes."""

@@ -124,6 +124,8 @@ class _Threads(Loader):
     def __iter__(self) -> Iterator[Batch]:
         import torch
 
+        from benchmarks.peers.batches import pad_rows
+
         keys, size = self._keys, self._wish.batch_size
         order = torch.randperm(len(keys)) if self._wish.shuffle else torch.arange(len(keys))
         ahead = iter([keys[i] for i in order.tolist()])
@@ -140,18 +142,5 @@ class _Threads(Loader):
                 batch.append(waiting.popleft().result())
                 waiting.extend(pool.submit(load, key) for key in islice(ahead, 1))
                 if len(batch) == size or not waiting:
-                    yield _padded(batch)
+                    yield pad_rows(batch)
                     batch = []
-
-
-def _padded(clips: list[tuple[str, np.ndarray]]) -> Batch:
-    """By NumPy: in a process that decodes in threads, torch's own threads get in the way."""
-    import torch
-
-    lengths = [len(audio) for _, audio in clips]
-    audio = torch.empty(len(clips), max(lengths))
-    rows = audio.numpy()
-    for row, (_, samples) in zip(rows, clips, strict=True):
-        row[: len(samples)] = samples
-        row[len(samples) :] = 0
-    return Batch(audio, torch.tensor(lengths), [key for key, _ in clips])

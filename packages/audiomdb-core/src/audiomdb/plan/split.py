@@ -110,6 +110,11 @@ class Split(msgspec.Struct, frozen=True):
         return self._dealt
 
     @property
+    def dropped(self) -> int:
+        """Samples of the epoch that no rank has."""
+        return self.total % self.world_size if self.tail == "drop" else 0
+
+    @property
     def partitions_met(self) -> range:
         """The partitions from which this rank reads; those it shares with a neighbour included.
 

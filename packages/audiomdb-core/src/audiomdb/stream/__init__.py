@@ -11,7 +11,8 @@ from audiomdb.stream.samples import SampleStream
 from audiomdb.stream.sources import SOURCE, Mixture, Part, Where
 from audiomdb.stream.stalls import Stall
 from audiomdb.stream.stats import StreamStats
-from audiomdb.stream.steps import StepBatch, StepStream
+from audiomdb.stream.step_batches import StepBatch
+from audiomdb.stream.steps import StepStream
 from audiomdb.stream.work import MASK
 
 __all__ = [

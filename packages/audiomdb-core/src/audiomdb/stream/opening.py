@@ -37,7 +37,7 @@ def open_dataset(
     world_size: int = 1,
     worker: int = 0,
     num_workers: int = 1,
-    tail: Tail = "uneven",
+    tail: Tail | None = None,
     fields: Collection[str] | None = None,
     decode: bool = True,
     sample_rate: int | None = None,
@@ -78,7 +78,8 @@ def open_dataset(
         world_size: Processes that share each epoch.
         worker: Which of `num_workers` this is.
         num_workers: Workers of the rank, which share its samples.
-        tail: What becomes of samples that ranks cannot share evenly.
+        tail: What becomes of samples that ranks cannot share evenly. None: one rank keeps all,
+            several get equally many.
         fields: Only these fields. None: all.
         decode: Turn audio into float32 arrays.
         sample_rate: Resample decoded audio to this rate in Hz.

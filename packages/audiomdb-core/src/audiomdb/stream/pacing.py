@@ -165,6 +165,11 @@ class EpochSteps(ABC):
     def options(self) -> dict[str, OptionValue]:
         """What changes the steps beside seed, epoch and the datasets, for `PlanState`."""
 
+    @property
+    def dropped(self) -> int:
+        """Samples of the epoch that no step has."""
+        return 0
+
     @abstractmethod
     def count(self, chapter: int) -> int:
         """Return the number of steps in a chapter."""
@@ -209,6 +214,10 @@ class _EpochOfSamples(EpochSteps):
     def options(self) -> dict[str, OptionValue]:
         own = {"batch_size": self._steps.batch_size, "tail": self._steps.tail}
         return {**self._plan.options, **own}
+
+    @property
+    def dropped(self) -> int:
+        return self._steps.dropped
 
     def count(self, chapter: int) -> int:  # noqa: ARG002
         return self._steps.steps

@@ -27,6 +27,7 @@ from audiomdb.stream.sources import (
     opened_by_us,
     refuse_impossible,
 )
+from audiomdb.stream.tails import say_dropped, tail_of_samples
 from audiomdb.stream.work import MASK, Task, loaded
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ class SampleStream:
         worker: Which of `num_workers` this is, which share a rank's samples in turn.
         num_workers: Workers of the rank.
         tail: What becomes of samples that ranks cannot share evenly: "uneven" keeps them, "drop"
-            leaves them out, "pad" fills up with repeats, whose field `__mask__` is False.
+            leaves them out, "pad" fills up with repeats, whose field `__mask__` is False. None:
+            "uneven" for one rank alone, which shares with nobody, and "drop" for several, so that
+            all have equally many.
         fields: Only these fields. None: all.
         decode: Turn audio into float32 arrays `(frames,)` or `(frames, channels)`.
         sample_rate: Resample decoded audio to this rate in Hz.
@@ -119,7 +122,7 @@ class SampleStream:
         world_size: int = 1,
         worker: int = 0,
         num_workers: int = 1,
-        tail: Tail = "uneven",
+        tail: Tail | None = None,
         fields: Collection[str] | None = None,
         decode: bool = True,
         sample_rate: int | None = None,
@@ -148,7 +151,11 @@ class SampleStream:
         )
         # Refuse impossible numbers here, not in the middle of a training run.
         refuse_impossible(what, seed=seed, partitions=partitions)
-        self._split = Split(0, partitions, rank, world_size, worker, num_workers, tail)
+        self._tail = tail
+        self._split = Split(
+            0, partitions, rank, world_size, worker, num_workers, tail_of_samples(tail, world_size)
+        )
+        self._says = rank == worker == 0
         self._own: BaseRetriever | None = None
         self._what, self._made = opened_by_us(what)
         self._seed = seed
@@ -187,6 +194,15 @@ class SampleStream:
             raise TypeError("a stream with epochs=None has no length")
         return self._epochs * len(self._of(self._plan(self._reading(), 0)))
 
+    @property
+    def dropped(self) -> int:
+        """Samples of each epoch that no rank gets, over all of them; fewer than there are ranks.
+
+        Raises:
+            DatasetError: the dataset cannot be opened.
+        """
+        return self._of(self._plan(self._reading(), 0)).split.dropped
+
     def __getitem__(self, which: int | str) -> Sample:
         """The sample at a position in stored order (negative from the end), or of a key.
 
@@ -211,10 +227,19 @@ class SampleStream:
             AudioError: a clip cannot be decoded; shard and key are named.
             Exception: whatever the processor raises, with a note that names shard and key.
         """
+        if self._says:
+            self._says = False
+            self.say_dropped()
         return self.samples()
 
+    def say_dropped(self) -> None:
+        """Log how many samples an epoch does without, if any. Rank 0 does when it first begins."""
+        split = self._of(self._plan(self._reading(), 0)).split
+        why = f"{split.world_size} ranks have equal shares"
+        say_dropped(split.dropped, split.total, why, asked_for=self._tail is not None)
+
     def samples(self, watch: Watch | None = None) -> Generator[Sample, None, None]:
-        """Do the same as `iter`, watched."""
+        """Do the same as `iter`, watched, and without a word of what is dropped."""
         epoch, first = self._next
         after = epoch + (self._epochs or 1)
         self._next = (after, 0)
@@ -310,7 +335,8 @@ class SampleStream:
         if self._known is None:
             reading = self._reading()
             plan = self._plan(reading, 0)
-            options = {**plan.options, "tail": self._split.tail}
+            # As it was given: what it is for this world is no part of the order.
+            options = {**plan.options, "tail": self._tail}
             here = reading.state(options, seed=self._seed)
             self._known = here, len(self._of(plan))
         return self._known

@@ -6,15 +6,13 @@ from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import accumulate, chain, count, repeat
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import count, repeat
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
-from audiomdb.sample import Sample
+from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Tail
 from audiomdb.stream.following import Follower, before_step
 from audiomdb.stream.loading import LoadOptions, Processing
 from audiomdb.stream.pacing import BySamples, BySeconds, EpochBySeconds, EpochSteps, Pace
@@ -28,35 +26,14 @@ from audiomdb.stream.sources import (
     opened_by_us,
     refuse_impossible,
 )
+from audiomdb.stream.step_batches import Coming, StepBatch, joined, place_after, together
+from audiomdb.stream.tails import say_dropped
 from audiomdb.stream.work import Task, loaded
 
 if TYPE_CHECKING:
     from audiomdb.stream.watch import Watch
 
 __all__ = ["StepBatch", "StepStream", "Where"]
-
-
-class StepBatch(NamedTuple):
-    """One rank's samples of a step."""
-
-    batches: list[list[Sample]]
-    """One of them, or by seconds one for each of the rank's slots. Empty only in the last step of
-    an epoch, with `tail="uneven"`."""
-
-    place: PlanState
-    """Where this step is."""
-
-    following: PlanState
-    """Where the step after it is: the state to go on from when this one was used."""
-
-    @property
-    def samples(self) -> list[Sample]:
-        """All samples, batch after batch."""
-        return list(chain.from_iterable(self.batches))
-
-
-_Coming = tuple[list[int], PlanState, PlanState]
-"""Sizes of the batches of a step, where it is, and where the next is."""
 
 
 class StepStream:
@@ -80,9 +57,9 @@ class StepStream:
             from `fields` to `processor` are.
         batch_size: Samples in a step over all ranks; a multiple of `world_size` and `partitions`.
             Or `BySeconds`.
-        tail: What becomes of the samples that fill no step, see `audiomdb.plan.StepPlan`. With
-            "pad", samples have a field `__mask__`, False where one is repeated. By seconds there
-            is no tail, and always the field.
+        tail: What becomes of the samples that fill no step, see `audiomdb.plan.StepPlan`. None:
+            "drop". With "pad", samples have a field `__mask__`, False where one is repeated. By
+            seconds there is no tail, and always the field.
         shuffle: False keeps the stored order.
         seed: Of the shuffle.
         window: Shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
@@ -112,7 +89,7 @@ class StepStream:
         source: Origin | Part | Mixture,
         batch_size: int | BySeconds,
         *,
-        tail: Tail = "drop",
+        tail: Tail | None = None,
         shuffle: bool = False,
         seed: int = 0,
         window: int = 4,
@@ -134,7 +111,7 @@ class StepStream:
         if num_threads < 0:
             raise ValueError(f"num_threads is {num_threads}, expected 0 or more")
         by_seconds = isinstance(batch_size, BySeconds)
-        if by_seconds and tail != "drop":
+        if by_seconds and tail not in (None, "drop"):
             raise ValueError(f"tail={tail!r}: by seconds every sample comes once, without a tail")
         what = described(
             source,
@@ -153,7 +130,13 @@ class StepStream:
         )
         # Refuse impossible numbers here, not in the middle of a training run.
         refuse_impossible(what, seed=seed, partitions=partitions)
-        self._how = batch_size if isinstance(batch_size, BySeconds) else BySamples(batch_size, tail)
+        self._how = (
+            batch_size
+            if isinstance(batch_size, BySeconds)
+            else BySamples(batch_size, tail or "drop")
+        )
+        self._asked_for = tail is not None
+        self._says = rank == worker == 0
         self._split = Split(0, partitions, rank, world_size, worker, num_workers)
         self._how.check(partitions, world_size)
         self._marked = by_seconds or tail == "pad"
@@ -190,6 +173,18 @@ class StepStream:
         if isinstance(self._how, BySeconds):
             return self.report(epoch).steps
         return self._steps(self._reading(), epoch).count(0)
+
+    @property
+    def dropped(self) -> int:
+        """Samples of each epoch that no step has; fewer than a step has. By seconds, none."""
+        return self._steps(self._reading(), 0).dropped
+
+    def say_dropped(self) -> None:
+        """Log how many samples an epoch does without, if any. Rank 0 does when it first begins."""
+        if isinstance(self._how, BySamples):
+            total = len(self._plan(self._reading(), 0))
+            why = f"each step has {self._how.batch_size}"
+            say_dropped(self.dropped, total, why, asked_for=self._asked_for)
 
     def report(self, epoch: int = 0) -> SecondsReport:
         """Return what an epoch by seconds costs: padding, and slots that are not full.
@@ -234,13 +229,17 @@ class StepStream:
             start: The first step of all workers together, a state of this plan. None: of epoch 0.
             epochs: Epochs, the one of `start` counted whole. None: without end.
             skip: This worker begins with the step so many after `start`. None: its number.
-            watch: Told what threads are at, and what is waited for.
+            watch: Told what threads are at, and what is waited for. Who has one says himself what
+                is dropped.
 
         Raises:
             PlanError: `start` is of another plan; the message says what differs.
             CacheTooSmallError: the cache cannot hold the shards that are needed at once.
             DatasetError, AudioError, Exception: as iterating `SampleStream` does.
         """
+        if self._says and watch is None:
+            self._says = False
+            self.say_dropped()
         reading = self._reading(watch)
         here = self.state()
         first = here if start is None else start
@@ -248,7 +247,7 @@ class StepStream:
         if skip is None:
             skip = self._split.worker
         follower = Follower(reading, partial(self._at_once, reading, first, skip), watch)
-        coming: deque[_Coming] = deque()
+        coming: deque[Coming] = deque()
         try:
             samples = loaded(
                 reading,
@@ -259,7 +258,7 @@ class StepStream:
                 watch=watch,
             )
             with closing(samples):
-                yield from _together(samples, coming)
+                yield from together(samples, coming)
         finally:
             follower.close()
 
@@ -276,7 +275,7 @@ class StepStream:
         epochs: int | None,
         skip: int,
         follower: Follower,
-        coming: deque[_Coming],
+        coming: deque[Coming],
     ) -> Iterator[Task]:
         """Samples to load; before those of a step, what it is made of is put in `coming`."""
         split = self._split
@@ -305,9 +304,9 @@ class StepStream:
                 for number in mine:
                     slots = part.slots(number)
                     place = here.at(epoch, number, chapter=chapter)
-                    after = _after(place, total, steps.chapters)
+                    after = place_after(place, total, steps.chapters)
                     coming.append(([len(slot.positions) for slot in slots], place, after))
-                    positions, mask = _joined(slots)
+                    positions, mask = joined(slots)
                     visits: Iterable[int] = repeat(0)
                     if follower.active:
                         coming_next = number + split.num_workers
@@ -349,37 +348,3 @@ class _Known(msgspec.Struct):
 
     state: PlanState | None = None
     reports: dict[int, SecondsReport] = msgspec.field(default_factory=dict)
-
-
-def _after(place: PlanState, steps: int, chapters: int) -> PlanState:
-    """The place of the next step, in a chapter of so many and an epoch of so many chapters."""
-    if place.next_step + 1 < steps:
-        return place.at(place.epoch, place.next_step + 1, chapter=place.chapter)
-    if place.chapter + 1 < chapters:
-        return place.at(place.epoch, 0, chapter=place.chapter + 1)
-    return place.at(place.epoch + 1, 0)
-
-
-def _joined(slots: list[Step]) -> Step:
-    if len(slots) == 1:
-        return slots[0]
-    return Step(*(np.concatenate(columns) for columns in zip(*slots, strict=True)))
-
-
-def _together(
-    samples: Iterable[Sample], coming: deque[_Coming]
-) -> Generator[StepBatch, None, None]:
-    """Put samples together again. A step is in `coming` before its first sample is drawn."""
-    batch: list[Sample] = []
-    for sample in samples:
-        while not sum(coming[0][0]):
-            yield StepBatch([], *coming.popleft()[1:])
-        batch.append(sample)
-        if len(batch) == sum(coming[0][0]):
-            sizes, place, following = coming.popleft()
-            ends = [*accumulate(sizes)]
-            batches = [batch[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-            yield StepBatch(batches, place, following)
-            batch = []
-    while coming:
-        yield StepBatch([], *coming.popleft()[1:])

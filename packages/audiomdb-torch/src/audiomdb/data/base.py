@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+from audiomdb.data.batches import Collate
 from audiomdb.data.collate import pad_collate
 from audiomdb.data.combined import CombinedDataset
-from audiomdb.data.planned import Collate, PlannedDataset
+from audiomdb.data.planned import PlannedDataset
 from audiomdb.plan import Tail
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.stream import (
@@ -33,7 +34,8 @@ class StreamingDataset(PlannedDataset):
             batch["audio"], batch["audio_lengths"], batch["text"]
 
     Splits by itself over ranks and over the loader's workers, of any start method: in each epoch
-    each sample comes once. Every pass over the loader is a new epoch, in a new order, whether
+    each sample comes once, and all ranks get equally many; `tail` says what becomes of those that
+    are left over. Every pass over the loader is a new epoch, in a new order, whether
     workers are kept or started anew.
 
     Samples are dicts whose batches are padded by torch's default collate, see
@@ -85,9 +87,11 @@ class StreamingDataset(PlannedDataset):
         where: `(samples,)` bool, or a function that makes it from the index's columns: False for
             what is left out.
         tail: What becomes of samples that ranks cannot share evenly: "uneven" keeps them, "drop"
-            leaves them out, "pad" fills up with repeats, whose field `__mask__` is False. Training
-            in lockstep needs one of the latter two. None: "uneven", and "drop" with `batch_size`,
-            where it is about the samples that fill no batch.
+            leaves them out, "pad" fills up with repeats, whose field `__mask__` is False. None:
+            "uneven" for one rank alone, which shares with nobody, and "drop" for several, so that
+            all make equally many steps; with `batch_size`, where it is about the samples that fill
+            no batch, always "drop". What is dropped is logged when the first pass begins, as a
+            warning if "drop" was nobody's choice; see `dropped`.
         epochs: Epochs in one pass. None: a pass never ends.
         collate_fn: From a list of samples to a batch, with `batch_size`.
         stall_after_s: Seconds of waiting after which a warning of the logger `audiomdb.stream`

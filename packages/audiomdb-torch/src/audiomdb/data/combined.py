@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from audiomdb.data.batches import Collate
 from audiomdb.data.collate import pad_collate
-from audiomdb.data.planned import Collate, PlannedDataset
+from audiomdb.data.planned import PlannedDataset
 from audiomdb.plan import Interleave, Stop, Tail, Weight
 from audiomdb.stream import Mixture, Stall
 
@@ -52,7 +53,8 @@ class CombinedDataset(PlannedDataset):
         rank: Which training process this is.
         world_size: How many there are.
         partitions: Groups of shards read side by side.
-        tail: What becomes of samples that ranks cannot share evenly.
+        tail: What becomes of samples that ranks cannot share evenly. None: one rank keeps all,
+            several get equally many.
         epochs: Epochs in one pass.
         collate_fn: From a list of samples to a batch.
         stall_after_s: Seconds of waiting after which it is said what is waited for.
@@ -119,7 +121,7 @@ def _refuse(number: int, dataset: PlannedDataset) -> None:
         "rank and world_size": (dataset.given_place, None),
         "batch_size": (dataset.batch_size, None),
         "partitions": (dataset.partitions, None),
-        "tail": (dataset.given_tail, None),
+        "tail": (dataset.tail, None),
         "epochs": (dataset.epochs, 1),
     }
     for name, (value, usual) in own.items():

@@ -49,7 +49,13 @@ class EpochCounter:
     def __init__(self, epoch: int = 0) -> None:
         process = str(training_process())
         self._note = SharedNote(
-            {"maker": process, "next": {process: [epoch, None]}, "passes": {}, "by_workers": []}
+            {
+                "maker": process,
+                "next": {process: [epoch, None]},
+                "passes": {},
+                "by_workers": [],
+                "done": [],
+            }
         )
         self._passes_here = 0
 
@@ -110,6 +116,15 @@ class EpochCounter:
             passes = state["passes"].items()
             state["passes"] = {token: at for token, at in passes if token.split()[0] != owner}
             state["by_workers"] = [one for one in state["by_workers"] if one != owner]
+
+    def first_to(self, act: str) -> bool:
+        """Whether this training process, its workers included, has not asked that before."""
+        done = f"{training_process()} {act}"
+        with self._note.changing() as state:
+            if done in state["done"]:
+                return False
+            state["done"].append(done)
+        return True
 
     def _token(self, owner: str) -> str | None:
         worker = get_worker_info()

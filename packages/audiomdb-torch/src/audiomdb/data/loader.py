@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from multiprocessing.context import BaseContext
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import msgspec
 import torch
 
+from audiomdb.data.batches import Batch, Collate
 from audiomdb.data.device import DeviceMover, made_ahead
-from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads
+from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads, worker_count
 from audiomdb.data.monitor import LoopMeter, Monitor
-from audiomdb.data.planned import Batch, Collate, PlannedDataset
+from audiomdb.data.planned import PlannedDataset
 from audiomdb.data.world import nodes_of
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState, SecondsReport, Tail
 from audiomdb.stream import BySeconds, Stall, StepStream, StreamStats
-from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Whose
 
 __all__ = ["Batch", "StreamingLoader"]
-
-_MOST_WORKERS = 8
-"""More than so many are seldom faster; whoever wants them says so."""
 
 
 class StreamingLoader:
@@ -86,7 +80,8 @@ class StreamingLoader:
         tail: What becomes of the samples that fill no step: "drop" leaves them out of this epoch,
             "pad" makes one more step, filled up with repeats whose field `__mask__` is False,
             "uneven" one that is not filled up; for evaluation, since a rank may be without. None:
-            "drop", or what a dataset with a `batch_size` says.
+            "drop", or what a dataset with a `batch_size` says. What is dropped is logged when the
+            first pass begins, as a warning if "drop" was nobody's choice; see `dropped`.
         partitions: Groups of shards read side by side, so that every node reads its own only. None:
             the dataset's, or the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun
             sets it), or what a loaded state says, since it is part of the order.
@@ -132,7 +127,7 @@ class StreamingLoader:
         on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
         if num_workers is None:
-            num_workers = _worker_count(dataset, multiprocessing_context)
+            num_workers = worker_count(dataset, multiprocessing_context)
         if num_workers < 0:
             raise ValueError(f"num_workers is {num_workers}, expected 0 or more")
         if prefetch_factor < 1:
@@ -152,8 +147,8 @@ class StreamingLoader:
         self.dataset = dataset
         self.num_workers = num_workers
         self._partitions = dataset.partitions if partitions is None else partitions
-        by_dataset: Tail = "drop" if dataset.batch_size is None else dataset.tail
-        self._tail: Tail = by_dataset if tail is None else tail
+        by_dataset = None if dataset.batch_size is None else dataset.tail
+        self._tail: Tail | None = by_dataset if tail is None else tail
         self._epochs = epochs
         self._collate = dataset.collate_fn if collate_fn is None else collate_fn
         self._workers = Workers(
@@ -173,6 +168,7 @@ class StreamingLoader:
         self._state: PlanState | None = None
         self._loaded: PlanState | None = None
         self._begun: int | None = None
+        self._says = True
         self._stream()  # refuses impossible options now
 
     def __len__(self) -> int:
@@ -196,6 +192,9 @@ class StreamingLoader:
         """
         recipe = self._recipe()
         self.dataset.warn_of_nodes(recipe.place, recipe.partitions)
+        if self._says and recipe.place[0] == 0:
+            self._stream().say_dropped()
+        self._says = False
         start = self._next or self._stream().state()
         self._state = start
         self._begun, self._loaded = start.epoch, None
@@ -211,6 +210,14 @@ class StreamingLoader:
             return 1
         world_size = recipe.place[1]
         return recipe.batch_size.slots_for(recipe.partitions, world_size) // world_size
+
+    @property
+    def dropped(self) -> int:
+        """Samples of each epoch that no step has, over all ranks; fewer than a step has.
+
+        None by seconds, or with another `tail` than "drop".
+        """
+        return self._stream().dropped
 
     def padding_report(self, epoch: int | None = None) -> SecondsReport:
         """Return what an epoch by seconds costs: its padding, and batches that are not full.
@@ -350,30 +357,6 @@ class StreamingLoader:
         with closing(begun):
             for batches, following in begun:
                 yield [mover.finish(batch) for batch in batches], following
-
-
-def _worker_count(dataset: PlannedDataset, context: str | BaseContext | None) -> int:
-    """Worker processes where none are asked for: for processors, if they can go there."""
-    processors = [part.load.processor for part in parts_of(dataset.what)]
-    if not any(processors):
-        return 0
-    method = (
-        context if isinstance(context, str) else multiprocessing.get_context().get_start_method()
-    )
-    if method != "fork" and not all(map(_travels, processors)):
-        return 0
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    local = os.environ.get("LOCAL_WORLD_SIZE", "")
-    ranks = int(local) if local.isdigit() else 1
-    return min(_MOST_WORKERS, max(1, (available or 1) // max(1, ranks) - 1))
-
-
-def _travels(processor: Any) -> bool:  # noqa: ANN401 (any callable)
-    try:
-        ForkingPickler.dumps(processor)
-    except Exception:  # noqa: BLE001 (pickling runs the user's code)
-        return False
-    return True
 
 
 def _one_size(dataset: PlannedDataset, batch_size: int | BySeconds | None) -> int | BySeconds:

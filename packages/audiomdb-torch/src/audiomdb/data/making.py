@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeAlias
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from audiomdb.data.batches import Batch, Collate
 from audiomdb.data.monitor import Monitor
-from audiomdb.data.planned import Batch, Collate, PlannedDataset
+from audiomdb.data.planned import PlannedDataset
 from audiomdb.data.shared import SharedNote
 from audiomdb.plan import PlanState, Tail
 from audiomdb.stream import BySeconds, Stall, StepStream
+from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 
-__all__ = ["Made", "Making", "Recipe", "Workers", "in_threads"]
+__all__ = ["Made", "Making", "Recipe", "Workers", "in_threads", "worker_count"]
+
+_MOST_WORKERS = 8
+"""More than so many are seldom faster; whoever wants them says so."""
 
 Made: TypeAlias = tuple[list[Batch], PlanState]
 """The batches of a step, none where the rank has no sample of it, and where the next step is."""
@@ -44,7 +52,7 @@ class Recipe:
 
     dataset: PlannedDataset
     batch_size: int | BySeconds
-    tail: Tail
+    tail: Tail | None
     partitions: int
     place: tuple[int, int]
     collate: Collate
@@ -200,3 +208,27 @@ def _interrupt(steps: Any) -> None:  # noqa: ANN401
 
 def _unchanged(made: Any) -> Any:  # noqa: ANN401 (whatever torch hands over)
     return made
+
+
+def worker_count(dataset: PlannedDataset, context: str | BaseContext | None) -> int:
+    """Worker processes where none are asked for: for processors, if they can go there."""
+    processors = [part.load.processor for part in parts_of(dataset.what)]
+    if not any(processors):
+        return 0
+    method = (
+        context if isinstance(context, str) else multiprocessing.get_context().get_start_method()
+    )
+    if method != "fork" and not all(map(_travels, processors)):
+        return 0
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    ranks = int(local) if local.isdigit() else 1
+    return min(_MOST_WORKERS, max(1, (available or 1) // max(1, ranks) - 1))
+
+
+def _travels(processor: Any) -> bool:  # noqa: ANN401 (any callable)
+    try:
+        ForkingPickler.dumps(processor)
+    except Exception:  # noqa: BLE001 (pickling runs the user's code)
+        return False
+    return True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from audiomdb.data.batches import BatchPass, Collate, check_workers, of_a_worker
 from audiomdb.data.collate import PaddingSample
 from audiomdb.data.epochs import EpochCounter
 from audiomdb.data.frameworks import split_by_framework
@@ -32,15 +33,7 @@ from audiomdb.stream.reading import Reading
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 
-__all__ = ["Batch", "Collate", "PlannedDataset"]
-
-Batch: TypeAlias = Any
-"""What `collate_fn` makes: a dict of tensors and lists, unless another is given."""
-
-Collate: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Batch]
-"""From a list of samples to a batch."""
-
-_SKIP = "skip"
+__all__ = ["PlannedDataset"]
 
 
 class PlannedDataset(IterableDataset[Any]):
@@ -55,8 +48,8 @@ class PlannedDataset(IterableDataset[Any]):
         rank: Which training process this is.
         world_size: How many there are.
         partitions: Groups of shards read side by side; None: as many as nodes.
-        tail: What becomes of what ranks cannot share evenly; None: "uneven", and "drop" with
-            `batch_size`.
+        tail: What becomes of what ranks cannot share evenly; None: "uneven" for one rank, "drop"
+            for several, and with `batch_size` "drop" for any number.
         epochs: Epochs in one pass; None: it never ends.
         stall_after_s: Seconds of waiting after which it is said what is waited for; None: never.
         on_stall: Called with each `Stall`.
@@ -91,9 +84,8 @@ class PlannedDataset(IterableDataset[Any]):
         self.seed = seed
         self.batch_size = batch_size
         self.partitions = partitions
-        self.tail: Tail = tail or ("uneven" if batch_size is None else "drop")
+        self.tail = tail
         self.epochs = epochs
-        self.given_tail = tail
         self.given_place: tuple[int, int] | None = None
         if rank is not None and world_size is not None:
             self.given_place = (rank, world_size)
@@ -106,7 +98,6 @@ class PlannedDataset(IterableDataset[Any]):
         self._epochs = EpochCounter()
         self._own_start: Mapping[str, Any] | None = None
         self._at: tuple[int, Callable[[], dict[str, Any]]] | None = None
-        self._warned: set[tuple[int, int]] = set()
         self._pass_stream(self.given_place or (0, 1))  # refuses impossible options now
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,6 +120,14 @@ class PlannedDataset(IterableDataset[Any]):
         if isinstance(stream, SampleStream):
             return len(stream)
         return self.epochs * stream.steps
+
+    @property
+    def dropped(self) -> int:
+        """Samples of each epoch that no rank gets, over all of them: what `tail="drop"` costs.
+
+        Fewer than there are ranks; with `batch_size`, fewer than that.
+        """
+        return self._pass_stream(self.place()).dropped
 
     def __getitem__(self, which: int | str) -> PaddingSample:
         """The sample at a position in stored order (negative from the end), or of a key.
@@ -163,13 +162,16 @@ class PlannedDataset(IterableDataset[Any]):
         worker = get_worker_info()
         place = self.place()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        if worker is None or number == 0:
-            self.warn_of_nodes(place)
         stream = self._pass_stream(place, number, workers)
+        if number == 0:
+            self.warn_of_nodes(place)
+            if place[0] == 0 and self._epochs.first_to("say what is dropped"):
+                stream.say_dropped()
         watch = Watch(Whose(*place, None if worker is None else number))
         if isinstance(stream, StepStream):
-            made = self._batches(stream, watch, begun.epoch, start, number, workers)
-            return self._followed(made, watch)
+            batches = BatchPass(stream, begun.epoch, start, number, workers)
+            self._at = os.getpid(), batches.state_dict
+            return self._followed(batches.made(self.collate_fn, self.epochs, watch), watch)
         stream.set_epoch(begun.epoch)
         if start is not None:
             stream.load_state_dict(start)
@@ -251,7 +253,7 @@ class PlannedDataset(IterableDataset[Any]):
             self._kept_partitions = before
             raise
         self._at = None
-        if get_worker_info() is not None or state.get(_SKIP):
+        if get_worker_info() is not None or of_a_worker(state):
             self._own_start = dict(state)
         else:
             self._epochs.set(int(state["epoch"]), dict(state))
@@ -286,7 +288,7 @@ class PlannedDataset(IterableDataset[Any]):
         worker: int = 0,
         num_workers: int = 1,
         *,
-        tail: Tail = "drop",
+        tail: Tail | None = None,
         partitions: int | None = None,
     ) -> StepStream:
         """The steps of one worker of one rank. `partitions`: None: of this dataset."""
@@ -307,9 +309,8 @@ class PlannedDataset(IterableDataset[Any]):
         """Warn if nodes do not divide the partitions, so that some read what others do."""
         partitions = self._partitions(place) if partitions is None else partitions
         nodes = nodes_of(place[1])
-        if partitions % nodes == 0 or (partitions, nodes) in self._warned:
+        if partitions % nodes == 0 or not self._epochs.first_to(f"warn {partitions} {nodes}"):
             return
-        self._warned.add((partitions, nodes))
         plan = Reading(self.what, {}).plan(seed=self.seed, epoch=0, partitions=partitions)
         shards = sum(map(len, plan.datasets))
         warnings.warn(
@@ -354,7 +355,7 @@ class PlannedDataset(IterableDataset[Any]):
                 PlanState.from_dict(state).check(PlanState.from_dict(stream.state_dict()))
             return
         PlanState.from_dict(state).check(stream.state())
-        _check_workers(state, workers)
+        check_workers(state, workers)
 
     def _followed(
         self, made: Generator[Any, None, None], watch: Watch
@@ -362,55 +363,8 @@ class PlannedDataset(IterableDataset[Any]):
         with self.monitor.following(watch, self.retrievers), closing(made):
             yield from made
 
-    def _batches(
-        self,
-        stream: StepStream,
-        watch: Watch,
-        epoch: int,
-        start: Mapping[str, Any] | None,
-        worker: int,
-        num_workers: int,
-    ) -> Generator[Batch, None, None]:
-        first = stream.state(epoch) if start is None else PlanState.from_dict(start)
-        skip = None
-        if start is not None and _SKIP in start:
-            _check_workers(start, num_workers)
-            skip = int(start[_SKIP])
-        alone = num_workers == 1
-        place, following = first, first
-        ahead = worker if skip is None else skip
-
-        def at() -> dict[str, Any]:
-            if alone and get_worker_info() is None:
-                return following.to_dict()
-            return {**place.to_dict(), _SKIP: ahead, "num_workers": num_workers}
-
-        self._at = os.getpid(), at
-
-        def made() -> Generator[Batch, None, None]:
-            nonlocal place, following, ahead
-            steps = stream.read(first, epochs=self.epochs, skip=skip, watch=watch)
-            with closing(steps):
-                for step in steps:
-                    place, following, ahead = step.place, step.following, num_workers
-                    for samples in step.batches:
-                        with watch.collating():
-                            batch = self.collate_fn(samples)
-                        yield batch
-
-        return made()
-
 
 def _padding(stream: SampleStream, watch: Watch) -> Generator[PaddingSample, None, None]:
     with closing(stream):
         for sample in stream.samples(watch):
             yield PaddingSample(sample)
-
-
-def _check_workers(state: Mapping[str, Any], num_workers: int) -> None:
-    then = state.get("num_workers", num_workers) if state.get(_SKIP) else num_workers
-    if then != num_workers:
-        raise PlanError(
-            f"the state is of one of {then} workers, and here are {num_workers}; go on with "
-            f"{then}, or use StreamingLoader, which goes on with any number"
-        )

@@ -1,0 +1,44 @@
+"""What becomes of samples that cannot be shared evenly, where nobody says; and saying so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from audiomdb.plan import Tail
+
+__all__ = ["say_dropped", "tail_of_samples"]
+
+
+def tail_of_samples(tail: Tail | None, world_size: int) -> Tail:
+    """Return what becomes of samples that ranks cannot share evenly.
+
+    Unless it is said, one rank alone loses nothing, and several get equally many: training in
+    lockstep hangs when one of them ends before the others.
+    """
+    if tail is not None:
+        return tail
+    return "uneven" if world_size == 1 else "drop"
+
+
+def say_dropped(dropped: int, total: int, why: str, *, asked_for: bool) -> None:
+    """Log, with `audiomdb.stream`, how many samples an epoch does without.
+
+    Args:
+        dropped: So many; none are not worth a word.
+        total: Of so many.
+        why: What they do not fit.
+        asked_for: Whether the caller chose to drop them: then it is no warning.
+    """
+    if not dropped:
+        return
+    import logging
+
+    logging.getLogger("audiomdb.stream").log(
+        logging.INFO if asked_for else logging.WARNING,
+        "tail='drop' leaves %d of %d samples out of each epoch, since %s; tail='pad' repeats some "
+        "instead, tail='uneven' keeps each once",
+        dropped,
+        total,
+        why,
+    )
