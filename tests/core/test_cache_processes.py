@@ -58,6 +58,28 @@ def test_eight_cold_processes_fetch_each_shard_once(node: Any, least_piece: int 
     assert sent == {f"{shard.path}/data.mdb": shard.bytes for shard in metadata.shards}
 
 
+@pytest.mark.parametrize("source", ["ranges", "directories"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_processes_together_have_so_many_transfers_under_way_and_no_more(
+    node: Any, workers: int, source: str
+) -> None:
+    started = [
+        node.start(
+            seed=i,
+            at_once=3,
+            prefetch=2,
+            workers=workers,
+            least_piece=20_000,
+            pause_s=0.002,
+            source=source,
+        )
+        for i in range(6)
+    ]
+    results = [node.result(one) for one in started]
+    assert [result.get("right") for result in results] == [SHARDS] * 6, results
+    assert min(workers, 2) <= node.most_transfers() <= workers
+
+
 def test_the_smallest_budget_neither_deadlocks_nor_is_exceeded(node: Any) -> None:
     budget = smallest(node.store, readers=4, at_once=2)
     started = [

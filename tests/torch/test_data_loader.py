@@ -137,7 +137,7 @@ def test_breaking_off_leaves_no_thread_and_no_process(retriever: LocalRetriever)
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
 def test_workers_of_every_start_method_make_the_same(
     retriever: LocalRetriever, start_method: str
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ class Node:
             path, size = line.split()
             sent[path] += int(size)
         return sent
+
+    def most_transfers(self) -> int:
+        """How many transfers of shards were under way at a time, over all processes."""
+        notes = self.log.with_suffix(".transfers").read_text().split()
+        return max(accumulate(map(int, notes)))
 
     def disk_bytes(self) -> int:
         """What lies in the cache directory now, hidden files too.

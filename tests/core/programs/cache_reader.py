@@ -26,9 +26,11 @@ from audiomdb.errors import DownloadError, DownloadInterruptedError
 class FolderStore:
     """A remote store made of a folder; what it sends is noted in a file, chunk by chunk.
 
+    Where transfers of shards begin and end is noted in another one.
+
     Args:
         folder: The dataset.
-        log: The file: lines of path and bytes.
+        log: The file: lines of path and bytes. The other is beside it: lines of +1 and -1.
         chunk_bytes: Of each chunk.
         pause_s: After each chunk, so that a transfer takes a while.
         cut_after: Bytes of shards after which each connection breaks.
@@ -46,6 +48,7 @@ class FolderStore:
     ) -> None:
         self.folder = Path(folder)
         self.log = Path(log)
+        self.transfers = self.log.with_suffix(".transfers")
         self.chunk_bytes = chunk_bytes
         self.pause_s = pause_s
         self.cut_after = cut_after
@@ -84,7 +87,16 @@ class FolderStore:
         )
 
     def _chunks(self, path: str, start: int, stop: int | None) -> Iterator[bytes]:
-        cut = self.cut_after if path.endswith(".mdb") else None
+        if not path.endswith(".mdb"):
+            yield from self._sent(path, start, stop, None)
+            return
+        self._note(self.transfers, "+1\n")
+        try:
+            yield from self._sent(path, start, stop, self.cut_after)
+        finally:
+            self._note(self.transfers, "-1\n")
+
+    def _sent(self, path: str, start: int, stop: int | None, cut: int | None) -> Iterator[bytes]:
         sent = 0
         with (self.folder / path).open("rb") as file:
             file.seek(start)
@@ -94,12 +106,13 @@ class FolderStore:
                 if cut is not None and sent >= cut:
                     raise DownloadInterruptedError("cut")
                 sent += len(chunk)
-                self._note(f"{path} {len(chunk)}\n")
+                self._note(self.log, f"{path} {len(chunk)}\n")
                 time.sleep(self.pause_s)
                 yield chunk
 
-    def _note(self, line: str) -> None:
-        fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    @staticmethod
+    def _note(file: Path, line: str) -> None:
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(fd, line.encode())
         os.close(fd)
 
