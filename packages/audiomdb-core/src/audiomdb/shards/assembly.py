@@ -23,6 +23,7 @@ from audiomdb.errors import DuplicateKeyError, OutputWriteError, SourceChangedEr
 from audiomdb.sample import DURATION
 from audiomdb.shards.codec import EncodedRecord
 from audiomdb.shards.columns import build_columns, total
+from audiomdb.shards.early_sync import EarlySync
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.shards.finished import FinishedShard, check_payloads, find_finished
@@ -51,7 +52,8 @@ __all__ = ["DatasetAssembly"]
 class DatasetAssembly:
     """Writes the shards of one dataset in order, and leaves alone those that are there already.
 
-    Called from one thread; hashing and syncing a finished shard go on in a thread of its own.
+    Called from one thread. Another hashes and publishes finished shards, and a third sends to the
+    disk what the open one holds so far.
 
     Args:
         output_dir: Folder of the dataset; made where it does not exist, locked while this is open.
@@ -87,6 +89,7 @@ class DatasetAssembly:
         self._open: _OpenShard | None = None
         self._folder = OutputFolder(output_dir)
         self._background = ThreadPoolExecutor(1, "audiomdb-publish")
+        self._sync = EarlySync()
         self._shards: dict[int, Future[FinishedShard]] = {}
         self._earlier: dict[int, Journal] = {}
         try:
@@ -120,9 +123,14 @@ class DatasetAssembly:
 
     def begin_shard(self, shard: int) -> None:
         """Open a shard that no earlier run finished."""
-        directory = self._folder.stage(shard)
+        syncs: list[Future[None]] = []
         with _disk_errors(self._dir):
-            self._open = _OpenShard(ShardWriter(directory, map_size=self._map_size))
+            writer = ShardWriter(
+                self._folder.stage(shard),
+                map_size=self._map_size,
+                on_commit=lambda path: syncs.append(self._sync.start(path)),
+            )
+        self._open = _OpenShard(writer, syncs)
 
     def add(
         self,
@@ -178,8 +186,9 @@ class DatasetAssembly:
         self._open = None
         self._keys.add(keys)
         if shard - 2 in self._shards:  # bounds what waits, and lets an error there surface soon
-            self._shards[shard - 2].result()
-        self._shards[shard] = self._background.submit(self._publish, finished)
+            with _disk_errors(self._dir):
+                self._shards[shard - 2].result()
+        self._shards[shard] = self._background.submit(self._publish, finished, made.syncs)
 
     def finish(self, shards: int, processors: Sequence[str] = ()) -> Metadata:
         """Write index, rejections and metadata, in this order. Now the dataset exists.
@@ -230,6 +239,7 @@ class DatasetAssembly:
             self._open.writer.close()
             self._open = None
         self._background.shutdown(wait=True)
+        self._sync.close()
         if not self._folder.closed:
             self._folder.discard_staging()
             self._folder.close()
@@ -309,8 +319,10 @@ class DatasetAssembly:
         )
         return FinishedShard(number, entry, features, journal), written.keys
 
-    def _publish(self, shard: FinishedShard) -> FinishedShard:
+    def _publish(self, shard: FinishedShard, syncs: Sequence[Future[None]]) -> FinishedShard:
         measured = self._measure(shard, self._folder.stage(shard.number))
+        for sync in syncs:
+            sync.result()
         self._folder.publish(shard.number)
         return measured
 
@@ -342,6 +354,7 @@ class DatasetAssembly:
 
 class _OpenShard(msgspec.Struct, frozen=True):
     writer: ShardWriter
+    syncs: list[Future[None]]
     rows: dict[bytes, Mapping[str, Any]] = msgspec.field(default_factory=dict)
     features: list[Mapping[str, Feature]] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,10 +27,9 @@ from audiomdb.shards.pages import places
 
 __all__ = ["ShardWriter", "WrittenShard"]
 
-# Commit points end up in the file, so they depend on what was put, never on memory or time. One
-# transaction of 600 MB took 645 MB of memory, with a commit every 32 MiB it was 63 MB
-# (docs/decisions/0006).
-_COMMIT_BYTES = 32 * 1024 * 1024
+# Commit points end up in the file, so they depend on what was put, never on memory or time. LMDB
+# keeps a copy of what was put until it is committed (docs/decisions/0019).
+_COMMIT_BYTES = 4 * 1024 * 1024
 _MAP_BYTES = 1024 * 1024 * 1024
 _ENTRY_OVERHEAD = 64
 _SLACK_BYTES = 4 * 1024 * 1024
@@ -62,11 +61,19 @@ class ShardWriter:
     Args:
         directory: Made here; must not exist.
         map_size: Bytes of address space LMDB may use at first; it is doubled when it fills up.
+        on_commit: Called with the path of the file each time that some MiB were written to it.
     """
 
-    def __init__(self, directory: Path, *, map_size: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        map_size: int | None = None,
+        on_commit: Callable[[Path], object] | None = None,
+    ) -> None:
         directory.mkdir(parents=True)
         self._directory = directory
+        self._on_commit = on_commit
         self._map_bytes = map_size or _MAP_BYTES
         self._env = _open(directory, self._map_bytes)
         self._blocks_db = self._env.open_db(BLOCKS_DB)
@@ -175,6 +182,8 @@ class ShardWriter:
         size = len(value) + _ENTRY_OVERHEAD
         if self._uncommitted and self._uncommitted + size > _COMMIT_BYTES:
             self._commit()
+            if self._on_commit is not None:
+                self._on_commit(self._directory / DATA_FILE)
         if self._transaction is None:
             self._make_room(size)
             self._transaction = self._env.begin(write=True)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from audiomdb.errors import OutputWriteError
+from audiomdb.shards.dataset_writer import DatasetWriter
+from audiomdb.shards.early_sync import EarlySync
+
+MIB = 1024 * 1024
+
+
+def write(folder, samples):
+    with DatasetWriter(folder, num_workers=1) as writer:
+        for number in range(samples):
+            writer.write(f"key-{number:03d}", {"data": np.full(MIB, number, np.uint8)})
+
+
+@pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="the system has no fdatasync")
+def test_what_a_shard_holds_goes_to_the_disk_while_it_is_made(tmp_path, monkeypatch):
+    sizes = []
+    sync = os.fdatasync
+
+    def noted(descriptor):
+        sizes.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+    write(tmp_path / "small", 3)
+    assert sizes == []
+    write(tmp_path / "out", 20)
+    assert len(sizes) >= 4
+    assert sizes[0] > 3 * MIB
+
+
+@pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="the system has no fdatasync")
+def test_a_shard_whose_data_did_not_reach_the_disk_gets_no_name(tmp_path, monkeypatch):
+    failures = [OSError(errno.EIO, os.strerror(errno.EIO))]
+    sync = os.fdatasync
+
+    def fail_once(descriptor):
+        sync(descriptor)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(os, "fdatasync", fail_once)
+    with pytest.raises(OutputWriteError, match=r"Input/output error.*again"):
+        write(tmp_path / "out", 20)
+    assert list((tmp_path / "out").iterdir()) == []
+    write(tmp_path / "out", 20)
+    assert (tmp_path / "out/metadata.json").exists()
+
+
+def test_closing_waits_for_what_was_begun(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(MIB))
+    early = EarlySync()
+    begun = early.start(path)
+    missing = early.start(tmp_path / "missing")
+    assert begun.result() is None
+    assert isinstance(missing.exception(), FileNotFoundError)
+    early.close()
+    early.close()
