@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.peers.markdown import header, heading, number, row, short
 from benchmarks.peers.results import Finding, Findings
 
-__all__ = ["coverage", "damage", "resuming"]
+__all__ = ["coverage", "coverage_of_modes", "damage", "interruptions", "resuming"]
 
 
 def resuming(findings: Findings) -> Iterator[str]:
@@ -34,6 +34,22 @@ def resuming(findings: Findings) -> Iterator[str]:
         yield row(name, how, first, str(result["lost"]), str(result["repeated"]), order)
 
 
+def interruptions(findings: Findings) -> Iterator[str]:
+    """Many interruptions, with other worlds."""
+    found = findings.of("interrupt")
+    if not found:
+        return
+    yield ""
+    yield "AudioMDB, interrupted at random: each time other loaders go on, of 1 to 4 ranks with 0"
+    yield "to 2 workers and 0 to 2 threads. Equal: after how many interruptions what came until the"
+    yield "next one was, clip by clip, the stream of one rank that nobody interrupted."
+    yield ""
+    yield from header("mode", "interrupted", "equal", "clips", "epochs")
+    for case in (case for each in found for case in each["found"]["cases"]):
+        numbers = (case[name] for name in ("interrupted", "equal", "clips", "epochs"))
+        yield row(case["mode"], *map(str, numbers))
+
+
 def coverage(findings: Findings) -> Iterator[str]:
     """Epochs over ranks and workers."""
     if not findings.of("cover"):
@@ -50,6 +66,37 @@ def coverage(findings: Findings) -> Iterator[str]:
             found = findings.of("cover", system=system, ranks=ranks, workers=workers)
             cells.append(_cover_cell(found[0]["found"]) if found else "failed")
         yield row(findings.name(system), *cells)
+
+
+def coverage_of_modes(findings: Findings) -> Iterator[str]:
+    """The same in each mode of AudioMDB."""
+    found = findings.of("cover modes")
+    if not found:
+        return
+    yield ""
+    yield "AudioMDB in each of its modes, with 0 to 3 workers in a full run. By default a plain"
+    yield "`DataLoader` over several ranks leaves out clips that these cannot share evenly, so that"
+    yield "all make equally many batches; with `tail='pad'` it repeats some, marked. The"
+    yield "`StreamingLoader` pads here. Repeats that are marked do not count."
+    yield ""
+    cases: dict[tuple[int, str], dict[int, dict[str, list[int]]]] = {}
+    for each in found:
+        for case in each["found"].get("cases", []):
+            cells = cases.setdefault((case["clips"], case["mode"]), {})
+            said = cells.setdefault(each["ranks"], {})
+            said.setdefault(_cover_cell(case), []).append(case["workers"])
+    ranks = sorted({each["ranks"] for each in found})
+    yield from header("clips", "mode", *(f"{number} ranks" for number in ranks))
+    for (clips, mode), cells in sorted(cases.items(), key=lambda each: each[0][0]):
+        shown = [_by_workers(cells.get(number, {})) for number in ranks]
+        yield row(str(clips), mode, *shown)
+
+
+def _by_workers(said: Mapping[str, list[int]]) -> str:
+    if len(said) < 2:
+        return next(iter(said), "failed")
+    parts = (f"{text} ({', '.join(map(str, each))} workers)" for text, each in said.items())
+    return "; ".join(parts)
 
 
 def _cover_cell(found: Finding) -> str:

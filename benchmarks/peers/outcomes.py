@@ -18,7 +18,10 @@ __all__ = ["cover", "damage", "resume"]
 
 
 def resume(plan: Plan) -> None:
-    """Stop in the middle of an epoch and go on: as before, and with one worker more."""
+    """Stop in the middle of an epoch and go on: as before, and with one worker more.
+
+    AudioMDB also many times at random places, with other ranks, workers and threads each time.
+    """
     corpus = plan.speech(plan.sizes.few)
     for system in plan.watched():
         before = plan.settings(system, "speech")
@@ -28,6 +31,15 @@ def resume(plan: Plan) -> None:
             found = plan.runner.attempt("resume", about, job)
             if found is None or "not_offered" in found:
                 break  # there is no state at all
+    if "audiomdb" in plan.systems:
+        about = {"system": "audiomdb"}
+        plan.runner.attempt("interrupt", about, partial(_at_random, plan, corpus=corpus))
+
+
+def _at_random(plan: Plan, corpus: Corpus) -> dict[str, Any]:
+    folder = plan.dataset("audiomdb", corpus)
+    given = {"folder": str(folder), "times": plan.sizes.interruptions, "seed": 1}
+    return plan.runner.job("interrupting:interrupt", "audiomdb", given=given)
 
 
 def _interrupted(
@@ -53,7 +65,10 @@ def _one_more(settings: Settings) -> Settings:
 
 
 def cover(plan: Plan) -> None:
-    """An epoch over ranks and workers; the number of clips divides by none of them."""
+    """An epoch over ranks and workers; the number of clips divides by none of them.
+
+    AudioMDB also in each of its modes, with fewer clips than ranks, too.
+    """
     corpus = plan.digits(plan.sizes.few)
     for system, adapter in plan.watched().items():
         if not adapter.splits:
@@ -65,6 +80,18 @@ def cover(plan: Plan) -> None:
             plan.runner.attempt(
                 "cover", about, partial(_covered, plan, system, corpus, ranks, settings)
             )
+
+    if "audiomdb" in plan.systems:
+        for ranks in plan.sizes.cover_ranks:
+            about = {"system": "audiomdb", "ranks": ranks}
+            plan.runner.attempt("cover modes", about, partial(_covered_by_modes, plan, ranks))
+
+
+def _covered_by_modes(plan: Plan, ranks: int) -> dict[str, Any]:
+    corpora = [plan.digits(clips) for clips in plan.sizes.cover_clips]
+    datasets = [plan.given(corpus, plan.dataset("audiomdb", corpus)) for corpus in corpora]
+    given = {"datasets": datasets, "workers": plan.sizes.cover_workers, "ranks": ranks}
+    return plan.runner.job("covering_modes:cover", "audiomdb", given=given)
 
 
 def _covered(

@@ -32,6 +32,10 @@ class Sizes:
         tiny: Samples of the datasets that opening is measured on.
         search: Whether settings are searched, or the likeliest ones taken.
         topologies: Ranks, and workers of each, that an epoch is split over.
+        cover_clips: Clips of datasets that AudioMDB splits in each of its modes.
+        cover_ranks: Ranks that it does so over.
+        cover_workers: Workers of each.
+        interruptions: Random interruptions of AudioMDB's streams.
         formats: Formats of the table of formats.
         corpora: Which of the two corpora are measured on.
         watched: Kinds of systems that are resumed, split and damaged, and whose memory is measured.
@@ -49,6 +53,10 @@ class Sizes:
     tiny: tuple[int, ...]
     search: bool
     topologies: tuple[tuple[int, int], ...]
+    cover_clips: tuple[int, ...]
+    cover_ranks: tuple[int, ...]
+    cover_workers: tuple[int, ...]
+    interruptions: int
     formats: tuple[str, ...]
     corpora: tuple[str, ...]
     watched: tuple[str, ...]
@@ -67,6 +75,10 @@ SHORT = Sizes(
     tiny=(20_000,),
     search=False,
     topologies=((2, 2),),
+    cover_clips=(7,),
+    cover_ranks=(2,),
+    cover_workers=(0, 1),
+    interruptions=10,
     formats=("flac", "wav"),
     corpora=("speech",),
     watched=("ours",),
@@ -82,7 +94,11 @@ FULL = Sizes(
     few=203,
     tiny=(1_000_000, 10_000_000),
     search=True,
-    topologies=((1, 0), (1, 2), (1, 3), (2, 0), (2, 2), (3, 1), (3, 2)),
+    topologies=((1, 0), (1, 3), (2, 0), (2, 2), (3, 1), (3, 3), (4, 2)),
+    cover_clips=(1, 7, 100),
+    cover_ranks=(1, 2, 3, 4),
+    cover_workers=(0, 1, 2, 3),
+    interruptions=200,
     formats=("flac", "wav", "opus", "mp3"),
     corpora=("speech", "digits"),
     watched=("ours", "peer", "by hand"),

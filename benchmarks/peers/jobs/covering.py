@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from benchmarks.peers.registry import make
 from benchmarks.peers.running import Started, result_of
 from benchmarks.peers.system import Settings, Wish, clip_name
 
-__all__ = ["cover", "rank"]
+__all__ = ["cover", "each_rank", "rank"]
 
 _BATCH_SIZE = 4
-_LONGEST_S = 120
 
 
 def cover(
@@ -32,29 +32,10 @@ def cover(
         Clips that never came, that came again, and the least and most batches of a rank: where
         these differ, training in lockstep hangs at the end of the epoch.
     """
-    arguments = {"system": system, "folder": folder, "settings": settings}
-    command = [sys.executable, "-m", "benchmarks.peers.child", "covering:rank"]
-    port = _free_port()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    end = time.monotonic() + _LONGEST_S
-    with ExitStack() as stack:
-        started = [
-            stack.enter_context(
-                Started(
-                    [*command, json.dumps(arguments)],
-                    {**environment, **_launched(number, ranks, port)},
-                )
-            )
-            for number in range(ranks)
-        ]
-        if not all(each.ended_within(end - time.monotonic()) for each in started):
-            return {"hung": True}
-    found = []
-    for each in started:
-        result = result_of(each.out)
-        if result is None:
-            raise RuntimeError(f"a rank of {system} ended without a result:\n{each.err[-2000:]}")
-        found.append(result)
+    given = {"system": system, "folder": folder, "settings": settings}
+    found = each_rank("covering:rank", given, ranks)
+    if found is None:
+        return {"hung": True}
     if "not_offered" in found[0]:
         return dict(found[0])
     counts = Counter(key for each in found for key in each["keys"])
@@ -66,6 +47,34 @@ def cover(
         "most_batches": max(each["batches"] for each in found),
         "clips": len(all_keys),
     }
+
+
+def each_rank(
+    job: str, given: Mapping[str, Any], ranks: int, longest_s: float = 120
+) -> list[dict[str, Any]] | None:
+    """Run a job in as many processes as ranks, set up as torchrun does.
+
+    Returns:
+        What each found; None where one of them does not end.
+    """
+    command = [sys.executable, "-m", "benchmarks.peers.child", job, json.dumps(given)]
+    port = _free_port()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    end = time.monotonic() + longest_s
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(Started(command, {**environment, **_launched(number, ranks, port)}))
+            for number in range(ranks)
+        ]
+        if not all(each.ended_within(end - time.monotonic()) for each in started):
+            return None
+    found = []
+    for each in started:
+        result = result_of(each.out)
+        if result is None:
+            raise RuntimeError(f"a rank of {job} ended without a result:\n{each.err[-2000:]}")
+        found.append(result)
+    return found
 
 
 def rank(system: str, folder: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,9 @@ class _Streaming(Loader):
         from audiomdb.data.loader import StreamingLoader
         from audiomdb.retrievers.local import LocalRetriever
 
-        sizes = sizes or {"batch_size": wish.batch_size * place()[1], "tail": "uneven"}
+        ranks = place()[1]
+        tail = "uneven" if ranks == 1 else "pad"  # several ranks need equally many batches
+        sizes = sizes or {"batch_size": wish.batch_size * ranks, "tail": tail}
         dataset = StreamingDataset(
             LocalRetriever(folder), num_threads=settings.threads, shuffle=wish.shuffle
         )
@@ -146,7 +148,12 @@ class _Streaming(Loader):
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._loader:
-            yield Batch(batch["audio"], batch["audio_lengths"], batch["__key__"])
+            audio, lengths, keys = batch["audio"], batch["audio_lengths"], batch["__key__"]
+            mask = batch.get("__mask__")
+            if mask is not None and not mask.all():  # repeats, which no loss would count
+                audio, lengths = audio[mask], lengths[mask]
+                keys = [key for key, real in zip(keys, mask.tolist(), strict=True) if real]
+            yield Batch(audio, lengths, keys)
 
     def state(self) -> Any:  # noqa: ANN401
         return self._loader.state_dict()
@@ -177,7 +184,10 @@ class AudioMDBInDataLoader(AudioMDB):
     """The same dataset in torch's own `DataLoader`, as one moves an existing training script."""
 
     distributions: ClassVar[tuple[str, ...]] = ()
-    notes = "torch makes the batches: each worker its own"
+    notes = (
+        "torch makes the batches: each worker its own. Over several ranks its default leaves out "
+        "clips that these cannot share evenly"
+    )
 
     def __init__(self) -> None:
         super().__init__(
