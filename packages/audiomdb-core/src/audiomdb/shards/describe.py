@@ -56,6 +56,8 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 _AS_IT_IS = AudioOptions()
 
+_PLAIN = frozenset((bool, int, float, str))
+
 
 class Description(msgspec.Struct, frozen=True):
     """A sample with its audio read and described.
@@ -229,11 +231,12 @@ def _file_bytes(path: str | os.PathLike[str]) -> int:
 
 
 def _row(sample: Sample) -> dict[str, Any]:
-    row = {
-        name: plain
-        for name, value in sample.items()
-        if name != TEXT and (plain := _scalar(value)) is not None
-    }
+    row = {}
+    for name, value in sample.items():
+        if name != TEXT:
+            plain = value if type(value) in _PLAIN else _scalar(value)
+            if plain is not None:
+                row[name] = plain
     audio = sample.get(AUDIO)
     if audio is not None:
         row["audio_bytes"] = audio.nbytes if hasattr(audio, "nbytes") else len(audio)

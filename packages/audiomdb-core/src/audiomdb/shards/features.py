@@ -37,7 +37,8 @@ class FeatureSummary:
             if field == KEY:
                 continue
             # Most samples hold what the one before held: look before building anything.
-            mark = (field, _mark(value))
+            of_array = isinstance(value, np.ndarray)
+            mark = (field, (value.dtype.str, value.shape) if of_array else type(value))
             if mark in self._met:
                 continue
             self._met.add(mark)
@@ -57,12 +58,6 @@ def merge_features(parts: Iterable[Mapping[str, Feature]]) -> dict[str, Feature]
             old = merged.get(field)
             merged[field] = feature if old is None else _merge(old, feature)
     return dict(sorted(merged.items()))
-
-
-def _mark(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape
-    return type(value)
 
 
 def _feature(value: Any) -> Feature:  # noqa: ANN401
