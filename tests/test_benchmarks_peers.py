@@ -1,8 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.peers.figures import cpu_per_hour, loading, rate
+from benchmarks.peers.jobs.padding import ours as padding
+from benchmarks.peers.jobs.shuffling import quality
 from benchmarks.peers.plan import in_rounds
 from benchmarks.peers.report import section
 from benchmarks.peers.results import read_findings
@@ -91,3 +94,32 @@ def test_each_round_has_every_name_once_and_begins_elsewhere():
 
 def test_a_clip_has_one_name_in_every_system():
     assert {clip_name(key) for key in ("a/b/clip_1.flac", "clip_1", "clip_1.x.wav")} == {"clip_1"}
+
+
+def test_an_order_without_mixing_has_no_quality():
+    # Shards one after another, in another order than stored, clips shuffled inside of neither.
+    order = np.arange(4 * 128).reshape(4, 128)[[2, 0, 3, 1]].ravel()
+    found = quality(order, 128)
+    assert found["shift"] == 0
+    assert found["correlation"] == pytest.approx(1)
+    assert found["largest_share"] == 1
+    assert (found["mean_alive"], found["most_alive"]) == (1, 1)
+
+
+def test_an_order_of_all_shards_at_once_has_the_best_quality():
+    order = np.random.default_rng(1).permutation(16 * 256)
+    found = quality(order, 256)
+    assert found["most_alive"] == 16
+    assert found["largest_share"] < 0.2
+    assert found["shift"] > 4
+
+
+def test_batches_by_seconds_hold_no_more_than_they_may():
+    found = padding("audiomdb", 500, 60.0, [10, 20], [1, 4], 1)
+    assert [(case["buckets"], case["slots"]) for case in found["cases"]] == [
+        (10, 1),
+        (10, 4),
+        (20, 1),
+        (20, 4),
+    ]
+    assert all(case["over"] == 0 and 0 < case["padding"] < 0.3 for case in found["cases"])

@@ -50,7 +50,7 @@ def padding(findings: Findings) -> Iterator[str]:
 def cases(findings: Findings, work: str, system: str, **about: str) -> list[dict[str, Any]]:
     """What was found of a system, a dict for each case that was looked at."""
     found = findings.of(work, system=system, **about)
-    return [case for each in found for case in each["found"]["cases"]]
+    return [case for each in found for case in each["found"].get("cases", [])]
 
 
 def shuffling(findings: Findings) -> Iterator[str]:

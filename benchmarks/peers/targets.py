@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.peers.figures import COPY, FILES, LMDB, Value, best, loading
 from benchmarks.peers.order_tables import LHOTSE, cases
+from benchmarks.peers.outcome_tables import PLAIN
 from benchmarks.peers.results import Finding, Findings
 
 __all__ = ["Target", "found_targets", "targets"]
@@ -61,6 +62,7 @@ def found_targets(findings: Findings) -> Iterator[Target]:
     yield from _formats(findings)
     yield from _padding(findings)
     yield from _shuffling(findings)
+    yield from _outcomes(findings)
 
 
 def _loader(findings: Findings, corpus: str) -> Iterator[Target]:
@@ -223,6 +225,24 @@ def _shuffling(findings: Findings) -> Iterator[Target]:
         yield Target(f"{text}: 1 less the correlation", left, 1.0, True, "py1e")
         share = mine["largest_share"] / other["largest_share"]
         yield Target(f"{text}: largest share of a batch", share, 1.0, False, "py1e")
+
+
+def _outcomes(findings: Findings) -> Iterator[Target]:
+    """What has to hold everywhere: going on exactly, and each clip once."""
+    stopped = cases(findings, "interrupt", "audiomdb")
+    if stopped:
+        equal, times = (sum(case[name] for case in stopped) for name in ("equal", "interrupted"))
+        text = f"random interruptions after which the stream is the same, of {times}"
+        yield Target(text, equal / times, 1.0, True, "a run that nobody stopped")
+    # By default a plain DataLoader over several ranks leaves out what they cannot share.
+    split = [case for case in cases(findings, "cover modes", "audiomdb") if case["mode"] != PLAIN]
+    if split:
+        bad = sum(
+            bool(case["lost"] or case["repeated"]) or case["fewest_batches"] != case["most_batches"]
+            for case in split
+        )
+        text = f"modes, ranks and workers without each clip once, of {len(split)}"
+        yield Target(text, bad, 0.0, False, "")
 
 
 def _speed(work: str) -> Value:
