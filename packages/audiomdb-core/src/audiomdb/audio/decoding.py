@@ -30,6 +30,7 @@ def decode(
     offset: float = 0.0,
     duration: float | None = None,
     frames: int | None = None,
+    out: np.ndarray | None = None,
     name: str | None = None,
 ) -> tuple[np.ndarray, int]:
     """Decode a clip, or a window of it.
@@ -56,6 +57,8 @@ def decode(
             over the end is shorter than asked for.
         frames: number of frames recorded for the whole clip, at its own rate, when it was checked.
             A whole decode that gives another number is an error; a window is not compared.
+        out: C-contiguous float32 array to put the audio into. Where its shape is that of the
+            result, it is the result; otherwise what it holds afterwards is anything.
         name: how errors call the clip; the path by default.
 
     Returns:
@@ -77,7 +80,7 @@ def decode(
             opened.view()  # a file is read once; every decoder then works from memory
         structure = inspect(opened, frames=frames if whole else None)
         if whole:
-            audio, rate = _decode_whole(opened, structure)
+            audio, rate = _decode_whole(opened, structure, out)
             if frames is not None and len(audio) != frames:
                 raise opened.damaged(
                     f"decodes to {len(audio)} frames, but {frames} were recorded: the bytes are "
@@ -89,6 +92,9 @@ def decode(
         audio = audio.mean(axis=1, dtype=np.float32)
     if sample_rate is not None and sample_rate != rate:
         audio, rate = resample(audio, rate, sample_rate), sample_rate
+    if out is not None and audio is not out and audio.shape == out.shape:
+        out[...] = audio
+        audio = out
     return audio, rate
 
 
@@ -99,18 +105,20 @@ def _check_window(offset: float, duration: float | None) -> None:
         raise AudioError(f"duration must be 0 or more seconds, not {duration}")
 
 
-def _decode_whole(source: Source, structure: Structure) -> tuple[np.ndarray, int]:
+def _decode_whole(
+    source: Source, structure: Structure, out: np.ndarray | None
+) -> tuple[np.ndarray, int]:
     audio: np.ndarray | None
     flac, plain = structure.flac, structure.plain
     if flac is not None:
         if structure.frames == 0:
             return _empty(flac.channels), flac.sample_rate
         if structure.frames_known:
-            audio = decode_flac(source, flac)
+            audio = decode_flac(source, flac, out)
             if audio is not None:
                 return audio, flac.sample_rate
     elif plain is not None:
-        audio = decode_plain(source, plain, 0, plain.frames)
+        audio = decode_plain(source, plain, 0, plain.frames, out)
         if audio is not None:
             return audio, plain.sample_rate
     with open_decoder(source, structure) as decoder:

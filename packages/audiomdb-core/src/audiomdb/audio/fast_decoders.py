@@ -95,11 +95,13 @@ def _dr_flac() -> _DrFlac | None:
     return None
 
 
-def decode_flac(source: Source, info: StreamInfo) -> np.ndarray | None:
+def decode_flac(
+    source: Source, info: StreamInfo, out: np.ndarray | None = None
+) -> np.ndarray | None:
     """All frames of a FLAC stream of known length, or None where libsndfile must be asked.
 
     Decodes into the result itself, outside the GIL. Returns float32 of shape `(frames,)` or
-    `(frames, channels)`.
+    `(frames, channels)`: `out`, where that is its shape.
     """
     if info.frames * info.channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * source.size):
         return None
@@ -107,7 +109,9 @@ def decode_flac(source: Source, info: StreamInfo) -> np.ndarray | None:
         if stream is None:
             return None
         count = info.frames
-        out = np.empty(count if info.channels == 1 else (count, info.channels), np.float32)
+        shape = (count,) if info.channels == 1 else (count, info.channels)
+        if out is None or out.shape != shape:
+            out = np.empty(shape, np.float32)
         target = stream.api.ffi.from_buffer("float[]", out, require_writable=True)
         return out if stream.read(count, target) == count else None
 
@@ -155,16 +159,23 @@ def _opened(source: Source, info: StreamInfo) -> Iterator[_Stream | None]:
         dr_flac.close(handle)
 
 
-def decode_plain(source: Source, plain: Plain, start: int, stop: int) -> np.ndarray | None:
+def decode_plain(
+    source: Source, plain: Plain, start: int, stop: int, out: np.ndarray | None = None
+) -> np.ndarray | None:
     """The frames `[start, stop)` of samples that lie in the file as an array.
 
-    Returns None within `only_libsndfile`.
+    Returns None within `only_libsndfile`; `out`, where that has the shape of the result.
     """
     if _only_libsndfile.get():
         return None
     frame_bytes = plain.dtype.itemsize * plain.channels
     octets = source.slice(plain.position + start * frame_bytes, (stop - start) * frame_bytes)
-    audio = np.frombuffer(octets, plain.dtype).astype(np.float32)
+    samples = np.frombuffer(octets, plain.dtype)
+    if plain.channels > 1:
+        samples = samples.reshape(-1, plain.channels)
+    if out is None or out.shape != samples.shape:
+        out = np.empty(samples.shape, np.float32)
+    out[...] = samples
     if plain.dtype.kind == "i":
-        audio *= _SCALE_16
-    return audio if plain.channels == 1 else audio.reshape(-1, plain.channels)
+        out *= _SCALE_16
+    return out

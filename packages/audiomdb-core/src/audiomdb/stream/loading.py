@@ -18,6 +18,7 @@ from audiomdb.errors import AudioError, ProcessingError
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
 from audiomdb.shards import DatasetReader, ShardReader
+from audiomdb.shards.columns import Column
 from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
 from audiomdb.stream.joined import JoinedColumns
 from audiomdb.stream.watch import Watch
@@ -90,6 +91,9 @@ class SampleLoader:
         if self._kept is not None and options.decode and self._audio:
             self._read = self._kept | {SAMPLE_RATE, FRAMES}  # decoding needs them
         self._decodes, self._crop, self._join = options.decode, options.crop, options.join
+        self._length_is_known = (
+            options.decode and self._audio and self._crop is None and self._process is None
+        )
         # Copying takes less time than it would take to say so.
         self._marks = None if self.only_copies else self._watch.activities
 
@@ -98,12 +102,13 @@ class SampleLoader:
         """Whether nothing is decoded or processed: threads would wait for each other, mostly."""
         return self._process is None and not (self._options.decode and self._audio)
 
-    def load(self, position: int, epoch: int = 0) -> Sample:
+    def load(self, position: int, epoch: int = 0, out: np.ndarray | None = None) -> Sample:
         """Load the sample at a position.
 
         Args:
             position: In stored order.
             epoch: Which window of the clip is taken, where one is.
+            out: Where to put its audio, if that has this shape and nobody processes it.
 
         Raises:
             CorruptShardError: the shard is missing or damaged.
@@ -125,7 +130,7 @@ class SampleLoader:
             crop = self._crop
             if crop is None:
                 sample = shard.read(place, fields=self._read, copy=False)
-                self._decode(sample, shard)
+                self._decode(sample, shard, out)
             else:
                 # What is taken whole is checked whole, later. Of a window, the codec checks what it
                 # decodes: the payload's checksum would take reading all of it.
@@ -140,6 +145,26 @@ class SampleLoader:
             return sample
         return self._processed(self._process, sample, shard)
 
+    def length(self, position: int) -> int | None:
+        """Frames that decoding will give, of one channel; None where that cannot be told before.
+
+        Opens a shard only where it does not have to arrive first.
+        """
+        if not self._length_is_known:
+            return None
+        number, place = self._reader.locate(position)
+        shard = self._reader.opened(number)
+        if shard is None:
+            if self._reader.follows:
+                return None
+            shard = self._reader.shard(number)
+        columns, options = shard.index.columns, self._options
+        frames = _whole(columns.get(FRAMES), place)
+        if not options.mono and _whole(columns.get(CHANNELS), place) != 1:
+            return None
+        rate = options.sample_rate
+        return frames if rate is None or rate == _whole(columns.get(SAMPLE_RATE), place) else None
+
     def weigh(self, position: int) -> int:
         """Bytes of stored payload that `load` will go through."""
         number, place = self._reader.locate(position)
@@ -152,7 +177,7 @@ class SampleLoader:
     def _open(self, number: int) -> ShardReader:
         return self._watch.fetch(self._reader, number, partial(self._reader.shard, number))
 
-    def _decode(self, sample: Sample, shard: ShardReader) -> None:
+    def _decode(self, sample: Sample, shard: ShardReader, out: np.ndarray | None = None) -> None:
         audio = sample.get(AUDIO)
         rate: int | None
         if isinstance(audio, bytes | memoryview):
@@ -161,10 +186,14 @@ class SampleLoader:
                 sample_rate=self._options.sample_rate,
                 mono=self._options.mono,
                 frames=sample.get(FRAMES),
+                out=out,
                 name=_name(sample, shard),
             )
         elif isinstance(audio, np.ndarray):
             audio, rate = self._from_array(audio, sample.get(SAMPLE_RATE))
+            if out is not None and audio.shape == out.shape:
+                out[...] = audio
+                audio = out
         else:
             return
         self._put(sample, audio, rate)
@@ -261,6 +290,13 @@ def _length(sample: Sample, encoded: bool, name: str) -> tuple[int, int]:
         unknown = FRAMES if frames is None else SAMPLE_RATE
         raise AudioError(f"{name}: no window can be cut, because its {unknown} is not recorded")
     return frames, rate
+
+
+def _whole(column: Column | None, place: int) -> int | None:
+    """What a column of integers says; None where there is none, or some value is missing."""
+    if not isinstance(column, np.ndarray) or column.dtype.kind not in "iu":
+        return None
+    return int(column[place])
 
 
 def _name(sample: Sample, shard: ShardReader) -> str:

@@ -67,7 +67,7 @@ class Reading:
         return self._ends[-1]
 
     @property
-    def load(self) -> Callable[[int, int], Sample]:
+    def load(self) -> Callable[[int, int, np.ndarray | None], Sample]:
         """A function that loads the sample at a position in an epoch; see `SampleLoader.load`.
 
         Of one dataset its loader's own, with nothing in between.
@@ -78,6 +78,12 @@ class Reading:
     def weigh(self) -> Callable[[int], int]:
         """A function that says how many bytes of stored payload `load` will go through."""
         return self._weigh if self.mixed else self._loaders[0].weigh
+
+    def length(self, position: int) -> int | None:
+        """Frames of a clip, if they are known before it is decoded; see `SampleLoader.length`."""
+        number = bisect_right(self._ends, position) if self.mixed else 0
+        place = position - (self._ends[number - 1] if number else 0)
+        return self._loaders[number].length(place)
 
     @property
     def only_copies(self) -> bool:
@@ -184,10 +190,10 @@ class Reading:
         """Number of each dataset's first shard, and what would be the next one's."""
         return [0, *accumulate(len(reader.counts) for reader in self.readers)]
 
-    def _load(self, position: int, epoch: int) -> Sample:
+    def _load(self, position: int, epoch: int, out: np.ndarray | None) -> Sample:
         number = bisect_right(self._ends, position)
         place = position - (self._ends[number - 1] if number else 0)
-        sample = self._loaders[number].load(place, epoch)
+        sample = self._loaders[number].load(place, epoch, out)
         sample[SOURCE] = number
         return sample
 

@@ -214,7 +214,7 @@ class SampleStream:
             DatasetError, AudioError, Exception: as iteration does.
         """
         reading = self._reading()
-        return reading.load(reading.find(which), 0)
+        return reading.load(reading.find(which), 0, None)
 
     def __iter__(self) -> Iterator[Sample]:
         """Begin the next epoch, or go on where a loaded state stands.
@@ -388,5 +388,7 @@ class SampleStream:
                 if follower.active:
                     front = before_sample(whole, plan.split, start + len(positions))
                 visits = follower.draw(positions, front)
-                yield from zip(positions.tolist(), mask.tolist(), visits, repeat(epoch))
+                yield from zip(
+                    positions.tolist(), mask.tolist(), visits, repeat(epoch), repeat(None)
+                )
             first = 0

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Tail
+from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
 from audiomdb.stream.following import Follower, before_step
 from audiomdb.stream.loading import LoadOptions, Processing
 from audiomdb.stream.pacing import BySamples, BySeconds, EpochBySeconds, EpochSteps, Pace
 from audiomdb.stream.reading import Reading, Selections
+from audiomdb.stream.rows import Allocate, Row, rows_of
 from audiomdb.stream.sources import (
     Mixture,
     Origin,
@@ -219,6 +220,7 @@ class StepStream:
         epochs: int | None = 1,
         skip: int | None = None,
         watch: Watch | None = None,
+        allocate: Allocate | None = None,
     ) -> Generator[StepBatch, None, None]:
         """Yield this worker's steps from `start` on.
 
@@ -231,6 +233,8 @@ class StepStream:
             skip: This worker begins with the step so many after `start`. None: its number.
             watch: Told what threads are at, and what is waited for. Who has one says himself what
                 is dropped.
+            allocate: Makes memory for a batch's audio. Where the lengths of its clips are known
+                before they are decoded, their arrays are then the beginnings of its rows.
 
         Raises:
             PlanError: `start` is of another plan; the message says what differs.
@@ -252,7 +256,7 @@ class StepStream:
             samples = loaded(
                 reading,
                 follower,
-                self._tasks(reading, first, here, epochs, skip, follower, coming),
+                self._tasks(reading, first, here, epochs, skip, follower, coming, allocate),
                 num_threads=self._num_threads,
                 marked=self._marked,
                 watch=watch,
@@ -276,6 +280,7 @@ class StepStream:
         skip: int,
         follower: Follower,
         coming: deque[Coming],
+        allocate: Allocate | None,
     ) -> Iterator[Task]:
         """Samples to load; before those of a step, what it is made of is put in `coming`."""
         split = self._split
@@ -312,7 +317,10 @@ class StepStream:
                         coming_next = number + split.num_workers
                         needed = part.needed(coming_next)
                         visits = follower.draw(positions, part.front(coming_next), needed)
-                    yield from zip(positions.tolist(), mask.tolist(), visits, repeat(epoch))
+                    rows: Iterable[Row | None] = repeat(None)
+                    if allocate is not None:
+                        rows = _rows(slots, reading, allocate)
+                    yield from zip(positions.tolist(), mask.tolist(), visits, repeat(epoch), rows)
 
     def _at_once(self, reading: Reading, first: PlanState, skip: int) -> list[int]:
         """Shards of each dataset that this worker needs at a time."""
@@ -337,6 +345,12 @@ class StepStream:
         if known.steps is None or known.steps[0] != epoch:
             known.steps = epoch, known.pace.of(self._plan(reading, epoch))
         return known.steps[1]
+
+
+def _rows(slots: list[Step], reading: Reading, allocate: Allocate) -> Iterator[Row | None]:
+    """Where the audio of a step's samples goes."""
+    for slot in slots:
+        yield from rows_of([reading.length(at) for at in slot.positions.tolist()], allocate)
 
 
 class _Known(msgspec.Struct):

@@ -12,6 +12,7 @@ from audiomdb.stream.loading import held_bytes
 from audiomdb.stream.reading import Reading
 
 if TYPE_CHECKING:
+    from audiomdb.stream.rows import Row
     from audiomdb.stream.watch import Watch
 
 __all__ = ["MASK", "Task", "loaded"]
@@ -19,8 +20,9 @@ __all__ = ["MASK", "Task", "loaded"]
 MASK = "__mask__"
 """With `tail="pad"`, whether a sample counts: False where it is repeated to fill up."""
 
-Task: TypeAlias = tuple[int, bool, int, int]
-"""Position of a sample, whether it counts, the visit to a shard that it belongs to, its epoch."""
+Task: TypeAlias = "tuple[int, bool, int, int, Row | None]"
+"""Position of a sample, whether it counts, the visit to a shard that it belongs to, its epoch, and
+where its audio goes, if that is known."""
 
 
 def loaded(
@@ -45,9 +47,10 @@ def loaded(
     load_one = reading.load
 
     def load(task: Task) -> Sample:
-        sample = load_one(task[0], task[3])
+        position, counts, _, epoch, row = task
+        sample = load_one(position, epoch, None if row is None else row())
         if marked:
-            sample[MASK] = task[1]
+            sample[MASK] = counts
         return sample
 
     def load_in_turn(task: Task) -> Sample:

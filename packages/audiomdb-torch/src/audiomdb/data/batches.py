@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from torch.utils.data import get_worker_info
 
+from audiomdb.data.collate import rows_for
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState
 from audiomdb.stream import StepStream
@@ -67,7 +68,13 @@ class BatchPass:
         self, collate: Collate, epochs: int | None, watch: Watch
     ) -> Generator[Batch, None, None]:
         """Make the batches of so many epochs."""
-        steps = self._stream.read(self._first, epochs=epochs, skip=self._skip, watch=watch)
+        steps = self._stream.read(
+            self._first,
+            epochs=epochs,
+            skip=self._skip,
+            watch=watch,
+            allocate=rows_for(collate),
+        )
         with closing(steps):
             for step in steps:
                 self._place, self._following = step.place, step.following

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from audiomdb.data.memory import BatchMemory, batch_in_place, uninitialised
 from audiomdb.errors import AudioError
 from audiomdb.sample import AUDIO, KEY
+from audiomdb.stream.rows import Allocate
 
-__all__ = ["PaddingSample", "pad_collate"]
+__all__ = ["PaddingSample", "pad_collate", "rows_for"]
 
 
 class PaddingSample(dict[str, Any]):
@@ -102,8 +102,11 @@ class _Rows:
 
     def padded(self) -> torch.Tensor:
         """All rows in one tensor."""
+        in_place = batch_in_place(self._column, self._dtype)
+        if in_place is not None:
+            return in_place
         shape = tuple(map(max, *self._shapes)) if len(self._shapes) > 1 else self._shapes[0]
-        out = _uninitialised((len(self._column), *shape), self._dtype)
+        out = uninitialised((len(self._column), *shape), self._dtype)
         try:
             arrays = [None if row is None else _as_array(row) for row in self._column]
             target = out.numpy()
@@ -177,12 +180,12 @@ def _torch_dtype(value: np.ndarray | torch.Tensor) -> torch.dtype:
     return torch.from_numpy(np.empty(0, value.dtype.newbyteorder("="))).dtype
 
 
-def _uninitialised(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    size = math.prod(shape) * dtype.itemsize
-    if get_worker_info() is None or size == 0:
-        return torch.empty(shape, dtype=dtype)
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+def rows_for(collate: Callable[..., Any]) -> Allocate | None:
+    """Makes memory that audio is decoded into row by row, and that becomes the batch as it is.
+
+    None for a collate function that may want samples whose memory is their own.
+    """
+    return BatchMemory() if getattr(collate, "func", collate) is pad_collate else None
 
 
 def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401

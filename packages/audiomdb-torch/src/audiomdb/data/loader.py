@@ -11,6 +11,7 @@ import msgspec
 import torch
 
 from audiomdb.data.batches import Batch, Collate
+from audiomdb.data.collate import rows_for
 from audiomdb.data.device import DeviceMover, made_ahead
 from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads, worker_count
 from audiomdb.data.monitor import LoopMeter, Monitor
@@ -151,6 +152,7 @@ class StreamingLoader:
         self._tail: Tail | None = by_dataset if tail is None else tail
         self._epochs = epochs
         self._collate = dataset.collate_fn if collate_fn is None else collate_fn
+        self._rows = rows_for(self._collate)
         self._workers = Workers(
             num_workers,
             context=multiprocessing_context,
@@ -312,6 +314,7 @@ class StreamingLoader:
             self._collate,
             self._epochs,
             self._monitor,
+            self._rows,
         )
 
     def _stream(self) -> StepStream:

@@ -20,6 +20,7 @@ from audiomdb.data.planned import PlannedDataset
 from audiomdb.data.shared import SharedNote
 from audiomdb.plan import PlanState, Tail
 from audiomdb.stream import BySeconds, Stall, StepStream
+from audiomdb.stream.rows import Allocate
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 
@@ -58,6 +59,7 @@ class Recipe:
     collate: Collate
     epochs: int | None
     monitor: Monitor
+    rows: Allocate | None
 
     def stream(self, worker: int = 0, num_workers: int = 1) -> StepStream:
         """The steps of a worker, not yet collated."""
@@ -75,7 +77,8 @@ class Recipe:
     ) -> Generator[Made, None, None]:
         """Make a worker's steps from `start` on."""
         stream = self.stream(worker, num_workers)
-        with closing(stream.read(start, epochs=self.epochs, watch=watch)) as steps:
+        steps = stream.read(start, epochs=self.epochs, watch=watch, allocate=self.rows)
+        with closing(steps):
             for step in steps:
                 with watch.collating():
                     batches = [self.collate(samples) for samples in step.batches]

@@ -69,7 +69,7 @@ class MapView(Dataset[PaddingSample]):
         """
         reading = self._reading()
         position = reading.find(which) if isinstance(which, str) else self._position(index(which))
-        return PaddingSample(reading.load(position, self._epochs.next_epoch))
+        return PaddingSample(reading.load(position, self._epochs.next_epoch, None))
 
     def __getitems__(self, numbers: Sequence[SupportsIndex]) -> list[PaddingSample]:
         """The samples of several numbers, in their order. `DataLoader` calls it for a batch."""
@@ -79,7 +79,7 @@ class MapView(Dataset[PaddingSample]):
         order = sorted(range(len(positions)), key=positions.__getitem__)
         samples: list[PaddingSample | None] = [None] * len(positions)
         loaded = in_order(
-            lambda at: reading.load(positions[at], epoch),
+            lambda at: reading.load(positions[at], epoch, None),
             order,
             num_threads=0 if reading.only_copies else min(self._num_threads, len(order)),
             weigh=lambda at: reading.weigh(positions[at]),
