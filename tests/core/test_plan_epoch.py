@@ -235,7 +235,10 @@ def test_places_outside_the_epoch_are_refused() -> None:
 def test_a_plan_is_frozen() -> None:
     plan = EpochPlan([2, 3], shuffle=True)
     with pytest.raises(AttributeError):
-        plan.seed = 1  # type: ignore[misc]
+        plan.seed = 1
+    with pytest.raises(AttributeError):
+        del plan.seed
+    assert repr(plan) == "EpochPlan(seed=0, epoch=0, shuffle=True, window=4, partitions=1)"
     with pytest.raises(ValueError, match="read-only"):
         plan.counts[0] = 1
     given_counts = np.array([2, 3])

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "DONE",
@@ -54,13 +57,13 @@ class Reading(msgspec.Struct, frozen=True):
 
     Attributes:
         needs: Bytes of shards it must be able to hold at once.
-        visits: Numbers of the shards it reads, in the order in which it first needs them; `DONE`
-            in place of a visit that is over before earlier ones.
+        visits: Numbers of the shards it reads, `(n,)` int32, in the order in which it first needs
+            them; `DONE` in place of a visit that is over before earlier ones.
         done: How many of these visits lie behind it, all before them included.
     """
 
     needs: int
-    visits: NDArray[np.int32]
+    visits: np.ndarray
     done: int = 0
 
 

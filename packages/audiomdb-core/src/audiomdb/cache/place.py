@@ -12,7 +12,7 @@ from audiomdb.errors import CachePlaceError
 
 __all__ = ["check_place", "file_system"]
 
-_REMOTE = re.compile(r"nfs\d*|cifs|smb\w*|afs|afpfs|webdav|fuse\.sshfs|9p")
+_REMOTE = r"nfs\d*|cifs|smb\w*|afs|afpfs|webdav|fuse\.sshfs|9p"
 
 
 def check_place(directory: Path) -> None:
@@ -27,7 +27,7 @@ def check_place(directory: Path) -> None:
             "Windows does not have. Use WSL, or copy the dataset and read it in place"
         )
     kind = file_system(directory)
-    if kind is not None and _REMOTE.fullmatch(kind):
+    if kind is not None and re.fullmatch(_REMOTE, kind):
         raise CachePlaceError(
             f"the cache directory {directory} is on a network file system ({kind}), whose locks "
             "and mappings cannot be relied on; give cache_dir= a directory on a local disk"

@@ -13,13 +13,16 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from audiomdb.cache.budget import DONE, Reading
 from audiomdb.cache.lock import Held, try_exclusive, try_shared
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Registration", "live_readings", "registration_bytes"]
 

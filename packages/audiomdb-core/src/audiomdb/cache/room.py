@@ -6,11 +6,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from audiomdb.cache.budget import (
     NEVER,
@@ -29,6 +28,9 @@ from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
 from audiomdb.errors import CacheTooSmallError
 from audiomdb.shards.metadata import Metadata
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Delivered", "Part", "Room"]
 
@@ -81,13 +83,13 @@ class _Contents(msgspec.Struct, frozen=True):
     Attributes:
         used: Bytes that count.
         stored: What could go.
-        uses: Visits until each shard is needed.
+        uses: Visits until each shard is needed, float64.
         for_shards: Bytes that are not spoken for by anything but shards whose visits are known.
     """
 
     used: int
     stored: list[Stored]
-    uses: NDArray[np.float64]
+    uses: np.ndarray
     for_shards: float
 
 

@@ -13,7 +13,6 @@ array([4, 6, 2, 1, 5, 3, 0])
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,6 @@ MAX_PARTITIONS = 2**16
 _MAX_SAMPLES = 2**46  # times partitions, it must fit int64
 
 
-@dataclass(frozen=True, init=False, eq=False)
 class EpochPlan(Turns):
     """The order of one epoch, for all ranks together.
 
@@ -68,7 +66,10 @@ class EpochPlan(Turns):
         PlanError: An option is out of range; the message names the nearest legal value.
     """
 
-    counts: NDArray[np.int64] = field(repr=False)
+    __match_args__ = ("counts", "seed", "epoch", "shuffle", "window", "partitions", "selection")
+    _shown = __match_args__[1:-1]
+
+    counts: NDArray[np.int64]
     """Samples in each shard, `(shards,)` int64, read-only."""
 
     seed: int
@@ -76,7 +77,7 @@ class EpochPlan(Turns):
     shuffle: bool
     window: int
     partitions: int
-    selection: Selection | None = field(repr=False)
+    selection: Selection | None
 
     def __init__(
         self,
@@ -109,9 +110,6 @@ class EpochPlan(Turns):
     def __len__(self) -> int:
         """Samples in the epoch."""
         return self._total
-
-    def __getstate__(self) -> dict[str, object]:
-        return {option.name: getattr(self, option.name) for option in fields(self)}
 
     @property
     def options(self) -> dict[str, OptionValue]:

@@ -19,7 +19,6 @@ the mixture around it, it is one dataset of as many samples as it has in an epoc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -60,7 +59,6 @@ Stop: TypeAlias = Literal["first", "last"] | int
 companions are repeated until then, or after a number of samples."""
 
 
-@dataclass(frozen=True, init=False, eq=False)
 class MixPlan(Turns):
     """The order of one epoch of several datasets. Frozen, thread-safe, pickles as its options.
 
@@ -85,6 +83,20 @@ class MixPlan(Turns):
     Raises:
         PlanError: An option is out of range, or weights and sources do not fit each other.
     """
+
+    __match_args__ = (
+        "sources",
+        "weights",
+        "interleave",
+        "stop",
+        "seed",
+        "epoch",
+        "shuffle",
+        "window",
+        "partitions",
+        "selections",
+    )
+    _shown = __match_args__
 
     sources: tuple[NDArray[np.int64] | MixPlan, ...]
     weights: tuple[int, ...] | None
@@ -147,9 +159,6 @@ class MixPlan(Turns):
         for number, size in enumerate(self.sizes):
             if self.weights is not None and size == 0:
                 raise PlanError(f"dataset {number} has a weight but no samples; leave it out")
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: vars(self)[name] for name in self.__dataclass_fields__}
 
     def __len__(self) -> int:
         """Samples in the epoch, repeats counted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import inspect
 import os
@@ -85,6 +84,8 @@ def _text(value: Any) -> str:  # noqa: ANN401
         return repr(value)
     if isinstance(value, os.PathLike):
         return repr(os.fspath(value))
+    import dataclasses  # what most arguments are has been named by now
+
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return f"{type(value).__qualname__}({[_text(getattr(value, f.name)) for f in fields]})"
