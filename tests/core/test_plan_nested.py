@@ -140,6 +140,15 @@ def test_the_shards_that_come_are_known_from_any_element(plan: MixPlan, element:
             assert own <= set(coming) <= own | mixed
 
 
+def test_shards_that_a_mixture_leaves_to_its_next_pass_come() -> None:
+    one = MixPlan([[1, 1]], window=0)
+    half = MixPlan([one, [1]], weights=(1, 1), stop=1, window=0)
+    plan = MixPlan([half, [2]], weights=(1, 1), window=0)
+    read = shards_of(plan, plan.lines[0].take(np.arange(len(plan.lines[0]))))
+    assert {0, 1} <= set(read)
+    assert plan.shards_from(0, 0, 0).tolist() == [0, 1]
+
+
 @given(nested(), st.data())
 @settings(deadline=None, max_examples=60)
 def test_inside_a_pass_no_shard_comes_back(plan: MixPlan, data: st.DataObject) -> None:

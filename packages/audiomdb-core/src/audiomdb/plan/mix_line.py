@@ -31,6 +31,9 @@ __all__ = ["BLOCK", "DatasetSource", "MixedLine", "Source", "SourceLine", "Weave
 BLOCK = 1024
 """Turns woven at once, and shuffled among each other where that is asked for. Frozen."""
 
+_KEPT_BLOCKS = 4
+"""More than a stretch of steps has, because what is mixed is asked for behind it."""
+
 
 class SourceLine(Elements, Protocol):
     """A stretch of what a source gives, positions and shards numbered through all datasets."""
@@ -59,6 +62,10 @@ class Source(Protocol):
     @property
     def datasets(self) -> range:
         """Numbers of its datasets, counted through all."""
+
+    @property
+    def even(self) -> bool:
+        """Whether every pass meets the same shards."""
 
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
@@ -96,6 +103,11 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
     def datasets(self) -> range:
         """Its number alone."""
         return range(self.number, self.number + 1)
+
+    @property
+    def even(self) -> bool:
+        """True: a pass has all of the dataset."""
+        return True
 
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
@@ -171,6 +183,12 @@ class Weave(msgspec.Struct, frozen=True):
     def datasets(self) -> range:
         """Numbers of the datasets in it, counted through all."""
         return range(self.sources[0].datasets.start, self.sources[-1].datasets.stop)
+
+    @property
+    def even(self) -> bool:
+        """Whether a pass has whole passes of every source, and these meet the same shards."""
+        pairs = zip(self.sources, self.shares, strict=True)
+        return all(not share or (share % one.size == 0 and one.even) for one, share in pairs)
 
     def line(self, number: int, low: int, high: int) -> MixedLine:
         """Return turns `low` to `high` of pass `number`."""
@@ -249,7 +267,7 @@ class _PassesLine:
         while endless < self._stop:
             part = self._make(endless)
             orders.append(part.line.shard_order(dataset, endless - part.low))
-            if len(part.line) == size and endless == part.low:
+            if self._source.even and len(part.line) == size and endless == part.low:
                 break  # a whole pass: after it, none comes for the first time
             endless = part.low + len(part.line)
         if not orders:
@@ -298,7 +316,7 @@ class _Block(msgspec.Struct, frozen=True):
 class MixedLine:
     """A partition of a mixture: turns `begin` to `end` of the pattern.
 
-    Entering anywhere costs a block. The block read last is kept. May be used from several threads.
+    Entering anywhere costs a block. The last blocks are kept. May be used from several threads.
 
     Args:
         sources: What each source gives to this partition.
@@ -325,7 +343,7 @@ class MixedLine:
         self._before = before
         self._pattern = pattern
         self._shuffled = shuffled
-        self._kept: _Block | None = None
+        self._kept: tuple[_Block, ...] = ()
 
     def __len__(self) -> int:
         return self._end - self._begin
@@ -371,9 +389,11 @@ class MixedLine:
 
     def _block(self, element: int) -> _Block:
         begin = element - element % BLOCK
-        block = self._kept
-        if block is None or block.begin != begin:
-            block = self._kept = self._weave(begin, min(begin + BLOCK, len(self)))
+        for block in self._kept:
+            if block.begin == begin:
+                return block
+        block = self._weave(begin, min(begin + BLOCK, len(self)))
+        self._kept = (*self._kept[1 - _KEPT_BLOCKS :], block)
         return block
 
     def _weave(self, begin: int, end: int) -> _Block:
