@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from audiomdb.plan import EpochPlan, Purpose, ShuffledLine, cut_line, random_words
+from audiomdb.plan import (
+    EpochPlan,
+    Purpose,
+    ShuffledLine,
+    StepPlan,
+    cut_line,
+    random_words,
+    shuffle,
+)
 
 Array = NDArray[np.int64]
 
@@ -178,6 +187,33 @@ def test_a_window_wider_than_the_dataset_comes_close_to_a_full_shuffle() -> None
     assert shift(full) == pytest.approx(1 / 3, rel=0.02)
     assert shift(wide) == pytest.approx(shift(full), rel=0.03)
     assert shift(narrow) < shift(full) / 3
+
+
+@given(all_counts, windows, st.integers(1, 40))
+@settings(deadline=None)
+def test_what_is_mixed_may_be_asked_behind_what_is_read(
+    counts: list[int], window: int, ahead: int
+) -> None:
+    line = whole_line(counts, window)
+    for element in range(len(line)):
+        line.take(np.arange(element, min(len(line), element + ahead), dtype=np.int64))
+        assert line.alive(element) == whole_line(counts, window).alive(element)
+
+
+def test_asking_behind_what_is_read_draws_no_shard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def noted(seed: int, epoch: int, purpose: Purpose, number: int, **part: int) -> Any:
+        drawn.append(number)
+        return random_words(seed, epoch, purpose, number, **part)
+
+    monkeypatch.setattr(shuffle, "random_words", noted)
+    steps = StepPlan(EpochPlan([20] * 400, shuffle=True, partitions=2), 16)
+    for number in range(steps.steps):
+        steps.step(number)
+        for partition in range(2):
+            steps.plan.lines[partition].alive(min(3999, (number + 1) * 8))  # type: ignore[attr-defined]
+    assert len(drawn) <= 400 + 2 * 2  # the partitions share a shard, and begin by looking for it
 
 
 def test_two_epochs_have_no_more_neighbours_in_common_than_two_full_shuffles() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import TAILS, EpochPlan, StepPlan, Tail
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @st.composite
@@ -102,6 +107,66 @@ def test_an_uneven_tail_shows_nothing_twice(plan: StepPlan, data: st.DataObject)
     ]
     assert sum(len(part.positions) for part in parts) == len(plan.plan)
     assert all(part.mask.all() for part in parts)
+
+
+@given(step_plans(), st.data())
+@settings(deadline=None, max_examples=50)
+def test_a_step_is_the_same_whatever_was_asked_before(plan: StepPlan, data: st.DataObject) -> None:
+    if not plan.steps:
+        return
+    step = st.integers(0, plan.steps - 1)
+    world = st.sampled_from(divisors(plan.batch_size))
+    for _ in range(6):
+        number, world_size = data.draw(step), data.draw(world)
+        rank = data.draw(st.integers(0, world_size - 1))
+        fresh = pickle.loads(pickle.dumps(plan)).step(number, rank, world_size)
+        ours = plan.step(number, rank, world_size)
+        assert ours.positions.tolist() == fresh.positions.tolist()
+        assert ours.mask.tolist() == fresh.mask.tolist()
+        ours.positions[:] = -1  # its arrays are its own
+        ours.mask[:] = False
+
+
+def test_steps_are_read_in_stretches_of_bounded_size() -> None:
+    asked: list[int] = []
+
+    class Counted:
+        partitions = 2
+
+        def __len__(self) -> int:
+            return 200_000
+
+        @property
+        def lines(self) -> tuple[Counted, Counted]:
+            return self, self
+
+        def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+            asked.append(len(elements))
+            return elements
+
+    plan = StepPlan(Counted(), 16)
+    for number in range(1000):
+        plan.step(number)
+    assert sum(asked) <= 16 * 1000 + 2048
+    assert len(asked) <= 2 * 8
+    assert max(asked) <= 2048
+    asked.clear()
+    plan.step(12_000)
+    assert sum(asked) <= 2048
+
+
+def test_threads_share_a_plan_of_steps() -> None:
+    plan = StepPlan(EpochPlan([50] * 400, shuffle=True, partitions=4), 16)
+    expected = [plan.step(number).positions.tolist() for number in range(plan.steps)]
+    with ThreadPoolExecutor(4) as pool:
+        parts = [
+            pool.submit(lambda at: [plan.step(k).positions.tolist() for k in at], at)
+            for at in (range(plan.steps), range(plan.steps - 1, -1, -1), range(0, plan.steps, 7))
+        ]
+        forwards, backwards, some = (part.result() for part in parts)
+    assert forwards == expected
+    assert backwards == expected[::-1]
+    assert some == expected[::7]
 
 
 def test_padding_repeats_what_is_at_hand() -> None:

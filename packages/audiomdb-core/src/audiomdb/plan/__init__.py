@@ -25,13 +25,14 @@ Words used here:
 from __future__ import annotations
 
 from audiomdb.plan.bits import Purpose, random_order, random_words
+from audiomdb.plan.durations import even_borders
 from audiomdb.plan.epoch import EpochPlan
 from audiomdb.plan.filters import Columns, Selection, select
 from audiomdb.plan.line import Line, Run, StoredLine, cut_line
 from audiomdb.plan.mix import INTERLEAVES, Interleave, MixPlan, Stop
 from audiomdb.plan.nodes import read_twice
 from audiomdb.plan.pattern import Pattern, Weight
-from audiomdb.plan.seconds import SecondsPlan, SecondsReport, even_borders
+from audiomdb.plan.seconds import SecondsPlan, SecondsReport
 from audiomdb.plan.shuffle import MAX_WINDOW, ShuffledLine
 from audiomdb.plan.split import TAILS, Places, Split, Tail
 from audiomdb.plan.state import PlanState, plan_id

@@ -3,9 +3,17 @@
 Samples come in increments, equally many from each partition, and wait in queues, one for each
 partition and bucket of similar durations. A step is made of one bucket, when the queues of that
 bucket fill all slots in all partitions; which one, if there are several, is drawn. A bucket in
-which a sample has waited too long is taken although it leaves slots short. At the end of the
-chapter what is left is made into steps, from the longest clip to the shortest, across buckets: so
-there are at most a few steps that are not full, and the next chapter begins with empty queues.
+which a sample has waited too long is taken although it leaves slots short.
+
+At the end of the chapter what is left is sorted by duration and cut into as few steps as can be,
+across buckets, and the next chapter begins with empty queues. Partitions have not equally many
+seconds left. Each spreads what it has evenly over these steps, so that all their slots are a little
+less full, and none is short or empty; and the steps are shuffled, lest chapters end with their
+shortest clips.
+
+All samples of a chapter are known when it is made, so a queue is a stretch of an array, sorted by
+bucket: it is known from the start which samples go together and when the last of them comes.
+Nothing is done for an increment that completes no step.
 
 Everything follows from the samples, their durations and the bits of the chapter: any process can
 make any chapter, and nothing has to be remembered but its number.
@@ -13,27 +21,48 @@ make any chapter, and nothing has to be remembered but its number.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right
 from collections.abc import Callable
-from itertools import repeat
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from audiomdb.plan.packing import SlotSize
+from audiomdb.plan.packing import SlotSize, cut, fewest_slots, spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ChapterMaker"]
+__all__ = ["ChapterMaker", "Slots"]
 
-
-Waiting: TypeAlias = tuple[int, float, int]
-"""A sample in a queue: its position, its seconds, and the increment with which it came."""
-
-_NEVER = np.iinfo(np.int64).max
+_NEVER = int(np.iinfo(np.int64).max)
 """Stands for the increment of a sample where there is none."""
+
+
+class Slots(msgspec.Struct, frozen=True):
+    """Slots of clips, one after the other; those of a step follow each other, by partition.
+
+    Attributes:
+        positions: Of the clips, slot by slot, `(samples,)` int64.
+        ends: Clips up to and with each slot, `(slots,)` int64. A slot may be empty.
+    """
+
+    positions: np.ndarray
+    ends: np.ndarray
+
+    def slot(self, number: int) -> NDArray[np.int64]:
+        """Return the positions of a slot's clips; a view."""
+        begin = self.ends[number - 1] if number else 0
+        return self.positions[begin : self.ends[number]]
+
+    def reordered(self, order: NDArray[np.int64]) -> Slots:
+        """Return the slots in another order, each named once."""
+        sizes = np.diff(self.ends, prepend=0)
+        begins = (self.ends - sizes)[order]
+        sizes = sizes[order]
+        ends = np.cumsum(sizes)
+        among = np.arange(len(self.positions)) + np.repeat(begins - (ends - sizes), sizes)
+        return Slots(self.positions[among], ends)
 
 
 class ChapterMaker(msgspec.Struct, frozen=True):
@@ -45,7 +74,8 @@ class ChapterMaker(msgspec.Struct, frozen=True):
         each: Slots of each partition in a step.
         increment: Samples of each partition that come at a time.
         max_age: Increments that a sample waits, at most.
-        words: Random words `start` to `stop` by which buckets are chosen; word i is for step i.
+        words: Random words `start` to `stop` by which buckets are chosen, and the last steps
+            shuffled; word i is for step i.
     """
 
     size: SlotSize
@@ -55,128 +85,173 @@ class ChapterMaker(msgspec.Struct, frozen=True):
     max_age: int
     words: Callable[[int, int], np.ndarray]
 
-    def steps(
-        self, parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]
-    ) -> list[list[list[int]]]:
-        """Return the chapter's steps; a step is a list of slots, a slot a list of positions.
-
-        Slots of partition 0 come first. One may be empty.
+    def steps(self, parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> Slots:
+        """Return the slots of the chapter's steps, those of a step by partition.
 
         Args:
             parts: For each partition, positions and durations in seconds, in order; both `(n,)`.
         """
-        return _Chapter(self, len(parts)).run(parts)
+        return _Chapter(self, parts).run()
+
+
+class _Queue:
+    """The samples of a partition in a chapter, sorted by bucket; in a bucket, as they come."""
+
+    def __init__(self, maker: ChapterMaker, seconds: NDArray[np.float64], offset: int) -> None:
+        buckets = np.searchsorted(maker.borders, seconds, side="left")
+        buckets = buckets.astype(np.min_scalar_type(len(maker.borders)))
+        order = np.argsort(buckets, kind="stable")  # a radix sort for up to 16 bits
+        sizes = np.bincount(buckets, minlength=len(maker.borders) + 1)
+        self.order = order + offset
+        """The samples' numbers among all of the chapter."""
+
+        self.seconds = seconds[order]
+        self.listed: list[float] = self.seconds.tolist()
+        self.came: list[int] = (order // maker.increment).tolist()
+        self.stops: list[int] = np.cumsum(sizes).tolist()
+        self.heads: list[int] = [0, *self.stops[:-1]]
+        """Of each bucket, the first that still waits."""
+
+        self.fitting = [0] * len(sizes)
+        """Of each bucket, how many of those that come fill a step's slots."""
 
 
 class _Chapter:
-    def __init__(self, maker: ChapterMaker, partitions: int) -> None:
+    def __init__(
+        self, maker: ChapterMaker, parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]
+    ) -> None:
         self._maker = maker
-        buckets = len(maker.borders) + 1
-        self._queues: list[list[list[Waiting]]] = [
-            [[] for _ in range(buckets)] for _ in range(partitions)
-        ]
-        # The same samples' seconds, ascending: whether they fit is asked far more often than not.
-        self._ascending: list[list[list[float]]] = [
-            [[] for _ in range(buckets)] for _ in range(partitions)
-        ]
-        # Of each partition and bucket, how many wait, and when the first of them came.
-        self._counts = np.zeros((partitions, buckets), np.int64)
-        self._oldest = np.full((partitions, buckets), _NEVER)
+        self._positions = np.concatenate([positions for positions, _ in parts])
+        self._queues: list[_Queue] = []
+        for _, seconds in parts:
+            offset = sum(len(queue.order) for queue in self._queues)
+            self._queues.append(_Queue(maker, seconds, offset))
+        longest = max(len(queue.order) for queue in self._queues)
+        self._increments = -(-longest // maker.increment)
         # So many samples of a bucket fit whatever their durations, and more than so many never do:
         # between the two it has to be looked at.
         size, each = maker.size, maker.each
         borders = maker.borders.tolist()
-        self._surely = np.array([each * size.room(seconds) for seconds in [*borders, size.seconds]])
-        self._at_most = np.array([_NEVER, *(each * size.room(seconds) for seconds in borders)])
+        self._surely = [each * size.room(seconds) for seconds in [*borders, size.seconds]]
+        self._at_most = [_NEVER, *(each * size.room(seconds) for seconds in borders)]
+        # Of each bucket, with which increment a step is complete, and with which the first of its
+        # samples came.
+        buckets = range(len(self._surely))
+        self._ready = [_NEVER for _ in buckets]
+        self._oldest = [_NEVER for _ in buckets]
+        for bucket in buckets:
+            self._look(bucket, self._queues)
         self._words: list[int] = []
-        self._steps: list[list[list[int]]] = []
+        self._taken: list[NDArray[np.int64]] = []
+        self._ends: list[int] = []
+        self._total = 0
+        self._steps = 0
 
-    def run(
-        self, parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]
-    ) -> list[list[list[int]]]:
-        step = self._maker.increment
-        for now, begin in enumerate(range(0, max(len(part[0]) for part in parts), step)):
-            end = begin + step
-            for partition, (positions, seconds) in enumerate(parts):
-                self._arrive(now, partition, positions[begin:end], seconds[begin:end])
-            self._make_full_steps()
-            self._make_old_steps(now)
+    def run(self) -> Slots:
+        while True:
+            now = min(min(self._ready), min(self._oldest) + self._maker.max_age)
+            if now >= self._increments:
+                break
+            self._make_full_steps(now)
+            if min(self._oldest) + self._maker.max_age <= now:
+                self._make_old_steps(now)
         self._make_last_steps()
-        return self._steps
+        taken = np.concatenate(self._taken) if self._taken else np.empty(0, np.int64)
+        return Slots(self._positions[taken], np.array(self._ends, np.int64))
 
-    def _arrive(
-        self,
-        now: int,
-        partition: int,
-        positions: NDArray[np.int64],
-        seconds: NDArray[np.float64],
-    ) -> None:
-        queues, ascending = self._queues[partition], self._ascending[partition]
-        buckets = np.searchsorted(self._maker.borders, seconds, side="left")
-        coming = zip(positions.tolist(), seconds.tolist(), repeat(now))
-        for bucket, sample in zip(buckets.tolist(), coming, strict=False):
-            queues[bucket].append(sample)
-            insort(ascending[bucket], sample[1])
-        more = np.bincount(buckets, minlength=len(queues))
-        self._counts[partition] += more
-        oldest = self._oldest[partition]
-        oldest[(more > 0) & (oldest > now)] = now
-
-    def _make_full_steps(self) -> None:
-        many = np.flatnonzero((self._counts > self._surely).all(axis=0))
-        full = [bucket for bucket in many.tolist() if self._full(bucket)]
+    def _make_full_steps(self, now: int) -> None:
+        full = [bucket for bucket, ready in enumerate(self._ready) if ready <= now]
         while full:
             bucket = full[self._word() % len(full)]
-            self._emit_bucket(bucket)
-            if not self._full(bucket):
+            self._emit(bucket, now)
+            if self._ready[bucket] > now:
                 full.remove(bucket)
 
     def _make_old_steps(self, now: int) -> None:
         latest = now - self._maker.max_age
-        for bucket in np.flatnonzero((self._oldest <= latest).any(axis=0)).tolist():
-            while (self._oldest[:, bucket] <= latest).any():
-                self._emit_bucket(bucket)
+        for bucket in range(len(self._oldest)):
+            while self._oldest[bucket] <= latest:
+                self._emit(bucket, now)
+
+    def _emit(self, bucket: int, now: int) -> None:
+        """Make a step of what has come of a bucket and fits."""
+        moved = []
+        for queue in self._queues:
+            head, count = queue.heads[bucket], queue.fitting[bucket]
+            if self._ready[bucket] > now:
+                come = bisect_right(queue.came, now, head, queue.stops[bucket]) - head
+                count = min(count, come)
+            self._fill(queue, head, head + count)
+            if count:
+                queue.heads[bucket] = head + count
+                moved.append(queue)
+        self._steps += 1
+        self._look(bucket, moved)
+
+    def _fill(self, queue: _Queue, head: int, stop: int) -> None:
+        """Deal samples that fit out to the slots of a partition."""
+        each = self._maker.each
+        order = queue.order[head:stop]
+        if each == 1:
+            self._put(order, [len(order)])
+            return
+        descending = np.argsort(-queue.seconds[head:stop], kind="stable")
+        seconds, room = queue.seconds[head:stop][descending], self._maker.size.room
+        ends = cut(lambda clip: room(seconds.item(clip)), len(order), each)
+        self._put(order[descending], ends)
+
+    def _put(self, samples: NDArray[np.int64], ends: list[int]) -> None:
+        """Append slots."""
+        self._taken.append(samples)
+        self._ends += [self._total + end for end in ends]
+        self._total += len(samples)
+
+    def _look(self, bucket: int, moved: list[_Queue]) -> None:
+        """Find out when a bucket is ready next, having taken from these partitions."""
+        for queue in moved:
+            queue.fitting[bucket] = self._fitting(queue, bucket)
+        ready, oldest = 0, _NEVER
+        for queue in self._queues:
+            head, stop = queue.heads[bucket], queue.stops[bucket]
+            after = head + queue.fitting[bucket]
+            ready = max(ready, queue.came[after] if after < stop else _NEVER)
+            if head < stop:
+                oldest = min(oldest, queue.came[head])
+        self._ready[bucket], self._oldest[bucket] = ready, oldest
+
+    def _fitting(self, queue: _Queue, bucket: int) -> int:
+        """How many of a bucket's next samples fit a step."""
+        head, stop = queue.heads[bucket], queue.stops[bucket]
+        surely = min(self._surely[bucket], stop - head)
+        at_most = min(self._at_most[bucket], stop - head)
+        size = self._maker.size
+        if surely == at_most:
+            return surely
+        if self._maker.each == 1:
+            return size.fitting_one(queue.listed[head : head + at_most], surely)
+        return size.fitting(queue.seconds[head : head + at_most], self._maker.each, surely=surely)
 
     def _make_last_steps(self) -> None:
-        left = []
-        for queues in self._queues:
-            everything = [one for queue in queues for one in queue]
-            left.append(sorted(everything, key=lambda one: (-one[1], one[0])))
-        while any(left):
-            self._emit(left)
-
-    def _full(self, bucket: int) -> bool:
-        """Whether every partition fills its slots, and would fill more."""
-        counts = self._counts[:, bucket]
-        if (counts <= self._surely[bucket]).any():
-            return False
-        fits = self._maker.size.fits_ascending
-        return not any(fits(queues[bucket], self._maker.each) for queues in self._ascending)
-
-    def _emit_bucket(self, bucket: int) -> None:
-        waiting = [queues[bucket] for queues in self._queues]
-        self._emit(waiting, int(self._surely[bucket]), int(self._at_most[bucket]))
-        for partition, queue in enumerate(waiting):
-            self._counts[partition, bucket] = len(queue)
-            self._oldest[partition, bucket] = queue[0][2] if queue else _NEVER
-            self._ascending[partition][bucket] = sorted([one[1] for one in queue])
-
-    def _emit(self, waiting: list[list[Waiting]], surely: int = 0, at_most: int = _NEVER) -> None:
-        """Make a step of what fits of each partition's queue."""
         size, each = self._maker.size, self._maker.each
-        slots = []
-        for queue in waiting:
-            seconds = [one[1] for one in queue[:at_most]]
-            count = size.fitting(seconds, each, surely=surely)
-            taken = queue[:count]
-            del queue[:count]
-            indices = size.cut(seconds[:count], each)
-            slots += [[taken[i][0] for i in one] for one in indices]
-        self._steps.append(slots)
+        orders, rooms = [], []
+        for queue in self._queues:
+            pairs = zip(queue.heads, queue.stops, strict=True)
+            waiting = np.concatenate([np.arange(head, stop) for head, stop in pairs])
+            waiting = waiting[np.argsort(-queue.seconds[waiting], kind="stable")]
+            orders.append(queue.order[waiting])
+            rooms.append(size.rooms(queue.seconds[waiting]).tolist())
+        steps = max(-(-fewest_slots(one) // each) for one in rooms)
+        ends = [spread(one, steps, each) for one in rooms]
+        words = self._maker.words(self._steps, self._steps + steps)
+        for step in np.argsort(words, kind="stable").tolist():
+            for order, upto in zip(orders, ends, strict=True):
+                begin = upto[step * each - 1] if step else 0
+                mine = upto[step * each : (step + 1) * each]
+                self._put(order[begin : mine[-1]], [end - begin for end in mine])
+        self._steps += steps
 
     def _word(self) -> int:
-        number = len(self._steps)
-        while number >= len(self._words):
+        while self._steps >= len(self._words):
             known = len(self._words)
             self._words += self._maker.words(known, known + 256).tolist()
-        return self._words[number]
+        return self._words[self._steps]

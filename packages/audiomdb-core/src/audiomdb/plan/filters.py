@@ -59,8 +59,11 @@ class Selection:
                 f"expected bool of shape ({total},)"
             )
         self._ends = np.concatenate(([0], np.cumsum(self.counts)))
-        before = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
-        self.kept = np.diff(before[self._ends])
+        self.kept = np.zeros(len(self.counts), np.int64)
+        filled = self.counts > 0
+        if filled.any():
+            begins = self._ends[:-1][filled]
+            self.kept[filled] = np.add.reduceat(mask, begins, dtype=np.int64)
         self._bits = np.packbits(mask)
         for array in (self.counts, self.kept):
             array.setflags(write=False)

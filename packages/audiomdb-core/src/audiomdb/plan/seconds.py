@@ -17,9 +17,10 @@ import numpy as np
 
 from audiomdb.errors import PlanError
 from audiomdb.plan.bits import MAX_STREAMS, Purpose, random_words
-from audiomdb.plan.chapters import ChapterMaker
+from audiomdb.plan.chapters import ChapterMaker, Slots
 from audiomdb.plan.checks import whole_number
-from audiomdb.plan.packing import SlotSize
+from audiomdb.plan.durations import even_borders, usual_increment
+from audiomdb.plan.packing import SHORT, SlotSize
 from audiomdb.plan.steps import Order, Step, check_shares
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 
     from audiomdb.plan.state import OptionValue
 
-__all__ = ["SecondsOrder", "SecondsPlan", "SecondsReport", "even_borders"]
+__all__ = ["SecondsOrder", "SecondsPlan", "SecondsReport"]
 
-_SAMPLES_PER_SLOT = 16
-_BORDERS_FROM = 2**16
+_CHAPTER_INCREMENTS = 512
+_LEAST_INCREMENTS = 32
+_CHAPTER_SAMPLES = 2**18
+"""Of all partitions: they are made in a third of a second."""
 
 
 class SecondsOrder(Order, Protocol):
@@ -82,13 +85,19 @@ class SecondsReport(msgspec.Struct, frozen=True):
 class SecondsPlan:
     """The steps of one epoch, by seconds. May be used from several threads; pickles.
 
-    Every sample comes once. Reaching a step costs making its chapter, about 5 us a sample; the last
-    chapter is kept.
+    Every sample comes once. Reaching a step costs making its chapter, 1 to 1.5 us a sample (more
+    where a slot holds less than ten clips), which is 0.4 s at most for up to 512 slots of 30
+    clips; the last chapter is kept.
 
     Partitions drift apart, the more the fewer clips one of them gives to a step, and then steps are
-    forced whose slots are short. Of 1,000,000 clips (log-normal, 6 s in the middle) in 8 slots of
-    200 s, 0.3 % of the steps have a short slot with one partition, 1.5 % with four, and 3 % with
-    eight, which have one slot each; of 64 slots, 1.2 %.
+    forced whose slots are short; what is left of a chapter is spread over slots that are all a
+    little less full. Of 1,000,000 clips (log-normal, 6 s in the middle, 1 to 20 s) in slots of
+    200 s:
+
+        partitions/slots   1/1      1/8      4/8      8/8      8/64
+        short steps        0.0 %    0.0 %    0.0 %    0.7 %    0.0 %
+        padding            3.2 %    0.5 %    1.7 %    3.0 %    0.5 %
+        fill               0.98     0.98     0.97     0.97     0.97
 
     Args:
         plan: The order of the epoch.
@@ -98,13 +107,16 @@ class SecondsPlan:
             are taken, of the ranks.
         max_batch_size: Clips in a slot, at most. None: any number.
         borders: Durations at which the next bucket begins, ascending. None: `even_borders`.
-        increment: Samples of each partition that the planner takes at a time. None: 16 for each of
-            a partition's slots.
+        increment: Samples of each partition that the planner takes at a time. None: for each of a
+            partition's slots half of what it holds on average, and at least 16.
         max_age: Increments that a sample waits for others like it, at most. The longer, the fewer
             slots are short, and the more shards are alive: `max_age * increment` samples of each
             partition.
         chapter: Increments in a chapter. The longer, the fewer steps are made of what is left, and
-            the more has to be replayed to go on in the middle.
+            the more has to be replayed to go on in the middle. None: 512, but not more than 262144
+            samples of all partitions, as long as that is 32 increments.
+        some: Durations of some of the samples that take part, which stand for all of them where
+            borders or increment are None. Whoever gives these has checked all durations.
 
     Raises:
         PlanError: An option is out of range, or a sample has no duration or is longer than
@@ -122,7 +134,8 @@ class SecondsPlan:
         borders: NDArray[np.floating] | list[float] | None = None,
         increment: int | None = None,
         max_age: int = 192,
-        chapter: int = 512,
+        chapter: int | None = None,
+        some: NDArray[np.floating] | None = None,
     ) -> None:
         self.plan = plan
         self.slots = whole_number("slots", slots, low=1)
@@ -132,22 +145,26 @@ class SecondsPlan:
         if max_batch_size is not None:
             max_batch_size = whole_number("max_batch_size", max_batch_size, low=1)
         self.size = SlotSize(float(max_batch_seconds), max_batch_size)
-        self._durations = np.ascontiguousarray(durations, dtype=np.float64)
-        self._check_durations()
-        chosen = even_borders(self._durations) if borders is None else borders
+        self._durations = np.asarray(durations)
+        if some is None:
+            self._check_durations()
+            some = self._durations
+        chosen = even_borders(some) if borders is None else borders
         self.borders = np.array(chosen, dtype=np.float64)
         if self.borders.ndim != 1 or not (np.diff(self.borders, prepend=0.0) > 0).all():
             raise PlanError(f"borders are {chosen}, expected ascending seconds above 0")
         self.borders = self.borders[self.borders < self.size.seconds]
         each = self.slots // plan.partitions
-        default = _SAMPLES_PER_SLOT * each
-        self.increment = (
-            default if increment is None else whole_number("increment", increment, low=1)
-        )
+        if increment is None:
+            increment = each * usual_increment(some, self.size)
+        self.increment = whole_number("increment", increment, low=1)
         self.max_age = whole_number("max_age", max_age, low=1)
+        if chapter is None:
+            most = _CHAPTER_SAMPLES // (self.increment * plan.partitions)
+            chapter = min(_CHAPTER_INCREMENTS, max(_LEAST_INCREMENTS, most))
         self.chapter_increments = whole_number("chapter", chapter, low=1)
         whole_number("chapters", self.chapters, high=MAX_STREAMS)
-        self._kept: tuple[int, list[list[list[int]]]] | None = None
+        self._kept: tuple[int, Slots] | None = None
 
     @property
     def options(self) -> dict[str, OptionValue]:
@@ -175,7 +192,7 @@ class SecondsPlan:
 
     def steps(self, chapter: int) -> int:
         """Return the number of steps in a chapter, which makes it."""
-        return len(self._chapter(chapter))
+        return len(self._chapter(chapter).ends) // self.slots
 
     def step(self, chapter: int, number: int, rank: int = 0, world_size: int = 1) -> list[Step]:
         """Return a rank's slots of a step: `slots // world_size` batches.
@@ -185,34 +202,35 @@ class SecondsPlan:
         Raises:
             PlanError: A number is out of range, or `world_size` does not divide `slots`.
         """
-        steps = self._chapter(chapter)
-        number = whole_number("step", number, high=len(steps) - 1)
+        made = self._chapter(chapter)
+        number = whole_number("step", number, high=len(made.ends) // self.slots - 1)
         world_size = whole_number("world_size", world_size, low=1)
         rank = whole_number("rank", rank, high=world_size - 1)
         check_shares(self.slots, self.plan.partitions, world_size, name="slots")
         each = self.slots // world_size
         mine = range(rank * each, (rank + 1) * each)
-        return [self._slot(steps, number, slot) for slot in mine]
+        return [self._slot(made, number, slot) for slot in mine]
 
     def report(self) -> SecondsReport:
         """Return what the epoch costs: one pass over all durations."""
         steps = samples = short = empty = short_steps = 0
         seconds = padded = 0.0
         for chapter in range(self.chapters):
-            for step in self._chapter(chapter):
-                steps += 1
-                before = short + empty
-                for slot in step:
-                    if not slot:
-                        empty += 1
-                        continue
-                    clips = self._durations[slot]
-                    longest = float(clips.max())
-                    samples += len(slot)
-                    seconds += float(clips.sum())
-                    padded += len(slot) * longest
-                    short += len(slot) < 0.75 * self.size.room(longest)
-                short_steps += short + empty > before
+            made = self._chapter(chapter)
+            clips = self._seconds(made.positions)
+            sizes = np.diff(made.ends, prepend=0)
+            filled = sizes[sizes > 0]
+            longest = np.maximum.reduceat(clips, np.cumsum(filled) - filled)
+            wanting = sizes == 0
+            empty += int(wanting.sum())
+            wanting[~wanting] = filled < SHORT * self.size.rooms(longest)
+            short += int(wanting.sum())
+            steps += len(sizes) // self.slots
+            short_steps += int(wanting.reshape(-1, self.slots).any(axis=1).sum())
+            samples += len(clips)
+            seconds += float(clips.sum())
+            padded += float((filled * longest).sum())
+        short -= empty
         held = steps * self.slots * self.size.seconds
         return SecondsReport(
             steps=steps,
@@ -228,24 +246,24 @@ class SecondsPlan:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_kept": None}
 
-    def _chapter(self, chapter: int) -> list[list[list[int]]]:
+    def _chapter(self, chapter: int) -> Slots:
         chapter = whole_number("chapter", chapter, high=max(0, self.chapters - 1))
         kept = self._kept
         if kept is None or kept[0] != chapter:
             kept = self._kept = chapter, self._make(chapter)
         return kept[1]
 
-    def _make(self, chapter: int) -> list[list[list[int]]]:
+    def _make(self, chapter: int) -> Slots:
         length = self.increment * self.chapter_increments
         parts = []
         for line in self.plan.lines:
             begin, end = (min(at * length, len(line)) for at in (chapter, chapter + 1))
             positions = line.take(np.arange(begin, end, dtype=np.int64))
-            parts.append((positions, self._durations[positions]))
-        steps = self._maker(chapter).steps(parts)
-        for number, step in enumerate(steps):
-            self._mix_slots(chapter, number, step)
-        return steps
+            parts.append((positions, self._seconds(positions)))
+        return self._mix_slots(chapter, self._maker(chapter).steps(parts))
+
+    def _seconds(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        return self._durations[positions].astype(np.float64, copy=False)
 
     def _maker(self, chapter: int) -> ChapterMaker:
         return ChapterMaker(
@@ -257,30 +275,35 @@ class SecondsPlan:
             partial(self._words, Purpose.BUCKET_CHOICE, chapter),
         )
 
-    def _mix_slots(self, chapter: int, number: int, step: list[list[int]]) -> None:
+    def _mix_slots(self, chapter: int, made: Slots) -> Slots:
         """Shuffle a step's slots inside each partition, lest rank 0 always have the longest."""
         each = self.slots // self.plan.partitions
         if each == 1:
-            return
-        begin = number * self.slots
-        words = self._words(Purpose.SLOT_ORDER, chapter, begin, begin + self.slots)
-        for first in range(0, self.slots, each):
-            order = np.argsort(words[first : first + each], kind="stable").tolist()
-            step[first : first + each] = [step[first + i] for i in order]
+            return made
+        words = self._words(Purpose.SLOT_ORDER, chapter, 0, len(made.ends)).reshape(-1, each)
+        order = np.argsort(words, axis=1, kind="stable")
+        order += np.arange(0, len(made.ends), each)[:, None]
+        return made.reordered(order.reshape(-1))
 
     def _words(self, purpose: Purpose, chapter: int, start: int, stop: int) -> NDArray[np.uint64]:
         seed, epoch = self.plan.seed, self.plan.epoch
         return random_words(seed, epoch, purpose, chapter, start=start, stop=stop)
 
-    def _slot(self, steps: list[list[list[int]]], number: int, slot: int) -> Step:
-        if steps[number][slot]:
-            positions = np.array(steps[number][slot], dtype=np.int64)
-            return Step(positions, np.ones(len(positions), dtype=np.bool_))
+    def _slot(self, made: Slots, number: int, slot: int) -> Step:
+        at = number * self.slots + slot
+        positions = made.slot(at)
+        if len(positions):
+            return Step(positions.copy(), np.ones(len(positions), dtype=np.bool_))
         # Repeat what is at hand: of this partition, in this step or the nearest before, or of any.
         each = self.slots // self.plan.partitions
-        own = slice(slot // each * each, (slot // each + 1) * each)
-        nearest = [step[own] for step in reversed(steps[: number + 1])]
-        position = next(one[0] for slots in (*nearest, steps[number]) for one in slots if one)
+        first = slot // each * each
+        own = [
+            made.slot(step * self.slots + first + i)
+            for step in range(number, -1, -1)
+            for i in range(each)
+        ]
+        others = [made.slot(number * self.slots + i) for i in range(self.slots)]
+        position = next(one[0] for one in (*own, *others) if len(one))
         return Step(np.array([position], dtype=np.int64), np.zeros(1, dtype=np.bool_))
 
     def _check_durations(self) -> None:
@@ -301,22 +324,3 @@ class SecondsPlan:
                         f"{self.size.seconds}; filter by min_duration and max_duration, or raise "
                         f"max_batch_seconds"
                     )
-
-
-def even_borders(durations: NDArray[np.floating], buckets: int = 32) -> list[float]:
-    """Return borders between buckets that hold about equally many seconds each.
-
-    Then every bucket has a step about equally often. Of 80,000 clips of 1 to 20 s in 8 slots of
-    200 s, 32 buckets leave 0.6 % padding with one partition, 2 % with four and 4 % with eight, and
-    hardly a short slot; more buckets leave less padding and more short slots.
-
-    Costs one sort of at most 65536 durations, taken at even distances.
-    """
-    sample = np.sort(durations[:: max(1, -(-len(durations) // _BORDERS_FROM))])
-    sample = sample[sample > 0]
-    if not len(sample):
-        return []
-    seconds = np.cumsum(sample)
-    at = np.searchsorted(seconds, seconds[-1] * np.arange(1, buckets) / buckets)
-    borders: list[float] = np.unique(sample[at]).tolist()
-    return borders

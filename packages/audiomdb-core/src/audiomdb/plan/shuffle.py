@@ -44,6 +44,9 @@ __all__ = ["MAX_WINDOW", "ShuffledLine"]
 
 _POINT_BITS = 48
 
+_MOST_SPANS = 2**13
+"""Strips of which it is remembered where they lie."""
+
 MAX_WINDOW = 2 ** (64 - _POINT_BITS) - 1
 """Points must fit 64 bits."""
 
@@ -105,6 +108,8 @@ class ShuffledLine:
         self._selection = selection
         self._first_stream = first_stream
         self._kept: _Strip | None = None
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._asked = 0
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -122,7 +127,17 @@ class ShuffledLine:
 
     def alive(self, element: int) -> range:
         """Return the shards that share the strip of `element`, as a range of `shards`."""
-        return self._alive(self._strip_of(element).number)
+        # Steps are read ahead in stretches, and this is asked one by one behind that: a search for
+        # the strip would draw all its shards again, and so would going on to read.
+        number, spans = self._asked, self._spans
+        span = spans.get(number)
+        while span is not None and element >= span[1]:
+            number += 1
+            span = spans.get(number)
+        if span is None or element < span[0]:
+            number = self._strip_of(element).number
+        self._asked = number
+        return self._alive(number)
 
     def _strip_of(self, element: int) -> _Strip:
         strip = self._kept
@@ -131,10 +146,20 @@ class ShuffledLine:
         # one wanted or at most w before it. Further on, a search is shorter than the walk.
         if strip is None or element < strip.begin or ordinal > strip.number + 1:
             strip = self._search(element, ordinal)
+            self._note(strip)
         while element >= strip.end:
             strip = self._make_strip(strip.number + 1, strip.end, strip.pieces)
+            self._note(strip)
         self._kept = strip
         return strip
+
+    def _note(self, strip: _Strip) -> None:
+        """Remember which elements a strip has, of some thousand strips."""
+        spans = self._spans
+        spans[strip.number] = strip.begin, strip.end
+        if len(spans) > _MOST_SPANS:
+            near = range(strip.number - _MOST_SPANS // 2, strip.number + _MOST_SPANS // 4)
+            self._spans = {at: spans[at] for at in near if at in spans}
 
     def _search(self, element: int, ordinal: int) -> _Strip:
         pieces: dict[int, _Piece] = {}

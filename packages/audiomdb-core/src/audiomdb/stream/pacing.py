@@ -19,6 +19,7 @@ import numpy as np
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, SecondsPlan, Step, StepPlan, Tail, even_borders
 from audiomdb.plan.checks import whole_number
+from audiomdb.plan.durations import sampled
 from audiomdb.plan.steps import check_shares
 from audiomdb.stream.following import Front, before_step, partitions_met
 
@@ -48,9 +49,10 @@ class BySeconds(msgspec.Struct, frozen=True):
             None: the smallest such number. Part of the order.
         num_buckets: Ranges of durations, each of about equally many seconds. More of them leave
             less padding, and need more shards at once.
-        increment: See this and what follows in `audiomdb.plan.SecondsPlan`.
+        increment: See this and what follows in `audiomdb.plan.SecondsPlan`. None: of the clips
+            that take part.
         max_age: In increments.
-        chapter: In increments.
+        chapter: In increments. None: as there.
     """
 
     max_batch_seconds: float
@@ -59,7 +61,7 @@ class BySeconds(msgspec.Struct, frozen=True):
     num_buckets: int = 32
     increment: int | None = None
     max_age: int = 192
-    chapter: int = 512
+    chapter: int | None = None
 
     def check(self, partitions: int, world_size: int) -> None:
         """Check options without a dataset.
@@ -69,7 +71,7 @@ class BySeconds(msgspec.Struct, frozen=True):
         """
         whole_number("num_buckets", self.num_buckets, low=1)
         check_shares(self.slots_for(partitions, world_size), partitions, world_size, name="slots")
-        self._plan(EpochPlan([], partitions=partitions), np.empty(0), [], world_size)
+        self._plan(EpochPlan([], partitions=partitions), np.empty(0), np.empty(0), [], world_size)
 
     def slots_for(self, partitions: int, world_size: int) -> int:
         """Return the number of slots."""
@@ -84,15 +86,18 @@ class BySeconds(msgspec.Struct, frozen=True):
             PlanError: a sample has no duration, or is longer than `max_batch_seconds`.
         """
         durations, taking_part = reading.durations(), reading.taking_part()
-        kept = durations if taking_part is None else durations[taking_part]
         _refuse_durations(reading, durations, taking_part, self.max_batch_seconds)
-        if taking_part is not None:
-            durations = np.where(taking_part, durations, self.max_batch_seconds)
-        borders = even_borders(kept, self.num_buckets)
-        return _SecondsPace(self, durations, borders, world_size)
+        some = sampled(durations, taking_part)
+        borders = even_borders(some, self.num_buckets)
+        return _SecondsPace(self, durations, some, borders, world_size)
 
     def _plan(
-        self, plan: _Order, durations: NDArray[np.float64], borders: list[float], world_size: int
+        self,
+        plan: _Order,
+        durations: NDArray[np.float64],
+        some: NDArray[np.floating],
+        borders: list[float],
+        world_size: int,
     ) -> SecondsPlan:
         return SecondsPlan(
             plan,
@@ -104,6 +109,7 @@ class BySeconds(msgspec.Struct, frozen=True):
             increment=self.increment,
             max_age=self.max_age,
             chapter=self.chapter,
+            some=some,
         )
 
 
@@ -268,16 +274,18 @@ class _SecondsPace(Pace):
         self,
         how: BySeconds,
         durations: NDArray[np.float64],
+        some: NDArray[np.floating],
         borders: list[float],
         world_size: int,
     ) -> None:
         self._how = how
         self._durations = durations
+        self._some = some
         self._borders = borders
         self._world_size = world_size
 
     def of(self, plan: _Order) -> EpochSteps:
-        steps = self._how._plan(plan, self._durations, self._borders, self._world_size)
+        steps = self._how._plan(plan, self._durations, self._some, self._borders, self._world_size)
         return EpochBySeconds(steps, plan)
 
 

@@ -176,7 +176,7 @@ class StreamingLoader:
     def __len__(self) -> int:
         """Batches in a whole pass, the one begun last or else the next; the same in every rank.
 
-        By seconds this takes a pass over the durations, about 5 us a sample; it is remembered.
+        By seconds this takes a pass over the durations, 1 to 2 us a sample; it is remembered.
 
         Raises:
             TypeError: with `epochs=None`, a pass never ends.
@@ -224,7 +224,7 @@ class StreamingLoader:
     def padding_report(self, epoch: int | None = None) -> SecondsReport:
         """Return what an epoch by seconds costs: its padding, and batches that are not full.
 
-        Takes a pass over the durations, about 5 us a sample; it is remembered.
+        Takes a pass over the durations, 1 to 2 us a sample; it is remembered.
 
         Args:
             epoch: None: of the pass begun last, or else the next.
