@@ -7,18 +7,19 @@ import pty
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from audiomdb.progress import Progress, progress
+from audiomdb.shards import DatasetWriter
 
 
-def run_in_terminal(code: str) -> str:
+def run_in_terminal(code: str, *arguments: object) -> str:
     """What a program prints to a terminal of its own."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         seen = b""
         while True:
@@ -123,3 +124,42 @@ def test_the_silent_one_does_nothing(capsys: pytest.CaptureFixture[str]) -> None
         bar.update(3, shard=1)
         bar.close()
     assert capsys.readouterr() == ("", "")
+
+
+UPLOAD = """
+import sys
+from audiomdb.uploaders.local import LocalUploader
+
+shown = {"None": None, "True": True, "False": False}[sys.argv[3]]
+LocalUploader(sys.argv[2], progress=shown).upload_dir(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    with DatasetWriter(tmp_path / "digits", samples_per_shard=2) as writer:
+        for number in range(6):
+            writer.write(f"clip-{number}", {"text": "x" * 500})
+    return tmp_path / "digits"
+
+
+def test_an_upload_shows_a_bar_of_its_bytes_and_none_where_it_is_not_wanted(
+    dataset: Path, tmp_path: Path
+) -> None:
+    seen = run_in_terminal(UPLOAD, dataset, tmp_path / "first", None)
+    last = seen.rstrip().rsplit("\r", 1)[-1]
+    assert "uploading digits: 100%" in last
+    total = sum(path.stat().st_size for path in dataset.rglob("*") if path.is_file())
+    assert f"{total / 1000:.0f}k/{total / 1000:.0f}k" in last
+    assert run_in_terminal(UPLOAD, dataset, tmp_path / "second", False) == ""
+
+
+def test_an_upload_shows_a_bar_without_a_terminal_only_where_it_is_wanted(
+    dataset: Path, tmp_path: Path
+) -> None:
+    for shown in (None, True):
+        target = str(tmp_path / str(shown))
+        command = [sys.executable, "-c", UPLOAD, str(dataset), target, str(shown)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ("uploading digits: 100%" in done.stderr) is bool(shown)
+        assert shown or done.stderr == ""

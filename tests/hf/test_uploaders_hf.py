@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,27 @@ def test_field_names_cannot_break_the_card(tmp_path: Path) -> None:
     assert "| a\\|b | int |" in card
     assert "| &lt;!-- c | array (2, 3) float32 |" in card
     assert "| d --- | str |" in card
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
+def test_the_clients_bars_are_shown_where_they_are_wanted(
+    hub: Any, dataset: Path, progress: bool | None, shown: bool
+) -> None:
+    code = """
+        from huggingface_hub.utils import are_progress_bars_disabled
+
+        print(are_progress_bars_disabled())
+    """
+    environment = dict(hub.client._environment)
+    del environment["HF_HUB_DISABLE_PROGRESS_BARS"]
+    command = [sys.executable, "-c", textwrap.dedent(UPLOAD) + textwrap.dedent(code)]
+    done = subprocess.run(
+        [*command, str(dataset), json.dumps({"progress": progress})],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("100%" in done.stderr) is shown, done.stderr
+    assert shown or done.stderr == ""
+    assert done.stdout.splitlines() == ["8 8", "False"]  # on for others again

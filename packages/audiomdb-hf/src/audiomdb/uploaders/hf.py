@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +36,7 @@ class HFUploader(BaseUploader):
         HFUploader("user/digits", private=True).upload_dir("digits")
 
     Shards go in commits of their own; the last one, when all has arrived, adds `metadata.json` and
-    brings the card up to date. What is there already with the same content is not sent again. The
-    client of the Hub shows its own progress (HF_HUB_DISABLE_PROGRESS_BARS=1 turns it off).
+    brings the card up to date. What is there already with the same content is not sent again.
 
     The card (README.md) tells what the metadata knows. Only the part between two comments is
     written, so that it may be edited.
@@ -49,6 +50,9 @@ class HFUploader(BaseUploader):
         card: Whether to write the card.
         endpoint: URL of another Hub. None: HF_ENDPOINT, else https://huggingface.co.
         workers: Files sent at once.
+        progress: Whether the client of the Hub shows its progress bars on stderr; None: where that
+            is a terminal. What HF_HUB_DISABLE_PROGRESS_BARS says goes before. Where they are not
+            shown, no other thread's are meanwhile.
     """
 
     def __init__(
@@ -62,8 +66,9 @@ class HFUploader(BaseUploader):
         card: bool = True,
         endpoint: str | None = None,
         workers: int = 4,
+        progress: bool | None = None,
     ) -> None:
-        super().__init__(workers=workers)
+        super().__init__(workers=workers, progress=progress)
         self._repo_id = repo_id
         self._private = private
         self._revision = revision
@@ -94,7 +99,7 @@ class HFUploader(BaseUploader):
             UploadError: when the Hub refuses, or a file did not arrive whole.
         """
         files = dataset_files(Path(local_dir))
-        with hub_errors(f"upload to {self.destination('')}", UploadError):
+        with hub_errors(f"upload to {self.destination('')}", UploadError), _bars(self.progress):
             from huggingface_hub import HfApi
 
             api = HfApi(endpoint=self._endpoint, token=self._token)
@@ -202,6 +207,29 @@ class HFUploader(BaseUploader):
                     f"{self.destination(file.rel_path)} arrived {what}, instead of the "
                     f"{file.bytes} bytes that were sent; upload again"
                 )
+
+
+@contextmanager
+def _bars(show: bool | None) -> Iterator[None]:
+    """Let the Hub's client show its progress bars, or keep it from that."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if show is None:
+        show = sys.stderr is not None and sys.stderr.isatty()
+    by_environment = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
+    if show or by_environment or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _is_there(file: DatasetFile, found: RepoFile | None) -> bool:
