@@ -21,7 +21,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from benchmarks.peers.decoders import DECODERS, Decode
-from benchmarks.peers.systems.mosaic import _library
+from benchmarks.peers.systems.mosaic import library
 from benchmarks.remote_reader import Batch, Task
 
 __all__ = ["read", "write"]
@@ -29,7 +29,7 @@ __all__ = ["read", "write"]
 _WORKERS = 2
 
 
-class _Clips(_library().StreamingDataset):
+class _Clips(library().StreamingDataset):
     decode: Decode
 
     def __getitem__(self, at: Any) -> tuple[str, np.ndarray]:  # noqa: ANN401
@@ -41,7 +41,7 @@ def write(entries: list[dict[str, Any]], folder: Path, shard_bytes: int) -> None
     """Write a corpus."""
     columns = {"key": "str", "audio": "bytes", "text": "str", "speaker": "str"}
     options = {"hashes": ["sha1"], "size_limit": shard_bytes}
-    with _library().MDSWriter(out=str(folder), columns=columns, **options) as writer:
+    with library().MDSWriter(out=str(folder), columns=columns, **options) as writer:
         for entry in entries:
             path = Path(entry["audio_filepath"])
             named = {"text": entry["text"], "speaker": entry["speaker"]}
