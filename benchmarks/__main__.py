@@ -13,6 +13,7 @@ from benchmarks.decoding import decode_samples
 from benchmarks.layout import layout
 from benchmarks.machine import describe_machine
 from benchmarks.memory import memory
+from benchmarks.planning import plan
 from benchmarks.reading import read_samples
 from benchmarks.report import RESULTS
 from benchmarks.results import append_row
@@ -23,6 +24,7 @@ GROUPS: dict[str, Group] = {
     "read": read_samples,
     "decode": decode_samples,
     "open": start,
+    "plan": plan,
     "memory": memory,
     "layout": layout,
 }

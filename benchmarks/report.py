@@ -32,6 +32,7 @@ _GROUPS = {
     "read": "Reading without decoding",
     "decode": "Reading and decoding to float32",
     "open": "Start-up",
+    "plan": "Planning an epoch",
     "memory": "Memory",
     "layout": "Layout of shards (docs/decisions/0006)",
 }

@@ -32,8 +32,8 @@ __all__ = ["SecondsOrder", "SecondsPlan", "SecondsReport"]
 
 _CHAPTER_INCREMENTS = 512
 _LEAST_INCREMENTS = 32
-_CHAPTER_SAMPLES = 2**18
-"""Of all partitions: they are made in a third of a second."""
+_CHAPTER_SAMPLES = 2**17
+"""Of all partitions: they are made in a fifth of a second."""
 
 
 class SecondsOrder(Order, Protocol):
@@ -85,9 +85,9 @@ class SecondsReport(msgspec.Struct, frozen=True):
 class SecondsPlan:
     """The steps of one epoch, by seconds. May be used from several threads; pickles.
 
-    Every sample comes once. Reaching a step costs making its chapter, 1 to 1.5 us a sample (more
-    where a slot holds less than ten clips), which is 0.4 s at most for up to 512 slots of 30
-    clips; the last chapter is kept.
+    Every sample comes once. Reaching a step costs making its chapter, 1 to 1.5 us a sample (2.5
+    where a slot holds less than ten clips). That is 0.2 s at most for up to 256 slots of 30 clips,
+    and grows with the slots from there; the last chapter is kept.
 
     Partitions drift apart, the more the fewer clips one of them gives to a step, and then steps are
     forced whose slots are short; what is left of a chapter is spread over slots that are all a
@@ -113,7 +113,7 @@ class SecondsPlan:
             slots are short, and the more shards are alive: `max_age * increment` samples of each
             partition.
         chapter: Increments in a chapter. The longer, the fewer steps are made of what is left, and
-            the more has to be replayed to go on in the middle. None: 512, but not more than 262144
+            the more has to be replayed to go on in the middle. None: 512, but not more than 131072
             samples of all partitions, as long as that is 32 increments.
         some: Durations of some of the samples that take part, which stand for all of them where
             borders or increment are None. Whoever gives these has checked all durations.
