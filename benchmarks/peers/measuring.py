@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 from statistics import median
 from typing import Any
 
@@ -82,7 +83,7 @@ def _load(
     plan: Plan, system: str, corpus: Corpus, settings: Settings, shortest_s: float
 ) -> dict[str, Any]:
     given = plan.given(corpus, plan.dataset(system, corpus))
-    more = {"settings": settings.to_dict(), "shortest_s": shortest_s}
+    more = {"settings": settings.to_dict(), "shortest_s": shortest_s, "passes": plan.sizes.passes}
     return plan.runner.job("loading:load", system, given={**given, **more})
 
 
@@ -99,7 +100,12 @@ def memory(plan: Plan) -> None:
             given = plan.given(corpus, plan.dataset(system, corpus))
         except JobError:
             continue  # was reported where it was written
-        given = {**given, "settings": settings, "shortest_s": plan.sizes.shortest_s}
+        given = {
+            **given,
+            "settings": settings,
+            "shortest_s": plan.sizes.shortest_s,
+            "passes": plan.sizes.passes,
+        }
         job = partial(_watched, plan, "loading:load", system, given)
         plan.runner.attempt("memory", about, job)
 
@@ -122,11 +128,15 @@ def open_many(plan: Plan) -> None:
     """Datasets of very many samples, each after one of few: what is imported late is not theirs."""
     able = plan.offering(System.write_tiny)
     place = plan.work / "tiny"
-    for samples in (1000, *plan.sizes.tiny):
-        for system in able:
-            given: dict[str, Any] = {"folder": str(place / f"{system}-{samples}")}
-            given["samples"] = samples
-            about: dict[str, Any] = {"system": system, "samples": samples}
+    # The smaller ones by one process; the largest would leave a job too little time.
+    together = [(1000, *plan.sizes.tiny[:1]), *((samples,) for samples in plan.sizes.tiny[1:])]
+    for system, sizes in product(able, together):
+        folders = {place / f"{system}-{samples}": samples for samples in sizes}
+        given: dict[str, Any] = {
+            "folders": {str(path): n for path, n in folders.items() if not path.exists()}
+        }
+        if given["folders"]:
+            about: dict[str, Any] = {"system": system, "samples": max(sizes)}
             job = partial(plan.runner.job, "opening:write_tiny", system, given=given)
             plan.runner.attempt("prepare", about, job)
     for samples in plan.sizes.tiny:
@@ -157,7 +167,7 @@ def formats(plan: Plan) -> None:
         given = {**made[label], "shortest_s": plan.sizes.shortest_s / 2}
         for part, name, more in (
             ("decode", "reading:read", {"works": ["decoded"]}),
-            ("load", "loading:load", {"settings": settings}),
+            ("load", "loading:load", {"settings": settings, "passes": plan.sizes.passes}),
         ):
             about = {"format": label, "part": part, "round": number}
             job = partial(plan.runner.job, name, "audiomdb", given={**given, **more})

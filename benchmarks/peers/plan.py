@@ -26,6 +26,9 @@ class Sizes:
         rounds: Rounds of each comparison.
         write_rounds: The same of writing, of opening, and of everything on digits.
         shortest_s: How long repeatable work is repeated.
+        tried: Whether everybody writes a few clips before writing is measured, twice the work for
+            those who start processes.
+        passes: Epochs that are measured, at least.
         utterances: Clips of the corpus of speech.
         digits: Clips of the corpus of small files.
         few: Clips of the corpora that are damaged, resumed and split.
@@ -47,6 +50,8 @@ class Sizes:
     rounds: int
     write_rounds: int
     shortest_s: float
+    tried: bool
+    passes: int
     utterances: int
     digits: int
     few: int
@@ -69,7 +74,9 @@ SHORT = Sizes(
     rounds=1,
     write_rounds=1,
     shortest_s=0.3,
-    utterances=200,
+    tried=False,
+    passes=1,
+    utterances=103,
     digits=600,
     few=103,
     tiny=(20_000,),
@@ -82,13 +89,15 @@ SHORT = Sizes(
     formats=("flac", "wav"),
     corpora=("speech",),
     watched=("ours",),
-    padded=20_000,
+    padded=5_000,
     seeds=2,
 )
 FULL = Sizes(
     rounds=5,
     write_rounds=3,
     shortest_s=2.0,
+    tried=True,
+    passes=2,
     utterances=1500,
     digits=4000,
     few=203,
@@ -191,8 +200,11 @@ class Plan:
 
     def to_write(self, corpus: Corpus, folder: Path) -> dict[str, Any]:
         """Arguments of writing."""
+        given = self.given(corpus, folder)
+        if not self.sizes.tried:
+            return {**given, "few": None}
         spec = CorpusSpec(**{**corpus.spec, "clips": _FEW})
-        return {**self.given(corpus, folder), "few": str(self._corpus(spec).folder)}
+        return {**given, "few": str(self._corpus(spec).folder)}
 
     def wrote(self, folder: Path) -> None:
         """Remember that a dataset is there, and of this run."""

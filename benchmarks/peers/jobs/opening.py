@@ -15,20 +15,19 @@ from benchmarks.processes import anonymous_bytes
 __all__ = ["open_first", "write_tiny"]
 
 
-def write_tiny(system: str, folder: str, samples: int) -> dict[str, Any]:
-    """Write the samples, unless they are there."""
-    target = Path(folder)
-    if target.exists():
-        return {}
-    unfinished = target.with_name(target.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
+def write_tiny(system: str, folders: dict[str, int]) -> dict[str, Any]:
+    """Write datasets of so many samples each; a folder appears when it is complete."""
     adapter = make(system)
     adapter.prepare()
     begin = now()
-    adapter.write_tiny(unfinished, samples)
+    for folder, samples in folders.items():
+        target = Path(folder)
+        unfinished = target.with_name(target.name + ".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        adapter.write_tiny(unfinished, samples)
+        unfinished.rename(target)
     took = now().since(begin)
-    unfinished.rename(target)
     return {"wall_s": took.wall_s, "cpu_s": took.cpu_s}
 
 

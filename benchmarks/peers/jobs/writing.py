@@ -14,11 +14,11 @@ from benchmarks.peers.registry import make
 __all__ = ["few_beside", "write"]
 
 
-def write(system: str, corpus: str, folder: str, few: str) -> dict[str, Any]:
+def write(system: str, corpus: str, folder: str, few: str | None) -> dict[str, Any]:
     """Write a dataset and sync its files; what was in the folder is deleted first.
 
     A corpus of few clips is written first, beside it: what a library imports when it is first
-    used does not count. Starting processes of its own does.
+    used does not count. Starting processes of its own does. Without one, the library is imported.
     """
     source, target = Corpus(Path(corpus)), Path(folder)
     shutil.rmtree(target, ignore_errors=True)
@@ -26,7 +26,10 @@ def write(system: str, corpus: str, folder: str, few: str) -> dict[str, Any]:
     adapter = make(system)
     beside = few_beside(target)
     shutil.rmtree(beside, ignore_errors=True)
-    adapter.write(Corpus(Path(few)), beside)
+    if few is None:
+        adapter.prepare()
+    else:
+        adapter.write(Corpus(Path(few)), beside)
     for path in source.paths:
         path.read_bytes()  # into the page cache: what is measured is writing
     source.entries  # noqa: B018 (reads the manifest, once)
