@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +118,23 @@ def test_a_dataset_says_once_and_in_one_rank_what_is_dropped(
         list(evenly)
     list(dataset(retrievers[7]))
     assert said(caplog) == []
+
+
+def test_workers_that_start_anew_do_not_say_it_again(
+    retrievers: dict[int, LocalRetriever], tmp_path: Path
+) -> None:
+    log = logging.FileHandler(tmp_path / "log")
+    logger = logging.getLogger("audiomdb.stream")
+    logger.addHandler(log)
+    try:
+        loader = DataLoader(dataset(retrievers[7], 0, 2), 2, num_workers=2)
+        for _ in range(3):
+            list(loader)
+    finally:
+        logger.removeHandler(log)
+        log.close()
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert "leaves 1 of 7 samples out" in line
 
 
 def test_a_loader_says_once_what_is_dropped(
