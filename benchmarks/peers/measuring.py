@@ -126,7 +126,9 @@ def _watched(plan: Plan, job: str, system: str, given: Mapping[str, Any]) -> dic
 
 def open_many(plan: Plan) -> None:
     """Datasets of very many samples, each after one of few: what is imported late is not theirs."""
-    able = plan.offering(System.write_tiny)
+    kinds = (*plan.sizes.watched, "floor")
+    offered = plan.offering(System.write_tiny)
+    able = [system for system, adapter in offered.items() if adapter.kind in kinds]
     place = plan.work / "tiny"
     # The smaller ones by one process; the largest would leave a job too little time.
     together = [(1000, *plan.sizes.tiny[:1]), *((samples,) for samples in plan.sizes.tiny[1:])]
@@ -140,7 +142,7 @@ def open_many(plan: Plan) -> None:
             job = partial(plan.runner.job, "opening:write_tiny", system, given=given)
             plan.runner.attempt("prepare", about, job)
     for samples in plan.sizes.tiny:
-        for number, system in in_rounds(plan.sizes.write_rounds, list(able)):
+        for number, system in in_rounds(plan.sizes.write_rounds, able):
             folder, few = place / f"{system}-{samples}", place / f"{system}-1000"
             if folder.exists() and few.exists():
                 about = {"system": system, "samples": samples, "round": number}

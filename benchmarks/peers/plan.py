@@ -41,7 +41,8 @@ class Sizes:
         interruptions: Random interruptions of AudioMDB's streams.
         formats: Formats of the table of formats.
         corpora: Which of the two corpora are measured on.
-        watched: Kinds of systems that are resumed, split and damaged, and whose memory is measured.
+        watched: Kinds of systems that are resumed, split and damaged, whose memory is measured, and
+            that open very many samples.
         padded: Clips of synthetic durations that batches are made of.
         seeds: Shuffled orders that are looked at.
         cores: Cores that settings are tried for.
