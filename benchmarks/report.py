@@ -13,10 +13,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.peers.excerpt import excerpt, put_between_marks
 from benchmarks.peers.plots import draw
 from benchmarks.peers.report import section as peers_section
 from benchmarks.peers.results import RESULTS as PEER_RESULTS
-from benchmarks.peers.results import read_findings
+from benchmarks.peers.results import Findings, read_findings
 from benchmarks.remote_report import RESULTS as REMOTE_RESULTS
 from benchmarks.remote_report import section as remote_section
 from benchmarks.results import Figure, Results, Row, newest, read_results
@@ -26,6 +27,7 @@ __all__ = ["RESULTS", "render", "show"]
 
 RESULTS = Path(__file__).parent / "results"
 _PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
+_README = Path(__file__).parents[1] / "README.md"
 
 _GROUPS = {
     "convert": "Conversion",
@@ -157,7 +159,10 @@ def main() -> None:
     kept.mkdir(parents=True, exist_ok=True)
     page = ["# Benchmarks"]
     if given.peers or any(PEER_RESULTS.glob("*.jsonl")):
-        page += _peers(_keep(given.peers or newest(PEER_RESULTS), kept / "peers.jsonl"))
+        findings = read_findings(_keep(given.peers or newest(PEER_RESULTS), kept / "peers.jsonl"))
+        page += _peers(findings, kept)
+        if given.out == _PAGE:
+            put_between_marks(_README, excerpt(findings, f"docs/{kept.name}"))
     if given.results or any(RESULTS.glob("*.jsonl")):
         floors = _keep(given.results or newest(RESULTS), kept / "floors.jsonl")
         page += ["", *render(read_results(floors)).splitlines()]
@@ -167,15 +172,14 @@ def main() -> None:
     print(f"wrote {given.out}")
 
 
-def _peers(path: Path) -> list[str]:
+def _peers(findings: Findings, kept: Path) -> list[str]:
     """The section beside other systems, and its plots."""
-    findings = read_findings(path)
     try:
-        for plot in draw(findings, path.parent):
+        for plot in draw(findings, kept):
             print(f"drew {plot}")
     except ImportError as error:
         print(f"no plots: {error}; run this in the environment of the peers")
-    return list(peers_section(findings, path.parent.name))
+    return list(peers_section(findings, kept.name))
 
 
 def _keep(results: Path, place: Path) -> Path:
