@@ -9,9 +9,10 @@ where matplotlib is installed, as in the environment of the peers.
 from __future__ import annotations
 
 import argparse
-import shutil
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers.excerpt import excerpt, put_between_marks
 from benchmarks.peers.plots import draw
@@ -151,23 +152,25 @@ def _figure_value(figure: Figure) -> str:
 def main() -> None:
     """Render the newest results of every kind."""
     parser = argparse.ArgumentParser(description="Render results as docs/benchmarks.md.")
-    parser.add_argument("results", type=Path, nargs="?", help="a .jsonl file; the newest if absent")
-    parser.add_argument("--peers", type=Path, help="the same, of benchmarks.peers")
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
+    several = "; of several runs, each with a part of the works, the first says what was given"
+    parser.add_argument("--floors", **files, help="results, else the newest" + several)
+    parser.add_argument("--peers", **files, help="the same, of benchmarks.peers")
+    parser.add_argument("--remote", **files, help="the same, of benchmarks.remote")
     parser.add_argument("--out", type=Path, default=_PAGE)
     given = parser.parse_args()
     kept = given.out.with_suffix("")
     kept.mkdir(parents=True, exist_ok=True)
     page = ["# Benchmarks"]
-    if given.peers or any(PEER_RESULTS.glob("*.jsonl")):
-        findings = read_findings(_keep(given.peers or newest(PEER_RESULTS), kept / "peers.jsonl"))
+    if peers := given.peers or newest(PEER_RESULTS):
+        findings = read_findings(_keep(peers, kept / "peers.jsonl"))
         page += _peers(findings, kept)
         if given.out == _PAGE:
             put_between_marks(_README, excerpt(findings, f"docs/{kept.name}"))
-    if given.results or any(RESULTS.glob("*.jsonl")):
-        floors = _keep(given.results or newest(RESULTS), kept / "floors.jsonl")
-        page += ["", *render(read_results(floors)).splitlines()]
-    if any(REMOTE_RESULTS.glob("*.jsonl")):
-        page += remote_section(_keep(newest(REMOTE_RESULTS), kept / "remote.jsonl"))
+    if floors := given.floors or newest(RESULTS):
+        page += ["", *render(read_results(_keep(floors, kept / "floors.jsonl"))).splitlines()]
+    if remote := given.remote or newest(REMOTE_RESULTS):
+        page += remote_section(_keep(remote, kept / "remote.jsonl"))
     given.out.write_text("\n".join(page) + "\n", encoding="utf-8")
     print(f"wrote {given.out}")
 
@@ -182,11 +185,24 @@ def _peers(findings: Findings, kept: Path) -> list[str]:
     return list(peers_section(findings, kept.name))
 
 
-def _keep(results: Path, place: Path) -> Path:
-    """Copy raw results to where they are published."""
-    if results.resolve() != place.resolve():
-        shutil.copyfile(results, place)
+def _keep(runs: Sequence[Path], place: Path) -> Path:
+    """Put raw results where they are published, several runs as one."""
+    first, *others = (run.read_text(encoding="utf-8").splitlines() for run in runs)
+    head, *lines = first
+    parts = [json.loads(other[0]) for other in others]
+    run = {**json.loads(head), "parts": [_part(part) for part in parts]} if parts else None
+    lines += [line for other in others for line in other[1:]]
+    text = "\n".join([json.dumps(run) if run else head, *lines]) + "\n"
+    # Errors that were met have paths of the machine in them.
+    for machine, shown in ((_PAGE.parents[1], "."), (Path.home(), "~")):
+        text = text.replace(str(machine), shown)
+    place.write_text(text, encoding="utf-8")
     return place
+
+
+def _part(run: dict[str, Any]) -> dict[str, Any]:
+    """What of a run may differ from others on the same machine."""
+    return {name: run[name] for name in ("time", "commit", "sizes") if name in run}
 
 
 if __name__ == "__main__":

@@ -58,6 +58,9 @@ def _introduction(findings: Findings) -> Iterator[str]:
         f"{sizes['rounds']} rounds, {sizes['write_rounds']} of writing and opening; "
         f"{sizes['utterances']} utterances, {sizes['digits']} digits."
     )
+    for part in run.get("parts", ()):
+        rounds = part["sizes"]["rounds"]
+        yield f"Other works were measured at {part['commit']}, in up to {rounds} rounds."
 
 
 def _notes(findings: Findings) -> Iterator[str]:
