@@ -1,4 +1,4 @@
-"""Arrays of samples that did not come out of a decoder."""
+"""Arrays of samples: those that did not come out of a decoder, and memory for those that do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from audiomdb.errors import SampleError
 
-__all__ = ["as_float", "check_shape"]
+__all__ = ["as_float", "check_shape", "placed", "room_for"]
 
 
 def check_shape(array: np.ndarray) -> None:
@@ -40,3 +40,16 @@ def as_float(array: np.ndarray) -> np.ndarray:
     half = 2.0 ** (bits - 1)
     centre = half if kind == "u" else 0.0
     return np.ascontiguousarray((array - centre) / half, np.float32)
+
+
+def room_for(shape: tuple[int, ...], out: np.ndarray | None) -> np.ndarray:
+    """Return `out` where that has the shape, else new memory, float32."""
+    return out if out is not None and out.shape == shape else np.empty(shape, np.float32)
+
+
+def placed(audio: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Return the audio in `out` where that has its shape, else as it is."""
+    if out is None or audio is out or audio.shape != out.shape:
+        return audio
+    out[...] = audio
+    return out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiomdb.audio.arrays import placed
 from audiomdb.audio.base_decoder import open_decoder
 from audiomdb.audio.fast_decoders import decode_flac, decode_plain
 from audiomdb.audio.inspection import inspect
@@ -92,10 +93,7 @@ def decode(
         audio = audio.mean(axis=1, dtype=np.float32)
     if sample_rate is not None and sample_rate != rate:
         audio, rate = resample(audio, rate, sample_rate), sample_rate
-    if out is not None and audio is not out and audio.shape == out.shape:
-        out[...] = audio
-        audio = out
-    return audio, rate
+    return placed(audio, out), rate
 
 
 def _check_window(offset: float, duration: float | None) -> None:

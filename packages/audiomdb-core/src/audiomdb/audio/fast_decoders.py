@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from audiomdb.audio.arrays import room_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -110,8 +112,7 @@ def decode_flac(
             return None
         count = info.frames
         shape = (count,) if info.channels == 1 else (count, info.channels)
-        if out is None or out.shape != shape:
-            out = np.empty(shape, np.float32)
+        out = room_for(shape, out)
         target = stream.api.ffi.from_buffer("float[]", out, require_writable=True)
         return out if stream.read(count, target) == count else None
 
@@ -173,8 +174,7 @@ def decode_plain(
     samples = np.frombuffer(octets, plain.dtype)
     if plain.channels > 1:
         samples = samples.reshape(-1, plain.channels)
-    if out is None or out.shape != samples.shape:
-        out = np.empty(samples.shape, np.float32)
+    out = room_for(samples.shape, out)
     out[...] = samples
     if plain.dtype.kind == "i":
         out *= _SCALE_16

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio import decode, probe, resample
-from audiomdb.audio.arrays import as_float, check_shape
+from audiomdb.audio.arrays import as_float, check_shape, placed
 from audiomdb.errors import AudioError, ProcessingError
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
@@ -191,9 +191,7 @@ class SampleLoader:
             )
         elif isinstance(audio, np.ndarray):
             audio, rate = self._from_array(audio, sample.get(SAMPLE_RATE))
-            if out is not None and audio.shape == out.shape:
-                out[...] = audio
-                audio = out
+            audio = placed(audio, out)
         else:
             return
         self._put(sample, audio, rate)
