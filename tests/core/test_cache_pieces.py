@@ -262,13 +262,23 @@ def test_a_part_that_is_not_what_was_noted_is_never_believed(damage: str, node: 
 
 def test_a_part_whose_notes_somebody_deletes_is_found_damaged(node: Node) -> None:
     store = Store()
+    beyond, main = threading.Event(), threading.get_ident()
+
+    def meet(at: int) -> None:
+        if threading.get_ident() != main:
+            if at % PIECE:  # the chunk before this one is written
+                beyond.set()
+        elif at:
+            assert beyond.wait(30)
 
     def check() -> None:
-        if store.sent > len(NEW) // 2:
+        if beyond.is_set() and threading.get_ident() == main:
             raise Stopped
 
+    store.meet = meet
     with pytest.raises(Stopped):
         node.fetch(store, entry_of(NEW), check)
+    assert store.sent < len(NEW)
     (node.folder / "part.spans").unlink()  # now all up to the part's end seems to be there
     delivered = node.fetch(store, entry_of(NEW))
     content = (node.folder / "part").read_bytes()
