@@ -22,7 +22,12 @@ from audiomdb.urls import split_url
 
 __all__ = ["S3Retriever"]
 
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
+"""What a broken connection loses is half of this on average: urllib3 drops a chunk it has in part.
+
+Connections reset every 2 MB cost 7 % more bytes with 256 KiB, 2 % with this. Processor time goes
+the other way: 0.3 s a GB with 256 KiB, 0.6 s with this, 1.0 s with 32 KiB.
+"""
 
 _ATTEMPTS = 2
 """By boto3, which may find a kept connection dead. All else is for the cache to try again."""
