@@ -47,7 +47,7 @@ class Asked:
         """Wait until so many more samples were asked for; by which processes."""
         return {self._one() for _ in range(samples)}
 
-    def wait_for_each_of(self, processes: set[int]) -> None:
+    def wait_for_each_of(self, processes: set[int | None]) -> None:
         """Wait until each of these, and no other, was asked for another sample."""
         lacking = set(processes)
         while lacking:
