@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -15,6 +16,9 @@ from audiomdb.sample import AUDIO, KEY
 from audiomdb.stream.rows import Allocate
 
 __all__ = ["PaddingSample", "pad_collate", "rows_for"]
+
+_ARRAYS = np.ndarray, torch.Tensor
+_NUMBERS = bool, int, float, complex, np.generic
 
 
 class PaddingSample(dict[str, Any]):
@@ -91,9 +95,9 @@ class _Rows:
     def of(cls, column: Sequence[Any]) -> _Rows | None:
         """The rows, or None where the values are no arrays that fit one tensor."""
         present = [value for value in column if value is not None]
-        if not present or len({value.ndim if _is_array(value) else -1 for value in present}) > 1:
+        if not present or not _is_array(present[0]):
             return None
-        if not _is_array(present[0]):
+        if len({value.ndim if _is_array(value) else -1 for value in present}) > 1:
             return None
         dtype = _common_dtype(present)
         if dtype is None or (present[0].ndim == 0 and len(present) < len(column)):
@@ -132,8 +136,11 @@ class _Rows:
         """Sizes before padding; None where there is no axis."""
         if self._axes == 0:
             return None
-        sizes = torch.tensor(self._shapes, dtype=torch.int64)
-        return sizes[:, 0].clone() if frames_only or self._axes == 1 else sizes
+        if frames_only or self._axes == 1:
+            sizes = np.array([shape[0] for shape in self._shapes], np.int64)
+        else:
+            sizes = np.array(self._shapes, np.int64)
+        return torch.from_numpy(sizes)
 
 
 def _mask(shape: Sequence[int], lengths: torch.Tensor) -> torch.Tensor:
@@ -155,7 +162,7 @@ def _box(row: int, sizes: tuple[int, ...]) -> tuple[int | slice, ...]:
 
 
 def _is_array(value: Any) -> TypeGuard[np.ndarray | torch.Tensor]:  # noqa: ANN401
-    return isinstance(value, np.ndarray | torch.Tensor)
+    return isinstance(value, _ARRAYS)
 
 
 def _as_array(row: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -165,19 +172,19 @@ def _as_array(row: np.ndarray | torch.Tensor) -> np.ndarray:
 def _common_dtype(arrays: Sequence[Any]) -> torch.dtype | None:
     """The dtype that holds all of them, None where torch has none."""
     try:
-        dtypes = {value.dtype: _torch_dtype(value) for value in arrays}
+        common, *others = [_torch_dtype(dtype) for dtype in {value.dtype for value in arrays}]
     except TypeError:
         return None
-    common, *others = dtypes.values()
     for other in others:
         common = torch.promote_types(common, other)
     return common
 
 
-def _torch_dtype(value: np.ndarray | torch.Tensor) -> torch.dtype:
-    if isinstance(value, torch.Tensor):
-        return value.dtype
-    return torch.from_numpy(np.empty(0, value.dtype.newbyteorder("="))).dtype
+@lru_cache(maxsize=64)
+def _torch_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    return torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
 
 
 def rows_for(collate: Callable[..., Any]) -> Allocate | None:
@@ -190,7 +197,7 @@ def rows_for(collate: Callable[..., Any]) -> Allocate | None:
 
 def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
     """Values that are no arrays."""
-    if all(isinstance(value, bool | int | float | complex | np.generic) for value in column):
+    if all(isinstance(value, _NUMBERS) for value in column):
         numbers = np.array(column)
         try:
             return torch.from_numpy(numbers)
