@@ -107,9 +107,10 @@ def decode_flac(
     """
     if info.frames * info.channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * source.size):
         return None
-    with _opened(source, info) as stream:
-        if stream is None:
-            return None
+    stream = _opened(source, info)
+    if stream is None:
+        return None
+    with stream:
         count = info.frames
         shape = (count,) if info.channels == 1 else (count, info.channels)
         out = room_for(shape, out)
@@ -122,42 +123,49 @@ def flac_is_whole(source: Source, info: StreamInfo) -> bool:
 
     Frames are decoded and their checksums compared, but samples are written nowhere.
     """
-    with _opened(source, info) as stream:
-        return stream is not None and stream.read(info.frames, stream.api.ffi.NULL) == info.frames
+    stream = _opened(source, info)
+    if stream is None:
+        return False
+    with stream:
+        return stream.read(info.frames, stream.api.ffi.NULL) == info.frames
 
 
 class _Stream(msgspec.Struct, frozen=True):
-    """A stream that dr_flac has opened."""
+    """A stream that dr_flac has opened, closed by `with`."""
 
     api: _DrFlac
     handle: Any
+    octets: Any
+    """What it reads from."""
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.api.close(self.handle)
 
     def read(self, frames: int, target: Any) -> int:  # noqa: ANN401 (a C pointer)
         """Decode the next frames into `target`, or, where that is NULL, pass over them."""
         return self.api.read(self.handle, frames, target)
 
 
-@contextmanager
-def _opened(source: Source, info: StreamInfo) -> Iterator[_Stream | None]:
+def _opened(source: Source, info: StreamInfo) -> _Stream | None:
     """Open with dr_flac; None where that is not there, or takes the stream for another."""
     dr_flac = _dr_flac()
     if dr_flac is None or info.bits_per_sample not in _FLAC_BITS or _only_libsndfile.get():
-        yield None
-        return
+        return None
     octets = dr_flac.ffi.from_buffer(source.view())
     handle = dr_flac.open(octets, len(octets), dr_flac.ffi.NULL)
     if not handle:
-        yield None
-        return
-    try:
-        same = (handle.totalPCMFrameCount, handle.channels, handle.sampleRate) == (
-            info.frames,
-            info.channels,
-            info.sample_rate,
-        )
-        yield _Stream(dr_flac, handle) if same else None
-    finally:
+        return None
+    if (handle.totalPCMFrameCount, handle.channels, handle.sampleRate) != (
+        info.frames,
+        info.channels,
+        info.sample_rate,
+    ):
         dr_flac.close(handle)
+        return None
+    return _Stream(dr_flac, handle, octets)
 
 
 def decode_plain(
