@@ -10,7 +10,7 @@ from audiomdb.errors import CorruptShardError
 from audiomdb.shards.layout import INDEX_KEY
 from audiomdb.shards.pages import places
 
-__all__ = ["find_index", "map_file"]
+__all__ = ["find_index", "map_file", "release_pages"]
 
 
 def map_file(path: Path) -> memoryview:
@@ -31,6 +31,17 @@ def map_file(path: Path) -> memoryview:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
         raise CorruptShardError(f"{path} is missing or no file") from exc
+
+
+def release_pages(file: memoryview) -> None:
+    """Have the pages of a mapped file no longer count as this process's memory.
+
+    They stay in the system's page cache, and reading on finds them there again: views stay valid,
+    other threads may be reading. Does nothing where the system or the memory is of another kind.
+    """
+    mapped = file.obj
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def find_index(file: memoryview, name: str) -> tuple[int, int]:

@@ -30,6 +30,13 @@ Processing: TypeAlias = (
 )
 """One or several processors, or any function from sample to sample."""
 
+_READ_BYTES = 32 << 20
+"""Encoded audio that may stay mapped after it was decoded.
+
+Else a process would come to have all of a dataset as its memory, by its own account and by that of
+whoever limits it. To find 32 MB in the page cache again takes 2 ms; to decode them, a second.
+"""
+
 _FACTS = frozenset({SAMPLE_RATE, CHANNELS, FRAMES})
 
 
@@ -94,6 +101,9 @@ class SampleLoader:
         self._length_is_known = (
             options.decode and self._audio and self._crop is None and self._process is None
         )
+        # Threads add to both without a lock: a clip too few does not matter.
+        self._read_of = set[int]()
+        self._read_bytes = 0
         # Copying takes less time than it would take to say so.
         self._marks = None if self.only_copies else self._watch.activities
 
@@ -139,6 +149,10 @@ class SampleLoader:
             for name, value in sample.items():
                 if type(value) in _VIEWING:
                     sample[name] = _owned(value)
+            self._read_of.add(number)
+            self._read_bytes += int(shard.index.payload_bytes[place])
+            if self._read_bytes >= _READ_BYTES:
+                self._release_pages()
         if self._join is not None:
             self._join.add_to(sample, str(shard.directory))
         if self._process is None:
@@ -173,6 +187,14 @@ class SampleLoader:
             entry = self._reader.metadata.shards[number]
             return entry.bytes // entry.samples
         return int(shard.index.payload_bytes[place])
+
+    def _release_pages(self) -> None:
+        self._read_bytes = 0
+        numbers, self._read_of = self._read_of, set()
+        # A copy, made in one go: another thread may still be adding.
+        for number in tuple(numbers):
+            if (shard := self._reader.opened(number)) is not None:
+                shard.release_pages()
 
     def _open(self, number: int) -> ShardReader:
         return self._watch.fetch(self._reader, number, partial(self._reader.shard, number))
