@@ -31,7 +31,7 @@ def loaders(findings: Findings, corpus: str, plots: str) -> Iterator[str]:
     if not systems:
         return
     yield from heading(f"Whole loader, {CORPORA[corpus]}")
-    yield "Shuffled epochs of padded batches of 32 clips; the first epoch, which starts workers,"
+    yield "Shuffled epochs of padded batches of 16 clips; the first epoch, which starts workers,"
     yield "is not counted. The ratios are to the bare loop of dr_flac in two threads. First batch:"
     yield "from the end of `import torch` on, its own import included. Memory: all processes' PSS;"
     yield "of it, pages of files, which the system may take back at any time."

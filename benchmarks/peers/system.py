@@ -83,7 +83,7 @@ class Wish:
         stateful: Whether `state` will be asked for, which some systems do by another loader.
     """
 
-    batch_size: int = 32
+    batch_size: int = 16
     shuffle: bool = True
     stateful: bool = False
 

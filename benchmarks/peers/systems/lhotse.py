@@ -127,7 +127,7 @@ class LhotseBuckets(LhotseShar):
     dataset_of = "lhotse"
     takes_part_in = ("loader",)
     splits = False  # as the other does
-    notes = "batches of as many seconds as 32 clips have on average, so less padding"
+    notes = "batches of as many seconds as 16 clips have on average, so less padding"
 
     def loader(self, folder: Path, settings: Settings, wish: Wish) -> Loader:
         """Batches of a number of seconds."""

@@ -166,7 +166,7 @@ class AudioMDBBySeconds(AudioMDB):
     """Batches of like durations and equal seconds, made by the plan."""
 
     distributions: ClassVar[tuple[str, ...]] = ()
-    notes = "batches of as many seconds as 32 clips have on average, so less padding"
+    notes = "batches of as many seconds as 16 clips have on average, so less padding"
 
     def __init__(self) -> None:
         super().__init__("AudioMDB, by seconds", dataset_of="audiomdb", takes_part_in=("loader",))
