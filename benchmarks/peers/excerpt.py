@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.peers.figures import FASTEST, loading
+from benchmarks.peers.figures import FASTEST, LOOSE, TWINS, loading
 from benchmarks.peers.markdown import header, number, row, shown
 from benchmarks.peers.results import Findings
 
@@ -25,7 +25,7 @@ def excerpt(findings: Findings, folder: str) -> Iterator[str]:
     systems = [
         name
         for name in findings.systems("load", corpus=corpus)
-        if name in ("audiomdb", "loose", FASTEST) or findings.kind(name) == "peer"
+        if name in ("audiomdb", LOOSE, *TWINS, FASTEST) or findings.kind(name) == "peer"
     ]
     figures = {name: found for name in systems if (found := loading(findings, name, corpus))}
     yield f"Shuffled, decoded and padded batches of FLAC speech, on {run['cores']} cores:"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,9 +15,12 @@ __all__ = [
     "FASTEST",
     "FILES",
     "LMDB",
+    "LOOSE",
+    "TWINS",
     "Loading",
     "Value",
     "best",
+    "best_of",
     "cpu_per_hour",
     "loading",
     "rate",
@@ -27,6 +30,10 @@ __all__ = [
 COPY, FILES, LMDB = "cp", "files", "lmdb"
 DECODER, FASTEST = "dr_flac-1", "dr_flac-2"
 """Floors of the works: writing, cold reads, reading, decoding, loading."""
+
+LOOSE = "loose"
+TWINS = ("loose-fast", "spdl-fast")
+"""Systems that are given the decoder that AudioMDB has."""
 
 Value: TypeAlias = "Callable[[Finding], float | None]"
 """A figure of a finding."""
@@ -95,12 +102,16 @@ def loading(findings: Findings, system: str, corpus: str) -> Loading | None:
 def best(
     findings: Findings, values: Mapping[str, float | None], *, highest: bool
 ) -> tuple[str, float] | None:
-    """The best competitor: a peer, or the Dataset over loose files."""
-    rivals = {
-        system: value
-        for system, value in values.items()
-        if value is not None and (findings.kind(system) == "peer" or system == "loose")
-    }
+    """The best competitor: a peer, or the Dataset over loose files, with the usual decoders."""
+    peers = (system for system in values if findings.kind(system) == "peer" or system == LOOSE)
+    return best_of(peers, values, highest=highest)
+
+
+def best_of(
+    systems: Iterable[str], values: Mapping[str, float | None], *, highest: bool
+) -> tuple[str, float] | None:
+    """The best of some systems, and its value; None where none of them has one."""
+    rivals = {name: value for name in systems if (value := values.get(name)) is not None}
     if not rivals:
         return None
     system = (max if highest else min)(rivals, key=lambda name: rivals[name])

@@ -166,7 +166,8 @@ class Plan:
     def watched(self) -> dict[str, System]:
         """Loaders of which more is asked than to be fast."""
         loaders = self.offering(System.loader)
-        return {name: each for name, each in loaders.items() if each.kind in self.sizes.watched}
+        kinds = self.sizes.watched
+        return {n: each for n, each in loaders.items() if each.kind in kinds and not each.twin}
 
     def writers(self) -> dict[str, System]:
         """Systems with a dataset of their own."""

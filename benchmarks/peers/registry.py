@@ -69,8 +69,10 @@ SYSTEMS = {
     "hf-arrow": Entry("hf:HFArrow"),
     "hf-parquet": Entry("hf:HFParquet"),
     "spdl": Entry("spdl:Spdl"),
+    "spdl-fast": Entry("spdl:Spdl", ("dr_flac",)),
     "energon": Entry("energon:Energon"),
     "loose": Entry("loose:LooseFiles"),
+    "loose-fast": Entry("loose:LooseFiles", ("dr_flac",)),
     "lmdb-threads": Entry("loose:ByHandOverLmdb"),
 }
 

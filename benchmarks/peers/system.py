@@ -144,8 +144,8 @@ def consume(batch: Batch) -> int:
 class System:
     """One way to keep clips on a disk and to read them. Methods not overridden are not offered."""
 
-    name: ClassVar[str]
-    kind: ClassVar[Kind] = "peer"
+    name: str
+    kind: Kind = "peer"
     distributions: ClassVar[tuple[str, ...]] = ()
     """Whose versions belong into the report."""
     keeps_bytes: ClassVar[bool] = True
@@ -154,6 +154,8 @@ class System:
     """Whether a shuffled pass has each clip once; otherwise it has about as many."""
     splits: ClassVar[bool] = True
     """Whether it divides an epoch among ranks and workers."""
+    twin: bool = False
+    """Whether it differs from another system by its decoder alone: only its speed matters then."""
     dataset_of: str | None = None
     """The system whose datasets this one reads, where it has none of its own."""
     takes_part_in: Collection[str] = ("raw", "decoded", "loader", "write_tiny")

@@ -147,7 +147,7 @@ class DecodeFromMemory(System):
         self._decoder = decoder
         self.dataset_of = "files"
         self._threads = threads
-        self.name = f"bare {decoder}, {threads} threads" if threads > 1 else f"bare {decoder}"  # type: ignore[misc]
+        self.name = f"bare {decoder}, {threads} threads" if threads > 1 else f"bare {decoder}"
 
     def decoded(self, folder: Path) -> Callable[[], Iterable[np.ndarray]]:
         """In this thread; the loader's floor has several."""

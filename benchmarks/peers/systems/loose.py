@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,23 @@ __all__ = ["ByHandOverLmdb", "LooseFiles"]
 
 
 class LooseFiles(PlainFiles):
-    """A map-style Dataset that opens a file for each clip, in `DataLoader` workers."""
+    """A map-style Dataset that opens a file for each clip, in `DataLoader` workers.
 
-    name = "torch Dataset, loose files"
+    Args:
+        decoder: Of `DECODERS`. AudioMDB's own has a row of its own.
+    """
+
     kind = "by hand"
     distributions = ("torch", "soundfile", "torchdata")
     notes = "nothing is converted; a file system offers no more than reading by name"
     dataset_of = "files"
-    takes_part_in = ("decoded", "loader")
+
+    def __init__(self, decoder: str = "soundfile") -> None:
+        self._decoder = decoder
+        usual = decoder == "soundfile"
+        self.name = "torch Dataset, loose files" + ("" if usual else f", {decoder}")
+        self.takes_part_in = ("decoded", "loader") if usual else ("loader",)
+        self.twin = not usual
 
     def decoded(self, folder: Path) -> Callable[[], Iterable[np.ndarray]]:
         """soundfile, on paths."""
@@ -38,9 +48,8 @@ class LooseFiles(PlainFiles):
         return lambda: (soundfile.read(path, dtype="float32")[0] for path in paths)
 
     def settings(self, cores: int) -> list[Settings]:
-        """With the fastest decoder too."""
-        fastest = Settings(workers=cores, decoder="dr_flac")
-        return [*System.settings(self, cores), fastest]
+        """Worker processes."""
+        return [replace(each, decoder=self._decoder) for each in System.settings(self, cores)]
 
     def loader(self, folder: Path, settings: Settings, wish: Wish) -> Loader:
         """`DataLoader` with workers that stay."""

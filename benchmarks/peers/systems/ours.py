@@ -44,7 +44,7 @@ class AudioMDB(System):
         dataset_of: str | None = None,
         takes_part_in: Collection[str] | None = None,
     ) -> None:
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self.dataset_of = dataset_of
         if takes_part_in is not None:
             self.takes_part_in = takes_part_in

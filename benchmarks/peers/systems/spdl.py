@@ -18,19 +18,27 @@ __all__ = ["Spdl"]
 
 
 class Spdl(PlainFiles):
-    """`DistributedRandomSampler` and `PipelineBuilder`: decode in threads, aggregate, collate."""
+    """`DistributedRandomSampler` and `PipelineBuilder`: decode in threads, aggregate, collate.
 
-    name = "SPDL, loose files"
-    kind = "peer"
+    Args:
+        decoder: Of `DECODERS`: AudioMDB's own, in a row of its own. None: its own, or the usual.
+    """
+
     distributions = ("spdl-core", "spdl-io")
     modules = ("spdl.pipeline", "spdl.source.utils")
     notes = (
         "nothing is converted; threads decode by spdl.io.load_audio (FFmpeg), which it documents, "
-        "or by another decoder; batches are of the clips that were done first; a pipeline is built "
+        "or by libsndfile; batches are of the clips that were done first; a pipeline is built "
         "for each epoch"
     )
     dataset_of = "files"
-    takes_part_in = ("decoded", "loader")
+
+    def __init__(self, decoder: str | None = None) -> None:
+        self._decoder = decoder
+        self.name = "SPDL, loose files" + ("" if decoder is None else f", {decoder}")
+        self.kind = "peer" if decoder is None else "by hand"
+        self.takes_part_in = ("decoded", "loader") if decoder is None else ("loader",)
+        self.twin = decoder is not None
 
     def decoded(self, folder: Path) -> Callable[[], Iterable[np.ndarray]]:
         """`load_audio`, on paths."""
@@ -38,11 +46,11 @@ class Spdl(PlainFiles):
         return lambda: map(decode, paths)
 
     def settings(self, cores: int) -> list[Settings]:
-        """Threads, with its own decoder where FFmpeg is there, and with the fastest."""
-        threads = range(1, 2 * cores + 1)
-        own = [Settings(threads=number) for number in threads] if has_ffmpeg() else []
-        by_libsndfile = [Settings(threads=number, decoder="soundfile") for number in threads]
-        return [*own, *by_libsndfile, Settings(threads=cores, decoder="dr_flac")]
+        """Threads, with each decoder there is: its own where FFmpeg is, and libsndfile."""
+        own = ["", "soundfile"] if has_ffmpeg() else ["soundfile"]
+        decoders = own if self._decoder is None else [self._decoder]
+        numbers = range(1, 2 * cores + 1)
+        return [Settings(threads=n, decoder=decoder) for decoder in decoders for n in numbers]
 
     def loader(self, folder: Path, settings: Settings, wish: Wish) -> Loader:
         """A pipeline."""
