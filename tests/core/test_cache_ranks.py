@@ -12,7 +12,7 @@ import pytest
 
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.shards import DatasetWriter, read_metadata
-from audiomdb.stream import SampleStream, StepStream
+from audiomdb.stream import Mixture, Part, SampleStream, StepStream
 
 SHARDS, EACH = 32, 8
 SAMPLES = SHARDS * EACH
@@ -183,4 +183,30 @@ def test_one_reader_fetches_no_more_than_if_it_knew_the_whole_future(
     retriever.close()
     assert fetched >= belady(visits, capacity)
     # What is fetched ahead takes its place from what is kept; one shard of slack for the ends.
+    assert fetched <= belady(visits, capacity - prefetch) + 1
+
+
+@pytest.mark.parametrize("shuffle", [False, True], ids=["stored order", "reshuffled"])
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("often", [3, 6])
+def test_a_mixture_fetches_no_more_than_if_it_knew_the_whole_future(
+    often: int, prefetch: int, shuffle: bool, store: Path, tmp_path: Path
+) -> None:
+    """Some shards are read as often as all others: so many times more than each of these."""
+    epochs, capacity = 5, 16
+    limit = budget(store, capacity * max(sizes_of(store)), 1)
+    retriever = FolderRetriever(
+        str(store), cache_dir=tmp_path, max_cache_bytes=limit, prefetch=prefetch
+    )
+    chosen = np.arange(SAMPLES) < often * EACH
+    parts = [Part(retriever, shuffle, window=0, where=where) for where in (chosen, ~chosen)]
+    stream = SampleStream(Mixture(parts, weights=[1, 1]), epochs=epochs, num_threads=0)
+    visits: list[int] = []
+    for sample in stream:
+        shard = sample["n"] // EACH
+        if not visits or visits[-1] != shard:
+            visits.append(shard)
+    fetched = retriever.cache_stats.fetched_shards
+    retriever.close()
+    assert fetched >= belady(visits, capacity)
     assert fetched <= belady(visits, capacity - prefetch) + 1

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import EpochPlan, Selection, StepPlan, select
+from audiomdb.plan import EpochPlan, MixPlan, Selection, StepPlan, select
 
 
 @st.composite
@@ -87,6 +87,31 @@ def test_shards_of_which_nothing_is_kept_are_never_met(
         alive = plan.shards_alive(turn).tolist()
         assert np.searchsorted(ends, position, side="right") in alive
         assert set(alive) <= set(met)
+
+
+@given(selections(), selections(), orders, st.integers(1, 3))
+@settings(deadline=None, max_examples=50)
+def test_shards_of_which_a_mixture_keeps_nothing_are_never_met(
+    one: Selection, other: Selection, options: dict[str, Any], partitions: int
+) -> None:
+    plan = MixPlan(
+        [one.counts, other.counts],
+        selections=[one, other],
+        partitions=partitions,
+        **options,
+    )
+    firsts = [0, len(one.counts)]
+    for dataset, selection in enumerate([one, other]):
+        met: set[int] = set()
+        for partition in range(partitions):
+            met.update(plan.shards_from(dataset, partition, 0).tolist())
+        assert met == set((firsts[dataset] + np.flatnonzero(selection.kept)).tolist())
+    kept = np.flatnonzero(np.concatenate([one.kept, other.kept]))
+    ends = np.cumsum(np.concatenate([one.counts, other.counts]))
+    for turn, position in enumerate(plan.positions(0, len(plan)).tolist()):
+        alive = plan.shards_alive(turn).tolist()
+        assert np.searchsorted(ends, position, side="right") in alive
+        assert set(alive) <= set(kept.tolist())
 
 
 @given(selections(), orders, st.integers(1, 3), st.integers(1, 4))

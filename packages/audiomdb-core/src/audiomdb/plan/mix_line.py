@@ -129,13 +129,16 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
             selection=self.selection,
             first_stream=self.first_shard,
         )
-        return _DatasetLine(line, self.first_position, self.first_shard)
+        return _DatasetLine(line, kept, self.first_position, self.first_shard)
 
 
 class _DatasetLine(msgspec.Struct, frozen=True):
     """A line of one dataset, numbered through all."""
 
     line: Line
+    kept: np.ndarray | None
+    """How many of each shard's samples a filter keeps; one of no samples is not read."""
+
     first_position: int
     first_shard: int
 
@@ -147,13 +150,19 @@ class _DatasetLine(msgspec.Struct, frozen=True):
 
     def shards_alive(self, element: int) -> NDArray[np.int64]:
         alive = self.line.alive(element)
-        return self.line.shards[alive.start : alive.stop] + self.first_shard
+        return self._filled(self.line.shards[alive.start : alive.stop])
 
     def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:  # noqa: ARG002
-        return self.line.shards[self.line.alive(element).start :] + self.first_shard
+        return self._filled(self.line.shards[self.line.alive(element).start :])
 
     def passes(self, element: int) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
         return ((),)
+
+    def _filled(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of some shards that are read, numbered through all."""
+        if self.kept is not None:
+            shards = shards[self.kept[shards] > 0]
+        return shards + self.first_shard
 
 
 class Weave(msgspec.Struct, frozen=True):
