@@ -13,6 +13,7 @@ import pytest
 
 from audiomdb.cache import CacheOptions, RangeSource, ShardCache
 from audiomdb.shards import DatasetWriter, read_metadata
+from benchmarks.belady import lru
 
 PROGRAMS = Path(__file__).parent / "programs"
 PROGRAM = PROGRAMS / "cache_reader.py"
@@ -195,13 +196,21 @@ def test_files_that_vanish_while_several_processes_read_are_fetched_again(
 
 
 def test_reshuffled_epochs_on_half_the_budget_reuse_what_is_there(node: Any) -> None:
+    epochs, seed = 4, 5
     half = smallest(node.store, readers=0, at_once=0) + 7 * shard_bytes(node.store)
     started = [
-        node.start(seed=5, epochs=4, at_once=2, prefetch=1, max_bytes=half) for _ in range(2)
+        node.start(seed=seed, epochs=epochs, at_once=2, prefetch=1, max_bytes=half)
+        for _ in range(2)
     ]
     results = [node.result(one) for one in started]
-    assert [result.get("right") for result in results] == [4 * SHARDS] * 2, results
-    assert sum(result["fetched"] for result in results) < 3.3 * SHARDS
+    assert [result.get("right") for result in results] == [epochs * SHARDS] * 2, results
+    # However far one is ahead of the other: less than by a rule that does not know what comes.
+    order = [
+        shard
+        for e in range(epochs)
+        for shard in random.Random(seed + e).sample(range(SHARDS), SHARDS)
+    ]
+    assert sum(result["fetched"] for result in results) < 2 * lru(order, [1] * SHARDS, 7)
 
 
 def test_a_connection_cut_again_and_again_brings_each_byte_once(node: Any) -> None:
