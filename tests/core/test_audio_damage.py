@@ -176,6 +176,29 @@ def test_random_bytes_never_do_more_than_raise(octets: bytes, magic: bytes) -> N
             continue
 
 
+@pytest.mark.parametrize("name", ["FLAC PCM_16", "FLAC PCM_24"])
+@given(place=st.integers(0, 200) | st.integers(0, 1 << 20), bit=st.integers(0, 7))
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_damage_to_a_flac_of_recorded_length_raises_or_changes_nothing(
+    name: str, place: int, bit: int
+) -> None:
+    whole = CLIPS[name]
+    expected, rate = audio.decode(whole)
+    damaged = bytearray(whole)
+    damaged[place % len(whole)] ^= 1 << bit
+    for octets in (memoryview(damaged), memoryview(whole)[: len(whole) - 1 - place % 64]):
+        for way in both_ways():
+            with way:
+                try:
+                    found, at = audio.decode(octets, frames=len(expected))
+                except AudioError:
+                    continue
+                assert at == rate
+                np.testing.assert_array_equal(found, expected)
+    with pytest.raises(DamagedAudioError, match="recorded"):
+        audio.decode(memoryview(whole), frames=len(expected) - 1)
+
+
 def test_zero_hole_in_a_flac_is_noticed() -> None:
     damaged = bytearray(CLIPS["FLAC PCM_16"])
     middle = len(damaged) // 2

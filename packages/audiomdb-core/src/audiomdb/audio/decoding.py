@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
 from audiomdb.audio.arrays import placed
 from audiomdb.audio.base_decoder import open_decoder
-from audiomdb.audio.fast_decoders import decode_flac, decode_plain
+from audiomdb.audio.fast_decoders import decode_flac, decode_plain, decode_recorded
 from audiomdb.audio.inspection import inspect
 from audiomdb.audio.resampling import resample
 from audiomdb.audio.source import Source
@@ -76,24 +76,30 @@ def decode(
     whole = offset == 0.0 and duration is None
     if not whole:
         _check_window(offset, duration)
-    with Source(source, name=name) as opened:
-        if whole:
-            opened.view()  # a file is read once; every decoder then works from memory
-        structure = inspect(opened, frames=frames if whole else None)
-        if whole:
-            audio, rate = _decode_whole(opened, structure, out)
-            if frames is not None and len(audio) != frames:
-                raise opened.damaged(
-                    f"decodes to {len(audio)} frames, but {frames} were recorded: the bytes are "
-                    "not the ones that were converted"
-                )
-        else:
-            audio, rate = _decode_window(opened, structure, offset, duration)
+    found = None
+    if whole and frames is not None and _is_flat(source):
+        found = decode_recorded(source, frames, out)  # nearly always, while training
+    if found is None:
+        with Source(source, name=name) as opened:
+            if whole:
+                found = _decode_whole(opened, frames, out)
+            else:
+                found = _decode_window(opened, inspect(opened), offset, duration)
+    audio, rate = found
     if mono and audio.ndim == 2:
         audio = audio.mean(axis=1, dtype=np.float32)
     if sample_rate is not None and sample_rate != rate:
         audio, rate = resample(audio, rate, sample_rate), sample_rate
     return placed(audio, out), rate
+
+
+def _is_flat(source: AudioSource) -> TypeGuard[memoryview]:
+    return (
+        type(source) is memoryview
+        and source.format == "B"
+        and source.ndim == 1
+        and source.contiguous
+    )
 
 
 def _check_window(offset: float, duration: float | None) -> None:
@@ -104,6 +110,19 @@ def _check_window(offset: float, duration: float | None) -> None:
 
 
 def _decode_whole(
+    source: Source, frames: int | None, out: np.ndarray | None
+) -> tuple[np.ndarray, int]:
+    source.view()  # a file is read once; every decoder then works from memory
+    audio, rate = _decode_all(source, inspect(source, frames=frames), out)
+    if frames is not None and len(audio) != frames:
+        raise source.damaged(
+            f"decodes to {len(audio)} frames, but {frames} were recorded: the bytes are "
+            "not the ones that were converted"
+        )
+    return audio, rate
+
+
+def _decode_all(
     source: Source, structure: Structure, out: np.ndarray | None
 ) -> tuple[np.ndarray, int]:
     audio: np.ndarray | None
@@ -112,7 +131,7 @@ def _decode_whole(
         if structure.frames == 0:
             return _empty(flac.channels), flac.sample_rate
         if structure.frames_known:
-            audio = decode_flac(source, flac, out)
+            audio = decode_flac(source.view(), flac, out)
             if audio is not None:
                 return audio, flac.sample_rate
     elif plain is not None:

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio.arrays import room_for
+from audiomdb.audio.flac import recorded_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
     from audiomdb.audio.source import Source
     from audiomdb.audio.structure import Plain
 
-__all__ = ["decode_flac", "decode_plain", "decoders", "flac_is_whole", "only_libsndfile"]
+__all__ = [
+    "decode_flac",
+    "decode_plain",
+    "decode_recorded",
+    "decoders",
+    "flac_is_whole",
+    "only_libsndfile",
+]
 
 _FLAC_BITS = (8, 16, 24)
 """Widths that libsndfile reads too, so that what is readable does not depend on an extra."""
@@ -97,17 +105,29 @@ def _dr_flac() -> _DrFlac | None:
     return None
 
 
+def decode_recorded(
+    octets: memoryview, frames: int, out: np.ndarray | None = None
+) -> tuple[np.ndarray, int] | None:
+    """A clip of which it is recorded how many frames it has, and its rate in Hz.
+
+    None where that takes a closer look: it is no FLAC, announces another number, or is damaged.
+    """
+    info = recorded_stream(octets, frames)
+    audio = None if info is None else decode_flac(octets, info, out)
+    return None if info is None or audio is None else (audio, info.sample_rate)
+
+
 def decode_flac(
-    source: Source, info: StreamInfo, out: np.ndarray | None = None
+    octets: memoryview, info: StreamInfo, out: np.ndarray | None = None
 ) -> np.ndarray | None:
     """All frames of a FLAC stream of known length, or None where libsndfile must be asked.
 
     Decodes into the result itself, outside the GIL. Returns float32 of shape `(frames,)` or
     `(frames, channels)`: `out`, where that is its shape.
     """
-    if info.frames * info.channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * source.size):
+    if info.frames * info.channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * len(octets)):
         return None
-    stream = _opened(source, info)
+    stream = _opened(octets, info)
     if stream is None:
         return None
     with stream:
@@ -118,12 +138,12 @@ def decode_flac(
         return out if stream.read(count, target) == count else None
 
 
-def flac_is_whole(source: Source, info: StreamInfo) -> bool:
+def flac_is_whole(octets: memoryview, info: StreamInfo) -> bool:
     """Whether every frame of a FLAC stream of known length decodes; False also where nobody knows.
 
     Frames are decoded and their checksums compared, but samples are written nowhere.
     """
-    stream = _opened(source, info)
+    stream = _opened(octets, info)
     if stream is None:
         return False
     with stream:
@@ -135,7 +155,7 @@ class _Stream(msgspec.Struct, frozen=True):
 
     api: _DrFlac
     handle: Any
-    octets: Any
+    held: Any
     """What it reads from."""
 
     def __enter__(self) -> _Stream:
@@ -149,13 +169,13 @@ class _Stream(msgspec.Struct, frozen=True):
         return self.api.read(self.handle, frames, target)
 
 
-def _opened(source: Source, info: StreamInfo) -> _Stream | None:
+def _opened(octets: memoryview, info: StreamInfo) -> _Stream | None:
     """Open with dr_flac; None where that is not there, or takes the stream for another."""
     dr_flac = _dr_flac()
     if dr_flac is None or info.bits_per_sample not in _FLAC_BITS or _only_libsndfile.get():
         return None
-    octets = dr_flac.ffi.from_buffer(source.view())
-    handle = dr_flac.open(octets, len(octets), dr_flac.ffi.NULL)
+    held = dr_flac.ffi.from_buffer(octets)
+    handle = dr_flac.open(held, len(held), dr_flac.ffi.NULL)
     if not handle:
         return None
     if (handle.totalPCMFrameCount, handle.channels, handle.sampleRate) != (
@@ -165,7 +185,7 @@ def _opened(source: Source, info: StreamInfo) -> _Stream | None:
     ):
         dr_flac.close(handle)
         return None
-    return _Stream(dr_flac, handle, octets)
+    return _Stream(dr_flac, handle, held)
 
 
 def decode_plain(

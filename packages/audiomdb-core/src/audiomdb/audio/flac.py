@@ -11,16 +11,25 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from audiomdb.audio.flac_frames import find_last
+from audiomdb.audio.flac_frames import (
+    LONGEST_FRAME_HEADER,
+    FrameHeader,
+    coded_rate,
+    find_last,
+    read_frame_header,
+)
 from audiomdb.audio.structure import Structure
 
 if TYPE_CHECKING:
     from audiomdb.audio.source import Source
 
-__all__ = ["StreamDigest", "StreamInfo", "inspect_flac"]
+__all__ = ["StreamDigest", "StreamInfo", "inspect_flac", "recorded_stream"]
 
 _HEADER_BYTES = 42
 """Marker, block header and STREAMINFO."""
+
+_BEGINNINGS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+"""Marker and block header of STREAMINFO, always the first block; and where it is the last, too."""
 
 _SMALLEST_FRAME_BYTES = 10
 """Frame header of 6, one constant subframe of 2, CRC-16 of 2."""
@@ -49,7 +58,7 @@ class StreamInfo(msgspec.Struct, frozen=True):
 def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = None) -> Structure:
     """Read the header of the stream that starts at byte `start`, and look at its last frame.
 
-    At the last frame only where the header announces anything else than `known_frames`.
+    Where the header announces `known_frames`, at the first one, which is found at once.
 
     Raises:
         DamagedAudioError: the file ends inside the header, announces more frames than its bytes
@@ -82,7 +91,34 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
     if info.frames != known_frames:
         largest_frame = int.from_bytes(head[15:18], "big")
         _check_last_frame(source, info, audio_start, block_size, largest_frame)
+    else:
+        first = read_frame_header(source.at(audio_start, LONGEST_FRAME_HEADER))
+        if first is None:
+            raise source.damaged("FLAC whose first frame is damaged; fetch the file again")
+        _compare(source, info, first)
     return Structure("FLAC", frames=info.frames, flac=info)
+
+
+def recorded_stream(octets: memoryview, frames: int) -> StreamInfo | None:
+    """STREAMINFO, where it announces as many frames as were counted when it was converted.
+
+    None where that has to be looked at more closely.
+    """
+    head = bytes(octets[:_HEADER_BYTES])
+    if head[:8] not in _BEGINNINGS or len(head) < _HEADER_BYTES:
+        return None
+    info = _read_stream_info(head)
+    if info.frames != frames or frames == 0:
+        return None
+    at, last = 4, False
+    while not last:
+        block = bytes(octets[at : at + 4])
+        if len(block) < 4:
+            return None
+        last = block[0] >= 0x80
+        at += 4 + int.from_bytes(block[1:], "big")
+    # A rate that is not the frames' own would be taken for the audio's.
+    return info if coded_rate(octets, at) in (0, info.sample_rate) else None
 
 
 def _read_stream_info(head: bytes) -> StreamInfo:
@@ -131,10 +167,19 @@ def _check_last_frame(
             f"FLAC announces {info.frames} frames, but its last frame does not end there: cut "
             "off, or damaged; fetch the file again"
         )
+    _compare(source, info, last)
+
+
+def _compare(source: Source, info: StreamInfo, frame: FrameHeader) -> None:
+    """See that a frame is of the kind that STREAMINFO says.
+
+    Raises:
+        DamagedAudioError: it is not.
+    """
     for found, announced, unit in (
-        (last.sample_rate, info.sample_rate, "Hz"),
-        (last.channels, info.channels, "channels"),
-        (last.bits_per_sample, info.bits_per_sample, "bits"),
+        (frame.sample_rate, info.sample_rate, "Hz"),
+        (frame.channels, info.channels, "channels"),
+        (frame.bits_per_sample, info.bits_per_sample, "bits"),
     ):
         if found not in (0, announced):
             raise source.damaged(

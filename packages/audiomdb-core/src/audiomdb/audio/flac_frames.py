@@ -10,10 +10,10 @@ from functools import cache
 
 import msgspec
 
-__all__ = ["FrameHeader", "find_last", "read_frame_header"]
+__all__ = ["LONGEST_FRAME_HEADER", "FrameHeader", "coded_rate", "find_last", "read_frame_header"]
 
 _SYNC = (b"\xff\xf8", b"\xff\xf9")  # frames counted by number, or by their first sample
-_LONGEST_HEADER = 16
+LONGEST_FRAME_HEADER = 16
 _RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
 _BITS = (0, 8, 12, -1, 16, 20, 24, 32)
 
@@ -71,6 +71,18 @@ def read_frame_header(octets: bytes) -> FrameHeader | None:
     return FrameHeader(number, octets[1] == 0xF9, block_size, rate, channels, bits)
 
 
+def coded_rate(octets: memoryview, at: int) -> int | None:
+    """Rate in Hz that the frame at a byte gives by a code; 0 where it leaves that to STREAMINFO.
+
+    None where it says it in another way, or there is no frame. Its checksum is for the decoder.
+    """
+    head = octets[at : at + 3]
+    if head[:2] not in _SYNC or len(head) < 3:
+        return None
+    code = head[2] & 15
+    return _RATES[code] if code < len(_RATES) else None
+
+
 def _read_number(octets: bytes) -> tuple[int, int]:
     """The number coded as in UTF-8 (up to 36 bits), and the byte behind it; 0 if malformed."""
     lead = octets[4]
@@ -108,7 +120,7 @@ def find_last(octets: bytes, block_size: int, frames: int) -> FrameHeader | None
     for sync in _SYNC:
         at = octets.rfind(sync)
         while at >= 0:
-            header = read_frame_header(octets[at : at + _LONGEST_HEADER])
+            header = read_frame_header(octets[at : at + LONGEST_FRAME_HEADER])
             if header is not None:
                 starts = {header.number, header.number * block_size}
                 if header.counts_samples:

@@ -86,7 +86,7 @@ def _facts(decoder: Decoder, frames: int | None) -> AudioInfo:
 
 def _decodes_fast(source: Source, structure: Structure) -> bool:
     flac = structure.flac
-    return flac is not None and structure.frames_known and flac_is_whole(source, flac)
+    return flac is not None and structure.frames_known and flac_is_whole(source.view(), flac)
 
 
 def _flac_facts(flac: StreamInfo, frames: int | None) -> AudioInfo:
