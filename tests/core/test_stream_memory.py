@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.shards.mapping import Pages, map_file
 from audiomdb.stream import SampleStream, loading
 from audiomdb.stream.loading import LoadOptions, SampleLoader
 
@@ -77,3 +78,14 @@ def test_views_of_what_is_released_stay_what_they_were(folder: Path) -> None:
         assert mapped_bytes(folder) <= MOST_BYTES
         for number, view in enumerate(views):
             assert bytes(view) == clip(number)
+
+
+def test_pages_that_are_not_there_are_not_brought_in(folder: Path, tmp_path: Path) -> None:
+    """Neither beyond a file's end nor of none: nothing happens, least of all a signal."""
+    (tmp_path / "data.mdb").write_bytes(bytes(10_000))
+    for file in (map_file(tmp_path / "data.mdb"), map_file(next(folder.glob("*/data.mdb")))):
+        pages = Pages(file)
+        for start, length in ((0, 1 << 20), (len(file) - 1, 4096), (len(file) + 8192, 1), (3, 0)):
+            pages.bring_in(start, length)
+        pages.release()
+        assert len(bytes(file)) == len(file)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from audiomdb.errors import CorruptShardError
 from audiomdb.shards.layout import INDEX_KEY
 from audiomdb.shards.pages import places
 
-__all__ = ["find_index", "map_file", "release_pages"]
+__all__ = ["Pages", "find_index", "map_file"]
+
+_POPULATE_READ = 22
+"""MADV_POPULATE_READ, of Linux 5.14 and later (linux/mman.h); others refuse it, and do without."""
 
 
 def map_file(path: Path) -> memoryview:
@@ -33,15 +41,55 @@ def map_file(path: Path) -> memoryview:
         raise CorruptShardError(f"{path} is missing or no file") from exc
 
 
-def release_pages(file: memoryview) -> None:
-    """Have the pages of a mapped file no longer count as this process's memory.
+class Pages:
+    """A mapped file's pages, as far as this process has them. Threads share one.
 
-    They stay in the system's page cache, and reading on finds them there again: views stay valid,
-    other threads may be reading. Does nothing where the system or the memory is of another kind.
+    Does nothing where system or memory are of another kind. Views stay valid whatever it does.
+
+    Args:
+        file: The mapping, as `map_file` makes it.
     """
-    mapped = file.obj
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+
+    __slots__ = ("_address", "_file")
+
+    def __init__(self, file: memoryview) -> None:
+        self._file = file
+        self._address: int | None = None
+
+    def bring_in(self, start: int, length: int) -> None:
+        """Take in the pages of some bytes that are read next, all at once.
+
+        Otherwise the system hands them out a few at a time, as each is touched: 27 us for 150 kB,
+        and half of that in this way. Waits for the disk without Python's lock.
+        """
+        advise = _madvise()
+        if advise is None:
+            return
+        if self._address is None:
+            self._address = np.frombuffer(self._file, np.uint8).__array_interface__["data"][0]
+        first = start & -mmap.PAGESIZE
+        advise(self._address + first, start + length - first, _POPULATE_READ)
+
+    def release(self) -> None:
+        """Have none of them count as this process's memory any longer.
+
+        They stay in the system's page cache, and reading on finds them there.
+        """
+        mapped = self._file.obj
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+@cache
+def _madvise() -> Callable[[int, int, int], int] | None:
+    """The system's own: that of `mmap` keeps Python's lock, and knows no `_POPULATE_READ`."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return advise
 
 
 def find_index(file: memoryview, name: str) -> tuple[int, int]:

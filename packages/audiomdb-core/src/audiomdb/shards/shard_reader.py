@@ -11,7 +11,7 @@ from audiomdb.sample import KEY, Sample
 from audiomdb.shards.codec import decode_head, decode_records, record_decoder, resolve_fields
 from audiomdb.shards.index import ShardIndex, parse_index
 from audiomdb.shards.layout import DATA_FILE
-from audiomdb.shards.mapping import find_index, map_file, release_pages
+from audiomdb.shards.mapping import Pages, find_index, map_file
 from audiomdb.shards.metadata import ShardEntry
 
 __all__ = ["ShardReader"]
@@ -35,7 +35,7 @@ class ShardReader:
         CorruptShardError: when the file is missing, of the wrong size, or damaged.
     """
 
-    __slots__ = ("_decoders", "_file", "_index", "_name", "directory", "index_place")
+    __slots__ = ("_decoders", "_file", "_index", "_name", "directory", "index_place", "pages")
 
     def __init__(
         self, directory: Path, entry: ShardEntry | None = None, *, file: memoryview | None = None
@@ -44,6 +44,8 @@ class ShardReader:
         self.directory = directory
         self._name = str(directory)
         self._file = map_file(path) if file is None else file
+        self.pages = Pages(self._file)
+        """What of the file this process has in memory."""
         self._decoders: tuple[list[_Decoder], ...] = ([], [], [], [])
         if entry is None:
             offset, length = find_index(self._file, self._name)
@@ -153,13 +155,6 @@ class ShardReader:
                 i += 1
         except (CorruptRecordError, ValueError) as exc:
             raise self._damaged(i, exc) from exc
-
-    def release_pages(self) -> None:
-        """Have what was read of the file no longer count as this process's memory.
-
-        The system keeps it in its page cache: reading on costs microseconds. Views stay valid.
-        """
-        release_pages(self._file)
 
     def _some(
         self, place: tuple[int, int, int, int], fields: Collection[str], copy: bool, verify: bool

@@ -46,7 +46,7 @@ class Room(msgspec.Struct, frozen=True):
     results: int = 256
     held_bytes: int = 64 << 20
     chunk_tasks: int = 16
-    chunk_bytes: int = 256 << 10
+    chunk_bytes: int = 1 << 20
 
 
 def in_order(

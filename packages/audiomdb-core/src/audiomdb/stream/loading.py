@@ -37,6 +37,9 @@ Else a process would come to have all of a dataset as its memory, by its own acc
 whoever limits it. To find 32 MB in the page cache again takes 2 ms; to decode them, a second.
 """
 
+_FEW_BYTES = 64 << 10
+"""The system hands out so much of a file at once anyway."""
+
 _FACTS = frozenset({SAMPLE_RATE, CHANNELS, FRAMES})
 
 
@@ -137,8 +140,10 @@ class SampleLoader:
         if not self._decodes:
             sample = shard.read(place, fields=self._read)
         else:
-            crop = self._crop
+            crop, size = self._crop, shard.index.payload_bytes[place]
             if crop is None:
+                if size > _FEW_BYTES:
+                    shard.pages.bring_in(shard.index.payload_offset[place], size)
                 sample = shard.read(place, fields=self._read, copy=False)
                 self._decode(sample, shard, out)
             else:
@@ -150,7 +155,7 @@ class SampleLoader:
                 if type(value) in _VIEWING:
                     sample[name] = _owned(value)
             self._read_of.add(number)
-            self._read_bytes += int(shard.index.payload_bytes[place])
+            self._read_bytes += size
             if self._read_bytes >= _READ_BYTES:
                 self._release_pages()
         if self._join is not None:
@@ -194,7 +199,7 @@ class SampleLoader:
         # A copy, made in one go: another thread may still be adding.
         for number in tuple(numbers):
             if (shard := self._reader.opened(number)) is not None:
-                shard.release_pages()
+                shard.pages.release()
 
     def _open(self, number: int) -> ShardReader:
         return self._watch.fetch(self._reader, number, partial(self._reader.shard, number))
