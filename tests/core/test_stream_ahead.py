@@ -29,6 +29,7 @@ def ahead(
     num_threads: int = 2,
     room: Room = SMALL,
     size: int = 1,
+    at_least: int = 0,
 ) -> Iterator[Any]:
     return in_order(
         work,
@@ -37,6 +38,7 @@ def ahead(
         weigh=lambda _: 1,
         size=lambda _: size,
         room=room,
+        at_least=lambda: at_least,
     )
 
 
@@ -105,6 +107,26 @@ def test_looking_ahead_is_bounded(size: int) -> None:
     held = SMALL.results if size == 1 else SMALL.held_bytes // size + 1
     for done, _ in enumerate(ahead(work, range(500), size=size)):
         assert len(begun) - done <= held + in_flight + SMALL.chunk_tasks
+
+
+@pytest.mark.parametrize("size", [1, 400])
+def test_as_much_as_is_needed_at_once_is_looked_ahead_for_in_any_case(size: int) -> None:
+    """More than room allows: a batch of large clips must be whole when it is asked for."""
+    begun: list[int] = []
+    at_least, reached = 50, threading.Event()
+
+    def work(task: int) -> int:
+        begun.append(task)
+        if len(begun) == at_least:
+            reached.set()
+        return task
+
+    results = ahead(work, range(500), size=size, at_least=at_least)
+    assert next(results) == 0
+    assert reached.wait(60)
+    most = at_least + 2 * SMALL.chunk_tasks + SMALL.chunk_tasks
+    for done, _ in enumerate(results):
+        assert len(begun) - done <= 1 + most
 
 
 @pytest.mark.parametrize("num_threads", [0, 1, 3])

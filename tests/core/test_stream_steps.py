@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import threading
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -161,6 +162,23 @@ def test_a_stream_of_steps_pickles_and_knows_its_steps(folder: Path) -> None:
     assert stream.steps == 3
     assert len(list(stream.read())) == 3
     assert list(StepStream(folder, 200).read(epochs=None)) == []
+
+
+def test_the_next_batch_is_whole_when_it_is_asked_for_however_large(folder: Path) -> None:
+    """Of clips that are more than are held otherwise: a step that takes long waits for none."""
+    size, begun, whole = 12, [0], threading.Event()
+
+    def large(sample: Sample) -> Sample:
+        begun[0] += 1
+        if begun[0] == 2 * size:
+            whole.set()
+        # Twelve of them are 384 MB, of memory that is never touched.
+        return {**sample, "features": np.zeros(8 << 20, np.float32)}
+
+    batches = StepStream(folder, size, num_threads=1, processor=large).read()
+    assert len(next(batches).samples) == size
+    assert whole.wait(60)
+    batches.close()
 
 
 def fail_on(key: str) -> Callable[[Sample], Sample]:

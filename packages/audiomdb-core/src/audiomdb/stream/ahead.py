@@ -37,14 +37,14 @@ class Room(msgspec.Struct, frozen=True):
     Attributes:
         results: Results held ready, and under way, at most.
         held_bytes: The same in bytes. A result's size is known when it is there, so what the
-            threads are at comes on top: a chunk for each thread.
+            threads are at comes on top: a chunk for each thread. Decoded audio of 500 s.
         chunk_tasks: Tasks in a chunk. The first chunks are smaller: nobody waits for sixteen
             results to get one.
         chunk_bytes: Sum of the weights of a chunk's tasks, unless it is a single one.
     """
 
     results: int = 256
-    held_bytes: int = 64 << 20
+    held_bytes: int = 32 << 20
     chunk_tasks: int = 16
     chunk_bytes: int = 1 << 20
 
@@ -57,6 +57,7 @@ def in_order(
     weigh: Callable[[T], int],
     size: Callable[[R], int],
     room: Room | None = None,
+    at_least: Callable[[], int] = lambda: 0,
     before_close: Callable[[], None] = lambda: None,
     watch: Watch | None = None,
 ) -> Generator[R, None, None]:
@@ -73,6 +74,8 @@ def in_order(
         weigh: What a task costs, in bytes, for cutting chunks.
         size: What a result holds, in bytes.
         room: How far to look ahead.
+        at_least: Results to look ahead in any case, whatever they hold: those that the consumer
+            needs at once, so that they are there when it asks. May change; called often.
         before_close: Called at the end, before threads are waited for: ends what `work` waits on.
         watch: Counts results, and what the consumer waits for.
     """
@@ -82,7 +85,7 @@ def in_order(
         if num_threads == 0:
             yield from _at_once(work, tasks, watch)
         else:
-            ahead = _Ahead(work, tasks, num_threads, weigh, size, room or Room(), watch)
+            ahead = _Ahead(work, tasks, num_threads, weigh, size, room or Room(), at_least, watch)
             try:
                 yield from _ahead(ahead, watch)
             finally:
@@ -176,6 +179,7 @@ class _Ahead(Generic[T, R]):
         weigh: Callable[[T], int],
         size: Callable[[R], int],
         room: Room,
+        at_least: Callable[[], int],
         watch: Watch,
     ) -> None:
         from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +188,7 @@ class _Ahead(Generic[T, R]):
         self._weigh = weigh
         self._size = size
         self._room = room
+        self._at_least = at_least
         self._watch = watch
         self._process = os.getpid()
         self._num_threads = num_threads
@@ -257,8 +262,10 @@ class _Ahead(Generic[T, R]):
             self._run(chunk)
 
     def _full(self, share: float = 1.0) -> bool:
-        room = self._room
-        return self._pending_tasks >= share * room.results or self._held >= share * room.held_bytes
+        room, least, pending = self._room, self._at_least(), self._pending_tasks
+        if pending < share * least:
+            return False
+        return pending >= share * max(room.results, least) or self._held >= share * room.held_bytes
 
     def _take(self, most: int) -> _Chunk[T, R] | None:
         """Cut the next chunk off the tasks and put it in the order; None when there are none."""

@@ -12,7 +12,7 @@ import numpy as np
 from audiomdb.plan import PlanState, Step
 from audiomdb.sample import Sample
 
-__all__ = ["Coming", "StepBatch", "joined", "place_after", "together"]
+__all__ = ["Coming", "StepBatch", "drawn_last", "joined", "place_after", "together"]
 
 
 class StepBatch(NamedTuple):
@@ -36,6 +36,16 @@ class StepBatch(NamedTuple):
 
 Coming: TypeAlias = tuple[list[int], PlanState, PlanState]
 """Sizes of the batches of a step, where it is, and where the next is."""
+
+
+def drawn_last(coming: deque[Coming]) -> int:
+    """Samples of the step that was drawn last; 0 when all have been given out.
+
+    Other threads may put in and take out meanwhile.
+    """
+    for sizes, _, _ in tuple(coming)[-1:]:
+        return sum(sizes)
+    return 0
 
 
 def place_after(place: PlanState, steps: int, chapters: int) -> PlanState:

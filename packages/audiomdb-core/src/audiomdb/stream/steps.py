@@ -27,7 +27,14 @@ from audiomdb.stream.sources import (
     opened_by_us,
     refuse_impossible,
 )
-from audiomdb.stream.step_batches import Coming, StepBatch, joined, place_after, together
+from audiomdb.stream.step_batches import (
+    Coming,
+    StepBatch,
+    drawn_last,
+    joined,
+    place_after,
+    together,
+)
 from audiomdb.stream.tails import say_dropped
 from audiomdb.stream.work import Task, loaded
 
@@ -259,6 +266,7 @@ class StepStream:
                 self._tasks(reading, first, here, epochs, skip, follower, coming, allocate),
                 num_threads=self._num_threads,
                 marked=self._marked,
+                at_least=partial(drawn_last, coming),
                 watch=watch,
             )
             with closing(samples):

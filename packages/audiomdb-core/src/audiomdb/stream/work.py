@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from audiomdb.sample import Sample
@@ -32,6 +32,7 @@ def loaded(
     *,
     num_threads: int,
     marked: bool,
+    at_least: Callable[[], int] = lambda: 0,
     watch: Watch | None = None,
 ) -> Generator[Sample, None, None]:
     """Yield the samples of tasks, in order.
@@ -42,7 +43,8 @@ def loaded(
         tasks: Drawn a little ahead.
         num_threads: Beside the consumer's.
         marked: Whether samples get a field that says whether they count.
-        watch: See `in_order`.
+        at_least: See `in_order` for this and `watch`.
+        watch: The same.
     """
     load_one = reading.load
 
@@ -67,6 +69,7 @@ def loaded(
         num_threads=0 if reading.only_copies else num_threads,
         weigh=lambda task: weigh(task[0]),
         size=held_bytes,
+        at_least=at_least,
         before_close=follower.close,
         watch=watch,
     )
