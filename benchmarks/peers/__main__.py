@@ -14,7 +14,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.peers import measuring, ordering, outcomes
 from benchmarks.peers.plan import FULL, SHORT, Plan, Work
 from benchmarks.peers.registry import ENVIRONMENTS, SYSTEMS
-from benchmarks.peers.results import RESULTS, versions_of
+from benchmarks.peers.results import RESULTS, read_findings, versions_of
 from benchmarks.peers.running import Runner
 
 WORKS: dict[str, Work] = {
@@ -42,6 +42,9 @@ def main() -> None:
         "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM"
     )
     parser.add_argument("--corpora", nargs="+", choices=("speech", "digits"))
+    parser.add_argument(
+        "--searched", type=Path, metavar="FILE", help="results of a run whose search is taken over"
+    )
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
     parser.add_argument("--work", type=Path, default=RESULTS / "work", help="for corpora, datasets")
     parser.add_argument("--recordings", type=Path, default=RECORDINGS, help="spoken digits as WAV")
@@ -80,6 +83,8 @@ def main() -> None:
             },
         },
     )
+    if given.searched:
+        measuring.take_search(plan, read_findings(given.searched))
     for name in given.only:
         print(f"\n{name}", flush=True)
         WORKS[name](plan)

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from itertools import product
+from math import inf
 from statistics import median
 from typing import Any
 
 from benchmarks.corpus import Corpus
 from benchmarks.peers.plan import Plan, in_rounds
+from benchmarks.peers.results import Findings
 from benchmarks.peers.running import JobError
 from benchmarks.peers.system import Settings, System
 from benchmarks.processes import Memory
 
-__all__ = ["formats", "load", "memory", "open_many", "read", "search", "write"]
+__all__ = ["formats", "load", "memory", "open_many", "read", "search", "take_search", "write"]
 
 _READ = ["cold", "order", "shuffled", "random", "decoded"]
 
@@ -62,6 +64,17 @@ def search(plan: Plan) -> None:
                     tried[settings] = found["wall_s"]
             if tried:
                 plan.choose(system, label, min(tried, key=lambda each: tried[each]))
+
+
+def take_search(plan: Plan, earlier: Findings) -> None:
+    """Take what another run's search has found, and keep its findings with this run's."""
+    fastest: dict[tuple[str, str], float] = {}
+    for each in earlier.of("search"):
+        plan.runner.keep("search", each)
+        where, wall_s = (each["system"], each["corpus"]), each["found"]["wall_s"]
+        if wall_s < fastest.get(where, inf):
+            fastest[where] = wall_s
+            plan.choose(*where, Settings(**each["settings"]))
 
 
 def load(plan: Plan) -> None:
