@@ -21,6 +21,8 @@ from audiomdb.audio.flac_frames import (
 from audiomdb.audio.structure import Structure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from audiomdb.audio.source import Source
 
 __all__ = ["StreamDigest", "StreamInfo", "inspect_flac", "recorded_stream"]
@@ -69,11 +71,15 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
         raise source.damaged(
             f"FLAC cut off inside its header ({source.size} bytes); fetch the file again"
         )
-    if head[4] & 0x7F != 0 or int.from_bytes(head[5:8], "big") != 34:
+    if head[:8] not in _BEGINNINGS:
         raise source.damaged("FLAC whose first metadata block is not STREAMINFO")
     info = _read_stream_info(head)
     block_size = int.from_bytes(head[10:12], "big")
-    audio_start = _skip_metadata(source, start)
+    audio_start = _behind_metadata(source.at, start)
+    if audio_start is None:
+        raise source.damaged(
+            "FLAC cut off inside its metadata, or metadata damaged; fetch the file again"
+        )
     if audio_start == source.size and info.frames == 0 and info.md5 in _NO_SAMPLES:
         return Structure("FLAC", frames=0, flac=info)
     if source.at(audio_start, 2) not in (b"\xff\xf8", b"\xff\xf9"):
@@ -110,13 +116,9 @@ def recorded_stream(octets: memoryview, frames: int) -> StreamInfo | None:
     info = _read_stream_info(head)
     if info.frames != frames or frames == 0:
         return None
-    at, last = 4, False
-    while not last:
-        block = bytes(octets[at : at + 4])
-        if len(block) < 4:
-            return None
-        last = block[0] >= 0x80
-        at += 4 + int.from_bytes(block[1:], "big")
+    at = _behind_metadata(lambda begin, count: bytes(octets[begin : begin + count]), 0)
+    if at is None:
+        return None
     # A rate that is not the frames' own would be taken for the audio's.
     return info if coded_rate(octets, at) in (0, info.sample_rate) else None
 
@@ -132,15 +134,13 @@ def _read_stream_info(head: bytes) -> StreamInfo:
     )
 
 
-def _skip_metadata(source: Source, start: int) -> int:
-    """The byte behind the last metadata block."""
+def _behind_metadata(octets_at: Callable[[int, int], bytes], start: int) -> int | None:
+    """The byte behind the last metadata block; None where the stream ends before."""
     position = start + 4
     while True:
-        head = source.at(position, 4)
+        head = octets_at(position, 4)
         if len(head) < 4:
-            raise source.damaged(
-                "FLAC cut off inside its metadata, or metadata damaged; fetch the file again"
-            )
+            return None
         position += 4 + int.from_bytes(head[1:], "big")
         if head[0] & 0x80:
             return position
