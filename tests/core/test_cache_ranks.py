@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.shards import DatasetWriter, read_metadata
 from audiomdb.stream import Mixture, Part, SampleStream, StepStream
+from benchmarks.belady import belady
 
 SHARDS, EACH = 32, 8
 SAMPLES = SHARDS * EACH
@@ -147,19 +148,26 @@ def test_ranks_that_look_far_ahead_in_a_small_cache_fetch_each_shard_once_an_epo
     assert fetched <= 3 * (SHARDS + 3)
 
 
-def belady(visits: Sequence[int], capacity: int) -> int:
-    """Shards fetched with the whole future known and nothing fetched ahead."""
-    there: set[int] = set()
-    fetched = 0
-    for place, shard in enumerate(visits):
-        if shard in there:
-            continue
-        fetched += 1
-        if len(there) == capacity:
-            rest = list(visits[place:])
-            there.discard(max(there, key=lambda s: rest.index(s) if s in rest else len(rest)))
-        there.add(shard)
-    return fetched
+def roomy(store: Path, cache: Path, capacity: int, prefetch: int) -> FolderRetriever:
+    """A retriever with room for so many shards."""
+    limit = budget(store, capacity * max(sizes_of(store)), 1)
+    return FolderRetriever(str(store), cache_dir=cache, max_cache_bytes=limit, prefetch=prefetch)
+
+
+def assert_fetches_as_if_it_knew_the_future(
+    stream: SampleStream, retriever: FolderRetriever, capacity: int, prefetch: int
+) -> None:
+    visits: list[int] = []
+    for sample in stream:
+        shard = sample["n"] // EACH
+        if not visits or visits[-1] != shard:
+            visits.append(shard)
+    fetched = retriever.cache_stats.fetched_shards
+    retriever.close()
+    each = [1] * SHARDS
+    assert fetched >= belady(visits, each, capacity)
+    # What is fetched ahead takes its place from what is kept; one shard of slack for the ends.
+    assert fetched <= belady(visits, each, capacity - prefetch) + 1
 
 
 @pytest.mark.parametrize("shuffle", [False, True], ids=["stored order", "reshuffled"])
@@ -169,21 +177,9 @@ def test_one_reader_fetches_no_more_than_if_it_knew_the_whole_future(
     shuffle: bool, prefetch: int, capacity: int, store: Path, tmp_path: Path
 ) -> None:
     epochs = 5
-    limit = budget(store, capacity * max(sizes_of(store)), 1)
-    retriever = FolderRetriever(
-        str(store), cache_dir=tmp_path, max_cache_bytes=limit, prefetch=prefetch
-    )
+    retriever = roomy(store, tmp_path, capacity, prefetch)
     stream = SampleStream(retriever, shuffle=shuffle, window=0, epochs=epochs, num_threads=0)
-    visits: list[int] = []
-    for sample in stream:
-        shard = sample["n"] // EACH
-        if not visits or visits[-1] != shard:
-            visits.append(shard)
-    fetched = retriever.cache_stats.fetched_shards
-    retriever.close()
-    assert fetched >= belady(visits, capacity)
-    # What is fetched ahead takes its place from what is kept; one shard of slack for the ends.
-    assert fetched <= belady(visits, capacity - prefetch) + 1
+    assert_fetches_as_if_it_knew_the_future(stream, retriever, capacity, prefetch)
 
 
 @pytest.mark.parametrize("shuffle", [False, True], ids=["stored order", "reshuffled"])
@@ -194,19 +190,8 @@ def test_a_mixture_fetches_no_more_than_if_it_knew_the_whole_future(
 ) -> None:
     """Some shards are read as often as all others: so many times more than each of these."""
     epochs, capacity = 5, 16
-    limit = budget(store, capacity * max(sizes_of(store)), 1)
-    retriever = FolderRetriever(
-        str(store), cache_dir=tmp_path, max_cache_bytes=limit, prefetch=prefetch
-    )
+    retriever = roomy(store, tmp_path, capacity, prefetch)
     chosen = np.arange(SAMPLES) < often * EACH
     parts = [Part(retriever, shuffle, window=0, where=where) for where in (chosen, ~chosen)]
     stream = SampleStream(Mixture(parts, weights=[1, 1]), epochs=epochs, num_threads=0)
-    visits: list[int] = []
-    for sample in stream:
-        shard = sample["n"] // EACH
-        if not visits or visits[-1] != shard:
-            visits.append(shard)
-    fetched = retriever.cache_stats.fetched_shards
-    retriever.close()
-    assert fetched >= belady(visits, capacity)
-    assert fetched <= belady(visits, capacity - prefetch) + 1
+    assert_fetches_as_if_it_knew_the_future(stream, retriever, capacity, prefetch)
