@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -122,17 +123,27 @@ for number, batch in enumerate(DataLoader(dataset, batch_size=4, num_workers=int
 
 @workers
 def test_ctrl_c_ends_an_endless_loop(whole: Path, num_workers: int) -> None:
-    end_by_ctrl_c([sys.executable, "-c", ENDLESS, str(whole), str(num_workers)])
+    end_by_ctrl_c(ENDLESS, whole, num_workers)
 
 
-def end_by_ctrl_c(command: list[str]) -> None:
+def end_by_ctrl_c(program: str, folder: Path, num_workers: int) -> None:
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(folder), str(num_workers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "running\n"
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=120)
+        # With workers, one may hit a finalizer of multiprocessing's, and is lost.
+        for patience_s in [120] if num_workers == 0 else [30, 30, 60]:
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                _, errors = child.communicate(timeout=patience_s)
+                break
+        else:
+            child.kill()
+            pytest.fail("Ctrl-C did not end it")
     assert child.returncode == -signal.SIGINT
     # Not at the end: workers that were passing a batch on may have their say after it.
     assert "\nKeyboardInterrupt" in errors
@@ -172,4 +183,36 @@ for number, batch in enumerate(loader):
 
 @workers
 def test_ctrl_c_ends_an_endless_loop_over_a_device(whole: Path, num_workers: int) -> None:
-    end_by_ctrl_c([sys.executable, "-c", ENDLESS_STEPS, str(whole), str(num_workers)])
+    end_by_ctrl_c(ENDLESS_STEPS, whole, num_workers)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_an_interrupt_at_any_moment_ends_the_loop(whole: Path, device: str | None) -> None:
+    arrived = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal arrived
+        arrived = True
+        raise KeyboardInterrupt
+
+    chance = random.Random(1)
+    loader = StreamingLoader(
+        StreamingDataset(LocalRetriever(whole)), 4, epochs=None, num_workers=0, device=device
+    )
+
+    def loop() -> None:
+        for number, _batch in enumerate(loader):
+            assert not arrived, "the loop went on"
+            if number == 3:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.02))
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(150):
+            arrived = False
+            with pytest.raises(KeyboardInterrupt):
+                loop()
+            assert not [t for t in threading.enumerate() if t.name.startswith("audiomdb")]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

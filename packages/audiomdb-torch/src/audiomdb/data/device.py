@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -150,17 +151,23 @@ def made_ahead(
             would not end by itself.
         patience_s: Seconds that it is given to end by itself.
     """
-    ready: queue.Queue[R | _End[R]] = queue.Queue(depth)
+    # Queues of C: an interrupt between two lines of `queue.Queue` leaves its lock as it should not
+    # be, and the threads with it.
+    ready: queue.SimpleQueue[R | _End[R]] = queue.SimpleQueue()
+    places: queue.SimpleQueue[None] = queue.SimpleQueue()
+    for _ in range(depth):
+        places.put(None)
     closed = threading.Event()
     thread = threading.Thread(
         target=_make,
-        args=(source, prepare, ready, closed),
+        args=(source, prepare, ready, places, closed),
         name="audiomdb-stream-batches",
         daemon=True,
     )
     thread.start()
     try:
         while not isinstance(item := ready.get(), _End):
+            places.put(None)
             yield item
         if (error := item.error) is not None:
             item.error = None
@@ -184,25 +191,27 @@ def made_ahead(
 def _make(
     source: Iterator[T],
     prepare: Callable[[T], R],
-    ready: queue.Queue[R | _End[R]],
+    ready: queue.SimpleQueue[R | _End[R]],
+    places: queue.SimpleQueue[None],
     closed: threading.Event,
 ) -> None:
     end: _End[R] = _End(None)
     try:
         for item in source:
-            if not _put(ready, prepare(item), closed):
+            prepared = prepare(item)
+            if not _place(places, closed):
                 return
+            ready.put(prepared)
+            del item, prepared  # held by whoever takes it, and by nobody else
     except BaseException as error:  # noqa: BLE001 (raised by the consumer, at its place)
         end.error = error
-    _put(ready, end, closed)
+    ready.put(end)
 
 
-def _put(ready: queue.Queue[Any], item: Any, closed: threading.Event) -> bool:  # noqa: ANN401
-    """Hand an item over; False when nobody wants it any more."""
+def _place(places: queue.SimpleQueue[None], closed: threading.Event) -> bool:
+    """Wait for a place in the queue; False when nobody wants more."""
     while not closed.is_set():
-        try:
-            ready.put(item, timeout=_LOOK_S)
-        except queue.Full:
-            continue
-        return True
+        with suppress(queue.Empty):
+            places.get(timeout=_LOOK_S)
+            return True
     return False

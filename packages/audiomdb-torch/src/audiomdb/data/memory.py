@@ -17,8 +17,8 @@ from torch.utils.data import get_worker_info
 
 __all__ = ["BatchMemory", "batch_in_place", "uninitialised"]
 
-_KEPT = 3
-"""Pieces that wait for a batch. About as many are under way at a time."""
+_KEPT = 8
+"""Pieces that are remembered. Fewer are under way at a time, unless a loop keeps its batches."""
 
 _SPARE = 8
 """A piece is so much larger than asked for, one part in this many: the next batch may be longer."""
@@ -31,7 +31,7 @@ class BatchMemory:
     """
 
     def __init__(self) -> None:
-        self._free: list[_Memory] = []
+        self._pieces: list[_Piece] = []
 
     def __reduce__(self) -> tuple[type[BatchMemory], tuple[()]]:
         return BatchMemory, ()  # memory of one process is of no use to another
@@ -42,24 +42,43 @@ class BatchMemory:
             shared: np.ndarray = uninitialised((rows, frames), torch.float32).numpy()
             return shared
         size = rows * frames * np.dtype(np.float32).itemsize
-        memory = self._reused(size)
+        memory = self._unused(size)
         if memory is None:
             memory = _Memory(size + size // _SPARE, np.uint8)
         block: np.ndarray = np.ndarray((rows, frames), np.float32, buffer=memory)
-        # Rows of it, and tensors made of it, keep it alive.
-        weakref.finalize(block, _give_back, self._free, memory).atexit = False
+        del self._pieces[: 1 - _KEPT]
+        self._pieces.append(_Piece(memory, block))
         return block
 
-    def _reused(self, size: int) -> _Memory | None:
-        # No lock: a finalizer may give something back at any moment, in this very thread too.
-        while self._free:
-            try:
-                memory = self._free.pop()
-            except IndexError:  # another thread was quicker
-                break
-            if len(memory) >= size:
-                return memory
+    def _unused(self, size: int) -> _Memory | None:
+        """Memory whose batch is gone and that is large enough. What is too small is forgotten."""
+        for piece in reversed(tuple(self._pieces)):  # what was used last is warm
+            if piece.is_free():
+                try:
+                    self._pieces.remove(piece)
+                except ValueError:  # another thread was quicker
+                    continue
+                if len(piece.memory) >= size:
+                    return piece.memory
         return None
+
+
+class _Piece:
+    """Memory and its block. Rows of it, and tensors made of it, keep the block alive.
+
+    Whether they do is asked, rather than told by a finalizer: an interrupt that comes while a
+    finalizer runs is lost, and there was one for each batch of a loop.
+    """
+
+    __slots__ = ("_block", "memory")
+
+    def __init__(self, memory: _Memory, block: np.ndarray) -> None:
+        self.memory = memory
+        self._block = weakref.ref(block)
+
+    def is_free(self) -> bool:
+        """Whether nobody holds the block any more."""
+        return self._block() is None
 
 
 def batch_in_place(column: Sequence[Any], dtype: torch.dtype) -> torch.Tensor | None:
@@ -105,8 +124,3 @@ _KINDS = torch.Tensor, _Memory
 def _address(array: np.ndarray) -> int:
     address: int = array.__array_interface__["data"][0]  # `.ctypes.data` takes three times as long
     return address
-
-
-def _give_back(free: list[_Memory], memory: _Memory) -> None:
-    if len(free) < _KEPT:
-        free.append(memory)
