@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import product
-from math import inf
 from statistics import median
 from typing import Any
 
@@ -18,6 +17,9 @@ from benchmarks.peers.system import Settings, System
 from benchmarks.processes import Memory
 
 __all__ = ["formats", "load", "memory", "open_many", "read", "search", "take_search", "write"]
+
+_TRIED_AGAIN = 3
+"""Settings of each loader that are tried once more."""
 
 _READ = ["cold", "order", "shuffled", "random", "decoded"]
 
@@ -50,31 +52,36 @@ def _read(plan: Plan, system: str, corpus: Corpus) -> dict[str, Any]:
 
 
 def search(plan: Plan) -> None:
-    """Find the settings with which each loader is fastest."""
+    """Find the settings with which each loader is fastest.
+
+    All are tried once, unless an earlier run did so, and then the fastest of them once more: a
+    machine that others use too makes one try a throw of dice between settings that are alike.
+    """
     if not plan.sizes.search:
         return
     for label, corpus in plan.corpora():
         for system, adapter in plan.offering(System.loader).items():
-            tried: dict[Settings, float] = {}
-            for settings in adapter.settings(plan.sizes.cores):
-                about = {"corpus": label, "system": system, "settings": settings.to_dict()}
-                job = partial(_load, plan, system, corpus, settings, 0.0)
-                found = plan.runner.attempt("search", about, job)
-                if found is not None:
-                    tried[settings] = found["wall_s"]
-            if tried:
-                plan.choose(system, label, min(tried, key=lambda each: tried[each]))
+            known = plan.fastest(system, label)
+            every = adapter.settings(plan.sizes.cores)
+            _try(plan, system, label, corpus, [each for each in every if each not in known])
+            _try(plan, system, label, corpus, plan.fastest(system, label)[:_TRIED_AGAIN])
+
+
+def _try(plan: Plan, system: str, label: str, corpus: Corpus, every: Sequence[Settings]) -> None:
+    for settings in every:
+        about = {"corpus": label, "system": system, "settings": settings.to_dict()}
+        job = partial(_load, plan, system, corpus, settings, 0.0)
+        found = plan.runner.attempt("search", about, job)
+        if found is not None:
+            plan.tried(system, label, settings, found["wall_s"])
 
 
 def take_search(plan: Plan, earlier: Findings) -> None:
     """Take what another run's search has found, and keep its findings with this run's."""
-    fastest: dict[tuple[str, str], float] = {}
     for each in earlier.of("search"):
         plan.runner.keep("search", each)
-        where, wall_s = (each["system"], each["corpus"]), each["found"]["wall_s"]
-        if wall_s < fastest.get(where, inf):
-            fastest[where] = wall_s
-            plan.choose(*where, Settings(**each["settings"]))
+        settings = Settings(**each["settings"])
+        plan.tried(each["system"], each["corpus"], settings, each["found"]["wall_s"])
 
 
 def load(plan: Plan) -> None:

@@ -141,7 +141,7 @@ class Plan:
         self.work = work
         self.recordings = recordings
         self.systems = {name: make(name) for name in systems if runner.offers(name)}
-        self._settings: dict[tuple[str, str], Settings] = {}
+        self._tried: dict[tuple[str, str], dict[Settings, float]] = {}
         self._written: set[Path] = set()
 
     def corpora(self) -> Iterator[tuple[str, Corpus]]:
@@ -213,20 +213,30 @@ class Plan:
         self._written.add(folder)
 
     def settings(self, system: str, label: str) -> Settings:
-        """What the search found best for a corpus; the likeliest ones before that."""
-        found = self._settings.get((label, system))
-        return found or _likeliest(
-            self.systems[system].settings(self.sizes.cores), self.sizes.cores
-        )
+        """What was found fastest on a corpus; the likeliest ones before that."""
+        found = self.fastest(system, label)
+        return found[0] if found else self._likeliest(system)
 
-    def choose(self, system: str, label: str, settings: Settings) -> None:
-        """Remember what a search found."""
-        self._settings[label, system] = settings
+    def tried(self, system: str, label: str, settings: Settings, wall_s: float) -> None:
+        """Remember a try. The fastest of several counts: whatever else ran made them slower."""
+        tried = self._tried.setdefault((label, system), {})
+        tried[settings] = min(wall_s, tried.get(settings, wall_s))
+
+    def fastest(self, system: str, label: str) -> list[Settings]:
+        """What was tried on a corpus, the fastest first."""
+        tried = self._tried.get((label, system), {})
+        return sorted(tried, key=lambda each: tried[each])
 
     @staticmethod
     def given(corpus: Corpus, folder: Path) -> dict[str, Any]:
         """Arguments of most jobs."""
         return {"corpus": str(corpus.folder), "folder": str(folder)}
+
+    def _likeliest(self, system: str) -> Settings:
+        """As many workers, or threads, as cores."""
+        every, cores = self.systems[system].settings(self.sizes.cores), self.sizes.cores
+        alike = (each for each in every if sorted((each.workers, each.threads)) == [0, cores])
+        return next(alike, every[0])
 
     def _corpus(self, spec: CorpusSpec) -> Corpus:
         folder = self.work / "corpora" / spec.name
@@ -244,9 +254,3 @@ def in_rounds(rounds: int, names: Sequence[str]) -> Iterator[tuple[int, str]]:
         turn = number * len(names) // rounds
         for name in [*names[turn:], *names[:turn]]:
             yield number, name
-
-
-def _likeliest(settings: Sequence[Settings], cores: int) -> Settings:
-    """As many workers, or threads, as cores."""
-    alike = (each for each in settings if sorted((each.workers, each.threads)) == [0, cores])
-    return next(alike, settings[0])
