@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes hangs on what else the machine has to do.
+settings.register_profile("audiomdb", deadline=None)
+settings.load_profile("audiomdb")
 
 # Run by tests, in processes of their own.
 collect_ignore_glob = ["*/programs/*"]

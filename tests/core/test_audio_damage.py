@@ -60,7 +60,7 @@ def both_ways() -> list[AbstractContextManager[None]]:
     return [nullcontext(), audio.only_libsndfile()]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(name=st.sampled_from(sorted(CLIPS)), where=st.floats(0, 1, exclude_max=True))
 def test_truncation_anywhere_raises_or_leaves_the_audio_whole(name: str, where: float) -> None:
     encoded = CLIPS[name]
@@ -92,7 +92,7 @@ def test_a_few_missing_bytes_at_the_end_are_noticed(name: str, keep: int) -> Non
             assert result.frames == len(whole)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(
     name=st.sampled_from(["FLAC PCM_16", "FLAC PCM_24"]),
     flips=st.lists(
@@ -115,7 +115,7 @@ def test_flipped_bits_in_flac_raise_or_change_nothing(
         assert np.array_equal(decoded, whole)  # the flips hit comments or the MD5
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     name=st.sampled_from(["OGG VORBIS", "OGG OPUS"]),
     where=st.floats(0, 1, exclude_max=True),
@@ -128,7 +128,7 @@ def test_any_flipped_bit_in_ogg_raises(name: str, where: float, bit: int) -> Non
         audio.decode(bytes(damaged))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     name=st.sampled_from(sorted(CLIPS)),
     flips=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=6),
@@ -148,7 +148,7 @@ def test_damaged_headers_give_audio_or_an_error_of_ours(
         assert message.startswith("clip: ")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     octets=st.binary(max_size=300),
     magic=st.sampled_from(
@@ -178,7 +178,7 @@ def test_random_bytes_never_do_more_than_raise(octets: bytes, magic: bytes) -> N
 
 @pytest.mark.parametrize("name", ["FLAC PCM_16", "FLAC PCM_24"])
 @given(place=st.integers(0, 200) | st.integers(0, 1 << 20), bit=st.integers(0, 7))
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 def test_damage_to_a_flac_of_recorded_length_raises_or_changes_nothing(
     name: str, place: int, bit: int
 ) -> None:

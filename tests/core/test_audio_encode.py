@@ -28,7 +28,7 @@ def tone(frames: int = 8000) -> np.ndarray:
     return (0.4 * np.sin(np.arange(frames) / 7)).astype(np.float32)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     samples=arrays.arrays(np.int16, SHAPES),
     rate=st.sampled_from([8000, 11025, 16000, 44100, 48000, 96000, 12345]),
@@ -45,7 +45,7 @@ def test_integers_come_back_unchanged(samples: np.ndarray, rate: int, kind: str)
         assert np.array_equal(audio.decode(encoded)[0], decoded)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     samples=arrays.arrays(
         np.float32, st.integers(1, 2000), elements=st.floats(-2, 2, width=32, allow_nan=False)

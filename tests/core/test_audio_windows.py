@@ -47,7 +47,7 @@ def test_window_equals_the_slice_of_the_whole(path: Path, from_path: bool) -> No
     assert np.array_equal(tail, whole[-1000:])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     start=st.integers(0, 15_999),
     count=st.integers(0, 16_000),

@@ -148,6 +148,7 @@ def test_a_large_file_comes_over_as_many_connections_as_there_are_slots(node: No
     assert store.asked[0][0] == 0
     assert store.asked[0][2] is None
     assert {validator for _, _, validator in store.asked[1:]} == {"v1"}
+    join_extra_connections()
     assert all(node.slots.take(ahead=False) is not None for _ in range(3))
 
 
@@ -298,15 +299,19 @@ def test_an_extra_connection_ends_when_somebody_lacks_a_slot(node: Node) -> None
     together, main = threading.Barrier(3), threading.get_ident()
     met = threading.local()
     held: list[Held | None] = []
+    lacks = threading.Event()
 
     def meet(_: int) -> None:
         if hasattr(met, "done"):
             return
         met.done = True
         together.wait(30)
-        if threading.get_ident() == main:
+        if threading.get_ident() != main:
+            assert lacks.wait(30)
+        else:
             assert node.slots.take(ahead=False) is None
             held.append(node.slots.lacking(ahead=False))
+            lacks.set()
             join_extra_connections()
             held.append(node.slots.take(ahead=False))
 
@@ -338,8 +343,10 @@ def test_after_the_end_of_a_transfer_nothing_is_written_any_more(node: Node) -> 
     stuck, go_on = threading.Event(), threading.Event()
     main = threading.get_ident()
 
-    def meet(_: int) -> None:
-        if threading.get_ident() != main and not stuck.is_set():
+    def meet(at: int) -> None:
+        if threading.get_ident() == main:
+            assert not at or stuck.wait(30)
+        elif not stuck.is_set():
             stuck.set()
             go_on.wait(30)
 

@@ -146,7 +146,7 @@ def test_after_kills_parts_are_resumed_and_whole_shards_are_not_fetched_again(
     ):
         while len(running) < 2:
             running.append(
-                node.start(seed=kills, prefetch=1, pause_s=0.004, least_piece=least_piece)
+                node.start(seed=kills, prefetch=1, pause_s=0.02, least_piece=least_piece)
             )
         for _ in range(rng.randrange(1, 40)):
             node.disk_bytes()

@@ -44,4 +44,4 @@ class TestMemoryUploader(UploaderConformance):
         return MemoryStore(server, uuid.uuid4().hex)
 
     def make_uploader(self, store: Any, endpoint: Any) -> MemoryUploader:
-        return MemoryUploader(f"{endpoint}/{store.name}", timeout_s=0.5)
+        return MemoryUploader(f"{endpoint}/{store.name}")

@@ -22,7 +22,7 @@ DEADLINE_S = 60
 
 # As a reader would type it: no main guard, classes at the top level.
 SCRIPT = """
-import io, os, sys, wave
+import io, os, sys, time, wave
 from pathlib import Path
 import numpy as np
 from audiomdb.converters.base import BaseConverter
@@ -37,23 +37,33 @@ class Frames(BaseProcessor):
 class Generated(BaseConverter):
     def sample_iterator(self):
         rng = np.random.default_rng(0)
+        file = io.BytesIO()
+        with wave.open(file, "wb") as clip:
+            clip.setparams((1, 2, 8000, 0, "NONE", ""))
+            clip.writeframes(bytes(1600))
+        # One header for all: a wave file's finalizer is Python, and there Ctrl-C would be lost.
+        header = file.getvalue()[:-1600]
         for i in range(COUNT):
-            file = io.BytesIO()
-            with wave.open(file, "wb") as clip:
-                clip.setparams((1, 2, 8000, 0, "NONE", ""))
-                clip.writeframes(rng.integers(-9000, 9000, 800, np.int16).tobytes())
-            yield f"clip-{i:05d}", {"audio": file.getvalue(), "text": f"number {i}"}
+            time.sleep(PAUSE_S)
+            frames = rng.integers(-9000, 9000, 800, np.int16).tobytes()
+            yield f"clip-{i:05d}", {"audio": header + frames, "text": f"number {i}"}
 
 converter = Generated(output_dir=OUT, samples_per_shard=40, processor=PROCESSOR, num_workers=2)
 """
 
 
 def script(
-    tmp_path: Path, out: Path, *, count: int, processor: str = "None", before: str = ""
+    tmp_path: Path,
+    out: Path,
+    *,
+    count: int,
+    processor: str = "None",
+    before: str = "",
+    pause_s: float = 0.0,
 ) -> Path:
     pids = tmp_path / "pids"
     pids.mkdir(exist_ok=True)
-    constants = f"COUNT, OUT, PIDS = {count}, {str(out)!r}, {str(pids)!r}\n"
+    constants = f"COUNT, OUT, PIDS = {count}, {str(out)!r}, {str(pids)!r}\nPAUSE_S = {pause_s}\n"
     path = tmp_path / "convert.py"
     text = SCRIPT.replace("PROCESSOR", processor)
     path.write_text(f"{before}\n{constants}{text}print(converter.run())\n")
@@ -130,7 +140,8 @@ def test_a_script_without_a_main_guard_runs_once(tmp_path: Path, method: str) ->
 def test_killed_at_any_moment_and_run_again_the_bytes_are_the_same(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole" / "set", tmp_path / "killed" / "set"
     run(script(tmp_path, whole, count=400))
-    path = script(tmp_path, out, count=400)
+    # Slow enough to be killed several times, however late each kill comes.
+    path = script(tmp_path, out, count=400, pause_s=0.002)
     moments = random.Random(6)
     kills = 0
     while not (out / "metadata.json").exists():

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.converters.tables import read_table
@@ -33,7 +33,6 @@ def rows_of(name: str, content: bytes) -> list[dict[str, Any]]:
         return [row for _, row in read_table(path)]
 
 
-@settings(deadline=None)
 @given(st.data(), NAMES, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_what_the_csv_module_writes_is_read_back(
     data: st.DataObject, names: list[str], end: str, mark: bool
@@ -47,7 +46,6 @@ def test_what_the_csv_module_writes_is_read_back(
     assert rows_of("t.csv", content) == [dict(zip(names, row, strict=True)) for row in rows]
 
 
-@settings(deadline=None)
 @given(st.lists(st.dictionaries(TEXT, JSON), max_size=5), st.booleans(), st.booleans())
 def test_what_the_json_module_writes_is_read_back(
     rows: list[dict[str, Any]], ascii_only: bool, mark: bool
@@ -57,7 +55,6 @@ def test_what_the_json_module_writes_is_read_back(
     assert rows_of("t.jsonl", content) == rows
 
 
-@settings(deadline=None)
 @given(st.lists(st.dictionaries(TEXT, TEXT), min_size=1, max_size=5))
 def test_a_row_knows_the_line_it_begins_on(rows: list[dict[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
@@ -65,7 +65,6 @@ def test_orders_are_frozen() -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-@settings(deadline=None)
 def test_any_stretch_of_a_stream_equals_the_slice_of_all_of_it(start: int, length: int) -> None:
     everything = random_words(1, 2, Purpose.SAMPLE_ORDER, 3, stop=120)
     stretch = random_words(1, 2, Purpose.SAMPLE_ORDER, 3, start=start, stop=start + length)
@@ -73,7 +72,6 @@ def test_any_stretch_of_a_stream_equals_the_slice_of_all_of_it(start: int, lengt
 
 
 @given(st.integers(0, MASK), st.integers(0, 2**32 - 1), st.integers(0, 50))
-@settings(deadline=None)
 def test_an_order_holds_every_number_once(seed: int, epoch: int, size: int) -> None:
     order = random_order(seed, epoch, Purpose.SHARD_ORDER, size)
     assert sorted(order.tolist()) == list(range(size))

@@ -33,14 +33,12 @@ def whole(plan: EpochPlan) -> list[int]:
 
 
 @given(plans())
-@settings(deadline=None)
 def test_an_epoch_reads_every_sample_once(plan: EpochPlan) -> None:
     assert len(plan) == plan.counts.sum()
     assert sorted(whole(plan)) == list(range(len(plan)))
 
 
 @given(plans(), st.lists(st.tuples(st.integers(0, 110), st.integers(0, 110)), max_size=5))
-@settings(deadline=None)
 def test_any_seek_equals_the_slice_of_the_whole(
     plan: EpochPlan, stretches: list[tuple[int, int]]
 ) -> None:
@@ -50,7 +48,7 @@ def test_any_seek_equals_the_slice_of_the_whole(
 
 
 @given(plans(), few, few, st.sampled_from(TAILS))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_ranks_and_workers_together_read_the_epoch(
     plan: EpochPlan, world_size: int, num_workers: int, tail: Tail
 ) -> None:
@@ -69,7 +67,6 @@ def test_ranks_and_workers_together_read_the_epoch(
 
 
 @given(plans(), few, st.integers(0, 40), st.integers(0, 20))
-@settings(deadline=None)
 def test_a_rank_reads_the_same_from_anywhere(
     plan: EpochPlan, world_size: int, start: int, length: int
 ) -> None:
@@ -81,7 +78,6 @@ def test_a_rank_reads_the_same_from_anywhere(
 
 
 @given(plans())
-@settings(deadline=None)
 def test_a_sample_is_read_while_its_shard_is_alive(plan: EpochPlan) -> None:
     ends = np.cumsum(plan.counts)
     for turn, position in enumerate(whole(plan)):
@@ -91,7 +87,6 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: EpochPlan) -> None:
 
 
 @given(plans(), st.integers(0, 30))
-@settings(deadline=None)
 def test_the_shards_from_an_element_on_are_those_its_samples_and_later_ones_need(
     plan: EpochPlan, element: int
 ) -> None:
@@ -107,7 +102,6 @@ def test_the_shards_from_an_element_on_are_those_its_samples_and_later_ones_need
 
 
 @given(plans())
-@settings(deadline=None)
 def test_partitions_visit_every_filled_shard_and_share_only_those_on_cuts(plan: EpochPlan) -> None:
     visits = [plan.shard_order(p).tolist() for p in range(plan.partitions)]
     filled = np.flatnonzero(plan.counts)
@@ -174,7 +168,6 @@ def test_the_order_of_an_epoch_is_frozen() -> None:
 
 
 @given(plans())
-@settings(deadline=None)
 def test_a_plan_travels_as_its_options(plan: EpochPlan) -> None:
     before = len(pickle.dumps(plan))
     order = whole(plan)

@@ -38,7 +38,6 @@ orders = st.fixed_dictionaries(
 
 
 @given(selections(), orders)
-@settings(deadline=None)
 def test_the_filtered_epoch_is_the_whole_epoch_without_what_is_left_out(
     selection: Selection, options: dict[str, Any]
 ) -> None:
@@ -52,7 +51,6 @@ def test_the_filtered_epoch_is_the_whole_epoch_without_what_is_left_out(
 
 
 @given(selections(), orders, st.integers(1, 4), st.data())
-@settings(deadline=None)
 def test_with_partitions_every_kept_sample_comes_once_from_anywhere(
     selection: Selection, options: dict[str, Any], partitions: int, data: st.DataObject
 ) -> None:
@@ -70,7 +68,7 @@ def test_with_partitions_every_kept_sample_comes_once_from_anywhere(
 
 
 @given(selections(), orders, st.integers(1, 3))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_shards_of_which_nothing_is_kept_are_never_met(
     selection: Selection, options: dict[str, Any], partitions: int
 ) -> None:
@@ -90,7 +88,7 @@ def test_shards_of_which_nothing_is_kept_are_never_met(
 
 
 @given(selections(), selections(), orders, st.integers(1, 3))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_shards_of_which_a_mixture_keeps_nothing_are_never_met(
     one: Selection, other: Selection, options: dict[str, Any], partitions: int
 ) -> None:
@@ -115,7 +113,7 @@ def test_shards_of_which_a_mixture_keeps_nothing_are_never_met(
 
 
 @given(selections(), orders, st.integers(1, 3), st.integers(1, 4))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_steps_of_a_filtered_epoch_have_what_is_kept_once(
     selection: Selection, options: dict[str, Any], partitions: int, width: int
 ) -> None:
@@ -132,7 +130,6 @@ def test_steps_of_a_filtered_epoch_have_what_is_kept_once(
 
 
 @given(selections())
-@settings(deadline=None)
 def test_a_selection_knows_its_places(selection: Selection) -> None:
     ends = np.concatenate(([0], np.cumsum(selection.counts)))
     mask = selection.mask()

@@ -28,7 +28,6 @@ def by_deadlines(weights: list[int], turns: int) -> list[int]:
 
 
 @given(all_weights, st.integers(0, 60), st.integers(0, 60))
-@settings(deadline=None)
 def test_the_pattern_is_that_of_the_deadlines(weights: list[int], start: int, more: int) -> None:
     expected = by_deadlines(weights, start + more)
     pattern = Pattern(weights)
@@ -37,7 +36,6 @@ def test_the_pattern_is_that_of_the_deadlines(weights: list[int], start: int, mo
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 20), st.data())
-@settings(deadline=None)
 def test_the_turn_of_any_sample_is_known(
     weights: list[int], samples: int, data: st.DataObject
 ) -> None:
@@ -49,7 +47,6 @@ def test_the_turn_of_any_sample_is_known(
 
 
 @given(all_weights, st.integers(0, 10**15))
-@settings(deadline=None)
 def test_every_source_has_its_share_to_within_one_sample_and_ties(
     weights: list[int], turns: int
 ) -> None:
@@ -83,7 +80,7 @@ def owners(plan: MixPlan, positions: Any) -> list[int]:
 
 
 @given(mixes())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_each_source_gives_its_share_as_evenly_as_passes_can(plan: MixPlan) -> None:
     positions = plan.positions(0, len(plan))
     datasets, places = plan.locate(positions)
@@ -101,7 +98,7 @@ def test_each_source_gives_its_share_as_evenly_as_passes_can(plan: MixPlan) -> N
 
 
 @given(mixes(), st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_seek_equals_the_slice_of_the_whole(
     plan: MixPlan, stretches: list[tuple[int, int]]
 ) -> None:
@@ -111,7 +108,7 @@ def test_any_seek_equals_the_slice_of_the_whole(
 
 
 @given(mixes(), st.integers(1, 5))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_steps_of_a_mixture_have_what_its_epoch_has(plan: MixPlan, width: int) -> None:
     steps = StepPlan(plan, plan.partitions * width, "pad")
     parts = [steps.step(number) for number in range(steps.steps)]
@@ -120,7 +117,7 @@ def test_steps_of_a_mixture_have_what_its_epoch_has(plan: MixPlan, width: int) -
 
 
 @given(mixes())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
     ends = np.cumsum(np.concatenate(plan.datasets))
     for turn, position in enumerate(plan.positions(0, len(plan)).tolist()):
@@ -131,7 +128,7 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
 
 
 @given(mixes(), st.integers(0, 3))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_an_ordered_mixture_follows_the_pattern_in_every_partition(
     plan: MixPlan, number: int
 ) -> None:

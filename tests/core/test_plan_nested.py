@@ -59,13 +59,11 @@ def shards_of(plan: MixPlan, positions: Any) -> list[int]:
 
 
 @given(nested(weighted=False))
-@settings(deadline=None)
 def test_without_weights_every_sample_of_every_dataset_comes_once(plan: MixPlan) -> None:
     assert sorted(all_of(plan)) == list(range(sum(int(one.sum()) for one in plan.datasets)))
 
 
 @given(nested())
-@settings(deadline=None)
 def test_every_source_gives_its_share(plan: MixPlan) -> None:
     owners = plan.locate(np.array(all_of(plan), dtype=np.int64))[0].tolist()
     first = 0
@@ -76,7 +74,7 @@ def test_every_source_gives_its_share(plan: MixPlan) -> None:
 
 
 @given(nested(), st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), max_size=4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_seek_equals_the_slice_of_the_whole(
     plan: MixPlan, stretches: list[tuple[int, int]]
 ) -> None:
@@ -87,7 +85,7 @@ def test_any_seek_equals_the_slice_of_the_whole(
 
 
 @given(nested(depth=1, weighted=False), st.integers(0, 3))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_mixture_in_front_gives_its_own_epochs(within: MixPlan, epoch: int) -> None:
     if within.interleave == "pseudo":
         return  # its random words are of another stream than alone
@@ -114,7 +112,7 @@ def test_what_an_epoch_leaves_of_a_nested_mixture_comes_in_the_next() -> None:
 
 
 @given(nested())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
     for number, line in enumerate(plan.lines):
         positions = line.take(np.arange(len(line)))
@@ -125,7 +123,7 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
 
 
 @given(nested(), st.integers(0, 40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_shards_that_come_are_known_from_any_element(plan: MixPlan, element: int) -> None:
     for number, line in enumerate(plan.lines):
         positions = line.take(np.arange(min(element, len(line)), len(line)))
@@ -150,7 +148,7 @@ def test_shards_that_a_mixture_leaves_to_its_next_pass_come() -> None:
 
 
 @given(nested(), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_inside_a_pass_no_shard_comes_back(plan: MixPlan, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, plan.partitions - 1))
     line = plan.lines[number]
@@ -173,7 +171,7 @@ def test_inside_a_pass_no_shard_comes_back(plan: MixPlan, data: st.DataObject) -
 
 
 @given(nested(), st.integers(1, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_steps_have_what_the_epoch_has(plan: MixPlan, width: int) -> None:
     steps = StepPlan(plan, plan.partitions * width, "pad")
     parts = [steps.step(number) for number in range(steps.steps)]
@@ -183,7 +181,7 @@ def test_steps_have_what_the_epoch_has(plan: MixPlan, width: int) -> None:
 
 
 @given(nested(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_batches_by_seconds_have_what_the_epoch_has(plan: MixPlan, draw: Any) -> None:
     total = sum(int(one.sum()) for one in plan.datasets)
     durations = np.array([draw.uniform(0.5, 9) for _ in range(total)])
@@ -250,7 +248,6 @@ def test_what_is_said_for_each_source_has_to_fit(options: dict[str, Any], messag
     st.integers(1, 7),
     st.booleans(),
 )
-@settings(deadline=None)
 def test_nodes_that_divide_the_partitions_share_cut_shards_only(
     shards: list[int], nodes: int, each: int, shuffle: bool
 ) -> None:

@@ -19,7 +19,6 @@ clips = st.lists(st.floats(0.1, 10.0), min_size=0, max_size=12)
 
 
 @given(clips, st.floats(10.0, 40.0), st.none() | st.integers(1, 5), st.integers(1, 5))
-@settings(deadline=None)
 def test_a_cut_keeps_every_clip_once_within_bounds(
     durations: list[float], seconds: float, most: int | None, slots: int
 ) -> None:
@@ -50,7 +49,6 @@ def needed(size: SlotSize, durations: list[float]) -> int:
 
 
 @given(st.lists(st.floats(0.05, 9.0), max_size=30), st.floats(9.0, 99.0))
-@settings(deadline=None)
 def test_room_is_the_same_for_many_at_once(durations: list[float], seconds: float) -> None:
     for size in (SlotSize(seconds), SlotSize(seconds, 3)):
         expected = [size.room(one) for one in durations]
@@ -118,7 +116,7 @@ def steps_of(plan: SecondsPlan, world_size: int = 1) -> list[list[tuple[list[int
 
 
 @given(seconds_plans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_an_epoch_by_seconds_has_every_sample_once(plan: SecondsPlan) -> None:
     seen = [
         position
@@ -133,7 +131,7 @@ def test_an_epoch_by_seconds_has_every_sample_once(plan: SecondsPlan) -> None:
 
 
 @given(seconds_plans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_no_slot_exceeds_its_bounds_and_none_is_without_a_sample(plan: SecondsPlan) -> None:
     durations = plan._durations
     for step in steps_of(plan):
@@ -146,7 +144,7 @@ def test_no_slot_exceeds_its_bounds_and_none_is_without_a_sample(plan: SecondsPl
 
 
 @given(seconds_plans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_step_by_seconds_is_the_same_for_every_world_size(plan: SecondsPlan) -> None:
     alone = steps_of(plan)
     for world_size in range(2, plan.slots + 1):
@@ -155,7 +153,7 @@ def test_a_step_by_seconds_is_the_same_for_every_world_size(plan: SecondsPlan) -
 
 
 @given(seconds_plans(), st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_any_chapter_is_made_without_the_others(plan: SecondsPlan, data: st.DataObject) -> None:
     if not plan.chapters:
         return
@@ -168,7 +166,7 @@ def test_any_chapter_is_made_without_the_others(plan: SecondsPlan, data: st.Data
 
 
 @given(seconds_plans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_no_sample_waits_longer_than_the_age_limit(plan: SecondsPlan) -> None:
     # A step cannot be made before its newest sample has come.
     for chapter in range(plan.chapters):

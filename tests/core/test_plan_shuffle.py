@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -37,14 +37,12 @@ def take_all(line: ShuffledLine) -> Array:
 
 
 @given(all_counts, windows, st.integers(0, 2**64 - 1))
-@settings(deadline=None)
 def test_every_sample_appears_once(counts: list[int], window: int, seed: int) -> None:
     positions = take_all(whole_line(counts, window, seed))
     assert sorted(positions.tolist()) == list(range(sum(counts)))
 
 
 @given(all_counts, windows, st.integers(0, 2**64 - 1))
-@settings(deadline=None)
 def test_the_order_is_that_of_the_points(counts: list[int], window: int, seed: int) -> None:
     filled = [shard for shard, count in enumerate(counts) if count]
     points = []
@@ -58,7 +56,6 @@ def test_the_order_is_that_of_the_points(counts: list[int], window: int, seed: i
 
 
 @given(all_counts, windows, st.data())
-@settings(deadline=None)
 def test_elements_read_in_any_pieces_equal_the_whole(
     counts: list[int], window: int, data: st.DataObject
 ) -> None:
@@ -71,7 +68,6 @@ def test_elements_read_in_any_pieces_equal_the_whole(
 
 
 @given(all_counts, windows)
-@settings(deadline=None)
 def test_at_most_one_shard_more_than_the_window_is_alive_and_none_returns(
     counts: list[int], window: int
 ) -> None:
@@ -108,7 +104,6 @@ def test_a_window_of_zero_shuffles_inside_each_shard() -> None:
 
 
 @given(all_counts, st.integers(0, 13))
-@settings(deadline=None)
 def test_other_shards_do_not_change_the_order_within_a_shard(counts: list[int], which: int) -> None:
     shard = which % len(counts)
     first, stop = sum(counts[:shard]), sum(counts[: shard + 1])
@@ -190,7 +185,6 @@ def test_a_window_wider_than_the_dataset_comes_close_to_a_full_shuffle() -> None
 
 
 @given(all_counts, windows, st.integers(1, 40))
-@settings(deadline=None)
 def test_what_is_mixed_may_be_asked_behind_what_is_read(
     counts: list[int], window: int, ahead: int
 ) -> None:

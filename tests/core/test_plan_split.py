@@ -34,7 +34,6 @@ def lengths(total: int, partitions: int) -> list[int]:
 
 
 @given(totals, few)
-@settings(deadline=None)
 def test_partitions_are_read_side_by_side(total: int, partitions: int) -> None:
     order = turns(total, partitions)
     assert sorted(order) == [
@@ -46,7 +45,7 @@ def test_partitions_are_read_side_by_side(total: int, partitions: int) -> None:
 
 
 @given(totals, few, few, few, tails)
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_every_sample_goes_to_one_worker_of_one_rank(
     total: int, partitions: int, world_size: int, num_workers: int, tail: Tail
 ) -> None:
@@ -76,7 +75,6 @@ def test_every_sample_goes_to_one_worker_of_one_rank(
 
 
 @given(totals, few, few, few, tails, st.data())
-@settings(deadline=None)
 def test_workers_take_turns_within_their_rank(
     total: int, partitions: int, world_size: int, workers: int, tail: Tail, data: st.DataObject
 ) -> None:
@@ -89,7 +87,6 @@ def test_workers_take_turns_within_their_rank(
 
 
 @given(totals, few, few, few, tails, st.data())
-@settings(deadline=None)
 def test_any_stretch_equals_the_slice_of_the_whole(
     total: int, partitions: int, world_size: int, workers: int, tail: Tail, data: st.DataObject
 ) -> None:
@@ -103,7 +100,6 @@ def test_any_stretch_equals_the_slice_of_the_whole(
 
 
 @given(totals, few, few)
-@settings(deadline=None)
 def test_after_each_block_all_worlds_have_met_the_same_turns(
     total: int, partitions: int, world_size: int
 ) -> None:
@@ -123,7 +119,6 @@ def test_with_one_partition_ranks_take_every_rth_sample() -> None:
 
 
 @given(totals, st.integers(1, 12), st.integers(1, 12), st.sampled_from(["uneven", "drop"]))
-@settings(deadline=None)
 def test_a_rank_meets_only_its_share_of_the_partitions(
     total: int, partitions: int, world_size: int, tail: Tail
 ) -> None:
@@ -135,7 +130,6 @@ def test_a_rank_meets_only_its_share_of_the_partitions(
 
 
 @given(totals, st.integers(1, 4), few, few, tails)
-@settings(deadline=None)
 def test_nodes_share_no_partition_when_their_number_divides_the_partitions(
     total: int, nodes: int, partitions_each: int, ranks_each: int, tail: Tail
 ) -> None:

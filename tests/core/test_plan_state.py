@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
@@ -15,7 +15,6 @@ whole = st.integers(0, 2**40)
 
 
 @given(options, whole, whole, whole)
-@settings(deadline=None)
 def test_a_state_comes_back_from_json(
     given_options: dict[str, object], seed: int, epoch: int, step: int
 ) -> None:

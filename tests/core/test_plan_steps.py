@@ -42,7 +42,7 @@ def gathered(plan: StepPlan, number: int, world_size: int = 1) -> tuple[list[int
 
 
 @given(step_plans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_step_is_the_same_list_for_every_world_size(plan: StepPlan) -> None:
     for number in range(plan.steps):
         alone = gathered(plan, number)
@@ -51,7 +51,7 @@ def test_a_step_is_the_same_list_for_every_world_size(plan: StepPlan) -> None:
 
 
 @given(step_plans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_an_epoch_of_steps_has_every_sample_once_but_those_dropped(plan: StepPlan) -> None:
     seen = []
     for number in range(plan.steps):
@@ -64,7 +64,7 @@ def test_an_epoch_of_steps_has_every_sample_once_but_those_dropped(plan: StepPla
 
 
 @given(step_plans())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_steps_take_the_turns_of_the_epoch_in_order(plan: StepPlan) -> None:
     order = plan.plan
     assert isinstance(order, EpochPlan)
@@ -80,7 +80,7 @@ def test_steps_take_the_turns_of_the_epoch_in_order(plan: StepPlan) -> None:
 
 
 @given(step_plans(("drop", "pad")), st.data())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_ranks_get_equally_many_samples_and_almost_equally_many_that_count(
     plan: StepPlan, data: st.DataObject
 ) -> None:
@@ -97,7 +97,7 @@ def test_ranks_get_equally_many_samples_and_almost_equally_many_that_count(
 
 
 @given(step_plans(("uneven",)), st.data())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_an_uneven_tail_shows_nothing_twice(plan: StepPlan, data: st.DataObject) -> None:
     world_size = data.draw(st.sampled_from(divisors(plan.batch_size)))
     parts = [
@@ -110,7 +110,7 @@ def test_an_uneven_tail_shows_nothing_twice(plan: StepPlan, data: st.DataObject)
 
 
 @given(step_plans(), st.data())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_step_is_the_same_whatever_was_asked_before(plan: StepPlan, data: st.DataObject) -> None:
     if not plan.steps:
         return
@@ -196,7 +196,7 @@ def test_nodes_that_divide_the_partitions_meet_their_own_only() -> None:
 
 
 @given(step_plans(), st.integers(0, 5), st.integers(1, 4))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_workers_in_turn_make_all_steps(plan: StepPlan, first: int, num_workers: int) -> None:
     each = [plan.worker_steps(first, worker, num_workers) for worker in range(num_workers)]
     merged = [made[turn] for turn in range(len(each[0])) for made in each if turn < len(made)]

@@ -6,7 +6,7 @@ from math import isnan
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -81,7 +81,6 @@ def assert_same(a, b):
         assert a == b
 
 
-@settings(deadline=None)
 @given(st.dictionaries(TEXT.filter(lambda name: name != "__key__"), VALUES, max_size=5))
 def test_what_is_stored_comes_back(sample):
     back = stored(sample)
@@ -89,7 +88,6 @@ def test_what_is_stored_comes_back(sample):
     assert_same(sample, back)
 
 
-@settings(deadline=None)
 @given(ARRAYS)
 def test_views_hold_what_copies_hold_and_refuse_writing(array):
     view = stored({"a": array}, copy=False)["a"]
@@ -223,7 +221,6 @@ def test_a_flipped_bit_anywhere_in_a_record_is_noticed():
             decoded(head, spoilt)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_never_crash_the_decoder(data):
     # Behind a right checksum, as an attacker would send them.

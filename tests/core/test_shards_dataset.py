@@ -147,7 +147,7 @@ def test_keys_in_any_order_are_stored_in_key_order(tmp_path):
     assert verify_dataset(tmp_path / "d") == []
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), unique=True

@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.errors import (
@@ -278,7 +278,6 @@ def test_impossible_borders_are_refused(tmp_path, options):
         DatasetWriter(tmp_path / "d", **options)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sets(st.binary(max_size=3), max_size=30), max_size=20), st.binary(max_size=3))
 def test_a_key_set_never_forgets(batches, probe):
     keys = KeySet()

@@ -119,7 +119,7 @@ class _Run:
     st.integers(1, 4),
     st.integers(1, 4),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_tasks_end_and_no_more_shards_are_open_than_said(
     draws: list[tuple[list[int], set[int]]], at_once: int, num_threads: int
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -38,15 +38,20 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Gate:
-    """Something that is shut until a stall was told."""
+    """Something that is shut until stalls were told.
 
-    def __init__(self) -> None:
+    Args:
+        counts: Which of them; a machine with other things to do brings some of its own.
+    """
+
+    def __init__(self, counts: Callable[[Stall], Any] = lambda _: True) -> None:
+        self.counts = counts
         self.opened = threading.Event()
         self.stalls: list[Stall] = []
 
     def told(self, stall: Stall) -> None:
-        if stall.there_bytes == 0:
-            return  # it has not begun yet
+        if not self.counts(stall):
+            return
         self.stalls.append(stall)
         if len(self.stalls) == 2:
             self.opened.set()
@@ -90,7 +95,7 @@ class SlowRetriever(BaseRetriever):
 def test_a_shard_that_does_not_come_is_named(
     dataset: Path, tmp_path: Path, num_threads: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = Gate()
+    gate = Gate(lambda stall: stall.shard == "shard_00001" and stall.there_bytes)
     retriever = SlowRetriever(dataset, gate, cache_dir=tmp_path, prefetch=2)
     stream = SampleStream(retriever, num_threads=num_threads)
     with caplog.at_level(logging.WARNING, "audiomdb.stream"):
@@ -105,7 +110,8 @@ def test_a_shard_that_does_not_come_is_named(
         assert stall.retries == 0
     assert second.waited_s >= 2 * first.waited_s >= 0.2
     assert second.bytes_per_s is not None
-    text = next(text for text in caplog.messages if ": 0.0 of" not in text)
+    said = [text for text in caplog.messages if "for shard_00001 of" in text]
+    text = next(text for text in said if ": 0.0 of" not in text)
     assert text.startswith("rank 1 of 4, worker 0 has waited ")
     assert "for shard_00001 of dataset 'clips' to arrive: 0." in text
     stats = watch.stats
@@ -119,7 +125,7 @@ def test_a_shard_that_does_not_come_is_named(
 def test_a_processor_that_does_not_return_is_named_with_its_sample(
     dataset: Path, num_threads: int
 ) -> None:
-    gate = Gate()
+    gate = Gate(lambda stall: stall.cause == "process")
 
     def process(sample: Sample) -> Sample:
         if sample["text"] == "33":
@@ -129,7 +135,6 @@ def test_a_processor_that_does_not_return_is_named_with_its_sample(
     stream = SampleStream(dataset, num_threads=num_threads, processor=process)
     count, watch = watched(stream, gate)
     assert count == CLIPS
-    assert gate.stalls[0].cause == "process"
     assert (gate.stalls[0].shard, gate.stalls[0].key) == ("shard_00001", "clip-33")
     assert str(gate.stalls[0]).endswith(
         "for the processor, which is at sample 'clip-33' of shard_00001 in dataset 'clips'"
@@ -139,7 +144,7 @@ def test_a_processor_that_does_not_return_is_named_with_its_sample(
 
 
 def test_slow_reading_is_named_with_its_sample(dataset: Path) -> None:
-    gate = Gate()
+    gate = Gate(lambda stall: stall.key == "clip-07")
     reader = LocalRetriever(dataset).open()
 
     # The work of a thread that decodes, as far as its watch can tell.
@@ -155,7 +160,6 @@ def test_slow_reading_is_named_with_its_sample(dataset: Path) -> None:
         samples = in_order(work, range(20), num_threads=2, weigh=int, size=lambda _: 8, watch=watch)
         assert len(list(samples)) == 20
     assert gate.stalls[0].cause == "decode"
-    assert gate.stalls[0].key == "clip-07"
     assert watch.stats.bound_by == "decode"
 
 
@@ -166,8 +170,9 @@ def test_a_loop_that_takes_its_time_does_not_stall(dataset: Path) -> None:
     with StallWatcher(watch.look, 0.02, gate.told):
         for number, _ in enumerate(SampleStream(dataset, num_threads=2).samples(watch)):
             if number == 30:
+                told = len(gate.stalls)
                 waited.wait(0.2)
-    assert gate.stalls == []
+                assert len(gate.stalls) == told
     assert watch.stats.consumer_s >= 0.2
     assert watch.stats.bound_by == "consumer"
 
@@ -178,16 +183,16 @@ def test_the_times_add_up_to_the_time_that_passed(dataset: Path, num_threads: in
         return dict(sample)
 
     watch = Watch()
-    stream = SampleStream(dataset, num_threads=num_threads, processor=process, epochs=3)
+    stream = SampleStream(dataset, num_threads=num_threads, processor=process, epochs=100)
     samples = stream.samples(watch)
     began = perf_counter()
-    assert sum(1 for _ in samples) == 3 * CLIPS
+    assert sum(1 for _ in samples) == 100 * CLIPS
     passed = perf_counter() - began
     stats = watch.stats
     assert 0.5 * passed <= stats.wait_s + stats.consumer_s <= passed
-    assert stats.samples == 3 * CLIPS
+    assert stats.samples == 100 * CLIPS
     if num_threads:
-        assert stats.sample_bytes == 3 * CLIPS * 2000 * 4
+        assert stats.sample_bytes == 100 * CLIPS * 2000 * 4
     assert watch.stats == stats  # it is over
 
 

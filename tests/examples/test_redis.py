@@ -79,4 +79,4 @@ class TestRedisUploader(UploaderConformance):
 
     def make_uploader(self, store: Any, endpoint: Any) -> Any:
         assert type(endpoint) is type(store.endpoint)
-        return importlib.import_module("redis_store").RedisUploader(*endpoint, timeout_s=0.5)
+        return importlib.import_module("redis_store").RedisUploader(*endpoint)

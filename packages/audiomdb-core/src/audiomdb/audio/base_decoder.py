@@ -36,6 +36,10 @@ _BELIEVED_RATIO = 64
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
     """A file that says it cannot seek, so that soundfile does not do so after every read."""
 
+    # soundfile's own is Python, and an interrupt that comes while a finalizer runs is lost. Who
+    # decodes closes the file.
+    __del__ = staticmethod(bool)
+
     def seekable(self) -> bool:
         return False
 

@@ -227,6 +227,8 @@ class _Ahead(Generic[T, R]):
 
     def consumed(self, chunk: _Chunk[T, R]) -> None:
         """Count a chunk's results as gone."""
+        if os.getpid() != self._process:
+            return  # a thread may have held the lock during the fork, and here nobody frees it
         with self._lock:
             self._pending_tasks -= len(chunk.tasks)
             self._held -= chunk.held
