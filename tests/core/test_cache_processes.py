@@ -48,7 +48,9 @@ def shard_bytes(store: Path) -> int:
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
 def test_eight_cold_processes_fetch_each_shard_once(node: Any, least_piece: int | None) -> None:
     started = [
-        node.start(seed=i, at_once=3, prefetch=i % 3, least_piece=least_piece) for i in range(8)
+        # Slow enough for the last one to begin before the first is through and leaves.
+        node.start(seed=i, at_once=3, prefetch=i % 3, least_piece=least_piece, pause_s=0.004)
+        for i in range(8)
     ]
     results = [node.result(one) for one in started]
     assert [result.get("right") for result in results] == [SHARDS] * 8, results
