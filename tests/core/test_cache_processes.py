@@ -142,10 +142,8 @@ def test_after_kills_parts_are_resumed_and_whole_shards_are_not_fetched_again(
     rng = random.Random(2)
     kills = 0
     running: list[tuple[int, Path]] = []
-    while not all(
-        (node.cache / "shards").exists() and len(list((node.cache / "shards").iterdir())) == SHARDS
-        for _ in "1"
-    ):
+    shards = node.cache / "shards"
+    while not (shards.exists() and len(list(shards.iterdir())) == SHARDS):
         while len(running) < 2:
             running.append(
                 node.start(seed=kills, prefetch=1, pause_s=0.02, least_piece=least_piece)

@@ -53,6 +53,10 @@ def batches_before(error: type[Exception], loader: DataLoader[Any]) -> tuple[lis
     return batches, caught.value
 
 
+def our_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("audiomdb")]
+
+
 @workers
 def test_a_damaged_record_is_named_in_the_loop(
     whole: Path, tmp_path: Path, num_workers: int
@@ -105,7 +109,7 @@ def test_an_exception_in_the_loop_leaves_no_thread_and_no_process(whole: Path) -
         with suppress(ZeroDivisionError):
             train(num_workers)
         assert multiprocessing.active_children() == []
-        assert not [t for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
+        assert our_threads() == []
 
 
 ENDLESS = """
@@ -164,7 +168,7 @@ def test_a_worker_that_is_killed_ends_the_loop(whole: Path, device: str | None) 
         keys.extend(key for batch in loader for key in batch["__key__"])
     assert f"clip-{BAD}" not in keys
     assert multiprocessing.active_children() == []
-    assert not [t for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
+    assert our_threads() == []
 
 
 ENDLESS_STEPS = """
@@ -212,7 +216,7 @@ def test_an_interrupt_at_any_moment_ends_the_loop(whole: Path, device: str | Non
             arrived = False
             with pytest.raises(KeyboardInterrupt):
                 loop()
-            assert not [t for t in threading.enumerate() if t.name.startswith("audiomdb")]
+            assert our_threads() == []
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
