@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -190,33 +190,14 @@ def test_ctrl_c_ends_an_endless_loop_over_a_device(whole: Path, num_workers: int
     end_by_ctrl_c(ENDLESS_STEPS, whole, num_workers)
 
 
-@pytest.mark.parametrize("device", [None, "cpu"])
-def test_an_interrupt_at_any_moment_ends_the_loop(whole: Path, device: str | None) -> None:
-    arrived = False
-
-    def interrupt(*_: object) -> None:
-        nonlocal arrived
-        arrived = True
-        raise KeyboardInterrupt
-
-    chance = random.Random(1)
-    loader = StreamingLoader(
-        StreamingDataset(LocalRetriever(whole)), 4, epochs=None, num_workers=0, device=device
+@pytest.mark.parametrize("device", ["none", "cpu"])
+def test_an_interrupt_at_any_moment_ends_the_loop(whole: Path, device: str) -> None:
+    program = Path(__file__).parent / "programs" / "interrupts.py"
+    ended = subprocess.run(
+        [sys.executable, program, whole, device, "150"], capture_output=True, text=True, check=False
     )
-
-    def loop() -> None:
-        for number, _batch in enumerate(loader):
-            assert not arrived, "the loop went on"
-            if number == 3:
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.02))
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for _ in range(150):
-            arrived = False
-            with pytest.raises(KeyboardInterrupt):
-                loop()
-            assert our_threads() == []
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    # One may hit a callback of the standard library's, where Python drops it. In ours, ten would.
+    assert found["lost"] <= 1, ended.stderr
+    assert found["threads"] == []
