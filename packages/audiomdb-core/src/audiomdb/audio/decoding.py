@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def decode(
     if not whole:
         _check_window(offset, duration)
     found = None
-    if whole and frames is not None and _is_flat(source):
+    if whole and frames is not None and type(source) is memoryview:
         found = decode_recorded(source, frames, out)  # nearly always, while training
     if found is None:
         with Source(source, name=name) as opened:
@@ -91,15 +91,6 @@ def decode(
     if sample_rate is not None and sample_rate != rate:
         audio, rate = resample(audio, rate, sample_rate), sample_rate
     return placed(audio, out), rate
-
-
-def _is_flat(source: AudioSource) -> TypeGuard[memoryview]:
-    return (
-        type(source) is memoryview
-        and source.format == "B"
-        and source.ndim == 1
-        and source.contiguous
-    )
 
 
 def _check_window(offset: float, duration: float | None) -> None:
@@ -131,9 +122,9 @@ def _decode_all(
         if structure.frames == 0:
             return _empty(flac.channels), flac.sample_rate
         if structure.frames_known:
-            audio = decode_flac(source.view(), flac, out)
-            if audio is not None:
-                return audio, flac.sample_rate
+            decoded = decode_flac(source.view(), flac.frames, flac.sample_rate, out)
+            if decoded is not None:
+                return decoded
     elif plain is not None:
         audio = decode_plain(source, plain, 0, plain.frames, out)
         if audio is not None:

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio.arrays import room_for
-from audiomdb.audio.flac import recorded_stream
+from audiomdb.audio.flac import first_coded_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,32 +110,43 @@ def decode_recorded(
 ) -> tuple[np.ndarray, int] | None:
     """A clip of which it is recorded how many frames it has, and its rate in Hz.
 
-    None where that takes a closer look: it is no FLAC, announces another number, or is damaged.
+    None where that takes a closer look: it is no FLAC, announces another number, or is damaged, or
+    the view is no plain sequence of bytes.
     """
-    info = recorded_stream(octets, frames)
-    audio = None if info is None else decode_flac(octets, info, out)
-    return None if info is None or audio is None else (audio, info.sample_rate)
+    if octets.format != "B" or octets.ndim != 1 or not octets.contiguous or frames == 0:
+        return None
+    # A rate that is not the frames' own would be taken for the audio's.
+    coded = first_coded_rate(octets)
+    return None if coded is None else decode_flac(octets, frames, coded, out)
 
 
 def decode_flac(
-    octets: memoryview, info: StreamInfo, out: np.ndarray | None = None
-) -> np.ndarray | None:
-    """All frames of a FLAC stream of known length, or None where libsndfile must be asked.
+    octets: memoryview, frames: int, coded_rate: int, out: np.ndarray | None = None
+) -> tuple[np.ndarray, int] | None:
+    """All frames of a FLAC stream, and its rate in Hz; None where libsndfile must be asked.
 
-    Decodes into the result itself, outside the GIL. Returns float32 of shape `(frames,)` or
-    `(frames, channels)`: `out`, where that is its shape.
+    Decodes into the result itself, outside the GIL.
+
+    Args:
+        octets: The stream.
+        frames: How many it has, as its header must say, too.
+        coded_rate: Of its frames, in Hz; 0 where they leave that to the header.
+        out: See `decode`.
     """
-    if info.frames * info.channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * len(octets)):
+    dr_flac = _usable()
+    stream = None if dr_flac is None else _opened(dr_flac, octets, frames, coded_rate)
+    if dr_flac is None or stream is None:
         return None
-    stream = _opened(octets, info)
-    if stream is None:
-        return None
-    with stream:
-        count = info.frames
-        shape = (count,) if info.channels == 1 else (count, info.channels)
-        out = room_for(shape, out)
-        target = stream.api.ffi.from_buffer("float[]", out, require_writable=True)
-        return out if stream.read(count, target) == count else None
+    try:
+        channels = stream.channels
+        if frames * channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * len(octets)):
+            return None
+        out = room_for((frames,) if channels == 1 else (frames, channels), out)
+        target = dr_flac.ffi.from_buffer("float[]", out, require_writable=True)
+        whole = dr_flac.read(stream, frames, target) == frames
+        return (out, stream.sampleRate) if whole else None
+    finally:
+        dr_flac.close(stream)
 
 
 def flac_is_whole(octets: memoryview, info: StreamInfo) -> bool:
@@ -143,49 +154,37 @@ def flac_is_whole(octets: memoryview, info: StreamInfo) -> bool:
 
     Frames are decoded and their checksums compared, but samples are written nowhere.
     """
-    stream = _opened(octets, info)
-    if stream is None:
+    dr_flac = _usable()
+    stream = None if dr_flac is None else _opened(dr_flac, octets, info.frames, info.sample_rate)
+    if dr_flac is None or stream is None:
         return False
-    with stream:
-        return stream.read(info.frames, stream.api.ffi.NULL) == info.frames
+    try:
+        return bool(dr_flac.read(stream, info.frames, dr_flac.ffi.NULL) == info.frames)
+    finally:
+        dr_flac.close(stream)
 
 
-class _Stream(msgspec.Struct, frozen=True):
-    """A stream that dr_flac has opened, closed by `with`."""
-
-    api: _DrFlac
-    handle: Any
-    held: Any
-    """What it reads from."""
-
-    def __enter__(self) -> _Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.api.close(self.handle)
-
-    def read(self, frames: int, target: Any) -> int:  # noqa: ANN401 (a C pointer)
-        """Decode the next frames into `target`, or, where that is NULL, pass over them."""
-        return self.api.read(self.handle, frames, target)
+def _usable() -> _DrFlac | None:
+    return None if _only_libsndfile.get() else _dr_flac()
 
 
-def _opened(octets: memoryview, info: StreamInfo) -> _Stream | None:
-    """Open with dr_flac; None where that is not there, or takes the stream for another."""
-    dr_flac = _dr_flac()
-    if dr_flac is None or info.bits_per_sample not in _FLAC_BITS or _only_libsndfile.get():
-        return None
+def _opened(dr_flac: _DrFlac, octets: memoryview, frames: int, coded_rate: int) -> Any:  # noqa: ANN401
+    """A stream of dr_flac's over `octets`, to be closed; None where it is not what is known of it.
+
+    It reads from where `octets` lie; who calls holds them.
+    """
     held = dr_flac.ffi.from_buffer(octets)
-    handle = dr_flac.open(held, len(held), dr_flac.ffi.NULL)
-    if not handle:
+    stream = dr_flac.open(held, len(held), dr_flac.ffi.NULL)
+    if not stream:
         return None
-    if (handle.totalPCMFrameCount, handle.channels, handle.sampleRate) != (
-        info.frames,
-        info.channels,
-        info.sample_rate,
+    if (
+        stream.totalPCMFrameCount != frames
+        or stream.bitsPerSample not in _FLAC_BITS
+        or coded_rate not in (0, stream.sampleRate)
     ):
-        dr_flac.close(handle)
+        dr_flac.close(stream)
         return None
-    return _Stream(dr_flac, handle, held)
+    return stream
 
 
 def decode_plain(

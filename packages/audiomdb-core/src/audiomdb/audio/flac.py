@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
     from audiomdb.audio.source import Source
 
-__all__ = ["StreamDigest", "StreamInfo", "inspect_flac", "recorded_stream"]
+__all__ = ["StreamDigest", "StreamInfo", "first_coded_rate", "inspect_flac"]
 
 _HEADER_BYTES = 42
 """Marker, block header and STREAMINFO."""
 
-_BEGINNINGS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+_MARKER = b"fLaC"
+_BEGINNINGS = (_MARKER + b"\x00\x00\x00\x22", _MARKER + b"\x80\x00\x00\x22")
 """Marker and block header of STREAMINFO, always the first block; and where it is the last, too."""
 
 _SMALLEST_FRAME_BYTES = 10
@@ -105,22 +106,15 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
     return Structure("FLAC", frames=info.frames, flac=info)
 
 
-def recorded_stream(octets: memoryview, frames: int) -> StreamInfo | None:
-    """STREAMINFO, where it announces as many frames as were counted when it was converted.
+def first_coded_rate(octets: memoryview) -> int | None:
+    """Rate in Hz that the first frame gives by a code; 0 where it leaves that to STREAMINFO.
 
-    None where that has to be looked at more closely.
+    None where it says it in another way, or there is none where the metadata ends.
     """
-    head = bytes(octets[:_HEADER_BYTES])
-    if head[:8] not in _BEGINNINGS or len(head) < _HEADER_BYTES:
+    if octets[: len(_MARKER)] != _MARKER:
         return None
-    info = _read_stream_info(head)
-    if info.frames != frames or frames == 0:
-        return None
-    at = _behind_metadata(lambda begin, count: bytes(octets[begin : begin + count]), 0)
-    if at is None:
-        return None
-    # A rate that is not the frames' own would be taken for the audio's.
-    return info if coded_rate(octets, at) in (0, info.sample_rate) else None
+    at = _behind_metadata(lambda begin, count: octets[begin : begin + count], 0)
+    return None if at is None else coded_rate(octets, at)
 
 
 def _read_stream_info(head: bytes) -> StreamInfo:
@@ -134,16 +128,15 @@ def _read_stream_info(head: bytes) -> StreamInfo:
     )
 
 
-def _behind_metadata(octets_at: Callable[[int, int], bytes], start: int) -> int | None:
+def _behind_metadata(octets_at: Callable[[int, int], bytes | memoryview], start: int) -> int | None:
     """The byte behind the last metadata block; None where the stream ends before."""
-    position = start + 4
-    while True:
-        head = octets_at(position, 4)
-        if len(head) < 4:
-            return None
-        position += 4 + int.from_bytes(head[1:], "big")
-        if head[0] & 0x80:
+    position = start + len(_MARKER)
+    while len(head := octets_at(position, 4)) == 4:
+        block = int.from_bytes(head, "big")
+        position += 4 + (block & 0xFFFFFF)
+        if block >> 31:
             return position
+    return None
 
 
 def _check_last_frame(

@@ -195,7 +195,12 @@ def resolve_fields(
 
 
 def decode_records(
-    file: memoryview, places: Iterable[tuple[int, int, int, int]], *, copy: bool, verify: bool
+    file: memoryview,
+    places: Iterable[tuple[int, int, int, int]],
+    *,
+    copy: bool,
+    verify: bool,
+    damaged: Callable[[int, Exception], Exception],
 ) -> Iterator[Sample]:
     """Decode whole records, one after another: for reading in order.
 
@@ -207,20 +212,24 @@ def decode_records(
         places: Of each record head offset, head size, payload offset and payload size.
         copy: Give `bytes` and writable arrays; otherwise read-only views into `file`.
         verify: Check each payload's checksum.
-
-    Raises:
-        CorruptRecordError: without a place: the record after the last one yielded.
+        damaged: Makes the exception that is raised, of the offset of a head and what is wrong.
     """
     payloads = [0, 0]
     decode = _tree_decoder(file, payloads, copy, verify)
+    at = 0
     try:
         for at, length, payloads[0], payloads[1] in places:
             end = at + length
             if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
-                raise CorruptRecordError(_WRONG_CHECKSUM)
+                break
             yield decode(file[at + _PREFIX_BYTES : end])
+        else:
+            return
     except _UNDECODABLE as exc:
-        raise _undecodable(exc) from exc
+        raise damaged(at, _undecodable(exc)) from exc
+    except (CorruptRecordError, ValueError) as exc:
+        raise damaged(at, exc) from exc
+    raise damaged(at, CorruptRecordError(_WRONG_CHECKSUM))
 
 
 def record_decoder(

@@ -102,6 +102,7 @@ class DatasetReader:
         self.metadata = metadata
         self._source = shards
         self._ends = list(accumulate(shard.samples for shard in metadata.shards))
+        self._size = self._ends[-1] if self._ends else 0
         # A plain dict and no lock: a lock held by some thread during a fork stays locked for ever
         # in the child, while two threads opening one shard at once do no harm.
         self._open: dict[int, ShardReader] = {}
@@ -135,7 +136,7 @@ class DatasetReader:
         self.close()
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._size
 
     def __iter__(self) -> Iterator[Sample]:
         return self.scan()
@@ -180,8 +181,11 @@ class DatasetReader:
             CorruptRecordError: when the record is damaged.
         """
         position = self.position(which) if isinstance(which, str) else which
-        shard, place = self.locate(position)
-        return self.shard(shard).read(place, fields=fields, copy=copy, verify=verify)
+        number, place = self.locate(position)
+        shard = self._open.get(number)
+        if shard is None:
+            shard = self.shard(number)
+        return shard.read(place, fields=fields, copy=copy, verify=verify)
 
     def scan(
         self,
@@ -200,10 +204,9 @@ class DatasetReader:
         Raises:
             IndexError: for a position outside the dataset.
         """
-        size = len(self)
-        at = position + size if position < 0 else position
-        if not 0 <= at < size:
-            raise IndexError(f"position {position} is outside a dataset of {size} samples")
+        at = position + self._size if position < 0 else position
+        if not 0 <= at < self._size:
+            raise IndexError(f"position {position} is outside a dataset of {self._size} samples")
         shard = bisect_right(self._ends, at)
         return shard, at - (self._ends[shard - 1] if shard else 0)
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from audiomdb.errors import CorruptRecordError, CorruptShardError, UnknownKeyError
 from audiomdb.sample import KEY, Sample
 from audiomdb.shards.codec import decode_head, decode_records, record_decoder, resolve_fields
-from audiomdb.shards.index import ShardIndex, parse_index
+from audiomdb.shards.index import parse_index
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import Pages, find_index, map_file
 from audiomdb.shards.metadata import ShardEntry
@@ -35,7 +35,7 @@ class ShardReader:
         CorruptShardError: when the file is missing, of the wrong size, or damaged.
     """
 
-    __slots__ = ("_decoders", "_file", "_index", "_name", "directory", "index_place", "pages")
+    __slots__ = ("_decoders", "_file", "_name", "directory", "index", "index_place", "pages")
 
     def __init__(
         self, directory: Path, entry: ShardEntry | None = None, *, file: memoryview | None = None
@@ -58,22 +58,18 @@ class ShardReader:
             offset, length = entry.index_offset, entry.index_bytes
         self.index_place = (offset, length)
         """Where in the file the index lies: offset and size."""
-        self._index = parse_index(self._file[offset : offset + length], self._name)
-        if entry is not None and entry.samples != self._index.samples:
+        self.index = parse_index(self._file[offset : offset + length], self._name)
+        """Where each record lies, and its columns."""
+        if entry is not None and entry.samples != self.index.samples:
             raise CorruptShardError(
-                f"{self._name} holds {self._index.samples} samples, metadata says {entry.samples}"
+                f"{self._name} holds {self.index.samples} samples, metadata says {entry.samples}"
             )
 
     def __len__(self) -> int:
-        return self._index.samples
+        return self.index.samples
 
     def __iter__(self) -> Iterator[Sample]:
         return self.scan()
-
-    @property
-    def index(self) -> ShardIndex:
-        """The shard's index."""
-        return self._index
 
     def find(self, key: str) -> int:
         """Place of a key.
@@ -81,7 +77,7 @@ class ShardReader:
         Raises:
             UnknownKeyError: when the shard does not hold it.
         """
-        i = self._index.find(key)
+        i = self.index.find(key)
         if i is None:
             raise UnknownKeyError(f"{self._name} has no sample {key!r}")
         return i
@@ -105,7 +101,7 @@ class ShardReader:
         Raises:
             CorruptRecordError: names shard, place and, where it can be read, the key.
         """
-        index = self._index
+        index = self.index
         place = (
             index.head_offset[i],
             index.head_bytes[i],
@@ -136,25 +132,19 @@ class ShardReader:
     ) -> Iterator[Sample]:
         """Read all records in order, faster than one by one. Arguments and errors as for `read`."""
         if fields is not None:
-            yield from (
-                self.read(i, fields=fields, copy=copy, verify=verify) for i in range(len(self))
-            )
-            return
-        index = self._index
+            return (self.read(i, fields=fields, copy=copy, verify=verify) for i in range(len(self)))
+        index = self.index
+        heads = index.head_offset
         places = zip(
-            index.head_offset,
-            index.head_bytes,
-            index.payload_offset,
-            index.payload_bytes,
-            strict=True,
+            heads, index.head_bytes, index.payload_offset, index.payload_bytes, strict=True
         )
-        i = 0
-        try:
-            for sample in decode_records(self._file, places, copy=copy, verify=verify):
-                yield sample
-                i += 1
-        except (CorruptRecordError, ValueError) as exc:
-            raise self._damaged(i, exc) from exc
+        return decode_records(
+            self._file,
+            places,
+            copy=copy,
+            verify=verify,
+            damaged=lambda at, exc: self._damaged(heads.tolist().index(at), exc),
+        )
 
     def _some(
         self, place: tuple[int, int, int, int], fields: Collection[str], copy: bool, verify: bool
@@ -170,6 +160,6 @@ class ShardReader:
 
     def _key(self, i: int) -> str:
         try:
-            return repr(self._index.key(i))
+            return repr(self.index.key(i))
         except UnicodeDecodeError:
             return "(its key is damaged too)"

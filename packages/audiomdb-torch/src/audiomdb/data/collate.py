@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeGuard
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def pad_collate(
     Raises:
         AudioError: `audio` has different numbers of channels.
     """
-    names = dict.fromkeys(name for sample in samples for name in sample)
+    names = dict.fromkeys(chain.from_iterable(samples))
     batch: dict[str, Any] = {}
     for name in names:
         column = [sample.get(name) for sample in samples]
@@ -95,9 +96,9 @@ class _Rows:
     def of(cls, column: Sequence[Any]) -> _Rows | None:
         """The rows, or None where the values are no arrays that fit one tensor."""
         present = [value for value in column if value is not None]
-        if not present or not _is_array(present[0]):
+        if not present or not all(issubclass(kind, _ARRAYS) for kind in set(map(type, present))):
             return None
-        if len({value.ndim if _is_array(value) else -1 for value in present}) > 1:
+        if len({value.ndim for value in present}) > 1:
             return None
         dtype = _common_dtype(present)
         if dtype is None or (present[0].ndim == 0 and len(present) < len(column)):
@@ -161,10 +162,6 @@ def _box(row: int, sizes: tuple[int, ...]) -> tuple[int | slice, ...]:
     return row, *map(slice, sizes)
 
 
-def _is_array(value: Any) -> TypeGuard[np.ndarray | torch.Tensor]:  # noqa: ANN401
-    return isinstance(value, _ARRAYS)
-
-
 def _as_array(row: np.ndarray | torch.Tensor) -> np.ndarray:
     return row if isinstance(row, np.ndarray) else row.numpy(force=True)
 
@@ -197,13 +194,14 @@ def rows_for(collate: Callable[..., Any]) -> Allocate | None:
 
 def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
     """Values that are no arrays."""
-    if all(isinstance(value, _NUMBERS) for value in column):
+    kinds = set(map(type, column))
+    if all(issubclass(kind, _NUMBERS) for kind in kinds):
         numbers = np.array(column)
         try:
             return torch.from_numpy(numbers)
         except TypeError:  # text scalars, dates, integers beyond 64 bits
             return list(column)
-    if all(isinstance(value, Mapping) for value in column):
+    if all(issubclass(kind, Mapping) for kind in kinds):
         return pad_collate(column, masks=masks)
     return list(column)
 
@@ -212,7 +210,7 @@ def _check_channels(samples: Sequence[Mapping[str, Any]]) -> None:
     met: dict[int, Any] = {}
     for sample in samples:
         audio = sample.get(AUDIO)
-        if _is_array(audio) and audio.ndim in (1, 2):
+        if isinstance(audio, _ARRAYS) and audio.ndim in (1, 2):
             met.setdefault(1 if audio.ndim == 1 else audio.shape[1], sample.get(KEY))
     if len(met) > 1:
         found = ", ".join(f"{channels} in {key!r}" for channels, key in met.items())
