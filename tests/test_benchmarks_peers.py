@@ -56,6 +56,18 @@ def test_ratios_are_taken_within_a_round(findings):
     assert found.cpu_ratio.median == pytest.approx(1.2)
 
 
+def test_ratios_of_two_by_turns_come_before_those_of_all(findings):
+    about = {"corpus": "speech", "round": 0, "settings": SETTINGS}
+    for system, wall_s in (("dr_flac-2", 9.0), ("audiomdb", 10.0)):
+        clips = {"frames": [10], "expected_frames": 10, "first_batch_s": None}
+        found = {"wall_s": wall_s, "cpu_s": wall_s, "seconds": 3600.0, **clips}
+        findings.by_work["turns"].append({**about, "system": system, "found": found})
+    found = loading(findings, "audiomdb", "speech")
+    assert found.ratio.median == pytest.approx(0.9)
+    assert found.rate.median == pytest.approx(3000)
+    assert loading(findings, "litdata", "speech").ratio.median == pytest.approx(1 / 3)
+
+
 def test_the_best_peer_is_no_floor(findings):
     targets = {target.what: target for target in found_targets(findings)}
     beside = targets["speech: whole loader, of the best peer"]

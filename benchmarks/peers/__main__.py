@@ -22,6 +22,7 @@ WORKS: dict[str, Work] = {
     "read": measuring.read,
     "search": measuring.search,
     "load": measuring.load,
+    "turns": measuring.turns,
     "memory": measuring.memory,
     "open": measuring.open_many,
     "formats": measuring.formats,

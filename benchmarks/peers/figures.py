@@ -16,6 +16,7 @@ __all__ = [
     "FILES",
     "LMDB",
     "LOOSE",
+    "OURS",
     "TWINS",
     "Loading",
     "Value",
@@ -31,7 +32,7 @@ COPY, FILES, LMDB = "cp", "files", "lmdb"
 DECODER, FASTEST = "dr_flac-1", "dr_flac-2"
 """Floors of the works: writing, cold reads, reading, decoding, loading."""
 
-LOOSE = "loose"
+OURS, LOOSE = "audiomdb", "loose"
 TWINS = ("loose-fast", "spdl-fast")
 """Systems that are given the decoder that AudioMDB has."""
 
@@ -62,7 +63,8 @@ class Loading:
 
     Attributes:
         rate: Seconds of audio a second.
-        ratio: Of that of the fastest bare decoding in two threads, in the same round.
+        ratio: Of that of the fastest bare decoding in two threads, in the same round; where the
+            two were measured by turns, then.
         cpu: Seconds of processor for an hour of audio.
         cpu_ratio: The same against that floor.
         first_s: Seconds to the first batch, from the end of importing torch.
@@ -88,11 +90,12 @@ def loading(findings: Findings, system: str, corpus: str) -> Loading | None:
     if rates is None or cpu is None:
         return None
     memory = findings.of("memory", system=system, **about)
+    beside = "turns" if findings.of("turns", system=system, **about) else "load"
     return Loading(
         rate=rates,
-        ratio=findings.ratio("load", system, FASTEST, rate, **about),
+        ratio=findings.ratio(beside, system, FASTEST, rate, **about),
         cpu=cpu,
-        cpu_ratio=findings.ratio("load", system, FASTEST, cpu_per_hour, **about),
+        cpu_ratio=findings.ratio(beside, system, FASTEST, cpu_per_hour, **about),
         first_s=findings.spread("load", system, lambda found: found["first_batch_s"], **about),
         settings=found[0]["settings"],
         memory=memory[0]["found"] if memory else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.peers.figures import COPY, DECODER, FILES, LMDB, Loading, loading
+from benchmarks.peers.figures import COPY, DECODER, FILES, LMDB, OURS, Loading, loading
 from benchmarks.peers.markdown import header, heading, label, number, row, shown
 from benchmarks.peers.results import Finding, Findings
 from benchmarks.timing import Spread
@@ -35,6 +35,9 @@ def loaders(findings: Findings, corpus: str, plots: str) -> Iterator[str]:
     yield "is not counted. The ratios are to the bare loop of dr_flac in two threads. First batch:"
     yield "from the end of `import torch` on, its own import included. Memory: all processes' PSS;"
     yield "of it, pages of files, which the system may take back at any time."
+    if turns := findings.of("turns", system=OURS, corpus=corpus):
+        yield f"AudioMDB's ratios are those of {len(turns)} rounds of it and the bare loop alone: a"
+        yield "round of everybody takes minutes, and no machine stays the same for so long."
     yield ""
     yield f"![Loader rates]({plots}/loader-{corpus}.svg)"
     yield ""

@@ -10,13 +10,24 @@ from statistics import median
 from typing import Any
 
 from benchmarks.corpus import Corpus
+from benchmarks.peers.figures import FASTEST, OURS
 from benchmarks.peers.plan import Plan, in_rounds
 from benchmarks.peers.results import Findings
 from benchmarks.peers.running import JobError
 from benchmarks.peers.system import Settings, System
 from benchmarks.processes import Memory
 
-__all__ = ["formats", "load", "memory", "open_many", "read", "search", "take_search", "write"]
+__all__ = [
+    "formats",
+    "load",
+    "memory",
+    "open_many",
+    "read",
+    "search",
+    "take_search",
+    "turns",
+    "write",
+]
 
 _TRIED_AGAIN = 3
 """Settings of each loader that are tried once more."""
@@ -87,16 +98,35 @@ def take_search(plan: Plan, earlier: Findings) -> None:
 def load(plan: Plan) -> None:
     """Shuffled epochs of padded batches, by everybody's best settings."""
     for label, corpus in plan.corpora():
-        for number, system in in_rounds(plan.rounds(label), list(plan.offering(System.loader))):
-            settings = plan.settings(system, label)
-            about = {
-                "corpus": label,
-                "system": system,
-                "round": number,
-                "settings": settings.to_dict(),
-            }
-            job = partial(_load, plan, system, corpus, settings, plan.sizes.shortest_s)
-            plan.runner.attempt("load", about, job)
+        systems = list(plan.offering(System.loader))
+        _rounds(plan, "load", label, corpus, plan.rounds(label), systems)
+
+
+def turns(plan: Plan) -> None:
+    """The same by AudioMDB and the fastest bare loop alone, one after the other.
+
+    A round of everybody takes minutes, in which a machine that others use too changes by more than
+    these two differ.
+    """
+    label, corpus = "speech", plan.speech(plan.sizes.utterances)
+    pair = [name for name in plan.offering(System.loader) if name in (FASTEST, OURS)]
+    if len(pair) == 2:
+        _rounds(plan, "turns", label, corpus, plan.sizes.turns, pair)
+
+
+def _rounds(
+    plan: Plan, work: str, label: str, corpus: Corpus, rounds: int, systems: Sequence[str]
+) -> None:
+    for number, system in in_rounds(rounds, systems):
+        settings = plan.settings(system, label)
+        about = {
+            "corpus": label,
+            "system": system,
+            "round": number,
+            "settings": settings.to_dict(),
+        }
+        job = partial(_load, plan, system, corpus, settings, plan.sizes.shortest_s)
+        plan.runner.attempt(work, about, job)
 
 
 def _load(

@@ -25,6 +25,7 @@ class Sizes:
     Attributes:
         rounds: Rounds of each comparison.
         write_rounds: The same of writing, of opening, and of everything on digits.
+        turns: How often AudioMDB and the floor are measured by turns.
         shortest_s: How long repeatable work is repeated.
         tried: Whether everybody writes a few clips before writing is measured, twice the work for
             those who start processes.
@@ -50,6 +51,7 @@ class Sizes:
 
     rounds: int
     write_rounds: int
+    turns: int
     shortest_s: float
     tried: bool
     passes: int
@@ -74,6 +76,7 @@ class Sizes:
 SHORT = Sizes(
     rounds=1,
     write_rounds=1,
+    turns=2,
     shortest_s=0.3,
     tried=False,
     passes=1,
@@ -96,6 +99,7 @@ SHORT = Sizes(
 FULL = Sizes(
     rounds=5,
     write_rounds=3,
+    turns=12,
     shortest_s=2.0,
     tried=True,
     passes=2,
