@@ -294,7 +294,7 @@ def test_the_examples_of_a_page_run_one_after_another(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=170,
+        timeout=500,
     )
     assert result.returncode == 0, f"{page_name(page)}\n{result.stdout[-8000:]}"
 

@@ -47,4 +47,4 @@ class TestMemoryRetriever(RetrieverConformance):
         return MemoryStore(server, uuid.uuid4().hex)
 
     def make_retriever(self, store: Any, endpoint: Any, **options: Any) -> MemoryRetriever:
-        return MemoryRetriever(f"{endpoint}/{store.name}", timeout_s=0.5, **options)
+        return MemoryRetriever(f"{endpoint}/{store.name}", timeout_s=2.0, **options)

@@ -68,7 +68,7 @@ class TestRedisRetriever(RetrieverConformance):
     def make_retriever(self, store: Any, endpoint: Any, **options: Any) -> Any:
         assert type(endpoint) is type(store.endpoint)
         return importlib.import_module("redis_store").RedisRetriever(
-            *endpoint, timeout_s=0.5, **options
+            *endpoint, timeout_s=2.0, **options
         )
 
 

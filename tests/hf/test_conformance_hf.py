@@ -66,7 +66,7 @@ class TestHFRetriever(RetrieverConformance):
         return store
 
     def make_retriever(self, store: Any, endpoint: Any, **options: Any) -> HFRetriever:
-        return HFRetriever(store.repo_id, endpoint=endpoint, read_timeout_s=0.5, **options)
+        return HFRetriever(store.repo_id, endpoint=endpoint, read_timeout_s=2.0, **options)
 
     def url_of(self, store: Any, endpoint: Any) -> str:
         assert endpoint == store.endpoint

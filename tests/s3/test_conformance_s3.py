@@ -68,7 +68,7 @@ class TestS3Retriever(RetrieverConformance):
 
     def make_retriever(self, store: Any, endpoint: Any, **options: Any) -> S3Retriever:
         return S3Retriever(
-            store.bucket, PREFIX, endpoint_url=endpoint, read_timeout_s=0.5, **options
+            store.bucket, PREFIX, endpoint_url=endpoint, read_timeout_s=2.0, **options
         )
 
 

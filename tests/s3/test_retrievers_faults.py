@@ -48,7 +48,7 @@ def retriever(
     monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-3)
     S3Uploader(bucket, "d", endpoint_url=server.url).upload_dir(str(megabytes))
     retriever = S3Retriever(
-        bucket, "d", endpoint_url=proxy.url, cache_dir=tmp_path, read_timeout_s=0.5
+        bucket, "d", endpoint_url=proxy.url, cache_dir=tmp_path, read_timeout_s=2.0
     )
     yield retriever
     retriever.close()

@@ -34,7 +34,7 @@ def run(framework: str, dataset: Path, out: Path) -> dict[str, Counter[int]]:
         [*command, str(PROGRAM), framework, str(dataset), str(out)],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr

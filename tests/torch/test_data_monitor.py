@@ -6,6 +6,7 @@ import logging
 import pickle
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,20 +74,25 @@ def wait_for(path: Path) -> None:
 
 
 class Told:
-    """Keeps stalls, and opens a gate after a second one.
+    """Keeps the stalls that a test is about, and opens a gate after a second one.
 
-    Not those of workers that are still starting, or of a shard whose download is.
+    On a slow disk there are others.
     """
 
-    def __init__(self, gate: Path) -> None:
+    def __init__(self, gate: Path, is_meant: Callable[[Stall], bool]) -> None:
         self.gate = gate
+        self.is_meant = is_meant
         self.stalls: list[Stall] = []
 
     def __call__(self, stall: Stall) -> None:
-        if stall.cause != "worker" and stall.there_bytes != 0:
+        if self.is_meant(stall):
             self.stalls.append(stall)
         if len(self.stalls) == 2:
             self.gate.touch()
+
+
+def for_half_a_shard(stall: Stall) -> bool:
+    return stall.shard == "shard_00001" and bool(stall.there_bytes)
 
 
 @workers
@@ -98,7 +104,7 @@ def test_a_loader_that_waits_for_a_shard_says_so_in_the_training_process(
     device: str | None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told = Told(tmp_path / "gate")
+    told = Told(tmp_path / "gate", for_half_a_shard)
     retriever = GatedRetriever(str(path), str(told.gate), cache_dir=tmp_path / "cache")
     dataset = StreamingDataset(retriever, 2, rank=1, world_size=2)
     loader = StreamingLoader(
@@ -109,7 +115,7 @@ def test_a_loader_that_waits_for_a_shard_says_so_in_the_training_process(
     assert len(keys) == CLIPS // 2
     stall = told.stalls[1]
     size = (path / "shard_00001" / "data.mdb").stat().st_size
-    assert (stall.cause, stall.shard, stall.dataset) == ("network", "shard_00001", "clips")
+    assert (stall.cause, stall.dataset) == ("network", "clips")
     assert (stall.there_bytes, stall.total_bytes) == (size // 2, size)
     assert (stall.rank, stall.world_size) == (1, 2)
     assert (stall.worker is None) == (num_workers == 0)
@@ -124,11 +130,11 @@ def test_a_loader_that_waits_for_a_shard_says_so_in_the_training_process(
 
 
 def test_a_plain_loader_in_one_process_says_it_too(path: Path, tmp_path: Path) -> None:
-    told = Told(tmp_path / "gate")
+    told = Told(tmp_path / "gate", for_half_a_shard)
     retriever = GatedRetriever(str(path), str(told.gate), cache_dir=tmp_path / "cache")
     dataset = StreamingDataset(retriever, 2, stall_after_s=0.2, on_stall=told)
     assert sum(len(batch["text"]) for batch in DataLoader(dataset, 4)) == CLIPS
-    assert told.stalls[0].shard == "shard_00001"
+    assert len(told.stalls) >= 2
     assert dataset.stats().bound_by == "network"
     retriever.close()
 
@@ -146,13 +152,13 @@ class Gated:
 
 
 def test_a_worker_that_is_in_the_processor_is_named(path: Path, tmp_path: Path) -> None:
-    told = Told(tmp_path / "gate")
+    told = Told(tmp_path / "gate", lambda stall: stall.key == "33")
     dataset = StreamingDataset(LocalRetriever(path), 2, processor=Gated(told.gate))
     with StreamingLoader(
         dataset, 4, num_workers=2, stall_after_s=0.3, on_stall=told, persistent_workers=False
     ) as loader:
         assert len(list(loader)) == CLIPS // 4
-    assert (told.stalls[1].cause, told.stalls[1].key) == ("process", "33")
+    assert told.stalls[1].cause == "process"
     assert told.stalls[1].worker == 0  # the eighth step, and every other is its own
     assert loader.stats().bound_by == "process"
 

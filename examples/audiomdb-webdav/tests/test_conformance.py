@@ -31,7 +31,7 @@ class TestWebDAVRetriever(RetrieverConformance):
 
     def make_retriever(self, store: Any, endpoint: Any, **options: Any) -> WebDAVRetriever:
         url = f"{endpoint}/{store.name}"
-        return WebDAVRetriever(url, **CREDENTIALS, read_timeout_s=0.5, **options)
+        return WebDAVRetriever(url, **CREDENTIALS, read_timeout_s=2.0, **options)
 
     def url_of(self, store: Any, endpoint: Any) -> str:
         server = endpoint.removeprefix("http://")

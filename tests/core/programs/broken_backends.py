@@ -44,7 +44,7 @@ class Retrievers(RetrieverConformance):
         return MemoryStore(server, uuid.uuid4().hex)
 
     def make_retriever(self, store, endpoint, **options):
-        return self.kind(f"{endpoint}/{store.name}", timeout_s=0.5, **options)
+        return self.kind(f"{endpoint}/{store.name}", timeout_s=2.0, **options)
 
 
 class TestSplices(Retrievers):
@@ -134,7 +134,7 @@ class Uploaders(UploaderConformance):
         return MemoryStore(server, uuid.uuid4().hex)
 
     def make_uploader(self, store, endpoint):
-        return self.kind(f"{endpoint}/{store.name}", timeout_s=0.5)
+        return self.kind(f"{endpoint}/{store.name}", timeout_s=2.0)
 
 
 class TestSendsMetadataFirst(Uploaders):

@@ -164,8 +164,8 @@ def made_ahead(
         name="audiomdb-stream-batches",
         daemon=True,
     )
-    thread.start()
     try:
+        thread.start()
         while not isinstance(item := ready.get(), _End):
             places.put(None)
             yield item
@@ -178,7 +178,7 @@ def made_ahead(
     finally:
         closed.set()
         # The garbage collector may close a generator in any thread, that one among them.
-        if thread is not threading.current_thread():
+        if thread is not threading.current_thread() and thread.ident is not None:
             thread.join(patience_s)
             if thread.is_alive():
                 interrupt()

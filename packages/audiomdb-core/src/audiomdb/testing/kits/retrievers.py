@@ -19,7 +19,7 @@ class RetrieverConformance(ReadingTests, DamageTests, BudgetTests, NetworkTests,
                 return MyStore(my_server, uuid4().hex)    # an `audiomdb.testing.Store`
 
             def make_retriever(self, store, endpoint, **options):
-                return MyRetriever(endpoint, store.name, timeout_s=0.5, **options)
+                return MyRetriever(endpoint, store.name, timeout_s=2.0, **options)
 
     `store` is an empty place, a new one for each test. The tests put a small dataset into it, have
     it read through `make_retriever`, and spoil the place or the way to it. Class attributes say
