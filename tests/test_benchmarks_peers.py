@@ -6,10 +6,11 @@ import pytest
 from benchmarks.peers.figures import cpu_per_hour, loading, rate
 from benchmarks.peers.jobs.padding import ours as padding
 from benchmarks.peers.jobs.shuffling import quality
-from benchmarks.peers.plan import in_rounds
+from benchmarks.peers.plan import SHORT, Plan, in_rounds
 from benchmarks.peers.report import section
 from benchmarks.peers.results import read_findings
-from benchmarks.peers.system import clip_name
+from benchmarks.peers.running import Runner
+from benchmarks.peers.system import Settings, clip_name
 from benchmarks.peers.targets import found_targets
 
 SYSTEMS = {
@@ -102,6 +103,14 @@ def test_each_round_has_every_name_once_and_begins_elsewhere():
     rounds = [[name for number, name in turns if number == wanted] for wanted in range(3)]
     assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
     assert {names[0] for names in rounds} == {"a", "b", "c"}
+
+
+def test_of_settings_that_are_as_fast_the_smallest_are_taken(tmp_path):
+    plan = Plan(Runner({}, tmp_path / "run.jsonl"), SHORT, tmp_path, tmp_path, ["audiomdb"])
+    for threads, wall_s in ((1, 2.0), (2, 1.03), (3, 1.01), (4, 1.0), (2, 1.015)):
+        plan.tried("audiomdb", "speech", Settings(threads=threads), wall_s)
+    assert plan.fastest("audiomdb", "speech")[0] == Settings(threads=4)
+    assert plan.settings("audiomdb", "speech") == Settings(threads=2)
 
 
 def test_a_clip_has_one_name_in_every_system():

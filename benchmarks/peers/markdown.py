@@ -32,12 +32,17 @@ def label(settings: Mapping[str, Any]) -> str:
     return Settings(**settings).label()
 
 
-def shown(spread: Spread | None, form: str = "{:.2f}") -> str:
-    """Median, with lowest and highest where there are several; empty for None."""
+def shown(spread: Spread | None, form: str = "{:.2f}", *, between: str | None = None) -> str:
+    """Median, with lowest and highest where there are several; empty for None.
+
+    These are in brackets, or where they are in some already, behind `between`.
+    """
     if spread is None:
         return ""
     middle, low, high = (form.format(v) for v in (spread.median, spread.low, spread.high))
-    return middle if low == high else f"{middle} ({low} to {high})"
+    if low == high:
+        return middle
+    return f"{middle} ({low} to {high})" if between is None else f"{middle}{between}{low} to {high}"
 
 
 def number(value: float | None, form: str) -> str:

@@ -73,9 +73,10 @@ def reading(findings: Findings, corpus: str, plots: str) -> Iterator[str]:
     if not systems:
         return
     yield from heading(f"One process, no loader, {CORPORA[corpus]}")
-    yield "Encoded bytes in order, shuffled as the system shuffles, and by position at random; all"
-    yield "as float32. MB/s of encoded bytes, seconds of audio a second for decoding; in brackets"
-    yield "the ratio to py-lmdb, for cold reads to plain files, for decoding to bare dr_flac."
+    yield "Encoded bytes in order, shuffled as the system shuffles, and by position at random, and"
+    yield "all as float32; each clip is kept until the next is there, as loops do. MB/s of encoded"
+    yield "bytes, seconds of audio a second for decoding; in brackets the ratio to py-lmdb, of cold"
+    yield "reads to plain files, of decoding to bare dr_flac."
     yield ""
     yield f"![Reading]({plots}/reading-{corpus}.svg)"
     yield ""
@@ -104,7 +105,7 @@ def _read_cell(findings: Findings, corpus: str, system: str, work: str, floor: s
     if found is None:
         return ""
     ratio = findings.ratio("read", system, floor, value, corpus=corpus)
-    return f"{found.median:.0f} ({shown(ratio)})"
+    return f"{found.median:.0f} ({shown(ratio, between=': ')})"
 
 
 def writing(findings: Findings, corpus: str) -> Iterator[str]:
@@ -238,10 +239,7 @@ def searched(findings: Findings) -> Iterator[str]:
     if not findings.of("search"):
         return
     yield from heading("Settings that were tried")
-    yield (
-        "Seconds of audio a second: one try each, and the fastest of each system once more. The "
-        "best were taken above."
-    )
+    yield "Seconds of audio a second, of each try; the best were taken above."
     yield ""
     yield from header("corpus", "system", "tried")
     for corpus in CORPORA:
