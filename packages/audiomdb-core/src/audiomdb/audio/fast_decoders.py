@@ -133,10 +133,10 @@ def decode_flac(
         coded_rate: Of its frames, in Hz; 0 where they leave that to the header.
         out: See `decode`.
     """
-    dr_flac = _usable()
-    stream = None if dr_flac is None else _opened(dr_flac, octets, frames, coded_rate)
-    if dr_flac is None or stream is None:
+    opened = _opened(octets, frames, coded_rate)
+    if opened is None:
         return None
+    dr_flac, stream = opened
     try:
         channels = stream.channels
         if frames * channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * len(octets)):
@@ -154,25 +154,24 @@ def flac_is_whole(octets: memoryview, info: StreamInfo) -> bool:
 
     Frames are decoded and their checksums compared, but samples are written nowhere.
     """
-    dr_flac = _usable()
-    stream = None if dr_flac is None else _opened(dr_flac, octets, info.frames, info.sample_rate)
-    if dr_flac is None or stream is None:
+    opened = _opened(octets, info.frames, info.sample_rate)
+    if opened is None:
         return False
+    dr_flac, stream = opened
     try:
         return bool(dr_flac.read(stream, info.frames, dr_flac.ffi.NULL) == info.frames)
     finally:
         dr_flac.close(stream)
 
 
-def _usable() -> _DrFlac | None:
-    return None if _only_libsndfile.get() else _dr_flac()
+def _opened(octets: memoryview, frames: int, coded_rate: int) -> tuple[_DrFlac, Any] | None:
+    """dr_flac and a stream of its over `octets`, to be closed; it reads from where they lie.
 
-
-def _opened(dr_flac: _DrFlac, octets: memoryview, frames: int, coded_rate: int) -> Any:  # noqa: ANN401
-    """A stream of dr_flac's over `octets`, to be closed; None where it is not what is known of it.
-
-    It reads from where `octets` lie; who calls holds them.
+    None where dr_flac is not to be had, or takes the stream for another than is known.
     """
+    dr_flac = None if _only_libsndfile.get() else _dr_flac()
+    if dr_flac is None:
+        return None
     held = dr_flac.ffi.from_buffer(octets)
     stream = dr_flac.open(held, len(held), dr_flac.ffi.NULL)
     if not stream:
@@ -184,7 +183,7 @@ def _opened(dr_flac: _DrFlac, octets: memoryview, frames: int, coded_rate: int) 
     ):
         dr_flac.close(stream)
         return None
-    return stream
+    return dr_flac, stream
 
 
 def decode_plain(

@@ -182,7 +182,7 @@ class DatasetReader:
         """
         position = self.position(which) if isinstance(which, str) else which
         number, place = self.locate(position)
-        shard = self._open.get(number)
+        shard = self._open.get(number)  # nearly always, and two calls less
         if shard is None:
             shard = self.shard(number)
         return shard.read(place, fields=fields, copy=copy, verify=verify)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -96,7 +96,7 @@ class _Rows:
     def of(cls, column: Sequence[Any]) -> _Rows | None:
         """The rows, or None where the values are no arrays that fit one tensor."""
         present = [value for value in column if value is not None]
-        if not present or not all(issubclass(kind, _ARRAYS) for kind in set(map(type, present))):
+        if not present or not _are(present, _ARRAYS):
             return None
         if len({value.ndim for value in present}) > 1:
             return None
@@ -162,6 +162,11 @@ def _box(row: int, sizes: tuple[int, ...]) -> tuple[int | slice, ...]:
     return row, *map(slice, sizes)
 
 
+def _are(values: Iterable[Any], kinds: tuple[type, ...]) -> bool:
+    """Whether all values are of some kinds: a batch has many values, and few types of them."""
+    return all(issubclass(kind, kinds) for kind in set(map(type, values)))
+
+
 def _as_array(row: np.ndarray | torch.Tensor) -> np.ndarray:
     return row if isinstance(row, np.ndarray) else row.numpy(force=True)
 
@@ -194,14 +199,13 @@ def rows_for(collate: Callable[..., Any]) -> Allocate | None:
 
 def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
     """Values that are no arrays."""
-    kinds = set(map(type, column))
-    if all(issubclass(kind, _NUMBERS) for kind in kinds):
+    if _are(column, _NUMBERS):
         numbers = np.array(column)
         try:
             return torch.from_numpy(numbers)
         except TypeError:  # text scalars, dates, integers beyond 64 bits
             return list(column)
-    if all(issubclass(kind, Mapping) for kind in kinds):
+    if _are(column, (Mapping,)):
         return pad_collate(column, masks=masks)
     return list(column)
 
