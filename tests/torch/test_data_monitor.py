@@ -115,7 +115,7 @@ def test_a_loader_that_waits_for_a_shard_says_so_in_the_training_process(
     assert len(keys) == CLIPS // 2
     stall = told.stalls[1]
     size = (path / "shard_00001" / "data.mdb").stat().st_size
-    assert (stall.cause, stall.dataset) == ("network", "clips")
+    assert (stall.cause, stall.shard, stall.dataset) == ("network", "shard_00001", "clips")
     assert (stall.there_bytes, stall.total_bytes) == (size // 2, size)
     assert (stall.rank, stall.world_size) == (1, 2)
     assert (stall.worker is None) == (num_workers == 0)
@@ -134,7 +134,7 @@ def test_a_plain_loader_in_one_process_says_it_too(path: Path, tmp_path: Path) -
     retriever = GatedRetriever(str(path), str(told.gate), cache_dir=tmp_path / "cache")
     dataset = StreamingDataset(retriever, 2, stall_after_s=0.2, on_stall=told)
     assert sum(len(batch["text"]) for batch in DataLoader(dataset, 4)) == CLIPS
-    assert len(told.stalls) >= 2
+    assert told.stalls[0].shard == "shard_00001"
     assert dataset.stats().bound_by == "network"
     retriever.close()
 
@@ -158,7 +158,7 @@ def test_a_worker_that_is_in_the_processor_is_named(path: Path, tmp_path: Path) 
         dataset, 4, num_workers=2, stall_after_s=0.3, on_stall=told, persistent_workers=False
     ) as loader:
         assert len(list(loader)) == CLIPS // 4
-    assert told.stalls[1].cause == "process"
+    assert (told.stalls[1].cause, told.stalls[1].key) == ("process", "33")
     assert told.stalls[1].worker == 0  # the eighth step, and every other is its own
     assert loader.stats().bound_by == "process"
 
