@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["RankPlan", "Turns"]
 
 
-class Turns:
+class Turns(ABC):
     """Base of plans. A plan has `partitions`, `lines` and a length.
 
     Frozen like a dataclass, without the milliseconds that it takes to make one (decision 12).
@@ -47,44 +48,44 @@ class Turns:
         return {name: vars(self)[name] for name in self.__match_args__}
 
     @property
+    @abstractmethod
     def lines(self) -> tuple[Elements, ...]:
         """The samples of each partition in their order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def __len__(self) -> int:
         """Samples in the epoch."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def datasets(self) -> tuple[NDArray[np.int64], ...]:
         """Samples in each shard, of each dataset."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def window_shards(self) -> tuple[int, ...]:
         """Shards over which a partition is mixed at once, of each dataset, at most."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
         """Return the shards among which an element of a partition is mixed, `(n,)` int64.
 
         Numbered through all datasets. After the last element, those of that.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
         """Return the shards of a dataset that a partition meets from an element on, `(n,)` int64.
 
         Numbered through all datasets, in the order in which they are first met, each once.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:
         """Return, for each dataset, which pass over it an element's turn is in.
 
         While this stays the same, a dataset's shards are met each once.
         """
-        raise NotImplementedError
 
     def positions(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the positions of turns `start` to `stop` (half open), `(n,)` int64.
