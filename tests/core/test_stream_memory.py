@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from audiomdb.errors import CorruptRecordError
 from audiomdb.shards import DatasetReader, DatasetWriter
-from audiomdb.shards.mapping import Pages, map_file
+from audiomdb.shards.mapping import map_file, read_apart, release_pages
 from audiomdb.stream import SampleStream, loading
 from audiomdb.stream.loading import LoadOptions, SampleLoader
 
@@ -50,25 +53,41 @@ def mapped_bytes(folder: Path) -> int:
 
 
 @pytest.fixture
-def few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_READ_BYTES", READ_BYTES)
+def mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips are decoded out of the mapping, as very short and very long ones are."""
+    monkeypatch.setattr(loading, "_APART_BYTES", range(0))
+    monkeypatch.setattr(loading, "_MAPPED_BYTES", READ_BYTES)
 
 
-@pytest.mark.usefixtures("few_bytes")
-@pytest.mark.parametrize("num_threads", [0, 2])
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_what_was_decoded_no_longer_counts_as_memory(
-    folder: Path, num_threads: int, shuffle: bool
-) -> None:
-    most = 0
+def streamed(folder: Path, *, num_threads: int, shuffle: bool) -> list[int]:
+    """Bytes that were mapped while each sample was there."""
+    found = []
     with SampleStream(folder, num_threads=num_threads, shuffle=shuffle) as stream:
         for sample in stream:
             assert len(sample["audio"]) == CLIP_BYTES // 2
-            most = max(most, mapped_bytes(folder))
+            found.append(mapped_bytes(folder))
+    return found
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_clips_that_are_decoded_are_not_mapped(
+    folder: Path, num_threads: int, shuffle: bool
+) -> None:
+    assert max(streamed(folder, num_threads=num_threads, shuffle=shuffle)) < CLIP_BYTES
+
+
+@pytest.mark.usefixtures("mapped")
+@pytest.mark.parametrize("num_threads", [0, 2])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_mapped_clips_no_longer_count_as_memory_when_they_were_decoded(
+    folder: Path, num_threads: int, shuffle: bool
+) -> None:
+    most = max(streamed(folder, num_threads=num_threads, shuffle=shuffle))
     assert CLIP_BYTES <= most <= MOST_BYTES
 
 
-@pytest.mark.usefixtures("few_bytes")
+@pytest.mark.usefixtures("mapped")
 def test_views_of_what_is_released_stay_what_they_were(folder: Path) -> None:
     with DatasetReader.open(folder) as reader:
         views = [reader.read(number, copy=False)["audio"] for number in range(CLIPS)]
@@ -80,12 +99,43 @@ def test_views_of_what_is_released_stay_what_they_were(folder: Path) -> None:
             assert bytes(view) == clip(number)
 
 
-def test_pages_that_are_not_there_are_not_brought_in(folder: Path, tmp_path: Path) -> None:
-    """Neither beyond a file's end nor of none: nothing happens, least of all a signal."""
-    (tmp_path / "data.mdb").write_bytes(bytes(10_000))
-    for file in (map_file(tmp_path / "data.mdb"), map_file(next(folder.glob("*/data.mdb")))):
-        pages = Pages(file)
-        for start, length in ((0, 1 << 20), (len(file) - 1, 4096), (len(file) + 8192, 1), (3, 0)):
-            pages.bring_in(start, length)
-        pages.release()
-        assert len(bytes(file)) == len(file)
+def test_reading_apart_ends_where_the_file_does(tmp_path: Path) -> None:
+    content = os.urandom(10_000)
+    (tmp_path / "data.mdb").write_bytes(content)
+    for file in (map_file(tmp_path / "data.mdb"), memoryview(content)):
+        for start, length in ((0, 1 << 20), (5000, 100), (9_999, 4096), (20_000, 1), (3, 0)):
+            assert read_apart(file, start, length) == content[start : start + length]
+        release_pages(file)
+        assert file == content
+
+
+def test_what_the_file_has_lost_since_it_was_opened_is_an_error_not_a_signal(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Nothing here shortens a file, but other programs do. The heads lie before the audio."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    with DatasetReader.open(copy) as reader:
+        loader = SampleLoader(reader, LoadOptions())
+        for number in range(CLIPS // 4):
+            loader.load(number)
+        data = next(copy.glob("*00000/data.mdb"))
+        os.truncate(data, data.stat().st_size - CLIP_BYTES)
+        missing = r"00000: record \d+ 'clip-\d+': payload of"
+        with pytest.raises(CorruptRecordError, match=missing):
+            list(map(loader.load, range(CLIPS // 4)))
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_mapping_lets_go_of_its_descriptors_with_its_last_view(folder: Path) -> None:
+    before = descriptors()
+    file = map_file(next(folder.glob("*/data.mdb")))
+    view = file[100:200]
+    del file
+    assert descriptors() > before
+    assert len(read_apart(view, 0, 10)) == 10
+    del view
+    assert descriptors() == before

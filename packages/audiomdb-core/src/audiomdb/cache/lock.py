@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import weakref
@@ -21,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from audiomdb.shards.mapping import map_descriptor
 
 __all__ = ["Held", "exclusive", "is_at", "is_held", "map_held", "try_exclusive", "try_shared"]
 
@@ -157,12 +158,12 @@ def map_held(held: Held) -> memoryview:
     remember to give anything back.
     """
     try:
-        mapping = mmap.mmap(held.fd, 0, access=mmap.ACCESS_READ)
+        view = map_descriptor(held.fd)
     except BaseException:
         held.release()
         raise
-    weakref.finalize(mapping, held.release).atexit = False
-    return memoryview(mapping)
+    weakref.finalize(view.obj, held.release).atexit = False
+    return view
 
 
 def _try(path: Path, flags: int, *, shared: bool) -> Held | None:

@@ -214,11 +214,11 @@ def decode_records(
         verify: Check each payload's checksum.
         damaged: Makes the exception that is raised, of the offset of a head and what is wrong.
     """
-    payloads = [0, 0]
-    decode = _tree_decoder(file, payloads, copy, verify)
+    payloads = _Payloads(file)
+    decode = _tree_decoder(payloads, copy, verify)
     at = 0
     try:
-        for at, length, payloads[0], payloads[1] in places:
+        for at, length, payloads.start, payloads.size in places:
             end = at + length
             if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
                 break
@@ -234,18 +234,18 @@ def decode_records(
 
 def record_decoder(
     file: memoryview, *, copy: bool, verify: bool
-) -> Callable[[int, int, int, int], Sample]:
+) -> Callable[[int, int, memoryview, int, int], Sample]:
     """As `decode_records`, one at a time: for reading at random.
 
     Returns:
-        A function of head offset, head size, payload offset and payload size, for one thread at a
-        time.
+        A function of head offset, head size, what holds the payload, its offset there and its size,
+        for one thread at a time.
     """
-    payloads = [0, 0]
-    decode = _tree_decoder(file, payloads, copy, verify)
+    payloads = _Payloads(file)
+    decode = _tree_decoder(payloads, copy, verify)
 
-    def record(at: int, length: int, start: int, size: int) -> Sample:
-        payloads[0], payloads[1] = start, size
+    def record(at: int, length: int, held_by: memoryview, start: int, size: int) -> Sample:
+        payloads.file, payloads.start, payloads.size = held_by, start, size
         end = at + length
         try:
             if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
@@ -257,13 +257,21 @@ def record_decoder(
     return record
 
 
-def _tree_decoder(
-    file: memoryview, payloads: list[int], copy: bool, verify: bool
-) -> Callable[[memoryview], Sample]:
-    """A decoder of maps that resolves against payloads whose offset and size are in a list."""
+class _Payloads:
+    """Where the payloads of a record are that is decoded."""
+
+    __slots__ = ("file", "size", "start")
+
+    def __init__(self, file: memoryview) -> None:
+        self.file = file
+        self.start = self.size = 0
+
+
+def _tree_decoder(payloads: _Payloads, copy: bool, verify: bool) -> Callable[[memoryview], Sample]:
+    """A decoder of maps that resolves against payloads that change from one to the next."""
 
     def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
-        start, size = payloads
+        file, start, size = payloads.file, payloads.start, payloads.size
         if code == PAYLOAD_BYTES and len(data) == _REF.size:
             # The hot path, spelled out; whatever is not as it should be is left to the slow one.
             where, length, crc = _read_ref(data)

@@ -32,9 +32,9 @@ class Shards(ABC):
     def max_open(self) -> int:
         """Shards that a reader keeps open.
 
-        Each mapping holds a file descriptor, of which a process often may have no more than 1024.
+        Each holds two file descriptors, of which a process often may have no more than 1024.
         """
-        return 256
+        return 128
 
     @property
     def index_first(self) -> bool:

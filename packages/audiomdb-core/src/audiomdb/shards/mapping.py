@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 from audiomdb.errors import CorruptShardError
 from audiomdb.shards.layout import INDEX_KEY
 from audiomdb.shards.pages import places
 
-__all__ = ["Pages", "find_index", "map_file"]
+__all__ = ["find_index", "map_descriptor", "map_file", "read_apart", "release_pages"]
 
-_POPULATE_READ = 22
-"""MADV_POPULATE_READ, of Linux 5.14 and later (linux/mman.h); others refuse it, and do without."""
+_READS_AT = hasattr(os, "pread")
+"""Everywhere but on Windows."""
 
 
 def map_file(path: Path) -> memoryview:
@@ -36,60 +31,53 @@ def map_file(path: Path) -> memoryview:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:  # which mmap refuses
                 return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return map_descriptor(file.fileno())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
         raise CorruptShardError(f"{path} is missing or no file") from exc
 
 
-class Pages:
-    """A mapped file's pages, as far as this process has them. Threads share one.
+def map_descriptor(fd: int) -> memoryview:
+    """Map a whole open file that is not empty; the descriptor stays the caller's."""
+    return memoryview(_Mapping(fd, 0, access=mmap.ACCESS_READ))
 
-    Does nothing where system or memory are of another kind. Views stay valid whatever it does.
 
-    Args:
-        file: The mapping, as `map_file` makes it.
+def read_apart(file: memoryview, start: int, length: int) -> memoryview:
+    """Read some bytes of a mapped file into memory of their own, without the mapping.
+
+    Quicker than copying them out of it where their pages are not in this process yet, and leaves
+    them out of it. Waits for the disk without Python's lock. Fewer bytes where the file ends.
+
+    Raises:
+        OSError: the disk does not give them; of a mapping, that would be SIGBUS.
     """
-
-    __slots__ = ("_address", "_file")
-
-    def __init__(self, file: memoryview) -> None:
-        self._file = file
-        self._address: int | None = None
-
-    def bring_in(self, start: int, length: int) -> None:
-        """Take in the pages of some bytes that are read next, all at once.
-
-        Otherwise the system hands them out a few at a time, as each is touched: 27 us for 150 kB,
-        and half of that in this way. Waits for the disk without Python's lock.
-        """
-        advise = _madvise()
-        if advise is None:
-            return
-        if self._address is None:
-            self._address = np.frombuffer(self._file, np.uint8).__array_interface__["data"][0]
-        first = start & -mmap.PAGESIZE
-        advise(self._address + first, start + length - first, _POPULATE_READ)
-
-    def release(self) -> None:
-        """Have none of them count as this process's memory any longer.
-
-        They stay in the system's page cache, and reading on finds them there.
-        """
-        mapped = self._file.obj
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+    mapped = file.obj
+    if isinstance(mapped, _Mapping) and _READS_AT:
+        return memoryview(os.pread(mapped.fd, length, start))
+    return memoryview(bytes(file[start : start + length]))
 
 
-@cache
-def _madvise() -> Callable[[int, int, int], int] | None:
-    """The system's own: that of `mmap` keeps Python's lock, and knows no `_POPULATE_READ`."""
-    if sys.platform != "linux":
-        return None
-    import ctypes
+def release_pages(file: memoryview) -> None:
+    """Have none of a mapped file's pages count as this process's memory any longer.
 
-    advise = ctypes.CDLL(None).madvise
-    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return advise
+    They stay in the system's page cache, and reading on finds them there: views stay valid. Does
+    nothing where system or memory are of another kind.
+    """
+    mapped = file.obj
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class _Mapping(mmap.mmap):
+    """A mapping that can also be read from. It has a descriptor of its own, but shows it nobody."""
+
+    fd = -1
+
+    def __init__(self, fd: int, *_: object, **__: object) -> None:
+        self.fd = os.dup(fd)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 def find_index(file: memoryview, name: str) -> tuple[int, int]:

@@ -11,12 +11,12 @@ from audiomdb.sample import KEY, Sample
 from audiomdb.shards.codec import decode_head, decode_records, record_decoder, resolve_fields
 from audiomdb.shards.index import parse_index
 from audiomdb.shards.layout import DATA_FILE
-from audiomdb.shards.mapping import Pages, find_index, map_file
+from audiomdb.shards.mapping import find_index, map_file, read_apart, release_pages
 from audiomdb.shards.metadata import ShardEntry
 
 __all__ = ["ShardReader"]
 
-_Decoder: TypeAlias = Callable[[int, int, int, int], Sample]
+_Decoder: TypeAlias = Callable[[int, int, memoryview, int, int], Sample]
 
 
 class ShardReader:
@@ -35,7 +35,7 @@ class ShardReader:
         CorruptShardError: when the file is missing, of the wrong size, or damaged.
     """
 
-    __slots__ = ("_decoders", "_file", "_name", "directory", "index", "index_place", "pages")
+    __slots__ = ("_decoders", "_file", "_name", "directory", "index", "index_place")
 
     def __init__(
         self, directory: Path, entry: ShardEntry | None = None, *, file: memoryview | None = None
@@ -44,8 +44,6 @@ class ShardReader:
         self.directory = directory
         self._name = str(directory)
         self._file = map_file(path) if file is None else file
-        self.pages = Pages(self._file)
-        """What of the file this process has in memory."""
         self._decoders: tuple[list[_Decoder], ...] = ([], [], [], [])
         if entry is None:
             offset, length = find_index(self._file, self._name)
@@ -89,6 +87,7 @@ class ShardReader:
         fields: Collection[str] | None = None,
         copy: bool = True,
         verify: bool = True,
+        apart: bool = False,
     ) -> Sample:
         """Read record `i`, `0 <= i < len(self)`.
 
@@ -97,29 +96,29 @@ class ShardReader:
             fields: Only these; payloads of others are not touched. None: all.
             copy: Return `bytes` and writable arrays. False: read-only views into the mapping.
             verify: Check payload checksums too. The head's is always checked.
+            apart: Read the payload from the file instead of through the mapping, see `read_apart`.
+                Views are into that memory then.
 
         Raises:
             CorruptRecordError: names shard, place and, where it can be read, the key.
         """
         index = self.index
-        place = (
-            index.head_offset[i],
-            index.head_bytes[i],
-            index.payload_offset[i],
-            index.payload_bytes[i],
-        )
+        head = index.head_offset[i], index.head_bytes[i]
+        held_by, start, size = self._file, index.payload_offset[i], index.payload_bytes[i]
         try:
+            if apart:
+                held_by, start = read_apart(held_by, start, size), 0
             if fields is not None:
-                return self._some(place, fields, copy, verify)
+                return self._some(*head, fields, held_by, start, size, copy, verify)
             decoders = self._decoders[2 * copy + verify]
             try:
                 # Taken out while it works: each is for one thread at a time.
                 decode = decoders.pop()
             except IndexError:
                 decode = record_decoder(self._file, copy=copy, verify=verify)
-            sample = decode(*place)
+            sample = decode(*head, held_by, start, size)
             decoders.append(decode)
-        except (CorruptRecordError, ValueError) as exc:
+        except (CorruptRecordError, ValueError, OSError) as exc:
             raise self._damaged(i, exc) from exc
         return sample
 
@@ -146,13 +145,24 @@ class ShardReader:
             damaged=lambda at, exc: self._damaged(heads.tolist().index(at), exc),
         )
 
+    def release_pages(self) -> None:
+        """See the function of this name in `mapping`."""
+        release_pages(self._file)
+
     def _some(
-        self, place: tuple[int, int, int, int], fields: Collection[str], copy: bool, verify: bool
+        self,
+        at: int,
+        length: int,
+        fields: Collection[str],
+        held_by: memoryview,
+        start: int,
+        size: int,
+        copy: bool,
+        verify: bool,
     ) -> Sample:
-        at, length, start, size = place
         sample = decode_head(self._file[at : at + length])
         sample = {name: v for name, v in sample.items() if name in fields or name == KEY}
-        resolve_fields(sample, self._file, start, size, copy, verify)
+        resolve_fields(sample, held_by, start, size, copy, verify)
         return sample
 
     def _damaged(self, i: int, exc: Exception) -> CorruptRecordError:

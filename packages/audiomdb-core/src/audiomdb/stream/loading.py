@@ -30,15 +30,19 @@ Processing: TypeAlias = (
 )
 """One or several processors, or any function from sample to sample."""
 
-_READ_BYTES = 16 << 20
+_APART_BYTES = range(64 << 10, 16 << 20)
+"""Encoded audio of so many bytes is read, else it is mapped.
+
+What was read is gone when it was decoded, and took less time than to map so much and let go of it
+again. Less than that has its pages mapped with those of its neighbours; more takes too much room.
+"""
+
+_MAPPED_BYTES = 16 << 20
 """Encoded audio that may stay mapped after it was decoded.
 
 Else a process would come to have all of a dataset as its memory, by its own account and by that of
 whoever limits it. To find 16 MB in the page cache again takes 1.5 ms; to decode them, 150 ms.
 """
-
-_FEW_BYTES = 64 << 10
-"""The system hands out so much of a file at once anyway."""
 
 _FACTS = frozenset({SAMPLE_RATE, CHANNELS, FRAMES})
 
@@ -80,7 +84,7 @@ class SampleLoader:
     """Loads samples of one dataset. Threads share one.
 
     Samples own their memory: nothing in them is a view into a shard, all arrays are writable.
-    Encoded audio goes from the shard's mapping into the decoder without being copied.
+    Encoded audio goes from the shard's file into the decoder.
 
     Args:
         reader: Of the dataset.
@@ -105,8 +109,8 @@ class SampleLoader:
             options.decode and self._audio and self._crop is None and self._process is None
         )
         # Threads add to both without a lock: a clip too few does not matter.
-        self._read_of = set[int]()
-        self._read_bytes = 0
+        self._mapped_of = set[int]()
+        self._mapped_bytes = 0
         # Copying takes less time than it would take to say so.
         self._marks = None if self.only_copies else self._watch.activities
 
@@ -141,10 +145,10 @@ class SampleLoader:
             sample = shard.read(place, fields=self._read)
         else:
             crop, size = self._crop, shard.index.payload_bytes[place]
+            apart = False
             if crop is None:
-                if size > _FEW_BYTES:
-                    shard.pages.bring_in(shard.index.payload_offset[place], size)
-                sample = shard.read(place, fields=self._read, copy=False)
+                apart = self._audio and size in _APART_BYTES
+                sample = shard.read(place, fields=self._read, copy=False, apart=apart)
                 self._decode(sample, shard, out)
             else:
                 # What is taken whole is checked whole, later. Of a window, the codec checks what it
@@ -154,10 +158,11 @@ class SampleLoader:
             for name, value in sample.items():
                 if type(value) in _VIEWING:
                     sample[name] = _owned(value)
-            self._read_of.add(number)
-            self._read_bytes += size
-            if self._read_bytes >= _READ_BYTES:
-                self._release_pages()
+            if not apart:
+                self._mapped_of.add(number)
+                self._mapped_bytes += size
+                if self._mapped_bytes >= _MAPPED_BYTES:
+                    self._release_pages()
         if self._join is not None:
             self._join.add_to(sample, str(shard.directory))
         if self._process is None:
@@ -194,12 +199,12 @@ class SampleLoader:
         return int(shard.index.payload_bytes[place])
 
     def _release_pages(self) -> None:
-        self._read_bytes = 0
-        numbers, self._read_of = self._read_of, set()
+        self._mapped_bytes = 0
+        numbers, self._mapped_of = self._mapped_of, set()
         # A copy, made in one go: another thread may still be adding.
         for number in tuple(numbers):
             if (shard := self._reader.opened(number)) is not None:
-                shard.pages.release()
+                shard.release_pages()
 
     def _open(self, number: int) -> ShardReader:
         return self._watch.fetch(self._reader, number, partial(self._reader.shard, number))
