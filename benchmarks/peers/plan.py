@@ -15,9 +15,6 @@ from benchmarks.peers.system import Settings, System
 _FEW = 8
 """Clips that everybody writes and reads before it is measured."""
 
-_ALIKE = 0.02
-"""Tries of the same settings differ by more."""
-
 __all__ = ["FULL", "SHORT", "Plan", "Sizes", "Work", "in_rounds"]
 
 
@@ -220,16 +217,9 @@ class Plan:
         self._written.add(folder)
 
     def settings(self, system: str, label: str) -> Settings:
-        """What was found fastest on a corpus; the likeliest ones before that.
-
-        Of several that are as fast, what takes the fewest workers and threads.
-        """
+        """What was found fastest on a corpus; the likeliest ones before that."""
         found = self.fastest(system, label)
-        if not found:
-            return self._likeliest(system)
-        tried = self._tried[label, system]
-        alike = [each for each in found if tried[each] <= (1 + _ALIKE) * tried[found[0]]]
-        return min(alike, key=lambda each: each.workers + each.threads)
+        return found[0] if found else self._likeliest(system)
 
     def tried(self, system: str, label: str, settings: Settings, wall_s: float) -> None:
         """Remember a try. The fastest of several counts: whatever else ran made them slower."""

@@ -30,7 +30,7 @@ Processing: TypeAlias = (
 )
 """One or several processors, or any function from sample to sample."""
 
-_APART_BYTES = range(64 << 10, 16 << 20)
+_APART_BYTES = range(16 << 10, 16 << 20)
 """Encoded audio of so many bytes is read, else it is mapped.
 
 What was read is gone when it was decoded, and took less time than to map so much and let go of it
