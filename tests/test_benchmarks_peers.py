@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from benchmarks.peers.figures import cpu_per_hour, loading, rate
 from benchmarks.peers.jobs.padding import ours as padding
 from benchmarks.peers.jobs.shuffling import quality
 from benchmarks.peers.plan import SHORT, Plan, in_rounds
+from benchmarks.peers.registry import ENVIRONMENTS
 from benchmarks.peers.report import section
 from benchmarks.peers.results import read_findings
 from benchmarks.peers.running import Runner
@@ -57,23 +59,28 @@ def test_ratios_are_taken_within_a_round(findings):
     assert found.cpu_ratio.median == pytest.approx(1.2)
 
 
-def test_ratios_of_two_by_turns_come_before_those_of_all(findings):
+def test_ratios_of_some_by_turns_come_before_those_of_all(findings):
     about = {"corpus": "speech", "round": 0, "settings": SETTINGS}
-    for system, wall_s in (("dr_flac-2", 9.0), ("audiomdb", 10.0)):
+    for system, wall_s in (("dr_flac-2", 9.0), ("audiomdb", 10.0), ("litdata", 30.0)):
         clips = {"frames": [10], "expected_frames": 10, "first_batch_s": None}
         found = {"wall_s": wall_s, "cpu_s": wall_s, "seconds": 3600.0, **clips}
         findings.by_work["turns"].append({**about, "system": system, "found": found})
     found = loading(findings, "audiomdb", "speech")
     assert found.ratio.median == pytest.approx(0.9)
     assert found.rate.median == pytest.approx(3000)
-    assert loading(findings, "litdata", "speech").ratio.median == pytest.approx(1 / 3)
+    assert loading(findings, "litdata", "speech").ratio.median == pytest.approx(0.3)
+    targets = {target.what: target.value for target in found_targets(findings)}
+    assert targets["speech: whole loader, of the best peer"] == pytest.approx(3)
+    page = "\n".join(section(findings, "plots"))
+    assert "The ratios of AudioMDB, litdata are those of\n1 rounds of these" in page
 
 
 def test_the_best_peer_is_no_floor(findings):
     targets = {target.what: target for target in found_targets(findings)}
     beside = targets["speech: whole loader, of the best peer"]
     assert beside.beside == "litdata"
-    assert beside.value == pytest.approx(4 / 1.2)
+    # 3 / 1.1, 6 / 2.5, 4 / 1.2: of the medians it would be 4 / 1.2.
+    assert beside.value == pytest.approx(3 / 1.1)
     assert beside.met
     assert targets["speech: whole loader, of a bare loop"].met is False
 
@@ -105,12 +112,28 @@ def test_each_round_has_every_name_once_and_begins_elsewhere():
     assert {names[0] for names in rounds} == {"a", "b", "c"}
 
 
+def searching(tmp_path, *systems):
+    offered = dict.fromkeys(ENVIRONMENTS, sys.executable)
+    return Plan(Runner(offered, tmp_path / "run.jsonl"), SHORT, tmp_path, tmp_path, systems)
+
+
 def test_the_fastest_try_of_several_counts(tmp_path):
-    plan = Plan(Runner({}, tmp_path / "run.jsonl"), SHORT, tmp_path, tmp_path, ["audiomdb"])
+    plan = searching(tmp_path, "audiomdb")
     for threads, wall_s in ((1, 2.0), (2, 1.03), (3, 1.01), (4, 1.0), (2, 1.015)):
         plan.tried("audiomdb", "speech", Settings(threads=threads), wall_s)
     assert [each.threads for each in plan.fastest("audiomdb", "speech")] == [4, 3, 2, 1]
     assert plan.settings("audiomdb", "speech") == Settings(threads=4)
+
+
+def test_the_peers_that_come_near_the_fastest_are_its_rivals(tmp_path):
+    plan = searching(tmp_path, "audiomdb", "dr_flac-2", "litdata", "webdataset", "loose", "mosaic")
+    assert plan.rivals("speech") == []
+    walls = {"audiomdb": 1.0, "dr_flac-2": 0.9, "litdata": 3.0, "webdataset": 3.2, "loose": 3.1}
+    for system, wall_s in walls.items():
+        plan.tried(system, "speech", Settings(threads=2), wall_s)
+        plan.tried(system, "speech", Settings(threads=1), 2 * wall_s)
+    assert sorted(plan.rivals("speech")) == ["litdata", "loose"]
+    assert plan.rivals("digits") == []
 
 
 def test_a_clip_has_one_name_in_every_system():

@@ -20,6 +20,7 @@ __all__ = [
     "TWINS",
     "Loading",
     "Value",
+    "beside",
     "best",
     "best_of",
     "cpu_per_hour",
@@ -63,8 +64,8 @@ class Loading:
 
     Attributes:
         rate: Seconds of audio a second.
-        ratio: Of that of the fastest bare decoding in two threads, in the same round; where the
-            two were measured by turns, then.
+        ratio: Of that of the fastest bare decoding in two threads, in the same round; see
+            `beside`.
         cpu: Seconds of processor for an hour of audio.
         cpu_ratio: The same against that floor.
         first_s: Seconds to the first batch, from the end of importing torch.
@@ -90,16 +91,21 @@ def loading(findings: Findings, system: str, corpus: str) -> Loading | None:
     if rates is None or cpu is None:
         return None
     memory = findings.of("memory", system=system, **about)
-    beside = "turns" if findings.of("turns", system=system, **about) else "load"
     return Loading(
         rate=rates,
-        ratio=findings.ratio(beside, system, FASTEST, rate, **about),
+        ratio=beside(findings, system, FASTEST, rate, corpus),
         cpu=cpu,
-        cpu_ratio=findings.ratio(beside, system, FASTEST, cpu_per_hour, **about),
+        cpu_ratio=beside(findings, system, FASTEST, cpu_per_hour, corpus),
         first_s=findings.spread("load", system, lambda found: found["first_batch_s"], **about),
         settings=found[0]["settings"],
         memory=memory[0]["found"] if memory else None,
     )
+
+
+def beside(findings: Findings, system: str, other: str, value: Value, corpus: str) -> Spread | None:
+    """A loader's figure over another's of the same round: of those by turns, where both did."""
+    by_turns = findings.ratio("turns", system, other, value, corpus=corpus)
+    return by_turns or findings.ratio("load", system, other, value, corpus=corpus)
 
 
 def best(

@@ -36,8 +36,10 @@ def loaders(findings: Findings, corpus: str, plots: str) -> Iterator[str]:
     yield "from the end of `import torch` on, its own import included. Memory: all processes' PSS;"
     yield "of it, pages of files, which the system may take back at any time."
     if turns := findings.of("turns", system=OURS, corpus=corpus):
-        yield f"AudioMDB's ratios are those of {len(turns)} rounds of it and the bare loop alone: a"
-        yield "round of everybody takes minutes, and no machine stays the same for so long."
+        few = [n for n in findings.systems("turns", corpus=corpus) if findings.kind(n) != "floor"]
+        yield f"The ratios of {', '.join(map(findings.name, few))} are those of"
+        yield f"{len(turns)} rounds of these and the bare loop alone: a round of everybody takes"
+        yield "minutes, and no machine stays the same for so long."
     yield ""
     yield f"![Loader rates]({plots}/loader-{corpus}.svg)"
     yield ""

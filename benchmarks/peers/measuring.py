@@ -103,15 +103,17 @@ def load(plan: Plan) -> None:
 
 
 def turns(plan: Plan) -> None:
-    """The same by AudioMDB and the fastest bare loop alone, one after the other.
+    """The same by AudioMDB, the fastest bare loop and the fastest peers alone, taking turns.
 
     A round of everybody takes minutes, in which a machine that others use too changes by more than
-    these two differ.
+    these differ.
     """
     label, corpus = "speech", plan.speech(plan.sizes.utterances)
-    pair = [name for name in plan.offering(System.loader) if name in (FASTEST, OURS)]
-    if len(pair) == 2:
-        _rounds(plan, "turns", label, corpus, plan.sizes.turns, pair)
+    loaders = plan.offering(System.loader)
+    few = [name for name in loaders if name in (FASTEST, OURS)]
+    if len(few) == 2:
+        few += plan.rivals(label)
+        _rounds(plan, "turns", label, corpus, plan.sizes.turns, few)
 
 
 def _rounds(

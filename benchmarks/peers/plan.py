@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.corpus import Corpus, CorpusSpec, build_corpus
+from benchmarks.peers.figures import LOOSE
 from benchmarks.peers.registry import make
 from benchmarks.peers.running import Runner
 from benchmarks.peers.system import Settings, System
+
+_NEAR = 0.05
+"""Peers that are so much slower than the fastest of them may be the fastest another time."""
 
 _FEW = 8
 """Clips that everybody writes and reads before it is measured."""
@@ -25,7 +29,7 @@ class Sizes:
     Attributes:
         rounds: Rounds of each comparison.
         write_rounds: The same of writing, of opening, and of everything on digits.
-        turns: How often AudioMDB and the floor are measured by turns.
+        turns: How often AudioMDB, the floor and the fastest peers are measured by turns.
         shortest_s: How long repeatable work is repeated.
         tried: Whether everybody writes a few clips before writing is measured, twice the work for
             those who start processes.
@@ -230,6 +234,14 @@ class Plan:
         """What was tried on a corpus, the fastest first."""
         tried = self._tried.get((label, system), {})
         return sorted(tried, key=lambda each: tried[each])
+
+    def rivals(self, label: str) -> list[str]:
+        """The peers that the search found fastest on a corpus; none before that."""
+        tried = {}
+        for name, each in self.systems.items():
+            if (each.kind == "peer" or name == LOOSE) and (found := self.fastest(name, label)):
+                tried[name] = self._tried[label, name][found[0]]
+        return [name for name in tried if tried[name] <= (1 + _NEAR) * min(tried.values())]
 
     @staticmethod
     def given(corpus: Corpus, folder: Path) -> dict[str, Any]:
