@@ -199,6 +199,47 @@ def test_damage_to_a_flac_of_recorded_length_raises_or_changes_nothing(
         audio.decode(memoryview(whole), frames=len(expected) - 1)
 
 
+def plain_wav(dtype: str, channels: int, frames: int = 50) -> bytes:
+    """As most programs write it: a header of 44 bytes, and samples."""
+    samples = np.arange(frames * channels).astype(dtype).tobytes()
+    width = np.dtype(dtype).itemsize
+    coding, rate = (1 if dtype == "<i2" else 3), 16_000
+    form = (coding, channels, rate, rate * width * channels, width * channels, 8 * width)
+    fmt = struct.pack("<8sIHHIIHH", b"WAVEfmt ", 16, *form)
+    data = struct.pack("<4sI", b"data", len(samples)) + samples
+    return struct.pack("<4sI", b"RIFF", len(fmt) + len(data)) + fmt + data
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "<f4"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_wav_of_recorded_length_is_read_as_one_of_unknown_length(
+    dtype: str, channels: int
+) -> None:
+    """Whatever its header says: the shorter way to the samples comes to the same end."""
+    whole = plain_wav(dtype, channels)
+    flipped = (
+        whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
+        for at in range(44)
+        for bit in range(8)
+    )
+    cut = (whole[:size] for size in (0, 11, 43, 44, 45, len(whole) - 1, len(whole) - 4))
+    longer = (whole + tail for tail in (b"\0", b"LIST\4\0\0\0abcd", bytes(100)))
+    assert audio.decode(memoryview(whole), frames=50)[0].shape[0] == 50
+    for octets in (whole, *flipped, *cut, *longer):
+        assert outcome(octets) == outcome(memoryview(octets))
+    with pytest.raises(DamagedAudioError, match="recorded"):
+        audio.decode(memoryview(whole), frames=49)
+
+
+def outcome(octets: bytes | memoryview) -> tuple[object, ...]:
+    """What decoding gives: rate, shape and samples, or the error."""
+    try:
+        found, rate = audio.decode(octets, frames=50)
+    except AudioError as error:
+        return type(error), str(error)
+    return rate, found.shape, found.tobytes()
+
+
 def test_zero_hole_in_a_flac_is_noticed() -> None:
     damaged = bytearray(CLIPS["FLAC PCM_16"])
     middle = len(damaged) // 2

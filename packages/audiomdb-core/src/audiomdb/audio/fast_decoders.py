@@ -25,6 +25,7 @@ import numpy as np
 
 from audiomdb.audio.arrays import room_for
 from audiomdb.audio.flac import first_coded_rate
+from audiomdb.audio.riff import short_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,11 +111,15 @@ def decode_recorded(
 ) -> tuple[np.ndarray, int] | None:
     """A clip of which it is recorded how many frames it has, and its rate in Hz.
 
-    None where that takes a closer look: it is no FLAC, announces another number, or is damaged, or
-    the view is no plain sequence of bytes.
+    None where that takes a closer look: it is neither FLAC nor a WAV of the usual kind, announces
+    another number, or is damaged, or the view is no plain sequence of bytes.
     """
     if octets.format != "B" or octets.ndim != 1 or not octets.contiguous or frames == 0:
         return None
+    if (plain := short_plain(octets)) is not None:
+        if plain.frames != frames or _only_libsndfile.get():
+            return None
+        return _floats(octets[plain.position :], plain, out), plain.sample_rate
     # A rate that is not the frames' own would be taken for the audio's.
     coded = first_coded_rate(octets)
     return None if coded is None else decode_flac(octets, frames, coded, out)
@@ -197,6 +202,10 @@ def decode_plain(
         return None
     frame_bytes = plain.dtype.itemsize * plain.channels
     octets = source.slice(plain.position + start * frame_bytes, (stop - start) * frame_bytes)
+    return _floats(octets, plain, out)
+
+
+def _floats(octets: memoryview, plain: Plain, out: np.ndarray | None) -> np.ndarray:
     samples = np.frombuffer(octets, plain.dtype)
     if plain.channels > 1:
         samples = samples.reshape(-1, plain.channels)
