@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from audiomdb.errors import CorruptShardError
@@ -47,6 +48,11 @@ def read_apart(file: memoryview, start: int, length: int) -> memoryview:
     Quicker than copying them out of it where their pages are not in this process yet, and leaves
     them out of it. Waits for the disk without Python's lock. Fewer bytes where the file ends.
 
+    Args:
+        file: All of the mapping, as `map_file` makes it.
+        start: Offset in the file.
+        length: How many bytes.
+
     Raises:
         OSError: the disk does not give them; of a mapping, that would be SIGBUS.
     """
@@ -75,9 +81,10 @@ class _Mapping(mmap.mmap):
     def __init__(self, fd: int, *_: object, **__: object) -> None:
         self.fd = os.dup(fd)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # When the interpreter ends, `os` may have lost its names.
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
 
 
 def find_index(file: memoryview, name: str) -> tuple[int, int]:
