@@ -253,6 +253,8 @@ def record_decoder(
             return decode(file[at + _PREFIX_BYTES : end])
         except _UNDECODABLE as exc:
             raise _undecodable(exc) from exc
+        finally:
+            payloads.file = file  # else this would keep the memory of a payload that was read apart
 
     return record
 
