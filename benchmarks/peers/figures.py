@@ -23,6 +23,7 @@ __all__ = [
     "beside",
     "best",
     "best_of",
+    "competes",
     "cpu_per_hour",
     "loading",
     "rate",
@@ -112,8 +113,13 @@ def best(
     findings: Findings, values: Mapping[str, float | None], *, highest: bool
 ) -> tuple[str, float] | None:
     """The best competitor: a peer, or the Dataset over loose files, with the usual decoders."""
-    peers = (system for system in values if findings.kind(system) == "peer" or system == LOOSE)
+    peers = (system for system in values if competes(system, findings.kind(system)))
     return best_of(peers, values, highest=highest)
+
+
+def competes(system: str, kind: str) -> bool:
+    """Whether a system of a kind is one that AudioMDB is compared with."""
+    return kind == "peer" or system == LOOSE
 
 
 def best_of(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.corpus import Corpus, CorpusSpec, build_corpus
-from benchmarks.peers.figures import LOOSE
+from benchmarks.peers.figures import competes
 from benchmarks.peers.registry import make
 from benchmarks.peers.running import Runner
 from benchmarks.peers.system import Settings, System
@@ -239,7 +239,7 @@ class Plan:
         """The peers that the search found fastest on a corpus; none before that."""
         tried = {}
         for name, each in self.systems.items():
-            if (each.kind == "peer" or name == LOOSE) and (found := self.fastest(name, label)):
+            if competes(name, each.kind) and (found := self.fastest(name, label)):
                 tried[name] = self._tried[label, name][found[0]]
         return [name for name in tried if tried[name] <= (1 + _NEAR) * min(tried.values())]
 

@@ -113,10 +113,11 @@ def short_plain(octets: memoryview) -> Plain | None:
     if outer + 8 != total or size + _SHORT.size != total or size == 0:
         return None
     coding, channels, sample_rate, _, frame_bytes, bits = fields
-    if channels == 0 or sample_rate == 0 or frame_bytes == 0 or size % frame_bytes:
+    if channels == 0 or sample_rate == 0:
         return None
     fmt = _Format(coding, channels, sample_rate, frame_bytes, bits)
-    return _plain(fmt, _SHORT.size, size, "little")
+    plain = _plain(fmt, _SHORT.size, size, "little")
+    return None if plain is None or size % frame_bytes else plain
 
 
 def _chunks(source: Source, order: str, outer: int) -> tuple[_Format, _Data]:

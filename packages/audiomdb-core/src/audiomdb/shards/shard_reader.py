@@ -96,27 +96,28 @@ class ShardReader:
             fields: Only these; payloads of others are not touched. None: all.
             copy: Return `bytes` and writable arrays. False: read-only views into the mapping.
             verify: Check payload checksums too. The head's is always checked.
-            apart: Read the payload from the file instead of through the mapping, see `read_apart`.
-                Views are into that memory then.
+            apart: Read the payload from the file instead of through the mapping, see `read_apart`;
+                all of it, whatever `fields` says. Views are into that memory then.
 
         Raises:
             CorruptRecordError: names shard, place and, where it can be read, the key.
         """
         index = self.index
-        head = index.head_offset[i], index.head_bytes[i]
-        held_by, start, size = self._file, index.payload_offset[i], index.payload_bytes[i]
+        at, length = index.head_offset[i], index.head_bytes[i]
+        start, size = index.payload_offset[i], index.payload_bytes[i]
         try:
+            payload = self._file, start, size
             if apart:
-                held_by, start = read_apart(held_by, start, size), 0
+                payload = read_apart(*payload), 0, size
             if fields is not None:
-                return self._some(*head, fields, held_by, start, size, copy, verify)
+                return _some(self._file[at : at + length], payload, fields, copy, verify)
             decoders = self._decoders[2 * copy + verify]
             try:
                 # Taken out while it works: each is for one thread at a time.
                 decode = decoders.pop()
             except IndexError:
                 decode = record_decoder(self._file, copy=copy, verify=verify)
-            sample = decode(*head, held_by, start, size)
+            sample = decode(at, length, *payload)
             decoders.append(decode)
         except (CorruptRecordError, ValueError, OSError) as exc:
             raise self._damaged(i, exc) from exc
@@ -149,22 +150,6 @@ class ShardReader:
         """See the function of this name in `mapping`."""
         release_pages(self._file)
 
-    def _some(
-        self,
-        at: int,
-        length: int,
-        fields: Collection[str],
-        held_by: memoryview,
-        start: int,
-        size: int,
-        copy: bool,
-        verify: bool,
-    ) -> Sample:
-        sample = decode_head(self._file[at : at + length])
-        sample = {name: v for name, v in sample.items() if name in fields or name == KEY}
-        resolve_fields(sample, held_by, start, size, copy, verify)
-        return sample
-
     def _damaged(self, i: int, exc: Exception) -> CorruptRecordError:
         return CorruptRecordError(f"{self._name}: record {i} {self._key(i)}: {exc}")
 
@@ -173,3 +158,17 @@ class ShardReader:
             return repr(self.index.key(i))
         except UnicodeDecodeError:
             return "(its key is damaged too)"
+
+
+def _some(
+    head: memoryview,
+    payload: tuple[memoryview, int, int],
+    fields: Collection[str],
+    copy: bool,
+    verify: bool,
+) -> Sample:
+    """The key and some fields of a record; `payload` is where that lies, its offset and size."""
+    sample = decode_head(head)
+    sample = {name: v for name, v in sample.items() if name in fields or name == KEY}
+    resolve_fields(sample, *payload, copy, verify)
+    return sample
