@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from audiomdb.data.batches import Batch, Collate
 from audiomdb.data.monitor import Monitor
+from audiomdb.data.parcel import Parcel
 from audiomdb.data.planned import PlannedDataset
 from audiomdb.data.shared import SharedNote
 from audiomdb.plan import PlanState, Tail
@@ -116,7 +117,7 @@ class Workers:
         self._context = context
         self._prefetch_factor = prefetch_factor
         self._persistent = persistent
-        self._kept: tuple[Recipe, DataLoader[Made]] | None = None
+        self._kept: tuple[Recipe, DataLoader[Parcel]] | None = None
         self._busy = False
 
     @contextmanager
@@ -150,14 +151,14 @@ class Workers:
         if kept is not None and (steps := kept[1]._iterator) is not None:
             _end(steps)
 
-    def _loader(self, recipe: Recipe) -> DataLoader[Made]:
+    def _loader(self, recipe: Recipe) -> DataLoader[Parcel]:
         """The loader whose processes are kept, a new one for another recipe."""
         if self._kept is None or self._kept[0] != recipe:
             self.close()
             self._kept = recipe, self._new(recipe, persistent=True)
         return self._kept[1]
 
-    def _new(self, recipe: Recipe, *, persistent: bool) -> DataLoader[Made]:
+    def _new(self, recipe: Recipe, *, persistent: bool) -> DataLoader[Parcel]:
         return DataLoader(
             _WorkerSteps(recipe),
             batch_size=None,
@@ -169,8 +170,11 @@ class Workers:
         )
 
 
-class _WorkerSteps(IterableDataset[Made]):
-    """The steps of one worker, in each pass from where the training process says."""
+class _WorkerSteps(IterableDataset[Parcel]):
+    """The steps of one worker, in each pass from where the training process says.
+
+    What is sent as a `Parcel` arrives as `Made`.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -181,7 +185,7 @@ class _WorkerSteps(IterableDataset[Made]):
         with self._note.changing() as note:
             note["start"] = start.to_dict()
 
-    def __iter__(self) -> Iterator[Made]:
+    def __iter__(self) -> Iterator[Parcel]:
         info = get_worker_info()
         assert info is not None, "runs in workers only"
         with self._note.changing() as note:
@@ -191,10 +195,10 @@ class _WorkerSteps(IterableDataset[Made]):
 
     def _followed(
         self, made: Generator[Made, None, None], watch: Watch
-    ) -> Generator[Made, None, None]:
+    ) -> Generator[Parcel, None, None]:
         monitor, retrievers = self._recipe.monitor, self._recipe.dataset.retrievers
         with monitor.following(watch, retrievers, speaks=False), closing(made):
-            yield from made
+            yield from map(Parcel, made)
 
 
 def _end(steps: Any) -> None:  # noqa: ANN401 (torch's own iterator)
