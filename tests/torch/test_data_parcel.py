@@ -59,7 +59,7 @@ def test_a_tensor_arrives_with_its_type_shape_and_values(
 def test_what_is_more_than_values_arrives_too() -> None:
     whole = torch.arange(24.0).reshape(4, 6)
     leaf = torch.ones(3, requires_grad=True)
-    contents = {
+    contents: dict[str, Any] = {
         "column": whole[:, 1],
         "turned": whole.T,
         "tail": whole[2:],
