@@ -129,6 +129,22 @@ def test_as_much_as_is_needed_at_once_is_looked_ahead_for_in_any_case(size: int)
         assert len(begun) - done <= 1 + most
 
 
+@pytest.mark.parametrize("slow", range(12))
+def test_nothing_of_the_first_batch_waits_behind_a_slow_task(slow: int) -> None:
+    begun: set[int] = set()
+    rest = threading.Event()
+
+    def work(task: int) -> int:
+        begun.add(task)
+        if begun >= set(range(12)):
+            rest.set()
+        if task == slow:
+            assert rest.wait(60), f"only {begun} were begun beside {slow}"
+        return task
+
+    assert list(ahead(work, range(40), room=Room(), at_least=12)) == list(range(40))
+
+
 @pytest.mark.parametrize("num_threads", [0, 1, 3])
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 def test_an_exception_comes_as_itself_at_its_place(

@@ -39,7 +39,7 @@ class Room(msgspec.Struct, frozen=True):
         held_bytes: The same in bytes. A result's size is known when it is there, so what the
             threads are at comes on top: a chunk for each thread. Decoded audio of 500 s.
         chunk_tasks: Tasks in a chunk. The first chunks are smaller: nobody waits for sixteen
-            results to get one.
+            results to get one, nor for one thread's five while the others work ahead.
         chunk_bytes: Sum of the weights of a chunk's tasks, unless it is a single one.
     """
 
@@ -75,7 +75,8 @@ def in_order(
         size: What a result holds, in bytes.
         room: How far to look ahead.
         at_least: Results to look ahead in any case, whatever they hold: those that the consumer
-            needs at once, so that they are there when it asks. May change; called often.
+            needs at once, so that they are there when it asks. Handed out one by one at first.
+            May change; called often.
         before_close: Called at the end, before threads are waited for: ends what `work` waits on.
         watch: Counts results, and what the consumer waits for.
     """
@@ -203,6 +204,7 @@ class _Ahead(Generic[T, R]):
         self._left_over: list[T] = []
         self._ended = False
         self._next_tasks = 1
+        self._taken = 0
         self._pending: deque[_Chunk[T, R]] = deque()
         self._pending_tasks = 0
         self._held = 0
@@ -290,7 +292,9 @@ class _Ahead(Generic[T, R]):
             chunk.error = error
         if not chunk.tasks and chunk.error is None:
             return None
-        self._next_tasks = min(self._next_tasks + 1, self._room.chunk_tasks)
+        self._taken += len(chunk.tasks)
+        if self._taken >= self._at_least():
+            self._next_tasks = min(self._next_tasks + 1, self._room.chunk_tasks)
         self._pending.append(chunk)
         self._pending_tasks += len(chunk.tasks)
         return chunk
