@@ -99,9 +99,9 @@ class AudioMDB(System):
     def settings(self, cores: int) -> list[Settings]:
         """Threads in the training process; workers are for processors written in Python."""
         return [
-            *(Settings(threads=number) for number in range(1, 2 * cores + 1)),
+            *(Settings(threads=number) for number in range(2 * cores + 1)),
             Settings(workers=1, threads=cores),
-            Settings(workers=cores, threads=1),
+            *(Settings(workers=cores, threads=number) for number in range(2)),
         ]
 
     def loader(self, folder: Path, settings: Settings, wish: Wish) -> Loader:
