@@ -30,7 +30,7 @@ def with_torchcodec(data: bytes) -> np.ndarray:
     """By FFmpeg, through torchcodec."""
     from torchcodec.decoders import AudioDecoder
 
-    channel: np.ndarray = AudioDecoder(data).get_all_samples().data.numpy()[0]
+    channel: np.ndarray = AudioDecoder(bytes(data)).get_all_samples().data.numpy()[0]
     return channel
 
 

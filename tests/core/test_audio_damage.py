@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb import audio
-from audiomdb.errors import AudioError, DamagedAudioError
+from audiomdb.errors import AudioError, DamagedAudioError, UnreadableAudioError
 
 FILES = Path(__file__).parent.parent / "data" / "audio"
 
@@ -229,6 +230,27 @@ def test_a_wav_of_recorded_length_is_read_as_one_of_unknown_length(
         assert outcome(octets) == outcome(memoryview(octets))
     with pytest.raises(DamagedAudioError, match="recorded"):
         audio.decode(memoryview(whole), frames=49)
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate", "read"),
+    [
+        (1, 2**31 - 1, True),
+        (1, 2**31, False),
+        (1, 2**32 - 1, False),
+        (1, 0, False),
+        (1024, 8000, True),
+        (1025, 8000, False),
+        (0, 8000, False),
+    ],
+)
+def test_a_wav_that_no_decoder_reads_is_read_by_none(channels: int, rate: int, read: bool) -> None:
+    whole = bytearray(plain_wav("<i2", channels))
+    whole[24:28] = struct.pack("<I", rate)
+    for use in (audio.decode, audio.check, audio.probe, partial(audio.decode, frames=50)):
+        for way in both_ways():
+            with way, nullcontext() if read else pytest.raises(UnreadableAudioError):
+                use(memoryview(whole))
 
 
 def outcome(octets: bytes | memoryview) -> tuple[object, ...]:

@@ -29,6 +29,8 @@ _PCM, _FLOAT, _GSM, _EXTENSIBLE = 0x0001, 0x0003, 0x0031, 0xFFFE
 _PLAIN_CODINGS = (0x0001, 0x0003, 0x0006, 0x0007)  # PCM, float, A-law, u-law
 _MAX_CHUNKS = 4096
 _TOLERATED_BYTES = 4096
+_MAX_CHANNELS, _MAX_RATE_HZ = 1024, 2**31 - 1
+"""As libsndfile has them: whether a file is read must not depend on who decodes it."""
 
 _SHORT = Struct("<4sI8sIHHIIHH4sI")
 """RIFF and its size; WAVE, the 16 bytes of `fmt `; data and its size. Most programs write this."""
@@ -113,7 +115,7 @@ def short_plain(octets: memoryview) -> Plain | None:
     if outer + 8 != total or size + _SHORT.size != total or size == 0:
         return None
     coding, channels, sample_rate, _, frame_bytes, bits = fields
-    if channels == 0 or sample_rate == 0:
+    if not _is_credible(channels, sample_rate):
         return None
     fmt = _Format(coding, channels, sample_rate, frame_bytes, bits)
     plain = _plain(fmt, _SHORT.size, size, "little")
@@ -134,7 +136,7 @@ def _chunks(source: Source, order: str, outer: int) -> tuple[_Format, _Data]:
         if name == b"data":
             if fmt is None:
                 raise source.unreadable("WAV without a format (fmt) chunk before its data")
-            if fmt.channels == 0 or fmt.sample_rate == 0:
+            if not _is_credible(fmt.channels, fmt.sample_rate):
                 raise source.unreadable(
                     f"WAV that claims {fmt.channels} channels at {fmt.sample_rate} Hz"
                 )
@@ -152,6 +154,10 @@ def _chunks(source: Source, order: str, outer: int) -> tuple[_Format, _Data]:
             "fetch the file again"
         )
     raise source.unreadable("WAV without a data chunk")
+
+
+def _is_credible(channels: int, sample_rate: int) -> bool:
+    return 0 < channels <= _MAX_CHANNELS and 0 < sample_rate <= _MAX_RATE_HZ
 
 
 def _format(body: bytes, order: str) -> _Format:
