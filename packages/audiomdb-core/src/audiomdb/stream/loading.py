@@ -21,6 +21,7 @@ from audiomdb.shards import DatasetReader, ShardReader
 from audiomdb.shards.columns import Column
 from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
 from audiomdb.stream.joined import JoinedColumns
+from audiomdb.stream.memory import ReusedMemory
 from audiomdb.stream.watch import Watch
 
 __all__ = ["LoadOptions", "Processing", "SampleLoader", "held_bytes"]
@@ -43,6 +44,16 @@ _MAPPED_BYTES = 16 << 20
 Else a process would come to have all of a dataset as its memory, by its own account and by that of
 whoever limits it. To find 16 MB in the page cache again takes 1.5 ms; to decode them, 150 ms.
 """
+
+_REUSED_FRAMES = range(16 << 10, 16 << 20)
+"""Clips of so many frames are decoded into memory that serves again.
+
+What is smaller, the C library keeps by itself. What is larger takes long to decode, and too much
+room to be kept.
+"""
+
+_PIECES = 128
+"""Of such memory. Threads look ahead by fewer clips of such a size."""
 
 _FACTS = frozenset({SAMPLE_RATE, CHANNELS, FRAMES})
 
@@ -108,6 +119,7 @@ class SampleLoader:
         self._length_is_known = (
             options.decode and self._audio and self._crop is None and self._process is None
         )
+        self._memory = ReusedMemory(pieces=_PIECES)
         # Threads add to both without a lock: a clip too few does not matter.
         self._mapped_of = set[int]()
         self._mapped_bytes = 0
@@ -149,6 +161,8 @@ class SampleLoader:
             if crop is None:
                 apart = self._audio and size in _APART_BYTES
                 sample = shard.read(place, fields=self._read, copy=False, apart=apart)
+                if out is None and apart:
+                    out = self._room(sample, shard, place)
                 self._decode(sample, shard, out)
             else:
                 # What is taken whole is checked whole, later. Of a window, the codec checks what it
@@ -182,6 +196,9 @@ class SampleLoader:
             if self._reader.follows:
                 return None
             shard = self._reader.shard(number)
+        return self._frames(shard, place)
+
+    def _frames(self, shard: ShardReader, place: int) -> int | None:
         columns, options = shard.index.columns, self._options
         frames = _whole(columns.get(FRAMES), place)
         if not options.mono and _whole(columns.get(CHANNELS), place) != 1:
@@ -197,6 +214,15 @@ class SampleLoader:
             entry = self._reader.metadata.shards[number]
             return entry.bytes // entry.samples
         return int(shard.index.payload_bytes[place])
+
+    def _room(self, sample: Sample, shard: ShardReader, place: int) -> np.ndarray | None:
+        """Memory for an encoded clip; None where its length is not known, or not worth it."""
+        if type(sample.get(AUDIO)) is not memoryview:
+            return None
+        frames = self._frames(shard, place)
+        if frames is None or frames not in _REUSED_FRAMES:
+            return None
+        return self._memory((frames,))
 
     def _release_pages(self) -> None:
         self._mapped_bytes = 0

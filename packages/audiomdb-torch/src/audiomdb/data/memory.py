@@ -7,7 +7,6 @@ clips into it would: the system hands it out page by page, and zero.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +14,12 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from audiomdb.stream.memory import Piece, ReusedMemory
+
 __all__ = ["BatchMemory", "batch_in_place", "uninitialised"]
 
-_KEPT = 8
-"""Pieces that are remembered. Fewer are under way at a time, unless a loop keeps its batches."""
-
-_SPARE = 8
-"""A piece is so much larger than asked for, one part in this many: the next batch may be longer."""
+_PIECES = 8
+"""Of memory that are remembered. Fewer are under way at a time, unless a loop keeps its batches."""
 
 
 class BatchMemory:
@@ -31,7 +29,7 @@ class BatchMemory:
     """
 
     def __init__(self) -> None:
-        self._pieces: list[_Piece] = []
+        self._memory = ReusedMemory(pieces=_PIECES)
 
     def __reduce__(self) -> tuple[type[BatchMemory], tuple[()]]:
         return BatchMemory, ()  # memory of one process is of no use to another
@@ -41,44 +39,7 @@ class BatchMemory:
         if get_worker_info() is not None and rows and frames:
             shared: np.ndarray = uninitialised((rows, frames), torch.float32).numpy()
             return shared
-        size = rows * frames * np.dtype(np.float32).itemsize
-        memory = self._unused(size)
-        if memory is None:
-            memory = _Memory(size + size // _SPARE, np.uint8)
-        block: np.ndarray = np.ndarray((rows, frames), np.float32, buffer=memory)
-        del self._pieces[: 1 - _KEPT]
-        self._pieces.append(_Piece(memory, block))
-        return block
-
-    def _unused(self, size: int) -> _Memory | None:
-        """Memory whose batch is gone and that is large enough. What is too small is forgotten."""
-        for piece in reversed(tuple(self._pieces)):  # what was used last is warm
-            if piece.is_free():
-                try:
-                    self._pieces.remove(piece)
-                except ValueError:  # another thread was quicker
-                    continue
-                if len(piece.memory) >= size:
-                    return piece.memory
-        return None
-
-
-class _Piece:
-    """Memory and its block. Rows of it, and tensors made of it, keep the block alive.
-
-    Whether they do is asked, rather than told by a finalizer: an interrupt that comes while a
-    finalizer runs is lost, and there was one for each batch of a loop.
-    """
-
-    __slots__ = ("_block", "memory")
-
-    def __init__(self, memory: _Memory, block: np.ndarray) -> None:
-        self.memory = memory
-        self._block = weakref.ref(block)
-
-    def is_free(self) -> bool:
-        """Whether nobody holds the block any more."""
-        return self._block() is None
+        return self._memory((rows, frames))
 
 
 def batch_in_place(column: Sequence[Any], dtype: torch.dtype) -> torch.Tensor | None:
@@ -114,11 +75,7 @@ def uninitialised(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
-class _Memory(np.ndarray):
-    """Memory of one batch after another. NumPy's is not filled with zeros first."""
-
-
-_KINDS = torch.Tensor, _Memory
+_KINDS = torch.Tensor, Piece
 
 
 def _address(array: np.ndarray) -> int:
