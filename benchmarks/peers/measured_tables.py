@@ -13,6 +13,7 @@ from benchmarks.timing import Spread
 __all__ = [
     "CORPORA",
     "decode_rate",
+    "format_figure",
     "formats",
     "load_rate",
     "loaders",
@@ -160,9 +161,9 @@ def formats(findings: Findings, plots: str) -> Iterator[str]:
     for each in written:
         name, found = each["format"], each["found"]
         size = found["bytes"] / found["seconds"] * 3600 / 1e6
-        decode = _format_figure(findings, name, "decode", decode_rate)
-        load = _format_figure(findings, name, "load", load_rate)
-        cpu = _format_figure(findings, name, "decode", decode_cpu)
+        decode = format_figure(findings, name, "decode", decode_rate)
+        load = format_figure(findings, name, "load", load_rate)
+        cpu = format_figure(findings, name, "decode", decode_cpu)
         yield row(
             name,
             f"{size:.0f}",
@@ -189,7 +190,7 @@ def load_rate(found: Finding) -> float:
     return float(found["seconds"]) / float(found["wall_s"])
 
 
-def _format_figure(
+def format_figure(
     findings: Findings,
     name: str,
     part: str,

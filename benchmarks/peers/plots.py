@@ -125,8 +125,8 @@ def _formats(findings: Findings) -> Any:  # noqa: ANN401
             color=colour,
             label=name,
         )
-        for x, y, label in points if part == "load" else []:
-            panel.annotate(label, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        if part == "load":
+            _label(panel, points)
     panel.set_xlim(left=0)
     panel.margins(x=0.14)
     panel.set_yscale("log")
@@ -138,6 +138,21 @@ def _formats(findings: Findings) -> Any:  # noqa: ANN401
     panel.set_title("What a format costs in disk and in decoding", loc="left")
     panel.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _label(panel: Any, points: Sequence[tuple[float, float, str]]) -> None:  # noqa: ANN401
+    """Names above their points; below where a point just above has its name there."""
+    named: list[tuple[float, float]] = []
+    for x, y, label in sorted(points, key=lambda point: -point[1]):
+        crowded = any(abs(x - a) < 0.05 * x and b < 1.5 * y for a, b in named)
+        panel.annotate(
+            label,
+            (x, y),
+            xytext=(5, -11 if crowded else 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
+        named.append((x, y))
 
 
 def _panels(rows: int, columns: int) -> Any:  # noqa: ANN401

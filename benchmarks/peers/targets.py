@@ -17,6 +17,7 @@ from benchmarks.peers.figures import (
     loading,
     rate,
 )
+from benchmarks.peers.measured_tables import decode_rate, format_figure, load_rate
 from benchmarks.peers.order_tables import LHOTSE, cases
 from benchmarks.peers.outcome_tables import PLAIN
 from benchmarks.peers.results import Finding, Findings
@@ -178,25 +179,26 @@ def _writing(findings: Findings) -> Iterator[Target]:
     ratio = findings.ratio("write", "audiomdb", COPY, lambda each: each["wall_s"], corpus="speech")
     if ratio:
         yield Target("speech: writing, time of cp -r", ratio.median, 1.5, False, "cp -r")
+    sizes: dict[str, float | None] = {
+        each["system"]: each["found"]["disk_bytes"]
+        for each in findings.of("write", corpus="digits")
+    }
+    smallest = best(findings, sizes, highest=False)
+    mine = sizes.get("audiomdb")
+    if smallest and mine:
+        name = findings.name(smallest[0])
+        text = "digits: bytes on disk, of the smallest peer's"
+        yield Target(text, mine / smallest[1], 1.0, False, name)
 
 
 def _formats(findings: Findings) -> Iterator[Target]:
-    def figure(name: str, part: str) -> float | None:
-        from statistics import median
-
-        found = [
-            each["found"]["decoded"]["wall_s"] if part == "decode" else each["found"]["wall_s"]
-            for each in findings.of("format", format=name, part=part)
-        ]
-        return median(found) if found else None
-
-    for part, bound, what in (
-        ("decode", 8.0, "from stored bytes to float32"),
-        ("load", 3.0, "through the whole loader"),
+    for part, value, bound, what in (
+        ("decode", decode_rate, 8.0, "from stored bytes to float32"),
+        ("load", load_rate, 3.0, "through the whole loader"),
     ):
-        flac, plain = figure("flac", part), figure("flac, converted to wav", part)
-        if flac and plain:
-            yield Target(f"PCM16 {what}, of FLAC", flac / plain, bound, True, "FLAC")
+        ratio = format_figure(findings, "flac, converted to wav", part, value)[1]
+        if ratio:
+            yield Target(f"PCM16 {what}, of FLAC", ratio.median, bound, True, "FLAC")
 
 
 def _padding(findings: Findings) -> Iterator[Target]:
