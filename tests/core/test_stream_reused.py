@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ def test_what_nobody_holds_serves_again_if_it_fits() -> None:
     del held
     small = memory((100,))  # not in what is so much larger
     assert small.__array_interface__["data"][0] != first
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+def test_no_more_is_remembered_than_was_asked_for(pieces: int) -> None:
+    memory = ReusedMemory(pieces=pieces)
+    held = [memory((1000,)) for _ in range(9)]
+    ends = [weakref.ref(array.base) for array in held]
+    held.clear()
+    assert sum(end() is not None for end in ends) == pieces
 
 
 def test_threads_never_get_the_same_memory() -> None:

@@ -55,7 +55,7 @@ class ReusedMemory:
         if piece is None:
             piece = Piece(size + size // _SPARE, np.uint8)
         array: np.ndarray = np.ndarray(shape, np.float32, buffer=piece)
-        del self._known[: 1 - self._most]
+        del self._known[: max(0, len(self._known) + 1 - self._most)]
         self._known.append(_Known(piece, array))
         return array
 
