@@ -25,6 +25,28 @@ from benchmarks.peers.results import Finding, Findings
 __all__ = ["Target", "found_targets", "targets"]
 
 
+_WHY = {
+    "speech: first batch, of the quickest peer's": (
+        "importing AudioMDB takes some 80 ms after torch, and makes so many objects that Python's "
+        "next full garbage collection, 75 ms for all that torch has made, falls into it"
+    ),
+    "speech: bytes shuffled without copies, of the best peer": (
+        "a sample costs some 8 us of Python, whatever its size: its places in index and file, the "
+        "checksum and the map of its head"
+    ),
+    "PCM16 from stored bytes to float32, of FLAC": (
+        "memory bounds the one, the processor the other, so that whoever else uses the machine "
+        "takes more of the first; nearly a third of the time is copying out of the page cache"
+    ),
+    "digits: bytes on disk, of the smallest peer's": (
+        "of 337 bytes beyond a clip in its shard, 158 are its head and 61 its row of the index, "
+        "the rest LMDB's keys and pages; the index lies beside the shards once more. Columns of a "
+        "table take less"
+    ),
+}
+"""What is known of a target that is missed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One figure that should be reached.
@@ -62,6 +84,10 @@ def targets(findings: Findings) -> Iterator[str]:
         bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"
         met = "reached" if target.met else "**missed**"
         yield f"| {target.what} | {target.value:.2f} | {bound} | {target.beside} | {met} |"
+    missed = [target.what for target in found if target.met is False and target.what in _WHY]
+    if missed:
+        yield ""
+        yield from (f"- {what}: {_WHY[what]}." for what in missed)
 
 
 def found_targets(findings: Findings) -> Iterator[Target]:
