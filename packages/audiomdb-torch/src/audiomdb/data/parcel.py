@@ -9,7 +9,6 @@ the queue, as bytes, 128 KiB take 0.25 ms; from some 600 KiB on, shared memory i
 from __future__ import annotations
 
 import io
-import pickle
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -18,6 +17,8 @@ import torch
 __all__ = ["Parcel"]
 
 _SMALL_BYTES = 128 << 10
+
+_NEWEST_PROTOCOL = -1
 
 _PLAIN = frozenset(
     (
@@ -51,11 +52,11 @@ class Parcel:
 
     def __init__(self, contents: object) -> None:
         octets = io.BytesIO()
-        _Pickler(octets, pickle.HIGHEST_PROTOCOL).dump(contents)
+        _Pickler(octets, _NEWEST_PROTOCOL).dump(contents)
         self._octets = octets.getvalue()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (self._octets,)
+        return ForkingPickler.loads, (self._octets,)
 
 
 class _Pickler(ForkingPickler):
