@@ -126,6 +126,8 @@ def test_batches_of_workers_are_those_of_threads(clips: Path, start: str) -> Non
         for name, tensor in other.items():
             assert batch[name].dtype == tensor.dtype, name
             assert torch.equal(batch[name], tensor), name
+        assert batch["padded"].is_shared()
+        assert not batch["small"].is_shared()
 
 
 def unsendable(samples: Sequence[Any]) -> Any:
