@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -211,6 +212,18 @@ def plain_wav(dtype: str, channels: int, frames: int = 50) -> bytes:
     return struct.pack("<4sI", b"RIFF", len(fmt) + len(data)) + fmt + data
 
 
+def variants(whole: bytes) -> Iterator[bytes]:
+    """It, it with each bit of a header of 44 bytes flipped, cut in places, and with more behind."""
+    yield whole
+    for at in range(44):
+        for bit in range(8):
+            yield whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
+    for size in (0, 11, 43, 44, 45, len(whole) - 1, len(whole) - 4):
+        yield whole[:size]
+    for tail in (b"\0", b"LIST\4\0\0\0abcd", bytes(100)):
+        yield whole + tail
+
+
 @pytest.mark.parametrize("dtype", ["<i2", "<f4"])
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_a_wav_of_recorded_length_is_read_as_one_of_unknown_length(
@@ -218,18 +231,31 @@ def test_a_wav_of_recorded_length_is_read_as_one_of_unknown_length(
 ) -> None:
     """Whatever its header says: the shorter way to the samples comes to the same end."""
     whole = plain_wav(dtype, channels)
-    flipped = (
-        whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
-        for at in range(44)
-        for bit in range(8)
-    )
-    cut = (whole[:size] for size in (0, 11, 43, 44, 45, len(whole) - 1, len(whole) - 4))
-    longer = (whole + tail for tail in (b"\0", b"LIST\4\0\0\0abcd", bytes(100)))
     assert audio.decode(memoryview(whole), frames=50)[0].shape[0] == 50
-    for octets in (whole, *flipped, *cut, *longer):
+    for octets in variants(whole):
         assert outcome(octets) == outcome(memoryview(octets))
     with pytest.raises(DamagedAudioError, match="recorded"):
         audio.decode(memoryview(whole), frames=49)
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "<f4"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("use", [audio.probe, audio.check])
+def test_facts_about_a_wav_are_those_that_libsndfile_gives(
+    dtype: str, channels: int, use: Callable[[bytes], audio.AudioInfo]
+) -> None:
+    whole = plain_wav(dtype, channels)
+    subtype = {"<i2": "PCM_16", "<f4": "FLOAT"}[dtype]
+    assert use(whole) == audio.AudioInfo("WAV", subtype, 16_000, channels, 50)
+    for octets in variants(whole):
+        found: list[object] = []
+        for way in both_ways():
+            with way:
+                try:
+                    found.append(use(octets))
+                except AudioError as error:
+                    found.append((type(error), str(error)))
+        assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

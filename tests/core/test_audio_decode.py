@@ -119,7 +119,7 @@ def test_missing_miniaudio_leaves_libsndfile(monkeypatch: pytest.MonkeyPatch) ->
 
     expected, _ = audio.decode(FLAC)
     fast_decoders._dr_flac.cache_clear()
-    monkeypatch.setitem(sys.modules, "miniaudio", None)
+    monkeypatch.setitem(sys.modules, "_miniaudio", None)
     try:
         assert audio.decoders()["FLAC"] == "libsndfile"
         assert np.array_equal(audio.decode(FLAC)[0], expected)

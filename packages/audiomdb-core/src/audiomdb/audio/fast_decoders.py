@@ -41,6 +41,7 @@ __all__ = [
     "decoders",
     "flac_is_whole",
     "only_libsndfile",
+    "usual_wav",
 ]
 
 _FLAC_BITS = (8, 16, 24)
@@ -94,15 +95,19 @@ class _DrFlac(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=1)
 def _dr_flac() -> _DrFlac | None:
-    """dr_flac, looked for once; None without `miniaudio`, or where it has other parts."""
+    """dr_flac, looked for once; None without `miniaudio`, or where it has other parts.
+
+    The package's own module is left alone: it is made for playing audio, and importing it takes as
+    long as decoding twenty clips. What it is built on does nothing when it is imported.
+    """
     try:
-        miniaudio = import_module("miniaudio")
+        compiled = import_module("_miniaudio")
     except ImportError:
         return None
     for prefix in ("ma_dr_flac_", "drflac_"):  # since miniaudio 1.70, and before
         names = ("open_memory", "read_pcm_frames_f32", "close")
-        if all(hasattr(miniaudio.lib, prefix + name) for name in names):
-            return _DrFlac(miniaudio.ffi, *(getattr(miniaudio.lib, prefix + n) for n in names))
+        if all(hasattr(compiled.lib, prefix + name) for name in names):
+            return _DrFlac(compiled.ffi, *(getattr(compiled.lib, prefix + n) for n in names))
     return None
 
 
@@ -116,13 +121,18 @@ def decode_recorded(
     """
     if octets.format != "B" or octets.ndim != 1 or not octets.contiguous or frames == 0:
         return None
-    if (plain := short_plain(octets)) is not None:
-        if plain.frames != frames or _only_libsndfile.get():
+    if (plain := usual_wav(octets)) is not None:
+        if plain.frames != frames:
             return None
         return _floats(octets[plain.position :], plain, out), plain.sample_rate
     # A rate that is not the frames' own would be taken for the audio's.
     coded = first_coded_rate(octets)
     return None if coded is None else decode_flac(octets, frames, coded, out)
+
+
+def usual_wav(octets: memoryview) -> Plain | None:
+    """The samples of a WAV that takes no closer look; None within `only_libsndfile`."""
+    return None if _only_libsndfile.get() else short_plain(octets)
 
 
 def decode_flac(

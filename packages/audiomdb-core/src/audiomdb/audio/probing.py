@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audiomdb.audio.base_decoder import open_decoder
-from audiomdb.audio.fast_decoders import flac_is_whole
+from audiomdb.audio.fast_decoders import flac_is_whole, usual_wav
 from audiomdb.audio.info import AudioInfo
 from audiomdb.audio.inspection import inspect
 from audiomdb.audio.source import Source
@@ -41,6 +41,8 @@ def probe(source: AudioSource, *, name: str | None = None) -> AudioInfo:
         DamagedAudioError: the header is cut off, or announces more than there is.
     """
     with Source(source, name=name) as opened:
+        if (facts := _wav_facts(opened)) is not None:
+            return facts
         structure = inspect(opened)
         flac = structure.flac
         if flac is not None and flac.bits_per_sample in _FLAC_SUBTYPES:
@@ -68,6 +70,8 @@ def check(source: AudioSource, *, name: str | None = None) -> AudioInfo:
         DamagedAudioError: truncated, damaged, or not as long as its header says.
     """
     with Source(source, name=name) as opened:
+        if (facts := _wav_facts(opened)) is not None:
+            return facts
         structure = inspect(opened)
         flac = structure.flac
         if flac is not None and (structure.frames == 0 or _decodes_fast(opened, structure)):
@@ -76,6 +80,15 @@ def check(source: AudioSource, *, name: str | None = None) -> AudioInfo:
             if structure.samples_only:
                 return _facts(decoder, decoder.frames)
             return _facts(decoder, sum(len(block) for block in decoder.blocks()))
+
+
+def _wav_facts(source: Source) -> AudioInfo | None:
+    """Facts about a WAV in memory that takes no closer look: libsndfile would say the same."""
+    plain = usual_wav(source.view()) if source.in_memory else None
+    if plain is None:
+        return None
+    subtype = "FLOAT" if plain.dtype.kind == "f" else "PCM_16"
+    return AudioInfo("WAV", subtype, plain.sample_rate, plain.channels, plain.frames)
 
 
 def _facts(decoder: Decoder, frames: int | None) -> AudioInfo:

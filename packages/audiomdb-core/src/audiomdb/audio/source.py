@@ -84,6 +84,11 @@ class Source:
         if self._file is not None:
             self._file.close()
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all bytes are at hand without reading a file."""
+        return self._view is not None
+
     def at(self, position: int, count: int) -> bytes:
         """Up to `count` bytes from `position` on; fewer at the end, none beyond it."""
         if self._view is not None:
