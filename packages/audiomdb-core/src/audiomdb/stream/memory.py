@@ -64,12 +64,13 @@ class ReusedMemory:
 
         Of several the one used last, which may still be in the processor's caches.
         """
-        free = [known for known in tuple(self._known) if known.array() is None]
-        for known in reversed(free):
-            if size <= len(known.piece) <= _WASTE * size and self._taken(known):
+        # One is mostly found among the last few, and to ask whether an array lives takes a while.
+        all_known = tuple(self._known)
+        for known in reversed(all_known):
+            if size <= known.size <= _WASTE * size and known.array() is None and self._taken(known):
                 return known.piece
-        for known in free:
-            if len(known.piece) < size:
+        for known in all_known:
+            if known.size < size and known.array() is None:
                 self._taken(known)
         return None
 
@@ -82,8 +83,9 @@ class ReusedMemory:
 
 
 class _Known:
-    __slots__ = ("array", "piece")
+    __slots__ = ("array", "piece", "size")
 
     def __init__(self, piece: Piece, array: np.ndarray) -> None:
         self.piece = piece
+        self.size = len(piece)
         self.array = weakref.ref(array)
