@@ -16,12 +16,13 @@ import pytest
 
 import audiomdb.cache.retry
 import audiomdb.cache.transfer
+from audiomdb.cache import RemoteFile
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.lock import Held, try_exclusive
 from audiomdb.cache.retry import Outage, Stopped
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
-from audiomdb.cache.transfer import RangeTransfer, RemoteFile
+from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.errors import DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 import audiomdb.cache.retry
+from audiomdb.cache import RemoteFile
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.pace import how_far
 from audiomdb.cache.retry import Outage, Retries, Stopped
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
-from audiomdb.cache.transfer import RangeTransfer, RemoteFile
+from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.errors import CacheFullError, DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
 

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from audiomdb.errors import BackendError, UnknownOptionError, UnknownSchemeError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
-from audiomdb.uploaders.base import BaseUploader
-from audiomdb.uploaders.local import LocalUploader
 from audiomdb.urls import scheme_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from audiomdb.uploaders.base import BaseUploader
 
 __all__ = [
     "RETRIEVERS",
@@ -52,7 +52,7 @@ _PACKAGES = {"hf": "audiomdb-hf", "s3": "audiomdb-s3"}
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
-_T = TypeVar("_T", BaseRetriever, BaseUploader)
+_T = TypeVar("_T", "BaseRetriever", "BaseUploader")
 
 
 def retriever_for(url: str | os.PathLike[str], **options: Any) -> BaseRetriever:  # noqa: ANN401
@@ -114,6 +114,9 @@ def uploader_class(url: str | os.PathLike[str]) -> type[BaseUploader]:
     Raises:
         UnknownSchemeError, BackendError: as `retriever_for`.
     """
+    from audiomdb.uploaders.base import BaseUploader
+    from audiomdb.uploaders.local import LocalUploader
+
     scheme = _scheme(url, UPLOADERS)
     if scheme is None:
         return LocalUploader
@@ -246,7 +249,7 @@ def _package(point: EntryPoint) -> str:
 def _unknown(url: str, scheme: str, group: str, installed: Iterable[str]) -> str:
     does, base = "reads", BaseRetriever.__name__
     if group == UPLOADERS:
-        does, base = "uploads to", BaseUploader.__name__
+        does, base = "uploads to", "BaseUploader"
     what = f"no installed package {does} {scheme}:// URLs such as {url!r}"
     if scheme in _PACKAGES:
         return f"{what}: pip install {_PACKAGES[scheme]}"

@@ -6,10 +6,26 @@ knows nothing of retrievers.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from audiomdb.cache.counters import CacheStats
-from audiomdb.cache.manager import CacheOptions, ShardCache
-from audiomdb.cache.source import DirectorySource, RangeSource, Source
-from audiomdb.cache.transfer import RemoteFile
+from audiomdb.cache.options import CacheOptions
+from audiomdb.cache.remote_file import RemoteFile
+from audiomdb.lazy import lazily
+
+if TYPE_CHECKING:
+    from audiomdb.cache.manager import ShardCache
+    from audiomdb.cache.source import DirectorySource, RangeSource, Source
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "DirectorySource": "source",
+            "RangeSource": "source",
+            "ShardCache": "manager",
+            "Source": "source",
+        },
+    )
 
 __all__ = [
     "CacheOptions",

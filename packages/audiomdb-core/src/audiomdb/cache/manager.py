@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from audiomdb.cache.counters import CacheStats, Counters
 from audiomdb.cache.failures import Failures
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, map_held, try_shared
 from audiomdb.cache.opening import Limits, Opened, make_again, metadata_lock, open_cache
+from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.pace import Waiting
 from audiomdb.cache.part_file import arrived
 from audiomdb.cache.patience import Patience
@@ -33,34 +32,12 @@ from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Metadata
 
-__all__ = ["CacheOptions", "ShardCache"]
+__all__ = ["ShardCache"]
 
 _COLLECT_AFTER_S = 0.5
 
 _LOOK_EVERY_S = 0.5
 """A transfer that nobody waits for looks so often whether it is in the way."""
-
-
-class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a cache may hold, and how eager it is.
-
-    Attributes:
-        max_bytes: Limit of the directory, partial files included. None: the disk's.
-        prefetch: Shards fetched ahead of the one being read, where the order is known.
-        workers: Transfers at once, over all processes of the machine.
-    """
-
-    max_bytes: int | None = None
-    prefetch: int = 4
-    workers: int = 4
-
-    def __post_init__(self) -> None:
-        if self.max_bytes is not None and self.max_bytes < 0:
-            raise ValueError(f"max_cache_bytes is {self.max_bytes}, expected bytes or None")
-        if self.prefetch < 0:
-            raise ValueError(f"prefetch is {self.prefetch}, expected 0 or more shards")
-        if self.workers < 1:
-            raise ValueError(f"workers is {self.workers}, expected 1 or more")
 
 
 class ShardCache:

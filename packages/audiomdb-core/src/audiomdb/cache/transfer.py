@@ -7,12 +7,11 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import msgspec
-
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.pace import Pace
 from audiomdb.cache.part_file import PartFile
+from audiomdb.cache.remote_file import RemoteFile
 from audiomdb.cache.retry import Outage, Retries
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import ExtraSlots
@@ -22,7 +21,7 @@ from audiomdb.errors import DownloadInterruptedError
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import ShardEntry
 
-__all__ = ["Open", "RangeTransfer", "RemoteFile", "Transfer", "fetch_bytes"]
+__all__ = ["Open", "RangeTransfer", "Transfer", "fetch_bytes"]
 
 _LEAST_PIECE = 4 << 20
 """Smaller pieces would spend their time asking, so that files below twice this come whole.
@@ -36,23 +35,6 @@ _MOST_STREAMS = 8
 """For one shard. More bring nothing where the line is the limit, and are discourteous elsewhere."""
 
 T = TypeVar("T")
-
-
-class RemoteFile(msgspec.Struct, frozen=True):
-    """An answer to a request for a file, from some byte on.
-
-    Attributes:
-        chunks: The bytes. Closed after use where it can be closed.
-        start: Where in the file they begin: the byte asked for, or 0 from a store that ignores
-            ranges or has another version of the file than the validator names.
-        validator: What names the version of the file (an ETag), to be given back when resuming.
-        size: Bytes of the whole file, where the store says so.
-    """
-
-    chunks: Iterable[bytes]
-    start: int = 0
-    validator: str | None = None
-    size: int | None = None
 
 
 class Open(Protocol):

@@ -7,23 +7,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
-from audiomdb.cache import (
-    CacheOptions,
-    CacheStats,
-    DirectorySource,
-    RangeSource,
-    RemoteFile,
-    ShardCache,
-    Source,
-)
+from audiomdb.cache import CacheOptions, CacheStats, RemoteFile
 from audiomdb.errors import CacheError
-from audiomdb.retrievers._cached import CachedShards
 from audiomdb.retrievers._naming import UnnameableError, retriever_name
 from audiomdb.shards import DatasetReader, Metadata
+
+if TYPE_CHECKING:
+    from audiomdb.cache import Source
+    from audiomdb.retrievers._cached import CachedShards
 
 __all__ = ["BaseRetriever", "RemoteFile"]
 
@@ -204,6 +199,10 @@ class BaseRetriever:
         Raises:
             DatasetError: as `open` says.
         """
+        # Not where a dataset is read in place: half of what reading imports would be this.
+        from audiomdb.cache import DirectorySource, RangeSource, ShardCache
+        from audiomdb.retrievers._cached import CachedShards
+
         source: Source
         if type(self).open_remote is BaseRetriever.open_remote:
             name = type(self).__name__

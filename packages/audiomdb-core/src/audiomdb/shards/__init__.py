@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from audiomdb.lazy import lazily
 from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.course import Arrival, Course
 from audiomdb.shards.dataset_index import DatasetIndex
 from audiomdb.shards.dataset_reader import DatasetReader, LocalShards, Shards
-from audiomdb.shards.dataset_writer import DatasetWriter
 from audiomdb.shards.metadata import Feature, Metadata, ShardEntry, read_metadata
 from audiomdb.shards.shard_reader import ShardReader
-from audiomdb.shards.shard_writer import ShardWriter
-from audiomdb.shards.verify import Problem, verify_dataset
+
+if TYPE_CHECKING:
+    from audiomdb.shards.dataset_writer import DatasetWriter
+    from audiomdb.shards.shard_writer import ShardWriter
+    from audiomdb.shards.verify import Problem, verify_dataset
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "DatasetWriter": "dataset_writer",
+            "Problem": "verify",
+            "ShardWriter": "shard_writer",
+            "verify_dataset": "verify",
+        },
+    )
 
 __all__ = [
     "Arrival",

@@ -6,12 +6,12 @@ import multiprocessing
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from audiomdb.data.batches import Batch, Collate
@@ -48,8 +48,7 @@ class Making(NamedTuple):
     """How long such a wait is given to end by itself."""
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True):
     """What makes steps, in this process or in a worker's."""
 
     dataset: PlannedDataset

@@ -1,0 +1,31 @@
+"""Names of a package whose module is imported when one of them is first asked for (PEP 562).
+
+Training reads shards in place more often than not: writing them, or keeping a cache of them, is
+half of what there is to import, and every process that loads data imports anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+__all__ = ["lazily"]
+
+
+def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+    """Make a package's `__getattr__`.
+
+    Args:
+        package: The package's `__name__`.
+        modules: For each name, the module of the package that has it.
+    """
+
+    def get(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value: object = getattr(import_module(f"{package}.{modules[name]}"), name)
+        setattr(sys.modules[package], name, value)  # found without asking here from now on
+        return value
+
+    return get

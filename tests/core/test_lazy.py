@@ -1,0 +1,60 @@
+"""What is not needed is not imported, and is there when it is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import audiomdb.cache
+import audiomdb.shards
+from audiomdb.shards import DatasetWriter
+
+FLAC = Path(__file__).parents[1] / "data" / "audio" / "flac" / "flac_s16_level5_16k_mono.flac"
+
+STREAMING = """
+import sys
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.stream import SampleStream
+with SampleStream(LocalRetriever(sys.argv[1]), shuffle=True, num_threads=2) as stream:
+    assert [sample["audio"].dtype.name for sample in stream] == 3 * ["float32"]
+print(" ".join(name for name in sys.argv[2:] if name in sys.modules))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with DatasetWriter(tmp_path / "three") as writer:
+        for number in range(3):
+            writer.write(f"clip-{number}", {"audio": FLAC})
+    return tmp_path / "three"
+
+
+def test_streaming_in_place_imports_no_cache_no_writer_and_no_player(folder: Path) -> None:
+    """Each process that loads data pays for what it imports: a loader's workers, too."""
+    dear = ["audiomdb.cache.manager", "audiomdb.shards.dataset_writer", "audiomdb.uploaders.base"]
+    dear += ["lmdb", "miniaudio", "urllib.request"]
+    command = [sys.executable, "-c", STREAMING, str(folder), *dear]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", [audiomdb.cache, audiomdb.shards])
+def test_each_public_name_is_there(package: object) -> None:
+    names = package.__all__  # type: ignore[attr-defined]
+    assert len(names) == len({id(getattr(package, name)) for name in names})
+    with pytest.raises(AttributeError, match="has no attribute 'ShardWritr'"):
+        package.ShardWritr  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_all_names_can_be_imported_at_once() -> None:
+    program = (
+        "from audiomdb.shards import *; print(DatasetWriter.__name__, verify_dataset.__name__)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "DatasetWriter" in found.stdout
+    assert "verify_dataset" in found.stdout
