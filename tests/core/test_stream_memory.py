@@ -139,3 +139,40 @@ def test_a_mapping_lets_go_of_its_descriptors_with_its_last_view(folder: Path) -
     assert descriptors() > before
     del view
     assert descriptors() == before
+
+
+def read_bytes() -> int:
+    """What this process has read from files, page cache or not."""
+    lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
+    return int(lines[0].removeprefix("rchar: "))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [(["audio"], 1), (["audio", "loss"], 5), (["audio", "nested"], 6), (None, 6), (["loss"], 0)],
+)
+def test_what_is_not_asked_for_is_not_read(
+    tmp_path: Path, fields: list[str] | None, expected: int
+) -> None:
+    """Values lie in the order of their fields; what lies between two that are wanted is read."""
+    megabyte, clips = 1 << 20, 3
+    with DatasetWriter(tmp_path / "noise") as writer:
+        for number in range(clips):
+            beside = {"image": bytes(3 * megabyte), "loss": np.full(megabyte // 8, number)}
+            nested = {"deep": [bytes(megabyte)]}
+            writer.write(f"clip-{number}", {"audio": clip(number), **beside, "nested": nested})
+    with SampleStream(tmp_path / "noise", num_threads=0, fields=fields) as stream:
+        before = read_bytes()
+        samples = list(stream)
+        read = read_bytes() - before
+    assert read // (clips * megabyte) == expected
+    for number, sample in enumerate(samples):
+        wanted = {"audio", "image", "loss", "nested"} if fields is None else set(fields)
+        assert wanted < set(sample)
+        if "audio" in sample:
+            expected_audio, _ = soundfile.read(io.BytesIO(clip(number)), dtype="float32")
+            np.testing.assert_array_equal(sample["audio"], expected_audio)
+        if "loss" in sample:
+            assert (sample["loss"] == number).all()
+        if "nested" in sample:
+            assert sample["nested"] == {"deep": [bytes(megabyte)]}

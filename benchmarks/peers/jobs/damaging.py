@@ -40,7 +40,7 @@ def judge(system: str, corpus: str, folder: str, settings: dict[str, Any]) -> di
                 right += same
                 wrong += not same
     except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
-        found["error"] = f"{type(error).__name__}: {_first_line(error)}"
+        found["error"] = _said(error, folder)
     return {**found, "right": right, "wrong": wrong}
 
 
@@ -50,13 +50,15 @@ def write_again(system: str, corpus: str, folder: str) -> dict[str, Any]:
     try:
         adapter.write(Corpus(Path(corpus)), Path(folder))
     except Exception as error:  # noqa: BLE001
-        return {"error": f"{type(error).__name__}: {_first_line(error)}"}
+        return {"error": _said(error, folder)}
     return {}
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else ""
+def _said(error: Exception, folder: str) -> str:
+    """What an error is and says, without where the folder lies on this machine."""
+    lines = [line.strip() for line in str(error).replace(folder, "DATASET").splitlines()]
+    first = next(filter(None, lines), "")
+    return f"{type(error).__name__}: {first[:200]}"
 
 
 def _digest(audio: Any) -> int:  # noqa: ANN401

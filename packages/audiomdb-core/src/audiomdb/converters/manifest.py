@@ -166,6 +166,8 @@ class _Survey(msgspec.Struct, frozen=True):
     """Sorted digests, uint64, of the names that several rows have."""
 
     def repeats(self, name: str) -> bool:
+        if not len(self.repeated):  # nearly always
+            return False
         digest = np.uint64(_digest(name))
         place = int(np.searchsorted(self.repeated, digest))
         return place < len(self.repeated) and bool(self.repeated[place] == digest)

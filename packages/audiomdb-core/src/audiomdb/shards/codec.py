@@ -42,6 +42,7 @@ __all__ = [
     "encode_key",
     "encode_record",
     "pack_head",
+    "payload_span",
     "record_decoder",
     "resolve_fields",
 ]
@@ -52,6 +53,7 @@ HEAD_PREFIX = Struct("<III")
 """crc32 of all that follows, number of the block, where in the block the payloads start."""
 
 PAYLOAD_BYTES, PAYLOAD_ARRAY, INLINE_ARRAY, INLINE_SCALAR = 1, 2, 3, 4
+_PAYLOADS = frozenset({PAYLOAD_BYTES, PAYLOAD_ARRAY})
 
 _PREFIX_BYTES = HEAD_PREFIX.size
 _CRC_BYTES = 4
@@ -192,6 +194,29 @@ def resolve_fields(
             resolve_fields(value, file, start, size, copy, verify)
         elif kind is list:
             sample[name] = _resolve(value, file, start, size, copy, verify)
+
+
+def payload_span(sample: Sample, size: int) -> tuple[int, int]:
+    """Which of a record's payload bytes a decoded map refers to: first byte, and the one after.
+
+    All of them, where that takes a closer look: values that hold others, or references that are
+    not as they should be.
+
+    Args:
+        sample: Before `resolve_fields`.
+        size: Bytes of the record's payloads.
+    """
+    first, end = size, 0
+    for value in sample.values():
+        kind = type(value)
+        if kind is dict or kind is list:
+            return 0, size
+        if kind is _Ext and value.code in _PAYLOADS:
+            if len(value.data) < _REF.size:
+                return 0, size
+            where, length, _ = _read_ref(value.data)
+            first, end = min(first, where), max(end, where + length)
+    return (first, end) if first <= end <= size else (0, min(end, size))
 
 
 def decode_records(

@@ -101,8 +101,7 @@ class DatasetReader:
     def __init__(self, metadata: Metadata, shards: Shards) -> None:
         self.metadata = metadata
         self._source = shards
-        self._ends = list(accumulate(shard.samples for shard in metadata.shards))
-        self._size = self._ends[-1] if self._ends else 0
+        *self._starts, self._size = accumulate(self.counts, initial=0)
         # A plain dict and no lock: a lock held by some thread during a fork stays locked for ever
         # in the child, while two threads opening one shard at once do no harm.
         self._open: dict[int, ShardReader] = {}
@@ -195,7 +194,7 @@ class DatasetReader:
         verify: bool = True,
     ) -> Iterator[Sample]:
         """Read all samples in order, faster than one by one. Arguments as for `read`."""
-        for number in range(len(self._ends)):
+        for number in range(len(self._starts)):
             yield from self.shard(number).scan(fields=fields, copy=copy, verify=verify)
 
     def locate(self, position: int) -> tuple[int, int]:
@@ -207,8 +206,8 @@ class DatasetReader:
         at = position + self._size if position < 0 else position
         if not 0 <= at < self._size:
             raise IndexError(f"position {position} is outside a dataset of {self._size} samples")
-        shard = bisect_right(self._ends, at)
-        return shard, at - (self._ends[shard - 1] if shard else 0)
+        shard = bisect_right(self._starts, at) - 1
+        return shard, at - self._starts[shard]
 
     def position(self, key: str) -> int:
         """Position of a key.
@@ -230,7 +229,7 @@ class DatasetReader:
 
     def keys(self) -> Iterator[str]:
         """All keys, in order of position."""
-        for number in range(len(self._ends)):
+        for number in range(len(self._starts)):
             yield from self._index_of(number).all_keys()
 
     def shard(self, number: int) -> ShardReader:
@@ -291,7 +290,7 @@ class DatasetReader:
             if entry.samples and entry.first_key <= key <= entry.last_key:
                 place = self._index_of(number).find(key)
                 if place is not None:
-                    return place + (self._ends[number - 1] if number else 0)
+                    return place + self._starts[number]
         return None
 
     def _index_of(self, number: int) -> ShardIndex:

@@ -8,7 +8,13 @@ from typing import TypeAlias
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError, UnknownKeyError
 from audiomdb.sample import KEY, Sample
-from audiomdb.shards.codec import decode_head, decode_records, record_decoder, resolve_fields
+from audiomdb.shards.codec import (
+    decode_head,
+    decode_records,
+    payload_span,
+    record_decoder,
+    resolve_fields,
+)
 from audiomdb.shards.index import parse_index
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import find_index, map_file, read_apart, release_pages
@@ -96,8 +102,8 @@ class ShardReader:
             fields: Only these; payloads of others are not touched. None: all.
             copy: Return `bytes` and writable arrays. False: read-only views into the mapping.
             verify: Check payload checksums too. The head's is always checked.
-            apart: Read the payload from the file instead of through the mapping, see `read_apart`;
-                all of it, whatever `fields` says. Views are into that memory then.
+            apart: Read the payload from the file instead of through the mapping, see `read_apart`.
+                Views are into that memory then.
 
         Raises:
             CorruptRecordError: names shard, place and, where it can be read, the key.
@@ -105,19 +111,24 @@ class ShardReader:
         index = self.index
         at, length = index.head_offset[i], index.head_bytes[i]
         start, size = index.payload_offset[i], index.payload_bytes[i]
+        held_by = self._file
         try:
-            payload = self._file, start, size
-            if apart:
-                payload = read_apart(*payload), 0, size
             if fields is not None:
-                return _some(self._file[at : at + length], payload, fields, copy, verify)
+                sample = _some(held_by[at : at + length], fields)
+                if apart:
+                    first, end = payload_span(sample, size)
+                    held_by, start = read_apart(held_by, start + first, end - first), -first
+                resolve_fields(sample, held_by, start, size, copy, verify)
+                return sample
+            if apart:
+                held_by, start = read_apart(held_by, start, size), 0
             decoders = self._decoders[2 * copy + verify]
             try:
                 # Taken out while it works: each is for one thread at a time.
                 decode = decoders.pop()
             except IndexError:
                 decode = record_decoder(self._file, copy=copy, verify=verify)
-            sample = decode(at, length, *payload)
+            sample = decode(at, length, held_by, start, size)
             decoders.append(decode)
         except (CorruptRecordError, ValueError, OSError) as exc:
             raise self._damaged(i, exc) from exc
@@ -160,15 +171,7 @@ class ShardReader:
             return "(its key is damaged too)"
 
 
-def _some(
-    head: memoryview,
-    payload: tuple[memoryview, int, int],
-    fields: Collection[str],
-    copy: bool,
-    verify: bool,
-) -> Sample:
-    """The key and some fields of a record; `payload` is where that lies, its offset and size."""
+def _some(head: memoryview, fields: Collection[str]) -> Sample:
+    """The key and some fields of a record, payloads not resolved yet."""
     sample = decode_head(head)
-    sample = {name: v for name, v in sample.items() if name in fields or name == KEY}
-    resolve_fields(sample, *payload, copy, verify)
-    return sample
+    return {name: v for name, v in sample.items() if name in fields or name == KEY}
