@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from struct import Struct
 from struct import error as StructError  # noqa: N812
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,8 +29,16 @@ import numpy as np
 from audiomdb.errors import CorruptRecordError, InvalidKeyError, UnsupportedValueError
 from audiomdb.sample import KEY, MAX_KEY_BYTES, Sample
 from audiomdb.shards.checksum import crc32
-from audiomdb.shards.dtypes import encode_dtype, parse_dtype
-from audiomdb.shards.layout import ALIGNMENT, INLINE_BYTES
+from audiomdb.shards.dtypes import parse_dtype
+from audiomdb.shards.packing import (
+    INLINE_ARRAY,
+    INLINE_SCALAR,
+    PAYLOAD_ARRAY,
+    PAYLOAD_BYTES,
+    REF,
+    Buffer,
+    Packer,
+)
 
 __all__ = [
     "HEAD_PREFIX",
@@ -47,23 +55,17 @@ __all__ = [
     "resolve_fields",
 ]
 
-Buffer: TypeAlias = "bytes | bytearray | memoryview"
-
 HEAD_PREFIX = Struct("<III")
 """crc32 of all that follows, number of the block, where in the block the payloads start."""
 
-PAYLOAD_BYTES, PAYLOAD_ARRAY, INLINE_ARRAY, INLINE_SCALAR = 1, 2, 3, 4
 _PAYLOADS = frozenset({PAYLOAD_BYTES, PAYLOAD_ARRAY})
 
 _PREFIX_BYTES = HEAD_PREFIX.size
 _CRC_BYTES = 4
 _WRONG_CHECKSUM = "checksum of the head does not match"
 _read_crc = Struct("<I").unpack_from
-_REF = Struct("<QQI")
-_read_ref = _REF.unpack_from
-_MAX_DEPTH = 64
+_read_ref = REF.unpack_from
 _MAX_VALUE_BYTES = 2**32 - 2**16
-_MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_tree = msgspec.msgpack.Decoder().decode
@@ -120,7 +122,7 @@ def encode_record(key: str, sample: Mapping[str, Any]) -> EncodedRecord:
     raw_key = encode_key(key)
     if sample.get(KEY, key) != key:
         raise InvalidKeyError(f"sample {key!r} calls itself {sample[KEY]!r} in its field {KEY!r}")
-    packer = _Packer(key)
+    packer = Packer(key)
     tree = {KEY: key}
     for field, value in sample.items():
         if field != KEY:
@@ -212,7 +214,7 @@ def payload_span(sample: Sample, size: int) -> tuple[int, int]:
         if kind is dict or kind is list:
             return 0, size
         if kind is _Ext and value.code in _PAYLOADS:
-            if len(value.data) < _REF.size:
+            if len(value.data) < REF.size:
                 return 0, size
             where, length, _ = _read_ref(value.data)
             first, end = min(first, where), max(end, where + length)
@@ -299,7 +301,7 @@ def _tree_decoder(payloads: _Payloads, copy: bool, verify: bool) -> Callable[[me
 
     def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
         file, start, size = payloads.file, payloads.start, payloads.size
-        if code == PAYLOAD_BYTES and len(data) == _REF.size:
+        if code == PAYLOAD_BYTES and len(data) == REF.size:
             # The hot path, spelled out; whatever is not as it should be is left to the slow one.
             where, length, crc = _read_ref(data)
             begin = start + where
@@ -357,7 +359,7 @@ def _resolve_ext(
         view = _payload(data, file, start, size, verify)
         return bytes(view) if copy else view
     if code == PAYLOAD_ARRAY:
-        return _array(data[_REF.size :], _payload(data, file, start, size, verify), copy)
+        return _array(data[REF.size :], _payload(data, file, start, size, verify), copy)
     if code == INLINE_ARRAY:
         return _array(data, None, copy)
     if code == INLINE_SCALAR:
@@ -398,117 +400,3 @@ def _array(data: memoryview, elements: memoryview | None, copy: bool) -> np.ndar
     source = bytearray(elements) if copy else elements
     array: np.ndarray = np.frombuffer(source, dtype).reshape(shape)
     return array
-
-
-class _Packer:
-    """Turns one sample's values into what MessagePack knows, and collects its payloads."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-        self.payloads: list[Buffer] = []
-        self.size = 0
-
-    def name(self, field: object, path: str) -> str:
-        if not isinstance(field, str):
-            where = f" in {path!r}" if path else ""
-            raise self._refusal(
-                f"has the field name {field!r} ({type(field).__name__}){where}, expected str"
-            )
-        return str(field)
-
-    def pack(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
-        kind = type(value)
-        if kind is str or kind is float or value is None or kind is bool:
-            return value
-        if kind is int:
-            return self._int(value, path)
-        if kind is bytes or isinstance(value, bytes | bytearray | memoryview):
-            return self._bytes(value)
-        if isinstance(value, np.ndarray):
-            return self._array(value, path, INLINE_ARRAY)
-        if isinstance(value, str):
-            return str(value)
-        if isinstance(value, np.generic):
-            return self._array(np.asarray(value), path, INLINE_SCALAR)
-        if isinstance(value, Mapping | list | tuple):
-            return self._container(value, path, depth)
-        if isinstance(value, int):
-            return self._int(int(value), path)
-        if isinstance(value, float):
-            return float(value)
-        if hasattr(value, "__array__"):
-            return self._array(self._as_array(value, path), path, INLINE_ARRAY)
-        raise self._refusal(
-            f"holds {kind.__module__}.{kind.__qualname__} in {path!r}; store bytes, text, numbers, "
-            "lists, dicts or NumPy arrays"
-        )
-
-    def _int(self, value: int, path: str) -> int:
-        if not _MIN_INT <= value <= _MAX_INT:
-            raise self._refusal(f"holds {value} in {path!r}, outside -2^63 .. 2^64-1")
-        return value
-
-    def _bytes(self, value: Buffer) -> Any:  # noqa: ANN401
-        if isinstance(value, memoryview):
-            if not value.c_contiguous:
-                value = value.tobytes()
-            elif value.format != "B" or value.ndim != 1:
-                value = value.cast("B")
-        if len(value) <= INLINE_BYTES:
-            return bytes(value)
-        return _Ext(PAYLOAD_BYTES, self._payload(value))
-
-    def _container(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
-        if depth >= _MAX_DEPTH:
-            raise self._refusal(f"nests more than {_MAX_DEPTH} containers in {path[:80]!r}")
-        if isinstance(value, Mapping):
-            return {
-                self.name(k, path): self.pack(v, f"{path}.{k}", depth + 1) for k, v in value.items()
-            }
-        return [self.pack(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
-
-    def _as_array(self, value: Any, path: str) -> np.ndarray:  # noqa: ANN401
-        try:
-            return np.asarray(value)
-        except (TypeError, ValueError, RuntimeError) as exc:
-            raise self._refusal(f"holds in {path!r} what NumPy cannot take: {exc}") from exc
-
-    def _array(self, array: np.ndarray, path: str, inline_code: int) -> Any:  # noqa: ANN401
-        header = self._dtype_header(array, path)
-        flat = np.asarray(array, order="C")
-        if flat.nbytes <= INLINE_BYTES:
-            return _Ext(inline_code, header + flat.tobytes())
-        elements = flat.reshape(-1).view(np.uint8).data
-        return _Ext(PAYLOAD_ARRAY, self._payload(elements) + header)
-
-    def _dtype_header(self, array: np.ndarray, path: str) -> bytes:
-        dtype = array.dtype
-        if isinstance(array, np.ma.MaskedArray):
-            raise self._refusal(f"holds a masked array in {path!r}; store data and mask apart")
-        if dtype.hasobject or dtype.char == "T":
-            raise self._refusal(
-                f"holds an array of dtype {dtype} in {path!r}; store a list, or a fixed-size dtype"
-            )
-        if dtype.kind == "V" and dtype.names is None and dtype.type is not np.void:
-            raise self._refusal(
-                f"holds an array of dtype {dtype} in {path!r}, which NumPy alone cannot read back; "
-                "store a view of it as unsigned integers"
-            )
-        try:
-            header = encode_dtype(dtype, array.shape)
-        except ValueError as exc:
-            raise self._refusal(f"holds dtype {dtype} in {path!r}: {exc}") from exc
-        return len(header).to_bytes(2, "little") + header
-
-    def _payload(self, data: Buffer) -> bytes:
-        gap = -self.size % ALIGNMENT
-        if gap:
-            self.payloads.append(bytes(gap))
-            self.size += gap
-        ref = _REF.pack(self.size, len(data), crc32(data))
-        self.payloads.append(data)
-        self.size += len(data)
-        return ref
-
-    def _refusal(self, what: str) -> UnsupportedValueError:
-        return UnsupportedValueError(f"sample {self._key!r} {what}")
