@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import audiomdb.audio
 import audiomdb.cache
 import audiomdb.shards
 from audiomdb.shards import DatasetWriter
@@ -36,12 +37,14 @@ def test_streaming_in_place_imports_no_cache_no_writer_and_no_player(folder: Pat
     """Each process that loads data pays for what it imports: a loader's workers, too."""
     dear = ["audiomdb.cache.manager", "audiomdb.shards.dataset_writer", "audiomdb.uploaders.base"]
     dear += ["lmdb", "miniaudio", "urllib.request"]
+    if audiomdb.audio.decoders()["FLAC"] == "dr_flac":
+        dear += ["soundfile"]
     command = [sys.executable, "-c", STREAMING, str(folder), *dear]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert found.stdout.split() == []
 
 
-@pytest.mark.parametrize("package", [audiomdb.cache, audiomdb.shards])
+@pytest.mark.parametrize("package", [audiomdb.audio, audiomdb.cache, audiomdb.shards])
 def test_each_public_name_is_there(package: object) -> None:
     names = package.__all__  # type: ignore[attr-defined]
     assert len(names) == len({id(getattr(package, name)) for name in names})

@@ -13,13 +13,20 @@ functions are thread-safe.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from audiomdb.audio.decoding import decode
-from audiomdb.audio.encoding import encode
 from audiomdb.audio.fast_decoders import decoders, only_libsndfile
 from audiomdb.audio.info import AudioInfo, AudioSource
 from audiomdb.audio.probing import check, probe
 from audiomdb.audio.resampling import resample
 from audiomdb.audio.window import AudioWindow
+from audiomdb.lazy import lazily
+
+if TYPE_CHECKING:
+    from audiomdb.audio.encoding import encode
+else:
+    __getattr__ = lazily(__name__, {"encode": "encoding"})
 
 __all__ = [
     "AudioInfo",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from audiomdb.audio.structure import Excerpt, Structure
     from audiomdb.errors import AudioError
 
-__all__ = ["BLOCK_FRAMES", "Decoder", "open_decoder"]
+__all__ = ["BLOCK_FRAMES", "Decoder"]
 
 BLOCK_FRAMES = 1 << 16
 """Frames decoded at a time where the result is not wanted, or its size not believed."""
@@ -45,7 +45,14 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class Decoder:
-    """A clip that is being decoded. Used by one thread, closed by `with`."""
+    """A clip, or an excerpt made from it, that is being decoded.
+
+    Used by one thread, closed by `with`.
+
+    Raises:
+        UnreadableAudioError: libsndfile does not know the coding.
+        DamagedAudioError: the stream's own header is broken.
+    """
 
     def __init__(self, source: Source, structure: Structure, excerpt: Excerpt | None) -> None:
         self._source = source
@@ -196,18 +203,6 @@ class Decoder:
             raise self._source.damaged(
                 f"this {self._structure.container} holds {self.frames} frames and decodes to {got}"
             )
-
-
-def open_decoder(
-    source: Source, structure: Structure, *, excerpt: Excerpt | None = None
-) -> Decoder:
-    """Open a clip, or an excerpt made from it, with libsndfile.
-
-    Raises:
-        UnreadableAudioError: libsndfile does not know the coding.
-        DamagedAudioError: the stream's own header is broken.
-    """
-    return Decoder(source, structure, excerpt)
 
 
 def _text(error: soundfile.LibsndfileError) -> str:

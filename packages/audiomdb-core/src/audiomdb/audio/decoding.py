@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiomdb.audio.arrays import placed
-from audiomdb.audio.base_decoder import open_decoder
 from audiomdb.audio.fast_decoders import decode_flac, decode_plain, decode_recorded
 from audiomdb.audio.inspection import inspect
+from audiomdb.audio.opening import open_decoder
 from audiomdb.audio.resampling import resample
 from audiomdb.audio.source import Source
 from audiomdb.errors import AudioError

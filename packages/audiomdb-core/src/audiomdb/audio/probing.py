@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audiomdb.audio.base_decoder import open_decoder
 from audiomdb.audio.fast_decoders import flac_is_whole, usual_wav
 from audiomdb.audio.info import AudioInfo
 from audiomdb.audio.inspection import inspect
+from audiomdb.audio.opening import open_decoder
 from audiomdb.audio.source import Source
 
 if TYPE_CHECKING:
