@@ -122,6 +122,7 @@ def damage(findings: Findings) -> Iterator[str]:
     yield "A bit flipped in the middle of a clip (FLAC has checksums of its own, WAV has none), a"
     yield "file cut off there, that file deleted; and a writer that is killed when half of its"
     yield "bytes are there, is read, and started again. Clips that arrive right and wrong, of all."
+    yield "DATASET stands for where the dataset lies."
     yield ""
     damaged = ("bit flipped, FLAC", "bit flipped, WAV", "cut off", "file gone")
     yield from header("system", *damaged, "killed, then read", "started again")

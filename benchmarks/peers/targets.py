@@ -25,15 +25,19 @@ from benchmarks.peers.results import Finding, Findings
 __all__ = ["Target", "found_targets", "targets"]
 
 
+_PYTHON = (
+    "a sample costs the same Python whatever its size: its places in index and file, the checksum "
+    "and the map of its head"
+)
+
 _WHY = {
     "speech: first batch, of the quickest peer's": (
         "AudioMDB's import makes so many objects that Python's next full garbage collection, of "
         "all that torch has made, falls into it"
     ),
-    "speech: bytes shuffled without copies, of the best peer": (
-        "a sample costs the same Python whatever its size: its places in index and file, the "
-        "checksum and the map of its head"
-    ),
+    "speech: bytes in order, of py-lmdb": _PYTHON,
+    "speech: bytes at random, of py-lmdb": _PYTHON,
+    "speech: bytes shuffled without copies, of the best peer": _PYTHON,
     "PCM16 from stored bytes to float32, of FLAC": (
         "memory bounds the one, the processor the other, so that whoever else uses the machine "
         "takes more of the first"
