@@ -1,7 +1,7 @@
 """Names of a package whose module is imported when one of them is first asked for (PEP 562).
 
-Training reads shards in place more often than not: writing them, or keeping a cache of them, is
-half of what there is to import, and every process that loads data imports anew.
+Training often reads shards in place, and every process that loads data imports anew: it need not
+pay for what writes shards or keeps a cache of them (docs/decisions/0026).
 """
 
 from __future__ import annotations

@@ -126,10 +126,9 @@ def short_plain(octets: memoryview) -> Plain | None:
         return None
     if not _is_credible(channels, sample_rate):
         return None
-    dtype = _PLAIN_DTYPES.get((coding, bits))
-    if dtype is None or frame_bytes != channels * bits // 8 or size % frame_bytes:
-        return None
-    return Plain(dtype, _SHORT_BYTES, size // frame_bytes, channels, sample_rate)
+    fmt = _Format(coding, channels, sample_rate, frame_bytes, bits)
+    plain = _plain(fmt, _SHORT_BYTES, size, "little")
+    return None if plain is None or size % frame_bytes else plain
 
 
 def _chunks(source: Source, order: str, outer: int) -> tuple[_Format, _Data]:

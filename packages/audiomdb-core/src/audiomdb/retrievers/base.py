@@ -199,7 +199,7 @@ class BaseRetriever:
         Raises:
             DatasetError: as `open` says.
         """
-        # Not where a dataset is read in place: half of what reading imports would be this.
+        # Whoever reads a dataset in place never comes here (docs/decisions/0026).
         from audiomdb.cache import DirectorySource, RangeSource, ShardCache
         from audiomdb.retrievers._cached import CachedShards
 

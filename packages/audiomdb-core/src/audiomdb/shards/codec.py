@@ -42,7 +42,6 @@ from audiomdb.shards.packing import (
 
 __all__ = [
     "HEAD_PREFIX",
-    "Buffer",
     "EncodedRecord",
     "decode_body",
     "decode_head",
@@ -176,7 +175,7 @@ def resolve_fields(
     Args:
         sample: A decoded map.
         file: What holds the payloads.
-        start: Where in it the record's payloads begin.
+        start: Where in it the record's payloads begin; below 0 where it lacks the first of them.
         size: How many bytes they have.
         copy: Give `bytes` and writable arrays; otherwise read-only views into `file`.
         verify: Check each payload's checksum.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from audiomdb.shards.codec import Buffer
+from audiomdb.shards.packing import Buffer
 
 __all__ = ["bytes_below", "sha256_file", "sha256_hex", "sync_directory", "write_atomically"]
 

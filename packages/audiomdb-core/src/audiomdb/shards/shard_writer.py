@@ -11,7 +11,7 @@ import lmdb
 import numpy as np
 
 from audiomdb.errors import DuplicateKeyError
-from audiomdb.shards.codec import Buffer, EncodedRecord, pack_head
+from audiomdb.shards.codec import EncodedRecord, pack_head
 from audiomdb.shards.index import encode_index
 from audiomdb.shards.layout import (
     ALIGNMENT,
@@ -23,6 +23,7 @@ from audiomdb.shards.layout import (
     SAMPLES_DB,
 )
 from audiomdb.shards.mapping import find_index, map_file
+from audiomdb.shards.packing import Buffer
 from audiomdb.shards.pages import places
 
 __all__ = ["ShardWriter", "WrittenShard"]
