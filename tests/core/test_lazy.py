@@ -61,3 +61,14 @@ def test_all_names_can_be_imported_at_once() -> None:
     )
     assert "DatasetWriter" in found.stdout
     assert "verify_dataset" in found.stdout
+
+
+def test_names_are_listed_before_one_is_asked_for() -> None:
+    program = (
+        "import sys, audiomdb.shards as shards; print(set(shards.__all__) - set(dir(shards)), "
+        "'audiomdb.shards.dataset_writer' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert found.stdout.split() == ["set()", "False"]

@@ -13,8 +13,10 @@ from importlib import import_module
 __all__ = ["lazily"]
 
 
-def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
-    """Make a package's `__getattr__`.
+def lazily(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Make a package's `__getattr__` and `__dir__`.
 
     Args:
         package: The package's `__name__`.
@@ -28,4 +30,7 @@ def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
         setattr(sys.modules[package], name, value)  # found without asking here from now on
         return value
 
-    return get
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names

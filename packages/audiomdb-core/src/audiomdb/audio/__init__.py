@@ -26,7 +26,7 @@ from audiomdb.lazy import lazily
 if TYPE_CHECKING:
     from audiomdb.audio.encoding import encode
 else:
-    __getattr__ = lazily(__name__, {"encode": "encoding"})
+    __getattr__, __dir__ = lazily(__name__, {"encode": "encoding"})
 
 __all__ = [
     "AudioInfo",

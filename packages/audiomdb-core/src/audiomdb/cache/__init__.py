@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audiomdb.cache.manager import ShardCache
     from audiomdb.cache.source import DirectorySource, RangeSource, Source
 else:
-    __getattr__ = lazily(
+    __getattr__, __dir__ = lazily(
         __name__,
         {
             "DirectorySource": "source",

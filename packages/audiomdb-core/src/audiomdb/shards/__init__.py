@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audiomdb.shards.shard_writer import ShardWriter
     from audiomdb.shards.verify import Problem, verify_dataset
 else:
-    __getattr__ = lazily(
+    __getattr__, __dir__ = lazily(
         __name__,
         {
             "DatasetWriter": "dataset_writer",
