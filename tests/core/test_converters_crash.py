@@ -190,8 +190,7 @@ def test_ctrl_c_stops_cleanly_says_what_is_kept_and_can_be_taken_up(
     assert said.rstrip().splitlines()[-1 if sys.version_info < (3, 11) else -2] == (
         "KeyboardInterrupt"
     )
-    assert f"finished shards kept in {out}: " in said
-    assert "Run the same conversion again" in said
+    assert f"kept in {out}: the same conversion goes on from there" in said
     assert "LokyProcess" not in said
     pids = [int(pid.name) for pid in (tmp_path / "pids").iterdir()]
     assert pids

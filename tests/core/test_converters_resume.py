@@ -27,7 +27,7 @@ def test_an_error_of_the_source_keeps_what_is_finished(tmp_path: Path) -> None:
         Listed(breaking(), out, samples_per_shard=10).run()
     if sys.version_info >= (3, 11):
         (note,) = caught.value.__notes__
-        assert note.startswith(f"finished shards kept in {out}: 2. Run the same conversion again")
+        assert note.startswith(f"2 finished shards are kept in {out}: the same conversion goes on")
     assert sorted(path.name for path in out.iterdir()) == ["shard_00000", "shard_00001"]
     report = Listed(samples(25), out, samples_per_shard=10).run()
     assert (report.samples, report.reused_shards) == (25, 2)

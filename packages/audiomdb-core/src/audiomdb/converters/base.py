@@ -7,14 +7,21 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from audiomdb.converters.report import ConversionReport
 from audiomdb.converters.workers import explain_lost_workers, worker_processes
-from audiomdb.errors import ConversionError, SourceError
+from audiomdb.errors import (
+    AudioError,
+    ConversionError,
+    OutputWriteError,
+    ProcessingError,
+    SampleError,
+    SourceError,
+)
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
@@ -176,11 +183,8 @@ class BaseConverter(ABC):
                 self._write(writer)
                 metadata = writer.finish()
             except BaseException as exc:
-                _add_note(
-                    exc,
-                    f"finished shards kept in {self.output_dir}: {writer.finished_shards}. "
-                    "Run the same conversion again to go on from there",
-                )
+                for line in self._how_to_go_on(exc, writer.finished_shards):
+                    _add_note(exc, line)
                 raise
             report = ConversionReport.of(
                 self.output_dir,
@@ -192,6 +196,18 @@ class BaseConverter(ABC):
         if upload is not None:
             upload.upload_dir(str(self.output_dir))
         return report
+
+    def _how_to_go_on(self, exc: BaseException, finished: int) -> Iterator[str]:
+        """What may be done after an error, where the error itself does not say."""
+        unfit = isinstance(exc, AudioError | SampleError | ProcessingError)
+        if unfit and self._writer_options["on_error"] == "raise":
+            yield (
+                'on_error="skip" (--on-error skip) leaves out what cannot be stored, and lists it '
+                "in rejected.jsonl"
+            )
+        if finished or isinstance(exc, KeyboardInterrupt | OutputWriteError):
+            kept = "1 finished shard is" if finished == 1 else f"{finished} finished shards are"
+            yield f"{kept} kept in {self.output_dir}: the same conversion goes on from there"
 
     def _writer(self, stack: contextlib.ExitStack) -> DatasetWriter:
         executor = self._executor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from audiomdb.converters.base import BaseConverter
-from audiomdb.converters.tables import Row, column, read_table
+from audiomdb.converters.tables import TEXT_COLUMNS, Row, column, read_table, take_text
 from audiomdb.errors import SourceError
 from audiomdb.sample import AUDIO, TEXT, Sample
 
@@ -32,6 +32,7 @@ AUDIO_SUFFIXES = frozenset((_READ + _REFUSED).split())
 than clips that are left out in silence."""
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
+_SIDECARS = (".txt", ".TXT")
 _FILE_NAME = "file_name"
 _LABEL = "label"
 
@@ -58,7 +59,8 @@ class FolderConverter(BaseConverter):
     Args:
         input_dir: The folder.
         output_dir: Folder of the dataset.
-        text_column: Column of a table to store as `text`.
+        text_column: Column of a table to store as `text`. Unless given, the first one of "text",
+            "sentence", "transcription" and "transcript" that a row has.
         options: See `BaseConverter`.
 
     Raises:
@@ -70,7 +72,7 @@ class FolderConverter(BaseConverter):
         input_dir: str | os.PathLike[str],
         output_dir: str | os.PathLike[str],
         *,
-        text_column: str = TEXT,
+        text_column: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(output_dir, **options)
@@ -118,11 +120,12 @@ class FolderConverter(BaseConverter):
                 sample[_LABEL] = clip.name.split("/")[-2]
             return sample
         sample = {name: value for name, value in clip.row.items() if name != _FILE_NAME}
-        if self.text_column in sample:
-            sample[TEXT] = sample.pop(self.text_column)
-        elif self.text_column != TEXT:
+        text = self.text_column or next((name for name in TEXT_COLUMNS if name in sample), TEXT)
+        if text in sample:
+            take_text(path, sample, text)
+        elif self.text_column is not None:
             raise SourceError(
-                f"{path}: its row has no column {self.text_column!r}; there are "
+                f"{path}: its row has no column {text!r}; there are "
                 f"{', '.join(map(repr, clip.row))}"
             )
         if AUDIO in sample:
@@ -182,8 +185,8 @@ class _Walk:
             elif listed:
                 self.unlisted += 1
             else:
-                text = _stem(name) + ".txt"
-                sidecar = prefix + text if _has(files, text) else None
+                texts = (_stem(name) + suffix for suffix in _SIDECARS)
+                sidecar = next((prefix + text for text in texts if _has(files, text)), None)
                 yield _Clip(prefix + name, None, sidecar)
         for name in folders:
             yield from self._folder(f"{prefix}{name}/", (*above, here), listed=listed)
@@ -194,9 +197,9 @@ class _Walk:
             for entry in entries:
                 if entry.name.startswith("."):
                     self.skipped["hidden"] += 1
-                elif entry.is_dir():
+                elif _leads_to_folder(entry):
                     folders.append(entry.name)
-                elif entry.is_file() or entry.is_symlink():  # a broken link is a missing clip
+                elif entry.is_symlink() or entry.is_file():  # a broken link is a missing clip
                     files.append(entry.name)
                 else:
                     self.skipped["neither file nor folder"] += 1
@@ -207,14 +210,22 @@ class _Walk:
             name = column(table, line, row, _FILE_NAME)
             if not isinstance(name, str) or not name:
                 raise SourceError(f"{table}:{line}: {_FILE_NAME} is {name!r}, expected a path")
-            self.unlisted -= 1
+            self.unlisted -= _is_audio(name)
             yield _Clip(os.path.normpath(prefix + name), row)
 
     def _skip(self, name: str, files: Sequence[str]) -> None:
         stem, suffix = _stem(name), _suffix(name)
-        if name in _TABLES or (suffix == ".txt" and _has_audio(files, stem)):
+        sidecar = name.endswith(_SIDECARS) and _has_audio(files, stem)
+        if name in _TABLES or sidecar:
             return
         self.skipped[suffix or "without a suffix"] += 1
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: a clip that cannot be read
+        return False
 
 
 def _suffix(name: str) -> str:

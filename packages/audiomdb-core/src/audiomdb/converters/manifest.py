@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from audiomdb.audio.window import AudioWindow
 from audiomdb.converters.base import BaseConverter
-from audiomdb.converters.tables import OFFSET, Row, column, read_table
+from audiomdb.converters.tables import OFFSET, Row, column, read_table, take_text
 from audiomdb.errors import SourceError
 from audiomdb.sample import AUDIO, DURATION, TEXT, Sample
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 __all__ = ["ManifestConverter"]
 
@@ -91,6 +94,13 @@ class ManifestConverter(BaseConverter):
         """Yield a sample for each row, in the manifest's order."""
         survey = self._survey or self._look()
         self._survey = None  # of this run: another one may meet another manifest
+        if repeated := len(survey.repeated):
+            _log().info(
+                "%s: %d %s on several rows: #line is added to their keys",
+                self.manifest,
+                repeated,
+                "path stands" if repeated == 1 else "paths stand",
+            )
         for line, row in read_table(self.manifest):
             name = self._name(line, row, survey.key_column)
             key = f"{name}#{line}" if survey.repeats(name) else name
@@ -109,13 +119,14 @@ class ManifestConverter(BaseConverter):
             raise SourceError(f"{self.manifest} has no rows")
         found = np.sort(np.frombuffer(names, np.uint64))
         # A key that was chosen is not changed: where it occurs twice, the writer says so.
-        repeated = found[1:][found[1:] == found[:-1]] if key_column is None else found[:0]
+        again = found[1:] == found[:-1] if key_column is None else slice(0)
+        repeated = np.unique(found[1:][again])
         return _Survey(len(found), key_column, repeated)
 
     def _name(self, line: int, row: Row, key_column: str | None) -> str:
         if key_column is not None:
             key = column(self.manifest, line, row, key_column)
-            if isinstance(key, bool) or not isinstance(key, str | int):
+            if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
                 raise SourceError(
                     f"{self.manifest}:{line}: {key_column} is {key!r}, expected text or an integer"
                 )
@@ -140,7 +151,7 @@ class ManifestConverter(BaseConverter):
             )
         if self.text_column != TEXT:
             column(self.manifest, line, row, self.text_column)
-            sample[TEXT] = sample.pop(self.text_column)
+            take_text(f"{self.manifest}:{line}", sample, self.text_column)
         sample[AUDIO] = self._audio(line, row, os.path.join(self.audio_dir, path))  # noqa: PTH118
         return sample
 
@@ -178,3 +189,9 @@ def _digest(name: str) -> int:
 
     octets = name.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(octets, digest_size=8).digest(), "little")
+
+
+def _log() -> Logger:
+    from logging import getLogger
+
+    return getLogger(__name__)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from audiomdb.errors import SourceError
-from audiomdb.sample import CHANNELS, DURATION, FRAMES, SAMPLE_RATE
+from audiomdb.sample import CHANNELS, DURATION, FRAMES, SAMPLE_RATE, TEXT
 
-__all__ = ["OFFSET", "Row", "column", "read_table"]
+__all__ = ["OFFSET", "TEXT_COLUMNS", "Row", "column", "read_table", "take_text"]
 
 Row: TypeAlias = dict[str, Any]
 
 OFFSET = "offset"
 """Column with the second at which a clip starts in its file."""
+
+TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript")
+"""What datasets on the Hub and audiofolders call the transcript. The first of them counts."""
 
 _KINDS = {
     ".csv": "csv",
@@ -35,8 +38,8 @@ def read_table(path: Path) -> Iterator[tuple[int, Row]]:
     """Read a table row by row.
 
     The name's suffix tells the format (.jsonl, .ndjson, .json, .csv, .tsv), or else the first line
-    does. Text is UTF-8, with or without a byte order mark, lines end in any of the usual ways, and
-    empty ones are skipped. JSON keeps its types. In CSV and TSV every value is text, except that
+    does. Text is UTF-8, with or without a byte order mark, lines end in LF or CR LF, and empty ones
+    are skipped. JSON keeps its types. In CSV and TSV every value is text, except that
     `sample_rate`, `channels`, `frames`, `duration` and `offset` are numbers, left out where the
     cell is empty. CSV is quoted as usual; in TSV a quotation mark is a character like any other,
     as in Common Voice.
@@ -63,6 +66,22 @@ def column(path: Path, line: int, row: Mapping[str, Any], name: str) -> Any:  # 
             f"{path}:{line}: no column {name!r}; there are {', '.join(map(repr, row)) or 'none'}"
         )
     return row[name]
+
+
+def take_text(place: str, row: Row, name: str) -> None:
+    """Have the column `name` called `text`.
+
+    Raises:
+        SourceError: when there is another one of that name; begins with `place`.
+    """
+    if name == TEXT:
+        return
+    if TEXT in row:
+        raise SourceError(
+            f"{place}: there is a column {TEXT!r} beside {name!r}, and both would be called so; "
+            "rename one of them"
+        )
+    row[TEXT] = row.pop(name)
 
 
 def _guess(path: Path) -> str:
@@ -121,7 +140,7 @@ def _cell_rows(
     line = 1
     try:
         for cells in reader:
-            if not cells:
+            if not cells or (len(cells) == 1 and not cells[0].strip() and _several(names)):
                 pass
             elif names is None:
                 names = _header(path, line, cells)
@@ -135,6 +154,11 @@ def _cell_rows(
             line = reader.line_num + 1
     except csv.Error as exc:
         raise SourceError(f"{path}:{line}: {exc}") from exc
+
+
+def _several(names: list[str] | None) -> bool:
+    """Whether a row has more than one cell: then a line of blanks is none. So it is at the top."""
+    return names is None or len(names) > 1
 
 
 def _header(path: Path, line: int, names: list[str]) -> list[str]:

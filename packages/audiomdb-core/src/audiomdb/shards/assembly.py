@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,12 +22,12 @@ import msgspec
 
 from audiomdb.errors import DuplicateKeyError, OutputWriteError, SourceChangedError
 from audiomdb.sample import DURATION
-from audiomdb.shards.codec import EncodedRecord
 from audiomdb.shards.columns import build_columns, total
 from audiomdb.shards.early_sync import EarlySync
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.shards.finished import FinishedShard, check_payloads, find_finished
+from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.journal import Journal, Rejection, SourceDigest
 from audiomdb.shards.key_set import KeySet
 from audiomdb.shards.layout import (
@@ -40,6 +41,7 @@ from audiomdb.shards.layout import (
 )
 from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, ShardEntry, write_metadata
 from audiomdb.shards.output import OutputFolder
+from audiomdb.shards.prepare import Prepared, rejection
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.shards.shard_writer import ShardWriter
 
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 __all__ = ["DatasetAssembly"]
+
+_SHARDS_LOOKED_INTO = 64
+"""At once, for keys that occur twice. Each holds two file descriptors."""
 
 
 class DatasetAssembly:
@@ -132,34 +137,25 @@ class DatasetAssembly:
             )
         self._open = _OpenShard(writer, syncs)
 
-    def add(
-        self,
-        record: EncodedRecord,
-        row: Mapping[str, Any],
-        contradictions: Sequence[str] = (),
-    ) -> None:
+    def add(self, prepared: Prepared) -> None:
         """Add a record to the open shard.
-
-        Args:
-            record: The encoded sample.
-            row: Its index columns.
-            contradictions: Fields that the source was wrong about.
 
         Raises:
             DuplicateKeyError: when the shard holds the key already, unless duplicates are skipped.
             OutputWriteError: when the disk is full.
         """
-        shard = self._current
+        shard, record, source = self._current, prepared.record, prepared.source
         try:
             with _disk_errors(self._dir):
                 shard.writer.add(record)
         except DuplicateKeyError as exc:
+            reason = f"{source}: {exc}" if source else str(exc)
             if not self._skip_duplicates:
-                raise
-            self.reject(Rejection(record.key.decode(), None, str(exc)))
+                raise DuplicateKeyError(reason) from None
+            self.reject(rejection(record.key.decode(), source, reason))
             return
-        shard.rows[record.key] = row
-        shard.contradictions.update(contradictions)
+        shard.rows[record.key] = prepared.row
+        shard.contradictions.update(prepared.contradictions)
 
     def add_features(self, features: Mapping[str, Feature]) -> None:
         """Take into account what the fields of some samples of the open shard hold."""
@@ -210,6 +206,7 @@ class DatasetAssembly:
         entries = tuple(shard.entry for shard in finished)
         rejected = [r for shard in finished for r in shard.journal.rejected]
         with _disk_errors(self._dir):
+            self._folder.withdraw_metadata(entries)
             size, digest = write_atomically(self._dir / INDEX_FILE, self._indexes(entries))
             self._write_rejected(rejected)
             metadata = Metadata(
@@ -266,8 +263,13 @@ class DatasetAssembly:
         )
 
     def _check_duplicates(self, made: _OpenShard) -> None:
-        for key in self._keys.maybe(list(made.rows)):
-            holder = self._holder(key.decode())
+        suspects = self._keys.maybe(list(made.rows))
+        if not suspects:
+            return
+        shards = [shard.entry for shard in self._results()]
+        opened = lru_cache(_SHARDS_LOOKED_INTO)(self._index)
+        for key in suspects:
+            holder = _holder(key.decode(), shards, opened)
             if holder is None:
                 continue
             reason = f"key {key.decode()!r} occurs twice: {holder} holds it already"
@@ -277,13 +279,8 @@ class DatasetAssembly:
             del made.rows[key]
             made.rejected.append(Rejection(key.decode(), None, reason))
 
-    def _holder(self, key: str) -> str | None:
-        for entry in (shard.entry for shard in self._results()):
-            if entry.first_key <= key <= entry.last_key:
-                reader = ShardReader(self._dir / entry.path, entry)
-                if reader.index.find(key) is not None:
-                    return entry.path
-        return None
+    def _index(self, entry: ShardEntry) -> ShardIndex:
+        return ShardReader(self._dir / entry.path, entry).index
 
     def _finish_shard(
         self, number: int, made: _OpenShard, source: SourceDigest
@@ -359,6 +356,16 @@ class _OpenShard(msgspec.Struct, frozen=True):
     features: list[Mapping[str, Feature]] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)
     contradictions: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+def _holder(
+    key: str, shards: Sequence[ShardEntry], index: Callable[[ShardEntry], ShardIndex]
+) -> str | None:
+    """Name of the shard that holds a key."""
+    for entry in shards:
+        if entry.first_key <= key <= entry.last_key and index(entry).find(key) is not None:
+            return entry.path
+    return None
 
 
 @contextmanager

@@ -7,7 +7,9 @@ as the shard's values need: a stream over millions of clips fetches the index fi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +24,7 @@ MAX_TEXT_BYTES = 1024
 """A text longer than this keeps its column out of the shard's index: the index is read whole."""
 
 _EXACT_IN_FLOAT64 = 2**53
+_MAX_FLOAT = sys.float_info.max
 
 
 def build_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Column], dict[str, str]]:
@@ -86,13 +89,15 @@ def narrow(values: np.ndarray) -> np.ndarray:
 
 
 def total(column: Column | None) -> float:
-    """Sum of a number column, missing values left out; 0 for any other.
+    """Sum of a number column, missing and infinite values left out; 0 for any other.
 
     Added up one by one in order, so that it comes out the same to the last bit wherever it is done.
+    At most the largest float, for JSON knows no infinity.
     """
     if not isinstance(column, np.ndarray):
         return 0.0
-    return float(sum(value for value in column.tolist() if value == value))
+    added = sum(value for value in column.tolist() if isfinite(value))
+    return max(-_MAX_FLOAT, min(float(added), _MAX_FLOAT))
 
 
 def _build(values: list[Any]) -> Column | str | None:

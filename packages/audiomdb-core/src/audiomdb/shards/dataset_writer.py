@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from audiomdb.errors import ConversionError
 from audiomdb.shards.assembly import DatasetAssembly
 from audiomdb.shards.borders import ShardBorders
 from audiomdb.shards.describe import AudioOptions, source_bytes
-from audiomdb.shards.journal import Journal, Rejection, SourceDigest
+from audiomdb.shards.journal import Journal, Rejection, SourceDigest, utf8
 from audiomdb.shards.metadata import Metadata
 from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
 
@@ -88,8 +89,9 @@ class DatasetWriter:
 
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
-        if num_workers is not None and num_workers < 1:
-            raise ValueError(f"num_workers is {num_workers}, expected at least 1")
+        for what, number in (("num_workers", num_workers), ("map_size", map_size)):
+            if number is not None and number < 1:
+                raise ValueError(f"{what} is {number}, expected at least 1")
         self._audio = AudioOptions(
             check_audio=check_audio, audio_format=audio_format, sample_rate=sample_rate
         )
@@ -98,10 +100,10 @@ class DatasetWriter:
         self._skip = on_error == "skip"
         self._workers = num_workers or default_workers()
         self._under_way = 2 * self._workers + _WAITING_BATCHES
-        path = Path(output_dir)
+        path = self._output_dir = Path(output_dir)
         self._assembly = DatasetAssembly(
             path,
-            name=name or path.resolve().name,
+            name=utf8(name or path.resolve().name),
             options={
                 "samples_per_shard": self._borders.samples_per_shard,
                 "max_shard_bytes": self._borders.max_shard_bytes,
@@ -110,7 +112,8 @@ class DatasetWriter:
                 "audio_format": audio_format,
                 "sample_rate": sample_rate,
                 "processors": list(process_names),
-                **(options or {}),
+                # As it comes back from a finished shard: tuples as lists.
+                **msgspec.msgpack.decode(msgspec.msgpack.encode(dict(options or {}))),
             },
             map_size=map_size,
             duplicates=on_error,
@@ -135,7 +138,7 @@ class DatasetWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
+        if error is None and not self._closed:
             self.finish()
         else:
             self.close()
@@ -153,7 +156,9 @@ class DatasetWriter:
             SampleError: for a sample that cannot be stored.
             SourceChangedError: when an earlier run made a shard of other samples.
             OutputWriteError: when the disk is full.
+            ConversionError: when this writer has been finished or closed.
         """
+        self._refuse_if_over()
         size = source_bytes(sample) if isinstance(sample, Mapping) else 0
         shard = self._borders.place(size)
         if shard != self._shard:
@@ -172,8 +177,13 @@ class DatasetWriter:
         self._drain(0)
 
     def finish(self) -> Metadata:
-        """End the dataset: write what is under way, index and metadata. May be called twice."""
+        """End the dataset: write what is under way, index and metadata. May be called twice.
+
+        Raises:
+            ConversionError: when this writer was closed before, by an error or by its owner.
+        """
         if self._metadata is None:
+            self._refuse_if_over()
             try:
                 self._turn_to(None)
                 self._drain(0)
@@ -204,6 +214,14 @@ class DatasetWriter:
         if self._own_executor is not None:
             self._own_executor.shutdown(wait=True, cancel_futures=True)
         self._assembly.close()
+
+    def _refuse_if_over(self) -> None:
+        if self._closed:
+            how = "closed" if self._metadata is None else "finished"
+            raise ConversionError(
+                f"the writer of {self._output_dir} was {how} before: make another one. It takes up "
+                "the finished shards"
+            )
 
     def _turn_to(self, shard: int | None) -> None:
         if self._shard >= 0:
@@ -247,7 +265,7 @@ class DatasetWriter:
             if isinstance(outcome, Rejection):
                 self._assembly.reject(outcome)
             else:
-                self._assembly.add(outcome.record, outcome.row, outcome.contradictions)
+                self._assembly.add(outcome)
 
     def _warn_if_huge(self) -> None:
         if self._source.bytes > _HUGE_SHARD_BYTES:

@@ -18,7 +18,7 @@ from audiomdb.audio import AudioInfo, check, decode, encode, probe, resample
 from audiomdb.audio.arrays import as_float, check_shape
 from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, UnreadableAudioError
-from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, SAMPLE_RATE, TEXT, Sample
+from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
 __all__ = ["AudioOptions", "Description", "describe", "source_bytes", "source_name"]
 
@@ -29,6 +29,12 @@ _DEFAULT_FORMAT = "flac"
 
 _WINDOW_BYTES_PER_S = 32_000
 """What a cut counts for shard borders: 16 bits at 16 kHz. Its file is not looked into for that."""
+
+_MOST_BYTES = 2**53
+"""What a cut counts at most; a row may ask for more seconds than there are integers for."""
+
+_SAME_CONTAINER = {"RF64": "WAV", "WAVEX": "WAV"}
+"""Kinds of WAV that libsndfile tells apart: many recorders write 24 bits as WAVEX."""
 
 
 class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,13 +56,19 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.check_audio not in ("decode", "header"):
             raise ValueError(f"check_audio is {self.check_audio!r}, expected 'decode' or 'header'")
-        if self.sample_rate is not None and self.sample_rate <= 0:
-            raise ValueError(f"sample_rate is {self.sample_rate}, expected Hz above 0")
+        rate = self.sample_rate
+        if rate is None:
+            return
+        if isinstance(rate, bool) or not isinstance(rate, int) or rate <= 0:
+            raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0")
 
 
 _AS_IT_IS = AudioOptions()
 
 _PLAIN = frozenset((bool, int, float, str))
+
+_NO_COLUMN = frozenset((KEY, TEXT))
+"""The index has keys anyway, and of text its length."""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -86,12 +98,16 @@ def source_bytes(sample: Mapping[str, Any]) -> int:
         elif isinstance(value, AudioWindow):
             seconds = value.duration
             total += (
-                _file_bytes(value.path) if seconds is None else int(seconds * _WINDOW_BYTES_PER_S)
+                _file_bytes(value.path)
+                if seconds is None
+                else int(min(seconds * _WINDOW_BYTES_PER_S, _MOST_BYTES))
             )
         elif isinstance(value, bytes | bytearray | str):
             total += len(value)
         elif isinstance(value, memoryview | np.ndarray):
             total += value.nbytes
+        elif type(value) not in _PLAIN and hasattr(value, "__array__"):
+            total += getattr(value, "nbytes", 0)
     return total
 
 
@@ -205,7 +221,8 @@ def _must_convert(info: AudioInfo, options: AudioOptions) -> bool:
     if options.sample_rate is not None and info.sample_rate != options.sample_rate:
         return True
     wanted = options.audio_format
-    return wanted is not None and wanted.upper() not in (info.container, info.subtype)
+    container = _SAME_CONTAINER.get(info.container, info.container)
+    return wanted is not None and wanted.upper() not in (container, info.subtype)
 
 
 def _contradictions(
@@ -213,7 +230,8 @@ def _contradictions(
 ) -> tuple[str, ...]:
     found = []
     for field, truth in ((SAMPLE_RATE, came.sample_rate), (CHANNELS, came.channels)):
-        if sample.get(field) not in (None, truth):
+        claim = sample.get(field)
+        if claim is not None and _scalar(claim) != truth:
             found.append(field)
     claimed = sample.get(DURATION)
     if duration is not None and isinstance(claimed, int | float):
@@ -226,16 +244,16 @@ def _contradictions(
 def _file_bytes(path: str | os.PathLike[str]) -> int:
     try:
         return os.stat(path).st_size  # noqa: PTH116 (a Path costs more than the call)
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have: reading it says so later
         return 0
 
 
 def _row(sample: Sample) -> dict[str, Any]:
     row = {}
     for name, value in sample.items():
-        if name != TEXT:
+        if name not in _NO_COLUMN:
             plain = value if type(value) in _PLAIN else _scalar(value)
-            if plain is not None:
+            if plain is not None and not (type(plain) is str and _has_no_utf8(plain)):
                 row[name] = plain
     audio = sample.get(AUDIO)
     if audio is not None:
@@ -252,3 +270,14 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, bool | int | float):
         return value
     return str(value) if isinstance(value, str) else None
+
+
+def _has_no_utf8(text: str) -> bool:
+    """Whether a text cannot be stored; a processor may leave it out of the record yet."""
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -44,7 +44,14 @@ def parse_dtype(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
         dtype = np.lib.format.descr_to_dtype(_tuples(descr))
         dims = tuple(shape)
         ok = not dtype.hasobject and all(type(n) is int and n >= 0 for n in dims)
-    except (msgspec.DecodeError, ValueError, TypeError, RecursionError, SyntaxError) as exc:
+    except (
+        msgspec.DecodeError,
+        IndexError,
+        RecursionError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as exc:
         raise CorruptRecordError(f"dtype header is damaged: {exc}") from exc
     if not ok:
         raise CorruptRecordError(f"dtype {dtype} of shape {dims} is not allowed")

@@ -23,6 +23,9 @@ _KINDS = (
     ((list, tuple), "list"),
 )
 
+_NOT_ARRAYS: tuple[type, ...] = (str, np.generic, int, float, bytes, bytearray, memoryview)
+_NOT_ARRAYS += (Mapping, list, tuple)
+
 
 class FeatureSummary:
     """Collects the features of samples one at a time."""
@@ -37,6 +40,9 @@ class FeatureSummary:
             if field == KEY:
                 continue
             # Most samples hold what the one before held: look before building anything.
+            if (field, type(value)) in self._met:
+                continue
+            value = _as_array(value)
             of_array = isinstance(value, np.ndarray)
             mark = (field, (value.dtype.str, value.shape) if of_array else type(value))
             if mark in self._met:
@@ -60,15 +66,19 @@ def merge_features(parts: Iterable[Mapping[str, Feature]]) -> dict[str, Feature]
     return dict(sorted(merged.items()))
 
 
+def _as_array(value: Any) -> Any:  # noqa: ANN401
+    """What is stored as an array (a tensor, say) as one; everything else as it is."""
+    if value is None or isinstance(value, _NOT_ARRAYS):
+        return value
+    return np.asarray(value)
+
+
 def _feature(value: Any) -> Feature:  # noqa: ANN401
     if value is None:
         return Feature(("null",))
-    if not isinstance(value, np.ndarray):
-        for kind, name in _KINDS:
-            if isinstance(value, kind):
-                return Feature((name,))
-        value = np.asarray(value)
-    return Feature(("array",), str(value.dtype), tuple(value.shape))
+    if isinstance(value, np.ndarray):
+        return Feature(("array",), str(value.dtype), tuple(value.shape))
+    return Feature((next(name for kind, name in _KINDS if isinstance(value, kind)),))
 
 
 def _merge(a: Feature, b: Feature) -> Feature:

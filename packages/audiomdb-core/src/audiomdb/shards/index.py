@@ -54,8 +54,19 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False):
     journal: Mapping[str, Any]
 
     def key(self, i: int) -> str:
-        """Key of record `i`."""
-        return str(self._raw_key(i), "utf-8")
+        """Key of record `i`.
+
+        Raises:
+            CorruptShardError: when it is no UTF-8; no writer of ours makes such an index.
+        """
+        try:
+            return str(self._key_at(i), "utf-8")
+        except UnicodeDecodeError as exc:
+            raise CorruptShardError(f"key {i} of an index is no UTF-8: {exc}") from exc
+
+    def raw_key(self, i: int) -> bytes:
+        """UTF-8 of the key of record `i`."""
+        return bytes(self._key_at(i))
 
     def all_keys(self) -> Iterator[str]:
         """All keys in order."""
@@ -74,9 +85,9 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False):
                 low = middle + 1
             else:
                 high = middle
-        return low if low < self.samples and self._raw_key(low) == raw else None
+        return low if low < self.samples and self._key_at(low) == raw else None
 
-    def _raw_key(self, i: int) -> memoryview:
+    def _key_at(self, i: int) -> memoryview:
         return self.key_text[self.key_ends[i - 1] if i else 0 : self.key_ends[i]]
 
 

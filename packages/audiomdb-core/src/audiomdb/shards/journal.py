@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Journal", "Rejection", "SourceDigest"]
+__all__ = ["Journal", "Rejection", "SourceDigest", "utf8"]
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -57,3 +57,8 @@ class SourceDigest:
     def hexdigest(self) -> str:
         """Hex digest over all that was added."""
         return self._hash.hexdigest()
+
+
+def utf8(text: str) -> str:
+    """The same text where it has a UTF-8 form, which the name of a file need not have."""
+    return text.encode("utf-8", "backslashreplace").decode()

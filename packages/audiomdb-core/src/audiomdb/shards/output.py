@@ -6,9 +6,17 @@ import fcntl
 import os
 import re
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from audiomdb.errors import OutputBusyError, OutputExistsError, OutputWriteError
+from audiomdb.errors import (
+    DatasetNotFoundError,
+    MetadataError,
+    OutputBusyError,
+    OutputExistsError,
+    OutputWriteError,
+)
 from audiomdb.shards.files import sync_directory
 from audiomdb.shards.layout import (
     DATA_FILE,
@@ -18,11 +26,14 @@ from audiomdb.shards.layout import (
     REJECTED_FILE,
     shard_name,
 )
+from audiomdb.shards.metadata import Metadata, ShardEntry, read_metadata
 
 __all__ = ["OutputFolder"]
 
 _PARTIAL = ".partial"
-_OURS = {METADATA_FILE, INDEX_FILE, REJECTED_FILE, _PARTIAL}
+_LEFT_OVER = {INDEX_FILE, REJECTED_FILE, _PARTIAL}
+"""What may be left of ours alone. Many programs have a metadata.json: that one is looked into."""
+
 _SHARD = r"shard_(\d{5,9})"
 
 
@@ -40,8 +51,11 @@ class OutputFolder:
         OutputWriteError: when it cannot be made.
     """
 
+    _lock = -1
+
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path, os.O_RDONLY)
@@ -56,10 +70,14 @@ class OutputFolder:
             # An earlier run's half-made shards are of no use: the source is read again.
             if self._staging.exists():
                 shutil.rmtree(self._staging)
-            self._withdraw_metadata()
+            self._withdraw_metadata_of_missing_shards()
         except BaseException:
             self.close()
             raise
+
+    def __del__(self) -> None:
+        # A writer that was dropped, in a notebook say, must not keep the folder to itself.
+        self.close()
 
     def shards(self) -> list[int]:
         """Numbers of the finished shards, sorted."""
@@ -79,6 +97,19 @@ class OutputFolder:
         staged.rename(final)
         sync_directory(self.path)
 
+    def withdraw_metadata(self, shards: Sequence[ShardEntry]) -> None:
+        """Remove an earlier run's metadata, unless it promises just these shards.
+
+        Before the index is written: metadata and index that do not belong together are no dataset.
+        """
+        path = self.path / METADATA_FILE
+        if not path.exists():
+            return
+        metadata = self._metadata()
+        if metadata is None or metadata.shards != tuple(shards):
+            path.unlink()
+            sync_directory(self.path)
+
     def discard_staging(self) -> None:
         """Remove what was not published."""
         shutil.rmtree(self._staging, ignore_errors=True)
@@ -89,8 +120,11 @@ class OutputFolder:
         return self._lock < 0
 
     def close(self) -> None:
-        """Unlock. May be called twice."""
+        """Unlock, and leave no empty folder behind that was made here. May be called twice."""
         if self._lock >= 0:
+            if self._made:
+                with suppress(OSError):  # it holds something
+                    self.path.rmdir()
             os.close(self._lock)
             self._lock = -1
 
@@ -103,22 +137,27 @@ class OutputFolder:
             ) from exc
 
     def _refuse_strangers(self) -> None:
-        names = [entry.name for entry in self.path.iterdir()]
-        ours = [n for n in names if n in _OURS or re.fullmatch(_SHARD, n)]
-        if names and not ours:
+        names = sorted(entry.name for entry in self.path.iterdir())
+        strangers = [name for name in names if name not in _LEFT_OVER]
+        if strangers and not self.shards() and self._metadata() is None:
             raise OutputExistsError(
-                f"{self.path} holds {names[0]!r} and no AudioMDB dataset; "
+                f"{self.path} holds {strangers[0]!r} and no AudioMDB dataset; "
                 "give an empty folder or one that does not exist"
             )
 
-    def _withdraw_metadata(self) -> None:
+    def _withdraw_metadata_of_missing_shards(self) -> None:
         # Metadata promises every shard. Where one was deleted to be made again, the promise waits.
-        metadata = self.path / METADATA_FILE
-        if metadata.exists():
-            numbers = self.shards()
-            if numbers != list(range(len(numbers))):
-                metadata.unlink()
-                sync_directory(self.path)
+        metadata = self._metadata()
+        there = [shard_name(number) for number in self.shards()]
+        if metadata is not None and [shard.path for shard in metadata.shards] != there:
+            self.withdraw_metadata(())
+
+    def _metadata(self) -> Metadata | None:
+        """What an earlier run has promised, if it has and that can be read."""
+        try:
+            return read_metadata(self.path)
+        except (DatasetNotFoundError, MetadataError):
+            return None
 
 
 def _sync(path: Path) -> None:

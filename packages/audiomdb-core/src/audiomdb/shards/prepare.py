@@ -8,25 +8,33 @@ from typing import Any
 import msgspec
 
 from audiomdb.errors import AudioError, ProcessingError, SampleError
-from audiomdb.sample import AUDIO, Sample
+from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample
 from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.describe import AudioOptions, Description, describe, source_name
 from audiomdb.shards.features import FeatureSummary
-from audiomdb.shards.journal import Rejection
+from audiomdb.shards.journal import Rejection, utf8
 from audiomdb.shards.metadata import Feature
 
-__all__ = ["Prepared", "PreparedBatch", "Process", "prepare_batch"]
+__all__ = ["Prepared", "PreparedBatch", "Process", "prepare_batch", "rejection"]
 
 Process = Callable[[Sample], Mapping[str, Any]]
 """What a processor does to a sample. Has to be picklable for workers in other processes."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A record with its row of index columns and the fields its source was wrong about."""
+    """A record and what is known of it.
+
+    Attributes:
+        record: The encoded sample.
+        row: Its index columns.
+        contradictions: Fields that its source was wrong about.
+        source: The file that its audio comes from, if it was one.
+    """
 
     record: EncodedRecord
     row: Mapping[str, Any]
-    contradictions: tuple[str, ...]
+    contradictions: tuple[str, ...] = ()
+    source: str | None = None
 
 
 class PreparedBatch(msgspec.Struct, frozen=True):
@@ -64,13 +72,13 @@ def prepare_batch(
             if not skip:
                 raise
             source = source_name(sample) if isinstance(sample, Mapping) else None
-            outcomes.append(Rejection(_utf8(str(key)), source and _utf8(source), _utf8(str(exc))))
+            outcomes.append(rejection(str(key), source, str(exc)))
     return PreparedBatch(outcomes, features.result())
 
 
-def _utf8(text: str) -> str:
-    """The name of a file need not have a UTF-8 form; a journal does."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def rejection(key: str, source: str | None, reason: str) -> Rejection:
+    """Note that a sample cannot be stored."""
+    return Rejection(utf8(key), source and utf8(source), utf8(reason))
 
 
 def _prepare(
@@ -86,9 +94,15 @@ def _prepare(
     stored = described.sample
     if process is not None:
         stored = _processed(key, described, process)
-    record = encode_record(key, stored)
+    source = source_name(sample)
+    try:
+        record = encode_record(key, stored)
+    except SampleError as exc:
+        if source is None:
+            raise
+        raise type(exc)(f"{source}: {exc}") from exc
     features.add(stored)
-    return Prepared(record, described.row, described.contradictions)
+    return Prepared(record, described.row, described.contradictions, source)
 
 
 def _processed(key: str, described: Description, process: Process) -> Sample:
@@ -101,7 +115,9 @@ def _processed(key: str, described: Description, process: Process) -> Sample:
         raise ProcessingError(f"sample {key!r}: the processor returned {type(after).__name__}")
     out = dict(after)
     audio = out.get(AUDIO)
-    if isinstance(audio, bytes | bytearray | memoryview) and audio is not before.get(AUDIO):
+    if audio is None or audio is before.get(AUDIO):
+        return out
+    if isinstance(audio, bytes | bytearray | memoryview) or SAMPLE_RATE in out:
         # The facts described the old clip; decoding checks against them, so find the new ones.
         out = describe(key, out, AudioOptions()).sample
     return out

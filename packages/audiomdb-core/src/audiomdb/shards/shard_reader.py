@@ -167,7 +167,7 @@ class ShardReader:
     def _key(self, i: int) -> str:
         try:
             return repr(self.index.key(i))
-        except UnicodeDecodeError:
+        except CorruptShardError:
             return "(its key is damaged too)"
 
 

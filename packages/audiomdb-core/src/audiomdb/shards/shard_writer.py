@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -75,7 +76,7 @@ class ShardWriter:
         directory.mkdir(parents=True)
         self._directory = directory
         self._on_commit = on_commit
-        self._map_bytes = map_size or _MAP_BYTES
+        self._map_bytes = max(map_size or _MAP_BYTES, _SLACK_BYTES)
         self._env = _open(directory, self._map_bytes)
         self._blocks_db = self._env.open_db(BLOCKS_DB)
         self._samples_db = self._env.open_db(SAMPLES_DB)
@@ -235,4 +236,4 @@ def _open(directory: Path, map_bytes: int) -> lmdb.Environment:
     # always in the 0.9 format that every release reads.
     if int(lmdb.__version__.split(".")[0]) >= 3:
         options["lib_version"] = 0
-    return lmdb.open(str(directory), **options)
+    return lmdb.open(os.fsencode(directory), **options)  # a name need not have a UTF-8 form

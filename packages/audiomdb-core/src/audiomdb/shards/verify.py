@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from audiomdb.errors import CorruptShardError, DatasetError
+from audiomdb.sample import DURATION
 from audiomdb.shards.codec import HEAD_PREFIX
+from audiomdb.shards.columns import total
 from audiomdb.shards.dataset_index import split_index_file
+from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file
-from audiomdb.shards.layout import BLOCKS_DB, DATA_FILE, INDEX_FILE, SAMPLES_DB
+from audiomdb.shards.index import ShardIndex
+from audiomdb.shards.layout import BLOCKS_DB, DATA_FILE, INDEX_FILE, METADATA_FILE, SAMPLES_DB
 from audiomdb.shards.mapping import map_file
-from audiomdb.shards.metadata import Metadata, ShardEntry, read_metadata
+from audiomdb.shards.metadata import Feature, Metadata, ShardEntry, read_metadata
 from audiomdb.shards.pages import places
 from audiomdb.shards.shard_reader import ShardReader
 
@@ -88,14 +92,33 @@ def shard_damage(path: Path, entry: ShardEntry, name: Path | None = None) -> Ite
     digest = sha256_file(path)
     if digest != entry.sha256:
         yield f"sha256 is {digest}, metadata says {entry.sha256}"
+    yield from _entry_reasons(reader, entry)
     yield from _page_reasons(path, reader)
     for place in range(len(reader)):
         try:
             key = reader.read(place, copy=False, verify=True)["__key__"]
             if key != reader.index.key(place):
                 yield f"record {place} calls itself {key!r}, the index {reader.index.key(place)!r}"
-        except (DatasetError, KeyError, UnicodeDecodeError) as exc:
+        except (DatasetError, KeyError) as exc:
             yield str(exc)
+
+
+def _entry_reasons(reader: ShardReader, entry: ShardEntry) -> Iterator[str]:
+    """Whether metadata says of a shard what its index says. A key is looked for by that."""
+    index = reader.index
+    try:
+        first, last = (index.key(0), index.key(len(reader) - 1)) if len(reader) else ("", "")
+    except CorruptShardError as exc:
+        yield str(exc)
+        return
+    if (first, last) != (entry.first_key, entry.last_key):
+        yield (
+            f"its keys go from {first!r} to {last!r}, metadata says from {entry.first_key!r} to "
+            f"{entry.last_key!r}"
+        )
+    duration = total(index.columns.get(DURATION))
+    if duration != entry.duration:
+        yield f"its samples last {duration} s, metadata says {entry.duration}"
 
 
 def _page_reasons(path: Path, reader: ShardReader) -> Iterator[str]:
@@ -112,7 +135,7 @@ def _page_reasons(path: Path, reader: ShardReader) -> Iterator[str]:
         yield f"LMDB holds {len(found)} samples, the index {index.samples}"
         return
     for i, place in enumerate(found):
-        if place.key != index.key(i).encode() or place.offset != index.head_offset[i]:
+        if place.key != index.raw_key(i) or place.offset != index.head_offset[i]:
             yield f"LMDB and the index disagree on record {i}"
             continue
         _, block, offset = HEAD_PREFIX.unpack_from(file, place.offset)
@@ -125,10 +148,31 @@ def _page_reasons(path: Path, reader: ShardReader) -> Iterator[str]:
 def _index_problems(dataset: Path, metadata: Metadata) -> list[Problem]:
     path = dataset / INDEX_FILE
     try:
-        split_index_file(map_file(path), metadata, str(path))
+        parts = split_index_file(map_file(path), metadata, str(path))
     except DatasetError as exc:
         return [Problem(INDEX_FILE, str(exc))]
     digest = sha256_file(path)
     if digest != metadata.index.sha256:
         return [Problem(INDEX_FILE, f"sha256 is {digest}, metadata says {metadata.index.sha256}")]
-    return []
+    return [Problem(METADATA_FILE, reason) for reason in _sums(metadata, parts)]
+
+
+def _sums(metadata: Metadata, parts: Sequence[ShardIndex]) -> Iterator[str]:
+    """Whether what metadata says of all shards together is what they say."""
+    shards = metadata.shards
+    try:
+        features = merge_features(
+            msgspec.convert(dict(part.features), dict[str, Feature]) for part in parts
+        )
+        rejected = sum(len(part.journal["rejected"]) for part in parts)
+    except (msgspec.ValidationError, KeyError, TypeError) as exc:
+        yield f"an index does not say what metadata is made of: {exc}"
+        return
+    for what, says, found in (
+        ("bytes", metadata.bytes, sum(shard.bytes for shard in shards)),
+        ("seconds of audio", metadata.duration, sum(shard.duration for shard in shards)),
+        ("rejected samples", metadata.rejected, rejected),
+        ("features", metadata.features, features),
+    ):
+        if says != found:
+            yield f"it says {says} {what}, the shards say {found}"

@@ -15,14 +15,12 @@ import numpy as np
 
 from audiomdb._hf import request_errors
 from audiomdb.converters.base import BaseConverter
+from audiomdb.converters.tables import TEXT_COLUMNS
 from audiomdb.errors import SourceError
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import AUDIO, KEY, SAMPLE_RATE, TEXT, Sample
 
 __all__ = ["HFConverter"]
-
-_TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript")
-"""Names under which datasets of the Hub keep what is said."""
 
 
 class HFConverter(BaseConverter):
@@ -164,7 +162,7 @@ class HFConverter(BaseConverter):
     def _fields(self, columns: Iterable[str]) -> dict[str, str]:
         """What each column to store is stored as."""
         there = list(columns)
-        text = self._text_column or next((c for c in _TEXT_COLUMNS if c in there), None)
+        text = self._text_column or next((c for c in TEXT_COLUMNS if c in there), None)
         for option, column in (
             ("audio_column", self._audio_column),
             ("text_column", text),

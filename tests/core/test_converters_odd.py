@@ -1,0 +1,162 @@
+"""Sources with things in them that cannot be a clip, or that are called otherwise than usual."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiomdb.audio import decode
+from audiomdb.converters.files import FolderConverter, ManifestConverter
+from audiomdb.errors import DuplicateKeyError, SourceError, UnreadableAudioError
+from audiomdb.processors.base import BaseProcessor
+from audiomdb.sample import Sample
+from audiomdb.shards import DatasetReader, DatasetWriter
+from tests.core.conversions import Listed, clip, rejections
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a.wav."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(clip(1))
+    return folder
+
+
+def convert(folder: Path, **options: Any) -> dict[str, Sample]:
+    out = folder.parent / "out"
+    FolderConverter(folder, out, **options).run()
+    return {sample["__key__"]: sample for sample in DatasetReader.open(out)}
+
+
+def convert_rows(folder: Path, rows: str, name: str = "m.jsonl", **options: Any) -> list[Sample]:
+    (folder / name).write_text(rows, encoding="utf-8")
+    out = folder.parent / "out"
+    ManifestConverter(folder / name, out, **options).run()
+    return list(DatasetReader.open(out))
+
+
+def test_a_link_that_leads_to_itself_is_a_clip_that_cannot_be_read(folder: Path) -> None:
+    (folder / "loop.wav").symlink_to("loop.wav")
+    assert list(convert(folder, on_error="skip")) == ["a.wav"]
+    with pytest.raises(UnreadableAudioError, match=r"loop\.wav"):
+        FolderConverter(folder, folder.parent / "other").run()
+
+
+def test_claims_of_a_strange_kind_are_wrong_and_no_more(tmp_path: Path) -> None:
+    claims = {"channels": np.array([1, 2]), "sample_rate": "8000", "duration": "long"}
+    report = Listed([("k", {"audio": clip(1), **claims})], tmp_path / "out").run()
+    assert report.contradictions == {"channels": 1, "sample_rate": 1}
+    assert DatasetReader.open(tmp_path / "out")["k"]["channels"] == 1
+
+
+def test_text_that_cannot_be_stored_hurts_nobody_once_a_processor_drops_it(tmp_path: Path) -> None:
+    class Drop(BaseProcessor):
+        def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
+            return {"length": len(sample["name"])}
+
+    items = [("k", {"audio": clip(1), "name": "\ud800"})]
+    Listed(items, tmp_path / "out", processor=Drop(), num_workers=1).run()
+    assert DatasetReader.open(tmp_path / "out")["k"]["length"] == 1
+
+
+@pytest.mark.parametrize("container", ["WAVEX", "RF64"])
+def test_every_kind_of_wav_is_kept_where_wav_is_asked_for(tmp_path: Path, container: str) -> None:
+    out = io.BytesIO()
+    soundfile.write(out, np.sin(np.arange(800) / 9), 8000, "PCM_24", format=container)
+    with DatasetWriter(tmp_path, audio_format="wav") as writer:
+        writer.write("k", {"audio": out.getvalue()})
+    assert DatasetReader.open(tmp_path)["k"]["audio"] == out.getvalue()
+
+
+def test_what_a_processor_makes_of_the_audio_is_described_anew(tmp_path: Path) -> None:
+    class Crop(BaseProcessor):
+        def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
+            return {"audio": self.load_array(sample["audio"], 8000)[:200]}
+
+    for keep in (True, False):
+        out = tmp_path / str(keep)
+        items = [("k", {"audio": clip(1), "text": "hi"})]
+        Listed(items, out, processor=Crop(keep_original=keep), num_workers=1).run()
+        sample = DatasetReader.open(out)["k"]
+        assert len(sample["audio"]) == 200
+        assert (sample.get("frames"), sample.get("duration")) in ((200, 0.025), (None, None))
+    assert sample["audio"].tolist() == decode(clip(1))[0][:200].tolist()
+
+
+def test_one_column_too_many_for_text_is_refused(folder: Path) -> None:
+    rows = "audio_filepath,sentence,text\na.wav,Hello,raw\n"
+    with pytest.raises(SourceError, match="'text' beside 'sentence'"):
+        convert_rows(folder, rows, "m.csv", text_column="sentence")
+    (folder / "metadata.csv").write_text("file_name,sentence,text\na.wav,Hello,raw\n")
+    with pytest.raises(SourceError, match="'text' beside 'sentence'"):
+        convert(folder, text_column="sentence")
+
+
+@pytest.mark.parametrize("name", ["text", "sentence", "transcription", "transcript"])
+def test_a_table_may_call_the_text_as_datasets_of_the_hub_do(folder: Path, name: str) -> None:
+    (folder / "metadata.csv").write_text(f"file_name,{name},label\na.wav,Hello,x\n")
+    sample = convert(folder)["a.wav"]
+    assert (sample["text"], sample["label"]) == ("Hello", "x")
+    assert name == "text" or name not in sample
+
+
+def test_a_text_file_in_capital_letters_is_the_text_too(folder: Path) -> None:
+    (folder / "B.WAV").write_bytes(clip(2))
+    (folder / "B.TXT").write_text("Hello")
+    assert convert(folder)["B.WAV"]["text"] == "Hello"
+
+
+def test_clips_beside_a_table_are_missed_whatever_else_it_names(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("b.dat", "c.wav"):
+        (folder / name).write_bytes(clip(2))
+    (folder / "metadata.csv").write_text("file_name\na.wav\nb.dat\n")
+    assert list(convert(folder)) == ["a.wav", "b.dat"]
+    assert any("not named in the table" in record.message for record in caplog.records)
+
+
+def test_keys_that_cannot_be_used_are_named_with_their_place(folder: Path) -> None:
+    with pytest.raises(SourceError, match=r"m\.jsonl:1: id is ''"):
+        convert_rows(folder, '{"audio_filepath": "a.wav", "id": ""}')
+    row = '{"audio_filepath": "a.wav", "id": "a"}\n'
+    with pytest.raises(DuplicateKeyError, match=r"corpus/a\.wav: key 'a' occurs twice"):
+        convert_rows(folder, row + row)
+
+
+def test_rows_that_share_a_path_are_counted_in_the_log(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "audiomdb")
+    row = '{"audio_filepath": "a.wav"}\n'
+    samples = convert_rows(folder, 3 * row)
+    assert [sample["__key__"] for sample in samples] == ["a.wav#1", "a.wav#2", "a.wav#3"]
+    assert "1 path stands on several rows: #line is added to their keys" in caplog.text
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_a_line_of_blanks_in_a_table_is_none(folder: Path, blank: str) -> None:
+    rows = f"{blank}\naudio_filepath,text\n{blank}\na.wav,Hello\n{blank}\n"
+    assert [sample["text"] for sample in convert_rows(folder, rows, "m.csv")] == ["Hello"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the log has it: notes came with 3.11")
+def test_the_advice_fits_what_went_wrong(folder: Path) -> None:
+    (folder / "b.wav").write_bytes(b"RIFF")
+    with pytest.raises(UnreadableAudioError) as caught:
+        convert(folder)
+    (note,) = caught.value.__notes__
+    assert note.startswith('on_error="skip" (--on-error skip)')
+    (folder / "metadata.csv").write_text("file_name\na.wav\n")
+    with pytest.raises(SourceError, match="no column 'nope'") as nothing:
+        convert(folder, text_column="nope")
+    assert not hasattr(nothing.value, "__notes__")

@@ -1,0 +1,222 @@
+"""What a writer leaves alone, takes back and says of its folder."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb.errors import (
+    ConversionError,
+    DatasetNotFoundError,
+    MetadataError,
+    OutputExistsError,
+    SampleError,
+)
+from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
+from tests.core.conversions import digests, rejections
+
+
+def write(path: Path, numbers: range = range(6), **options: Any) -> None:
+    with DatasetWriter(path, samples_per_shard=2, **options) as writer:
+        for i in numbers:
+            writer.write(f"k{i}", {"text": f"number {i}"})
+
+
+class Tensor:
+    """As far as a writer is concerned: something that makes an array of itself."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        self.nbytes = array.nbytes
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self._array
+
+
+@pytest.mark.parametrize(
+    "theirs", [["metadata.json"], ["metadata.json", ".partial"], [".partial", "thesis.txt"]]
+)
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, theirs: list[str]) -> None:
+    for name in theirs:
+        if name == ".partial":
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "mine.txt").write_text("precious")
+        else:
+            (tmp_path / name).write_text('{"my": "project"}')
+    before = digests(tmp_path)
+    with pytest.raises(OutputExistsError, match="no AudioMDB dataset"):
+        write(tmp_path)
+    assert digests(tmp_path) == before
+
+
+def test_what_a_killed_run_left_before_its_first_shard_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / ".partial" / "shard_00000").mkdir(parents=True)
+    write(tmp_path)
+    assert verify_dataset(tmp_path) == []
+
+
+def test_metadata_goes_when_a_shard_that_it_promises_has_gone(tmp_path: Path) -> None:
+    write(tmp_path)
+    shutil.rmtree(tmp_path / "shard_00002")
+    with pytest.raises(KeyboardInterrupt), DatasetWriter(tmp_path, samples_per_shard=2):
+        raise KeyboardInterrupt
+    with pytest.raises(DatasetNotFoundError):
+        DatasetReader.open(tmp_path)
+    write(tmp_path)
+    assert verify_dataset(tmp_path) == []
+
+
+def test_metadata_goes_before_the_index_becomes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, range(4))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("audiomdb.shards.assembly.write_metadata", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path)
+    with pytest.raises(DatasetNotFoundError):
+        DatasetReader.open(tmp_path)
+    write(tmp_path)
+    assert len(DatasetReader.open(tmp_path)) == 6
+
+
+def test_nothing_is_left_of_a_folder_that_no_shard_came_into(tmp_path: Path) -> None:
+    with pytest.raises(SampleError), DatasetWriter(tmp_path / "new") as writer:
+        writer.write("k", {"value": object()})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_writer_that_is_over_takes_no_sample(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "a") as writer:
+        writer.write("k", {"x": 1})
+        writer.finish()
+        with pytest.raises(ConversionError, match="was finished before"):
+            writer.write("l", {"x": 2})
+        assert writer.finish().samples == 1
+    closed = DatasetWriter(tmp_path / "b")
+    closed.close()
+    for late in (closed.finish, lambda: closed.write("k", {"x": 1})):
+        with pytest.raises(ConversionError, match="was closed before"):
+            late()
+
+
+def test_a_finish_that_failed_is_not_tried_twice(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path / "d")
+    writer.write("k", {"value": object()})
+    with pytest.raises(SampleError):
+        writer.finish()
+    with pytest.raises(ConversionError, match="was closed before"):
+        writer.finish()
+
+
+def test_a_writer_that_was_dropped_gives_its_folder_back(tmp_path: Path) -> None:
+    writer: DatasetWriter | None = DatasetWriter(tmp_path)
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert writer is not None
+    del writer
+    gc.collect()
+    assert len(list(Path("/dev/fd").iterdir())) < before
+    write(tmp_path)
+
+
+def test_options_are_the_same_whatever_sequence_holds_them(tmp_path: Path) -> None:
+    write(tmp_path, options={"languages": ("de", "en")})
+    write(tmp_path, options={"languages": ("de", "en")})
+    write(tmp_path, options={"languages": ["de", "en"]})
+
+
+def test_a_map_that_is_too_small_grows(tmp_path: Path) -> None:
+    write(tmp_path / "d", map_size=1)
+    assert verify_dataset(tmp_path / "d") == []
+    with pytest.raises(ValueError, match="map_size is -1"):
+        write(tmp_path / "e", map_size=-1)
+
+
+def test_a_folder_may_have_a_name_without_a_utf8_form(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    write(folder)
+    assert verify_dataset(folder) == []
+
+
+def test_a_sample_of_another_dataset_brings_no_second_column_of_keys(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    with DatasetWriter(tmp_path / "b") as writer:
+        for sample in DatasetReader.open(tmp_path / "a"):
+            writer.write(sample["__key__"], sample)
+    assert list(DatasetReader.open(tmp_path / "b").index) == ["__key__", "text_length"]
+
+
+def test_a_tensor_counts_as_the_array_it_is(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path, max_shard_bytes=2_100_000) as writer:
+        for i in range(6):
+            audio = Tensor(np.zeros(250_000, np.float32))
+            other = Tensor(np.zeros((2, i), np.float32 if i else np.float64))
+            writer.write(f"{i}", {"audio": audio, "sample_rate": 16000, "other": other})
+    metadata = DatasetReader.open(tmp_path).metadata
+    assert [shard.samples for shard in metadata.shards] == [2, 2, 2]
+    assert metadata.features["other"].dtype is None
+    assert metadata.features["other"].shape == (2, None)
+
+
+def test_an_infinite_duration_leaves_a_dataset_that_can_be_opened(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path) as writer:
+        writer.write("a", {"duration": float("inf")})
+        writer.write("b", {"duration": 2.5})
+    reader = DatasetReader.open(tmp_path)
+    assert reader.metadata.duration == 2.5
+    assert reader["a"]["duration"] == float("inf")
+    assert verify_dataset(tmp_path) == []
+
+
+def test_a_key_that_occurs_twice_names_both(tmp_path: Path) -> None:
+    audio = Path(__file__).parents[1] / "data" / "audio" / "flac" / "flac_s16_level5_16k_mono.flac"
+    with DatasetWriter(tmp_path, samples_per_shard=2, on_error="skip") as writer:
+        for key in ("a", "a", "b", "c", "a"):
+            writer.write(key, {"audio": audio})
+    same_shard, other_shard = rejections(tmp_path)
+    assert same_shard["reason"] == f"{audio}: key 'a' occurs twice"
+    assert same_shard["source"] == str(audio)
+    assert other_shard["reason"] == "key 'a' occurs twice: shard_00000 holds it already"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m["shards"][0].update(first_key="zzz"), "keys go from 'k0' to 'k1'"),
+        (lambda m: m["shards"][0].update(duration=1.0), "last 0.0 s, metadata says 1.0"),
+        (lambda m: m.update(bytes=5), "it says 5 bytes"),
+        (lambda m: m.update(duration=1e9), "it says 1000000000.0 seconds of audio"),
+        (lambda m: m.update(rejected=99), "it says 99 rejected samples"),
+        (lambda m: m.update(features={}), "it says {} features"),
+    ],
+)
+def test_metadata_that_says_something_else_than_the_shards_is_found(
+    tmp_path: Path, change: Any, says: str
+) -> None:
+    write(tmp_path)
+    path = tmp_path / "metadata.json"
+    metadata = json.loads(path.read_text())
+    change(metadata)
+    path.write_text(json.dumps(metadata))
+    problems = verify_dataset(tmp_path)
+    assert any(says in problem.reason for problem in problems), problems
+
+
+def test_damaged_metadata_is_said_to_be_so(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "metadata.json").write_text("{")
+    with pytest.raises(MetadataError):
+        verify_dataset(tmp_path)
+    write(tmp_path)  # shards are there: it is ours, and made again
+    assert verify_dataset(tmp_path) == []
