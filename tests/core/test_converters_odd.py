@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from audiomdb.errors import DuplicateKeyError, SourceError, UnreadableAudioError
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
-from tests.core.conversions import Listed, clip, rejections
+from tests.core.conversions import Listed, clip
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class _SmallCache:
     metadata = _Metadata()
     options = CacheOptions(prefetch=0)
 
-    def register(self, at_once: int, visits: int) -> _NoRegistration:  # noqa: ARG002
+    def register(self, *_: int, **__: int) -> _NoRegistration:
         return _NoRegistration()
 
     def publish(self, registration: Any, visits: Sequence[int]) -> None:  # noqa: ARG002

@@ -100,7 +100,7 @@ def test_joined_fields_come_though_few_are_read_and_before_the_processor(
     reader: DatasetReader,
 ) -> None:
     joined = JoinedColumns(ROWS, columns=["text"])
-    assert load(reader, 1, join=joined, fields=["speaker"]) == {
+    assert load(reader, 1, join=joined, fields=["text"]) == {
         "__key__": "clip-1",
         "text": "better 1",
     }

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from audiomdb.audio import resample
-from audiomdb.errors import PlanError, ProcessingError, UnknownKeyError
+from audiomdb.errors import PlanError, ProcessingError, UnknownColumnError, UnknownKeyError
 from audiomdb.plan import EpochPlan, Tail
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.retrievers.local import LocalRetriever
@@ -221,7 +221,9 @@ def test_only_the_fields_asked_for_come(dataset: Path) -> None:
     assert fields("text") == {"text"}
     assert fields("audio") == {"audio"}
     assert fields("audio", decode=False) == {"audio"}
-    assert fields("audio", "channels", "absent") == {"audio", "channels"}
+    assert fields("audio", "channels") == {"audio", "channels"}
+    with pytest.raises(UnknownColumnError, match=r"has a field 'txet'; there are 'audio', "):
+        fields("audio", "txet")
     with pytest.raises(TypeError, match="'text'"):
         SampleStream(dataset, fields="text")
 

@@ -15,7 +15,7 @@
     │   └── CorruptShardError                      a shard's file is incomplete or damaged
     │       └── CorruptRecordError                 one record of a shard is damaged
     ├── UnknownKeyError (KeyError)                 no sample has this key
-    ├── UnknownColumnError (KeyError)              the index has no such column
+    ├── UnknownColumnError (KeyError)              no such column or field
     ├── ConversionError                            a conversion cannot go on
     │   ├── SourceError (ValueError)               a folder or manifest cannot be read as one
     │   ├── ProcessingError                        a processor failed on a sample
@@ -150,7 +150,7 @@ class UnknownKeyError(_NamedKeyError):
 
 
 class UnknownColumnError(_NamedKeyError):
-    """The index has no column of this name."""
+    """The index has no column, or the samples have no field, of this name."""
 
 
 class ConversionError(AudioMDBError):

@@ -56,6 +56,7 @@ class CacheCourse:
     Args:
         cache: Where the shards are.
         at_once: Shards that the iteration's order mixes at a time.
+        workers: Processes that do the same beside each other, this one among them.
         open_shard: Opens a shard and keeps it open; gets a function to call while it waits.
         let_go: Lets go of one.
 
@@ -68,6 +69,7 @@ class CacheCourse:
         cache: ShardCache,
         at_once: int,
         *,
+        workers: int = 1,
         open_shard: Callable[[int, Callable[[], None]], None],
         let_go: Callable[[int], None],
     ) -> None:
@@ -76,7 +78,9 @@ class CacheCourse:
         self._limit = None if cache.holds_everything else max(1, at_once)
         self._open_shard = open_shard
         self._let_go = let_go
-        self._registration = cache.register(at_once, 2 * len(cache.metadata.shards))
+        self._registration = cache.register(
+            at_once, 2 * len(cache.metadata.shards), workers=workers
+        )
         self._changed = threading.Condition()
         # Unfinished visits by number: in the order in which they began.
         self._visits: dict[int, _Visit] = {}

@@ -80,7 +80,13 @@ class ShardCache:
         """As given, or as they are for all who use the directory now."""
         # For whoever forgets to close it.
         weakref.finalize(self, self._opened.in_use.release).atexit = False
-        self._room = Room(self._layout, self.metadata, limits.max_bytes, self._counters)
+        self._room = Room(
+            self._layout,
+            self.metadata,
+            limits.max_bytes,
+            self._counters,
+            asked_bytes=options.max_bytes,
+        )
         self._slots = Slots(self._layout.slots, limits.workers)
         self._outage = Outage(self._layout.outage)
         self._transfer = source.transfer(self._layout, self._room, self._counters)
@@ -109,13 +115,15 @@ class ShardCache:
         """Say that this process no longer uses the directory. Leases stay."""
         self._opened.in_use.release()
 
-    def register(self, at_once: int, visits: int = 0) -> Registration:
+    def register(self, at_once: int, visits: int = 0, *, workers: int = 1) -> Registration:
         """Enter a reader that holds `at_once` shards at a time and publishes up to `visits`.
+
+        The budget has to do for `workers` such readers, this one among them.
 
         Raises:
             CacheTooSmallError: with the smallest budget that would do.
         """
-        return self._room.register(at_once, visits)
+        return self._room.register(at_once, visits, workers)
 
     def publish(self, registration: Registration, visits: list[int]) -> None:
         """Say which shards a reader visits from now on, in order."""

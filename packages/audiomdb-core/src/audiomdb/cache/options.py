@@ -21,9 +21,11 @@ class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 4
 
     def __post_init__(self) -> None:
-        if self.max_bytes is not None and self.max_bytes < 0:
-            raise ValueError(f"max_cache_bytes is {self.max_bytes}, expected bytes or None")
-        if self.prefetch < 0:
-            raise ValueError(f"prefetch is {self.prefetch}, expected 0 or more shards")
-        if self.workers < 1:
-            raise ValueError(f"workers is {self.workers}, expected 1 or more")
+        most = self.max_bytes
+        for name, value, least, expected in (
+            ("max_cache_bytes", 0 if most is None else most, 0, "a number of bytes or None"),
+            ("prefetch", self.prefetch, 0, "0 or more shards"),
+            ("workers", self.workers, 1, "1 or more"),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}, expected {expected}")

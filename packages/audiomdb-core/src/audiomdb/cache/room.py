@@ -105,11 +105,19 @@ class Room:
         metadata: Of the dataset.
         max_bytes: The budget; None has no limit.
         counters: Where evictions are counted.
+        asked_bytes: The budget that this process asked for, where another one holds.
     """
 
     def __init__(
-        self, layout: CacheLayout, metadata: Metadata, max_bytes: int | None, counters: Counters
+        self,
+        layout: CacheLayout,
+        metadata: Metadata,
+        max_bytes: int | None,
+        counters: Counters,
+        *,
+        asked_bytes: int | None,
     ) -> None:
+        self._asked_bytes = asked_bytes
         self._layout = layout
         self._max_bytes = max_bytes
         self._counters = counters
@@ -131,8 +139,11 @@ class Room:
         """Where a shard lies when it is there."""
         return self._layout.shards / self.names[number]
 
-    def register(self, at_once: int, visits: int) -> Registration:
+    def register(self, at_once: int, visits: int, workers: int = 1) -> Registration:
         """Enter a reader that holds `at_once` shards and publishes up to `visits` of them.
+
+        Those of `workers` that are not here yet count too: what is too small for all of them is
+        refused by the first, and not in the middle of an epoch.
 
         Raises:
             CacheTooSmallError: the budget is less than all readers of the directory need.
@@ -142,16 +153,16 @@ class Room:
         with exclusive(self._layout.budget_lock):
             others = list(live_readings(self._layout.readers))  # and the dead ones are cleared away
             if self._max_bytes is not None:
+                mine = max(1, workers - len(others))
+                beside = len(others) + mine - 1
                 fixed = self._fixed() + sum(size for _, size in others)
                 least = smallest_budget(
-                    [needs, *(reading.needs for reading, _ in others)],
+                    [needs] * mine + [reading.needs for reading, _ in others],
                     sum(self.sizes),
-                    fixed + registration_bytes(visits),
+                    fixed + mine * registration_bytes(visits),
                 )
                 if self._max_bytes < least:
-                    raise CacheTooSmallError(
-                        self._refusal(self._max_bytes, least, at_once, len(others))
-                    )
+                    raise CacheTooSmallError(self._refusal(self._max_bytes, least, at_once, beside))
             registration = self._despite_full_disk(
                 lambda: Registration(self._layout.readers, needs, visits)
             )
@@ -376,13 +387,22 @@ class Room:
 
     def _refusal(self, budget: int, least: int, at_once: int, others: int) -> str:
         largest = max(self.sizes, default=0)
-        with_others = f", beside {others} other readers of this directory" if others else ""
-        return (
+        with_others = ""
+        if others:
+            readers = "1 other reader" if others == 1 else f"{others} other readers"
+            with_others = f", beside {readers} of this directory"
+        refusal = (
             f"max_cache_bytes={budget} is too small for {self._layout.root}: this reader holds "
             f"{at_once} shards of up to {largest} bytes at once{with_others}. The smallest that "
             f"works is max_cache_bytes={least}; {largest} more for each download under way keeps "
             "it fast. Fewer workers or a smaller window need less"
         )
+        if self._asked_bytes != budget:
+            refusal += (
+                f". This process asked for {self._asked_bytes}, but the directory is in use, and "
+                f"who opened it first asked for {budget}: close that stream, dataset or retriever"
+            )
+        return refusal
 
 
 def _moved(delivered: Delivered, target: Path) -> bool:

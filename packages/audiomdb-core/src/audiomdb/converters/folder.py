@@ -105,9 +105,9 @@ class FolderConverter(BaseConverter):
             _log().info("%s: audio files only%s", self.input_dir, walk.skipped_text())
         if walk.unlisted > 0:
             _log().warning(
-                "%s: %d audio files are not named in the table of their folder and were left out",
+                "%s: %s not named in the table of their folder and left out",
                 self.input_dir,
-                walk.unlisted,
+                "1 audio file is" if walk.unlisted == 1 else f"{walk.unlisted} audio files are",
             )
 
     def _sample(self, clip: _Clip) -> Sample:

@@ -97,6 +97,8 @@ class PlanState(msgspec.Struct, frozen=True):
         Raises:
             PlanError: It is no such state, or one of a newer version.
         """
+        if not isinstance(data, Mapping):
+            raise PlanError(f"a plan's state is a dict, as to_dict() made it; not {data!r:.80}")
         version = data.get("version")
         if version != _VERSION:
             raise PlanError(f"a plan's state of version {version!r}; this AudioMDB reads 1")

@@ -95,14 +95,16 @@ class CachedShards(Shards):
             return DatasetIndex(split_index_file(data, metadata, INDEX_FILE))
         return self._gathered(metadata)
 
-    def follow(self, reader: DatasetReader, at_once: int) -> Course:
+    def follow(self, reader: DatasetReader, at_once: int, workers: int) -> Course:
         """Follow an iteration: fetch ahead of it, and hold no more than it needs."""
 
         def open_shard(number: int, check: Callable[[], None]) -> None:
             reader.keep(number, self._open(number, check))
 
         at_once = min(at_once, len(self.cache.metadata.shards))
-        return CacheCourse(self.cache, at_once, open_shard=open_shard, let_go=reader.drop)
+        return CacheCourse(
+            self.cache, at_once, workers=workers, open_shard=open_shard, let_go=reader.drop
+        )
 
     def close(self) -> None:
         """Let go of the cache. Views stay valid."""

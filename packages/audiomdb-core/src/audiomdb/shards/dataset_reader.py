@@ -41,8 +41,10 @@ class Shards(ABC):
         """Whether keys are looked up in the index, because opening a shard may take a download."""
         return False
 
-    def follow(self, reader: DatasetReader, at_once: int) -> Course | None:  # noqa: ARG002
+    def follow(self, reader: DatasetReader, at_once: int, workers: int) -> Course | None:  # noqa: ARG002
         """Follow an iteration over `reader` that mixes `at_once` shards at a time.
+
+        So do `workers` processes of this machine side by side, this one among them.
 
         None: it makes no difference in which order shards are read.
         """
@@ -203,7 +205,12 @@ class DatasetReader:
         Raises:
             IndexError: for a position outside the dataset.
         """
-        at = position + self._size if position < 0 else position
+        try:
+            at = position + self._size if position < 0 else position
+        except TypeError as exc:
+            raise TypeError(
+                f"{position!r} is neither a position nor a key; samples are read one by one"
+            ) from exc
         if not 0 <= at < self._size:
             raise IndexError(f"position {position} is outside a dataset of {self._size} samples")
         shard = bisect_right(self._starts, at) - 1
@@ -265,12 +272,14 @@ class DatasetReader:
         """Whether `follow` has an effect."""
         return type(self._source).follow is not Shards.follow
 
-    def follow(self, at_once: int) -> Course | None:
+    def follow(self, at_once: int, *, workers: int = 1) -> Course | None:
         """Begin an iteration that mixes `at_once` shards at a time; see `Course`.
+
+        So do `workers` processes of this machine side by side, this one among them.
 
         None: it makes no difference in which order shards are read.
         """
-        return self._source.follow(self, at_once)
+        return self._source.follow(self, at_once, workers)
 
     def arrival(self, number: int) -> Arrival | None:
         """How much of a shard is there, while it is waited for; None where shards do not arrive."""

@@ -100,6 +100,7 @@ class Follower:
         at_once: Gives the shards of each dataset that are mixed at a time; called where that
             matters.
         watch: Told what threads wait for.
+        workers: Processes of this machine that read so side by side, this one among them.
 
     Raises:
         CacheTooSmallError: a cache cannot hold so many.
@@ -110,6 +111,8 @@ class Follower:
         reading: Reading,
         at_once: Callable[[], Sequence[int]],
         watch: Watch | None = None,
+        *,
+        workers: int = 1,
     ) -> None:
         self._lanes: list[_Lane] = []
         if not any(reader.follows for reader in reading.readers):
@@ -122,7 +125,7 @@ class Follower:
             lane.datasets.append(number)
         try:
             for lane in lanes.values():
-                lane.course = lane.reader.follow(lane.at_once)
+                lane.course = lane.reader.follow(lane.at_once, workers=workers)
                 if lane.course is not None:
                     self._lanes.append(lane)
                     if watch is not None:

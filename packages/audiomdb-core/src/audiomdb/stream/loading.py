@@ -14,7 +14,7 @@ import numpy as np
 
 from audiomdb.audio import decode, probe, resample
 from audiomdb.audio.arrays import as_float, check_shape, placed
-from audiomdb.errors import AudioError, ProcessingError
+from audiomdb.errors import AudioError, ProcessingError, UnknownColumnError
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
 from audiomdb.shards import DatasetReader, ShardReader
@@ -57,6 +57,9 @@ _PIECES = 128
 
 _FACTS = frozenset({SAMPLE_RATE, CHANNELS, FRAMES})
 
+_ADDED = _FACTS | {KEY, CROP_OFFSET, CROP_SECONDS}
+"""Fields that a sample may have on its way out, whatever is stored."""
+
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a stored sample on its way out.
@@ -83,8 +86,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.fields, str):
             raise TypeError(f"fields is the text {self.fields!r}, expected a list of names")
-        if self.sample_rate is not None and self.sample_rate <= 0:
-            raise ValueError(f"sample_rate is {self.sample_rate}, expected Hz above 0")
+        rate = self.sample_rate
+        if rate is not None and (not isinstance(rate, int) or rate <= 0):
+            raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0, as an integer")
         if not self.decode and (self.sample_rate is not None or self.mono):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
         if not self.decode and self.crop is not None:
@@ -111,6 +115,9 @@ class SampleLoader:
         self._watch = Watch() if watch is None else watch
         self._process = _function(options.processor, options.sample_rate)
         self._kept = None if options.fields is None else frozenset(options.fields)
+        if self._kept is not None:
+            joined = () if options.join is None else options.join.columns
+            _refuse_unknown(self._kept.difference(joined), reader)
         self._audio = self._kept is None or AUDIO in self._kept
         self._read = self._kept
         if self._kept is not None and options.decode and self._audio:
@@ -332,6 +339,16 @@ class SampleLoader:
                 f"{place}: the processor returned {type(result).__name__}, expected a dict"
             )
         return {KEY: key, **result}
+
+
+def _refuse_unknown(fields: frozenset[str], reader: DatasetReader) -> None:
+    """Refuse a field that no sample has: a misspelt one would be missing without a word."""
+    known = reader.metadata.features.keys() | _ADDED
+    if reader.metadata.samples and (unknown := sorted(fields - known)):
+        raise UnknownColumnError(
+            f"no sample of dataset {reader.metadata.name!r} has a field {unknown[0]!r}; there are "
+            f"{', '.join(map(repr, sorted(reader.metadata.features)))}"
+        )
 
 
 def _length(sample: Sample, encoded: bool, name: str) -> tuple[int, int]:

@@ -13,11 +13,13 @@ import msgspec
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, RankPlan, Split, Tail
+from audiomdb.plan.checks import whole_number
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.sample import Sample
 from audiomdb.stream.following import Follower, before_sample
 from audiomdb.stream.loading import LoadOptions, Processing
 from audiomdb.stream.reading import Reading, Selections
+from audiomdb.stream.shares import which_of
 from audiomdb.stream.sources import (
     Mixture,
     Origin,
@@ -27,7 +29,7 @@ from audiomdb.stream.sources import (
     opened_by_us,
     refuse_impossible,
 )
-from audiomdb.stream.tails import say_dropped, tail_of_samples
+from audiomdb.stream.tails import say_dropped, say_empty, tail_of_samples
 from audiomdb.stream.work import MASK, Task, loaded
 
 if TYPE_CHECKING:
@@ -86,9 +88,9 @@ class SampleStream:
             that makes it from the index's columns. The same in all ranks.
         partitions: Groups of shards read side by side, see `EpochPlan`. Part of the order.
         rank: Which of `world_size` processes this is, each of which reads its share.
-        world_size: Processes that share each epoch.
+        world_size: Processes that share each epoch. More than one have to say their `rank`.
         worker: Which of `num_workers` this is, which share a rank's samples in turn.
-        num_workers: Workers of the rank.
+        num_workers: Workers of the rank. More than one have to say their `worker`.
         tail: What becomes of samples that ranks cannot share evenly: "uneven" keeps them, "drop"
             leaves them out, "pad" fills up with repeats, whose field `__mask__` is False. None:
             "uneven" for one rank alone, which shares with nobody, and "drop" for several, so that
@@ -118,9 +120,9 @@ class SampleStream:
         max_duration: float | None = None,
         where: Where | None = None,
         partitions: int = 1,
-        rank: int = 0,
+        rank: int | None = None,
         world_size: int = 1,
-        worker: int = 0,
+        worker: int | None = None,
         num_workers: int = 1,
         tail: Tail | None = None,
         fields: Collection[str] | None = None,
@@ -134,6 +136,8 @@ class SampleStream:
             raise ValueError(f"num_threads is {num_threads}, expected 0 or more")
         if epochs is not None and epochs < 1:
             raise ValueError(f"epochs is {epochs}, expected 1 or more, or None for no end")
+        rank = which_of("rank", rank, "world_size", world_size)
+        worker = which_of("worker", worker, "num_workers", num_workers)
         what = described(
             source,
             shuffle=shuffle,
@@ -233,8 +237,13 @@ class SampleStream:
         return self.samples()
 
     def say_dropped(self) -> None:
-        """Log how many samples an epoch does without, if any. Rank 0 does when it first begins."""
-        split = self._of(self._plan(self._reading(), 0)).split
+        """Log how many samples an epoch does without, if any, or that filters leave it none.
+
+        Rank 0 does when it first begins.
+        """
+        reading = self._reading()
+        split = self._of(self._plan(reading, 0)).split
+        say_empty(split.total, len(reading), reading.names)
         why = f"{split.world_size} ranks have equal shares"
         say_dropped(split.dropped, split.total, why, asked_for=self._tail is not None)
 
@@ -254,7 +263,11 @@ class SampleStream:
 
         Processes that share an epoch have to agree on it; they do without this as long as all of
         them begin each epoch.
+
+        Raises:
+            PlanError: it is no number from 0 to 2**32 - 1.
         """
+        epoch = whole_number("epoch", epoch, high=_LAST_EPOCH)
         self._next, self._place = (epoch, 0), None
 
     def state_dict(self, *, of_pass: bool = False) -> dict[str, Any]:
@@ -348,7 +361,7 @@ class SampleStream:
             met = len(self._split.partitions_met)
             return [met * shards for shards in self._plan(reading, epochs.start).window_shards]
 
-        follower = Follower(reading, at_once, watch)
+        follower = Follower(reading, at_once, watch, workers=self._split.num_workers)
         try:
             samples = loaded(
                 reading,

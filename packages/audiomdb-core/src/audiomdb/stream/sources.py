@@ -64,6 +64,14 @@ class Part(msgspec.Struct, frozen=True):
     where: Where | None = None
     load: LoadOptions = msgspec.field(default_factory=LoadOptions)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.shuffle, bool):
+            raise TypeError(f"shuffle is {self.shuffle!r}, expected True or False")
+        for name in ("min_duration", "max_duration"):
+            limit = getattr(self, name)
+            if limit is not None and not isinstance(limit, int | float):
+                raise TypeError(f"{name} is {limit!r}, expected seconds as a number")
+
     @property
     def filtered(self) -> bool:
         """Whether samples are left out."""

@@ -35,7 +35,7 @@ from audiomdb.stream.step_batches import (
     place_after,
     together,
 )
-from audiomdb.stream.tails import say_dropped
+from audiomdb.stream.tails import say_dropped, say_empty
 from audiomdb.stream.work import Task, loaded
 
 if TYPE_CHECKING:
@@ -188,9 +188,14 @@ class StepStream:
         return self._steps(self._reading(), 0).dropped
 
     def say_dropped(self) -> None:
-        """Log how many samples an epoch does without, if any. Rank 0 does when it first begins."""
+        """Log how many samples an epoch does without, if any, or that filters leave it none.
+
+        Rank 0 does when it first begins.
+        """
+        reading = self._reading()
+        total = len(self._plan(reading, 0))
+        say_empty(total, len(reading), reading.names)
         if isinstance(self._how, BySamples):
-            total = len(self._plan(self._reading(), 0))
             why = f"each step has {self._how.batch_size}"
             say_dropped(self.dropped, total, why, asked_for=self._asked_for)
 
@@ -257,7 +262,8 @@ class StepStream:
         first.check(here)
         if skip is None:
             skip = self._split.worker
-        follower = Follower(reading, partial(self._at_once, reading, first, skip), watch)
+        at_once = partial(self._at_once, reading, first, skip)
+        follower = Follower(reading, at_once, watch, workers=self._split.num_workers)
         coming: deque[Coming] = deque()
         try:
             samples = loaded(

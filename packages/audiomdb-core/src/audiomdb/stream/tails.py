@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from audiomdb.plan import Tail
 
-__all__ = ["say_dropped", "tail_of_samples"]
+__all__ = ["say_dropped", "say_empty", "tail_of_samples"]
 
 
 def tail_of_samples(tail: Tail | None, world_size: int) -> Tail:
@@ -42,3 +42,22 @@ def say_dropped(dropped: int, total: int, why: str, *, asked_for: bool) -> None:
         total,
         why,
     )
+
+
+def say_empty(taking_part: int, samples: int, names: str) -> None:
+    """Log a warning where filters leave none of the samples: nothing else would show it.
+
+    Args:
+        taking_part: Samples of an epoch.
+        samples: All there are.
+        names: Of the datasets.
+    """
+    if samples and not taking_part:
+        import logging
+
+        logging.getLogger("audiomdb.stream").warning(
+            "min_duration, max_duration and where leave none of the %d samples of %s: every epoch "
+            "is empty. What came out of a CSV file is text, numbers included",
+            samples,
+            names,
+        )

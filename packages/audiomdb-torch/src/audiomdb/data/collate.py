@@ -13,7 +13,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from audiomdb.data.memory import BatchMemory, batch_in_place, uninitialised
 from audiomdb.errors import AudioError
-from audiomdb.sample import AUDIO, KEY
+from audiomdb.sample import AUDIO, KEY, SAMPLE_RATE
 from audiomdb.stream.rows import Allocate
 
 __all__ = ["PaddingSample", "pad_collate", "rows_for"]
@@ -58,14 +58,14 @@ def pad_collate(
         collate_fn_map: Not used; torch's default collate passes its own.
 
     Raises:
-        AudioError: `audio` has different numbers of channels.
+        AudioError: `audio` has different numbers of channels, or different sample rates.
     """
     names = dict.fromkeys(chain.from_iterable(samples))
     batch: dict[str, Any] = {}
     for name in names:
         column = [sample.get(name) for sample in samples]
         if name == AUDIO:
-            _check_channels(samples)
+            _check_clips(samples)
         rows = _Rows.of(column)
         if rows is None:
             batch[name] = _batched(column, masks)
@@ -210,15 +210,22 @@ def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
     return list(column)
 
 
-def _check_channels(samples: Sequence[Mapping[str, Any]]) -> None:
-    met: dict[int, Any] = {}
+def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what would be one tensor of things that do not belong together."""
+    channels: dict[int, Any] = {}
+    rates: dict[Any, Any] = {}
     for sample in samples:
         audio = sample.get(AUDIO)
         if isinstance(audio, _ARRAYS) and audio.ndim in (1, 2):
-            met.setdefault(1 if audio.ndim == 1 else audio.shape[1], sample.get(KEY))
-    if len(met) > 1:
-        found = ", ".join(f"{channels} in {key!r}" for channels, key in met.items())
-        raise AudioError(
-            f"clips with different numbers of channels in one batch ({found}); "
-            "make the dataset with mono=True"
-        )
+            channels.setdefault(1 if audio.ndim == 1 else audio.shape[1], sample.get(KEY))
+            rates.setdefault(sample.get(SAMPLE_RATE), sample.get(KEY))
+    for met, what, unit, option in (
+        (channels, "numbers of channels", "", "mono=True"),
+        (rates, "sample rates", " Hz", "sample_rate="),
+    ):
+        if len(met) > 1 and None not in met:
+            found = ", ".join(f"{value}{unit} in {key!r}" for value, key in met.items())
+            raise AudioError(
+                f"clips with different {what} in one batch ({found}); "
+                f"make the dataset with {option}"
+            )

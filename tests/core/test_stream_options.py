@@ -1,0 +1,172 @@
+"""Options that cannot be meant are refused where they are given, in the words of who gives them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb.cache import CacheOptions
+from audiomdb.errors import CacheTooSmallError, PlanError
+from audiomdb.plan import PlanState
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.stream import SampleStream, StepStream, open_dataset
+
+
+class FolderRetriever(BaseRetriever):
+    def __init__(self, store: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.store = store
+
+    def download_metadata(self) -> str:
+        return shutil.copy(f"{self.store}/metadata.json", self.cache_dir)
+
+    def download_shard(self, shard_id: int) -> str:
+        name = f"shard_{shard_id:05d}"
+        return shutil.copytree(f"{self.store}/{name}", f"{self.cache_dir}/{name}")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "clips"
+    with DatasetWriter(path, samples_per_shard=2) as writer:
+        for i in range(12):
+            blob = np.random.default_rng(i).bytes(20_000)
+            writer.write(f"clip-{i:02d}", {"blob": blob, "digit": str(i), "duration": float(i)})
+    return path
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shuffle": "yes"},
+        {"shuffle": 1},
+        {"sample_rate": "16000"},
+        {"sample_rate": 16000.0},
+        {"min_duration": "5"},
+        {"max_duration": [5]},
+        {"max_cache_bytes": "50GB"},
+        {"prefetch": None},
+        {"workers": 0},
+    ],
+    ids=str,
+)
+def test_a_value_of_the_wrong_kind_is_named(wrong: dict[str, Any]) -> None:
+    cache = {"max_cache_bytes": "max_bytes", "prefetch": "prefetch", "workers": "workers"}
+    ((name, value),) = wrong.items()
+    make: Any = partial(SampleStream, "clips", **wrong)
+    if name in cache:
+        make = partial(CacheOptions, **{cache[name]: value})
+    with pytest.raises((TypeError, ValueError), match=f"{name} is .*, expected"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("several", "which"), [({"num_workers": 4}, "worker"), ({"world_size": 2}, "rank")]
+)
+def test_nobody_gets_a_share_without_having_asked_for_it(
+    dataset: Path, several: dict[str, Any], which: str
+) -> None:
+    makes: list[Any] = [SampleStream, open_dataset]
+    for make in makes:
+        with pytest.raises(PlanError, match=f"say with {which}= which of them this is"):
+            make(dataset, **several)
+    parts = [
+        sample["digit"]
+        for number in range(next(iter(several.values())))
+        for sample in SampleStream(dataset, **{**several, which: number})
+    ]
+    assert sorted(parts, key=int) == [str(i) for i in range(12)]
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_filters_that_leave_nothing_are_said_to(
+    dataset: Path, by_steps: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def three(columns: Any) -> Any:
+        return columns["digit"] == 3  # the column is text
+
+    if by_steps:
+        StepStream(dataset, 4, where=three).say_dropped()
+    else:
+        assert list(SampleStream(dataset, where=three)) == []
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "leave none of the 12 samples of clips" in record.message
+
+
+@pytest.mark.parametrize("epoch", [-1, "a", 2**32])
+def test_an_epoch_is_a_number_that_a_plan_can_make(dataset: Path, epoch: Any) -> None:
+    with pytest.raises(PlanError, match="epoch"):
+        SampleStream(dataset).set_epoch(epoch)
+
+
+@pytest.mark.parametrize("state", ["{}", None, [1]])
+def test_a_state_is_a_dict(dataset: Path, state: Any) -> None:
+    with pytest.raises(PlanError, match="state"):
+        SampleStream(dataset).load_state_dict(state)
+    with pytest.raises(PlanError, match="a plan's state is a dict"):
+        PlanState.from_dict(state)
+
+
+def test_samples_are_read_one_by_one(dataset: Path) -> None:
+    with DatasetReader.open(dataset) as reader, pytest.raises(TypeError, match="one by one"):
+        reader[0:3]  # type: ignore[index]
+
+
+def test_a_cache_too_small_for_all_workers_is_refused_by_the_first(
+    dataset: Path, tmp_path: Path
+) -> None:
+    def least(workers: int) -> int:
+        retriever = FolderRetriever(str(dataset), cache_dir=tmp_path / "least", max_cache_bytes=1)
+        stream = SampleStream(retriever, window=1, worker=0, num_workers=workers)
+        with pytest.raises(CacheTooSmallError, match="The smallest that works") as caught:
+            next(iter(stream))
+        retriever.close()
+        said = str(caught.value)
+        assert ("beside 1 other reader of" in said) == (workers == 2)
+        return int(said.split("works is max_cache_bytes=")[1].split(";")[0])
+
+    alone, two = least(1), least(2)
+    assert alone < two
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    children = [
+        context.Process(target=read, args=(dataset, tmp_path / "cache", two, worker, found))
+        for worker in range(2)
+    ]
+    for child in children:
+        child.start()
+    digits = [digit for _ in children for digit in found.get()]
+    for child in children:
+        child.join(60)
+    assert sorted(digits, key=int) == [str(i) for i in range(12)]
+
+
+def read(dataset: Path, cache: Path, limit: int, worker: int, found: Any) -> None:
+    retriever = FolderRetriever(str(dataset), cache_dir=cache, max_cache_bytes=limit)
+    stream = SampleStream(retriever, window=1, worker=worker, num_workers=2)
+    found.put([sample["digit"] for sample in stream])
+    retriever.close()
+
+
+def test_a_limit_that_another_one_set_is_told(dataset: Path, tmp_path: Path) -> None:
+    def opened(limit: int) -> FolderRetriever:
+        return FolderRetriever(str(dataset), cache_dir=tmp_path, max_cache_bytes=limit)
+
+    first, second = opened(1000), opened(10_000_000)
+    with pytest.raises(CacheTooSmallError, match=r"Fewer workers or a smaller window need less$"):
+        next(iter(SampleStream(first)))
+    with pytest.raises(CacheTooSmallError, match=r"asked for 10000000, but .* close that stream"):
+        next(iter(SampleStream(second)))
+    first.close()
+    second.close()
+    assert len(list(SampleStream(second))) == 12
+    second.close()
