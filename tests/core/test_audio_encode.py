@@ -122,9 +122,66 @@ def test_empty_clip_is_refused_where_nothing_could_read_it(kind: str) -> None:
         audio.encode(np.empty(0, np.float32), 16000, kind)
 
 
-def test_channels_before_frames_is_refused_with_a_hint() -> None:
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("shape", [(2, 16000), (1, 1000), (8, 9)])
+def test_channels_before_frames_is_refused_with_a_hint(kind: str, shape: tuple[int, int]) -> None:
     with pytest.raises(AudioError, match=r"torchaudio.*pass audio\.T"):
-        audio.encode(np.zeros((2, 16000), np.float32), 16000)
+        audio.encode(np.zeros(shape, np.float32), 16000, kind)
+
+
+@pytest.mark.parametrize("kind", ["flac", "wav"])
+@pytest.mark.parametrize("shape", [(1, 2), (2, 3), (1, 8)])
+def test_clip_of_fewer_frames_than_channels_comes_back(kind: str, shape: tuple[int, int]) -> None:
+    samples = np.arange(shape[0] * shape[1], dtype=np.int16).reshape(shape)
+    decoded, _ = audio.decode(audio.encode(samples, 16000, kind))
+    assert np.array_equal(decoded * 32768, samples)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates"),
+    [
+        ("opus", [8000, 12000, 16000, 24000, 48000]),
+        ("mp3", [8000, 11025, 22050, 44100, 48000]),
+        ("flac", [1, 44100, 65535, 65540, 96000, 384_000, 655_350]),
+        ("vorbis", [1, 8001, 44100, 192_000, 200_000]),
+        ("wav", [1, 44101, 2**31 - 1]),
+    ],
+)
+def test_legal_rates_are_written(kind: str, rates: list[int]) -> None:
+    for rate in rates:
+        audio.check_rate(kind, rate)
+        assert audio.check(audio.encode(tone(4000), rate, kind)).sample_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "words"),
+    [
+        (
+            "opus",
+            22050,
+            "only at 8000, 12000, 16000, 24000, 48000 Hz; the closest are 16000",
+        ),
+        ("opus", 1, "the closest is 8000"),
+        ("opus", 44100, "the closest are 24000 and 48000"),
+        ("mp3", 96000, "the closest is 48000"),
+        ("flac", 65536, "1 to 65535 Hz and multiples of 10 to 655350; .* 65535 and 65540"),
+        ("flac", 352_801, "the closest are 352800 and 352810"),
+        ("flac", 700_000, "the closest is 655350"),
+        ("flac", 10**10, "the closest is 655350"),
+        ("vorbis", 200_001, "only at 1 to 200000 Hz; the closest is 200000"),
+        ("wav", 10**10, "the closest is 2147483647"),
+        ("wav", 0, "0 Hz, only at 1 to 2147483647 Hz; the closest is 1"),
+        ("wav", -5, "-5 Hz"),
+        ("aac", 16000, "not one of flac, wav, opus, vorbis, mp3"),
+    ],
+)
+def test_illegal_rate_is_refused_with_the_closest_ones_before_and_while_encoding(
+    kind: str, rate: int, words: str
+) -> None:
+    with pytest.raises(AudioError, match=words):
+        audio.check_rate(kind, rate)
+    with pytest.raises(AudioError, match=words):
+        audio.encode(tone(), rate, kind)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +194,7 @@ def test_channels_before_frames_is_refused_with_a_hint() -> None:
         (np.zeros((20, 3), np.int16), 16000, "mp3", "1 to 2 channels"),
         (np.zeros((20, 0), np.int16), 16000, "flac", "channels"),
         (np.zeros(9, np.float32), 22050, "opus", "only at 8000, 12000, 16000, 24000, 48000"),
-        (np.zeros(9, np.float32), 96000, "mp3", "resample first"),
+        (np.zeros(9, np.float32), 96000, "mp3", "the closest is 48000"),
         (np.zeros(9, np.float32), 0, "flac", "0 Hz"),
         (np.zeros(9, np.float32), 10_000_000, "flac", "10000000 Hz"),
         (np.array([0, np.nan, np.inf], np.float32), 16000, "flac", "2 NaN or infinite"),

@@ -1,7 +1,7 @@
 """Encoded audio to arrays and back.
 
 `probe` reads headers, `check` decodes and counts, `decode` gives a clip or a window of it,
-`resample` changes its rate, `encode` makes a file of an array.
+`resample` changes its rate, `encode` makes a file of an array, at a rate that `check_rate` allows.
 
 Read are WAV (RIFX, RF64, Wave64), FLAC, Ogg Vorbis and Opus, MP3, AIFF, AU, CAF, NIST SPHERE and
 VOC, whatever a file is called. Of these, the completeness of a file can be checked; other formats
@@ -24,15 +24,16 @@ from audiomdb.audio.window import AudioWindow
 from audiomdb.lazy import lazily
 
 if TYPE_CHECKING:
-    from audiomdb.audio.encoding import encode
+    from audiomdb.audio.encoding import check_rate, encode
 else:
-    __getattr__, __dir__ = lazily(__name__, {"encode": "encoding"})
+    __getattr__, __dir__ = lazily(__name__, {"check_rate": "encoding", "encode": "encoding"})
 
 __all__ = [
     "AudioInfo",
     "AudioSource",
     "AudioWindow",
     "check",
+    "check_rate",
     "decode",
     "decoders",
     "encode",

@@ -11,7 +11,7 @@ import soundfile
 from audiomdb.audio.ogg import set_serial
 from audiomdb.errors import AudioError
 
-__all__ = ["encode"]
+__all__ = ["check_rate", "encode"]
 
 
 class _Format(msgspec.Struct, frozen=True):
@@ -21,13 +21,24 @@ class _Format(msgspec.Struct, frozen=True):
     """Whether samples are stored as 16-bit integers; lossy encoders take float."""
     max_channels: int
     rates: tuple[int, ...] = ()
-    """The only rates there are; empty where any will do."""
+    """The only rates there are, in Hz; empty where all up to `max_rate` will do."""
+    max_rate: int = 2**31 - 1
+    """libsndfile takes no more."""
+    max_odd_rate: int = 2**31 - 1
+    """Above it, only multiples of 10 Hz can be written down."""
     empty: bool = False
     """Whether a file without frames can be read again."""
 
 
 _FORMATS = {
-    "flac": _Format("FLAC", "PCM_16", integers=True, max_channels=8),
+    "flac": _Format(
+        "FLAC",
+        "PCM_16",
+        integers=True,
+        max_channels=8,
+        max_rate=655_350,
+        max_odd_rate=65_535,
+    ),
     "wav": _Format("WAV", "PCM_16", integers=True, max_channels=1024, empty=True),
     "opus": _Format(
         "OGG",
@@ -36,7 +47,10 @@ _FORMATS = {
         max_channels=8,
         rates=(8000, 12000, 16000, 24000, 48000),
     ),
-    "vorbis": _Format("OGG", "VORBIS", integers=False, max_channels=8, empty=True),
+    # Asked for more, libvorbis refuses, and libsndfile 1.2.2 goes on with what it did not get.
+    "vorbis": _Format(
+        "OGG", "VORBIS", integers=False, max_channels=8, max_rate=200_000, empty=True
+    ),
     "mp3": _Format(
         "MP3",
         "MPEG_LAYER_III",
@@ -48,6 +62,9 @@ _FORMATS = {
 
 _SERIAL = 0x42444D41
 """Serial number of Ogg streams; the bytes `AMDB`."""
+
+_USUAL_CHANNELS = 8
+"""An array with more channels than this and fewer frames is taken for (channels, frames)."""
 
 _BLOCK_FRAMES = 1 << 16
 """Frames handed to the encoder at a time; libvorbis overflows the stack on very long blocks."""
@@ -65,7 +82,7 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
 
     Args:
         audio: `(frames,)` or `(frames, channels)`; float (full scale is 1) or int16.
-        sample_rate: in Hz. Opus allows 8, 12, 16, 24 and 48 kHz; MP3 nine rates up to 48 kHz.
+        sample_rate: in Hz; see `check_rate`.
         audio_format: `"flac"`, `"wav"`, `"opus"`, `"vorbis"` or `"mp3"`.
 
     Returns:
@@ -75,10 +92,9 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
         AudioError: another format, type, shape or rate; NaN or infinite samples; no frames, where
             the format cannot say so (FLAC, Opus, MP3); or the encoder refuses.
     """
-    target = _FORMATS.get(audio_format)
-    if target is None:
-        raise AudioError(f"audio_format {audio_format!r} is not one of {', '.join(_FORMATS)}")
-    _check(audio, sample_rate, audio_format, target)
+    target = _target(audio_format)
+    check_rate(audio_format, sample_rate)
+    _check(audio, audio_format, target)
     samples = _prepare(audio, target)
     channels = 1 if audio.ndim == 1 else audio.shape[1]
     out = io.BytesIO()
@@ -102,31 +118,85 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
     return set_serial(stream, _SERIAL) if target.container == "OGG" else stream
 
 
-def _check(audio: np.ndarray, sample_rate: int, audio_format: str, target: _Format) -> None:
+def check_rate(audio_format: str, sample_rate: int) -> None:
+    """Refuse a rate that a format cannot have, before any audio is there.
+
+    Opus has 8, 12, 16, 24 and 48 kHz, MP3 nine rates up to 48 kHz. FLAC has all up to 65535 Hz and
+    multiples of 10 Hz up to 655350, Vorbis all up to 200 kHz, WAV all that fit in 31 bits.
+
+    Args:
+        audio_format: as for `encode`.
+        sample_rate: in Hz.
+
+    Raises:
+        AudioError: names the legal rates and the closest ones; or another format.
+    """
+    target = _target(audio_format)
+    closest = _closest(target, sample_rate)
+    if sample_rate in closest:
+        return
+    if target.rates:
+        legal = f"only at {', '.join(map(str, target.rates))} Hz"
+    elif target.max_odd_rate < target.max_rate:
+        legal = f"only at 1 to {target.max_odd_rate} Hz and multiples of 10 to {target.max_rate}"
+    else:
+        legal = f"only at 1 to {target.max_rate} Hz"
+    verb = "is" if len(closest) == 1 else "are"
+    raise AudioError(
+        f"{audio_format} cannot be written at {sample_rate} Hz, {legal}; the closest {verb} "
+        f"{' and '.join(map(str, closest))}"
+    )
+
+
+def _target(audio_format: str) -> _Format:
+    target = _FORMATS.get(audio_format)
+    if target is None:
+        raise AudioError(f"audio_format {audio_format!r} is not one of {', '.join(_FORMATS)}")
+    return target
+
+
+def _closest(target: _Format, rate: int) -> tuple[int, ...]:
+    """The legal rates next to one, below and above; the rate alone where it is legal itself."""
+    if target.rates:
+        below = [legal for legal in target.rates if legal <= rate][-1:]
+        above = [legal for legal in target.rates if legal >= rate][:1]
+        return tuple(sorted({*below, *above}))
+    rate = min(max(rate, 1), target.max_rate)
+    if rate <= target.max_odd_rate or rate % 10 == 0:
+        return (rate,)
+    return max(target.max_odd_rate, rate // 10 * 10), rate // 10 * 10 + 10
+
+
+def _check(audio: np.ndarray, audio_format: str, target: _Format) -> None:
     if audio.ndim not in (1, 2):
         raise AudioError(f"audio must be (frames,) or (frames, channels), not {audio.shape}")
     if audio.dtype != np.int16 and audio.dtype.kind != "f":
         raise AudioError(f"audio must be float or int16, not {audio.dtype}")
-    if audio.ndim == 2 and audio.shape[1] > audio.shape[0] > 0:
-        raise AudioError(
-            f"audio of shape {audio.shape} has more channels than frames: the order is (frames, "
-            "channels), while torchaudio's is (channels, frames); pass audio.T"
-        )
-    if audio.ndim == 2 and not 1 <= audio.shape[1] <= target.max_channels:
-        raise AudioError(
-            f"{audio_format} holds 1 to {target.max_channels} channels, not {audio.shape[1]}"
-        )
+    if audio.ndim == 2:
+        _check_channels(audio, audio_format, target)
     if len(audio) == 0 and not target.empty:
         raise AudioError(f"a clip of 0 frames cannot be written as {audio_format}")
-    if sample_rate <= 0 or (target.rates and sample_rate not in target.rates):
-        allowed = ", ".join(map(str, target.rates)) or "positive rates"
-        raise AudioError(
-            f"{audio_format} cannot be written at {sample_rate} Hz, only at {allowed}: resample "
-            "first"
-        )
     if audio.dtype.kind == "f" and not np.isfinite(audio).all():
         bad = int(np.count_nonzero(~np.isfinite(audio)))
         raise AudioError(f"audio holds {bad} NaN or infinite samples, which no encoder can store")
+
+
+def _check_channels(audio: np.ndarray, audio_format: str, target: _Format) -> None:
+    frames, channels = audio.shape
+    # A clip may be as short as one frame, so more channels than frames alone prove nothing.
+    turned = channels > frames > 0
+    if not 1 <= channels <= target.max_channels:
+        problem = f"{audio_format} holds 1 to {target.max_channels} channels, not {channels}"
+    elif turned and channels > _USUAL_CHANNELS:
+        problem = f"audio of shape {audio.shape} has more channels than frames"
+    else:
+        return
+    if turned:
+        problem += (
+            ": the order is (frames, channels), while torchaudio's is (channels, frames); pass "
+            "audio.T"
+        )
+    raise AudioError(problem)
 
 
 def _prepare(audio: np.ndarray, target: _Format) -> np.ndarray:
