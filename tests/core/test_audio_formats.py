@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import socket
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 import soundfile
 
 from audiomdb import audio
+from audiomdb.audio.source import read_file
 from audiomdb.errors import AudioError, DamagedAudioError, UnreadableAudioError
 
 FILES = Path(__file__).parent.parent / "data" / "audio"
@@ -184,6 +188,53 @@ def test_missing_file_folder_and_file_as_folder_are_unreadable(tmp_path: Path) -
     for path in (tmp_path / "none.wav", tmp_path, file / "b.wav"):
         with pytest.raises(UnreadableAudioError, match=path.name):
             audio.decode(path)
+
+
+def unusable(folder: Path) -> list[str]:
+    """Names with which something is wrong that is the clip's own."""
+    (folder / "loop.wav").symlink_to("loop.wav")
+    os.mkfifo(folder / "pipe.wav")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket.wav"))
+    names = ["none.wav", "", "loop.wav", "pipe.wav", "socket.wav", "n" * 300 + ".wav"]
+    return [str(folder / name) for name in (*names, "null\0.wav", "half\ud800.wav")] + ["/dev/zero"]
+
+
+def test_path_that_leads_to_no_file_is_unreadable(tmp_path: Path) -> None:
+    for path in unusable(tmp_path):
+        for use in (audio.decode, audio.check, audio.probe):
+            with pytest.raises(UnreadableAudioError) as caught:
+                use(path)
+            assert str(caught.value).startswith(f"{path}: ")
+        with pytest.raises(UnreadableAudioError, match=r"^clip 7: "):
+            read_file(path, name="clip 7")
+
+
+def test_file_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "clip"
+    for size in (0, 1, 100_000):
+        path.write_bytes(bytes(range(256)) * (size // 256) + bytes(size % 256))
+        assert read_file(path, name="clip") == path.read_bytes()
+        assert len(read_file(path, name="clip")) == size
+    (tmp_path / "link").symlink_to(path)
+    assert read_file(str(tmp_path / "link"), name="clip") == path.read_bytes()
+    # Files of the kernel are regular and say that they are empty.
+    proc = Path("/proc/self/cmdline")
+    if proc.exists():
+        assert read_file(proc, name="clip") == proc.read_bytes()
+
+
+def test_lack_of_descriptors_says_nothing_about_the_clip() -> None:
+    path = FILES / "wav/wav_u8_16k_mono.wav"
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        for use in (audio.decode, lambda path: read_file(path, name="clip")):
+            with pytest.raises(OSError, match="Too many open files"):
+                use(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    audio.decode(path)
 
 
 def test_other_types_than_bytes_and_paths_are_refused() -> None:

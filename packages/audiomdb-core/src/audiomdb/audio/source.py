@@ -7,10 +7,10 @@ header or a window is all that is wanted, and whole where everything is decoded 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiomdb.audio.handle import Handle, handle_of
@@ -21,7 +21,75 @@ if TYPE_CHECKING:
 
     from audiomdb.audio.info import AudioSource
 
-__all__ = ["Source"]
+__all__ = ["Source", "read_file"]
+
+_ABOUT_THE_FILE = frozenset(
+    (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENXIO,
+        errno.ENODEV,
+    )
+)
+"""What is wrong with one file. Other operating system errors (a failing disk, too many open files)
+say nothing about the clip and reach the caller as they are."""
+
+_MORE_BYTES = 1 << 20
+
+
+def read_file(path: str | os.PathLike[str], *, name: str) -> bytes:
+    """All bytes of a regular file.
+
+    Args:
+        path: the file. A link is followed.
+        name: how errors call it.
+
+    Raises:
+        UnreadableAudioError: there is no such file, it may not be read, or it is a folder, a named
+            pipe or a device.
+        OSError: what is wrong is not the file.
+    """
+    descriptor, size = _open_regular(path, name)
+    try:
+        # One byte more than there should be, so that a file that did not grow takes one call.
+        octets = os.read(descriptor, size + 1)
+        if len(octets) == size:
+            return octets
+        pieces = [octets]
+        while pieces[-1]:
+            pieces.append(os.read(descriptor, _MORE_BYTES))
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
+
+
+def _open_regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
+    """A descriptor to close, and the size of the file."""
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in _ABOUT_THE_FILE:
+            raise
+        raise UnreadableAudioError(f"{name}: {error.strerror or error}") from error
+    except ValueError as error:  # a null byte in it, or half of a surrogate pair
+        raise UnreadableAudioError(f"{name}: no file can have this name ({error})") from error
+    try:
+        status = os.fstat(descriptor)
+        # Storage with tapes behind it answers "try again" to who will not wait.
+        os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise UnreadableAudioError(f"{name}: not a regular file")
+    return descriptor, status.st_size
 
 
 class Source:
@@ -48,25 +116,14 @@ class Source:
         elif isinstance(source, str | os.PathLike):
             path = os.fspath(source)
             self.name = name or path
-            self._file = self._open(Path(path))
-            self.size = os.fstat(self._file.fileno()).st_size
+            descriptor, self.size = _open_regular(path, self.name)
+            self._file = io.FileIO(descriptor)
             return
         else:
             raise TypeError(
                 f"audio must be bytes, a memoryview or a path, not {type(source).__name__}"
             )
         self.name = name or f"audio of {self.size} bytes"
-
-    def _open(self, path: Path) -> io.FileIO:
-        try:
-            # Opening a named pipe would wait for its writer.
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise self.unreadable("not a regular file")
-            return path.open("rb", buffering=0)
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            # Other operating system errors (a failing disk, too many open files) say nothing
-            # about the clip and reach the caller as they are.
-            raise self.unreadable(error.strerror or str(error)) from error
 
     def __enter__(self) -> Source:
         return self
