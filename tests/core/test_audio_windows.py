@@ -22,6 +22,8 @@ SEEKABLE = [
     for path in sorted((FILES / folder).iterdir())
 ]
 
+READ = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "VOC", "FLAC", "OGG", "MP3")
+
 
 def mp3(samples: np.ndarray, rate: int, **options: Any) -> bytes:
     out = io.BytesIO()
@@ -45,6 +47,38 @@ def test_window_equals_the_slice_of_the_whole(path: Path, from_path: bool) -> No
         assert part.flags.writeable
     tail, _ = audio.decode(source, offset=(total - 1000) / rate)
     assert np.array_equal(tail, whole[-1000:])
+
+
+def written(samples: np.ndarray, container: str, subtype: str) -> bytes | None:
+    """The clip at 8 kHz; None where libsndfile lists the coding and cannot write it."""
+    out = io.BytesIO()
+    try:
+        soundfile.write(out, samples, 8000, format=container, subtype=subtype)
+    except soundfile.LibsndfileError:
+        return None
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [
+        (container, subtype)
+        for container in READ
+        for subtype in soundfile.available_subtypes(container)
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_window_equals_the_slice_in_every_coding(
+    container: str, subtype: str, channels: int
+) -> None:
+    samples = np.random.default_rng(0).standard_normal((8000, channels)) * 0.1
+    encoded = written(samples, container, subtype)
+    if encoded is None or (container, subtype[1:], channels) == ("VOC", "LAW", 1):
+        return  # libsndfile's own A-law and u-law VOC announces a byte too many
+    whole, _ = audio.decode(encoded)
+    for start, count in [(0, 800), (800, 1600), (4001, 800), (7200, 800)]:
+        part, _ = audio.decode(encoded, offset=start / 8000, duration=count / 8000)
+        assert np.array_equal(part, whole[start : start + count])
 
 
 @settings(max_examples=60)
@@ -108,12 +142,15 @@ def test_window_over_the_end_is_shorter() -> None:
     path = FILES / "flac/flac_s16_level5_16k_mono.flac"
     part, _ = audio.decode(path, offset=1.5, duration=10)
     assert len(part) == 30393 - 24000
+    whole, _ = audio.decode(path)
+    for duration in (1e15, 1e308):
+        assert np.array_equal(audio.decode(path, duration=duration)[0], whole)
 
 
 @pytest.mark.parametrize(
     "name", ["flac/flac_s16_level5_16k_mono.flac", "ogg/ogg_opus_8k_mono.opus"]
 )
-@pytest.mark.parametrize("offset", [2.0, 1e9])
+@pytest.mark.parametrize("offset", [2.0, 1e9, 1e308])
 def test_window_behind_the_end_is_refused(name: str, offset: float) -> None:
     with pytest.raises(AudioError, match="is not before the end"):
         audio.decode(FILES / name, offset=offset)
@@ -140,6 +177,8 @@ def test_window_of_an_empty_clip_is_empty() -> None:
     for name in ("lengths/flac_0_samples.flac", "lengths/wav_0_samples.wav"):
         part, _ = audio.decode(FILES / name, duration=1.0)
         assert part.shape == (0,)
+        with pytest.raises(AudioError, match="is not before the end"):
+            audio.decode(FILES / name, offset=1e308)
 
 
 def test_window_is_resampled_after_it_is_cut() -> None:

@@ -43,6 +43,11 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
     def seekable(self) -> bool:
         return False
 
+    @property
+    def can_seek(self) -> bool:
+        """Whether libsndfile can: in GSM 6.10 and some kinds of ADPCM it cannot."""
+        return bool(super().seekable())
+
 
 class Decoder:
     """A clip, or an excerpt made from it, that is being decoded.
@@ -107,7 +112,7 @@ class Decoder:
 
     def skip_to(self, frame: int) -> None:
         """Make `frame` the next one to be read, by seeking where that is exact."""
-        if self._structure.seekable and not self._lead:
+        if self._structure.seekable and self._file.can_seek and not self._lead:
             if frame:
                 self._seek(frame)
             return

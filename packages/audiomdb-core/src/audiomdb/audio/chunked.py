@@ -25,12 +25,27 @@ _MAX_CHUNKS = 4096
 _UNKNOWN_SIZE_AU = 0xFFFFFFFF
 _UNKNOWN_SIZE_CAF = 0xFFFFFFFFFFFFFFFF
 _VOC_SOUND = (1, 2, 9)
+_AIFF_PLAIN = (b"NONE", b"twos", b"sowt", b"raw ", b"in24", b"in32", b"42ni", b"23ni")
+_AIFF_SAMPLE_BYTES = {
+    b"ulaw": 1,
+    b"ULAW": 1,
+    b"alaw": 1,
+    b"ALAW": 1,
+    b"fl32": 4,
+    b"FL32": 4,
+    b"fl64": 8,
+    b"FL64": 8,
+}
+"""By coding, where COMM may name the width of what was encoded instead."""
+_ALAC_20 = 2
+"""The format flags of CAF's ALAC that mean 20 bits."""
 
 
 def inspect_aiff(source: Source) -> Structure:
     """AIFF and AIFF-C: the SSND chunk is whole and holds as many frames as COMM says."""
-    frames = frame_bytes = -1
+    frames, bits, channels = -1, 0, 0
     coding = b"NONE"
+    sound_bytes = 0
     position = 12
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 8)
@@ -41,21 +56,33 @@ def inspect_aiff(source: Source) -> Structure:
             body = source.at(position + 8, 22)
             frames = int.from_bytes(body[2:6], "big")
             bits = int.from_bytes(body[6:8], "big")
-            frame_bytes = int.from_bytes(body[:2], "big") * ((bits + 7) // 8)
+            channels = int.from_bytes(body[:2], "big")
             if size >= 22:
                 coding = body[18:22]
         elif name == b"SSND":
             _demand(source, "AIFF", position + 8, size)
-            if coding in (b"NONE", b"twos", b"sowt") and 0 < size - 8 < frames * frame_bytes:
-                raise source.damaged(
-                    f"AIFF announces {frames} frames and holds {(size - 8) // frame_bytes}"
-                )
+            sound_bytes = max(0, size - 8)  # two fields stand before the samples
         position += 8 + size + (size & 1)
     if frames < 0:
         raise source.damaged("AIFF without a COMM chunk: cut off inside its header")
     if frames > 0 and position > source.size + 1:
         raise source.damaged(f"AIFF cut off at byte {source.size}; fetch the file again")
-    return Structure("AIFF", samples_only=coding in (b"NONE", b"twos", b"sowt"))
+    # libsndfile takes an SSND chunk that is too short for the whole clip. Of codings in blocks
+    # only an empty one can be told: what COMM counts there differs between programs.
+    frame_bytes = channels * _AIFF_SAMPLE_BYTES.get(coding, (bits + 7) // 8)
+    counted = coding in _AIFF_PLAIN or coding in _AIFF_SAMPLE_BYTES
+    if frames > 0 and sound_bytes < (frames * frame_bytes if counted else 1):
+        held = sound_bytes // frame_bytes if counted else 0
+        raise source.damaged(
+            f"AIFF announces {frames} frames and holds {held}: it was cut off, or edited; fetch "
+            "the file again"
+        )
+    return Structure(
+        "AIFF",
+        samples_only=coding in (b"NONE", b"twos", b"sowt"),
+        # libsndfile says that it can seek in DWVW, and fails.
+        seekable=coding != b"DWVW",
+    )
 
 
 def inspect_caf(source: Source) -> Structure:
@@ -64,7 +91,7 @@ def inspect_caf(source: Source) -> Structure:
     A packet table (ALAC) may follow the data and is needed to read it, so it must be whole too.
     """
     position, found = 8, False
-    coding = b""
+    coding, flags = b"", 0
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 12)
         if len(head) < 12:
@@ -77,12 +104,18 @@ def inspect_caf(source: Source) -> Structure:
             break
         if name == b"desc":
             coding = source.at(position + 20, 4)
+            flags = int.from_bytes(source.at(position + 24, 4), "big")
         _demand(source, "CAF", position + 12, size)
         found = found or name == b"data"
         position += 12 + size
     if not found:
         raise source.damaged("CAF cut off before its audio; fetch the file again")
-    return Structure("CAF", samples_only=coding in (b"lpcm", b"alaw", b"ulaw"))
+    return Structure(
+        "CAF",
+        samples_only=coding in (b"lpcm", b"alaw", b"ulaw"),
+        # Behind a seek libsndfile gives other samples in stereo.
+        seekable=(coding, flags) != (b"alac", _ALAC_20),
+    )
 
 
 _CAF_CHUNKS = frozenset(

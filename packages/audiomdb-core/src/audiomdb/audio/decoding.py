@@ -41,10 +41,10 @@ def decode(
     to a pipe, an MP3 without a tag) that was cut between two frames, and damage to bytes that
     carry no checksum (WAV samples, the inside of MP3 frames).
 
-    A window is decoded without the rest where the codec can be sought exactly; Opus, GSM and FLAC
-    of unknown length are decoded from the start up to the window. It equals the same slice of the
-    whole decode, sample for sample. Inside a FLAC, only the window is
-    checked for damage.
+    A window is decoded without the rest where the codec can be sought exactly; Opus, FLAC of
+    unknown length and old codings of telephones (GSM, G.721, DWVW) are decoded from the start up
+    to the window. It equals the same slice of the whole decode, sample for sample. Inside a FLAC,
+    only the window is checked for damage.
 
     Thread-safe. The decoders release the GIL.
 
@@ -184,12 +184,13 @@ def _window(
     source: Source, total: int, rate: int, offset: float, duration: float | None
 ) -> tuple[int, int]:
     """The half-open range of frames that a window in seconds covers."""
-    start = round(offset * rate)
+    # Cut off before rounding: a float that is far beyond the end has no int, or is infinite.
+    start = round(min(offset * rate, total + 1))
     if start >= total and start > 0:
         raise AudioError(
             f"{source.name}: offset {offset} s is not before the end, at {total / rate:.3f} s"
         )
-    stop = total if duration is None else min(total, round((offset + duration) * rate))
+    stop = total if duration is None else round(min((offset + duration) * rate, total))
     return start, max(start, stop)
 
 

@@ -25,7 +25,7 @@ __all__ = ["inspect_riff", "short_plain"]
 
 _CONTAINERS = {b"RIFF": "WAV", b"RIFX": "WAV", b"RF64": "RF64"}
 _OPEN_SIZES = (0xFFFFFFFF, 0x7FFFF000)
-_PCM, _FLOAT, _GSM, _EXTENSIBLE = 0x0001, 0x0003, 0x0031, 0xFFFE
+_PCM, _FLOAT, _EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 _PLAIN_CODINGS = (0x0001, 0x0003, 0x0006, 0x0007)  # PCM, float, A-law, u-law
 _PLAIN_DTYPES: dict[tuple[int, int], np.dtype] = {
     (_PCM, 16): np.dtype("<i2"),
@@ -101,8 +101,6 @@ def inspect_riff(source: Source) -> Structure:
         _check_rest(source, container, order, outer, data)
     return Structure(
         container,
-        # libsndfile cannot seek in GSM 6.10, whose blocks are not whole bytes per frame.
-        seekable=fmt.coding != _GSM,
         samples_only=fmt.coding in _PLAIN_CODINGS,
         plain=_plain(fmt, data.position, size, order),
         rebuild=rebuild,
