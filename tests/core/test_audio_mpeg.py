@@ -126,3 +126,99 @@ def test_garbage_behind_a_counted_chain_is_left_alone() -> None:
 def test_unknown_bytes_behind_an_uncounted_chain_are_refused() -> None:
     with pytest.raises(DamagedAudioError, match="breaks at byte"):
         audio.decode(without_tag(mp3(noise(1))) + bytes(200))
+
+
+def sine(seconds: float) -> np.ndarray:
+    return (0.3 * np.sin(np.arange(int(seconds * 16000)) / 20)).astype(np.float32)
+
+
+def ape(*, header: bool) -> bytes:
+    item = (3).to_bytes(4, "little") + bytes(4) + b"Title\0one"
+
+    def edge(flags: int) -> bytes:
+        fields = (2000, len(item) + 32, 1, flags | header << 31)
+        return b"APETAGEX" + b"".join(f.to_bytes(4, "little") for f in fields) + bytes(8)
+
+    return (edge(1 << 29) if header else b"") + item + edge(0)
+
+
+ID3V1 = b"TAG" + b" " * 125
+ID3V2 = b"ID3\3\0\0\0\0\0\x20" + bytes(32)
+LYRICS = b"LYRICSBEGIN" + b"IND00002" + b"la" * 20 + b"000059" + b"LYRICS200"
+TAGS = {
+    "ID3v2": ID3V2,
+    "ID3v1": ID3V1,
+    "enhanced ID3v1": b"TAG+" + bytes(223) + ID3V1,
+    "APE": ape(header=True),
+    "APE without a header": ape(header=False),
+    "Lyrics3": LYRICS + ID3V1,
+    "Lyrics3 v1": b"LYRICSBEGIN" + b"la" * 20 + b"LYRICSEND" + ID3V1,
+    "all": ID3V2 + ape(header=True) + LYRICS + ID3V1 + ID3V2,
+}
+BROKEN_TAGS = {
+    "APE that says it is empty": b"APETAGEX" + bytes(60),
+    "ID3v2 of 256 MB": b"ID3\4\0\0\x7f\x7f\x7f\x7f",
+    "half an ID3v1": ID3V1[:50],
+    "Lyrics3 without an end": LYRICS[:30],
+}
+
+
+def by_name(tags: dict[str, bytes]) -> Any:
+    return pytest.mark.parametrize("tag", tags.values(), ids=tags.keys())
+
+
+@by_name(TAGS)
+@pytest.mark.parametrize("samples", [sine(2), noise(2)], ids=["sine", "noise"])
+def test_tags_between_joined_files_change_nothing(tag: bytes, samples: np.ndarray) -> None:
+    encoded = without_tag(mp3(samples))
+    expected, _ = audio.decode(encoded + encoded)
+    joined = encoded + tag + encoded
+    assert len(expected) == 2 * len(frame_starts(encoded)) * 576
+    decoded, _ = audio.decode(joined)
+    assert np.array_equal(decoded, expected)
+    assert audio.check(joined).frames == audio.probe(joined).frames == len(expected)
+    with audio.only_libsndfile():
+        assert np.array_equal(audio.decode(joined)[0], expected)
+    for start in (0, 20_000, 33_300, 60_000):  # before, around and behind the tag
+        part, _ = audio.decode(joined, offset=start / 16000, duration=0.1)
+        assert np.array_equal(part, expected[start : start + 1600])
+
+
+@by_name(TAGS)
+def test_tags_between_files_that_one_count_spans_change_nothing(tag: bytes) -> None:
+    first, second = mp3(sine(2)), without_tag(mp3(noise(2)))
+    count = len(frame_starts(first + second)) - 1
+    place = first.find(b"Xing") + 8
+    first = first[:place] + count.to_bytes(4, "big") + first[place + 4 :]
+    expected, _ = audio.decode(first + second)
+    joined = first + tag + second
+    assert np.array_equal(audio.decode(joined)[0], expected)
+    assert audio.check(joined).frames == audio.probe(joined).frames == len(expected) > 60_000
+    part, _ = audio.decode(joined, offset=3, duration=0.5)
+    assert np.array_equal(part, expected[48_000:56_000])
+
+
+@by_name(TAGS | BROKEN_TAGS)
+@pytest.mark.parametrize("use", [audio.decode, audio.check, audio.probe])
+def test_file_behind_one_that_counts_its_frames_is_not_dropped(tag: bytes, use: Any) -> None:
+    encoded = mp3(noise(1))
+    for more in (encoded, without_tag(encoded), mp3(noise(1), 44100)):
+        with pytest.raises(DamagedAudioError, match=r"announces|appended"):
+            use(encoded + tag + more)
+
+
+@by_name(BROKEN_TAGS)
+@pytest.mark.parametrize("use", [audio.decode, audio.check, audio.probe])
+def test_audio_behind_a_tag_that_has_no_end_is_not_dropped(tag: bytes, use: Any) -> None:
+    encoded = without_tag(mp3(noise(1)))
+    for between in (tag, tag + bytes(9000)):
+        with pytest.raises(DamagedAudioError, match="breaks at byte"):
+            use(encoded + between + encoded)
+
+
+@by_name(TAGS | BROKEN_TAGS)
+@pytest.mark.parametrize("padding", [0, 100])
+def test_any_tag_and_its_padding_may_follow_the_audio(tag: bytes, padding: int) -> None:
+    for encoded in (mp3(noise(1)), without_tag(mp3(noise(1)))):
+        decoded, _ = audio.decode(encoded + tag + bytes(padding))
+        assert np.array_equal(decoded, audio.decode(encoded)[0])

@@ -71,6 +71,8 @@ class Decoder:
 
     def _open(self, excerpt: Excerpt | None) -> tuple[_ForwardFile, Excerpt | None]:
         rebuild = self._structure.rebuild if excerpt is None else None
+        if excerpt is None and self._structure.instead is not None:
+            excerpt = self._structure.instead()
         handle = self._source.handle() if excerpt is None else handle_of(memoryview(excerpt.octets))
         try:
             file = _ForwardFile(handle.target, closefd=False)

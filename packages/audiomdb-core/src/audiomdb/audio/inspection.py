@@ -13,7 +13,8 @@ from audiomdb.audio.chunked import (
     inspect_w64,
 )
 from audiomdb.audio.flac import inspect_flac
-from audiomdb.audio.mpeg import after_id3v2, find_first_frame, inspect_mpeg
+from audiomdb.audio.mpeg import find_first_frame, inspect_mpeg
+from audiomdb.audio.mpeg_tags import after_id3v2
 from audiomdb.audio.ogg import inspect_ogg
 from audiomdb.audio.riff import inspect_riff
 from audiomdb.audio.sniff import describe

@@ -11,6 +11,7 @@ inside a frame, which carries no checksum as a rule.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,15 +24,13 @@ from audiomdb.audio.mpeg_frames import (
     silence_before,
     silenced,
 )
+from audiomdb.audio.mpeg_tags import TAGS, after_tags
 from audiomdb.audio.structure import Excerpt, Structure
 
 if TYPE_CHECKING:
     from audiomdb.audio.source import Source
 
-__all__ = ["after_id3v2", "find_first_frame", "inspect_mpeg"]
-
-_TAILS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI")
-"""What may follow the last frame: ID3v1, APE, Lyrics3, appended ID3v2 and its footer."""
+__all__ = ["find_first_frame", "inspect_mpeg"]
 
 _SEARCH_BYTES = 4096
 """How far after the tags the first frame may start (zero padding, mostly)."""
@@ -51,27 +50,18 @@ _RUN_IN = _SILENCED + 8
 """Frames before what was asked for. Overlap and filter reach back 2 frames; a multiple of 8."""
 
 
-def after_id3v2(source: Source, start: int = 0) -> int:
-    """The byte behind all ID3v2 tags at `start`; `start` where there is none."""
-    while True:
-        head = source.at(start, 10)
-        if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 0x7F:
-            return start
-        size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
-        start += 10 + size + (10 if head[5] & 0x10 else 0)
-
-
-def find_first_frame(source: Source, start: int) -> int | None:
+def find_first_frame(source: Source, start: int, *, within: int = _SEARCH_BYTES) -> int | None:
     """Where a chain of frames begins within a few kB of `start`, or None."""
-    head = source.at(start, _SEARCH_BYTES)
-    for skipped in range(len(head) - 3):
+    head = source.at(start, within)
+    skipped = head.find(b"\xff")
+    while 0 <= skipped < len(head) - 3:
         first = read_frame_header(head[skipped : skipped + 3])
-        if first is None:
-            continue
-        position = start + skipped + first.size
-        following = read_frame_header(source.at(position, 3))
-        if position == source.size or (following is not None and first.fits(following)):
-            return start + skipped
+        if first is not None:
+            position = start + skipped + first.size
+            following = read_frame_header(source.at(position, 3))
+            if position == source.size or (following is not None and first.fits(following)):
+                return start + skipped
+        skipped = head.find(b"\xff", skipped + 1)
     return None
 
 
@@ -89,17 +79,24 @@ def inspect_mpeg(source: Source, start: int) -> Structure:
     tag = read_tag(head, first)
     chain = _walk(source, view, start + first.size if tag else start, first, head[:4])
     frames = chain.length * first.samples
+    instead = partial(_untagged, chain, start) if chain.joined else None
     if tag is not None and tag.frames == chain.length:
+        _check_tail(source, chain, counted=True)
         # libsndfile takes the tag's word, less the silence that the encoder added.
-        return Structure("MP3", seekable=False, excerpt=_Excerpts(chain, tag))
+        return Structure("MP3", seekable=False, instead=instead, excerpt=_Excerpts(chain, tag))
     # Encoders that write no LAME extension may count the tag's own frame, or nothing at all.
     if tag is None or tag.frames is None or (tag.frames == chain.length + 1 and not tag.by_lame):
-        _check_tail(source, view, chain)
-        excerpts = _Excerpts(chain, None)
+        _check_tail(source, chain, counted=False)
         if first.layer != 3:
-            return Structure("MP3", frames=frames, seekable=False)
+            return Structure("MP3", frames=frames, seekable=False, instead=instead)
+        excerpts = _Excerpts(chain, None)
         return Structure(
-            "MP3", frames=frames, seekable=False, rebuild=excerpts.whole, excerpt=excerpts
+            "MP3",
+            frames=frames,
+            seekable=False,
+            rebuild=excerpts.whole,
+            instead=instead,
+            excerpt=excerpts,
         )
     raise source.damaged(
         f"MP3 announces {tag.frames} frames and holds {chain.length}: it was cut off, or edited "
@@ -109,15 +106,22 @@ def inspect_mpeg(source: Source, start: int) -> Structure:
 
 class _Chain(msgspec.Struct, frozen=True):
     octets: bytes
+    """The file up to the last frame, without the tags between frames."""
     head: bytes
     """The first four bytes of a frame."""
     first: FrameHeader
     anchors: list[int]
-    """The byte at which every 8th frame starts."""
+    """The byte of `octets` at which every 8th frame starts."""
     stop: int
-    """The byte at which the chain ends."""
+    """The byte of `octets` at which the chain ends."""
     length: int
     """Frames in the chain."""
+    joined: bool
+    """Whether there were tags between frames: files that were joined end to end."""
+    end: int
+    """The byte of the file at which neither a frame nor a tag follows."""
+    tagged: bool
+    """Whether a tag ends there."""
 
 
 def _walk(
@@ -126,6 +130,8 @@ def _walk(
     octets = bytes(view)
     sizes: dict[bytes, int] = {}
     anchors: list[int] = []
+    pieces: list[bytes] = []
+    piece_start = skipped = 0
     position, size, count = start, len(octets), 0
     while position < size:
         head = octets[position : position + 3]
@@ -133,9 +139,11 @@ def _walk(
         if length is None:
             header = read_frame_header(head)
             if header is None or not first.fits(header):
-                behind = after_id3v2(source, position)  # a tag between two joined files
+                behind = after_tags(octets, position)  # between joined files, or at the end
                 if behind > position:
-                    position = behind
+                    pieces.append(octets[piece_start:position])
+                    skipped += behind - position
+                    position = piece_start = behind
                     continue
                 break
             length = sizes[head] = header.size
@@ -144,20 +152,54 @@ def _walk(
                 f"MP3 cut off inside frame {count + 1} at byte {size}; fetch the file again"
             )
         if not count % _PERIOD:
-            anchors.append(position)
+            anchors.append(position - skipped)
         position += length
         count += 1
-    return _Chain(octets, start_bytes, first, anchors, position, count)
+    tagged = bool(pieces) and piece_start == position
+    if pieces:
+        pieces.append(octets[piece_start:position])
+        octets = b"".join(pieces)
+    return _Chain(
+        octets=octets,
+        head=start_bytes,
+        first=first,
+        anchors=anchors,
+        stop=position - skipped,
+        length=count,
+        joined=len(pieces) > (2 if tagged else 1),
+        end=position,
+        tagged=tagged,
+    )
 
 
-def _check_tail(source: Source, view: memoryview, chain: _Chain) -> None:
-    """Refuse bytes behind the chain that are no tag, where no count says it is complete."""
-    tail = bytes(view[chain.stop : chain.stop + 16])
-    if tail and not tail.startswith(_TAILS):
+def _check_tail(source: Source, chain: _Chain, *, counted: bool) -> None:
+    """Refuse bytes behind the chain that are no tag, where no count says it is complete.
+
+    And frames in any case: whoever joined two files meant to keep both.
+    """
+    tail = bytes(source.view()[chain.end : chain.end + 16])
+    if not tail:
+        return
+    if chain.tagged or tail.startswith(TAGS):  # that is one whose sizes do not add up
+        more = find_first_frame(source, chain.end, within=source.size)
+    elif counted:
+        more = find_first_frame(source, chain.end)
+    else:
+        more = chain.end
+    if more is not None:
         raise source.damaged(
-            f"MP3 whose chain of frames breaks at byte {chain.stop} of {source.size}, after "
-            f"{chain.length} frames: bytes are missing or overwritten"
+            f"MP3 whose chain of frames breaks at byte {chain.end} of {source.size}, after "
+            f"{chain.length} frames: bytes are missing or overwritten, or another file was "
+            "appended"
         )
+
+
+def _untagged(chain: _Chain, start: int) -> Excerpt:
+    """The file from its first frame on, without the tags in between.
+
+    libmpg123 knows some of these tags and resynchronises over others, at the price of a frame.
+    """
+    return Excerpt(chain.octets[start : chain.stop], 0)
 
 
 class _Excerpts:
@@ -217,7 +259,7 @@ class _Excerpts:
         for _ in range(_SILENCED):
             header = read_frame_header(octets[position : position + 3])
             if header is None or header.checksum:
-                return None  # a tag in between, or a checksum that would no longer fit
+                return None  # a checksum that would no longer fit
             frames.append(silenced(octets[position : position + header.size], header))
             position += header.size
         return b"".join(frames)

@@ -67,5 +67,8 @@ class Structure(NamedTuple):
     rebuild: Callable[[], Excerpt] | None = None
     """Makes the file as libsndfile must see it, for when it finds too few frames."""
 
+    instead: Callable[[], Excerpt] | None = None
+    """Makes what libsndfile reads in place of a file that it would stumble over."""
+
     excerpt: Callable[[int, int, int], Excerpt | None] | None = None
     """Makes a smaller file that holds the frames `[start, stop)` of a clip of so many frames."""
