@@ -53,7 +53,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        print(json.dumps(facts))
+        from audiomdb.cli.text import plain
+
+        print(json.dumps(plain(facts)))
     else:
         for line in _lines(facts):
             print(line)
@@ -139,7 +141,9 @@ def _column(values: np.ndarray) -> dict[str, Any]:
     facts: dict[str, Any] = {"missing": len(values) - len(present)}
     if len(present):
         low, high = present.min().item(), present.max().item()
-        facts |= {"min": low, "median": float(np.median(present)), "max": high}
+        with np.errstate(invalid="ignore"):  # of infinities there may be no middle
+            median = float(np.median(present))
+        facts |= {"min": low, "median": median, "max": high}
         different, counted = np.unique(present, return_counts=True)
         if len(different) <= _COMMON_VALUES:
             pairs = sorted(zip(different.tolist(), counted.tolist(), strict=True))

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio import decode
+from audiomdb.audio.arrays import as_float
 
 __all__ = ["Level", "draw", "measure"]
 
@@ -22,17 +23,21 @@ _ASCII_BARS = "_.-=+*%#"
 
 
 class Level(msgspec.Struct, frozen=True):
-    """Loudness of a clip; 1.0 is full scale.
+    """Loudness of a clip, of those of its samples that are finite; 1.0 is full scale.
 
     Attributes:
-        peak: Largest magnitude of all samples.
+        peak: Largest magnitude.
         rms: Root of the mean square over frames and channels.
         peaks: Largest magnitude in each of 48 equal parts; fewer in a very short clip.
+        samples: All samples, each channel's counted.
+        not_finite: Those of them that are NaN or infinite.
     """
 
     peak: float
     rms: float
     peaks: tuple[float, ...]
+    samples: int
+    not_finite: int
 
     @property
     def peak_db(self) -> float:
@@ -49,22 +54,25 @@ def measure(sample: Mapping[str, Any], name: str) -> Level:
     """Decode a sample's audio and measure it.
 
     Args:
-        sample: Read from a dataset, with audio.
+        sample: Read from a dataset, with audio: encoded, or an array that `as_float` takes.
         name: What errors call the clip.
 
     Raises:
         AudioError: when it cannot be decoded.
     """
     peaks: list[float] = []
-    squares, values = 0.0, 0
+    squares, samples, finite = 0.0, 0, 0
     for part, bins in _parts(sample, name):
         if part.size:
-            squares += float(np.square(part, dtype=np.float64).sum())
-            values += part.size
-            pieces = np.array_split(np.abs(part), min(bins, len(part)))
+            is_finite = np.isfinite(part)
+            samples += part.size
+            finite += int(np.count_nonzero(is_finite))
+            heights = np.where(is_finite, np.abs(part), 0)
+            squares += float(np.square(heights, dtype=np.float64).sum())
+            pieces = np.array_split(heights, min(bins, len(part)))
             peaks.extend(float(piece.max()) for piece in pieces)
-    rms = math.sqrt(squares / values) if values else 0.0
-    return Level(max(peaks, default=0.0), rms, tuple(peaks))
+    rms = math.sqrt(squares / finite) if finite else 0.0
+    return Level(max(peaks, default=0.0), rms, tuple(peaks), samples, samples - finite)
 
 
 def draw(level: Level, *, ascii_only: bool = False) -> str:
@@ -78,8 +86,7 @@ def _parts(sample: Mapping[str, Any], name: str) -> Iterator[tuple[np.ndarray, i
     """The audio in order, and how many bins each part fills."""
     audio = sample["audio"]
     if isinstance(audio, np.ndarray):
-        full_scale = float(np.iinfo(audio.dtype).max) + 1 if audio.dtype.kind == "i" else 1.0
-        yield audio / full_scale, _BINS
+        yield as_float(audio), _BINS
         return
     length = sample.get("duration") or 0.0
     if length <= _LONG_S:

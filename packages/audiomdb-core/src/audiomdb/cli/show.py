@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_dataset, add_json
 from audiomdb.cli.opening import columns_of, opened, place_of
@@ -11,7 +11,6 @@ from audiomdb.cli.opening import columns_of, opened, place_of
 if TYPE_CHECKING:
     import argparse
 
-    from audiomdb.audio import AudioInfo
     from audiomdb.cli.arguments import Commands
     from audiomdb.cli.level import Level
     from audiomdb.errors import AudioError
@@ -79,6 +78,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _position(retriever: BaseRetriever, sample: str) -> int:
+    from audiomdb.cli.text import counted
     from audiomdb.errors import UnknownKeyError
 
     reader = retriever.open()
@@ -86,16 +86,16 @@ def _position(retriever: BaseRetriever, sample: str) -> int:
     if found is not None:
         return found
     size = len(reader)
+    dataset = f"dataset {reader.metadata.name!r} of {counted(size, 'sample')}"
     try:
         position = int(sample)
     except ValueError:
-        raise UnknownKeyError(
-            f"no sample {sample!r} in dataset {reader.metadata.name!r} of {size} samples"
-        ) from None
+        raise UnknownKeyError(f"no sample {sample!r} in {dataset}") from None
     if not -size <= position < size:
+        there = f"; positions go from 0 to {size - 1}" if size > 1 else ""
         raise UnknownKeyError(
-            f"no sample at position {position}, and none has the key {sample!r}; "
-            f"positions go from 0 to {size - 1} (dataset {reader.metadata.name!r})"
+            f"no sample at position {position}, and none with the key {sample!r}, "
+            f"in {dataset}{there}"
         )
     return position % size
 
@@ -120,19 +120,28 @@ def _save(key: str, audio: Any, target: str) -> None:  # noqa: ANN401
 
     import numpy as np
 
-    if audio is None:
+    from audiomdb.errors import OutputWriteError
+
+    if not isinstance(audio, bytes | memoryview | np.ndarray):
         raise UsageError(f"sample {key!r} has no audio to save")
-    if isinstance(audio, np.ndarray):
-        if not target.endswith(".npy"):
-            raise UsageError(
-                f"the audio of sample {key!r} is stored as an array, not as a file; "
-                f"give --save a name that ends in .npy, not {target!r}"
-            )
-        np.save(target, audio)
-    elif target == "-":
-        sys.stdout.buffer.write(audio)
-    else:
-        Path(target).write_bytes(audio)
+    if isinstance(audio, np.ndarray) and not target.endswith(".npy"):
+        raise UsageError(
+            f"the audio of sample {key!r} is stored as an array, not as a file; "
+            f"give --save a name that ends in .npy, not {target!r}"
+        )
+    try:
+        if isinstance(audio, np.ndarray):
+            np.save(target, audio)
+        elif target == "-":
+            sys.stdout.buffer.write(audio)
+        else:
+            Path(target).write_bytes(audio)
+    except BrokenPipeError:  # whoever read it has seen enough
+        raise
+    except OSError as exc:
+        raise OutputWriteError(
+            f"cannot write the audio of sample {key!r} to {target!r}: {exc.strerror or exc}"
+        ) from exc
 
 
 def _print(key: str, where: dict[str, int], sample: dict[str, Any], clip: _Clip | None) -> None:
@@ -147,7 +156,7 @@ def _print(key: str, where: dict[str, int], sample: dict[str, Any], clip: _Clip 
             shown = f"{shown[:_MAX_CHARACTERS]}… ({len(shown):,} characters; --json shows all)"
         rows.append((one_line(name), shown))
     if clip is not None:
-        rows += [("encoding", _encoding(clip.info)), ("level", _level(clip.level))]
+        rows += [("encoding", _encoding(clip)), ("level", _level(clip.level))]
     print(one_line(key))
     for line in table(rows, indent="  "):
         print(line)
@@ -162,61 +171,89 @@ def _print_json(
 
     facts: dict[str, Any] = {"key": key, **where, "fields": plain(sample)}
     if clip is not None:
-        info, level = clip.info, clip.level
-        facts["encoding"] = {"container": info.container, "subtype": info.subtype}
+        level = clip.level
+        facts["encoding"] = {"container": clip.container, "subtype": clip.subtype}
         if level is not None:
-            facts["level"] = plain({"peak_dbfs": level.peak_db, "rms_dbfs": level.rms_db})
+            facts["level"] = plain(
+                {
+                    "peak_dbfs": level.peak_db,
+                    "rms_dbfs": level.rms_db,
+                    "not_finite": level.not_finite,
+                }
+            )
     print(json.dumps(facts))
 
 
-class _Clip:
-    """What a sample's audio is; `error` says why it has no level."""
+class _Clip(NamedTuple):
+    """What a sample's audio is, as far as that is known; `error` says why it has no level."""
 
-    def __init__(
-        self, info: AudioInfo, level: Level | None = None, error: AudioError | None = None
-    ) -> None:
-        self.info = info
-        self.level = level
-        self.error = error
+    container: str
+    subtype: str
+    sample_rate: int | None
+    channels: int
+    frames: int | None
+    level: Level | None = None
+    error: AudioError | None = None
 
 
 def _clip(key: str, sample: dict[str, Any]) -> _Clip | None:
-    import numpy as np
-
-    from audiomdb.audio import AudioInfo, probe
+    """The clip in a sample; None where it has none, or a processor stored something else there."""
     from audiomdb.cli.level import measure
     from audiomdb.errors import AudioError
 
-    audio = sample.get("audio")
-    if audio is None:
+    clip = _described(key, sample)
+    if clip is None:
         return None
-    if isinstance(audio, np.ndarray):
-        channels = 1 if audio.ndim == 1 else audio.shape[1]
-        kind = f"{audio.dtype} array"
-        info = AudioInfo(kind, "", int(sample["sample_rate"]), channels, len(audio))
-    else:
-        info = probe(audio, name=f"sample {key!r}")
     try:
-        return _Clip(info, measure(sample, f"sample {key!r}"))
+        return clip._replace(level=measure(sample, f"sample {key!r}"))
     except AudioError as exc:
-        return _Clip(info, error=exc)
+        return clip._replace(error=exc)
 
 
-def _encoding(info: AudioInfo) -> str:
-    from audiomdb.cli.text import duration, hertz
+def _described(key: str, sample: dict[str, Any]) -> _Clip | None:
+    import numpy as np
 
-    channels = "1 channel" if info.channels == 1 else f"{info.channels} channels"
-    kind = f"{info.container} {info.subtype}".strip()
-    return f"{kind}, {hertz(info.sample_rate)}, {channels}, {duration(info.duration)}"
+    from audiomdb.audio import probe
+
+    audio = sample.get("audio")
+    if isinstance(audio, bytes | memoryview):
+        info = probe(audio, name=f"sample {key!r}")
+        return _Clip(info.container, info.subtype, info.sample_rate, info.channels, info.frames)
+    if isinstance(audio, np.ndarray) and audio.ndim in (1, 2) and audio.dtype.kind in "iuf":
+        rate = sample.get("sample_rate")  # a processor may have left it out
+        known = rate if isinstance(rate, int) and rate > 0 else None
+        channels = 1 if audio.ndim == 1 else audio.shape[1]
+        return _Clip(f"{audio.dtype} array", "", known, channels, len(audio))
+    return None
+
+
+def _encoding(clip: _Clip) -> str:
+    from audiomdb.cli.text import counted, duration, hertz
+
+    kind = f"{clip.container} {clip.subtype}".strip()
+    channels = counted(clip.channels, "channel")
+    rate, frames = clip.sample_rate, clip.frames
+    if rate is None:
+        return f"{kind}, unknown rate, {channels}, {counted(frames or 0, 'frame')}"
+    length = duration(None if frames is None else frames / rate)
+    return f"{kind}, {hertz(rate)}, {channels}, {length}"
 
 
 def _level(level: Level | None) -> str:
     from audiomdb.cli.level import draw
+    from audiomdb.cli.text import counted
 
     if level is None:
         return "none, it cannot be decoded"
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     drawn = draw(level, ascii_only=not encoding.startswith("utf"))
-    if level.peak <= 0:
-        return f"{drawn}  silence"
-    return f"{drawn}  peak {level.peak_db:.1f} dBFS, mean {level.rms_db:.1f} dBFS"
+    said = "silence"
+    if level.peak > 0:
+        said = f"peak {level.peak_db:.1f} dBFS, mean {level.rms_db:.1f} dBFS"
+    if not level.not_finite:
+        return f"{drawn}  {said}"
+    are = "is" if level.not_finite == 1 else "are"
+    part = f"{level.not_finite:,} of {counted(level.samples, 'sample')} {are} not finite"
+    if level.not_finite == level.samples:
+        return f"{drawn}  {part}"
+    return f"{drawn}  {said}; {part}"
