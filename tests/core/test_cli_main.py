@@ -70,6 +70,42 @@ def test_wrong_usage_exits_with_2(
     assert "usage: audiomdb" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "wrong", "near"),
+    [
+        ("convert folder", ("in", "out", "--sample-rat", "16000"), "--sample-rate"),
+        ("convert folder", ("in", "out", "--samplerate=16000"), "--sample-rate"),
+        ("ls", ("speech", "--colums", "text", "--jsn"), "--columns and --json"),
+        ("verify", ("speech", "--worker", "3"), "--workers"),
+    ],
+)
+def test_a_misspelt_option_shows_the_usage_of_its_command_and_the_nearest_option(
+    command: str, wrong: tuple[str, ...], near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command.split(), *wrong]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"usage: audiomdb {command} ")
+    assert printed.endswith(f"; did you mean {near}?\n")
+
+
+def test_an_option_that_is_near_to_none_gets_no_suggestion(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["info", "speech", "--xyzzy"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.endswith("audiomdb info: error: unrecognized arguments: --xyzzy\n")
+    assert main(["--xyzzy"]) == 2
+    assert capsys.readouterr().err.startswith("usage: audiomdb [-h] ")
+
+
+@pytest.mark.parametrize("number", ["16k", "0", "-1", "1.5"])
+def test_what_is_no_whole_number_is_told_what_was_expected(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", "folder", "in", "out", f"--sample-rate={number}"]) == 2
+    assert f"'{number}' is given, expected a whole number from 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["info", "ls", "verify"])
 def test_a_missing_dataset_is_one_line_and_exits_with_1(command: str, tmp_path: Path) -> None:
     done = run(command, str(tmp_path / "nothing"))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import argparse
     import logging
 
+    from audiomdb.cli.parsing import Parser
+
 __all__ = ["main"]
 
 _EPILOG = """\
@@ -82,11 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     import argparse
     import logging
 
-    parser = argparse.ArgumentParser(
+    from audiomdb.cli.parsing import Parser
+
+    parser = Parser(
         prog="audiomdb",
         description="Convert audio datasets into shards, look into them, check and publish them.",
         epilog=_EPILOG,

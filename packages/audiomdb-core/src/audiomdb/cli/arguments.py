@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import argparse
 
-    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+    from audiomdb.cli.parsing import Parser
+
+    Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -61,7 +63,7 @@ def add_command(
     description: str = "",
     example: str,
     usage: str | None = None,
-) -> argparse.ArgumentParser:
+) -> Parser:
     """Add a command.
 
     Args:
@@ -149,11 +151,14 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
 
 def count(text: str) -> int:
     """An argument that is a whole number from 1."""
-    number = int(text)  # argparse says "invalid count value" to a ValueError
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
         import argparse
 
-        raise argparse.ArgumentTypeError(f"{number} is given, expected a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is given, expected a whole number from 1")
     return number
 
 
