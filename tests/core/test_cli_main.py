@@ -106,6 +106,28 @@ def test_what_is_no_whole_number_is_told_what_was_expected(
     assert f"'{number}' is given, expected a whole number from 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["info {}", "ls {}", "show {} 0", "verify {}", "pull {} copy", "upload {} copy"],
+)
+def test_a_file_in_the_place_of_a_dataset_is_called_one(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metadata.json").touch()
+    (tmp_path / "clip.wav").touch()
+    assert main(command.format("clip.wav").split()) == 2
+    said = "is a file; a dataset is a folder with metadata.json"
+    assert capsys.readouterr().err == f"audiomdb: clip.wav {said}\n"
+    file = tmp_path / "metadata.json"
+    assert main(command.format(file).split()) == 2
+    assert capsys.readouterr().err == f"audiomdb: {file} {said}: give {tmp_path}\n"
+    assert not (tmp_path / "copy").exists()
+
+
 @pytest.mark.parametrize("command", ["info", "ls", "verify"])
 def test_a_missing_dataset_is_one_line_and_exits_with_1(command: str, tmp_path: Path) -> None:
     done = run(command, str(tmp_path / "nothing"))

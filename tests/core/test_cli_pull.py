@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -105,6 +106,41 @@ def test_a_damaged_original_is_named_and_makes_no_dataset(
     shard.write_bytes(whole)
     output(capsys, "pull", speech, tmp_path / "copy")
     assert files(tmp_path / "copy") == files(speech)
+
+
+@pytest.mark.parametrize("name", ["speech", "link", "link/../speech", "file"])
+def test_a_dataset_is_not_pulled_onto_itself_by_whatever_name(
+    name: str,
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to(speech)
+    shard = speech / "shard_00001" / "data.mdb"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")  # what is whole would not be brought
+    before = files(speech)
+    source = speech.as_uri() if name == "file" else str(speech)
+    target = "speech" if name == "file" else name
+    message = output(capsys, "pull", source, target, code=2)
+    assert message == f"audiomdb: {source} and {target} are one folder; pull into another one\n"
+    assert output(capsys, "pull", target, speech, code=2).endswith("pull into another one\n")
+    assert files(speech) == before
+    assert not (speech / ".pull").exists()
+
+
+def test_a_damaged_shard_that_both_folders_share_is_not_deleted(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output(capsys, "pull", speech, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "shard_00001")
+    (tmp_path / "copy" / "shard_00001").symlink_to(speech / "shard_00001")
+    shard = speech / "shard_00001" / "data.mdb"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    before = files(speech)
+    assert f"{shard} has sha256 " in output(capsys, "pull", speech, tmp_path / "copy", code=1)
+    assert files(speech) == before
 
 
 def test_nothing_is_left_of_a_pull_that_never_began(

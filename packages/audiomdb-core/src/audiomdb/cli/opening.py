@@ -24,6 +24,7 @@ __all__ = [
     "make_uploader",
     "opened",
     "place_of",
+    "refuse_file",
 ]
 
 _T = TypeVar("_T")
@@ -51,6 +52,23 @@ def place_of(retriever: BaseRetriever) -> Path | None:
     return retriever.path if isinstance(retriever, LocalRetriever) else None
 
 
+def refuse_file(place: Path | None, dataset: str) -> None:
+    """Refuse a file where a dataset's folder is expected; any other place is looked at elsewhere.
+
+    Args:
+        place: The folder, None for what is no path.
+        dataset: What the user typed.
+
+    Raises:
+        UsageError: it is a file.
+    """
+    from audiomdb.shards.layout import METADATA_FILE
+
+    if place is not None and place.is_file():
+        hint = f": give {place.parent}" if place.name == METADATA_FILE else ""
+        raise UsageError(f"{dataset} is a file; a dataset is a folder with {METADATA_FILE}{hint}")
+
+
 def is_cache(folder: Path) -> bool:
     """Whether a folder is the cache of a dataset."""
     from audiomdb.cache.layout import CacheLayout
@@ -64,7 +82,7 @@ def opened(args: argparse.Namespace) -> Iterator[BaseRetriever]:
     """The dataset that the user named, with the options of `add_dataset`.
 
     Raises:
-        UsageError: it is a URL of an unknown kind, or takes no such option.
+        UsageError: it is a file, a URL of an unknown kind, or takes no such option.
         DatasetError, DownloadError: there is no dataset, or its metadata is damaged.
     """
     options = {
@@ -77,6 +95,7 @@ def opened(args: argparse.Namespace) -> Iterator[BaseRetriever]:
     }
     retriever = make_retriever(args.dataset, args.option, **options)
     folder = place_of(retriever)
+    refuse_file(folder, args.dataset)
     if folder is not None and is_cache(folder):
         raise UsageError(
             f"{args.dataset} is the cache of a dataset, of which it may hold a part: give the URL "

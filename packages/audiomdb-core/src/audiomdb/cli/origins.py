@@ -17,7 +17,7 @@ from audiomdb.cli.threads import Check
 from audiomdb.errors import CorruptShardError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import Metadata, ShardEntry, read_metadata
-from audiomdb.shards.files import write_atomically
+from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.shards.layout import DATA_FILE, METADATA_FILE
 
 __all__ = ["CacheOrigin", "FolderOrigin", "Origin", "ShardProgress"]
@@ -165,6 +165,9 @@ class FolderOrigin:
         """Copy a shard."""
         entry = self.metadata.shards[number]
         source = self._folder / entry.path / DATA_FILE
+        if source.exists() and final.exists() and source.samefile(final):
+            # Linked to each other: what is brought is not whole there, and this is the only copy.
+            raise CorruptShardError(_changed(source, entry, sha256_file(source)))
         with closing(_chunks(source)) as chunks:
             digest = _written(final, chunks, progress)
         if digest != entry.sha256:

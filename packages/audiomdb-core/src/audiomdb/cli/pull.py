@@ -16,7 +16,7 @@ from audiomdb.cli.arguments import (
     add_options,
     count,
 )
-from audiomdb.cli.opening import folder_of, make_retriever, place_of
+from audiomdb.cli.opening import folder_of, make_retriever, place_of, refuse_file
 from audiomdb.progress import progress
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ def _run(args: argparse.Namespace) -> int:
             raise UsageError("--max-cache-bytes is of no use without --cache-dir")
         options["max_cache_bytes"] = args.max_cache_bytes
     retriever = make_retriever(args.source, args.option, **options)
+    source = place_of(retriever)
+    refuse_file(source, args.source)
+    if source is not None and source.exists() and folder.exists() and source.samefile(folder):
+        # A shard that is damaged would be brought out of itself.
+        raise UsageError(f"{args.source} and {args.target} are one folder; pull into another one")
     target = Target(folder)
     try:
         facts = _pull(retriever, target, args)

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_json, add_note, add_options, count
-from audiomdb.cli.opening import folder_of, make_uploader
+from audiomdb.cli.opening import folder_of, make_uploader, refuse_file
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from audiomdb.cli.arguments import Commands
+    from audiomdb.shards import Metadata
     from audiomdb.uploaders.base import UploadReport
 
 __all__ = ["add"]
@@ -22,7 +24,9 @@ Sends what is not there yet with the same content, several files at once, and lo
 whether it arrived. metadata.json goes last, so that nobody reads half a dataset. An upload that was
 stopped goes on where it was when the same command is given again.
 
-A dataset that lies at URL already is replaced, file by file."""
+A dataset that lies at URL already is replaced, file by file. Where URL is a folder, that is done to
+a dataset of the same name only, or of any with --replace; a folder that holds other files and no
+dataset is refused."""
 
 _EXAMPLE = """\
   audiomdb upload speech s3://my-bucket/speech
@@ -47,17 +51,27 @@ def add(commands: Commands) -> None:
         "target", metavar="URL", help="such as s3://bucket/prefix, or another folder"
     )
     parser.add_argument("--workers", type=count, metavar="N", help="files sent at once")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace a dataset of another name, too; matters where URL is a folder, since what "
+        "lies in a store is not looked at",
+    )
     add_options(parser.add_argument_group("writing to the URL"))
     add_json(parser, "one JSON object")
 
 
 def _run(args: argparse.Namespace) -> int:
     from audiomdb.shards import read_metadata
+    from audiomdb.uploaders.local import LocalUploader
 
     folder = folder_of(args.source)
+    refuse_file(folder, args.source)
     options = {} if args.workers is None else {"workers": args.workers}
     uploader = make_uploader(args.target, args.option, **options)
     metadata = read_metadata(folder)
+    if isinstance(uploader, LocalUploader) and uploader.path.is_dir():
+        _refuse_others(uploader.path, metadata, replace=args.replace)
     start = time.perf_counter()
     try:
         report = uploader.upload_dir(str(folder))
@@ -76,6 +90,45 @@ def _run(args: argparse.Namespace) -> int:
         for line in _lines(args.target, report, seconds):
             print(line)
     return EXIT_OK
+
+
+def _refuse_others(target: Path, metadata: Metadata, *, replace: bool) -> None:
+    """Refuse a folder that holds something else than this dataset, or a part of it.
+
+    Raises:
+        OutputExistsError: says what.
+    """
+    from audiomdb.errors import (
+        DatasetNotFoundError,
+        FormatVersionError,
+        MetadataError,
+        OutputExistsError,
+    )
+    from audiomdb.shards import read_metadata
+    from audiomdb.uploaders.local import foreign_files
+
+    try:
+        there = read_metadata(target).name
+    except DatasetNotFoundError:
+        foreign = next(foreign_files(target), None)
+        if foreign is None:
+            return
+        raise OutputExistsError(
+            f"{target} holds {foreign!r} and no dataset; give an empty folder or one that does not "
+            "exist"
+        ) from None
+    except (MetadataError, FormatVersionError) as exc:
+        if replace:
+            return
+        raise OutputExistsError(
+            f"{target} holds something that cannot be read as a dataset ({exc}); give another "
+            "folder, or --replace to put this dataset in its place"
+        ) from exc
+    if there != metadata.name and not replace:
+        raise OutputExistsError(
+            f"{target} holds the dataset {there!r}, and {metadata.name!r} is to go there; give "
+            "another folder, or --replace to put it in the other's place"
+        )
 
 
 def _facts(report: UploadReport | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from audiomdb.cli.arguments import (
     add_json,
     count,
 )
-from audiomdb.cli.opening import is_cache, make_retriever, place_of
+from audiomdb.cli.opening import is_cache, make_retriever, place_of, refuse_file
 from audiomdb.progress import progress
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem],
 
     retriever = make(args.cache_dir)
     folder = place_of(retriever)
+    refuse_file(folder, args.dataset)
     if folder is None and not args.cached:
         scratch = None if args.cache_dir is None else Path(args.cache_dir)
         return verify_store(make, scratch, workers=args.workers, begin=checked.begin), None

@@ -7,14 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audiomdb.errors import UploadError
+from audiomdb.errors import MetadataError, UploadError
 from audiomdb.shards.files import sha256_file, write_atomically
+from audiomdb.shards.layout import (
+    DATA_FILE,
+    INDEX_FILE,
+    LOCK_FILE,
+    METADATA_FILE,
+    REJECTED_FILE,
+    check_shard_path,
+)
 from audiomdb.uploaders.base import BaseUploader
 from audiomdb.urls import local_path
 
-__all__ = ["LocalUploader"]
+__all__ = ["LocalUploader", "foreign_files"]
 
 _CHUNK_BYTES = 1024 * 1024
+
+_SHARD_FILES = frozenset((DATA_FILE, LOCK_FILE))
+_DATASET_FILES = frozenset((INDEX_FILE, METADATA_FILE, REJECTED_FILE))
 
 
 class LocalUploader(BaseUploader):
@@ -26,7 +37,8 @@ class LocalUploader(BaseUploader):
     and compared, and so is a file that is there already.
 
     Args:
-        path: The folder; made where it does not exist.
+        path: The folder; made where it does not exist. What lies there is not looked at, see
+            `foreign_files`.
         workers: Files copied at once.
         progress: Show a progress bar on stderr; None: where that is a terminal.
     """
@@ -39,7 +51,7 @@ class LocalUploader(BaseUploader):
         progress: bool | None = None,
     ) -> None:
         super().__init__(workers=workers, progress=progress)
-        self._path = Path(path)
+        self.path = Path(path)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> LocalUploader:  # noqa: ANN401
@@ -52,7 +64,7 @@ class LocalUploader(BaseUploader):
 
     def upload_file(self, full_path: str, rel_path: str) -> None:
         """Copy one file."""
-        target = self._path / rel_path
+        target = self.path / rel_path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, _chunks(Path(full_path)))
@@ -61,7 +73,7 @@ class LocalUploader(BaseUploader):
 
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
         """Size and digest of a copy, read from the disk."""
-        target = self._path / rel_path
+        target = self.path / rel_path
         try:
             return target.stat().st_size, sha256_file(target)
         except (FileNotFoundError, NotADirectoryError):
@@ -71,7 +83,34 @@ class LocalUploader(BaseUploader):
 
     def destination(self, rel_path: str) -> str:
         """Path of the copy."""
-        return str(self._path / rel_path)
+        return str(self.path / rel_path)
+
+
+def foreign_files(folder: Path) -> Iterator[str]:
+    """What lies in a folder and is neither a file of a dataset nor left by a stopped upload.
+
+    Yields:
+        Names relative to the folder, sorted.
+    """
+    for entry in sorted(folder.iterdir()):
+        if _is_shard(entry):
+            names = sorted(inside.name for inside in entry.iterdir())
+            yield from (f"{entry.name}/{n}" for n in names if not _is_of(n, _SHARD_FILES))
+        elif not _is_of(entry.name, _DATASET_FILES):
+            yield entry.name
+
+
+def _is_shard(path: Path) -> bool:
+    try:
+        check_shard_path(path.name)
+    except MetadataError:
+        return False
+    return path.is_dir()
+
+
+def _is_of(name: str, files: frozenset[str]) -> bool:
+    """Whether a name is one of these, or that of one of them being written."""
+    return name in files or (name[:1] == "." and name[1:].removesuffix(".tmp") in files)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

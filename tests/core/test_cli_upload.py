@@ -1,0 +1,114 @@
+"""`upload` to a folder that holds something already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiomdb.cli import main
+from audiomdb.shards import DatasetWriter, read_metadata, verify_dataset
+
+
+def dataset(folder: Path, level: float = 0.5, *, clips: int = 4) -> Path:
+    with DatasetWriter(folder, samples_per_shard=2) as writer:
+        for number in range(clips):
+            audio = np.full(400, level, np.float32)
+            writer.write(f"clip-{number}", {"audio": audio, "sample_rate": 16_000})
+    return folder
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    return dataset(tmp_path / "digits")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0) -> str:
+    assert main(list(map(str, args))) == code
+    printed = capsys.readouterr()
+    return printed.out + printed.err
+
+
+def test_a_dataset_of_another_name_stays_unless_it_is_to_be_replaced(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = dataset(tmp_path / "music", 0.25, clips=6)
+    before = files(target)
+    for place in (str(target), target.as_uri()):
+        message = output(capsys, "upload", digits, place, code=1)
+        assert f"{target} holds the dataset 'music', and 'digits' is to go there" in message
+        assert "--replace" in message
+        assert files(target) == before
+    output(capsys, "upload", digits, target, "--replace")
+    assert read_metadata(target) == read_metadata(digits)
+
+
+def test_a_dataset_of_the_same_name_is_replaced_as_it_was_without_being_asked(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = dataset(tmp_path / "elsewhere" / "digits", 0.25)
+    (target / "README.md").write_text("kept")
+    output(capsys, "upload", digits, target)
+    assert files(target).items() >= files(digits).items()
+    assert (target / "README.md").read_text() == "kept"
+
+
+@pytest.mark.parametrize("file", ["song.mp3", "shard_00000/notes.txt", ".partial/x", "shard_1/x"])
+@pytest.mark.parametrize("options", [(), ("--replace",)], ids=["", "replace"])
+def test_a_folder_of_other_files_is_refused_and_one_of_them_named(
+    file: str,
+    options: tuple[str, ...],
+    digits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = tmp_path / "mine"
+    (target / file).parent.mkdir(parents=True)
+    (target / file).write_text("mine")
+    message = output(capsys, "upload", digits, target, *options, code=1)
+    named = file if file.startswith("shard_00000") else file.partition("/")[0]
+    assert f"{target} holds {named!r} and no dataset" in message
+    assert files(target) == {file: b"mine"}
+
+
+def test_an_upload_that_was_stopped_anywhere_goes_on(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "disk"
+    target.mkdir()
+    output(capsys, "upload", digits, target)
+    (target / "metadata.json").rename(target / ".metadata.json.tmp")
+    (target / "index.bin").rename(target / ".index.bin.tmp")
+    shard = target / "shard_00001"
+    (shard / "data.mdb").rename(shard / ".data.mdb.tmp")
+    (shard / "lock.mdb").unlink()
+    assert "2 files had been there" in output(capsys, "upload", digits, target)
+    assert files(target) == files(digits)
+    assert verify_dataset(target) == []
+
+
+def test_metadata_that_cannot_be_read_is_replaced_on_request_only(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "website"
+    target.mkdir()
+    (target / "metadata.json").write_text('{"title": "no dataset"}')
+    message = output(capsys, "upload", digits, target, code=1)
+    assert f"{target} holds something that cannot be read as a dataset" in message
+    assert files(target) == {"metadata.json": b'{"title": "no dataset"}'}
+    output(capsys, "upload", digits, target, "--replace")
+    assert files(target) == files(digits)
+
+
+def test_the_help_tells_when_to_replace(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = " ".join(output(capsys, "upload", "--help").split())
+    assert "a dataset of the same name only, or of any with --replace" in printed
