@@ -159,6 +159,50 @@ def test_a_damaged_clip_is_skipped_on_request(
     assert "1, listed in" in capsys.readouterr().out
 
 
+def test_a_conversion_that_stored_nothing_says_so_after_its_report_and_exits_with_1(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for clip in recordings.rglob("*.wav"):
+        clip.write_bytes(b"no audio at all")
+    output = tmp_path / "out"
+    command = ["convert", "folder", str(recordings), str(output), "--on-error", "skip"]
+    for _ in range(2):  # the second one finds the dataset of the first
+        assert main(command) == 1
+        printed = capsys.readouterr()
+        assert "8 samples rejected" in printed.out
+        assert printed.err == (
+            "audiomdb: nothing was stored: every sample was rejected, "
+            f"{output / 'rejected.jsonl'} says why\n"
+        )
+    assert main([*command, "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["samples"], report["rejected"]) == (0, 8)
+
+
+def test_a_manifest_and_a_folder_in_each_others_place_are_told_apart(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, output = tmp_path / "manifest.jsonl", tmp_path / "out"
+    manifest.write_text('{"audio_filepath": "recordings/0.wav"}', encoding="utf-8")
+    assert main(["convert", "folder", str(manifest), str(output)]) == 2
+    told = capsys.readouterr().err
+    assert f"{manifest} is a file; for a manifest: audiomdb convert manifest\n" in told
+    assert main(["convert", "manifest", str(recordings), str(output)]) == 2
+    told = capsys.readouterr().err
+    assert f"{recordings} is a folder; for one with audio: audiomdb convert folder\n" in told
+    assert not output.exists()
+
+
+def test_the_help_for_manifests_tells_how_keys_are_made_and_what_csv_holds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["convert", "manifest", "--help"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("@offset behind it for a part") == 2
+    assert printed.count("#line where several rows would have the same") == 2
+    assert "text but sample_rate, channels, frames, duration and offset" in printed
+
+
 def test_other_options_than_before_are_refused(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

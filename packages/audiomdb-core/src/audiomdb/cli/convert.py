@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_json, count, octets
+from audiomdb.errors import ConversionError
 
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +21,8 @@ __all__ = ["add"]
 _COMMON = """\
 A run that was stopped, by Ctrl-C or a crash, goes on where it was when the same command is given
 again. Every clip is decoded once on the way, so that a damaged file is found now: the run stops and
-names it, or with --on-error skip lists it in OUTPUT/rejected.jsonl and still exits with 0."""
+names it, or with --on-error skip lists it in OUTPUT/rejected.jsonl and still exits with 0, as long
+as there is anything to store."""
 
 _FOLDER = f"""\
 Each audio file in INPUT and its sub-folders is a sample; its key is the path relative to INPUT.
@@ -37,8 +39,12 @@ _FOLDER_EXAMPLE = """\
 
 _MANIFEST = f"""\
 Each row of MANIFEST is a sample: JSON lines as NeMo writes them, CSV, or TSV. audio_filepath is the
-audio file, text the transcript; every other column keeps its name. A row with offset and duration,
-in seconds, is that part of its file.
+audio file, text the transcript; every other column keeps its name. JSON keeps its types; in CSV and
+TSV everything is text but sample_rate, channels, frames, duration and offset. A row with offset and
+duration, in seconds, is that part of its file.
+
+A key made of the path, where there is no column of keys, gets @offset behind it for a part of a
+file, and #line where several rows would have the same.
 
 {_COMMON}"""
 
@@ -103,7 +109,8 @@ def add(commands: Commands) -> None:
     reading.add_argument(
         "--key-column",
         metavar="NAME",
-        help="column with the keys (key or id where there is one, or else the path)",
+        help="column with the keys (key or id where there is one, or else the path, with @offset "
+        "behind it for a part and #line where several rows would have the same)",
     )
     reading.add_argument(
         "--audio-dir",
@@ -184,6 +191,8 @@ def _add_options(
 def _folder(args: argparse.Namespace) -> int:
     from audiomdb.converters.files import FolderConverter
 
+    if Path(args.input).is_file():
+        raise UsageError(f"{args.input} is a file; for a manifest: audiomdb convert manifest")
     converter = FolderConverter(
         args.input, args.output, text_column=args.text_column, **_options(args)
     )
@@ -193,6 +202,8 @@ def _folder(args: argparse.Namespace) -> int:
 def _manifest(args: argparse.Namespace) -> int:
     from audiomdb.converters.files import ManifestConverter
 
+    if Path(args.input).is_dir():
+        raise UsageError(f"{args.input} is a folder; for one with audio: audiomdb convert folder")
     converter = ManifestConverter(
         args.input,
         args.output,
@@ -233,6 +244,13 @@ def _convert(converter: BaseConverter, args: argparse.Namespace) -> int:
         print(json.dumps({**facts, "output_dir": str(report.output_dir)}))
     else:
         print(report)
+    if not report.samples:
+        from audiomdb.shards.layout import REJECTED_FILE
+
+        raise ConversionError(
+            f"nothing was stored: every sample was rejected, {report.output_dir / REJECTED_FILE} "
+            "says why"
+        )
     return EXIT_OK
 
 
