@@ -124,6 +124,18 @@ def test_a_size_that_is_none_is_wrong_usage(
     assert "64MiB" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("column", "text"), [("sentence", "zero"), ("speaker", None)])
+def test_the_text_column_of_a_table_is_found_or_there_is_none(
+    column: str, text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clips").mkdir()
+    shutil.copy(RECORDINGS / "0_theo_0.wav", tmp_path / "clips")
+    table = tmp_path / "clips" / "metadata.csv"
+    table.write_text(f"file_name,{column}\n0_theo_0.wav,zero\n", encoding="utf-8")
+    convert(capsys, "folder", tmp_path / "clips", tmp_path / "out")
+    assert DatasetReader.open(tmp_path / "out")[0].get("text") == text
+
+
 def test_a_manifest_becomes_a_dataset(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

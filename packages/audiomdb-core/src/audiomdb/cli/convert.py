@@ -81,7 +81,10 @@ def add(commands: Commands) -> None:
     _add_output(folder)
     reading = folder.add_argument_group("reading the source")
     reading.add_argument(
-        "--text-column", default="text", metavar="NAME", help="column of the table to store as text"
+        "--text-column",
+        metavar="NAME",
+        help="column of the table to store as text (the first there is of text, sentence, "
+        "transcription, transcript)",
     )
     _add_options(folder, reading)
 
