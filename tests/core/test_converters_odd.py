@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ import soundfile
 
 from audiomdb.audio import decode
 from audiomdb.converters.files import FolderConverter, ManifestConverter
-from audiomdb.errors import DuplicateKeyError, SourceError, UnreadableAudioError
+from audiomdb.errors import AudioError, DuplicateKeyError, SourceError, UnreadableAudioError
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
-from tests.core.conversions import Listed, clip
+from tests.core.conversions import Listed, clip, rejections
 
 
 @pytest.fixture
@@ -41,6 +43,33 @@ def convert_rows(folder: Path, rows: str, name: str = "m.jsonl", **options: Any)
     out = folder.parent / "out"
     ManifestConverter(folder / name, out, **options).run()
     return list(DatasetReader.open(out))
+
+
+def test_a_named_pipe_is_no_clip_and_nobody_waits_for_its_writer(folder: Path) -> None:
+    os.mkfifo(folder.parent / "pipe")
+    (folder / "b.wav").symlink_to(folder.parent / "pipe")
+    assert list(convert(folder, on_error="skip", num_workers=1)) == ["a.wav"]
+    (rejected,) = rejections(folder.parent / "out")
+    assert "not a regular file" in rejected["reason"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "a\\u0000.wav", "\\ud800.wav", "loop.wav", "x" * 300, "no/such.wav"]
+)
+@pytest.mark.parametrize("window", ["", ', "offset": 0, "duration": 0.05'])
+def test_a_path_that_leads_to_no_clip_is_rejected_alone(
+    folder: Path, path: str, window: str
+) -> None:
+    (folder / "loop.wav").symlink_to("loop.wav")
+    rows = f'{{"audio_filepath": "{path}"{window}}}\n{{"audio_filepath": "a.wav"}}\n'
+    assert len(convert_rows(folder, rows, on_error="skip")) == 1
+    assert len(rejections(folder.parent / "out")) == 1
+
+
+def test_a_part_may_ask_for_more_seconds_than_there_are_integers(folder: Path) -> None:
+    rows = '{"audio_filepath": "a.wav", "offset": 0, "duration": 1e308}'
+    (sample,) = convert_rows(folder, rows)
+    assert sample["frames"] == 800
 
 
 def test_a_link_that_leads_to_itself_is_a_clip_that_cannot_be_read(folder: Path) -> None:
@@ -159,3 +188,26 @@ def test_the_advice_fits_what_went_wrong(folder: Path) -> None:
     with pytest.raises(SourceError, match="no column 'nope'") as nothing:
         convert(folder, text_column="nope")
     assert not hasattr(nothing.value, "__notes__")
+
+
+def test_a_failing_disk_is_no_reason_to_leave_a_clip_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("audiomdb.audio.source.os.read", failing)
+        with pytest.raises(SourceError, match=r"a\.wav.*Input/output error.*nothing about"):
+            convert(folder, on_error="skip")
+    assert list(convert(folder, on_error="skip")) == ["a.wav"]
+
+
+@pytest.mark.parametrize("audio_format", ["opus", None])
+def test_a_rate_that_the_format_cannot_have_is_refused_before_any_work(
+    folder: Path, audio_format: str | None
+) -> None:
+    rate = 44100 if audio_format else 700_000
+    with pytest.raises(AudioError, match=f"cannot be written at {rate} Hz.*the closest"):
+        convert(folder, audio_format=audio_format, sample_rate=rate)
+    assert not (folder.parent / "out").exists()

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from io import FileIO
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from audiomdb.audio import AudioInfo, check, decode, encode, probe, resample
+from audiomdb.audio import AudioInfo, check, check_rate, decode, encode, probe, resample
 from audiomdb.audio.arrays import as_float, check_shape
+from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
-from audiomdb.errors import AudioError, SampleError, UnreadableAudioError
+from audiomdb.errors import AudioError, SampleError, SourceError
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
 __all__ = ["AudioOptions", "Description", "describe", "source_bytes", "source_name"]
@@ -30,8 +30,8 @@ _DEFAULT_FORMAT = "flac"
 _WINDOW_BYTES_PER_S = 32_000
 """What a cut counts for shard borders: 16 bits at 16 kHz. Its file is not looked into for that."""
 
-_MOST_BYTES = 2**53
-"""What a cut counts at most; a row may ask for more seconds than there are integers for."""
+_MOST_BYTES = 2**30
+"""What a cut counts at most, 9 hours: a row may ask for far more seconds than its file has."""
 
 _SAME_CONTAINER = {"RF64": "WAV", "WAVEX": "WAV"}
 """Kinds of WAV that libsndfile tells apart: many recorders write 24 bits as WAVEX."""
@@ -61,6 +61,7 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
             return
         if isinstance(rate, bool) or not isinstance(rate, int) or rate <= 0:
             raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0")
+        check_rate(self.audio_format or _DEFAULT_FORMAT, rate)
 
 
 _AS_IT_IS = AudioOptions()
@@ -171,10 +172,13 @@ def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN
             "array (frames,) or (frames, channels)"
         )
     try:
-        with FileIO(audio) as file:
-            return file.readall()
+        return read_file(audio, name=name)
     except OSError as exc:
-        raise UnreadableAudioError(f"{name}: {exc.strerror}") from exc
+        # Not an error of the clip: left out because of it, it would be missing for ever.
+        raise SourceError(
+            f"{name}: {exc.strerror}. This says nothing about the clip; run the same conversion "
+            "again once the disk is well"
+        ) from exc
 
 
 def _array(name: str, audio: Any) -> np.ndarray:  # noqa: ANN401
