@@ -19,9 +19,9 @@ from audiomdb.shards.dataset_writer import default_workers
 from audiomdb.shards.prepare import Process
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    import loky
 
-__all__ = ["explain_lost_workers", "worker_processes"]
+__all__ = ["ended_after_an_error", "explain_lost_workers", "worker_processes"]
 
 _THREAD_LIMITS = (
     "BLIS_NUM_THREADS",
@@ -41,7 +41,7 @@ _ORPHAN_CHECK_S = 1.0
 @contextmanager
 def worker_processes(
     workers: int, process: Process
-) -> Iterator[tuple[Executor, Callable[[Sample], Sample]]]:
+) -> Iterator[tuple[loky.ProcessPoolExecutor, Callable[[Sample], Sample]]]:
     """Start worker processes and send each of them `process`, once.
 
     They end with this block; at once where it ends with an exception, and within seconds where
@@ -88,6 +88,16 @@ def worker_processes(
         failed = False
     finally:
         pool.shutdown(wait=True, kill_workers=failed)
+
+
+@contextmanager
+def ended_after_an_error(pool: loky.ProcessPoolExecutor) -> Iterator[None]:
+    """End a pool's processes at once where the block ends with an exception."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=True, kill_workers=True)
+        raise
 
 
 @contextmanager

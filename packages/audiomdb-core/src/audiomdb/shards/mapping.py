@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from audiomdb.errors import CorruptShardError
 from audiomdb.shards.layout import INDEX_KEY
@@ -13,8 +15,11 @@ from audiomdb.shards.pages import places
 
 __all__ = ["find_index", "map_descriptor", "map_file", "read_apart", "release_pages"]
 
-_READS_AT = hasattr(os, "pread")
-"""Everywhere but on Windows."""
+_QUEUE: Any = getattr(select, "epoll", None) or getattr(select, "kqueue", None)
+_CLOSING: Callable[[int], object] | None = None if _QUEUE is None else _QUEUE.fromfd
+"""Makes an object that closes a descriptor, of any kind, when nobody has the object any longer, and
+without any Python code, unlike a `__del__`: there, a Ctrl-C that comes while `os.close` waits for
+Python's lock would be dropped."""
 
 
 def map_file(path: Path) -> memoryview:
@@ -57,7 +62,7 @@ def read_apart(file: memoryview, start: int, length: int) -> memoryview:
         OSError: the disk does not give them; of a mapping, that would be SIGBUS.
     """
     mapped = file.obj
-    if isinstance(mapped, _Mapping) and _READS_AT:
+    if isinstance(mapped, _Mapping) and mapped.fd >= 0:
         return memoryview(os.pread(mapped.fd, length, start))
     return memoryview(bytes(file[start : start + length]))
 
@@ -79,12 +84,9 @@ class _Mapping(mmap.mmap):
     fd = -1
 
     def __init__(self, fd: int, *_: object, **__: object) -> None:
-        self.fd = os.dup(fd)
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # When the interpreter ends, `os` may have lost its names.
-        if self.fd >= 0:
-            close(self.fd)
+        if _CLOSING is not None:
+            self.fd = os.dup(fd)
+            self._closing = _CLOSING(self.fd)
 
 
 def find_index(file: memoryview, name: str) -> tuple[int, int]:
