@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -58,7 +59,10 @@ def pad_collate(
         collate_fn_map: Not used; torch's default collate passes its own.
 
     Raises:
-        AudioError: `audio` has different numbers of channels, or different sample rates.
+        AudioError: `audio` has different numbers of channels.
+
+    Warns:
+        UserWarning: `audio` has different sample rates.
     """
     names = dict.fromkeys(chain.from_iterable(samples))
     batch: dict[str, Any] = {}
@@ -211,7 +215,7 @@ def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
 
 
 def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what would be one tensor of things that do not belong together."""
+    """Refuse what cannot be one tensor, and warn of what hardly anybody wants to be one."""
     channels: dict[int, Any] = {}
     rates: dict[Any, Any] = {}
     for sample in samples:
@@ -219,13 +223,18 @@ def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
         if isinstance(audio, _ARRAYS) and audio.ndim in (1, 2):
             channels.setdefault(1 if audio.ndim == 1 else audio.shape[1], sample.get(KEY))
             rates.setdefault(sample.get(SAMPLE_RATE), sample.get(KEY))
-    for met, what, unit, option in (
-        (channels, "numbers of channels", "", "mono=True"),
-        (rates, "sample rates", " Hz", "sample_rate="),
-    ):
-        if len(met) > 1 and None not in met:
-            found = ", ".join(f"{value}{unit} in {key!r}" for value, key in met.items())
-            raise AudioError(
-                f"clips with different {what} in one batch ({found}); "
-                f"make the dataset with {option}"
-            )
+    if len(channels) > 1:
+        raise AudioError(
+            f"clips with different numbers of channels in one batch ({_listed(channels)}); "
+            "make the dataset with mono=True"
+        )
+    if len(rates) > 1 and None not in rates:
+        warnings.warn(
+            f"clips with different sample rates in one batch ({_listed(rates)} Hz, as sample_rate "
+            "tells of each); make the datasets with sample_rate= to have them all at one",
+            stacklevel=3,
+        )
+
+
+def _listed(met: Mapping[int, Any]) -> str:
+    return ", ".join(f"{value} in {key!r}" for value, key in met.items())
