@@ -122,6 +122,10 @@ class DatasetReader:
         metadata = read_metadata(folder)
         return cls(metadata, LocalShards(folder, metadata))
 
+    def __repr__(self) -> str:
+        shards = len(self.metadata.shards)
+        return f"<DatasetReader {self.metadata.name!r}: {self._size} samples, {shards} shards>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.metadata, self._source)
 

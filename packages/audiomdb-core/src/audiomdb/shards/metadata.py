@@ -128,7 +128,10 @@ def read_metadata(dataset: Path) -> Metadata:
     except (FileNotFoundError, NotADirectoryError) as exc:
         hint = "the folder does not exist"
         if dataset.is_dir():
-            hint = "the folder has no metadata.json; was its conversion interrupted?"
+            hint = (
+                "the folder has no metadata.json, which comes last: what was written into it may "
+                "have been interrupted, or is something else"
+            )
         raise DatasetNotFoundError(f"no dataset at {dataset}: {hint}") from exc
     return parse_metadata(raw, str(path))
 

@@ -56,6 +56,10 @@ def open_dataset(
     Nothing is read or connected to before the first use. Closing the stream closes what was opened
     for it; the cache stays for the next time.
 
+    What has no option here is said by a `Part`, which `SampleStream` takes in place of a retriever:
+    `Part(retriever_for(url), load=LoadOptions(crop=Crop(2.0)))` for random windows, `join=` for
+    columns of another table.
+
     Args:
         source: A URL (`s3://bucket/prefix`, `hf://datasets/user/repo@revision/subdir`,
             `file:///folder`, or of another scheme that an installed package registers), a folder,

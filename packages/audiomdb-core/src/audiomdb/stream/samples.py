@@ -177,6 +177,11 @@ class SampleStream:
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _running=WeakSet())
 
+    def __repr__(self) -> str:
+        what = self._what
+        source = what.origin if isinstance(what, Part) else what
+        return f"<SampleStream of {source!r}, next epoch {self._next[0]}>"
+
     def __enter__(self) -> SampleStream:
         return self
 
