@@ -19,7 +19,7 @@ from audiomdb.converters.files import FolderConverter, ManifestConverter
 from audiomdb.errors import AudioError, DuplicateKeyError, SourceError, UnreadableAudioError
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
-from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
 from tests.core.conversions import Listed, clip, rejections
 
 
@@ -201,6 +201,34 @@ def test_a_failing_disk_is_no_reason_to_leave_a_clip_out(
         with pytest.raises(SourceError, match=r"a\.wav.*Input/output error.*nothing about"):
             convert(folder, on_error="skip")
     assert list(convert(folder, on_error="skip")) == ["a.wav"]
+
+
+def test_clips_that_are_not_finite_are_stored_counted_and_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, (value, subtype) in enumerate(
+        [(np.nan, "FLOAT"), (-np.inf, "DOUBLE"), (0, "FLOAT")]
+    ):
+        samples = np.zeros(400)
+        samples[200] = value
+        soundfile.write(folder / f"{number}.wav", samples, 8000, subtype)
+    out = folder.parent / "out"
+    report = FolderConverter(folder, out).run()
+    assert (report.samples, report.not_finite) == (4, 2)
+    assert "with NaN or infinite values: 2 samples" in str(report)
+    assert [record.message.split("/")[-1] for record in caplog.records] == [
+        "0.wav (sample '0.wav') holds NaN or infinite samples",
+        "1.wav (sample '1.wav') holds NaN or infinite samples",
+    ]
+    assert FolderConverter(folder, out).run().not_finite == 2  # of shards that are kept, too
+    headers = FolderConverter(folder, folder.parent / "headers", check_audio="header").run()
+    assert headers.not_finite == 0
+    with DatasetWriter(folder.parent / "arrays") as writer:
+        for key in range(12):
+            writer.write(f"{key:02d}", {"audio": np.full(9, np.nan), "sample_rate": 8000})
+    assert len(caplog.records) == 2 + 10
+    assert "counted only" in caplog.text
+    assert verify_dataset(folder.parent / "arrays") == []
 
 
 @pytest.mark.parametrize("audio_format", ["opus", None])

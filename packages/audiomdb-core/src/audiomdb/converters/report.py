@@ -29,6 +29,7 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
         stored_bytes: Size of the dataset's shards and index on disk.
         contradictions: Field name to the number of samples whose source was wrong about the audio.
             The dataset has the truth.
+        not_finite: Samples in it whose audio holds NaN or infinite values. The log names the first.
         elapsed_s: Wall-clock seconds that this run took, without uploading.
     """
 
@@ -41,6 +42,7 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
     source_bytes: int
     stored_bytes: int
     contradictions: Mapping[str, int]
+    not_finite: int
     elapsed_s: float
 
     @classmethod
@@ -67,6 +69,7 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
             source_bytes=sum(journal.bytes for journal in journals),
             stored_bytes=metadata.bytes + metadata.index.bytes,
             contradictions=dict(sorted(contradictions.items())),
+            not_finite=sum(journal.not_finite for journal in journals),
             elapsed_s=elapsed_s,
         )
 
@@ -83,11 +86,16 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
             made += f"; {_count(self.reused_shards, 'shard')} of an earlier run kept"
         lines = [f"{self.output_dir}: {held}, {stored}", made]
         if self.rejected:
-            lines.append(f"{_count(self.rejected, 'sample')} rejected: see {REJECTED_FILE}")
+            place = self.output_dir / REJECTED_FILE
+            lines.append(f"{_count(self.rejected, 'sample')} rejected: see {place}")
         for field, samples in self.contradictions.items():
             lines.append(
                 f"the source was wrong about {field} in {_count(samples, 'sample')}; "
                 "what the audio says was stored"
+            )
+        if self.not_finite:
+            lines.append(
+                f"stored as it is, with NaN or infinite values: {_count(self.not_finite, 'sample')}"
             )
         return "\n".join(lines)
 

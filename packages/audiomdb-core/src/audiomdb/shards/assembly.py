@@ -53,6 +53,9 @@ __all__ = ["DatasetAssembly"]
 _SHARDS_LOOKED_INTO = 64
 """At once, for keys that occur twice. Each holds two file descriptors."""
 
+_CLIPS_SAID = 10
+"""Clips with samples that are not finite that the log names."""
+
 
 class DatasetAssembly:
     """Writes the shards of one dataset in order, and leaves alone those that are there already.
@@ -97,6 +100,7 @@ class DatasetAssembly:
         self._sync = EarlySync()
         self._shards: dict[int, Future[FinishedShard]] = {}
         self._earlier: dict[int, Journal] = {}
+        self._said = 0
         try:
             for shard, keys in find_finished(output_dir, self._folder.shards(), self._options):
                 self._keys.add(keys)
@@ -156,6 +160,9 @@ class DatasetAssembly:
             return
         shard.rows[record.key] = prepared.row
         shard.contradictions.update(prepared.contradictions)
+        if not prepared.finite:
+            shard.not_finite.add(record.key)
+            self._say_not_finite(record.key.decode(), source)
 
     def add_features(self, features: Mapping[str, Feature]) -> None:
         """Take into account what the fields of some samples of the open shard hold."""
@@ -246,6 +253,18 @@ class DatasetAssembly:
         assert self._open is not None, "begin_shard comes first"
         return self._open
 
+    def _say_not_finite(self, key: str, source: str | None) -> None:
+        self._said += 1
+        if self._said > _CLIPS_SAID:
+            return
+        import logging
+
+        logging.getLogger(__name__).warning(
+            "%s holds NaN or infinite samples%s",
+            f"{source} (sample {key!r})" if source else f"sample {key!r}",
+            "; further ones are counted only" if self._said == _CLIPS_SAID else "",
+        )
+
     def _results(self) -> list[FinishedShard]:
         with _disk_errors(self._dir):
             return [future.result() for _, future in sorted(self._shards.items())]
@@ -277,6 +296,7 @@ class DatasetAssembly:
                 raise DuplicateKeyError(reason)
             made.writer.drop(key)
             del made.rows[key]
+            made.not_finite.discard(key)
             made.rejected.append(Rejection(key.decode(), None, reason))
 
     def _index(self, entry: ShardEntry) -> ShardIndex:
@@ -295,6 +315,7 @@ class DatasetAssembly:
             digest=source.hexdigest(),
             rejected=tuple(made.rejected),
             contradictions=dict(sorted(made.contradictions.items())),
+            not_finite=len(made.not_finite),
         )
         with _disk_errors(self._dir):
             written = made.writer.finish(
@@ -356,6 +377,7 @@ class _OpenShard(msgspec.Struct, frozen=True):
     features: list[Mapping[str, Feature]] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)
     contradictions: Counter[str] = msgspec.field(default_factory=Counter)
+    not_finite: set[bytes] = msgspec.field(default_factory=set)
 
 
 def _holder(

@@ -33,6 +33,9 @@ _WINDOW_BYTES_PER_S = 32_000
 _MOST_BYTES = 2**30
 """What a cut counts at most, 9 hours: a row may ask for far more seconds than its file has."""
 
+_FLOATS = frozenset(("FLOAT", "DOUBLE"))
+"""Codings whose samples may be NaN."""
+
 _SAME_CONTAINER = {"RF64": "WAV", "WAVEX": "WAV"}
 """Kinds of WAV that libsndfile tells apart: many recorders write 24 bits as WAVEX."""
 
@@ -79,11 +82,13 @@ class Description(msgspec.Struct, frozen=True):
         sample: The sample to store.
         row: Its index columns: audio facts, sizes, and the user's scalars.
         contradictions: Fields whose value from the source was wrong.
+        finite: Whether no sample of the audio is NaN or infinite, as far as that was looked at.
     """
 
     sample: Sample
     row: Mapping[str, Any]
     contradictions: tuple[str, ...]
+    finite: bool
 
 
 def source_bytes(sample: Mapping[str, Any]) -> int:
@@ -131,12 +136,14 @@ def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Desc
     """
     out = dict(sample)
     wrong: tuple[str, ...] = ()
+    finite = True
     if out.get(AUDIO) is not None:
         out[AUDIO], info, came = _audio(key, out, options)
+        finite = options.check_audio != "decode" or _is_finite(out[AUDIO], info)
         wrong = _contradictions(sample, came, info.duration)
         out[SAMPLE_RATE], out[CHANNELS] = info.sample_rate, info.channels
         out[FRAMES], out[DURATION] = info.frames, info.duration
-    return Description(out, _row(out), wrong)
+    return Description(out, _row(out), wrong, finite)
 
 
 def _audio(key: str, sample: Sample, options: AudioOptions) -> tuple[Any, AudioInfo, AudioInfo]:
@@ -219,6 +226,15 @@ def _stored(
 def _array_info(array: np.ndarray, rate: int) -> AudioInfo:
     channels = 1 if array.ndim == 1 else array.shape[1]
     return AudioInfo("ARRAY", str(array.dtype), rate, channels, len(array))
+
+
+def _is_finite(audio: Any, info: AudioInfo) -> bool:  # noqa: ANN401
+    """Whether no sample is NaN or infinite, which only floats can be."""
+    if info.container != "ARRAY":
+        if info.subtype not in _FLOATS:
+            return True
+        audio, _ = decode(audio)
+    return audio.dtype.kind != "f" or bool(np.isfinite(audio).all())
 
 
 def _must_convert(info: AudioInfo, options: AudioOptions) -> bool:

@@ -17,7 +17,7 @@ class Rejection(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Journal(msgspec.Struct, frozen=True):
+class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
     """The account of one shard.
 
     Attributes:
@@ -27,6 +27,7 @@ class Journal(msgspec.Struct, frozen=True):
         digest: Hex digest over their keys and sizes.
         rejected: Those that could not be stored.
         contradictions: Field name to how often the source was wrong about the audio.
+        not_finite: Stored samples whose audio holds NaN or infinite values.
     """
 
     options: dict[str, Any]
@@ -35,6 +36,7 @@ class Journal(msgspec.Struct, frozen=True):
     digest: str
     rejected: tuple[Rejection, ...]
     contradictions: dict[str, int]
+    not_finite: int = 0
 
 
 class SourceDigest:

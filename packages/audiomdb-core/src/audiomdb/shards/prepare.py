@@ -28,13 +28,15 @@ class Prepared(msgspec.Struct, frozen=True):
         record: The encoded sample.
         row: Its index columns.
         contradictions: Fields that its source was wrong about.
+        finite: Whether no sample of its audio is NaN or infinite.
         source: The file that its audio comes from, if it was one.
     """
 
     record: EncodedRecord
     row: Mapping[str, Any]
-    contradictions: tuple[str, ...] = ()
-    source: str | None = None
+    contradictions: tuple[str, ...]
+    finite: bool
+    source: str | None
 
 
 class PreparedBatch(msgspec.Struct, frozen=True):
@@ -102,7 +104,7 @@ def _prepare(
             raise
         raise type(exc)(f"{source}: {exc}") from exc
     features.add(stored)
-    return Prepared(record, described.row, described.contradictions, source)
+    return Prepared(record, described.row, described.contradictions, described.finite, source)
 
 
 def _processed(key: str, described: Description, process: Process) -> Sample:
