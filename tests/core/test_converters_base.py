@@ -54,7 +54,7 @@ def test_the_report_reads_as_text(tmp_path: Path) -> None:
     assert lines[0].startswith(f"{tmp_path / 'out'}: 2 samples, 0.00 h of audio, ")
     assert lines[0].endswith("in 2 shards")
     assert lines[1].endswith("; 2 shards of an earlier run kept")
-    assert lines[2] == "1 sample rejected: see rejected.jsonl"
+    assert lines[2] == f"1 sample rejected: see {tmp_path / 'out' / 'rejected.jsonl'}"
     assert lines[3].startswith("the source was wrong about sample_rate in 1 sample;")
 
 

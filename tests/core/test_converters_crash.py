@@ -192,7 +192,7 @@ def test_ctrl_c_stops_cleanly_says_what_is_kept_and_can_be_taken_up(
     )
     assert f"kept in {out}: the same conversion goes on from there" in said
     assert "LokyProcess" not in said
-    assert "Exception in" not in said  # of a thread
+    assert "Exception in" not in said, said  # of a thread
     pids = [int(pid.name) for pid in (tmp_path / "pids").iterdir()]
     assert pids
     assert not any(map(alive, pids))

@@ -13,11 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from audiomdb.converters.report import ConversionReport
-from audiomdb.converters.workers import (
-    ended_after_an_error,
-    explain_lost_workers,
-    worker_processes,
-)
+from audiomdb.converters.workers import explain_lost_workers, worker_processes
 from audiomdb.errors import (
     AudioError,
     ConversionError,
@@ -181,7 +177,7 @@ class BaseConverter(ABC):
             raise TypeError(f"upload is {upload!r}, expected an uploader with upload_dir")
         start = time.perf_counter()
         with explain_lost_workers(self._process), contextlib.ExitStack() as stack:
-            writer = self._writer(stack)
+            writer = stack.enter_context(self._writer(stack))
             reused = writer.finished_shards
             try:
                 self._write(writer)
@@ -216,11 +212,9 @@ class BaseConverter(ABC):
     def _writer(self, stack: contextlib.ExitStack) -> DatasetWriter:
         executor = self._executor
         process: Process | None = self._process
-        pool = None
         if process is not None and executor is None and self._workers > 1:
-            pool, process = stack.enter_context(worker_processes(self._workers, process))
-            executor = pool
-        writer = DatasetWriter(
+            executor, process = stack.enter_context(worker_processes(self._workers, process))
+        return DatasetWriter(
             self.output_dir,
             name=self.dataset_name,
             process=process,
@@ -228,11 +222,6 @@ class BaseConverter(ABC):
             executor=executor,
             **self._writer_options,
         )
-        stack.enter_context(writer)
-        if pool is not None:
-            # Before the writer cancels what it waits for: loky stumbles over cancelled work.
-            stack.enter_context(ended_after_an_error(pool))
-        return writer
 
     def _write(self, writer: DatasetWriter) -> None:
         total = self.sample_count()

@@ -19,9 +19,9 @@ from audiomdb.shards.dataset_writer import default_workers
 from audiomdb.shards.prepare import Process
 
 if TYPE_CHECKING:
-    import loky
+    from concurrent.futures import Executor, Future
 
-__all__ = ["ended_after_an_error", "explain_lost_workers", "worker_processes"]
+__all__ = ["explain_lost_workers", "worker_processes"]
 
 _THREAD_LIMITS = (
     "BLIS_NUM_THREADS",
@@ -41,7 +41,7 @@ _ORPHAN_CHECK_S = 1.0
 @contextmanager
 def worker_processes(
     workers: int, process: Process
-) -> Iterator[tuple[loky.ProcessPoolExecutor, Callable[[Sample], Sample]]]:
+) -> Iterator[tuple[Executor, Callable[[Sample], Sample]]]:
     """Start worker processes and send each of them `process`, once.
 
     They end with this block; at once where it ends with an exception, and within seconds where
@@ -68,6 +68,15 @@ def worker_processes(
         initargs=(process, os.getpid()),
         env={name: os.environ.get(name, inner) for name in _THREAD_LIMITS},
     )
+    submit = pool.submit
+
+    def submit_for_good(*work: object) -> Future[object]:
+        future: Future[object] = submit(*work)
+        future.cancel = _refuse  # type: ignore[method-assign]
+        return future
+
+    # When it kills its processes, loky stumbles over work that was cancelled.
+    pool.submit = submit_for_good
     failed = True
     try:
         try:
@@ -88,16 +97,6 @@ def worker_processes(
         failed = False
     finally:
         pool.shutdown(wait=True, kill_workers=failed)
-
-
-@contextmanager
-def ended_after_an_error(pool: loky.ProcessPoolExecutor) -> Iterator[None]:
-    """End a pool's processes at once where the block ends with an exception."""
-    try:
-        yield
-    except BaseException:
-        pool.shutdown(wait=True, kill_workers=True)
-        raise
 
 
 @contextmanager
@@ -122,6 +121,10 @@ def explain_lost_workers(process: Process | None) -> Iterator[None]:
 
 _received: list[Process] = []
 """In a worker process: the one function that it was started for."""
+
+
+def _refuse() -> bool:
+    return False
 
 
 def _start(process: Process, parent: int) -> None:
