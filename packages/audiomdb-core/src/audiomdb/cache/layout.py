@@ -6,7 +6,8 @@
                                 counts with the shard's full size from its creation
     parts/00007-....validator   what the store called the version that the part is of
     parts/00007-....spans       which bytes of it are there, where it came in several pieces
-    staging/00007-1a2b3c4d5e6f/ where a `download_shard` writes; belongs to the part's owner
+    staging/00007-1a2b3c4d5e6f/ with the folder where a `download_shard` writes; belongs to the
+                                part's owner
     quarantine/00007-...        arrived damaged; kept to be looked at while there is room
     failed/00007-...            the last failure, for those who waited
     failed/store                the store has failed somebody for good, lately
@@ -16,13 +17,15 @@
     options.json                of the first process that uses the directory, for all who join it
     budget.lock  metadata.lock  in_use.lock  demand.lock
 
-The directory is all the state there is. Rights are flocks, which the kernel takes back when a
-process dies, however it dies. Names carry the content's digest, so that shards of an older version
+The directory is all the state there is; `tenancy` has what becomes of those who use it when
+somebody deletes it. Rights are flocks, which the kernel takes back when a process dies, however it
+dies. Names carry the content's digest, so that shards of an older version
 of the dataset are never taken for the new ones.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -35,6 +38,7 @@ __all__ = ["CacheLayout", "entry_name"]
 _DIGEST_DIGITS = 12
 _VALIDATOR, _SPANS = ".validator", ".spans"
 _FOLDERS = ("shards", "parts", "staging", "quarantine", "failed", "readers", "slots")
+_OPTIONS, _IN_USE = "options.json", "in_use.lock"
 
 
 def entry_name(number: int, entry: ShardEntry) -> str:
@@ -52,6 +56,21 @@ class CacheLayout(msgspec.Struct, frozen=True):
         for folder in _FOLDERS:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
 
+    def has_folders(self) -> bool:
+        """Whether the directory and its folders are there."""
+        return self._names().issuperset(_FOLDERS)
+
+    def is_whole(self) -> bool:
+        """Whether all is there that is there from the opening of the directory on."""
+        return self._names().issuperset((*_FOLDERS, METADATA_FILE, _OPTIONS, _IN_USE))
+
+    def _names(self) -> set[str]:
+        try:
+            with os.scandir(self.root) as entries:
+                return {entry.name for entry in entries}
+        except FileNotFoundError:
+            return set()
+
     @property
     def metadata(self) -> Path:
         """The dataset's metadata."""
@@ -65,7 +84,7 @@ class CacheLayout(msgspec.Struct, frozen=True):
     @property
     def options(self) -> Path:
         """The limits that hold while any process uses the directory."""
-        return self.root / "options.json"
+        return self.root / _OPTIONS
 
     @property
     def budget_lock(self) -> Path:
@@ -80,7 +99,7 @@ class CacheLayout(msgspec.Struct, frozen=True):
     @property
     def in_use_lock(self) -> Path:
         """Shared by every process that uses the directory."""
-        return self.root / "in_use.lock"
+        return self.root / _IN_USE
 
     @property
     def demand_lock(self) -> Path:

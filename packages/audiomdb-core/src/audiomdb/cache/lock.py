@@ -95,6 +95,7 @@ def try_exclusive(path: Path, *, create: bool = False, new: bool = False) -> Hel
 
     Raises:
         FileExistsError: with `new`.
+        FileNotFoundError: it cannot be made, because its folder is missing.
     """
     flags = os.O_RDWR | (os.O_CREAT if create or new else 0) | (os.O_EXCL if new else 0)
     return _try(path, flags, shared=False)
@@ -105,13 +106,20 @@ def try_shared(path: Path, *, create: bool = False) -> Held | None:
 
     Returns:
         None when it is missing, locked exclusively, or was replaced meanwhile.
+
+    Raises:
+        FileNotFoundError: it cannot be made, because its folder is missing.
     """
     return _try(path, os.O_RDONLY | (os.O_CREAT if create else 0), shared=True)
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Wait for a lock that others hold for moments only."""
+    """Wait for a lock that others hold for moments only.
+
+    Raises:
+        FileNotFoundError: its folder is missing.
+    """
     while True:
         held = Held(path, os.O_RDWR | os.O_CREAT)
         try:
@@ -170,6 +178,8 @@ def _try(path: Path, flags: int, *, shared: bool) -> Held | None:
     try:
         held = Held(path, flags)
     except FileNotFoundError:
+        if flags & os.O_CREAT:
+            raise  # to whoever waits, a folder that is missing must not look like a lock
         return None
     try:
         held.lock(shared=shared)

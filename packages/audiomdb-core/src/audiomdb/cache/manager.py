@@ -15,7 +15,7 @@ from audiomdb.cache.counters import CacheStats, Counters
 from audiomdb.cache.failures import Failures
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, map_held, try_shared
-from audiomdb.cache.opening import Limits, Opened, make_again, metadata_lock, open_cache
+from audiomdb.cache.opening import Limits, deleted_error, metadata_lock, open_cache
 from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.pace import Waiting
 from audiomdb.cache.part_file import arrived
@@ -25,6 +25,7 @@ from audiomdb.cache.retry import Outage, Stopped
 from audiomdb.cache.room import Part, Room
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.source import Source
+from audiomdb.cache.tenancy import Tenancy
 from audiomdb.errors import CorruptShardError, MetadataError
 from audiomdb.shards.course import Arrival
 from audiomdb.shards.files import bytes_below, sha256_hex, write_atomically
@@ -35,6 +36,9 @@ from audiomdb.shards.metadata import Metadata
 __all__ = ["ShardCache"]
 
 _COLLECT_AFTER_S = 0.5
+
+_MOST_LOST = 30
+"""Times that somebody may delete a shard while it is fetched."""
 
 _LOOK_EVERY_S = 0.5
 """A transfer that nobody waits for looks so often whether it is in the way."""
@@ -66,35 +70,36 @@ class ShardCache:
         self._counters = Counters()
         self._failures = Failures(self._layout.failed)
         self._source = source
-        self._opened: Opened = open_cache(
+        opened = open_cache(
             self._layout,
             source,
             Limits(options.max_bytes, options.workers),
             self._failures,
             self._counters,
         )
-        limits = self._opened.limits
-        self.options = CacheOptions(
-            max_bytes=limits.max_bytes, workers=limits.workers, prefetch=options.prefetch
-        )
-        """As given, or as they are for all who use the directory now."""
+        self.metadata: Metadata = opened.metadata
+        """Of the dataset."""
+        self._prefetch = options.prefetch
+        self._tenancy = Tenancy(self._layout, opened)
         # For whoever forgets to close it.
-        weakref.finalize(self, self._opened.in_use.release).atexit = False
+        weakref.finalize(self, self._tenancy.close).atexit = False
         self._room = Room(
             self._layout,
             self.metadata,
-            limits.max_bytes,
+            self._tenancy,
             self._counters,
             asked_bytes=options.max_bytes,
         )
-        self._slots = Slots(self._layout.slots, limits.workers)
         self._outage = Outage(self._layout.outage)
         self._transfer = source.transfer(self._layout, self._room, self._counters)
 
     @property
-    def metadata(self) -> Metadata:
-        """Of the dataset."""
-        return self._opened.metadata
+    def options(self) -> CacheOptions:
+        """As given, or as they are for all who use the directory now."""
+        limits = self._tenancy.limits
+        return CacheOptions(
+            max_bytes=limits.max_bytes, workers=limits.workers, prefetch=self._prefetch
+        )
 
     @property
     def directory(self) -> Path:
@@ -113,7 +118,7 @@ class ShardCache:
 
     def close(self) -> None:
         """Say that this process no longer uses the directory. Leases stay."""
-        self._opened.in_use.release()
+        self._tenancy.close()
 
     def register(self, at_once: int, visits: int = 0, *, workers: int = 1) -> Registration:
         """Enter a reader that holds `at_once` shards at a time and publishes up to `visits`.
@@ -176,7 +181,7 @@ class ShardCache:
             return "there"
         if self._outage.lately():
             return "busy"
-        slot = self._slots.take(ahead=True)
+        slot = self._take_slot(ahead=True)
         if slot is None:
             return "slots"
         with slot:
@@ -216,7 +221,7 @@ class ShardCache:
         path, wanted = self._layout.index, self.metadata.index
         with contextlib.ExitStack() as stack:
             stack.enter_context(metadata_lock(self._layout))
-            data = map_file(path) if path.exists() else None
+            data = _mapped(path)
             if data is None or sha256_hex(data) != wanted.sha256:
                 content = self._source.index(self._layout, self._counters)
                 if content is None:
@@ -227,14 +232,16 @@ class ShardCache:
                         f"{wanted.path} arrived with {len(content)} bytes and sha256 {found}, "
                         f"metadata says {wanted.bytes} bytes and {wanted.sha256}"
                     )
-                write_atomically(path, [content])
-                data = map_file(path)
+                with contextlib.suppress(FileNotFoundError):
+                    write_atomically(path, [content])
+                data = _mapped(path) or memoryview(content)  # if somebody deletes the directory
         return data
 
     def keep_index(self, content: bytes) -> None:
         """Keep an index file that was gathered from shards, if it is what metadata describes."""
         if sha256_hex(content) == self.metadata.index.sha256:
-            with metadata_lock(self._layout):
+            # If somebody deletes the directory, it is not kept.
+            with metadata_lock(self._layout), contextlib.suppress(FileNotFoundError):
                 write_atomically(self._layout.index, [content])
 
     def _try_lease(self, number: int) -> Held | None:
@@ -256,19 +263,16 @@ class ShardCache:
         patience = Patience(check)
         waiting = Waiting(lambda: self._arrived(number), self._room.sizes[number])
         with contextlib.ExitStack() as stack:
-            waits_for_room, collect_at_s = False, _COLLECT_AFTER_S
+            waits_for_room, collect_at_s, lost = False, _COLLECT_AFTER_S, 0
             while True:
-                try:
-                    claimed = self._room.claim(number)
-                    if isinstance(claimed, Part):
-                        held = self._fetch(claimed, check)
-                        if held is not None:
-                            return held
-                        continue
-                except FileNotFoundError:
-                    if self._layout.parts.is_dir():
-                        raise
-                    self._make_again()
+                claimed = self._room.claim(number)
+                if isinstance(claimed, Part):
+                    held = self._fetch(claimed, check)
+                    if held is not None:
+                        return held
+                    lost += 1
+                    if lost >= _MOST_LOST:
+                        raise deleted_error(self.directory)
                     continue
                 if claimed == "full":
                     self.relent()
@@ -305,7 +309,7 @@ class ShardCache:
         patience = Patience(check)
         with contextlib.ExitStack() as stack:
             says_so = False
-            while (slot := self._slots.take(ahead=False)) is None:
+            while (slot := self._take_slot(ahead=False)) is None:
                 if not says_so and (sign := self._slots.lacking(ahead=False)) is not None:
                     says_so = True
                     stack.enter_context(sign)
@@ -336,8 +340,12 @@ class ShardCache:
                     self._counters.add(fetched_shards=held is not None)
                     return held
                 self._counters.add(corrupt=1)
-                self._room.quarantine(part, delivered)
+                if not self._room.quarantine(part, delivered):
+                    return None
         except BaseException as error:
+            if isinstance(error, FileNotFoundError) and not self._room.has(part):
+                part.held.release()
+                return None
             if isinstance(error, Exception) and not isinstance(error, Stopped):
                 self._failures.record(part.name, error)
             part.held.release()  # the part stays: whoever comes next goes on from there
@@ -377,10 +385,13 @@ class ShardCache:
         name, size = self._room.names[number], self._room.sizes[number]
         return arrived(self._layout.parts / name, self._layout.spans(name), size)
 
-    def _make_again(self) -> None:
-        """Go on in a directory that somebody has deleted; the leases in it are still good."""
-        limits = Limits(self.options.max_bytes, self.options.workers)
-        make_again(self._layout, self.metadata, limits)
+    @property
+    def _slots(self) -> Slots:
+        # A new one each time: how many there are may change with the directory.
+        return Slots(self._layout.slots, self._tenancy.limits.workers)
+
+    def _take_slot(self, *, ahead: bool) -> Held | None:
+        return self._tenancy.despite_deletion(lambda: self._slots.take(ahead=ahead))
 
     def _file(self, number: int) -> str:
         return f"{self.metadata.shards[number].path}/{DATA_FILE} of {self.metadata.name!r}"
@@ -396,6 +407,15 @@ class ShardCache:
 
 class _GaveWay(Stopped):
     """A transfer has ended because somebody needs its room, its slot or its shard more."""
+
+
+def _mapped(path: Path) -> memoryview | None:
+    try:
+        return map_file(path)
+    except CorruptShardError:
+        if path.exists():
+            raise
+        return None
 
 
 def _nothing() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,16 +16,31 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Failures
 from audiomdb.cache.full_disk import full_disk_error, is_full_disk
 from audiomdb.cache.layout import CacheLayout
-from audiomdb.cache.lock import Held, try_exclusive, try_shared
+from audiomdb.cache.lock import Held, is_at, try_exclusive, try_shared
 from audiomdb.cache.patience import Patience
 from audiomdb.cache.place import check_place
-from audiomdb.cache.source import Source
-from audiomdb.errors import CachePlaceError, MetadataError
+from audiomdb.errors import CacheError, CachePlaceError, MetadataError
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import METADATA_FILE
 from audiomdb.shards.metadata import Metadata, parse_metadata, write_metadata
 
-__all__ = ["Limits", "Opened", "make_again", "metadata_lock", "open_cache"]
+if TYPE_CHECKING:
+    from audiomdb.cache.source import Source  # which uses the room, and that this
+
+__all__ = [
+    "PAUSE_S",
+    "TRIES",
+    "Limits",
+    "Opened",
+    "deleted_error",
+    "make_again",
+    "metadata_lock",
+    "open_cache",
+]
+
+TRIES = 20
+PAUSE_S = 0.02
+"""Who deletes a directory goes on while it is made again, but not for long."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -64,61 +82,130 @@ def open_cache(
     Raises:
         CachePlaceError: the directory cannot be written, or is on a network file system.
         CacheFullError: the disk is full.
+        CacheError: somebody deletes the directory over and over.
         DownloadError, Exception: as the source.
         DatasetError: the metadata is damaged.
     """
+    for _ in range(TRIES):
+        opened = _try_to_open(layout, source, limits, failures, counters)
+        if opened is not None:
+            if opened.limits != limits:
+                _say_so(layout, limits, opened.limits)
+            return opened
+        time.sleep(PAUSE_S)
+    raise deleted_error(layout.root)
+
+
+def make_again(layout: CacheLayout, opened: Opened) -> Opened:
+    """Make a directory again that somebody has deleted, or parts of it, while it is used.
+
+    Those who used it together do so again: the first of them writes metadata and limits, which are
+    the same for all, and all share the lock that says it is in use. If a newcomer was quicker, the
+    directory is the newcomer's: its limits hold, for two budgets for one directory would each take
+    what the other one counts on. What is here goes on with its own metadata, which may be older;
+    shards have their digest in their name, so those of two versions lie beside each other.
+
+    Args:
+        layout: The directory.
+        opened: What held in it. Its lock stays as it is.
+
+    Returns:
+        What holds now.
+
+    Raises:
+        CachePlaceError: it cannot be made.
+        CacheFullError: the disk is full.
+        FileNotFoundError: somebody deletes it at this moment.
+    """
     _make(layout)
-    known = failures.attempt(METADATA_FILE)
-    with metadata_lock(layout):
-        failures.raise_newer(METADATA_FILE, known)
-        alone = try_exclusive(layout.in_use_lock, create=True)
-        try:
-            if alone is not None:
-                _sweep(layout)
-            metadata = None if alone is not None else _kept_metadata(layout)
-            if metadata is None:
-                metadata = _fetch(layout, source, failures, counters)
-            holding = None if alone is not None else _kept_limits(layout)
-            if holding is None:
-                holding = limits
+    patience = Patience(lambda: None)
+    while True:
+        with metadata_lock(layout):
+            if not layout.metadata.exists():
+                with _full_disk_named():
+                    write_metadata(layout.root, opened.metadata)
+            limits = _kept_limits(layout)
+            if limits is None:
+                limits = opened.limits
                 _write(layout.options, msgspec.json.encode(limits))
-        finally:
-            if alone is not None:
-                alone.release()
-        in_use = try_shared(layout.in_use_lock)
-        assert in_use is not None, "only who has metadata.lock takes in_use.lock exclusively"
-    if holding != limits:
-        _say_so(layout, limits, holding)
-    return Opened(metadata, holding, in_use)
-
-
-def make_again(layout: CacheLayout, metadata: Metadata, limits: Limits) -> None:
-    """Make a directory again that somebody has deleted while it is used."""
-    _make(layout)
-    with metadata_lock(layout):
-        if not layout.metadata.exists():
-            write_metadata(layout.root, metadata)
-        if not layout.options.exists():
-            _write(layout.options, msgspec.json.encode(limits))
+            in_use = try_shared(layout.in_use_lock, create=True)
+        if in_use is not None:
+            break
+        patience.wait()  # for one that opens the directory, whose metadata.lock is deleted
+    if limits != opened.limits:
+        _say_so(layout, opened.limits, limits)
+    return Opened(opened.metadata, limits, in_use)
 
 
 def metadata_lock(layout: CacheLayout) -> Held:
     """Wait for the right to fetch metadata or index."""
     patience = Patience(lambda: None)
-    while (held := try_exclusive(layout.metadata_lock, create=True)) is None:
-        if not layout.root.is_dir():
+    while True:
+        try:
+            held = try_exclusive(layout.metadata_lock, create=True)
+        except FileNotFoundError:
             _make(layout)
+            continue
+        if held is not None:
+            return held
         patience.say(lambda: f"waiting for another process to fetch the metadata of {layout.root}")
         patience.wait()
-    return held
+
+
+def deleted_error(root: Path) -> CacheError:
+    """What to raise when there is no going on in a directory."""
+    return CacheError(
+        f"the cache directory {root}, or a part of it, is deleted as often as it is made again; "
+        "find out who clears it away, or give cache_dir= a directory that is left alone"
+    )
+
+
+def _try_to_open(
+    layout: CacheLayout, source: Source, limits: Limits, failures: Failures, counters: Counters
+) -> Opened | None:
+    """Open a directory; None where somebody has deleted it meanwhile, or a part of it."""
+    _make(layout)
+    known = failures.attempt(METADATA_FILE)
+    with metadata_lock(layout) as lock:
+        failures.raise_newer(METADATA_FILE, known)
+        try:
+            metadata, holding = _agreed(layout, source, limits, failures, counters)
+            in_use = try_shared(layout.in_use_lock)
+        except FileNotFoundError:
+            if layout.has_folders() and is_at(lock.fd, layout.metadata_lock):
+                raise  # the source's own
+            return None
+        if in_use is not None and not is_at(lock.fd, layout.metadata_lock):
+            # Others may have made it again by now, and have agreed without us.
+            in_use.release()
+            return None
+    return None if in_use is None else Opened(metadata, holding, in_use)
+
+
+def _agreed(
+    layout: CacheLayout, source: Source, limits: Limits, failures: Failures, counters: Counters
+) -> tuple[Metadata, Limits]:
+    """Metadata and limits, those of the first process that uses the directory. Under the lock."""
+    alone = try_exclusive(layout.in_use_lock, create=True)
+    try:
+        if alone is not None:
+            _sweep(layout)
+        metadata = None if alone is not None else _kept_metadata(layout)
+        if metadata is None:
+            metadata = _fetch(layout, source, failures, counters)
+        holding = None if alone is not None else _kept_limits(layout)
+        if holding is None:
+            holding = limits
+            _write(layout.options, msgspec.json.encode(limits))
+    finally:
+        if alone is not None:
+            alone.release()
+    return metadata, holding
 
 
 def _make(layout: CacheLayout) -> None:
     try:
-        layout.make()
-        check_place(layout.root)
-        # Where locks do not work at all, it shows here and not in the middle of a training run.
-        probe = try_exclusive(layout.budget_lock, create=True)
+        probe = _made(layout)
     except CachePlaceError:
         raise
     except OSError as exc:
@@ -130,6 +217,22 @@ def _make(layout: CacheLayout) -> None:
         ) from exc
     if probe is not None:
         probe.release()
+
+
+def _made(layout: CacheLayout) -> Held | None:
+    tries = 0
+    while True:
+        try:
+            layout.make()
+            check_place(layout.root)
+            # Where locks do not work at all, it shows here and not in the middle of a training run.
+            return try_exclusive(layout.budget_lock, create=True)
+        except (FileNotFoundError, FileExistsError):
+            # Somebody deletes it at this moment: what existed when it was to be made has gone.
+            tries += 1
+            if tries >= TRIES:
+                raise
+            time.sleep(PAUSE_S)
 
 
 def _kept_metadata(layout: CacheLayout) -> Metadata | None:
@@ -160,8 +263,14 @@ def _fetch(layout: CacheLayout, source: Source, failures: Failures, counters: Co
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
+    with _full_disk_named():
         write_atomically(path, [content])
+
+
+@contextlib.contextmanager
+def _full_disk_named() -> Iterator[None]:
+    try:
+        yield
     except OSError as exc:
         if is_full_disk(exc):
             raise full_disk_error(exc) from exc

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -12,20 +12,19 @@ import msgspec
 import numpy as np
 
 from audiomdb.cache.budget import (
-    NEVER,
-    Reading,
     Stored,
     eviction_order,
     need_bytes,
-    next_uses,
     smallest_budget,
     within_reach,
 )
+from audiomdb.cache.contents import Inventory, files
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
-from audiomdb.cache.layout import CacheLayout, entry_name
+from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
+from audiomdb.cache.tenancy import Tenancy
 from audiomdb.errors import CacheTooSmallError
 from audiomdb.shards.metadata import Metadata
 
@@ -34,13 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivered", "Part", "Room"]
 
-_ALLOWANCE_BYTES = 64 * 1024
-"""Counted for lock files, notes and what is said about parts, which are not measured."""
-
 _MANY_READERS = 64
-
-_STALE, _DAMAGED = -1.0, -2.0
-"""Times of last use that come before all others."""
 
 T = TypeVar("T")
 
@@ -77,22 +70,6 @@ class Delivered(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class _Contents(msgspec.Struct, frozen=True):
-    """What lies in the directory, and what its readers say.
-
-    Attributes:
-        used: Bytes that count.
-        stored: What could go.
-        uses: Visits until each shard is needed, float64.
-        for_shards: Bytes that are not spoken for by anything but shards whose visits are known.
-    """
-
-    used: int
-    stored: list[Stored]
-    uses: np.ndarray
-    for_shards: float
-
-
 class Room:
     """Keeps a cache directory within its budget, together with all other processes.
 
@@ -103,7 +80,7 @@ class Room:
     Args:
         layout: The directory.
         metadata: Of the dataset.
-        max_bytes: The budget; None has no limit.
+        tenancy: This process's there, which has the budget.
         counters: Where evictions are counted.
         asked_bytes: The budget that this process asked for, where another one holds.
     """
@@ -112,20 +89,22 @@ class Room:
         self,
         layout: CacheLayout,
         metadata: Metadata,
-        max_bytes: int | None,
+        tenancy: Tenancy,
         counters: Counters,
         *,
         asked_bytes: int | None,
     ) -> None:
         self._asked_bytes = asked_bytes
         self._layout = layout
-        self._max_bytes = max_bytes
+        self._tenancy = tenancy
         self._counters = counters
-        self.sizes = [entry.bytes for entry in metadata.shards]
-        self.names = [entry_name(i, entry) for i, entry in enumerate(metadata.shards)]
+        self._inventory = Inventory(layout, metadata)
+        self.sizes, self.names = self._inventory.sizes, self._inventory.names
         self._sizes = np.array(self.sizes, np.int64)
-        self._numbers = {name: i for i, name in enumerate(self.names)}
-        self._index_bytes = metadata.index.bytes
+
+    @property
+    def _max_bytes(self) -> int | None:
+        return self._tenancy.limits.max_bytes
 
     @property
     def holds_everything(self) -> bool:
@@ -133,7 +112,7 @@ class Room:
         if self._max_bytes is None:
             return True
         notes = _MANY_READERS * registration_bytes(2 * len(self.sizes))
-        return sum(self.sizes) + self._fixed() + notes <= self._max_bytes
+        return sum(self.sizes) + self._inventory.fixed_bytes() + notes <= self._max_bytes
 
     def shard_path(self, number: int) -> Path:
         """Where a shard lies when it is there."""
@@ -149,13 +128,20 @@ class Room:
             CacheTooSmallError: the budget is less than all readers of the directory need.
             CacheFullError: the disk is full.
         """
+        registration = self._tenancy.despite_deletion(
+            lambda: self._registered(at_once, visits, workers)
+        )
+        self._tenancy.enter(registration)
+        return registration
+
+    def _registered(self, at_once: int, visits: int, workers: int) -> Registration:
         needs = need_bytes(self.sizes, at_once)
         with exclusive(self._layout.budget_lock):
             others = list(live_readings(self._layout.readers))  # and the dead ones are cleared away
             if self._max_bytes is not None:
                 mine = max(1, workers - len(others))
                 beside = len(others) + mine - 1
-                fixed = self._fixed() + sum(size for _, size in others)
+                fixed = self._inventory.fixed_bytes() + sum(size for _, size in others)
                 least = smallest_budget(
                     [needs] * mine + [reading.needs for reading, _ in others],
                     sum(self.sizes),
@@ -166,7 +152,11 @@ class Room:
             registration = self._despite_full_disk(
                 lambda: Registration(self._layout.readers, needs, visits)
             )
-            self._make_room(0)
+            try:
+                self._make_room(0)
+            except BaseException:
+                registration.close()
+                raise
             return registration
 
     def publish(self, registration: Registration, visits: NDArray[np.int32]) -> None:
@@ -175,8 +165,12 @@ class Room:
         Raises:
             CacheFullError: the disk is full.
         """
-        with exclusive(self._layout.budget_lock):
-            self._despite_full_disk(lambda: registration.publish(visits))
+
+        def published() -> None:
+            with exclusive(self._layout.budget_lock):
+                self._despite_full_disk(lambda: registration.publish(visits))
+
+        self._tenancy.despite_deletion(published)
 
     def claim(self, number: int, *, ahead: bool = False) -> Part | Literal["busy", "full", "there"]:
         """Take the right to fetch a shard, and the room for it.
@@ -193,6 +187,9 @@ class Room:
         Raises:
             CacheFullError: the disk is full.
         """
+        return self._tenancy.despite_deletion(lambda: self._claimed(number, ahead=ahead))
+
+    def _claimed(self, number: int, *, ahead: bool) -> Part | Literal["busy", "full", "there"]:
         name, path = self.names[number], self._layout.parts / self.names[number]
         held = try_exclusive(path)  # what somebody who died has left; it counts already
         if held is None:
@@ -207,7 +204,7 @@ class Room:
                     return "busy"
                 if not self._make_room(self.sizes[number], ahead_of=number if ahead else None):
                     return "full"
-                held = self._despite_full_disk(lambda: try_exclusive(path, new=True))
+                held = self._new_part(path)
             if held is None:
                 return "busy"
         part = Part(number, name, path, held)
@@ -222,39 +219,67 @@ class Room:
         Returns:
             None when somebody has removed it from the directory meanwhile; the part is given up.
         """
-        with exclusive(self._layout.budget_lock):
-            shard = self._layout.shards / part.name
-            if not is_at(part.held.fd, part.path) or not _moved(delivered, shard):
+
+        def admitted() -> bool:
+            with exclusive(self._layout.budget_lock):
+                shard = self._layout.shards / part.name
+                if not self.has(part) or not _moved(delivered, shard):
+                    return False
+                self._discard(part, delivered)
+                delivered.held.downgrade()
+            return True
+
+        whole = False
+        try:
+            whole = self._tenancy.despite_deletion(admitted)
+        finally:
+            if not whole:
                 delivered.held.release()
                 part.held.release()
-                return None
-            self._discard(part, delivered)
-            delivered.held.downgrade()
-        return delivered.held
+        return delivered.held if whole else None
 
-    def quarantine(self, part: Part, delivered: Delivered) -> None:
-        """Put aside what was delivered; the part is empty again."""
+    def quarantine(self, part: Part, delivered: Delivered) -> bool:
+        """Put aside what was delivered; the part is empty again.
+
+        Returns:
+            False when somebody has removed it from the directory meanwhile; the part is given up.
+        """
         aside = self._layout.quarantine / part.name
-        with exclusive(self._layout.budget_lock):
-            _moved(delivered, aside)
-            self._discard(part, delivered)
-            held = self._despite_full_disk(lambda: try_exclusive(part.path, new=True))
-            assert held is not None, "under budget.lock a new part is ours"
+
+        def emptied() -> Held | None:
+            with exclusive(self._layout.budget_lock):
+                if not self.has(part):
+                    return None
+                _moved(delivered, aside)
+                self._discard(part, delivered)
+                return self._new_part(part.path)
+
+        try:
+            held = self._tenancy.despite_deletion(emptied)
+        finally:
             delivered.held.release()
-            part.held = held
-            self._make_room(0)
+        if held is None:
+            part.held.release()
+            return False
+        part.held = held
+        self._tenancy.despite_deletion(self._trim)
+        return True
+
+    def has(self, part: Part) -> bool:
+        """Whether a part is still in the directory."""
+        return part.held.fd >= 0 and is_at(part.held.fd, part.path)
 
     def abandon(self, part: Part) -> None:
         """Give up a part and its room."""
-        with exclusive(self._layout.budget_lock):
-            if is_at(part.held.fd, part.path):
+        # Whoever has deleted the directory has given it up already.
+        with part.held, suppress(FileNotFoundError), exclusive(self._layout.budget_lock):
+            if self.has(part):
                 self._forget(part.name)
                 part.path.unlink(missing_ok=True)
-        part.held.release()
 
     def drop(self, number: int) -> None:
         """Remove a shard that is not what it should be, even from under who reads it."""
-        with exclusive(self._layout.budget_lock):
+        with suppress(FileNotFoundError), exclusive(self._layout.budget_lock):
             path = self.shard_path(number)
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -263,13 +288,19 @@ class Room:
 
     def shrink(self, size: int) -> bool:
         """Evict what frees `size` bytes, because the disk is full. False when nothing can go."""
-        with exclusive(self._layout.budget_lock):
-            return self._shrink(size)
+
+        def shrunk() -> bool:
+            with exclusive(self._layout.budget_lock):
+                return self._shrink(size)
+
+        return self._tenancy.despite_deletion(shrunk)
 
     def waiting(self) -> Held | None:
         """Say that a reader waits for room, until the result is released."""
         # Exclusively: one sign is enough, and those who look need not keep each other from looking.
-        return try_exclusive(self._layout.demand_lock, create=True)
+        return self._tenancy.despite_deletion(
+            lambda: try_exclusive(self._layout.demand_lock, create=True)
+        )
 
     def wanted(self) -> bool:
         """Whether some reader waits for room."""
@@ -277,8 +308,12 @@ class Room:
 
     def state(self) -> tuple[tuple[str, int], ...]:
         """Which shards there are, and how parts grow: while it stays the same, nothing moves."""
-        shards = tuple((name, 0) for name, _ in _files(self._layout.shards))
-        return shards + tuple((name, at.st_mtime_ns) for name, at in _files(self._layout.parts))
+
+        def seen() -> tuple[tuple[str, int], ...]:
+            shards = tuple((name, 0) for name, _ in files(self._layout.shards))
+            return shards + tuple((name, at.st_mtime_ns) for name, at in files(self._layout.parts))
+
+        return self._tenancy.despite_deletion(seen)
 
     def _discard(self, part: Part, delivered: Delivered) -> None:
         # The part last: as long as it is there, somebody cleans up after a crash here.
@@ -293,23 +328,34 @@ class Room:
         self._layout.validator(name).unlink(missing_ok=True)
         self._layout.spans(name).unlink(missing_ok=True)
 
+    def _new_part(self, path: Path) -> Held | None:
+        # It can exist, or be locked, where budget.lock was deleted while somebody else had it.
+        with suppress(FileExistsError):
+            return self._despite_full_disk(lambda: try_exclusive(path, new=True))
+        return None
+
+    def _trim(self) -> None:
+        with exclusive(self._layout.budget_lock):
+            self._make_room(0)
+
     def _despite_full_disk(self, action: Callable[[], T]) -> T:
         """Do what takes a little disk; evict something where there is none. Under `budget.lock`."""
         return despite_full_disk(action, lambda: self._shrink(1))
 
     def _shrink(self, size: int) -> bool:
-        return self._evict(eviction_order(self._contents().stored), size) < size
+        return self._evict(eviction_order(self._inventory.contents().stored), size) < size
 
     def _make_room(self, size: int, *, ahead_of: int | None = None) -> bool:
         """Evict until `size` more bytes fit. Under `budget.lock`."""
-        if self._max_bytes is None:
+        limit = self._max_bytes
+        if limit is None:
             return True
-        contents = self._contents()
-        short = contents.used + size - self._max_bytes
+        contents = self._inventory.contents()
+        short = contents.used + size - limit
         later_than = -1.0
         if ahead_of is not None:
             later_than = contents.uses[ahead_of]
-            if not within_reach(contents.uses, self._sizes, ahead_of, contents.for_shards):
+            if not within_reach(contents.uses, self._sizes, ahead_of, limit - contents.for_others):
                 return False
         if short <= 0:
             return True
@@ -343,48 +389,6 @@ class Room:
             path.unlink(missing_ok=True)
         return True
 
-    def _contents(self) -> _Contents:
-        uses, fixed, unknown = self._readings()
-        used, stored, whole = fixed, [], set[str]()
-        for folder in (self._layout.shards, self._layout.parts, self._layout.quarantine):
-            for name, info in _files(folder):
-                number, size = self._numbers.get(name), info.st_size
-                if folder == self._layout.parts:
-                    if not self._layout.is_part(name):
-                        continue
-                    size = size if number is None else self.sizes[number]
-                    if name in whole:  # left by somebody who died right after the shard was whole
-                        number = None
-                else:
-                    whole.add(name)
-                used += size
-                use, at = NEVER, _STALE
-                if folder == self._layout.quarantine:
-                    at = _DAMAGED
-                elif number is not None:
-                    use, at = float(uses[number]), float(info.st_mtime_ns)
-                stored.append(Stored(f"{folder.name}/{name}", size, use, at))
-        limit = NEVER if self._max_bytes is None else self._max_bytes
-        return _Contents(used, stored, uses, limit - fixed - unknown)
-
-    def _readings(self) -> tuple[NDArray[np.float64], int, int]:
-        """Next uses; bytes of all that is no shard; bytes that readers of unknown visits need."""
-        readings: list[Reading] = []
-        fixed, unknown = self._fixed(), 0
-        for reading, size in live_readings(self._layout.readers):
-            readings.append(reading)
-            fixed += size
-            if not len(reading.visits):
-                unknown += reading.needs
-        return next_uses(readings, len(self.sizes)), fixed, unknown
-
-    def _fixed(self) -> int:
-        try:
-            metadata_bytes = self._layout.metadata.stat().st_size
-        except FileNotFoundError:
-            metadata_bytes = 0
-        return metadata_bytes + self._index_bytes + _ALLOWANCE_BYTES
-
     def _refusal(self, budget: int, least: int, at_once: int, others: int) -> str:
         largest = max(self.sizes, default=0)
         with_others = ""
@@ -406,23 +410,18 @@ class Room:
 
 
 def _moved(delivered: Delivered, target: Path) -> bool:
-    """Move what was delivered; False when it is no longer there, or something else is."""
+    """Move what was delivered; False when it is no longer there, or something else is.
+
+    Raises:
+        FileNotFoundError: the folder that it is to be moved to is missing.
+    """
     # What is at the path may be the beginning of somebody else's transfer.
     if not is_at(delivered.held.fd, delivered.path):
         return False
     try:
         delivered.path.replace(target)
     except FileNotFoundError:
+        if is_at(delivered.held.fd, delivered.path):
+            raise
         return False
     return is_at(delivered.held.fd, target)
-
-
-def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """What lies in a folder, by name."""
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        try:
-            yield entry.name, entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue

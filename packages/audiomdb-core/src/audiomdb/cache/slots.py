@@ -8,6 +8,7 @@ themselves, where there is more than one.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from audiomdb.cache.lock import Held, is_held, try_exclusive
@@ -32,6 +33,9 @@ class Slots:
 
         Args:
             ahead: For a shard that nobody waits for.
+
+        Raises:
+            FileNotFoundError: somebody has deleted the folder.
         """
         first = 1 if ahead and self._count > 1 else 0
         for number in range(first, self._count):
@@ -43,9 +47,11 @@ class Slots:
     def lacking(self, *, ahead: bool) -> Held | None:
         """Say that somebody lacks a slot, until the result is released.
 
-        None: somebody else says so already.
+        None: somebody else says so already, or the folder is deleted, and all slots are free.
         """
-        return try_exclusive(self._sign(ahead), create=True)
+        with suppress(FileNotFoundError):
+            return try_exclusive(self._sign(ahead), create=True)
+        return None
 
     def extra(self, *, ahead: bool) -> ExtraSlots:
         """More slots for a transfer that has one."""
@@ -73,7 +79,10 @@ class ExtraSlots:
 
     def take(self) -> Held | None:
         """One that is free and that nobody lacks."""
-        return None if self.must_yield() else self._slots.take(ahead=self._ahead)
+        # Whoever lacks a slot makes a deleted folder again; a transfer does without more of them.
+        with suppress(FileNotFoundError):
+            return None if self.must_yield() else self._slots.take(ahead=self._ahead)
+        return None
 
     def must_yield(self) -> bool:
         """Whether somebody lacks a slot."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +16,13 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
+from audiomdb.cache.opening import PAUSE_S
 from audiomdb.cache.pace import Pace, Watch
 from audiomdb.cache.retry import Outage, Retries
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.transfer import Open, RangeTransfer, Transfer, fetch_bytes
-from audiomdb.errors import DownloadError
+from audiomdb.errors import DownloadError, DownloadInterruptedError
 from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
 from audiomdb.shards.metadata import ShardEntry
@@ -129,30 +132,37 @@ class DirectorySource:
             check: Callable[[], None],
             extra: ExtraSlots,  # noqa: ARG001
         ) -> Delivered:
-            folder = layout.staging / part.name
+            # Of this transfer alone: of a part that somebody deletes another one may be made.
+            folder = layout.staging / part.name / uuid4().hex[:12]
             what = f"{self._name}.download_shard({part.number})"
             retries = Retries(what, counters=counters, check=check, outage=Outage(layout.outage))
             pace = Pace(what, entry.bytes, lambda: bytes_below(folder))
 
-            def download() -> Path:
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-                returned = self._download_shard(part.number, folder)
-                return self._data_file(part.number, returned, folder)
+            def download() -> Delivered:
+                try:
+                    if room.has(part):
+                        shutil.rmtree(folder.parent, ignore_errors=True)
+                    folder.mkdir(parents=True)
+                    returned = self._download_shard(part.number, folder)
+                    return _delivered(self._data_file(part.number, returned, folder))
+                except Exception as exc:
+                    deleted = f"somebody has deleted {folder}, which it had to write to"
+                    missing = isinstance(exc, (FileNotFoundError, shutil.Error))
+                    if missing:  # who deletes a folder begins with what is in it
+                        time.sleep(PAUSE_S)
+                    if not room.has(part):  # then nobody waits for what it would bring
+                        raise FileNotFoundError(errno.ENOENT, deleted, str(folder)) from exc
+                    if folder.is_dir() or not missing:
+                        raise
+                    raise DownloadInterruptedError(f"{deleted}: {exc}") from exc
 
-            def attempt() -> Path:
+            def attempt() -> Delivered:
                 return despite_full_disk(download, lambda: room.shrink(entry.bytes))
 
             with Watch(pace, "waiting for"):
-                data = retries(attempt)
-            # As it came, it may not even be deleted.
-            data.chmod(0o644)
-            held = try_exclusive(data)
-            assert held is not None, "a staging folder is private"
-            os.fsync(held.fd)
-            size = os.fstat(held.fd).st_size
-            counters.add(fetched_bytes=size)
-            return Delivered(data, held, size, sha256_file(data))
+                delivered = retries(attempt)
+            counters.add(fetched_bytes=delivered.size)
+            return delivered
 
         return fetch
 
@@ -173,6 +183,8 @@ class DirectorySource:
         except TypeError as exc:
             raise DownloadError(f"{called} returned {returned!r}, expected a directory") from exc
         if not data.is_file():
+            if not folder.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "somebody has deleted it", str(folder))
             raise DownloadError(
                 f"{called} returned {os.fspath(returned)!r}, but there is no {DATA_FILE} in it; it "
                 "has to write the shard's files into a directory under self.cache_dir and return "
@@ -185,3 +197,17 @@ class DirectorySource:
         inside = folder / f".{DATA_FILE}.copy"
         shutil.copyfile(real, inside)
         return inside
+
+
+def _delivered(data: Path) -> Delivered:
+    # As it came, it may not even be deleted.
+    data.chmod(0o644)
+    held = try_exclusive(data)
+    if held is None:  # a staging folder is private
+        raise FileNotFoundError(errno.ENOENT, "somebody has deleted it", str(data))
+    try:
+        os.fsync(held.fd)
+        return Delivered(data, held, os.fstat(held.fd).st_size, sha256_file(data))
+    except BaseException:
+        held.release()
+        raise

@@ -1,0 +1,439 @@
+"""A cache directory, or a part of it, is deleted while it is used: all goes on, or says why not."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+import audiomdb.cache.retry
+import audiomdb.cache.transfer
+from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, ShardCache
+from audiomdb.cache.layout import _FOLDERS, CacheLayout
+from audiomdb.cache.readers import live_readings
+from audiomdb.errors import CacheError, CachePlaceError, CacheTooSmallError, CorruptShardError
+from audiomdb.shards import DatasetWriter, read_metadata
+from audiomdb.stream import SampleStream
+
+SHARDS = 6
+DEADLINE_S = 60.0
+
+PROGRAMS = Path(__file__).parent / "programs"
+FolderStore: Any = runpy.run_path(str(PROGRAMS / "cache_reader.py"))["FolderStore"]
+_node = runpy.run_path(str(PROGRAMS / "cache_node.py"))
+Node: Any = _node["Node"]
+smallest: Callable[..., int] = _node["smallest"]
+
+T = TypeVar("T")
+
+KINDS = pytest.mark.parametrize("kind", ["ranges", "pieces", "directories"])
+LIMITS = pytest.mark.parametrize("limited", [False, True], ids=["no limit", "a budget"])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store")
+    rng = np.random.default_rng(0)
+    with DatasetWriter(path, samples_per_shard=1) as writer:
+        for number in range(SHARDS):
+            writer.write(f"clip-{number}", {"blob": rng.bytes(100_000)})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+
+
+class Opener:
+    """Opens caches of one directory, and closes them."""
+
+    def __init__(self, store: Path, folder: Path) -> None:
+        self.store, self.folder = store, folder / "cache"
+        self.layout = CacheLayout(self.folder)
+        self.log = folder / "log"
+        self.opened: list[ShardCache] = []
+        self.meet: Callable[[str, int], None] = lambda _path, _at: None
+        """Called before each chunk that the store sends, with the path and the byte."""
+
+    def __call__(self, kind: str = "ranges", **options: Any) -> ShardCache:
+        remote = FolderStore(str(self.store), str(self.log))
+        chunks = remote._chunks
+
+        def met(path: str, start: int, stop: int | None) -> Iterator[bytes]:
+            at = start
+            for chunk in chunks(path, start, stop):
+                self.meet(path, at)
+                at += len(chunk)
+                yield chunk
+
+        remote._chunks = met
+        source = remote.directories() if kind == "directories" else RangeSource(remote.open_remote)
+        cache = ShardCache(self.folder, source, CacheOptions(**options))
+        self.opened.append(cache)
+        return cache
+
+    def content(self, number: int) -> bytes:
+        return (self.store / f"shard_{number:05d}" / "data.mdb").read_bytes()
+
+    def delete(self, name: str) -> None:
+        """Delete something by its name; "*" is all there is, "." the directory itself."""
+        if name == ".":
+            shutil.rmtree(self.folder)
+            return
+        for path in self.folder.glob(name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def meet_once(self, act: Callable[[], None]) -> threading.Event:
+        """Do something in the middle of the next shard that is sent."""
+        done = threading.Event()
+
+        def meet(path: str, at: int) -> None:
+            if path.endswith(".mdb") and at > 30_000 and not done.is_set():
+                done.set()
+                act()
+
+        self.meet = meet
+        return done
+
+
+@pytest.fixture
+def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
+    opener = Opener(store, tmp_path)
+    yield opener
+    for cache in opener.opened:
+        cache.close()
+
+
+@pytest.fixture
+def node(store: Path, tmp_path: Path) -> Iterator[Any]:
+    node = Node(store, tmp_path)
+    yield node
+    node.close()
+
+
+def within_deadline(action: Callable[[], T]) -> T:
+    """Do something that has to come to an end."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:  # noqa: BLE001 (raised below)
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive(), "it hangs"
+    for error in errors:
+        raise error
+    return results[0]
+
+
+def budget(store: Path, shards: int) -> int:
+    return smallest(store, readers=1, at_once=shards) + 1000
+
+
+def all_right(opener: Opener, cache: ShardCache) -> bool:
+    return within_deadline(
+        lambda: all(cache.lease(number) == opener.content(number) for number in range(SHARDS))
+    )
+
+
+# What is deleted.
+
+
+@LIMITS
+@pytest.mark.parametrize(
+    "name",
+    [".", "*", *_FOLDERS, "*.lock", "*.json", "s*", "[!r]*"],
+)
+def test_whatever_is_deleted_reading_goes_on(name: str, limited: bool, opener: Opener) -> None:
+    cache = opener(max_bytes=budget(opener.store, 2) if limited else None, workers=2)
+    registration = cache.register(1, 8)
+    cache.publish(registration, list(range(SHARDS)))
+    view = cache.lease(0)
+    opener.delete(name)
+    assert all_right(opener, cache)
+    assert view == opener.content(0)
+    opener.delete(name)
+    assert within_deadline(lambda: cache.index_file()) is not None
+    within_deadline(lambda: cache.publish(registration, [2, 1]))
+    assert opener.layout.is_whole()
+    assert len(list(opener.layout.readers.iterdir())) == 1
+    within_deadline(lambda: cache.register(1)).close()
+    registration.close()
+    assert list(opener.layout.readers.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".", "*", "shards", "parts", "slots", "readers"])
+def test_what_is_deleted_before_it_is_fetched_ahead_is_made_again(
+    name: str, opener: Opener
+) -> None:
+    cache = opener(max_bytes=budget(opener.store, 2), workers=2)
+    registration = cache.register(1, 8)
+    cache.publish(registration, [0, 1])
+    opener.delete(name)
+    assert within_deadline(lambda: cache.fetch_ahead(0, lambda: None)) == "fetched"
+    assert cache.lease(0) == opener.content(0)
+    assert cache.stats.hits == 1
+    registration.close()
+
+
+@KINDS
+@pytest.mark.parametrize("name", [".", "*", "shards", "parts", "staging", "slots", "staging/*"])
+def test_what_is_deleted_while_a_shard_is_on_its_way_is_made_again(
+    kind: str, name: str, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "pieces":
+        monkeypatch.setattr(audiomdb.cache.transfer, "_LEAST_PIECE", 20_000)
+    cache = opener(kind, max_bytes=budget(opener.store, 2))
+    done = opener.meet_once(lambda: opener.delete(name))
+    assert all_right(opener, cache)
+    assert done.is_set()
+    for folder in (opener.layout.parts, opener.layout.staging):
+        assert list(folder.iterdir()) == []
+
+
+@KINDS
+@pytest.mark.parametrize("name", [".", "parts", "quarantine"])
+def test_a_damaged_shard_is_reported_though_there_is_no_quarantine(
+    kind: str, name: str, opener: Opener, tmp_path: Path
+) -> None:
+    opener.store = Path(shutil.copytree(opener.store, tmp_path / "damaged"))
+    path = opener.store / "shard_00001" / "data.mdb"
+    path.write_bytes(path.read_bytes()[:-9] + b"something")
+    cache = opener(kind)
+    done = opener.meet_once(lambda: opener.delete(name))
+    with pytest.raises(CorruptShardError, match="arrived damaged twice"):
+        within_deadline(lambda: cache.lease(1))
+    assert done.is_set()
+    assert within_deadline(lambda: cache.lease(2)) == opener.content(2)
+
+
+def test_many_threads_read_on_while_the_directory_is_deleted(opener: Opener) -> None:
+    cache = opener(max_bytes=budget(opener.store, 5), workers=3)
+    left = [8]
+
+    def meet(path: str, at: int) -> None:
+        if path.endswith(".mdb") and at > 60_000 and left[0]:
+            left[0] -= 1
+            shutil.rmtree(opener.folder, ignore_errors=True)
+
+    opener.meet = meet
+    wrong: list[object] = []
+
+    def read(first: int) -> None:
+        try:
+            numbers = [number % SHARDS for number in range(first, first + 2 * SHARDS)]
+            wrong.extend(one for one in numbers if cache.lease(one) != opener.content(one))
+        except Exception as error:  # noqa: BLE001 (seen below)
+            wrong.append(error)
+
+    threads = [threading.Thread(target=read, args=(one,), daemon=True) for one in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive(), "it hangs"
+    assert wrong == []
+    assert left == [0]
+
+
+# What cannot be helped.
+
+
+def test_who_deletes_each_shard_while_it_comes_is_not_waited_for(opener: Opener) -> None:
+    cache = opener()
+
+    def meet(path: str, _: int) -> None:
+        if path.endswith(".mdb"):
+            opener.delete("parts")
+
+    opener.meet = meet
+    with pytest.raises(CacheError, match=r"cache, or a part of it, is deleted as often as"):
+        within_deadline(lambda: cache.lease(0))
+    opener.meet = lambda _path, _at: None
+    assert cache.lease(0) == opener.content(0)
+
+
+def test_a_directory_that_cannot_be_made_again_is_named(
+    opener: Opener, tmp_path: Path, read_only: Callable[[Path], Path]
+) -> None:
+    cache = opener()
+    shutil.rmtree(opener.folder)
+    (tmp_path / "empty").mkdir()
+    opener.folder.symlink_to(read_only(tmp_path / "empty"))
+    with pytest.raises(CachePlaceError, match=f"there can be no cache at {opener.folder}"):
+        within_deadline(lambda: cache.lease(0))
+    with pytest.raises(CachePlaceError, match=f"there can be no cache at {opener.folder}"):
+        within_deadline(lambda: cache.register(1))
+    opener.folder.unlink()
+    assert within_deadline(lambda: cache.lease(0)) == opener.content(0)
+
+
+def test_a_file_that_a_source_misses_is_its_own_error(store: Path, tmp_path: Path) -> None:
+    def metadata(folder: Path) -> str:
+        return str(shutil.copy(store / "metadata.json", folder / "metadata.json"))
+
+    def missing(*_: object) -> str:
+        raise FileNotFoundError("credentials.txt")
+
+    with pytest.raises(FileNotFoundError, match=r"credentials\.txt"):
+        within_deadline(
+            lambda: ShardCache(
+                tmp_path / "one", DirectorySource("Mine", missing, missing), CacheOptions()
+            )
+        )
+    cache = ShardCache(tmp_path / "two", DirectorySource("Mine", metadata, missing), CacheOptions())
+    with pytest.raises(FileNotFoundError, match=r"credentials\.txt"):
+        within_deadline(lambda: cache.lease(0))
+    cache.close()
+
+
+# What those who share it have to agree on.
+
+
+@pytest.mark.parametrize("name", [".", "*", "in_use.lock"])
+def test_a_directory_made_again_is_in_use_until_the_last_of_its_users_closes_it(
+    name: str, opener: Opener
+) -> None:
+    limits: dict[str, Any] = {"max_bytes": budget(opener.store, 3), "workers": 2}
+    first, second = opener(**limits), opener(**limits)
+    opener.delete(name)
+    for cache in (first, second):
+        within_deadline(lambda cache=cache: cache.register(1)).close()  # type: ignore[misc]
+    first.close()
+    third = opener(workers=7)
+    assert third.options == second.options
+    second.close()
+    third.close()
+    assert opener(workers=7).options.workers == 7
+
+
+def test_who_opens_a_deleted_directory_before_it_is_made_again_decides_for_all(
+    opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = opener(workers=3), opener(workers=3)
+    shutil.rmtree(opener.folder)
+    newcomer = opener(max_bytes=budget(opener.store, 2), workers=2)
+    for cache in (first, second):
+        assert all_right(opener, cache)
+        assert cache.options == newcomer.options
+        assert cache.metadata == newcomer.metadata
+    assert len(list(opener.layout.shards.iterdir())) == 2
+    assert caplog.text.count(f"workers=2, which hold for process {os.getpid()} too") == 2
+
+
+def test_metadata_and_limits_that_are_deleted_are_those_of_before(opener: Opener) -> None:
+    first = opener(max_bytes=budget(opener.store, 3), workers=2)
+    opener.delete("*.json")
+    first.register(1).close()
+    assert opener(workers=9).options == first.options
+    assert opener.log.read_text().count("metadata.json") == 1
+
+
+@pytest.mark.parametrize("name", [".", "readers", "readers/*"])
+def test_a_reader_whose_entry_is_deleted_is_counted_again(name: str, opener: Opener) -> None:
+    cache = opener(max_bytes=smallest(opener.store, readers=2, at_once=2) + 100)
+    mine, others = cache.register(2, 8), cache.register(1, 8)
+    cache.publish(mine, [0, 1, 2, 3])
+    mine.advance(1)
+    mine.strike(2)
+    others.close()
+    opener.delete(name)
+    mine.advance(2)  # goes on in what is deleted, and is entered with it
+    cache.lease(0)
+    ((reading, _),) = live_readings(opener.layout.readers)
+    assert (reading.visits.tolist(), reading.done) == ([0, 1, -1, 3], 2)
+    assert reading.needs == 2 * read_metadata(opener.store).shards[0].bytes
+    with pytest.raises(CacheTooSmallError, match="1 other reader"):
+        cache.register(3, 8)
+    mine.advance(3)
+    ((reading, _),) = live_readings(opener.layout.readers)
+    assert reading.done == 3
+    mine.close()
+    mine.advance(4)
+    assert list(live_readings(opener.layout.readers)) == []
+
+
+def test_a_directory_that_is_deleted_while_it_is_opened_is_opened_all_the_same(
+    opener: Opener,
+) -> None:
+    deleted = threading.Event()
+
+    def meet(path: str, _: int) -> None:
+        if path == "metadata.json" and not deleted.is_set():
+            deleted.set()
+            shutil.rmtree(opener.folder)
+
+    opener.meet = meet
+    cache = within_deadline(lambda: opener(workers=2))
+    assert deleted.is_set()
+    assert all_right(opener, cache)
+    assert opener(workers=5).options.workers == 2
+
+
+@pytest.mark.parametrize("source", ["ranges", "directories"])
+def test_processes_read_on_while_their_directory_is_deleted(source: str, node: Any) -> None:
+    limit = smallest(node.store, readers=4, at_once=2)
+    started = [
+        node.start(
+            seed=i, epochs=6, prefetch=2, max_bytes=limit, workers=2, source=source, pause_s=0.001
+        )
+        for i in range(3)
+    ]
+    # Whoever misses the deadline is killed, and has no result then.
+
+    def kill() -> None:
+        for process, _ in started:
+            os.kill(process, signal.SIGKILL)
+
+    overdue = threading.Timer(DEADLINE_S, kill)
+    overdue.start()
+    deleted, shards = 0, node.cache / "shards"
+    while not all(result.exists() for _, result in started) and overdue.is_alive():
+        # Not before two shards came through, or none ever would.
+        if deleted < 12 and shards.exists() and len(list(shards.iterdir())) > 1:
+            shutil.rmtree(node.cache, ignore_errors=True)
+            deleted += 1
+    assert overdue.is_alive(), "it hangs"
+    results = [node.result(one) for one in started]
+    overdue.cancel()
+    assert [result.get("right") for result in results] == [6 * SHARDS] * 3, results
+    assert deleted > 2
+
+
+# What a stream makes of it.
+
+
+@LIMITS
+def test_a_stream_goes_on_in_an_epoch_after_its_cache_is_deleted(
+    limited: bool, store: Path, tmp_path: Path
+) -> None:
+    kind = runpy.run_path(str(Path(__file__).with_name("test_retrievers_cached.py")))
+    retriever = kind["FolderRetriever"](
+        str(store),
+        cache_dir=tmp_path / "caches",
+        max_cache_bytes=budget(store, 5) if limited else None,
+    )
+    stream = SampleStream(retriever, shuffle=True, window=1, num_threads=2)
+    keys = {f"clip-{number}" for number in range(SHARDS)}
+    for _ in range(3):
+        assert {s["__key__"] for s in within_deadline(lambda: list(stream))} == keys
+        shutil.rmtree(tmp_path / "caches")
+    samples = iter(stream)
+    next(samples)
+    shutil.rmtree(tmp_path / "caches", ignore_errors=True)
+    assert len(within_deadline(lambda: list(samples))) == SHARDS - 1
+    retriever.close()
