@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from audiomdb._hf import request_errors
+from audiomdb._hf_features import integer_dtype, with_undecoded
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS
 from audiomdb.errors import SourceError
@@ -29,8 +30,17 @@ class HFConverter(BaseConverter):
         HFConverter("openslr/librispeech_asr", "librispeech", data_split="test.clean").run()
 
     Audio is stored as the dataset holds it: nothing is decoded on the way, so that neither torch
-    nor torchcodec nor FFmpeg is needed. A clip without audio counts as one that cannot be stored
-    (see `on_error`). Folders of loose audio files are for `FolderConverter`.
+    nor torchcodec nor FFmpeg is needed. That goes for all columns. In those other than
+    `audio_column`, a recording (or an image), nested in lists and dicts or not, is stored as the
+    dict of its "bytes" and "path" that it is in the dataset. A clip without audio counts as one
+    that cannot be stored (see `on_error`). Folders of loose audio files are for `FolderConverter`.
+
+    Rows may hold arrays instead, alone or as "array" beside "sampling_rate". Integers are scaled by
+    the range of their type, which has 8, 16 or 32 bits: that of the array, or of the column. Lists
+    of ints whose column has no such type are refused.
+
+    A stream may come without the types of its columns. Then its first row says which columns there
+    are. What a later row has besides is stored too, and what it lacks is left out of its sample.
 
     Args:
         data_id: Name of a dataset on the Hub, a local folder of Parquet files (or another kind of
@@ -107,12 +117,7 @@ class HFConverter(BaseConverter):
 
     def sample_count(self) -> int | None:
         """Rows of the split, where the dataset says."""
-        dataset = self._source.dataset
-        if hasattr(dataset, "__len__"):
-            return len(dataset)
-        splits = getattr(dataset.info, "splits", None) or {}
-        split = splits.get(str(dataset.split))
-        return split.num_examples or None if split else None
+        return self._source.rows
 
     def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
         """Yield each row under its key.
@@ -122,22 +127,30 @@ class HFConverter(BaseConverter):
                 it fails.
         """
         source = self._source
-        if not source.fields:
+        fields = source.fields
+        if not fields:
             return
         with self._explained("read"):
             for number, row in enumerate(source.dataset):
-                yield self._key(number, row), source.sample(row)
+                if source.may_grow:
+                    fields = self._grown(fields, number, row)
+                yield self._key(number, row), self._sample(fields, row)
 
     @cached_property
     def _source(self) -> _Source:
         with self._explained("open"):
             dataset = self._open()
-            features = _features(dataset)
+            rows, features = _rows(dataset), dataset.features
+            if features is None:  # only the rows can tell the columns
+                columns = [column for row in islice(dataset, 1) for column in row]
+                fields = self._fields(columns) if columns else {}
+                return _Source(dataset, fields, rows, may_grow=self._store_columns is None)
             fields = self._fields(features) if features else {}
-            for column in fields:
-                if getattr(features[column], "decode", False):
-                    dataset = dataset.cast_column(column, replace(features[column], decode=False))
-            return _Source(dataset, fields, self._audio_column)
+            dtype = integer_dtype(features.get(self._audio_column))
+            if fields:
+                needed = {*fields, self._key_column}
+                dataset = with_undecoded(dataset, [c for c in features if c in needed])
+            return _Source(dataset, fields, rows, integer_dtype=dtype)
 
     def _open(self) -> Any:  # noqa: ANN401
         dataset = self._data
@@ -187,10 +200,73 @@ class HFConverter(BaseConverter):
                 )
         return fields
 
+    def _grown(
+        self, fields: Mapping[str, str], number: int, row: Mapping[str, Any]
+    ) -> Mapping[str, str]:
+        """The fields, and those of columns that no row before this one had."""
+        new = [column for column in row if column not in fields and column != KEY]
+        if not new:
+            return fields
+        grown = dict(fields)
+        text = None
+        if self._text_column is None and TEXT not in grown.values():
+            text = next((c for c in TEXT_COLUMNS if c in new), None)
+        for column in new:
+            field = TEXT if column == text else column
+            if field in grown.values():
+                other = next(c for c, taken in grown.items() if taken == field)
+                raise SourceError(
+                    f"{self._shown} has a column {column!r} in row {number}, under which name "
+                    f"{other!r} is stored; leave it out with store_columns="
+                )
+            grown[column] = field
+        return grown
+
+    def _sample(self, fields: Mapping[str, str], row: Mapping[str, Any]) -> Sample:
+        sample = {field: row[column] for column, field in fields.items() if column in row}
+        return {**sample, **self._audio(row.get(self._audio_column))}
+
+    def _audio(self, value: Any) -> Sample:  # noqa: ANN401
+        """Audio in any of the forms that undecoded rows have."""
+        if isinstance(value, Mapping):
+            if value.get("bytes") is not None:
+                value = value["bytes"]
+            elif value.get("array") is not None:
+                array = self._array(value["array"])
+                return {AUDIO: array, SAMPLE_RATE: value.get("sampling_rate")}
+            else:
+                value = value.get("path")
+        if isinstance(value, list) or (hasattr(value, "ndim") and value.ndim):
+            value = self._array(value)
+        # No bytes are no audio: the check of clips says so, and of which sample.
+        return {AUDIO: b"" if value is None else value}
+
+    def _array(self, value: Any) -> np.ndarray:  # noqa: ANN401
+        """An array of float32, or of integers of their own type: then core scales them."""
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of several lengths: the check of clips says of which sample
+            return np.asarray(value, object)
+        if array.dtype.kind == "f":
+            return np.asarray(array, np.float32)
+        if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+            # The rows of `datasets` have Python's ints, or are arrays of 64 bits ("numpy").
+            dtype = self._source.integer_dtype
+            if dtype is not None and dtype.itemsize <= 4:
+                return array.astype(dtype)
+            raise SourceError(
+                f"{self._shown} holds audio as {array.dtype} in its column "
+                f"{self._audio_column!r}, which Python's ints become whatever their range is: "
+                "how to scale them is not known. Give them the type that they were recorded as "
+                '(such as "int16"), in the features of the dataset or as NumPy arrays, or store '
+                "floats from -1 to 1"
+            )
+        return array
+
     def _key(self, number: int, row: Mapping[str, Any]) -> str:
         if self._key_column is None:
             return f"{number:09d}"
-        key = row[self._key_column]
+        key = row.get(self._key_column)
         if key is None:
             raise SourceError(
                 f"{self._shown} has no value in row {number} of its column {self._key_column!r}, "
@@ -215,9 +291,10 @@ class HFConverter(BaseConverter):
         except SourceError:
             raise
         except (DatasetsError, ValueError, *request_errors()) as exc:
-            raise SourceError(f"cannot {doing} {self._shown}: {_said(exc)}{_hint(exc)}") from exc
+            hint = _hint(exc, self._data)
+            raise SourceError(f"cannot {doing} {self._shown}: {_said(exc)}{hint}") from exc
         except (ImportError, RuntimeError) as exc:
-            hint = _hint(exc)
+            hint = _hint(exc, self._data)
             if not hint:
                 raise
             raise SourceError(f"cannot {doing} {self._shown}: {_said(exc)}{hint}") from exc
@@ -225,38 +302,27 @@ class HFConverter(BaseConverter):
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An open dataset, what its columns are stored as, and which of them is the audio."""
+    """An open dataset, and what is known of it."""
 
     dataset: Any
     fields: Mapping[str, str]
-    audio_column: str
+    """What each column to store is stored as."""
 
-    def sample(self, row: Mapping[str, Any]) -> Sample:
-        sample = {field: row[column] for column, field in self.fields.items()}
-        return {**sample, **_audio_fields(row[self.audio_column])}
+    rows: int | None
+    may_grow: bool = False
+    """Whether columns that only a later row has are to be stored as well."""
 
-
-def _audio_fields(value: Any) -> Sample:  # noqa: ANN401
-    """Audio in any of the forms that undecoded rows have."""
-    if isinstance(value, Mapping):
-        if value.get("bytes") is not None:
-            value = value["bytes"]
-        elif value.get("array") is not None:
-            array = np.asarray(value["array"], np.float32)
-            return {AUDIO: array, SAMPLE_RATE: value.get("sampling_rate")}
-        else:
-            value = value.get("path")
-    if isinstance(value, list):
-        value = np.asarray(value, np.float32)
-    # No bytes are no audio: the check of clips says so, and of which sample.
-    return {AUDIO: b"" if value is None else value}
+    integer_dtype: np.dtype[Any] | None = None
+    """Of audio that is held as integers in lists, which have no type of their own."""
 
 
-def _features(dataset: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Columns and their types; the types are None where only the rows can tell the columns."""
-    if dataset.features is not None:
-        return dict(dataset.features)
-    return {column: None for row in islice(dataset, 1) for column in row}
+def _rows(dataset: Any) -> int | None:  # noqa: ANN401
+    """How many rows there are, where the dataset says."""
+    if hasattr(dataset, "__len__"):
+        return len(dataset)
+    splits = getattr(dataset.info, "splits", None) or {}
+    split = splits.get(str(dataset.split))
+    return split.num_examples or None if split else None
 
 
 def _said(error: BaseException) -> str:
@@ -265,8 +331,14 @@ def _said(error: BaseException) -> str:
     return " ".join(said.split()).rstrip(".")
 
 
-def _hint(error: BaseException) -> str:
+def _hint(error: BaseException, data: object) -> str:
     said = str(error)
+    if "torchcodec" in said and not isinstance(data, str):
+        return (
+            "; this audio is decoded, or encoded, before the converter can see to it: cast its "
+            "columns to Audio(decode=False) before any map() or filter(), and give a generator "
+            "that yields audio no features"
+        )
     hints = {
         "torchcodec": "; this dataset is made of loose audio files: download it "
         "(huggingface_hub.snapshot_download) and use FolderConverter, which needs no torchcodec",
