@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audiomdb._hf import download_error, error_names, request_errors
 from audiomdb._hf_http import Answer, get
+from audiomdb._hf_pause import Pause
 from audiomdb._hf_url import parse_hf_url
-from audiomdb.errors import AudioMDBError, DatasetNotFoundError, DownloadError
+from audiomdb.errors import (
+    AudioMDBError,
+    DatasetNotFoundError,
+    DownloadError,
+    DownloadInterruptedError,
+)
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 
 if TYPE_CHECKING:
@@ -58,7 +64,8 @@ class HFRetriever(BaseRetriever):
             ...
 
     Shards are downloaded ahead of a stream, once for all processes of the machine. A download that
-    breaks off goes on from its last byte. When the Hub asks to wait, that is done.
+    breaks off goes on from its last byte. When the Hub asks to wait, that is done, unless the loop
+    is left or the retriever closed meanwhile.
 
     What a branch points at may change. The dataset is read from the commit that it pointed at when
     the first process of the machine opened it, by all processes that use the same cache, as long as
@@ -91,7 +98,6 @@ class HFRetriever(BaseRetriever):
     access_options = frozenset({"read_timeout_s", "token"})
 
     _commit: str | None = None
-    _wait_until = 0.0
 
     def __init__(
         self,
@@ -121,6 +127,7 @@ class HFRetriever(BaseRetriever):
         self._read_timeout_s = read_timeout_s
         self._opening = threading.local()
         self._links: dict[str, _Link] = {}
+        self._pause = Pause()
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> HFRetriever:  # noqa: ANN401
@@ -159,9 +166,13 @@ class HFRetriever(BaseRetriever):
         return reader
 
     def close(self) -> None:
-        """Let go of the dataset, and of its commit: opening it again looks where the branch is."""
+        """Let go of the dataset, and of its commit: opening it again looks where the branch is.
+
+        Whoever waits because the Hub asked for it gets a DownloadError.
+        """
         super().close()
         self._commit = None
+        self._pause.end()
 
     def open_remote(
         self,
@@ -171,7 +182,21 @@ class HFRetriever(BaseRetriever):
         stop: int | None = None,
         validator: str | None = None,
     ) -> RemoteFile:
-        """Open a file from some byte on; from byte 0 if it is another than it was."""
+        """Open a file from some byte on; from byte 0 if it is another than it was.
+
+        While the Hub asks to wait, the file that is returned has no bytes: reading it waits, and
+        then raises the DownloadInterruptedError that says so.
+        """
+        try:
+            return self._open_remote(path, start, stop, validator)
+        except DownloadInterruptedError as exc:
+            if not self._pause.left_s():
+                raise
+            return RemoteFile(self._pause.chunks(exc), start, validator)
+
+    def _open_remote(
+        self, path: str, start: int, stop: int | None, validator: str | None
+    ) -> RemoteFile:
         answer = None
         if not start or validator is not None:
             answer = self._ask(path, start, stop)
@@ -210,7 +235,10 @@ class HFRetriever(BaseRetriever):
         with self._errors(path):
             if start and (answer := self._ask_store(path, span)) is not None:
                 return answer
-            self._wait()
+            if left_s := self._pause.left_s():
+                raise DownloadInterruptedError(
+                    f"cannot read {self._place(path)}: the Hub asks to wait {left_s:.0f} s"
+                )
             url = hf_hub_url(
                 self._repo_id,
                 self._in_repository(path),
@@ -225,8 +253,7 @@ class HFRetriever(BaseRetriever):
             with contextlib.closing(answer):
                 if answer.status == 416:
                     return None
-                wait_s = min(answer.wait_s() or 0.0, _LONGEST_WAIT_S)
-                self._wait_until = max(self._wait_until, time.monotonic() + wait_s)
+                self._pause.ask(min(answer.wait_s() or 0.0, _LONGEST_WAIT_S))
                 answer.raise_for_status()
                 raise DownloadError(f"{url} answers {answer.status}, which is of no use here")
 
@@ -257,16 +284,6 @@ class HFRetriever(BaseRetriever):
                 self._links.pop(other, None)
         if url is not None:
             self._links[path] = _Link(url, self._version(answer), now + _LINK_S)
-
-    def _wait(self) -> None:
-        """Wait as long as the Hub asked for; that counts for all threads."""
-        rest = self._wait_until - time.monotonic()
-        if rest > 0:
-            import logging
-
-            log = logging.getLogger("audiomdb.retrievers")
-            log.warning("the Hub asks to wait %.0f s before the next request", rest)
-            time.sleep(rest)
 
     def _pin(self, answer: Answer) -> None:
         """Stay at the commit that the first answer is of."""
