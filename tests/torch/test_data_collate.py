@@ -157,6 +157,9 @@ def test_numbers_become_a_tensor() -> None:
         (1, "a"),
         ({"a": 1}, None),
         (2**80, 1),
+        (2**63 + 1, 5),
+        (-1, 2**63),
+        (np.uint64(2**63 + 1), np.int64(5)),
         (np.datetime64("2020-01-01"), np.datetime64("2021-01-01")),
         (np.array(1), None),
     ],
@@ -165,9 +168,41 @@ def test_what_makes_no_tensor_stays_a_list(values: tuple[Any, ...]) -> None:
     assert column(*values) == {"x": list(values)}
 
 
+def test_integers_of_64_bits_are_never_rounded() -> None:
+    large = column(np.uint64(2**63 + 1), np.uint64(2**64 - 1))["x"]
+    assert (large.dtype, large.tolist()) == (torch.uint64, [2**63 + 1, 2**64 - 1])
+    assert column(np.uint64(7), True)["x"].dtype == torch.uint64
+
+
+@pytest.mark.parametrize(
+    ("kinds", "common"),
+    [
+        (("u2", "i4"), torch.int32),
+        (("u2", "i2"), torch.int32),
+        (("u4", "u8", "?"), torch.uint64),
+        (("u4", "i4"), torch.int64),
+        (("u8", "f4"), torch.float32),
+        (("u2", "i4", "f4"), torch.float32),
+    ],
+)
+def test_arrays_of_mixed_types_get_one_that_holds_both(
+    kinds: tuple[str, ...], common: torch.dtype
+) -> None:
+    arrays = [np.ones(n, kind) for n, kind in enumerate(kinds, start=1)]
+    for rows in (arrays, arrays[::-1], [torch.from_numpy(array) for array in arrays]):
+        found = column(*rows)["x"]
+        assert found.dtype == common
+        assert found.sum() == sum(map(len, arrays))
+
+
 def test_arrays_that_fit_no_tensor_stay_a_list() -> None:
-    for odd in (np.array(["a", "b"]), np.zeros(2, "datetime64[s]"), np.zeros((2, 2))):
-        plain = np.zeros(2)
+    for odd, other in (
+        (np.array(["a", "b"]), "f8"),
+        (np.zeros(2, "datetime64[s]"), "f8"),
+        (np.zeros((2, 2)), "f8"),
+        (np.zeros(2, np.uint64), "i8"),
+    ):
+        plain = np.zeros(2, other)
         found = column(plain, odd)["x"]
         assert isinstance(found, list)
         assert found[0] is plain

@@ -21,6 +21,7 @@ __all__ = ["PaddingSample", "pad_collate", "rows_for"]
 
 _ARRAYS = np.ndarray, torch.Tensor
 _NUMBERS = bool, int, float, complex, np.generic
+_INTEGERS = int, np.integer, np.bool_
 
 
 class PaddingSample(dict[str, Any]):
@@ -48,7 +49,8 @@ def pad_collate(
     - numbers and bools: a tensor `(batch,)`;
     - dicts: a dict, batched in the same way;
     - text, bytes, lists, anything else, and numbers and dicts of which one is missing: a list, in
-      which what is missing is None.
+      which what is missing is None. So are arrays that fit no tensor together, and integers that
+      only a float would hold, not exactly: `uint64` beside a signed type, or an `int` of 2**63.
 
     In a worker process, padded tensors are made in shared memory, so that they reach the training
     process without another copy.
@@ -178,12 +180,35 @@ def _as_array(row: np.ndarray | torch.Tensor) -> np.ndarray:
 def _common_dtype(arrays: Sequence[Any]) -> torch.dtype | None:
     """The dtype that holds all of them, None where torch has none."""
     try:
-        common, *others = [_torch_dtype(dtype) for dtype in {value.dtype for value in arrays}]
+        dtypes = {_torch_dtype(dtype) for dtype in {value.dtype for value in arrays}}
     except TypeError:
         return None
-    for other in others:
-        common = torch.promote_types(common, other)
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    return _promoted(frozenset(dtypes))
+
+
+@lru_cache(maxsize=64)
+def _promoted(dtypes: frozenset[torch.dtype]) -> torch.dtype | None:
+    # torch takes wide unsigned integers beside floats only, so these come first.
+    common, *others = sorted(dtypes, key=lambda dtype: not dtype.is_floating_point)
+    try:
+        for other in others:
+            common = torch.promote_types(common, other)
+    except RuntimeError:
+        return _promoted_by_numpy(dtypes)
     return common
+
+
+def _promoted_by_numpy(dtypes: frozenset[torch.dtype]) -> torch.dtype | None:
+    try:
+        known = [torch.empty(0, dtype=dtype).numpy().dtype for dtype in dtypes]
+    except TypeError:  # bfloat16 and others
+        return None
+    common = np.result_type(*known)
+    if common.kind == "f" and all(dtype.kind in "biu" for dtype in known):
+        return None  # uint64 beside a signed type: as floats they would be rounded
+    return _torch_dtype(common)
 
 
 @lru_cache(maxsize=64)
@@ -205,6 +230,8 @@ def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
     """Values that are no arrays."""
     if _are(column, _NUMBERS):
         numbers = np.array(column)
+        if numbers.dtype.kind == "f" and _are(column, _INTEGERS):
+            return list(column)  # as floats they would be rounded
         try:
             return torch.from_numpy(numbers)
         except TypeError:  # text scalars, dates, integers beyond 64 bits
