@@ -39,7 +39,7 @@ def retriever(tmp_path_factory: pytest.TempPathFactory) -> LocalRetriever:
 
 
 def loader(retriever: LocalRetriever, way: str, num_workers: int, **how: Any) -> Any:
-    options: dict[str, Any] = {"seed": 3, "num_threads": 2}
+    options: dict[str, Any] = {"seed": 3, "num_threads": 2, "epochs": how.pop("epochs", 1)}
     if way == "batches":
         options |= {"batch_size": 6, "tail": "uneven"}
     if way == "combined":
@@ -93,6 +93,73 @@ def test_between_epochs_it_goes_on_with_the_next(
     rest = keys(later)
     # torchdata's own: the end of an epoch is a place too, where nothing is left of it.
     assert (rest or keys(later)) == epochs[2]
+
+
+@WAYS
+@WORKERS
+def test_a_pass_of_several_epochs_ends_where_it_would_have(
+    retriever: LocalRetriever, way: str, num_workers: int
+) -> None:
+    whole = loader(retriever, way, num_workers, epochs=2)
+    passes = [keys(whole), keys(whole)]
+    length = len(passes[0])
+    # In between, some workers are in the first epoch still, and others in the second.
+    for taken in (length // 4, length // 2 - 1, length // 2, length // 2 + 1, length - 2, length):
+        begun = loader(retriever, way, num_workers, epochs=2)
+        batches = iter(begun)
+        got = keys(islice(batches, taken))
+        state = json.loads(json.dumps(begun.state_dict()))
+        del batches
+        later = loader(retriever, way, num_workers, epochs=2)
+        later.load_state_dict(state)
+        assert got + keys(later) == passes[0]
+        assert keys(later) == passes[1]
+
+
+@WAYS
+@WORKERS
+def test_after_the_last_batch_nothing_is_left_of_the_pass(
+    retriever: LocalRetriever, way: str, num_workers: int
+) -> None:
+    def begin() -> Any:
+        # 60 of 61 samples: the last batch is full, and does not show that it is the last.
+        kept = np.arange(CLIPS) != 60
+        batch_size = 6 if way == "batches" else None
+        part = StreamingDataset(retriever, shuffle=True, where=kept)
+        dataset = CombinedDataset([part], batch_size=batch_size)
+        each = None if way == "batches" else 6
+        return stateful.StatefulDataLoader(dataset, each, num_workers=num_workers)
+
+    whole = begin()
+    epochs = [keys(whole), keys(whole)]
+    begun = begin()
+    batches = iter(begun)
+    assert keys(islice(batches, len(epochs[0]))) == epochs[0]
+    later = begin()
+    later.load_state_dict(begun.state_dict())
+    assert keys(later) == []
+    assert keys(later) == epochs[1]
+
+
+@pytest.mark.parametrize("way", ["samples", "batches"])
+def test_states_of_workers_that_do_not_say_where_their_pass_ends_are_gone_on_with(
+    retriever: LocalRetriever, way: str
+) -> None:
+    epoch = keys(loader(retriever, way, 2))
+    begun = loader(retriever, way, 2)
+    batches = iter(begun)
+    got = keys(islice(batches, 4))
+    state = without(begun.state_dict(), "end")
+    later = loader(retriever, way, 2)
+    later.load_state_dict(state)
+    assert got + keys(later) == epoch
+
+
+def without(state: Any, name: str) -> Any:
+    """Nested dicts in which nothing has this name."""
+    if not isinstance(state, dict):
+        return state
+    return {key: without(value, name) for key, value in state.items() if key != name}
 
 
 @WAYS

@@ -252,13 +252,21 @@ class SampleStream:
         why = f"{split.world_size} ranks have equal shares"
         say_dropped(split.dropped, split.total, why, asked_for=self._tail is not None)
 
-    def samples(self, watch: Watch | None = None) -> Generator[Sample, None, None]:
-        """Do the same as `iter`, watched, and without a word of what is dropped."""
+    def samples(
+        self, watch: Watch | None = None, *, until: int | None = None
+    ) -> Generator[Sample, None, None]:
+        """Do the same as `iter`, watched, and without a word of what is dropped.
+
+        Args:
+            watch: Told what threads are at.
+            until: The epoch that ends it, unread. None: as many are read as the stream says.
+        """
         epoch, first = self._next
-        after = epoch + (self._epochs or 1)
-        self._next = (after, 0)
+        if until is None and self._epochs is not None:
+            until = epoch + self._epochs
+        self._next = (epoch + 1 if until is None else until, 0)
         place = self._place = _Place(epoch, first)
-        epochs = range(epoch, _LAST_EPOCH if self._epochs is None else after)
+        epochs = range(epoch, _LAST_EPOCH if until is None else until)
         samples = self._samples(self._reading(watch), epochs, place, watch)
         self._running.add(samples)
         return samples

@@ -1,4 +1,4 @@
-"""A pass over batches that the plan makes, in one worker; and where it stands."""
+"""A pass of a dataset in one worker, over batches that the plan makes; and where it stands."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, TypeAlias
 
-from torch.utils.data import get_worker_info
-
 from audiomdb.data.collate import rows_for
+from audiomdb.data.frameworks import asked_by_stateful_loader
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState
-from audiomdb.stream import StepStream
+from audiomdb.stream import SampleStream, StepStream
 from audiomdb.stream.watch import Watch
 
-__all__ = ["Batch", "BatchPass", "Collate", "check_workers", "of_a_worker"]
+__all__ = ["END", "Batch", "BatchPass", "Collate", "Standing", "check_workers", "of_a_worker"]
 
 Batch: TypeAlias = Any
 """What `collate_fn` makes: a dict of tensors and lists, unless another is given."""
 
 Collate: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Batch]
 """From a list of samples to a batch."""
+
+END = "end"
+"""In a state of a place in a pass: the epoch that ends the pass, unread. Absent where none does."""
 
 _SKIP = "skip"
 
@@ -57,20 +59,29 @@ class BatchPass:
         self._place, self._following = self._first, self._first
         self._ahead = worker if self._skip is None else self._skip
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the batch after the last one is; in a worker, of that worker alone."""
-        if self._num_workers == 1 and get_worker_info() is None:
-            return self._following.to_dict()
-        of_worker = {_SKIP: self._ahead, "num_workers": self._num_workers}
-        return {**self._place.to_dict(), **of_worker}
+    def state_dict(self, *, of_worker: bool, of_pass: bool) -> dict[str, Any]:
+        """Return where the batch after the last one is.
+
+        Args:
+            of_worker: Say it of this worker alone.
+            of_pass: Where an epoch is over, return its end, where nothing is left of it, instead of
+                the beginning of the next. A worker's state always does.
+        """
+        place, following = self._place, self._following
+        if of_worker:
+            only_here = {_SKIP: self._ahead, "num_workers": self._num_workers}
+            return {**place.to_dict(), **only_here}
+        if of_pass and following.epoch != place.epoch:
+            following = place.at(place.epoch, place.next_step + 1, chapter=place.chapter)
+        return following.to_dict()
 
     def made(
-        self, collate: Collate, epochs: int | None, watch: Watch
+        self, collate: Collate, until: int | None, watch: Watch
     ) -> Generator[Batch, None, None]:
-        """Make the batches of so many epochs."""
+        """Make the batches up to an epoch; None: without end."""
         steps = self._stream.read(
             self._first,
-            epochs=epochs,
+            epochs=None if until is None else max(0, until - self._first.epoch),
             skip=self._skip,
             watch=watch,
             allocate=rows_for(collate),
@@ -83,6 +94,40 @@ class BatchPass:
                     with watch.collating():
                         batch = collate(samples)
                     yield batch
+
+
+class Standing:
+    """Where a pass stands, for its state.
+
+    Args:
+        made_by: What makes its samples, or batches.
+        in_worker: Whether a DataLoader's worker does.
+        until: The epoch that ends the pass, unread; None: it never ends.
+    """
+
+    def __init__(
+        self, made_by: SampleStream | BatchPass, *, in_worker: bool, until: int | None
+    ) -> None:
+        self._made_by = made_by
+        self._in_worker = in_worker
+        self._until = until
+        self._over = False
+
+    def noted(self, made: Generator[Any, None, None]) -> Generator[Any, None, None]:
+        """Hand on what is made, and note when the pass is over."""
+        with closing(made):
+            yield from made
+        self._over = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the sample, or batch, after the last one is; in a worker, of it alone."""
+        # Who asks for the state of a worker does not know either that its part is over.
+        of_pass = self._in_worker or (not self._over and asked_by_stateful_loader())
+        if isinstance(self._made_by, SampleStream):
+            state = self._made_by.state_dict(of_pass=of_pass)
+        else:
+            state = self._made_by.state_dict(of_worker=self._in_worker, of_pass=of_pass)
+        return {**state, END: self._until} if of_pass and self._until is not None else state
 
 
 def of_a_worker(state: Mapping[str, Any]) -> bool:

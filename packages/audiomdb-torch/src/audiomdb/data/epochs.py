@@ -29,8 +29,11 @@ class Pass(NamedTuple):
     """Where a pass begins."""
 
     epoch: int
-    start: Mapping[str, Any] | None
+    start: Mapping[str, Any] | None = None
     """What `EpochCounter.set` was given beside the epoch."""
+
+    until: int | None = None
+    """The epoch that ends it, unread; None: it never ends."""
 
 
 class EpochCounter:
@@ -51,7 +54,7 @@ class EpochCounter:
         self._note = SharedNote(
             {
                 "maker": process,
-                "next": {process: [epoch, None]},
+                "next": {process: Pass(epoch)},
                 "passes": {},
                 "by_workers": [],
                 "done": [],
@@ -81,41 +84,52 @@ class EpochCounter:
         with self._note.changing() as state:
             return str(training_process()) in state["by_workers"]
 
-    def take(self, epochs: int) -> Pass:
-        """Begin a pass over `epochs` epochs and return where it begins.
+    def take(self, epochs: int | None, at: Pass | None = None) -> Pass:
+        """Begin a pass over `epochs` epochs and return where it begins and ends.
 
         All workers of a DataLoader's pass get the same answer. It follows that whoever seeds torch
         in the same way before each pass gets the same order in each, as with torch's own shuffling.
+
+        Args:
+            epochs: How many, unless it was said where the pass ends; the next begins there. None:
+                it never ends.
+            at: Begin there, wherever the next would: for workers that go on, each from a place of
+                its own, and all to the same end.
         """
         owner = str(training_process())
         token = self._token(owner)
         with self._note.changing() as state:
+            if at is not None:
+                _set(state, owner, at)
             passes = state["passes"]
             if token is not None and token in passes:
                 return Pass(*passes[token])
             begun = _next(state, owner)
-            state["next"][owner] = [begun.epoch + epochs, None]
+            if begun.until is None and epochs is not None:
+                begun = begun._replace(until=begun.epoch + epochs)
+            after = begun.epoch + 1 if begun.until is None else begun.until
+            state["next"][owner] = Pass(after)
             state["by_workers"] = [one for one in state["by_workers"] if one != owner]
             if token is not None:
                 state["by_workers"].append(owner)
-                passes[token] = list(begun)
+                passes[token] = begun
                 for old in list(passes)[:-_PASSES_KEPT]:
                     del passes[old]
         return begun
 
-    def set(self, epoch: int, start: Mapping[str, Any] | None = None) -> None:
+    def set(
+        self, epoch: int, start: Mapping[str, Any] | None = None, until: int | None = None
+    ) -> None:
         """Make the next pass of this training process begin with `epoch`.
 
         Args:
             epoch: Its number.
             start: Plain data that goes to that pass, and to no other.
+            until: The epoch that ends that pass. None: it is as long as any.
         """
         owner = str(training_process())
         with self._note.changing() as state:
-            state["next"][owner] = [epoch, start]
-            passes = state["passes"].items()
-            state["passes"] = {token: at for token, at in passes if token.split()[0] != owner}
-            state["by_workers"] = [one for one in state["by_workers"] if one != owner]
+            _set(state, owner, Pass(epoch, start, until))
 
     def first_to(self, act: str) -> bool:
         """Whether this training process, its workers included, has not asked that before."""
@@ -139,6 +153,13 @@ def _attach(note: SharedNote) -> EpochCounter:
     counter._note = note
     counter._passes_here = 0
     return counter
+
+
+def _set(state: dict[str, Any], owner: str, following: Pass) -> None:
+    state["next"][owner] = following
+    passes = state["passes"].items()
+    state["passes"] = {token: at for token, at in passes if token.split()[0] != owner}
+    state["by_workers"] = [one for one in state["by_workers"] if one != owner]
 
 
 def _next(state: dict[str, Any], owner: str) -> Pass:

@@ -1,4 +1,4 @@
-"""Noticing that a framework deals out, among its processes, what is dealt out already."""
+"""Noticing what a framework does with a dataset that cannot be told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from types import FrameType
 from typing import Any
 
-__all__ = ["split_by_framework"]
+__all__ = ["asked_by_stateful_loader", "split_by_framework"]
 
 _SPLITTERS = {
     "accelerate.data_loader": {"DataLoaderDispatcher", "IterableDatasetShard"},
@@ -41,6 +41,22 @@ def split_by_framework(dataset: object) -> bool:
                 "get_train_dataloader, a StreamingLoader, which it leaves alone",
                 stacklevel=2,
             )
+            return True
+        frame = frame.f_back
+    return False
+
+
+def asked_by_stateful_loader() -> bool:
+    """Whether it is torchdata's `StatefulDataLoader` that asks for a dataset's state.
+
+    It counts passes, and takes a dataset's state for a place in the pass that it is in: where
+    nothing is left of that, it wants its end, and not the beginning of another.
+    """
+    if "torchdata" not in sys.modules:
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("torchdata."):
             return True
         frame = frame.f_back
     return False

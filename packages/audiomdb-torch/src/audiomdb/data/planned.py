@@ -10,9 +10,9 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from audiomdb.data.batches import BatchPass, Collate, check_workers, of_a_worker
+from audiomdb.data.batches import END, BatchPass, Collate, Standing, check_workers, of_a_worker
 from audiomdb.data.collate import PaddingSample
-from audiomdb.data.epochs import EpochCounter
+from audiomdb.data.epochs import EpochCounter, Pass
 from audiomdb.data.frameworks import split_by_framework
 from audiomdb.data.mapped import MapView
 from audiomdb.data.monitor import Monitor
@@ -153,10 +153,9 @@ class PlannedDataset(IterableDataset[Any]):
 
     def _begun(self) -> Generator[Any, None, None]:
         own, self._own_start = self._own_start, None
-        if own is not None:
-            # Every worker that was given a state of its own says the same.
-            self._epochs.set(int(own["epoch"]))
-        begun = self._epochs.take(self.epochs or 1)
+        # Workers that were given states of their own say the same of where the pass ends.
+        at = None if own is None else Pass(int(own["epoch"]), own, self._end(own))
+        begun = self._epochs.take(self.epochs, at)
         start = begun.start if own is None else own
         self._keep_partitions(start)
         worker = get_worker_info()
@@ -168,16 +167,24 @@ class PlannedDataset(IterableDataset[Any]):
             if place[0] == 0 and self._epochs.first_to("say what is dropped"):
                 stream.say_dropped()
         watch = Watch(Whose(*place, None if worker is None else number))
+        made_by: SampleStream | BatchPass
         if isinstance(stream, StepStream):
-            batches = BatchPass(stream, begun.epoch, start, number, workers)
-            self._at = os.getpid(), batches.state_dict
-            return self._followed(batches.made(self.collate_fn, self.epochs, watch), watch)
-        stream.set_epoch(begun.epoch)
-        if start is not None:
-            stream.load_state_dict(start)
-        in_worker = worker is not None
-        self._at = os.getpid(), lambda: stream.state_dict(of_pass=in_worker)
-        return self._followed(_padding(stream, watch), watch)
+            made_by = BatchPass(stream, begun.epoch, start, number, workers)
+            made = made_by.made(self.collate_fn, begun.until, watch)
+        else:
+            made_by = stream
+            stream.set_epoch(begun.epoch)
+            if start is not None:
+                stream.load_state_dict(start)
+            made = _padding(stream, watch, begun.until)
+        standing = Standing(made_by, in_worker=worker is not None, until=begun.until)
+        self._at = os.getpid(), standing.state_dict
+        return self._followed(standing.noted(made), watch)
+
+    def _end(self, state: Mapping[str, Any]) -> int | None:
+        """The epoch that ends the pass of a state; None: the state, or the dataset, has no end."""
+        end = state.get(END)
+        return None if end is None or self.epochs is None else int(end)
 
     def as_map(self) -> MapView:
         """A view of the dataset for samplers: samples by number, unsplit. See `MapView`."""
@@ -256,7 +263,7 @@ class PlannedDataset(IterableDataset[Any]):
         if get_worker_info() is not None or of_a_worker(state):
             self._own_start = dict(state)
         else:
-            self._epochs.set(int(state["epoch"]), dict(state))
+            self._epochs.set(int(state["epoch"]), dict(state), self._end(state))
 
     def place(self) -> tuple[int, int]:
         """Rank and world size, as they are now: 0 of 1 for who splits by himself."""
@@ -364,7 +371,9 @@ class PlannedDataset(IterableDataset[Any]):
             yield from made
 
 
-def _padding(stream: SampleStream, watch: Watch) -> Generator[PaddingSample, None, None]:
+def _padding(
+    stream: SampleStream, watch: Watch, until: int | None
+) -> Generator[PaddingSample, None, None]:
     with closing(stream):
-        for sample in stream.samples(watch):
+        for sample in stream.samples(watch, until=until):
             yield PaddingSample(sample)
