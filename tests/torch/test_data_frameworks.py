@@ -67,6 +67,6 @@ def test_the_transformers_trainer_loses_nothing(dataset: Path, tmp_path: Path) -
 def test_lightning_loses_nothing(dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip("pytorch_lightning")
     found = run("lightning", dataset, tmp_path)
-    assert len(found) == 4
+    assert len(found) == 5
     for name, counts in found.items():
         assert counts == Counter(2 * [*range(CLIPS)]), name

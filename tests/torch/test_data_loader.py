@@ -128,6 +128,46 @@ def test_each_pass_is_a_new_epoch_and_an_early_break_ends_one(retriever: LocalRe
     assert [batch["__key__"] for batch in mine] == expected[12:]
 
 
+def test_an_iterator_that_is_not_asked_begins_no_pass(retriever: LocalRetriever) -> None:
+    expected = undisturbed(retriever, 2)
+    begun = loader(retriever)
+    state = [begun.state_dict() for _ in islice(begun, 2)][-1]
+    mine = loader(retriever)
+    unasked = [iter(mine)]
+    assert mine.state_dict() == loader(retriever).state_dict()
+    mine.load_state_dict(state)
+    unasked.append(iter(mine))
+    assert mine.state_dict() == state
+    assert [batch["__key__"] for batch in mine] == expected[2:6]
+    unasked.append(iter(mine))
+    # Asked later, it is the next pass, and none of those in between.
+    assert [batch["__key__"] for batch in unasked[0]] == expected[6:]
+
+
+def test_a_new_loader_skips_the_passes_that_lightning_counts(retriever: LocalRetriever) -> None:
+    expected = undisturbed(retriever, 5)
+
+    def keys(mine: StreamingLoader) -> list[list[str]]:
+        return [batch["__key__"] for batch in mine]
+
+    mine = loader(retriever)
+    mine.batch_sampler.sampler.set_epoch(1)
+    assert keys(mine) == expected[6:12]
+    # From here on it counts for itself, over several runs if need be.
+    mine.batch_sampler.sampler.set_epoch(0)
+    assert keys(mine) == expected[12:18]
+    two_each = loader(retriever, epochs=2)
+    two_each.batch_sampler.sampler.set_epoch(1)
+    assert keys(two_each) == expected[12:24]
+    # A state is worth more than a count.
+    begun = loader(retriever)
+    state = [begun.state_dict() for _ in islice(begun, 2)][-1]
+    resumed = loader(retriever)
+    resumed.load_state_dict(state)
+    resumed.batch_sampler.sampler.set_epoch(3)
+    assert keys(resumed) == expected[2:6]
+
+
 def test_breaking_off_leaves_no_thread_and_no_process(retriever: LocalRetriever) -> None:
     for workers in (0, 2):
         for batch in loader(retriever, num_workers=workers, epochs=None):

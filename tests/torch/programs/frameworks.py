@@ -157,6 +157,14 @@ def with_lightning(dataset: Callable[..., StreamingDataset], out: Path) -> Cases
         begun = fit(own(), max_steps=3, max_epochs=-1, callbacks=[checkpoints])
         return begun + fit(own(), given=out / "lightning.ckpt")
 
+    def between_epochs() -> list[int]:
+        # A checkpoint from there has no state of the loader.
+        checkpoints = ModelCheckpoint(out, "between", save_on_train_epoch_end=True)
+        begun = fit(own(), max_epochs=1, callbacks=[checkpoints])
+        met = begun + fit(own(), given=out / "between.ckpt")
+        assert met == fit(own()), "the second epoch has another order than without a stop"
+        return met
+
     def plain(**how: Any) -> Any:
         return DataLoader(dataset(tail="pad"), batch_size=4, collate_fn=numbers, **how)
 
@@ -165,6 +173,7 @@ def with_lightning(dataset: Callable[..., StreamingDataset], out: Path) -> Cases
         "plain, with workers": lambda: fit(plain(num_workers=2)),
         "StreamingLoader": lambda: fit(own()),
         "StreamingLoader, resumed": resumed,
+        "StreamingLoader, resumed between epochs": between_epochs,
     }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["asked_by_stateful_loader", "split_by_framework"]
+__all__ = ["PassesOfLightning", "asked_by_stateful_loader", "split_by_framework"]
 
 _SPLITTERS = {
     "accelerate.data_loader": {"DataLoaderDispatcher", "IterableDatasetShard"},
@@ -60,6 +61,26 @@ def asked_by_stateful_loader() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+class PassesOfLightning:
+    """What Lightning looks for at a loader, to say which of its epochs it begins.
+
+    It says so to the `set_epoch` of `loader.batch_sampler.sampler`. That is the only word about a
+    run that goes on from a checkpoint which was written between epochs: it loads no state then.
+    (It would take `loader.sampler`, too, but `overfit_batches` would want to replace that.)
+
+    Args:
+        begin: Called with the number of passes that came before.
+    """
+
+    def __init__(self, begin: Callable[[int], None]) -> None:
+        self.set_epoch = begin
+
+    @property
+    def sampler(self) -> PassesOfLightning:
+        """This object."""
+        return self
 
 
 def _splits(wrapper: Any, names: set[str], dataset: object) -> bool:  # noqa: ANN401 (theirs)

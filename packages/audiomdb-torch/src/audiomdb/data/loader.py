@@ -13,6 +13,7 @@ import torch
 from audiomdb.data.batches import Batch, Collate
 from audiomdb.data.collate import rows_for
 from audiomdb.data.device import DeviceMover, made_ahead
+from audiomdb.data.frameworks import PassesOfLightning
 from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads, worker_count
 from audiomdb.data.monitor import LoopMeter, Monitor
 from audiomdb.data.planned import PlannedDataset
@@ -52,8 +53,11 @@ class StreamingLoader:
     and for nothing else.
 
     **With frameworks.** The data is split among the ranks already, and nobody splits it once more:
-    `Accelerator.prepare` and Lightning's `fit` take the loader as it is, and Lightning's
-    checkpoints hold its state. The transformers Trainer gets it from a method of a subclass:
+    `Accelerator.prepare` and Lightning's `fit` take the loader as it is. Lightning's checkpoints
+    hold its state, which is loaded where they are from the middle of an epoch; between epochs, a
+    new loader goes on by the number of Lightning's epoch. Give `epochs` a number there: Lightning
+    takes one batch ahead of a loader that never ends, and it is lost when a run goes on. The
+    transformers Trainer gets the loader from a method of a subclass:
 
         class StreamingTrainer(Trainer):
             def get_train_dataloader(self):
@@ -190,19 +194,11 @@ class StreamingLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Begin a pass: the next epoch, or where a loaded state stands.
 
-        What fails is raised where its batch would have come, and ends the pass.
+        What fails is raised where its batch would have come, and ends the pass. An iterator that is
+        never asked for anything is no pass: frameworks make some to see whether they can.
         """
-        recipe = self._recipe()
-        self.dataset.warn_of_nodes(recipe.place, recipe.partitions)
-        if self._says and recipe.place[0] == 0:
-            self._stream().say_dropped()
-        self._says = False
-        start = self._next or self._stream().state()
-        self._state = start
-        self._begun, self._loaded = start.epoch, None
-        # A pass that is left early has been begun all the same.
-        self._next = start.at(start.epoch + (self._epochs or 1), 0)
-        return self._pass(recipe, start)
+        self.dataset.place()  # where it cannot be found, that is said now
+        return self._begun_when_asked()
 
     @property
     def batches_per_step(self) -> int:
@@ -261,6 +257,16 @@ class StreamingLoader:
         if self._loaded is None or self._loaded.epoch != epoch:
             self._next = self._state = self._stream().state(epoch)
             self._begun = self._loaded = None
+
+    @property
+    def batch_sampler(self) -> PassesOfLightning:
+        """Tells Lightning's epochs to a loader that has begun nothing, and is given no state."""
+        return PassesOfLightning(self._skip_passes)
+
+    def _skip_passes(self, passes: int) -> None:
+        # A loader that has begun a pass counts for itself: it may have served another run before.
+        if self._next is None and passes:
+            self.set_epoch(passes * (self._epochs or 1))
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the step after the last one received is; the same in every rank.
@@ -323,6 +329,19 @@ class StreamingLoader:
         if self._known is None or self._known[0] != recipe:
             self._known = recipe, recipe.stream()
         return self._known[1]
+
+    def _begun_when_asked(self) -> Generator[Batch, None, None]:
+        recipe = self._recipe()
+        self.dataset.warn_of_nodes(recipe.place, recipe.partitions)
+        if self._says and recipe.place[0] == 0:
+            self._stream().say_dropped()
+        self._says = False
+        start = self._next or self._stream().state()
+        self._state = start
+        self._begun, self._loaded = start.epoch, None
+        # A pass that is left early has been begun all the same.
+        self._next = start.at(start.epoch + (self._epochs or 1), 0)
+        yield from self._pass(recipe, start)
 
     def _pass(self, recipe: Recipe, start: PlanState) -> Generator[Batch, None, None]:
         if self.num_workers:
