@@ -235,3 +235,19 @@ def test_impossible_combinations_are_refused(folders: dict[str, Path]) -> None:
         CombinedDataset([speech], stop=9)
     with pytest.raises(PlanError, match="interleave must be one of"):
         CombinedDataset([speech], "random")  # type: ignore[arg-type]
+
+
+def test_crops_are_drawn_by_the_combinations_seed(folders: dict[str, Path]) -> None:
+    def offsets(own: int, seed: int, *, nested: bool) -> list[float]:
+        parts: list[Any] = datasets(folders, seconds=0.005, seed=own)
+        if nested:
+            parts = [parts[0], CombinedDataset(parts[1:], seed=own)]
+        return [one["crop_offset"] for one in CombinedDataset(parts, None, seed=seed)]
+
+    for nested in (False, True):
+        expected = offsets(0, 5, nested=nested)
+        assert len(set(expected)) > 10
+        assert offsets(7, 5, nested=nested) == expected
+        assert offsets(0, 6, nested=nested) != expected
+    alone = itertools.chain.from_iterable(datasets(folders, seconds=0.005, seed=5))
+    assert offsets(0, 5, nested=False) == [one["crop_offset"] for one in alone]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from audiomdb.data.batches import Collate
 from audiomdb.data.collate import pad_collate
 from audiomdb.data.planned import PlannedDataset
 from audiomdb.plan import Interleave, Stop, Tail, Weight
-from audiomdb.stream import Mixture, Stall
+from audiomdb.stream import Mixture, Part, Stall
 
 __all__ = ["CombinedDataset"]
 
@@ -27,7 +29,8 @@ class CombinedDataset(PlannedDataset):
     into batches like a single dataset. Each dataset keeps what it was made with: fields, decoding,
     processor, filters, its own shuffle, its cache and its prefetching. Everything else is the
     combination's: a dataset that has ranks, batches, a tail, partitions or epochs of its own is
-    refused; its seed is not used, nor its threads.
+    refused; its seed is not used, nor its threads. Random crops are drawn by the combination's seed
+    and epoch, so that a clip that is repeated within an epoch has the same window each time.
 
     The field `__source__` says which dataset a sample came from, counted from 0 and through nested
     combinations. A field that only some samples of a batch have is None for the others; see
@@ -47,7 +50,7 @@ class CombinedDataset(PlannedDataset):
         stop: With weights, when an epoch ends: with the `"first"` dataset that ends, with the
             `"last"`, the others being repeated until then, or after a number of samples. What an
             epoch leaves of a dataset is read first in the next.
-        seed: Of the mixing, and of every dataset's shuffle; the same in all ranks.
+        seed: Of the mixing, and of every dataset's shuffle and crops; the same in all ranks.
         num_threads: Threads that decode, in each worker. None: the most that a dataset has.
         batch_size: As for `StreamingDataset`, and so is what follows.
         rank: Which training process this is.
@@ -93,7 +96,7 @@ class CombinedDataset(PlannedDataset):
             _refuse(number, dataset)
         self.datasets = list(datasets)
         super().__init__(
-            Mixture([one.what for one in datasets], weights, shuffle, stop),
+            Mixture([_seeded(one.what, seed) for one in datasets], weights, shuffle, stop),
             num_threads=max(one.num_threads for one in datasets)
             if num_threads is None
             else num_threads,
@@ -108,6 +111,15 @@ class CombinedDataset(PlannedDataset):
             stall_after_s=stall_after_s,
             on_stall=on_stall,
         )
+
+
+def _seeded(what: Part | Mixture, seed: int) -> Part | Mixture:
+    """The same, with crops of this seed."""
+    if isinstance(what, Mixture):
+        return replace(what, parts=[_seeded(part, seed) for part in what.parts])
+    if what.load.crop is None:
+        return what
+    return replace(what, load=replace(what.load, crop=replace(what.load.crop, seed=seed)))
 
 
 def _refuse(number: int, dataset: PlannedDataset) -> None:
