@@ -50,14 +50,17 @@ class StreamingDataset(PlannedDataset):
 
     Accelerate, and with it the transformers Trainer, splits whatever a `DataLoader` iterates once
     more. The dataset notices that, says so in a warning, and leaves the splitting to them, at the
-    price that one process or all of them read everything. Give them a `StreamingLoader` instead,
-    which they leave alone. Lightning does not split iterable datasets.
+    price that one process or all of them read everything. Where the first process reads for all,
+    which is what they do unless told otherwise, they can send nothing but batches of tensors of one
+    size: the padded batches of the default collate, with keys and text in lists, they refuse. Give
+    them a `StreamingLoader` instead, which they leave alone. Lightning does not split iterable
+    datasets.
 
     Args:
         retriever: Leads to the dataset.
         num_threads: Threads that decode, in each worker; 0 decodes in the worker itself.
         shuffle: False keeps the stored order.
-        seed: Of the shuffle; the same in all ranks.
+        seed: Of the shuffle and the crops; the same in all ranks.
         batch_size: Samples in a batch over all ranks; each rank gets its share of every batch. A
             multiple of the world size and `partitions`. None: samples come one by one, and
             the loader makes batches.
@@ -65,7 +68,8 @@ class StreamingDataset(PlannedDataset):
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
         seconds: Decode a random window of this many seconds of each clip, and nothing else of it.
-            Where it lies depends on seed, epoch and the clip's position in the dataset alone.
+            Where it lies depends on seed, epoch and the clip's position in the dataset alone. (In
+            a `CombinedDataset` seed and epoch are its own, however often it repeats this one.)
             `crop_offset` and `crop_seconds` of a sample say which part of its clip it is, `frames`
             is its own length, `duration` stays the clip's. Batches by seconds count what is left.
         short_clips: With `seconds`, clips that are not longer are taken whole: "keep" leaves them

@@ -88,7 +88,8 @@ class EpochCounter:
         """Begin a pass over `epochs` epochs and return where it begins and ends.
 
         All workers of a DataLoader's pass get the same answer. It follows that whoever seeds torch
-        in the same way before each pass gets the same order in each, as with torch's own shuffling.
+        in the same way before each pass gets the same order in each, as with torch's own shuffling:
+        a worker cannot tell a new pass from its own that others have begun, and have left, before.
 
         Args:
             epochs: How many, unless it was said where the pass ends; the next begins there. None:

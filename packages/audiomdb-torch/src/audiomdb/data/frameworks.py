@@ -38,8 +38,10 @@ def split_by_framework(dataset: object) -> bool:
         if names is not None and _splits(frame.f_locals.get("self"), names, dataset):
             warnings.warn(
                 "Accelerate shares this dataset's samples out among the processes, so each of them "
-                "reads all of it, or the first one for all. Give Accelerate, or the Trainer's "
-                "get_train_dataloader, a StreamingLoader, which it leaves alone",
+                "reads all of it, or the first one for all, which can send the others nothing but "
+                "batches of tensors of one size (no text, no padding that differs). Give a "
+                "StreamingLoader to Accelerate, which leaves it alone, or return it from the "
+                "Trainer's get_train_dataloader",
                 stacklevel=2,
             )
             return True

@@ -219,7 +219,9 @@ class PlannedDataset(IterableDataset[Any]):
         """Return where the sample, or batch, after the last one that this process was given is.
 
         Under 1 kB of plain data. In a DataLoader's worker, of that worker alone; a loader such as
-        torchdata's `StatefulDataLoader` collects them, for as many workers.
+        torchdata's `StatefulDataLoader` collects them, for as many workers. What it collects also
+        says where the pass ends, and after its last batch nothing is left of the pass; otherwise
+        the next epoch's beginning is what follows an epoch.
 
         Raises:
             PlanError: workers of a plain `DataLoader` have read the last pass: they do not say
@@ -243,6 +245,9 @@ class PlannedDataset(IterableDataset[Any]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next pass go on from a state: the rest of its epoch.
+
+        That counts as one of `epochs`, unless a `StatefulDataLoader` has collected the state: then
+        the pass ends where that of the state would have.
 
         With `batch_size`, the numbers of ranks, workers and threads may have changed since;
         without, where the ranks have read even shares and there were no workers and are none, or
