@@ -129,6 +129,24 @@ def test_as_much_as_is_needed_at_once_is_looked_ahead_for_in_any_case(size: int)
         assert len(begun) - done <= 1 + most
 
 
+def test_what_is_needed_at_once_is_begun_again_with_each_result_that_is_taken() -> None:
+    """Not only while threads happen to be at it: however much they hold, and however fast."""
+    at_least, progress = 6, threading.Condition()
+    begun = [0]
+
+    def work(number: int) -> int:
+        with progress:
+            begun[0] += 1
+            progress.notify_all()
+        return number
+
+    results = ahead(work, range(60), size=1 << 30, at_least=at_least, num_threads=1)
+    for taken, _ in enumerate(results, 1):
+        with progress:
+            wanted = min(60, taken + at_least)
+            assert progress.wait_for(lambda wanted=wanted: begun[0] >= wanted, timeout=30)  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("slow", range(12))
 def test_nothing_of_the_first_batch_waits_behind_a_slow_task(slow: int) -> None:
     begun: set[int] = set()

@@ -207,6 +207,7 @@ class _Ahead(Generic[T, R]):
         self._taken = 0
         self._pending: deque[_Chunk[T, R]] = deque()
         self._pending_tasks = 0
+        self._in_hand = 0
         self._held = 0
         self._runners = 0
 
@@ -217,10 +218,11 @@ class _Ahead(Generic[T, R]):
                 f"this iteration began in process {self._process}, whose threads do not exist in "
                 f"process {os.getpid()}; call iter() here"
             )
-        self._wake()
         with self._lock:
             own = None if self._pending else self._take(1)
             chunk = self._pending.popleft() if self._pending else None
+            self._in_hand = 0 if chunk is None else len(chunk.tasks)
+        self._wake()  # now, for the consumer may not ask again for long
         if own is not None:
             self._watch.wait(partial(self._run, own), own.activity, own.seconds)
         if chunk is not None and not chunk.done.acquire(blocking=False):
@@ -234,6 +236,7 @@ class _Ahead(Generic[T, R]):
         with self._lock:
             self._pending_tasks -= len(chunk.tasks)
             self._held -= chunk.held
+            self._in_hand = 0
 
     def close(self) -> None:
         """End the threads and wait for them."""
@@ -267,7 +270,7 @@ class _Ahead(Generic[T, R]):
 
     def _full(self, share: float = 1.0) -> bool:
         room, least, pending = self._room, self._at_least(), self._pending_tasks
-        if pending < share * least:
+        if pending - self._in_hand < least:
             return False
         return pending >= share * max(room.results, least) or self._held >= share * room.held_bytes
 
