@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from audiomdb.audio import encode
 from audiomdb.data.base import StreamingDataset
+from audiomdb.data.loader import StreamingLoader
 from audiomdb.errors import PlanError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
@@ -281,3 +282,9 @@ def test_ranks_of_torch_distributed_share_each_epoch(
         assert middle == CLIPS // 2
         assert sorted(names[:middle] + names[middle + 1 :]) == NAMES
     assert epochs[0][1:] != epochs[1][1:]
+
+
+def test_datasets_and_loaders_say_what_they_are(retriever: LocalRetriever) -> None:
+    streaming = StreamingDataset(retriever)
+    assert repr(streaming) == f"<StreamingDataset of {retriever!r}>"
+    assert repr(StreamingLoader(streaming, 4)) == f"<StreamingLoader of {streaming!r}>"

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from audiomdb.data.batches import Collate
 from audiomdb.data.collate import pad_collate
 from audiomdb.data.planned import PlannedDataset
-from audiomdb.plan import Interleave, Stop, Tail, Weight
+from audiomdb.errors import PlanError
+from audiomdb.plan import INTERLEAVES, Interleave, Stop, Tail, Weight
 from audiomdb.stream import Mixture, Part, Stall
 
 __all__ = ["CombinedDataset"]
@@ -94,6 +95,8 @@ class CombinedDataset(PlannedDataset):
             raise ValueError("datasets is empty, expected at least one")
         for number, dataset in enumerate(datasets):
             _refuse(number, dataset)
+        if shuffle not in INTERLEAVES:
+            raise PlanError(f"shuffle is {shuffle!r}, expected one of {INTERLEAVES}")
         self.datasets = list(datasets)
         super().__init__(
             Mixture([_seeded(one.what, seed) for one in datasets], weights, shuffle, stop),

@@ -177,6 +177,9 @@ class StreamingLoader:
         self._says = True
         self._stream()  # refuses impossible options now
 
+    def __repr__(self) -> str:
+        return f"<StreamingLoader of {self.dataset!r}>"
+
     def __len__(self) -> int:
         """Batches in a whole pass, the one begun last or else the next; the same in every rank.
 

@@ -105,6 +105,10 @@ class PlannedDataset(IterableDataset[Any]):
         # who called.
         return {**vars(self), "_makers_place": self.place(), "_at": None}
 
+    def __repr__(self) -> str:
+        origins = ", ".join(repr(part.origin) for part in parts_of(self.what))
+        return f"<{type(self).__name__} of {origins}>"
+
     def __len__(self) -> int:
         """Samples in one pass of this rank, over all its workers; with `batch_size`, batches.
 
