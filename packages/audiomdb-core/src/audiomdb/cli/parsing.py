@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,6 +33,8 @@ class Parser(argparse.ArgumentParser):
         return known, unknown
 
     def _near(self, unknown: Sequence[str]) -> Iterator[str]:
+        import difflib
+
         options = [name for name in self._option_string_actions if name.startswith("--")]
         for argument in unknown:
             name = argument.partition("=")[0]
