@@ -153,6 +153,28 @@ def end_by_ctrl_c(program: str, folder: Path, num_workers: int) -> None:
     assert "\nKeyboardInterrupt" in errors
 
 
+LEFT_OPEN = """
+import sys
+from torch.utils.data import DataLoader
+from audiomdb.data.base import StreamingDataset
+from audiomdb.data.loader import StreamingLoader
+from audiomdb.retrievers.local import LocalRetriever
+
+dataset = StreamingDataset(LocalRetriever(sys.argv[1]), epochs=None)
+plain = DataLoader(dataset, batch_size=4)
+moved = StreamingLoader(StreamingDataset(LocalRetriever(sys.argv[1])), 4, epochs=None, device="cpu")
+kept = [iter(plain), iter(moved)]
+kept.append(kept)  # nobody but the interpreter's end collects it
+print([len(next(batches)["text"]) for batches in kept[:2]])
+"""
+
+
+def test_a_program_ends_though_it_has_left_a_loop_open(whole: Path) -> None:
+    command = [sys.executable, "-c", LEFT_OPEN, str(whole)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "[4, 4]\n"), ended.stderr
+
+
 def die(sample: Sample) -> Sample:
     if sample["text"] == str(BAD):
         os.kill(os.getpid(), signal.SIGKILL)

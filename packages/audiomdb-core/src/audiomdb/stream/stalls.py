@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -121,6 +122,8 @@ class StallWatcher:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if sys.is_finalizing():
+            return  # daemon threads stand still by now; from Python 3.13 on they never end
         self._closed.set()
         # The garbage collector may close an iteration in this very thread.
         if self._thread is not None and self._thread is not threading.current_thread():

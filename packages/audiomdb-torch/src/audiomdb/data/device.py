@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
@@ -176,13 +177,15 @@ def made_ahead(
             finally:
                 del error
     finally:
-        closed.set()
-        # The garbage collector may close a generator in any thread, that one among them.
-        if thread is not threading.current_thread() and thread.ident is not None:
-            thread.join(patience_s)
-            if thread.is_alive():
-                interrupt()
-                thread.join()
+        # When the interpreter ends, daemon threads stand still; from Python 3.13 on they never end.
+        if not sys.is_finalizing():
+            closed.set()
+            # The garbage collector may close a generator in any thread, that one among them.
+            if thread is not threading.current_thread() and thread.ident is not None:
+                thread.join(patience_s)
+                if thread.is_alive():
+                    interrupt()
+                    thread.join()
         close = getattr(source, "close", None)
         if close is not None:
             close()
