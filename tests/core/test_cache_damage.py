@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import runpy
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,12 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import audiomdb.cache.manager
 import audiomdb.cache.retry
-from audiomdb.cache import CacheOptions, RangeSource, ShardCache
 from audiomdb.errors import (
     CacheFullError,
     CachePlaceError,
@@ -26,23 +23,15 @@ from audiomdb.errors import (
     DownloadError,
     DownloadInterruptedError,
 )
-from audiomdb.shards import DatasetWriter, read_metadata
+from audiomdb.shards import read_metadata
+from tests.core.caches import Opener, write_store
 
 SHARDS = 5
-
-FolderStore: Any = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_reader.py"))[
-    "FolderStore"
-]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store")
-    rng = np.random.default_rng(0)
-    with DatasetWriter(path, samples_per_shard=1) as writer:
-        for number in range(SHARDS):
-            writer.write(f"clip-{number}", {"blob": rng.bytes(200_000)})
-    return path
+    return write_store(tmp_path_factory.mktemp("store"), SHARDS, 200_000)
 
 
 @pytest.fixture(autouse=True)
@@ -50,47 +39,11 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
 
 
-class Opener:
-    """Opens caches of one directory, and closes them."""
-
-    def __init__(self, store: Path, folder: Path) -> None:
-        self.store, self.folder = store, folder
-        self.log = folder / "log"
-        self.opened: list[ShardCache] = []
-        self.meet: Callable[[str, int], None] = lambda _path, _at: None
-        self.by_directories = False
-
-    def __call__(self, folder: Path | None = None, **options: Any) -> ShardCache:
-        remote = FolderStore(str(self.store), str(self.log))
-        chunks = remote._chunks
-
-        def met(path: str, start: int, stop: int | None) -> Iterator[bytes]:
-            at = start
-            for chunk in chunks(path, start, stop):
-                self.meet(path, at)
-                at += len(chunk)
-                yield chunk
-
-        remote._chunks = met
-        source = remote.directories() if self.by_directories else RangeSource(remote.open_remote)
-        cache = ShardCache(folder or self.folder / "cache", source, CacheOptions(**options))
-        self.opened.append(cache)
-        return cache
-
-    def content(self, number: int) -> bytes:
-        return (self.store / f"shard_{number:05d}" / "data.mdb").read_bytes()
-
-    def file(self, folder: str, number: int) -> Path:
-        (found,) = (self.folder / "cache" / folder).glob(f"{number:05d}-????????????")
-        return found
-
-
 @pytest.fixture
 def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
     opener = Opener(store, tmp_path)
     yield opener
-    for cache in opener.opened:
-        cache.close()
+    opener.close()
 
 
 def budget(store: Path, shards: int) -> int:
@@ -329,24 +282,20 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-@pytest.mark.parametrize("by_directories", [False, True], ids=["ranges", "directories"])
-def test_a_full_disk_is_a_smaller_budget(
-    opener: Opener, small_disk: Path, by_directories: bool
-) -> None:
-    opener.by_directories = by_directories
-    cache = opener(small_disk / "cache")
+@pytest.mark.parametrize("kind", ["ranges", "directories"])
+def test_a_full_disk_is_a_smaller_budget(opener: Opener, small_disk: Path, kind: str) -> None:
+    cache = opener(kind, directory=small_disk / "cache")
     for number in (0, 1, 2, 3, 4, 0, 1):
         assert cache.lease(number) == opener.content(number)
     assert cache.stats.evictions >= 4
     cache.close()
 
 
-@pytest.mark.parametrize("by_directories", [False, True], ids=["ranges", "directories"])
+@pytest.mark.parametrize("kind", ["ranges", "directories"])
 def test_a_full_disk_of_which_everything_is_read_is_an_error(
-    opener: Opener, small_disk: Path, by_directories: bool
+    opener: Opener, small_disk: Path, kind: str
 ) -> None:
-    opener.by_directories = by_directories
-    cache = opener(small_disk / "cache")
+    cache = opener(kind, directory=small_disk / "cache")
     views: list[memoryview] = []
     with pytest.raises(CacheFullError, match="max_cache_bytes"):
         views.extend(map(cache.lease, range(SHARDS)))
@@ -361,16 +310,16 @@ def test_a_disk_without_any_room_is_an_error_when_the_cache_is_opened(
 ) -> None:
     ballast = fill(small_disk)
     with pytest.raises(CacheFullError, match="free some space"):
-        opener(small_disk / "cache")
+        opener(directory=small_disk / "cache")
     ballast.unlink()
-    assert opener(small_disk / "cache").lease(0) == opener.content(0)
+    assert opener(directory=small_disk / "cache").lease(0) == opener.content(0)
     opener.opened[-1].close()
 
 
 def test_a_reader_that_registers_on_a_full_disk_makes_room(
     opener: Opener, small_disk: Path
 ) -> None:
-    cache = opener(small_disk / "cache")
+    cache = opener(directory=small_disk / "cache")
     for number in (0, 1):
         cache.lease(number)
     fill(small_disk)
@@ -387,7 +336,7 @@ def test_a_directory_that_cannot_be_written_is_named(
     folder = tmp_path / "media"
     folder.mkdir()
     with pytest.raises(CachePlaceError, match=r"there can be no cache at .*cache_dir="):
-        opener(read_only(folder) / "cache")
+        opener(directory=read_only(folder) / "cache")
 
 
 def test_a_budget_of_nothing_is_refused_with_what_would_do(opener: Opener) -> None:

@@ -11,23 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pytest
 
 import audiomdb.cache.retry
 import audiomdb.cache.transfer
-from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, ShardCache
+from audiomdb.cache import CacheOptions, DirectorySource, ShardCache
 from audiomdb.cache.layout import _FOLDERS, CacheLayout
 from audiomdb.cache.readers import live_readings
 from audiomdb.errors import CacheError, CachePlaceError, CacheTooSmallError, CorruptShardError
-from audiomdb.shards import DatasetWriter, read_metadata
+from audiomdb.shards import read_metadata
 from audiomdb.stream import SampleStream
+from tests.core.caches import Opener, write_store
 
 SHARDS = 6
 DEADLINE_S = 60.0
 
 PROGRAMS = Path(__file__).parent / "programs"
-FolderStore: Any = runpy.run_path(str(PROGRAMS / "cache_reader.py"))["FolderStore"]
 _node = runpy.run_path(str(PROGRAMS / "cache_node.py"))
 Node: Any = _node["Node"]
 smallest: Callable[..., int] = _node["smallest"]
@@ -40,12 +39,7 @@ LIMITS = pytest.mark.parametrize("limited", [False, True], ids=["no limit", "a b
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store")
-    rng = np.random.default_rng(0)
-    with DatasetWriter(path, samples_per_shard=1) as writer:
-        for number in range(SHARDS):
-            writer.write(f"clip-{number}", {"blob": rng.bytes(100_000)})
-    return path
+    return write_store(tmp_path_factory.mktemp("store"), SHARDS, 100_000)
 
 
 @pytest.fixture(autouse=True)
@@ -53,43 +47,19 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
 
 
-class Opener:
-    """Opens caches of one directory, and closes them."""
+class Deleter(Opener):
+    """Opens caches, and deletes what lies in their directory."""
 
-    def __init__(self, store: Path, folder: Path) -> None:
-        self.store, self.folder = store, folder / "cache"
-        self.layout = CacheLayout(self.folder)
-        self.log = folder / "log"
-        self.opened: list[ShardCache] = []
-        self.meet: Callable[[str, int], None] = lambda _path, _at: None
-        """Called before each chunk that the store sends, with the path and the byte."""
-
-    def __call__(self, kind: str = "ranges", **options: Any) -> ShardCache:
-        remote = FolderStore(str(self.store), str(self.log))
-        chunks = remote._chunks
-
-        def met(path: str, start: int, stop: int | None) -> Iterator[bytes]:
-            at = start
-            for chunk in chunks(path, start, stop):
-                self.meet(path, at)
-                at += len(chunk)
-                yield chunk
-
-        remote._chunks = met
-        source = remote.directories() if kind == "directories" else RangeSource(remote.open_remote)
-        cache = ShardCache(self.folder, source, CacheOptions(**options))
-        self.opened.append(cache)
-        return cache
-
-    def content(self, number: int) -> bytes:
-        return (self.store / f"shard_{number:05d}" / "data.mdb").read_bytes()
+    @property
+    def layout(self) -> CacheLayout:
+        return CacheLayout(self.directory)
 
     def delete(self, name: str) -> None:
         """Delete something by its name; "*" is all there is, "." the directory itself."""
         if name == ".":
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.directory)
             return
-        for path in self.folder.glob(name):
+        for path in self.directory.glob(name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def meet_once(self, act: Callable[[], None]) -> threading.Event:
@@ -106,11 +76,10 @@ class Opener:
 
 
 @pytest.fixture
-def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
-    opener = Opener(store, tmp_path)
+def opener(store: Path, tmp_path: Path) -> Iterator[Deleter]:
+    opener = Deleter(store, tmp_path)
     yield opener
-    for cache in opener.opened:
-        cache.close()
+    opener.close()
 
 
 @pytest.fixture
@@ -144,7 +113,7 @@ def budget(store: Path, shards: int) -> int:
     return smallest(store, readers=1, at_once=shards) + 1000
 
 
-def all_right(opener: Opener, cache: ShardCache) -> bool:
+def all_right(opener: Deleter, cache: ShardCache) -> bool:
     return within_deadline(
         lambda: all(cache.lease(number) == opener.content(number) for number in range(SHARDS))
     )
@@ -158,7 +127,7 @@ def all_right(opener: Opener, cache: ShardCache) -> bool:
     "name",
     [".", "*", *_FOLDERS, "*.lock", "*.json", "s*", "[!r]*"],
 )
-def test_whatever_is_deleted_reading_goes_on(name: str, limited: bool, opener: Opener) -> None:
+def test_whatever_is_deleted_reading_goes_on(name: str, limited: bool, opener: Deleter) -> None:
     cache = opener(max_bytes=budget(opener.store, 2) if limited else None, workers=2)
     registration = cache.register(1, 8)
     cache.publish(registration, list(range(SHARDS)))
@@ -178,7 +147,7 @@ def test_whatever_is_deleted_reading_goes_on(name: str, limited: bool, opener: O
 
 @pytest.mark.parametrize("name", [".", "*", "shards", "parts", "slots", "readers"])
 def test_what_is_deleted_before_it_is_fetched_ahead_is_made_again(
-    name: str, opener: Opener
+    name: str, opener: Deleter
 ) -> None:
     cache = opener(max_bytes=budget(opener.store, 2), workers=2)
     registration = cache.register(1, 8)
@@ -193,7 +162,7 @@ def test_what_is_deleted_before_it_is_fetched_ahead_is_made_again(
 @KINDS
 @pytest.mark.parametrize("name", [".", "*", "shards", "parts", "staging", "slots", "staging/*"])
 def test_what_is_deleted_while_a_shard_is_on_its_way_is_made_again(
-    kind: str, name: str, opener: Opener, monkeypatch: pytest.MonkeyPatch
+    kind: str, name: str, opener: Deleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "pieces":
         monkeypatch.setattr(audiomdb.cache.transfer, "_LEAST_PIECE", 20_000)
@@ -208,7 +177,7 @@ def test_what_is_deleted_while_a_shard_is_on_its_way_is_made_again(
 @KINDS
 @pytest.mark.parametrize("name", [".", "parts", "quarantine"])
 def test_a_damaged_shard_is_reported_though_there_is_no_quarantine(
-    kind: str, name: str, opener: Opener, tmp_path: Path
+    kind: str, name: str, opener: Deleter, tmp_path: Path
 ) -> None:
     opener.store = Path(shutil.copytree(opener.store, tmp_path / "damaged"))
     path = opener.store / "shard_00001" / "data.mdb"
@@ -221,14 +190,14 @@ def test_a_damaged_shard_is_reported_though_there_is_no_quarantine(
     assert within_deadline(lambda: cache.lease(2)) == opener.content(2)
 
 
-def test_many_threads_read_on_while_the_directory_is_deleted(opener: Opener) -> None:
+def test_many_threads_read_on_while_the_directory_is_deleted(opener: Deleter) -> None:
     cache = opener(max_bytes=budget(opener.store, 5), workers=3)
     left = [8]
 
     def meet(path: str, at: int) -> None:
         if path.endswith(".mdb") and at > 60_000 and left[0]:
             left[0] -= 1
-            shutil.rmtree(opener.folder, ignore_errors=True)
+            shutil.rmtree(opener.directory, ignore_errors=True)
 
     opener.meet = meet
     wrong: list[object] = []
@@ -253,7 +222,7 @@ def test_many_threads_read_on_while_the_directory_is_deleted(opener: Opener) -> 
 # What cannot be helped.
 
 
-def test_who_deletes_each_shard_while_it_comes_is_not_waited_for(opener: Opener) -> None:
+def test_who_deletes_each_shard_while_it_comes_is_not_waited_for(opener: Deleter) -> None:
     cache = opener()
 
     def meet(path: str, _: int) -> None:
@@ -268,17 +237,17 @@ def test_who_deletes_each_shard_while_it_comes_is_not_waited_for(opener: Opener)
 
 
 def test_a_directory_that_cannot_be_made_again_is_named(
-    opener: Opener, tmp_path: Path, read_only: Callable[[Path], Path]
+    opener: Deleter, tmp_path: Path, read_only: Callable[[Path], Path]
 ) -> None:
     cache = opener()
-    shutil.rmtree(opener.folder)
+    shutil.rmtree(opener.directory)
     (tmp_path / "empty").mkdir()
-    opener.folder.symlink_to(read_only(tmp_path / "empty"))
-    with pytest.raises(CachePlaceError, match=f"there can be no cache at {opener.folder}"):
+    opener.directory.symlink_to(read_only(tmp_path / "empty"))
+    with pytest.raises(CachePlaceError, match=f"there can be no cache at {opener.directory}"):
         within_deadline(lambda: cache.lease(0))
-    with pytest.raises(CachePlaceError, match=f"there can be no cache at {opener.folder}"):
+    with pytest.raises(CachePlaceError, match=f"there can be no cache at {opener.directory}"):
         within_deadline(lambda: cache.register(1))
-    opener.folder.unlink()
+    opener.directory.unlink()
     assert within_deadline(lambda: cache.lease(0)) == opener.content(0)
 
 
@@ -306,7 +275,7 @@ def test_a_file_that_a_source_misses_is_its_own_error(store: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("name", [".", "*", "in_use.lock"])
 def test_a_directory_made_again_is_in_use_until_the_last_of_its_users_closes_it(
-    name: str, opener: Opener
+    name: str, opener: Deleter
 ) -> None:
     limits: dict[str, Any] = {"max_bytes": budget(opener.store, 3), "workers": 2}
     first, second = opener(**limits), opener(**limits)
@@ -322,10 +291,10 @@ def test_a_directory_made_again_is_in_use_until_the_last_of_its_users_closes_it(
 
 
 def test_who_opens_a_deleted_directory_before_it_is_made_again_decides_for_all(
-    opener: Opener, caplog: pytest.LogCaptureFixture
+    opener: Deleter, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = opener(workers=3), opener(workers=3)
-    shutil.rmtree(opener.folder)
+    shutil.rmtree(opener.directory)
     newcomer = opener(max_bytes=budget(opener.store, 2), workers=2)
     for cache in (first, second):
         assert all_right(opener, cache)
@@ -335,7 +304,7 @@ def test_who_opens_a_deleted_directory_before_it_is_made_again_decides_for_all(
     assert caplog.text.count(f"workers=2, which hold for process {os.getpid()} too") == 2
 
 
-def test_metadata_and_limits_that_are_deleted_are_those_of_before(opener: Opener) -> None:
+def test_metadata_and_limits_that_are_deleted_are_those_of_before(opener: Deleter) -> None:
     first = opener(max_bytes=budget(opener.store, 3), workers=2)
     opener.delete("*.json")
     first.register(1).close()
@@ -344,7 +313,7 @@ def test_metadata_and_limits_that_are_deleted_are_those_of_before(opener: Opener
 
 
 @pytest.mark.parametrize("name", [".", "readers", "readers/*"])
-def test_a_reader_whose_entry_is_deleted_is_counted_again(name: str, opener: Opener) -> None:
+def test_a_reader_whose_entry_is_deleted_is_counted_again(name: str, opener: Deleter) -> None:
     cache = opener(max_bytes=smallest(opener.store, readers=2, at_once=2) + 100)
     mine, others = cache.register(2, 8), cache.register(1, 8)
     cache.publish(mine, [0, 1, 2, 3])
@@ -368,14 +337,14 @@ def test_a_reader_whose_entry_is_deleted_is_counted_again(name: str, opener: Ope
 
 
 def test_a_directory_that_is_deleted_while_it_is_opened_is_opened_all_the_same(
-    opener: Opener,
+    opener: Deleter,
 ) -> None:
     deleted = threading.Event()
 
     def meet(path: str, _: int) -> None:
         if path == "metadata.json" and not deleted.is_set():
             deleted.set()
-            shutil.rmtree(opener.folder)
+            shutil.rmtree(opener.directory)
 
     opener.meet = meet
     cache = within_deadline(lambda: opener(workers=2))

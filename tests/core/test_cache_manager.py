@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import re
-import runpy
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,20 +23,12 @@ from audiomdb.errors import (
     MetadataError,
 )
 from audiomdb.shards import DatasetWriter, read_metadata
-
-FolderStore: Any = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_reader.py"))[
-    "FolderStore"
-]
+from tests.core.caches import Opener, write_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    path = tmp_path / "store"
-    rng = np.random.default_rng(0)
-    with DatasetWriter(path, samples_per_shard=1) as writer:
-        for number in range(5):
-            writer.write(f"clip-{number}", {"blob": rng.bytes(30_000)})
-    return path
+    return write_store(tmp_path / "store", 5, 30_000)
 
 
 @pytest.fixture(autouse=True)
@@ -45,32 +36,11 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
 
 
-class Opener:
-    """Opens caches of one directory, and closes them."""
-
-    def __init__(self, store: Path, folder: Path) -> None:
-        self.store, self.folder = store, folder
-        self.log = folder / "log"
-        self.opened: list[ShardCache] = []
-
-    def __call__(self, **options: Any) -> ShardCache:
-        remote = FolderStore(str(self.store), str(self.log))
-        cache = ShardCache(
-            self.folder / "cache", RangeSource(remote.open_remote), CacheOptions(**options)
-        )
-        self.opened.append(cache)
-        return cache
-
-    def sent(self) -> list[str]:
-        return [line.split()[0] for line in self.log.read_text().splitlines()]
-
-
 @pytest.fixture
 def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
     opener = Opener(store, tmp_path)
     yield opener
-    for cache in opener.opened:
-        cache.close()
+    opener.close()
 
 
 def size_of(store: Path) -> int:

@@ -18,6 +18,7 @@ from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter
 from audiomdb.stream import BySeconds, Mixture, Part, SampleStream, StepStream
+from tests.core.caches import CopyRetriever
 
 
 class _NoRegistration:
@@ -148,26 +149,6 @@ def test_an_order_may_begin_anew_in_the_middle() -> None:
     assert first[1] == first[2] == second[0]
     assert len({*first, *second}) == 4
     run.course.close()
-
-
-class CopyRetriever(BaseRetriever):
-    """Fetches shards from a folder, as from a store without ranges."""
-
-    def __init__(self, folder: Path, **kwargs: Any) -> None:
-        self.folder = folder
-        super().__init__(**kwargs)
-
-    def download_metadata(self) -> Path:
-        return self._copy("metadata.json")
-
-    def download_shard(self, shard_id: int) -> Path:
-        return self._copy(f"shard_{shard_id:05d}/data.mdb").parent
-
-    def _copy(self, name: str) -> Path:
-        target = Path(self.cache_dir) / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((self.folder / name).read_bytes())
-        return target
 
 
 class RangeRetriever(BaseRetriever):

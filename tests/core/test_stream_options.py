@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,9 @@ import pytest
 from audiomdb.cache import CacheOptions
 from audiomdb.errors import CacheTooSmallError, PlanError
 from audiomdb.plan import PlanState
-from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import SampleStream, StepStream, open_dataset
-
-
-class FolderRetriever(BaseRetriever):
-    def __init__(self, store: str, **options: Any) -> None:
-        super().__init__(**options)
-        self.store = store
-
-    def download_metadata(self) -> str:
-        return shutil.copy(f"{self.store}/metadata.json", self.cache_dir)
-
-    def download_shard(self, shard_id: int) -> str:
-        name = f"shard_{shard_id:05d}"
-        return shutil.copytree(f"{self.store}/{name}", f"{self.cache_dir}/{name}")
+from tests.core.caches import CopyRetriever
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +111,7 @@ def test_a_cache_too_small_for_all_workers_is_refused_by_the_first(
     dataset: Path, tmp_path: Path
 ) -> None:
     def least(workers: int) -> int:
-        retriever = FolderRetriever(str(dataset), cache_dir=tmp_path / "least", max_cache_bytes=1)
+        retriever = CopyRetriever(dataset, cache_dir=tmp_path / "least", max_cache_bytes=1)
         stream = SampleStream(retriever, window=1, worker=0, num_workers=workers)
         with pytest.raises(CacheTooSmallError, match="The smallest that works") as caught:
             next(iter(stream))
@@ -151,15 +137,15 @@ def test_a_cache_too_small_for_all_workers_is_refused_by_the_first(
 
 
 def read(dataset: Path, cache: Path, limit: int, worker: int, found: Any) -> None:
-    retriever = FolderRetriever(str(dataset), cache_dir=cache, max_cache_bytes=limit)
+    retriever = CopyRetriever(dataset, cache_dir=cache, max_cache_bytes=limit)
     stream = SampleStream(retriever, window=1, worker=worker, num_workers=2)
     found.put([sample["digit"] for sample in stream])
     retriever.close()
 
 
 def test_a_limit_that_another_one_set_is_told(dataset: Path, tmp_path: Path) -> None:
-    def opened(limit: int) -> FolderRetriever:
-        return FolderRetriever(str(dataset), cache_dir=tmp_path, max_cache_bytes=limit)
+    def opened(limit: int) -> CopyRetriever:
+        return CopyRetriever(dataset, cache_dir=tmp_path, max_cache_bytes=limit)
 
     first, second = opened(1000), opened(10_000_000)
     with pytest.raises(CacheTooSmallError, match=r"Fewer workers or a smaller window need less$"):

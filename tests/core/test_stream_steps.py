@@ -16,11 +16,11 @@ import pytest
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState
-from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter
 from audiomdb.stream import StepStream
+from tests.core.caches import CopyRetriever
 
 CLIPS = 100
 
@@ -195,26 +195,6 @@ def test_a_failure_is_raised_where_its_batch_would_have_come(folder: Path) -> No
     assert [len(batch.samples) for batch in islice(stream, 2)] == [10, 10]
     with pytest.raises(RuntimeError, match="spoilt"):
         next(stream)
-
-
-class CopyRetriever(BaseRetriever):
-    """Fetches shards from a folder, as from a store without ranges."""
-
-    def __init__(self, folder: Path, **kwargs: Any) -> None:
-        self.folder = folder
-        super().__init__(**kwargs)
-
-    def download_metadata(self) -> Path:
-        return self._copy("metadata.json")
-
-    def download_shard(self, shard_id: int) -> Path:
-        return self._copy(f"shard_{shard_id:05d}/data.mdb").parent
-
-    def _copy(self, name: str) -> Path:
-        target = Path(self.cache_dir) / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((self.folder / name).read_bytes())
-        return target
 
 
 @pytest.mark.parametrize("shards", [None, 4])

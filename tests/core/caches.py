@@ -1,0 +1,95 @@
+"""What tests of the cache share: a store that is a folder, and what opens caches of it."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiomdb.cache import CacheOptions, RangeSource, ShardCache
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.shards import DatasetWriter
+
+__all__ = ["CopyRetriever", "Opener", "write_store"]
+
+FolderStore: Any = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_reader.py"))[
+    "FolderStore"
+]
+
+
+def write_store(path: Path, shards: int, blob_bytes: int) -> Path:
+    """A dataset of shards with one blob each."""
+    rng = np.random.default_rng(0)
+    with DatasetWriter(path, samples_per_shard=1) as writer:
+        for number in range(shards):
+            writer.write(f"clip-{number}", {"blob": rng.bytes(blob_bytes)})
+    return path
+
+
+class Opener:
+    """Opens caches of a store, all in one directory unless told otherwise, and closes them."""
+
+    def __init__(self, store: Path, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self.directory = folder / "cache"
+        self.log = folder / "log"
+        self.opened: list[ShardCache] = []
+        self.meet: Callable[[str, int], None] = lambda _path, _at: None
+        """Called before each chunk that the store sends, with the path and the byte."""
+
+    def __call__(
+        self, kind: str = "ranges", *, directory: Path | None = None, **options: Any
+    ) -> ShardCache:
+        remote = FolderStore(str(self.store), str(self.log))
+        chunks = remote._chunks
+
+        def met(path: str, start: int, stop: int | None) -> Iterator[bytes]:
+            at = start
+            for chunk in chunks(path, start, stop):
+                self.meet(path, at)
+                at += len(chunk)
+                yield chunk
+
+        remote._chunks = met
+        source = remote.directories() if kind == "directories" else RangeSource(remote.open_remote)
+        cache = ShardCache(directory or self.directory, source, CacheOptions(**options))
+        self.opened.append(cache)
+        return cache
+
+    def content(self, number: int) -> bytes:
+        return (self.store / f"shard_{number:05d}" / "data.mdb").read_bytes()
+
+    def file(self, folder: str, number: int) -> Path:
+        """What is in a folder of the directory of a shard."""
+        (found,) = (self.directory / folder).glob(f"{number:05d}-????????????")
+        return found
+
+    def sent(self) -> list[str]:
+        return [line.split()[0] for line in self.log.read_text().splitlines()]
+
+    def close(self) -> None:
+        for cache in self.opened:
+            cache.close()
+
+
+class CopyRetriever(BaseRetriever):
+    """Fetches shards from a folder, as from a store without ranges."""
+
+    def __init__(self, folder: Path, **kwargs: Any) -> None:
+        self.folder = folder
+        super().__init__(**kwargs)
+
+    def download_metadata(self) -> Path:
+        return self._copy("metadata.json")
+
+    def download_shard(self, shard_id: int) -> Path:
+        return self._copy(f"shard_{shard_id:05d}/data.mdb").parent
+
+    def _copy(self, name: str) -> Path:
+        target = Path(self.cache_dir) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((self.folder / name).read_bytes())
+        return target
