@@ -200,6 +200,10 @@ def test_a_failing_disk_is_no_reason_to_leave_a_clip_out(
         patched.setattr("audiomdb.audio.source.os.read", failing)
         with pytest.raises(SourceError, match=r"a\.wav.*Input/output error.*nothing about"):
             convert(folder, on_error="skip")
+        patched.setattr("audiomdb.audio.source.os.set_blocking", failing)
+        with pytest.raises(SourceError, match=r"a\.wav.*Input/output error.*nothing about"):
+            convert_rows(folder, '{"audio_filepath": "a.wav", "offset": 0}', on_error="skip")
+    (folder / "m.jsonl").unlink()
     assert list(convert(folder, on_error="skip")) == ["a.wav"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,9 +15,6 @@ from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import OFFSET, Row, column, read_table, take_text
 from audiomdb.errors import SourceError
 from audiomdb.sample import AUDIO, DURATION, TEXT, Sample
-
-if TYPE_CHECKING:
-    from logging import Logger
 
 __all__ = ["ManifestConverter"]
 
@@ -95,7 +92,9 @@ class ManifestConverter(BaseConverter):
         survey = self._survey or self._look()
         self._survey = None  # of this run: another one may meet another manifest
         if repeated := len(survey.repeated):
-            _log().info(
+            from logging import getLogger
+
+            getLogger(__name__).info(
                 "%s: %d %s on several rows: #line is added to their keys",
                 self.manifest,
                 repeated,
@@ -189,9 +188,3 @@ def _digest(name: str) -> int:
 
     octets = name.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(octets, digest_size=8).digest(), "little")
-
-
-def _log() -> Logger:
-    from logging import getLogger
-
-    return getLogger(__name__)

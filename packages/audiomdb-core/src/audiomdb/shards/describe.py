@@ -133,12 +133,22 @@ def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Desc
     Raises:
         AudioError: when the audio cannot be used; names its file, or the key.
         SampleError: when audio is of the wrong kind or shape.
+        SourceError: when the system fails to read a file for a reason that is not the file's.
     """
     out = dict(sample)
     wrong: tuple[str, ...] = ()
     finite = True
     if out.get(AUDIO) is not None:
-        out[AUDIO], info, came = _audio(key, out, options)
+        source = source_name(sample)
+        name = f"{source} (sample {key!r})" if source else f"sample {key!r}"
+        try:
+            out[AUDIO], info, came = _audio(name, out, options)
+        except OSError as exc:
+            # Not an error of the clip: left out because of it, it would be missing for ever.
+            raise SourceError(
+                f"{name}: {exc.strerror}. This says nothing about the clip; run the same "
+                "conversion again once the disk is well"
+            ) from exc
         finite = options.check_audio != "decode" or _is_finite(out[AUDIO], info)
         wrong = _contradictions(sample, came, info.duration)
         out[SAMPLE_RATE], out[CHANNELS] = info.sample_rate, info.channels
@@ -146,10 +156,9 @@ def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Desc
     return Description(out, _row(out), wrong, finite)
 
 
-def _audio(key: str, sample: Sample, options: AudioOptions) -> tuple[Any, AudioInfo, AudioInfo]:
+def _audio(name: str, sample: Sample, options: AudioOptions) -> tuple[Any, AudioInfo, AudioInfo]:
     """The audio to store, what it is, and what it was as it came."""
-    audio, source = sample[AUDIO], source_name(sample)
-    name = f"{source} (sample {key!r})" if source else f"sample {key!r}"
+    audio = sample[AUDIO]
     if hasattr(audio, "__array__"):
         array, rate = _array(name, audio), _rate(name, sample.get(SAMPLE_RATE))
         return _stored(name, array, rate, options.sample_rate, options.audio_format)
@@ -178,14 +187,7 @@ def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN
             f"{name}: audio of type {type(audio).__name__}; give encoded bytes, a path, or an "
             "array (frames,) or (frames, channels)"
         )
-    try:
-        return read_file(audio, name=name)
-    except OSError as exc:
-        # Not an error of the clip: left out because of it, it would be missing for ever.
-        raise SourceError(
-            f"{name}: {exc.strerror}. This says nothing about the clip; run the same conversion "
-            "again once the disk is well"
-        ) from exc
+    return read_file(audio, name=name)
 
 
 def _array(name: str, audio: Any) -> np.ndarray:  # noqa: ANN401
