@@ -180,15 +180,20 @@ def made_ahead(
         # When the interpreter ends, daemon threads stand still; from Python 3.13 on they never end.
         if not sys.is_finalizing():
             closed.set()
-            # The garbage collector may close a generator in any thread, that one among them.
-            if thread is not threading.current_thread() and thread.ident is not None:
-                thread.join(patience_s)
-                if thread.is_alive():
-                    interrupt()
-                    thread.join()
+            _wait_for(thread, interrupt, patience_s)
         close = getattr(source, "close", None)
         if close is not None:
             close()
+
+
+def _wait_for(thread: threading.Thread, interrupt: Callable[[], None], patience_s: float) -> None:
+    # The garbage collector may close a generator in any thread, that one among them.
+    if thread is threading.current_thread() or thread.ident is None:
+        return
+    thread.join(patience_s)
+    if thread.is_alive():
+        interrupt()
+        thread.join()
 
 
 def _make(
