@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from struct import Struct
 from struct import error as StructError  # noqa: N812
-from typing import Any
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 import numpy as np
@@ -42,10 +42,12 @@ from audiomdb.shards.packing import (
 
 __all__ = [
     "HEAD_PREFIX",
+    "Damaged",
     "EncodedRecord",
+    "Place",
+    "RecordDecoder",
     "decode_body",
     "decode_head",
-    "decode_records",
     "encode_key",
     "encode_record",
     "pack_head",
@@ -61,7 +63,7 @@ _PAYLOADS = frozenset({PAYLOAD_BYTES, PAYLOAD_ARRAY})
 
 _PREFIX_BYTES = HEAD_PREFIX.size
 _CRC_BYTES = 4
-_WRONG_CHECKSUM = "checksum of the head does not match"
+_REF_BYTES = REF.size
 _read_crc = Struct("<I").unpack_from
 _read_ref = REF.unpack_from
 _MAX_VALUE_BYTES = 2**32 - 2**16
@@ -69,6 +71,26 @@ _MAX_VALUE_BYTES = 2**32 - 2**16
 _encode = msgspec.msgpack.Encoder().encode
 _decode_tree = msgspec.msgpack.Decoder().decode
 _Ext = msgspec.msgpack.Ext
+
+
+Place: TypeAlias = tuple[int, int, int, int]
+"""Of a record: head offset, head size, payload offset and payload size."""
+
+Damaged: TypeAlias = Callable[[int, Exception], Exception]
+"""Makes the exception that is raised, of the offset of a head and what is wrong."""
+
+
+class RecordDecoder(NamedTuple):
+    """What `record_decoder` makes.
+
+    Attributes:
+        one: Decodes a record, of head offset, head size, what holds the payload, its offset there
+            and its size.
+        several: Decodes records of `file` one after another, of their places.
+    """
+
+    one: Callable[[int, int, memoryview, int, int], Sample]
+    several: Callable[[Iterable[Place], Damaged], Iterator[Sample]]
 
 
 class EncodedRecord(msgspec.Struct, frozen=True):
@@ -220,111 +242,81 @@ def payload_span(sample: Sample, size: int) -> tuple[int, int]:
     return (first, end) if first <= end <= size else (0, min(end, size))
 
 
-def decode_records(
-    file: memoryview,
-    places: Iterable[tuple[int, int, int, int]],
-    *,
-    copy: bool,
-    verify: bool,
-    damaged: Callable[[int, Exception], Exception],
-) -> Iterator[Sample]:
-    """Decode whole records, one after another: for reading in order.
+def record_decoder(file: memoryview, *, copy: bool, verify: bool) -> RecordDecoder:
+    """Functions that decode whole records, for one thread at a time.
 
-    Does what `decode_head` and `resolve_fields` do, in half of their time, because values are
+    They do what `decode_head` and `resolve_fields` do, in half of their time, because values are
     resolved while the map is decoded instead of being looked for afterwards.
 
     Args:
         file: What holds heads and payloads.
-        places: Of each record head offset, head size, payload offset and payload size.
         copy: Give `bytes` and writable arrays; otherwise read-only views into `file`.
         verify: Check each payload's checksum.
-        damaged: Makes the exception that is raised, of the offset of a head and what is wrong.
     """
-    payloads = _Payloads(file)
-    decode = _tree_decoder(payloads, copy, verify)
-    at = 0
-    try:
-        for at, length, payloads.start, payloads.size in places:
-            end = at + length
-            if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
-                break
-            yield decode(file[at + _PREFIX_BYTES : end])
-        else:
-            return
-    except _UNDECODABLE as exc:
-        raise damaged(at, _undecodable(exc)) from exc
-    except (CorruptRecordError, ValueError) as exc:
-        raise damaged(at, exc) from exc
-    raise damaged(at, CorruptRecordError(_WRONG_CHECKSUM))
+    # What `resolve` is to look at changes with every record: variables shared between functions,
+    # because looking up attributes of an object would take a tenth of all the time.
+    held, first, size = file, 0, 0
 
+    def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
+        if code == PAYLOAD_BYTES and len(data) == _REF_BYTES:
+            # The hot path, spelled out; whatever is not as it should be is left to the slow one.
+            where, length, crc = _read_ref(data)
+            if where + length <= size:
+                begin = first + where
+                view = held[begin : begin + length]
+                if len(view) == length and (not verify or crc32(view) == crc):
+                    return bytes(view) if copy else view
+        return _resolve_ext(code, data, held, first, size, copy, verify)
 
-def record_decoder(
-    file: memoryview, *, copy: bool, verify: bool
-) -> Callable[[int, int, memoryview, int, int], Sample]:
-    """As `decode_records`, one at a time: for reading at random.
+    decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=resolve).decode
 
-    Returns:
-        A function of head offset, head size, what holds the payload, its offset there and its size,
-        for one thread at a time.
-    """
-    payloads = _Payloads(file)
-    decode = _tree_decoder(payloads, copy, verify)
-
-    def record(at: int, length: int, held_by: memoryview, start: int, size: int) -> Sample:
-        payloads.file, payloads.start, payloads.size = held_by, start, size
+    def one(at: int, length: int, held_by: memoryview, start: int, payload_bytes: int) -> Sample:
+        nonlocal held, first, size
+        held, first, size = held_by, start, payload_bytes
         end = at + length
         try:
             if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
-                raise CorruptRecordError(_WRONG_CHECKSUM)
+                _wrong_checksum()
             return decode(file[at + _PREFIX_BYTES : end])
         except _UNDECODABLE as exc:
             raise _undecodable(exc) from exc
         finally:
-            payloads.file = file  # else this would keep the memory of a payload that was read apart
+            held = file  # else this would keep the memory of a payload that was read apart
 
-    return record
+    def several(places: Iterable[Place], damaged: Damaged) -> Iterator[Sample]:
+        nonlocal first, size
+        at = 0
+        try:
+            for at, length, first, size in places:  # noqa: B007 (`resolve` uses them)
+                end = at + length
+                if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
+                    _wrong_checksum()
+                yield decode(file[at + _PREFIX_BYTES : end])
+        except (CorruptRecordError, ValueError, *_UNDECODABLE) as exc:
+            raise damaged(at, _undecodable(exc)) from exc
 
-
-class _Payloads:
-    """Where the payloads of a record are that is decoded."""
-
-    __slots__ = ("file", "size", "start")
-
-    def __init__(self, file: memoryview) -> None:
-        self.file = file
-        self.start = self.size = 0
-
-
-def _tree_decoder(payloads: _Payloads, copy: bool, verify: bool) -> Callable[[memoryview], Sample]:
-    """A decoder of maps that resolves against payloads that change from one to the next."""
-
-    def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
-        file, start, size = payloads.file, payloads.start, payloads.size
-        if code == PAYLOAD_BYTES and len(data) == REF.size:
-            # The hot path, spelled out; whatever is not as it should be is left to the slow one.
-            where, length, crc = _read_ref(data)
-            begin = start + where
-            view = file[begin : begin + length]
-            whole = where + length <= size and len(view) == length
-            if whole and (not verify or crc32(view) == crc):
-                return bytes(view) if copy else view
-        return _resolve_ext(code, data, file, start, size, copy, verify)
-
-    return msgspec.msgpack.Decoder(dict[str, Any], ext_hook=resolve).decode
+    return RecordDecoder(one, several)
 
 
 _UNDECODABLE = (StructError, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-def _undecodable(exc: Exception) -> CorruptRecordError:
+def _undecodable(exc: Exception) -> Exception:
+    """What a user is told: of exceptions that speak of decoding, what they mean here."""
     if isinstance(exc, StructError):
         return CorruptRecordError("its head lies beyond the end of the file")
-    return CorruptRecordError(f"head is no MessagePack map: {exc}")
+    if isinstance(exc, _UNDECODABLE):
+        return CorruptRecordError(f"head is no MessagePack map: {exc}")
+    return exc
+
+
+def _wrong_checksum() -> NoReturn:
+    raise CorruptRecordError("checksum of the head does not match")
 
 
 def _check_head(head: memoryview) -> None:
     if len(head) < _PREFIX_BYTES or crc32(head[_CRC_BYTES:]) != _read_crc(head)[0]:
-        raise CorruptRecordError(_WRONG_CHECKSUM)
+        _wrong_checksum()
 
 
 def _resolve(

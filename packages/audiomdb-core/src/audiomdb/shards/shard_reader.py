@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError, UnknownKeyError
 from audiomdb.sample import KEY, Sample
 from audiomdb.shards.codec import (
+    RecordDecoder,
     decode_head,
-    decode_records,
     payload_span,
     record_decoder,
     resolve_fields,
 )
+from audiomdb.shards.heap import keep_memory_of_copies
 from audiomdb.shards.index import parse_index
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.mapping import find_index, map_file, read_apart, release_pages
 from audiomdb.shards.metadata import ShardEntry
 
 __all__ = ["ShardReader"]
-
-_Decoder: TypeAlias = Callable[[int, int, memoryview, int, int], Sample]
 
 
 class ShardReader:
@@ -46,11 +44,12 @@ class ShardReader:
     def __init__(
         self, directory: Path, entry: ShardEntry | None = None, *, file: memoryview | None = None
     ) -> None:
+        keep_memory_of_copies()
         path = directory / DATA_FILE
         self.directory = directory
         self._name = str(directory)
         self._file = map_file(path) if file is None else file
-        self._decoders: tuple[list[_Decoder], ...] = ([], [], [], [])
+        self._decoders: tuple[list[RecordDecoder], ...] = ([], [], [], [])
         if entry is None:
             offset, length = find_index(self._file, self._name)
         else:
@@ -108,30 +107,40 @@ class ShardReader:
         Raises:
             CorruptRecordError: names shard, place and, where it can be read, the key.
         """
+        if fields is None:
+            return self.whole(i, copy, verify, apart)
         index = self.index
         at, length = index.head_offset[i], index.head_bytes[i]
         start, size = index.payload_offset[i], index.payload_bytes[i]
         held_by = self._file
         try:
-            if fields is not None:
-                sample = _some(held_by[at : at + length], fields)
-                if apart:
-                    first, end = payload_span(sample, size)
-                    held_by, start = read_apart(held_by, start + first, end - first), -first
-                resolve_fields(sample, held_by, start, size, copy, verify)
-                return sample
+            sample = _some(held_by[at : at + length], fields)
             if apart:
-                held_by, start = read_apart(held_by, start, size), 0
-            decoders = self._decoders[2 * copy + verify]
-            try:
-                # Taken out while it works: each is for one thread at a time.
-                decode = decoders.pop()
-            except IndexError:
-                decode = record_decoder(self._file, copy=copy, verify=verify)
-            sample = decode(at, length, held_by, start, size)
-            decoders.append(decode)
+                first, end = payload_span(sample, size)
+                held_by, start = read_apart(held_by, start + first, end - first), -first
+            resolve_fields(sample, held_by, start, size, copy, verify)
         except (CorruptRecordError, ValueError, OSError) as exc:
             raise self._damaged(i, exc) from exc
+        return sample
+
+    def whole(self, i: int, copy: bool, verify: bool, apart: bool = False) -> Sample:
+        """`read` of all fields, by position alone: for who comes here with every sample."""
+        index = self.index
+        start, size = index.payload_offset[i], index.payload_bytes[i]
+        held_by = self._file
+        decoders = self._decoders[2 * copy + verify]
+        try:
+            # Taken out while it works: each is for one thread at a time.
+            decoder = decoders.pop()
+        except IndexError:
+            decoder = record_decoder(held_by, copy=copy, verify=verify)
+        try:
+            if apart:
+                held_by, start = read_apart(held_by, start, size), 0
+            sample = decoder.one(index.head_offset[i], index.head_bytes[i], held_by, start, size)
+        except (CorruptRecordError, ValueError, OSError) as exc:
+            raise self._damaged(i, exc) from exc
+        decoders.append(decoder)
         return sample
 
     def scan(
@@ -149,12 +158,8 @@ class ShardReader:
         places = zip(
             heads, index.head_bytes, index.payload_offset, index.payload_bytes, strict=True
         )
-        return decode_records(
-            self._file,
-            places,
-            copy=copy,
-            verify=verify,
-            damaged=lambda at, exc: self._damaged(heads.tolist().index(at), exc),
+        return record_decoder(self._file, copy=copy, verify=verify).several(
+            places, lambda at, exc: self._damaged(heads.tolist().index(at), exc)
         )
 
     def release_pages(self) -> None:
