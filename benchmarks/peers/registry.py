@@ -44,6 +44,7 @@ SYSTEMS = {
     "cp": Entry("bare:CopyFiles"),
     "files": Entry("bare:PlainFiles"),
     "lmdb": Entry("bare:BareLmdb"),
+    "lmdb-kept": Entry("bare:LmdbKeepingMemory"),
     "soundfile-1": Entry("bare:DecodeFromMemory", ("soundfile", 1)),
     "soundfile-2": Entry("bare:DecodeFromMemory", ("soundfile", 2)),
     "dr_flac-1": Entry("bare:DecodeFromMemory", ("dr_flac", 1)),

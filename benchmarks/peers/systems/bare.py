@@ -26,7 +26,7 @@ from benchmarks.peers.system import (
 if TYPE_CHECKING:
     from benchmarks.corpus import Corpus
 
-__all__ = ["BareLmdb", "CopyFiles", "DecodeFromMemory", "PlainFiles"]
+__all__ = ["BareLmdb", "CopyFiles", "DecodeFromMemory", "LmdbKeepingMemory", "PlainFiles"]
 
 
 class CopyFiles(System):
@@ -131,6 +131,22 @@ class BareLmdb(System):
         if folder not in self._opened:
             self._opened[folder] = lmdb.open(str(folder), readonly=True, lock=False)
         return self._opened[folder]
+
+
+class LmdbKeepingMemory(BareLmdb):
+    """py-lmdb in a process that keeps freed memory, as one with AudioMDB in it does."""
+
+    name = "py-lmdb, freed memory kept"
+    notes = "copies meet no new pages of memory, as decision 29 has it for AudioMDB"
+    dataset_of = "lmdb"
+    takes_part_in = ("raw",)
+
+    def open(self, folder: Path) -> lmdb.Environment:
+        """The environment, after this process was told to keep memory."""
+        from audiomdb.shards.heap import keep_memory_of_copies
+
+        keep_memory_of_copies()
+        return super().open(folder)
 
 
 class DecodeFromMemory(System):
