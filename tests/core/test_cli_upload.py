@@ -9,6 +9,7 @@ import pytest
 
 from audiomdb.cli import main
 from audiomdb.shards import DatasetWriter, read_metadata, verify_dataset
+from audiomdb.uploaders.local import LocalUploader
 
 
 def dataset(folder: Path, level: float = 0.5, *, clips: int = 4) -> Path:
@@ -112,3 +113,76 @@ def test_metadata_that_cannot_be_read_is_replaced_on_request_only(
 def test_the_help_tells_when_to_replace(capsys: pytest.CaptureFixture[str]) -> None:
     printed = " ".join(output(capsys, "upload", "--help").split())
     assert "a dataset of the same name only, or of any with --replace" in printed
+
+
+def test_shards_of_an_unfinished_conversion_stay_unless_they_are_to_be_replaced(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = dataset(tmp_path / "music", 0.25, clips=6)
+    for name in ("metadata.json", "index.bin"):
+        (target / name).unlink()
+    before = files(target)
+    message = output(capsys, "upload", digits, target, code=1)
+    assert f"{target} holds shard_00000/data.mdb, which is not of the dataset 'digits'" in message
+    assert "a conversion or an upload that has not ended" in message
+    assert files(target) == before
+    output(capsys, "upload", digits, target, "--replace")
+    assert list(verify_dataset(target)) == []
+
+
+def test_shards_of_the_same_size_are_told_apart(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DatasetWriter(tmp_path / "other", samples_per_shard=2) as writer:
+        for number in range(4):
+            audio = np.full(400, 0.5, np.float32)
+            writer.write(f"clap-{number}", {"audio": audio, "sample_rate": 16_000})
+    target = tmp_path / "other"
+    sizes = {name: len(content) for name, content in files(target).items()}
+    assert sizes["shard_00000/data.mdb"] == len(files(digits)["shard_00000/data.mdb"])
+    (target / "metadata.json").unlink()
+    assert "is not of the dataset 'digits'" in output(capsys, "upload", digits, target, code=1)
+
+
+def test_a_replacement_that_was_stopped_goes_on(
+    digits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = dataset(tmp_path / "elsewhere" / "digits", 0.25, clips=6)
+
+    def stopped(self: LocalUploader, full_path: str, rel_path: str) -> None:
+        if rel_path == "shard_00001/data.mdb":
+            raise KeyboardInterrupt
+        copy(self, full_path, rel_path)
+
+    copy = LocalUploader.upload_file
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalUploader, "upload_file", stopped)
+        assert main(["upload", str(digits), str(target), "-o", "workers=1"]) == 130
+    assert "metadata.json" not in files(target), "who comes now must not meet a mixture"
+    output(capsys, "upload", digits, target)
+    assert {name: files(target)[name] for name in files(digits)} == files(digits)
+    assert ".upload" not in files(target)
+
+
+@pytest.mark.parametrize("setting", ["False", "false"])
+def test_options_may_be_spelled_as_in_python(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    # "False" as text would be true, and show a bar.
+    assert "uploading" not in output(
+        capsys, "upload", digits, tmp_path / "another", "-o", f"progress={setting}"
+    )
+    assert "uploading" in output(
+        capsys, "upload", digits, tmp_path / "third", "-o", "progress=True"
+    )
+
+
+def test_an_option_that_the_command_has_itself_is_not_given_twice(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cache_dir", "workers"):
+        message = output(capsys, "pull", digits, tmp_path / "copy", "-o", f"{name}=1", code=2)
+        assert f"--option {name} is what --{name.replace('_', '-')} is for here" in message

@@ -256,3 +256,144 @@ def test_an_uploader_of_neither_level_cannot_be_made() -> None:
         Half()
     with pytest.raises(TypeError, match="upload_dir, or both"):
         BaseUploader()
+
+
+class RemovingUploader(MemoryUploader):
+    """A store that can delete, too."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.removed: list[str] = []
+
+    def remove(self, rel_path: str) -> None:
+        self.files.pop(rel_path, None)
+        self.removed.append(rel_path)
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Path:
+    """A dataset of as many shards, none of them the same."""
+    with DatasetWriter(tmp_path / "another", samples_per_shard=2) as writer:
+        for number in range(6):
+            audio = np.full(400, -number - 1, np.float32)
+            writer.write(f"clip-{number}", {"audio": audio, "sample_rate": 16_000})
+    return tmp_path / "another"
+
+
+def test_another_dataset_is_withdrawn_before_its_first_file_is_replaced(
+    dataset: Path, another: Path
+) -> None:
+    uploader = RemovingUploader(workers=1)
+    uploader.upload_dir(dataset)
+
+    class Stops(RemovingUploader):
+        def upload_file(self, full_path: str, rel_path: str) -> None:
+            if rel_path == "shard_00001/data.mdb":
+                assert "metadata.json" not in self.files
+                raise UploadError("the line is down")
+            super().upload_file(full_path, rel_path)
+
+    stopped = Stops(workers=1)
+    stopped.files = uploader.files
+    with pytest.raises(UploadError, match="the line is down"):
+        stopped.upload_dir(another)
+    assert "metadata.json" not in uploader.files
+    uploader.upload_dir(another)
+    assert uploader.files["metadata.json"] == (another / "metadata.json").read_bytes()
+
+
+def test_a_dataset_that_grows_is_there_until_its_index_is_replaced(
+    dataset: Path, tmp_path: Path
+) -> None:
+    larger = write_dataset(tmp_path / "elsewhere" / "dataset", samples=8)
+
+    class Watching(RemovingUploader):
+        def upload_file(self, full_path: str, rel_path: str) -> None:
+            if rel_path.startswith("shard_"):
+                assert "metadata.json" in self.files
+            super().upload_file(full_path, rel_path)
+
+    uploader = RemovingUploader(workers=1)
+    uploader.upload_dir(dataset)
+    growing = Watching(workers=1)
+    growing.files = uploader.files
+    growing.upload_dir(larger)
+    assert growing.sent[0] == "shard_00003/data.mdb"
+
+
+def test_a_damaged_copy_is_replaced_without_withdrawing_the_dataset(dataset: Path) -> None:
+    uploader = RemovingUploader()
+    uploader.upload_dir(dataset)
+    uploader.files["shard_00001/data.mdb"] = b"damaged"
+    uploader.upload_dir(dataset)
+    assert uploader.removed == []
+
+
+@pytest.mark.parametrize("first_to_end", ["own", "other"])
+def test_two_uploads_to_one_place_are_not_both_called_whole(
+    dataset: Path, another: Path, first_to_end: str
+) -> None:
+    """The second begins and ends while the first one sends its metadata, or just before."""
+    other = RemovingUploader(workers=1)
+
+    class Overtaken(RemovingUploader):
+        def upload_file(self, full_path: str, rel_path: str) -> None:
+            if rel_path == "metadata.json" and first_to_end == "other":
+                other.upload_dir(another)
+            super().upload_file(full_path, rel_path)
+            if rel_path == "metadata.json" and first_to_end == "own":
+                other.upload_dir(another)
+
+    uploader = Overtaken(workers=1)
+    other.files = uploader.files
+    with pytest.raises(
+        UploadError, match=r"somebody else uploads another dataset there|instead of"
+    ):
+        uploader.upload_dir(dataset)
+    published = uploader.files.get("metadata.json")
+    assert published in (None, (another / "metadata.json").read_bytes())
+    if published is not None:
+        name = "shard_00001/data.mdb"
+        assert uploader.files[name] == (another / name).read_bytes()
+
+
+def test_files_under_way_are_given_up_when_another_fails(dataset: Path) -> None:
+    under_way = threading.Event()
+    given_up = []
+
+    class Slow(MemoryUploader):
+        def upload_file(self, full_path: str, rel_path: str) -> None:
+            check = self.stop_check()
+            if rel_path == "shard_00001/data.mdb":
+                assert under_way.wait(60)
+                raise UploadError("the line is down")
+            if rel_path == "shard_00000/data.mdb":
+                under_way.set()
+                try:
+                    for _ in range(6000):
+                        check()
+                        threading.Event().wait(0.01)
+                except Exception:
+                    given_up.append(rel_path)
+                    raise
+            super().upload_file(full_path, rel_path)
+
+    uploader = Slow()
+    with pytest.raises(UploadError, match="the line is down"):
+        uploader.upload_dir(dataset)
+    assert given_up == ["shard_00000/data.mdb"]
+    assert "metadata.json" not in uploader.files
+
+
+def test_outside_of_an_upload_nothing_is_to_be_given_up() -> None:
+    MemoryUploader().stop_check()()
+
+
+def test_a_shard_that_cannot_be_read_is_named(dataset: Path) -> None:
+    class Loses(MemoryUploader):
+        def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+            (dataset / "shard_00002" / "data.mdb").unlink(missing_ok=True)
+            return super().stat(rel_path)
+
+    with pytest.raises(UploadError, match=r"cannot read .*shard_00002/data\.mdb: No such file"):
+        Loses().upload_dir(dataset)

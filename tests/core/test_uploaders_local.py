@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from audiomdb.errors import UploadError
+from audiomdb.errors import OutputBusyError, UploadError
 from audiomdb.shards import DatasetWriter, verify_dataset
+from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.uploaders.local import LocalUploader
 
 
@@ -57,5 +59,16 @@ def test_uploading_a_dataset_onto_itself_changes_nothing(dataset: Path) -> None:
 
 def test_a_destination_that_is_a_file_is_named(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UploadError, match=r"cannot copy .*to .*taken.*: Not a directory"):
+    with pytest.raises(UploadError, match=r"cannot make the folder .*taken: File exists"):
         LocalUploader(tmp_path / "taken").upload_dir(dataset)
+
+
+def test_who_writes_to_a_folder_has_it_alone(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    held = lock_folder(tmp_path / "copy")
+    with pytest.raises(OutputBusyError, match=r"another process is writing to .*copy"):
+        LocalUploader(tmp_path / "copy").upload_dir(dataset)
+    assert files_of(tmp_path / "copy") == {}
+    os.close(held)
+    LocalUploader(tmp_path / "copy").upload_dir(dataset)
+    assert files_of(tmp_path / "copy") == files_of(dataset)

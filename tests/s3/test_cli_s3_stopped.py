@@ -19,6 +19,7 @@ import pytest
 
 from audiomdb.cli import main
 from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.testing import FaultProxy
 from audiomdb.uploaders.s3 import S3Uploader
 
 DEADLINE_S = 60.0
@@ -193,6 +194,25 @@ def test_an_upload_that_was_stopped_goes_on_where_it_was(
     assert sorted(sent) == sorted(files(speech)), "each file was sent once, over both runs"
     assert sent[-1] == "metadata.json"
     assert "whole: 8 samples" in run("verify", url)
+
+
+def test_a_large_file_under_way_is_given_up(
+    server: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a slow line its end may be hours away. The system holds some megabytes underway."""
+    audio = np.random.default_rng(0).normal(size=16_000_000).astype(np.float32)
+    with DatasetWriter(tmp_path / "long") as writer:
+        writer.write("clip", {"audio": audio, "sample_rate": 16_000})
+    with FaultProxy(server.url, bytes_per_second=8_000_000) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with started("upload", tmp_path / "long", f"s3://{bucket}/long") as process:
+            wait_until(lambda: proxy.stats.request_bytes > 1_000_000, process)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert proxy.stats.request_bytes < audio.nbytes // 2
+    assert "data.mdb" not in str(server.client().list_objects_v2(Bucket=bucket))
 
 
 def test_two_pulls_into_one_folder_do_not_meet(

@@ -17,7 +17,7 @@ __all__ = ["WebDAVUploader"]
 _DIGEST = ".sha256"
 """Beside each file: the digest of its content, and the ETag it had when that was read back."""
 
-_MADE, _REPLACED, _IS_THERE = 201, 204, 405
+_MADE, _DONE, _IS_THERE = 201, 204, 405
 
 
 class WebDAVUploader(BaseUploader):
@@ -101,6 +101,14 @@ class WebDAVUploader(BaseUploader):
         digest, _, noted = note.strip().partition(" ")
         return size, digest if etag is not None and noted == etag else None
 
+    def remove(self, rel_path: str) -> None:
+        """Delete a file. What is noted beside it is of no use without it."""
+        with closing(self._folder.ask("DELETE", rel_path)) as answer:
+            for _ in answer:
+                pass
+            if answer.status not in (200, _DONE, 404):
+                raise answer.error(UploadError)
+
     def destination(self, rel_path: str) -> str:
         """URL of a file."""
         return self._folder.where(rel_path)
@@ -133,5 +141,5 @@ class WebDAVUploader(BaseUploader):
         with closing(self._folder.ask(method, path, **request)) as answer:
             for _ in answer:
                 pass  # so that the connection can be used again
-            if answer.status not in (200, _MADE, _REPLACED):
+            if answer.status not in (200, _MADE, _DONE):
                 raise answer.error(UploadError)

@@ -125,7 +125,7 @@ def make_retriever(
     """
     from audiomdb.registry import retriever_for
 
-    return _make(retriever_for, url, {**options, **_settings(settings)})
+    return _make(retriever_for, url, options, settings)
 
 
 def make_uploader(
@@ -140,7 +140,7 @@ def make_uploader(
     """
     from audiomdb.registry import uploader_for
 
-    return _make(uploader_for, url, {**options, **_settings(settings)})
+    return _make(uploader_for, url, options, settings)
 
 
 def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
@@ -160,25 +160,34 @@ def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
     return DatasetIndex(split_index_file(data, reader.metadata, INDEX_FILE))
 
 
-def _make(make: Callable[..., _T], url: str, options: dict[str, Any]) -> _T:
+def _make(
+    make: Callable[..., _T], url: str, options: dict[str, Any], settings: Sequence[str]
+) -> _T:
+    more = _settings(settings)
+    for name in options.keys() & more.keys():
+        raise UsageError(f"--option {name} is what --{name.replace('_', '-')} is for here")
     try:
-        return make(url, **options)
+        return make(url, **options, **more)
     except (TypeError, ValueError) as exc:
         # The URL or an option: nothing is read yet.
         raise UsageError(str(exc)) from exc
 
 
 def _settings(settings: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE as arguments: a value that is JSON is what it says, any other is text."""
+    """NAME=VALUE as arguments: a value that is JSON, or True, False or None, is what it says.
+
+    Any other is text.
+    """
     import json
 
+    in_python = {"True": True, "False": False, "None": None}
     found: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise UsageError(f"--option {setting!r} is not of the form NAME=VALUE")
         try:
-            found[name] = json.loads(value)
+            found[name] = in_python[value] if value in in_python else json.loads(value)
         except ValueError:
             found[name] = value
     return found

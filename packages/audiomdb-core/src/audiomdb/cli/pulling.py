@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,12 +24,12 @@ from audiomdb.cli.origins import Origin, ShardProgress
 from audiomdb.cli.threads import Check, each
 from audiomdb.errors import (
     MetadataError,
-    OutputBusyError,
     OutputExistsError,
     OutputWriteError,
 )
 from audiomdb.shards import Metadata, ShardEntry, read_metadata
 from audiomdb.shards.files import sha256_file, sync_directory, write_atomically
+from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.index import parse_index
 from audiomdb.shards.journal import Rejection
 from audiomdb.shards.layout import (
@@ -68,13 +67,12 @@ class Target:
         self._made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path, os.O_RDONLY)
+            self._lock = lock_folder(path)
         except (FileExistsError, NotADirectoryError) as exc:
             raise OutputExistsError(f"{path} is a file, expected a folder or nothing") from exc
         except OSError as exc:
             raise OutputWriteError(f"cannot make the folder {path}: {exc.strerror}") from exc
         try:
-            self._acquire()
             self._refuse_strangers()
             self._state.mkdir(exist_ok=True)
         except OSError as exc:
@@ -82,9 +80,6 @@ class Target:
             if isinstance(exc, OutputExistsError):
                 raise
             raise OutputWriteError(f"cannot write to {path}: {exc.strerror}") from exc
-        except OutputBusyError:
-            os.close(self._lock)
-            raise
 
     @property
     def begun(self) -> bool:
@@ -132,17 +127,6 @@ class Target:
             with contextlib.suppress(OSError):  # it holds something
                 folder.rmdir()
         os.close(self._lock)
-
-    def _acquire(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise OutputBusyError(
-                f"another process is writing to {self.path}; wait for it, or use another folder"
-            ) from exc
-        except OSError:
-            # Network file systems may refuse to lock a folder; two pulls at once do work twice.
-            return
 
     def _refuse_strangers(self) -> None:
         names = sorted(entry.name for entry in self.path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,10 @@ Sends what is not there yet with the same content, several files at once, and lo
 whether it arrived. metadata.json goes last, so that nobody reads half a dataset. An upload that was
 stopped goes on where it was when the same command is given again.
 
-A dataset that lies at URL already is replaced, file by file. Where URL is a folder, that is done to
-a dataset of the same name only, or of any with --replace; a folder that holds other files and no
-dataset is refused."""
+A dataset that lies at URL already is replaced, file by file; from the first file on until the end,
+there is none. Where URL is a folder, that is done to a dataset of the same name only, or of any
+with --replace, and so it is with shards of an unfinished conversion or upload that are not this
+dataset's. A folder that holds other files and no dataset is refused."""
 
 _EXAMPLE = """\
   audiomdb upload speech s3://my-bucket/speech
@@ -70,14 +72,18 @@ def _run(args: argparse.Namespace) -> int:
     options = {} if args.workers is None else {"workers": args.workers}
     uploader = make_uploader(args.target, args.option, **options)
     metadata = read_metadata(folder)
-    if isinstance(uploader, LocalUploader) and uploader.path.is_dir():
-        _refuse_others(uploader.path, metadata, replace=args.replace)
-    start = time.perf_counter()
-    try:
-        report = uploader.upload_dir(str(folder))
-    except KeyboardInterrupt as exc:
-        add_note(exc, "what has arrived is not sent again: give the same command again to go on")
-        raise
+    with contextlib.ExitStack() as stack:
+        if isinstance(uploader, LocalUploader) and uploader.path.is_dir():
+            _refuse_others(uploader.path, metadata, replace=args.replace)
+            stack.enter_context(_marked(uploader.path, metadata))
+        start = time.perf_counter()
+        try:
+            report = uploader.upload_dir(str(folder))
+        except KeyboardInterrupt as exc:
+            add_note(
+                exc, "what has arrived is not sent again: give the same command again to go on"
+            )
+            raise
     seconds = time.perf_counter() - start
     if args.json:
         import json
@@ -111,12 +117,21 @@ def _refuse_others(target: Path, metadata: Metadata, *, replace: bool) -> None:
         there = read_metadata(target).name
     except DatasetNotFoundError:
         foreign = next(foreign_files(target), None)
-        if foreign is None:
+        if foreign is not None:
+            raise OutputExistsError(
+                f"{target} holds {foreign!r} and no dataset; give an empty folder or one that does "
+                "not exist"
+            ) from None
+        if replace or _mark(target) == metadata.index.sha256:
             return
-        raise OutputExistsError(
-            f"{target} holds {foreign!r} and no dataset; give an empty folder or one that does not "
-            "exist"
-        ) from None
+        other = next(_other_shards(target, metadata), None)
+        if other is not None:
+            raise OutputExistsError(
+                f"{target} holds {other}, which is not of the dataset {metadata.name!r} but of a "
+                "conversion or an upload that has not ended; give another folder, or --replace to "
+                "put this dataset in its place"
+            ) from None
+        return
     except (MetadataError, FormatVersionError) as exc:
         if replace:
             return
@@ -129,6 +144,51 @@ def _refuse_others(target: Path, metadata: Metadata, *, replace: bool) -> None:
             f"{target} holds the dataset {there!r}, and {metadata.name!r} is to go there; give "
             "another folder, or --replace to put it in the other's place"
         )
+
+
+@contextlib.contextmanager
+def _marked(target: Path, metadata: Metadata) -> Iterator[None]:
+    """Note in a folder what is to replace the shards there, until that is done.
+
+    Without its metadata, which goes first, the other dataset is not to be told from an unfinished
+    conversion when a stopped upload goes on.
+    """
+    from audiomdb.shards.files import write_atomically
+    from audiomdb.uploaders.local import MARK
+
+    if not any(target.glob("shard_*")):
+        yield
+        return
+    try:
+        write_atomically(target / MARK, [metadata.index.sha256.encode()])
+    except OSError as exc:
+        from audiomdb.errors import UploadError
+
+        raise UploadError(f"cannot write to {target}: {exc.strerror}") from exc
+    yield
+    (target / MARK).unlink(missing_ok=True)
+
+
+def _mark(target: Path) -> str | None:
+    """Digest of the dataset that was to replace the shards there, when an upload was stopped."""
+    from audiomdb.uploaders.local import MARK
+
+    try:
+        return (target / MARK).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _other_shards(target: Path, metadata: Metadata) -> Iterator[str]:
+    """Names of shards in a folder that are not this dataset's."""
+    from audiomdb.shards.files import sha256_file
+    from audiomdb.shards.layout import DATA_FILE
+
+    ours = {entry.path: entry for entry in metadata.shards}
+    for path in sorted(target.glob(f"shard_*/{DATA_FILE}")):
+        entry = ours.get(path.parent.name)
+        if entry is None or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+            yield f"{path.parent.name}/{path.name}"
 
 
 def _facts(report: UploadReport | None) -> dict[str, Any]:

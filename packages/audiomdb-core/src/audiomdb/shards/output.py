@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -13,11 +12,11 @@ from pathlib import Path
 from audiomdb.errors import (
     DatasetNotFoundError,
     MetadataError,
-    OutputBusyError,
     OutputExistsError,
     OutputWriteError,
 )
 from audiomdb.shards.files import sync_directory
+from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.layout import (
     DATA_FILE,
     INDEX_FILE,
@@ -40,8 +39,6 @@ _SHARD = r"shard_(\d{5,9})"
 class OutputFolder:
     """A folder that one process writes shards to.
 
-    The lock is on the folder itself (flock): it needs no file and ends with its process.
-
     Args:
         path: Made where it does not exist.
 
@@ -58,13 +55,12 @@ class OutputFolder:
         self._made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path, os.O_RDONLY)
+            self._lock = lock_folder(path)
         except FileExistsError as exc:
             raise OutputExistsError(f"{path} is a file, expected a folder or nothing") from exc
         except OSError as exc:
             raise OutputWriteError(f"cannot make the folder {path}: {exc.strerror}") from exc
         try:
-            self._acquire()
             self._refuse_strangers()
             self._staging = path / _PARTIAL
             # An earlier run's half-made shards are of no use: the source is read again.
@@ -127,14 +123,6 @@ class OutputFolder:
                     self.path.rmdir()
             os.close(self._lock)
             self._lock = -1
-
-    def _acquire(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise OutputBusyError(
-                f"another process is writing to {self.path}; wait for it, or use another folder"
-            ) from exc
 
     def _refuse_strangers(self) -> None:
         names = sorted(entry.name for entry in self.path.iterdir())

@@ -263,6 +263,16 @@ class MemoryUploader(BaseUploader):
             )
         return answer.size, answer.header(_SHA256)
 
+    def remove(self, rel_path: str) -> None:
+        """Have the server forget a file."""
+        answer = self._ask("DELETE", rel_path)
+        with contextlib.closing(answer):
+            status = answer.ask()
+        if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):
+            raise UploadError(
+                f"cannot delete {self.destination(rel_path)}: the server answers {status}"
+            )
+
     def destination(self, rel_path: str) -> str:
         """URL of a file."""
         return f"{self._url}/{rel_path}"

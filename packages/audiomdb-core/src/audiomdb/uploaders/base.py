@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from audiomdb.errors import CorruptShardError, UploadError
+from audiomdb.errors import CorruptShardError
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.files import sha256_file
 from audiomdb.shards.layout import (
@@ -20,26 +20,11 @@ from audiomdb.shards.layout import (
     REJECTED_FILE,
 )
 from audiomdb.shards.metadata import Metadata, read_metadata
+from audiomdb.uploaders._sending import DatasetFile, Sending, stop_check
 
 __all__ = ["BaseUploader", "DatasetFile", "UploadReport", "dataset_files"]
 
 _U = TypeVar("_U", bound="BaseUploader")
-
-
-class DatasetFile(msgspec.Struct, frozen=True):
-    """A file of a dataset.
-
-    Attributes:
-        full_path: Where it is.
-        rel_path: Where it is in the dataset, with "/" and at most one directory deep.
-        bytes: Its size.
-        sha256: Hex digest of its content, where metadata knows it; not compared yet.
-    """
-
-    full_path: str
-    rel_path: str
-    bytes: int
-    sha256: str | None = None
 
 
 class UploadReport(msgspec.Struct, frozen=True):
@@ -73,11 +58,14 @@ class BaseUploader:
 
     The finer one defines `upload_file` and `stat` instead. `upload_dir` then sends several files
     at once, leaves out those that are there with the same content, looks after each whether it
-    arrived, and sends `metadata.json` when all others have.
+    arrived, and sends `metadata.json` when all others have. Then it looks at all once more: of two
+    uploads to one place at once, at least one fails.
 
-    Uploading another dataset over one replaces it file by file: who reads the old one meanwhile
-    meets shards that are not those its metadata names, and is told so. Shards that only the old
-    dataset had stay behind, named by nothing. An empty destination has neither trouble.
+    Uploading another dataset over one replaces it file by file. With `remove`, the old
+    `metadata.json` goes before the first file that it names is replaced: who comes meanwhile finds
+    no dataset. Who had opened the old one, and all where there is no `remove`, meet shards that are
+    not those its metadata names, and are told so. Shards that only the old dataset had stay behind,
+    named by nothing. An empty destination has none of these troubles.
 
     Args:
         workers: Files sent at once, at the finer level.
@@ -132,25 +120,11 @@ class BaseUploader:
             CorruptShardError: when a file is missing, or is not what conversion wrote.
             UploadError: when a file cannot be sent, or did not arrive whole.
         """
-        from concurrent.futures import ThreadPoolExecutor, as_completed
-
         *data, metadata = dataset_files(Path(local_dir))
-        sent = []
         total = sum(file.bytes for file in data) + metadata.bytes
         description = f"uploading {Path(local_dir).name}"
         with progress_bar(total, unit="B", description=description, show=self.progress) as bar:
-            pool = ThreadPoolExecutor(self.workers, "audiomdb-upload")
-            try:
-                transfers = {pool.submit(_transfer, self, file): file for file in data}
-                for done in as_completed(transfers):
-                    if done.result():
-                        sent.append(transfers[done])
-                    bar.update(transfers[done].bytes)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-            if _transfer(self, metadata):
-                sent.append(metadata)
-            bar.update(metadata.bytes)
+            sent = Sending(self, data, metadata, bar.update).run()
         return UploadReport(len(data) + 1, total, len(sent), sum(file.bytes for file in sent))
 
     def iter_files(self, local_dir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
@@ -184,14 +158,33 @@ class BaseUploader:
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
         """Size and sha256 (hex) of a file at the destination, None where there is none.
 
-        The finer level. Called from several threads at once. Where the backend knows no sha256,
-        None in its place: the file is then sent even when one of the same size is there, and only
-        its size is checked afterwards.
+        The finer level. Called from several threads at once, up to three times for each file. Where
+        the backend knows no sha256, None in its place: the file is then sent even when one of the
+        same size is there, and only its size is checked afterwards.
 
         Raises:
             UploadError: when the destination cannot be asked.
         """
         raise NotImplementedError
+
+    def remove(self, rel_path: str) -> None:
+        """Delete a file at the destination; nothing, where there is none. The finer level.
+
+        Called for `metadata.json`, so that nobody takes a mixture of two datasets for one. May be
+        left out where the backend cannot delete.
+
+        Raises:
+            UploadError: when it could not be deleted.
+        """
+
+    def stop_check(self) -> Callable[[], None]:
+        """For `upload_file`: a function that raises once the upload of this file is of no use.
+
+        After Ctrl-C, or when another file has failed. To be made in the thread that calls
+        `upload_file`, and called now and then, in any thread, while a large file is sent; what it
+        raises is to be let through. Without it, the end of the upload waits for the file's.
+        """
+        return stop_check()
 
     def destination(self, rel_path: str) -> str:
         """What errors call a file's place at the destination."""
@@ -244,35 +237,3 @@ def _expect(
             f"{size}. Delete the shard and convert again"
         )
     return DatasetFile(str(path), rel_path, found, sha256)
-
-
-def _transfer(uploader: BaseUploader, file: DatasetFile) -> bool:
-    """Bring one file to its destination; whether it had to be sent."""
-    there = uploader.stat(file.rel_path)
-    if there is not None and there[0] == file.bytes:
-        wanted = file.sha256 or uploader.sha256(file.full_path)
-        if file.bytes == 0 or there[1] == wanted:
-            return False
-    digest = uploader.sha256(file.full_path)
-    if file.sha256 not in (None, digest):
-        raise CorruptShardError(
-            f"{file.full_path} has sha256 {digest}, metadata says {file.sha256}: it was "
-            "changed since conversion. Delete the shard and convert again"
-        )
-    uploader.upload_file(file.full_path, file.rel_path)
-    _check_arrival(uploader, file, digest)
-    return True
-
-
-def _check_arrival(uploader: BaseUploader, file: DatasetFile, digest: str) -> None:
-    arrived = uploader.stat(file.rel_path)
-    place = uploader.destination(file.rel_path)
-    if arrived is None:
-        raise UploadError(f"{place} is not there after its upload; upload again")
-    size, found = arrived
-    if size != file.bytes:
-        raise UploadError(
-            f"{place} arrived with {size} bytes instead of {file.bytes}; upload again"
-        )
-    if found not in (None, digest):
-        raise UploadError(f"{place} arrived with sha256 {found} instead of {digest}; upload again")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from audiomdb.errors import MetadataError, UploadError
-from audiomdb.shards.files import sha256_file, write_atomically
+from audiomdb.shards.files import sha256_file, sync_directory, write_atomically
+from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.layout import (
     DATA_FILE,
     INDEX_FILE,
@@ -17,15 +18,18 @@ from audiomdb.shards.layout import (
     REJECTED_FILE,
     check_shard_path,
 )
-from audiomdb.uploaders.base import BaseUploader
+from audiomdb.uploaders.base import BaseUploader, UploadReport
 from audiomdb.urls import local_path
 
-__all__ = ["LocalUploader", "foreign_files"]
+__all__ = ["MARK", "LocalUploader", "foreign_files"]
 
 _CHUNK_BYTES = 1024 * 1024
 
 _SHARD_FILES = frozenset((DATA_FILE, LOCK_FILE))
-_DATASET_FILES = frozenset((INDEX_FILE, METADATA_FILE, REJECTED_FILE))
+MARK = ".upload"
+"""What `audiomdb upload` leaves in a folder while it replaces a dataset there."""
+
+_DATASET_FILES = frozenset((INDEX_FILE, METADATA_FILE, REJECTED_FILE, MARK))
 
 
 class LocalUploader(BaseUploader):
@@ -52,6 +56,7 @@ class LocalUploader(BaseUploader):
     ) -> None:
         super().__init__(workers=workers, progress=progress)
         self.path = Path(path)
+        self._read: dict[str, tuple[object, str]] = {}
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> LocalUploader:  # noqa: ANN401
@@ -62,24 +67,58 @@ class LocalUploader(BaseUploader):
         """
         return cls(local_path(url), **options)
 
+    def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport | None:
+        """Copy the dataset in a folder. As for every uploader; the target is locked meanwhile.
+
+        Raises:
+            OutputBusyError: another process is writing there.
+        """
+        for _ in self.iter_files(local_dir):
+            break  # what is wrong with the dataset is said before a folder is made
+        self._read = {}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = lock_folder(self.path)
+        except OSError as exc:
+            raise UploadError(f"cannot make the folder {self.path}: {exc.strerror}") from exc
+        try:
+            return super().upload_dir(local_dir)
+        finally:
+            os.close(lock)
+
     def upload_file(self, full_path: str, rel_path: str) -> None:
         """Copy one file."""
         target = self.path / rel_path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, _chunks(Path(full_path)))
+            write_atomically(target, _chunks(Path(full_path), self.stop_check()))
         except OSError as exc:
             raise UploadError(f"cannot copy {full_path} to {target}: {exc.strerror}") from exc
 
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
-        """Size and digest of a copy, read from the disk."""
+        """Size and digest of a copy, read from the disk unless it was and has not changed since."""
         target = self.path / rel_path
         try:
-            return target.stat().st_size, sha256_file(target)
+            facts = target.stat()
+            version = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+            known, digest = self._read.get(rel_path, (None, ""))
+            if known != version:
+                digest = sha256_file(target)
+                self._read[rel_path] = version, digest
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
             raise UploadError(f"cannot read {target}: {exc.strerror}") from exc
+        return facts.st_size, digest
+
+    def remove(self, rel_path: str) -> None:
+        """Delete a copy."""
+        target = self.path / rel_path
+        try:
+            target.unlink(missing_ok=True)
+            sync_directory(target.parent)
+        except OSError as exc:
+            raise UploadError(f"cannot delete {target}: {exc.strerror}") from exc
 
     def destination(self, rel_path: str) -> str:
         """Path of the copy."""
@@ -113,7 +152,8 @@ def _is_of(name: str, files: frozenset[str]) -> bool:
     return name in files or (name[:1] == "." and name[1:].removesuffix(".tmp") in files)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, check: Callable[[], None]) -> Iterator[bytes]:
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
+            check()
             yield chunk

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from audiomdb._s3 import (
@@ -21,6 +23,10 @@ __all__ = ["S3Uploader"]
 
 _THREADS_PER_FILE = 4
 """Parts of one file sent at once; `workers` files are under way besides."""
+
+_STEP_BYTES = 256 * 1024
+
+_FORBIDDEN = ("AccessDenied", "403", "AllAccessDisabled", "MethodNotAllowed")
 
 _SHA256 = "sha256"
 """Metadata of an object: the digest of its content, hex."""
@@ -106,6 +112,7 @@ class S3Uploader(BaseUploader):
                     self._bucket,
                     join_key(self._prefix, rel_path),
                     ExtraArgs={**options, "Metadata": metadata},
+                    Callback=_Check(self.stop_check()),
                     Config=TransferConfig(max_concurrency=_THREADS_PER_FILE),
                 )
             )
@@ -127,9 +134,48 @@ class S3Uploader(BaseUploader):
                 raise
         return head["ContentLength"], head.get("Metadata", {}).get(_SHA256)
 
+    def remove(self, rel_path: str) -> None:
+        """Delete an object; who may not has it said, and the upload goes on."""
+        from botocore.exceptions import ClientError
+
+        request = {"Bucket": self._bucket, "Key": join_key(self._prefix, rel_path)}
+        request.update(self._per_request)
+        with s3_errors(f"delete {self.destination(rel_path)}", UploadError):
+            try:
+                self._client.call(lambda client: client.delete_object(**request))
+            except ClientError as exc:
+                if error_code(exc) not in _FORBIDDEN:
+                    raise
+                logging.getLogger("audiomdb.s3").warning(
+                    "these credentials may not delete %s: who reads meanwhile meets a mixture of "
+                    "two datasets, until this upload has ended",
+                    self.destination(rel_path),
+                )
+
     def destination(self, rel_path: str) -> str:
         """URL of a file."""
         return f"s3://{self._bucket}/{join_key(self._prefix, rel_path)}"
+
+
+class _Check:
+    """Gives an upload up that is of no use any more, told by s3transfer how many bytes were sent.
+
+    While a file is sent that comes at every 256 KiB. What is left comes when the file is closed,
+    and after an exception it all comes again then: whatever is raised there leaves it open.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._raised: set[int] = set()
+
+    def __call__(self, bytes_transferred: int) -> None:
+        thread = threading.get_ident()
+        if bytes_transferred < _STEP_BYTES or thread in self._raised:
+            self._raised.discard(thread)
+            return
+        self._raised.add(thread)
+        self._check()
+        self._raised.discard(thread)
 
 
 def _content_type(rel_path: str) -> str:

@@ -296,6 +296,20 @@ class UploaderConformance(Conformance):
         self.make_uploader(store, store.endpoint).upload_dir(tmp_path / "other")
         assert held.is_given_back(), held
 
+    def test_what_is_removed_is_gone_and_so_is_what_was_not_there(
+        self, store: Store, uploader: BaseUploader, dataset: Path
+    ) -> None:
+        """So that an upload may replace another dataset without a mixture of both in between."""
+        self.need_finer_level(uploader)
+        if type(uploader).remove is BaseUploader.remove:
+            pytest.skip("it does not define remove")
+        uploader.upload_file(str(dataset / METADATA), METADATA)
+        assert store.read(METADATA) is not None
+        uploader.remove(METADATA)
+        assert store.read(METADATA) is None
+        assert uploader.stat(METADATA) is None
+        uploader.remove(METADATA)
+
     def test_a_url_leads_to_the_same_place(
         self, store: Store, dataset: Path, files: dict[str, bytes]
     ) -> None:
@@ -311,15 +325,15 @@ class UploaderConformance(Conformance):
     def is_there(self, uploader: BaseUploader, store: Store, dataset: Path, name: str) -> bool:
         """Whether a file has arrived whole, so that it need not be sent again."""
         content = (dataset / name).read_bytes()
-        if type(uploader).upload_dir is not BaseUploader.upload_dir:
+        if not _has_finer_level(uploader):
             return store.read(name) == content
         digest = uploader.sha256(str(dataset / name)) if content else None
         found = uploader.stat(name)
         return found is not None and found[0] == len(content) and digest in (None, found[1])
 
     def need_finer_level(self, uploader: BaseUploader) -> None:
-        """Skip where `upload_dir` is the subclass's own."""
-        if type(uploader).upload_dir is not BaseUploader.upload_dir:
+        """Skip where `upload_dir` is all that the subclass defines."""
+        if not _has_finer_level(uploader):
             pytest.skip("it has an upload_dir of its own")
 
     def knows_sha256(self, uploader: BaseUploader, dataset: Path) -> bool:
@@ -327,6 +341,10 @@ class UploaderConformance(Conformance):
         uploader.upload_file(str(dataset / "index.bin"), "index.bin")
         found = uploader.stat("index.bin")
         return found is not None and found[1] is not None
+
+
+def _has_finer_level(uploader: BaseUploader) -> bool:
+    return type(uploader).upload_file is not BaseUploader.upload_file
 
 
 def _arrived(store: Store, files: dict[str, bytes]) -> dict[str, bytes | None]:
