@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.audio import encode
+from audiomdb.audio import encode, resample
 from audiomdb.errors import ProcessingError, SampleError, UnreadableAudioError
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import Sample
@@ -210,3 +210,37 @@ def test_the_name_is_the_same_in_every_process() -> None:
         for seed in ("1", "2", "3")
     }
     assert len(names) == 1
+
+
+def test_an_array_is_resampled_from_the_rate_that_it_has() -> None:
+    """So that a processor with a rate of its own makes the same of a clip in any form."""
+
+    class Loads(BaseProcessor):
+        def process(self, sample: Sample, **_kwargs: Any) -> Sample:
+            audio = sample["audio"]
+            return {
+                "loaded": self.load_array(audio, 16_000),
+                "of_another": self.load_array(audio[:100], 16_000),
+                "told": self.load_array(audio, 16_000, from_rate=16_000),
+            }
+
+    audio = np.sin(np.arange(800, dtype=np.float32) / 9)
+    made = Processors(Loads())({"audio": audio, "sample_rate": 8000})
+    np.testing.assert_array_equal(made["loaded"], resample(audio, 8000, 16_000))
+    assert len(made["of_another"]) == 100
+    assert len(made["told"]) == 800
+    assert len(Loads().load_array(audio, 16_000)) == 800, "nobody processes it now"
+
+
+def test_of_several_processors_the_one_that_failed_is_named() -> None:
+    class Fails(BaseProcessor):
+        def process(self, sample: Sample, **_kwargs: Any) -> Sample:  # noqa: ARG002
+            raise ValueError("no")
+
+    class Works(BaseProcessor):
+        def process(self, sample: Sample, **_kwargs: Any) -> Sample:  # noqa: ARG002
+            return {}
+
+    with pytest.raises(ValueError, match="no") as caught:
+        Processors([Works(), Fails()])({})
+    assert caught.value.__notes__ == ["in Fails(keep_original=False)"]

@@ -247,6 +247,24 @@ class TestRemembers(Processors):
             return {"calls": self.calls}
 
 
+class TestGivesTheSameMemoryTwice(Processors):
+    found_by = "test_the_result_depends_on_the_sample_alone"
+
+    class kind(BaseProcessor):
+        def process(self, sample, **_kwargs):
+            shared = self.__dict__.setdefault("_shared", np.zeros(4, np.float32))
+            shared[:] = self.load_array(sample["audio"], 16_000)[:4]
+            return {"start": shared}
+
+
+class TestHashesTexts(Processors):
+    found_by = "test_another_process_makes_the_same_of_a_sample"
+
+    class kind(BaseProcessor):
+        def process(self, sample, **_kwargs):
+            return {"label": hash(sample["text"]) % 1000}
+
+
 class TestHasNoLastingName(Processors):
     found_by = "test_its_name_is_the_same_in_every_process"
 

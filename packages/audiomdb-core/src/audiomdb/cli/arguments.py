@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,7 +24,6 @@ __all__ = [
     "add_dataset",
     "add_debug",
     "add_json",
-    "add_note",
     "add_options",
     "count",
     "octets",
@@ -44,14 +42,6 @@ EXIT_BROKEN_PIPE = 141
 
 class UsageError(Exception):
     """The command was called in a way that cannot work."""
-
-
-def add_note(exc: BaseException, note: str) -> None:
-    """Say one more line when the command ends with this exception."""
-    if sys.version_info >= (3, 11):
-        exc.add_note(note)
-    else:
-        exc.__notes__ = [*getattr(exc, "__notes__", ()), note]
 
 
 def add_command(

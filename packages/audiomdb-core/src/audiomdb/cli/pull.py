@@ -12,11 +12,11 @@ from audiomdb.cli.arguments import (
     add_cache,
     add_command,
     add_json,
-    add_note,
     add_options,
     count,
 )
 from audiomdb.cli.opening import folder_of, make_retriever, place_of, refuse_file
+from audiomdb.notes import add_note
 from audiomdb.progress import progress
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from audiomdb.cli.arguments import EXIT_OK, add_command, add_json, add_note, add_options, count
+from audiomdb.cli.arguments import EXIT_OK, add_command, add_json, add_options, count
 from audiomdb.cli.opening import folder_of, make_uploader, refuse_file
+from audiomdb.notes import add_note
 
 if TYPE_CHECKING:
     import argparse

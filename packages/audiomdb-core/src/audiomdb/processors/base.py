@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import PurePath
 from typing import Any
 
@@ -13,12 +14,16 @@ import numpy as np
 from audiomdb.audio import AudioSource, decode, resample
 from audiomdb.audio.arrays import as_float, check_shape
 from audiomdb.errors import ProcessingError
+from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample
 
 __all__ = ["BaseProcessor", "Processors"]
 
 _LONGEST_TEXT = 80
 """A longer attribute is shown by its digest."""
+
+_at_hand: ContextVar[tuple[object, int | None]] = ContextVar("_at_hand", default=(None, None))
+"""The sample's audio while it is processed, and its rate in Hz where it is an array."""
 
 
 class BaseProcessor(ABC):
@@ -74,8 +79,9 @@ class BaseProcessor(ABC):
                 `(frames, channels)`. Integers are scaled to [-1, 1).
             sample_rate: Rate of the result in Hz.
             mono: Average the channels.
-            from_rate: Rate of `audio` in Hz where it is an array; the same as `sample_rate` unless
-                given. Encoded audio says its rate itself.
+            from_rate: Rate of `audio` in Hz where it is an array. Unless given, it is known of the
+                array that `process` got as the sample's `audio`, and taken for `sample_rate` of any
+                other. Encoded audio says its rate itself.
 
         Returns:
             Writable float32 `(frames,)`; with `mono=False`, `(frames, channels)`.
@@ -87,6 +93,8 @@ class BaseProcessor(ABC):
         if isinstance(audio, bytes | bytearray | memoryview | str | os.PathLike):
             array, from_rate = decode(audio, mono=mono)
         else:
+            if from_rate is None:
+                from_rate = _rate_of(audio)
             array = np.asarray(audio)
             check_shape(array)
             array = as_float(array)
@@ -192,12 +200,26 @@ class Processors:
     def _results(
         self, processor: BaseProcessor, sample: Mapping[str, Any], rate: Mapping[str, int]
     ) -> Mapping[str, Any]:
-        result = processor.process(dict(sample), **rate)
+        at_hand = _at_hand.set((sample.get(AUDIO), rate.get(SAMPLE_RATE)))
+        try:
+            result = processor.process(dict(sample), **rate)
+        except Exception as error:
+            if len(self.processors) > 1:
+                add_note(error, f"in {processor!r}")
+            raise
+        finally:
+            _at_hand.reset(at_hand)
         if not isinstance(result, Mapping):
             raise ProcessingError(
                 f"{processor!r} returned {type(result).__name__}, expected a dict of fields"
             )
         return result
+
+
+def _rate_of(audio: object) -> int | None:
+    """Rate in Hz of the array that is being processed; None of any other."""
+    array, rate = _at_hand.get()
+    return rate if audio is array else None
 
 
 def _plain(value: Any) -> str | None:  # noqa: ANN401

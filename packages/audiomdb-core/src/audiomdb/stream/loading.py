@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from threading import get_ident
@@ -15,6 +14,7 @@ import numpy as np
 from audiomdb.audio import decode, probe, resample
 from audiomdb.audio.arrays import as_float, check_shape, placed
 from audiomdb.errors import AudioError, ProcessingError, UnknownColumnError
+from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
 from audiomdb.shards import DatasetReader, ShardReader
@@ -329,7 +329,7 @@ class SampleLoader:
         try:
             result = process(sample)
         except Exception as error:
-            _note(error, f"while processing {place}")
+            add_note(error, f"while processing {place}")
             raise
         finally:
             activity.processing = False
@@ -337,6 +337,11 @@ class SampleLoader:
         if not isinstance(result, Mapping):
             raise ProcessingError(
                 f"{place}: the processor returned {type(result).__name__}, expected a dict"
+            )
+        if result.get(KEY, key) != key:
+            raise ProcessingError(
+                f"{place}: the processor calls the sample {result[KEY]!r} in its field {KEY!r}, "
+                "which is its key for good"
             )
         return {KEY: key, **result}
 
@@ -417,11 +422,3 @@ def _owned(value: Any) -> Any:  # noqa: ANN401
 
 
 _VIEWING = frozenset({memoryview, np.ndarray, list, dict})
-
-
-def _note(error: BaseException, text: str) -> None:
-    # Python 3.10 does not show notes, but keeping them there does no harm.
-    if sys.version_info >= (3, 11):
-        error.add_note(text)
-    else:
-        error.__notes__ = [*getattr(error, "__notes__", ()), text]
