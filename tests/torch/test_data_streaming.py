@@ -288,3 +288,19 @@ def test_datasets_and_loaders_say_what_they_are(retriever: LocalRetriever) -> No
     streaming = StreamingDataset(retriever)
     assert repr(streaming) == f"<StreamingDataset of {retriever!r}>"
     assert repr(StreamingLoader(streaming, 4)) == f"<StreamingLoader of {streaming!r}>"
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_functions_without_a_name_go_to_workers(
+    retriever: LocalRetriever, start_method: str
+) -> None:
+    """Forkserver is what Python 3.14 starts workers by."""
+    shift = 1
+    dataset = StreamingDataset(
+        retriever,
+        where=lambda columns: columns["frames"] >= 200,
+        processor=lambda sample: {"frames": sample["frames"] + shift},
+    )
+    loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=start_method)
+    frames = sorted(int(number) for batch in loader for number in batch["frames"])
+    assert frames == [50 + 3 * i + shift for i in range(CLIPS) if 50 + 3 * i >= 200]

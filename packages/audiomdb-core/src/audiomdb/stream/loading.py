@@ -8,7 +8,6 @@ from threading import get_ident
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import msgspec
 import numpy as np
 
 from audiomdb.audio import decode, probe, resample
@@ -22,6 +21,7 @@ from audiomdb.shards.columns import Column
 from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
 from audiomdb.stream.joined import JoinedColumns
 from audiomdb.stream.memory import ReusedMemory
+from audiomdb.stream.portable import PortableStruct
 from audiomdb.stream.watch import Watch
 
 __all__ = ["LoadOptions", "Processing", "SampleLoader", "held_bytes"]
@@ -61,7 +61,7 @@ _ADDED = _FACTS | {KEY, CROP_OFFSET, CROP_SECONDS}
 """Fields that a sample may have on its way out, whatever is stored."""
 
 
-class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
+class LoadOptions(PortableStruct, frozen=True, kw_only=True):
     """What becomes of a stored sample on its way out.
 
     Attributes:

@@ -13,6 +13,7 @@ from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader
 from audiomdb.stream.loading import LoadOptions
+from audiomdb.stream.portable import PortableStruct
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,7 @@ Where: TypeAlias = "Callable[[Columns], NDArray[np.bool_]] | NDArray[np.bool_]"
 """Which samples take part: one bool for each, or a function that makes them of the index."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class Part(PortableStruct, frozen=True):
     """One dataset and how it is read.
 
         Part("speech", shuffle=True, max_duration=20, load=LoadOptions(sample_rate=16000))

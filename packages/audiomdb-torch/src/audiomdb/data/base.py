@@ -78,7 +78,7 @@ class StreamingDataset(PlannedDataset):
         join: More fields, by key: `JoinedColumns`, or a table that it takes. They replace stored
             fields of the same name and reach the processor.
         processor: A `BaseProcessor`, several, or a function from sample to sample, applied last,
-            in threads. For workers that are not forked it has to be picklable.
+            in threads. For workers that are not forked it has to be picklable, or a function.
         rank: Which training process this is. Unless given, `torch.distributed` is asked when an
             iteration begins, then the environment (`RANK`, `WORLD_SIZE`).
         world_size: How many there are; given with `rank`.
