@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
+from audiomdb._s3_store import store_name
 from audiomdb.errors import AudioMDBError
 
 __all__ = [
@@ -135,12 +136,16 @@ class ClientOptions:
 class ProcessClient:
     """Gives each process a client of its own, made when it is first asked for.
 
-    Picklable; what travels is the options. Thread-safe, as boto3's clients are.
+    Where it leads is found out once in each process, whatever is written to the environment or to
+    AWS's own files later. Picklable; what travels is the options. Thread-safe, as boto3's clients
+    are.
     """
+
+    _client: Any
+    _endpoint: _Endpoint | None
 
     def __init__(self, options: ClientOptions) -> None:
         self._options = options
-        self._client: Any = None
         self._forget()
 
     def __getstate__(self) -> ClientOptions:
@@ -152,13 +157,17 @@ class ProcessClient:
 
     def get(self) -> Any:  # noqa: ANN401
         """The client of this process."""
-        if self._pid != os.getpid():
-            # A lock that some thread held during a fork stays locked in the child: not our lock.
-            self._forget()
-        with self._lock:
+        with self._own_lock():
             if self._client is None:
-                self._client = _make_client(self._options)
+                self._client = _make_client(self._options, self._found())
             return self._client
+
+    def store_name(self) -> str | None:
+        """What tells the store from others, None for Amazon's. Connects to nothing."""
+        if self._options.endpoint_url is not None:
+            return store_name(self._options.endpoint_url)
+        with self._own_lock():
+            return store_name(self._found().url)
 
     def call(self, request: Callable[[Any], _T]) -> _T:
         """Make a request; where the credentials have expired, once more with newer ones."""
@@ -177,14 +186,69 @@ class ProcessClient:
             if self._client is expired:
                 self._client = None
 
+    def _own_lock(self) -> threading.Lock:
+        if self._pid != os.getpid():
+            # A lock that some thread held during a fork stays locked in the child: not our lock.
+            self._forget()
+        return self._lock
+
+    def _found(self) -> _Endpoint:
+        """Where requests go. Under the lock."""
+        if self._endpoint is None:
+            self._endpoint = _find_endpoint(self._options)
+        return self._endpoint
+
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._client = None
+        self._endpoint = None
 
 
-def _make_client(options: ClientOptions) -> Any:  # noqa: ANN401
+class _Endpoint(NamedTuple):
+    """Where requests go.
+
+    Attributes:
+        url: As boto3 says.
+        given: The same, None where neither an argument nor AWS's own settings say so, but boto3
+            chooses by region.
+    """
+
+    url: str
+    given: str | None
+
+
+def _find_endpoint(options: ClientOptions) -> _Endpoint:
+    """Ask boto3 where it would go.
+
+    The clients made for it have keys, so that none are looked for: that may ask a server.
+    """
+    from botocore.config import Config
+
+    keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
+
+    if options.endpoint_url is not None:
+        return _Endpoint(options.endpoint_url, options.endpoint_url)
+    session = _make_session(options)
+    found, plain = (
+        session.client(
+            "s3",
+            **keys,
+            config=Config(ignore_configured_endpoint_urls=ignored),
+        ).meta.endpoint_url
+        for ignored in (None, True)
+    )
+    return _Endpoint(found, None if found == plain else found)
+
+
+def _make_session(options: ClientOptions) -> Any:  # noqa: ANN401
+    """A session of its own: boto3's default session is not thread-safe."""
     import boto3
+
+    return boto3.session.Session(profile_name=options.profile_name, region_name=options.region_name)
+
+
+def _make_client(options: ClientOptions, endpoint: _Endpoint) -> Any:  # noqa: ANN401
     from botocore import UNSIGNED
     from botocore.config import Config
 
@@ -197,13 +261,12 @@ def _make_client(options: ClientOptions) -> Any:  # noqa: ANN401
         read_timeout=options.read_timeout_s,
         max_pool_connections=options.connections,
         s3={"addressing_style": options.addressing_style},
+        # What they say is known, and the cache is named by it.
+        ignore_configured_endpoint_urls=True,
         **({"signature_version": UNSIGNED} if options.anonymous else {}),
     )
-    # A session of its own: boto3's default session is not thread-safe.
-    session = boto3.session.Session(
-        profile_name=options.profile_name, region_name=options.region_name
-    )
-    return session.client("s3", endpoint_url=options.endpoint_url, config=config)
+    session = _make_session(options)
+    return session.client("s3", endpoint_url=endpoint.given, config=config)
 
 
 def join_key(prefix: str, rel_path: str) -> str:

@@ -30,6 +30,7 @@ def retriever_name(
     *,
     access: AbstractSet[str] = frozenset(),
     strict: bool = True,
+    settled: Mapping[str, Any] | None = None,
 ) -> str:
     """A name that is the same for equal arguments, however they were given, in any process.
 
@@ -42,13 +43,16 @@ def retriever_name(
         kwargs: Its keyword arguments.
         access: Arguments that say how to get at a dataset, not which one it is.
         strict: Refuse arguments that cannot be named; otherwise they count by their class.
+        settled: What counts instead of what was given under these names; None leaves it out.
 
     Raises:
         UnnameableError: names the argument.
     """
     lines = [f"{kind.__module__}.{kind.__qualname__}"]
-    for name, value in sorted(_given(kind, args, kwargs).items()):
-        if name in access or name in CACHE_OPTIONS:
+    given = {**_given(kind, args, kwargs), **(settled or {})}
+    left_out = {name for name, value in (settled or {}).items() if value is None}
+    for name, value in sorted(given.items()):
+        if name in access or name in CACHE_OPTIONS or name in left_out:
             continue
         try:
             lines.append(f"{name}={_text(value)}")

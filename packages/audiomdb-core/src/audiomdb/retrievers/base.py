@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -277,13 +277,27 @@ class BaseRetriever:
         seed = own("download_metadata") and own("download_shard")
         return seed or own("open_remote") or own("reader")
 
+    def _settled_arguments(self) -> Mapping[str, Any]:
+        """Arguments that name the cache as something else than they were given; None: not at all.
+
+        For what the environment says where an argument does not, and for several ways to write the
+        same thing. Called when the cache is first needed, not when the retriever is made.
+        """
+        return {}
+
     def _cache_directory(self) -> Path:
         given = self._where.cache_dir
         root = _default_cache_dir() if given is None else given
         kind, (args, kwargs) = type(self), self._arguments
         try:
-            access = kind.access_options
-            return root / retriever_name(kind, args, kwargs, access=access, strict=given is None)
+            return root / retriever_name(
+                kind,
+                args,
+                kwargs,
+                access=kind.access_options,
+                strict=given is None,
+                settled=self._settled_arguments(),
+            )
         except UnnameableError as exc:
             raise CacheError(
                 f"{kind.__name__} was made with {exc}, which is not the same text in another "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from audiomdb._s3 import (
@@ -48,6 +48,9 @@ class S3Retriever(BaseRetriever):
     Shards are downloaded ahead of a stream, once for all processes of the machine. A download that
     breaks off goes on from its last byte, as long as the object is the same (its ETag). What boto3
     raises comes as `DownloadError`, with what to do about it.
+
+    The cache is named by bucket, prefix and store: by `endpoint_url`, or what the environment or
+    the profile says in its place when it is first needed. Amazon's own store needs no name.
 
     Args:
         bucket: Name of the bucket.
@@ -159,6 +162,12 @@ class S3Retriever(BaseRetriever):
             span, _, total = response["ContentRange"].removeprefix("bytes ").partition("/")
             begin, size = int(span.partition("-")[0]), int(total)
         return RemoteFile(_Chunks(url, response["Body"]), begin, response.get("ETag"), size)
+
+    def _settled_arguments(self) -> Mapping[str, Any]:
+        """The store, however it is given, and the prefix without the slashes that mean nothing."""
+        with s3_errors(f"read s3://{join_key(self._bucket, self._prefix)}", DownloadError):
+            store = self._client.store_name()
+        return {"endpoint_url": store, "prefix": self._prefix or None}
 
     def _get(self, url: str, request: dict[str, Any]) -> dict[str, Any] | None:
         """Ask for an object; None when it has changed, or has no bytes where they were asked for.
