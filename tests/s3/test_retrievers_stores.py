@@ -175,6 +175,16 @@ sys.stdout.write(retriever.cache_dir)
     assert not asked.exists()
 
 
+def test_naming_a_cache_by_a_given_endpoint_does_not_import_boto3() -> None:
+    code = f"""
+import sys
+from audiomdb.retrievers.s3 import S3Retriever
+S3Retriever("bkt", "a", endpoint_url={ELSEWHERE!r}).cache_dir
+assert "boto3" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_a_profile_that_does_not_exist_is_an_error_of_ours() -> None:
     with pytest.raises(DownloadError, match=r"s3://bkt/a: .*profile \(nobody\)"):
         S3Retriever("bkt", "a", profile_name="nobody").open()

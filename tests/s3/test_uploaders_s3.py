@@ -15,7 +15,8 @@ import botocore.exceptions
 import pytest
 from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 
-from audiomdb._s3 import ClientOptions, ProcessClient, advice, error_code, s3_errors
+from audiomdb._s3 import ClientOptions, ProcessClient
+from audiomdb._s3_errors import advice, error_code, s3_errors
 from audiomdb.errors import UploadError
 from audiomdb.uploaders.base import UploadReport
 from audiomdb.uploaders.s3 import S3Uploader

@@ -1,4 +1,4 @@
-"""What all parts for S3 share: a client in every process, and errors that say what to do.
+"""What all parts for S3 share: how a store is reached, and a client in every process.
 
 Credentials that a role, single sign-on or a `credential_process` gives are renewed by botocore
 before they expire. Those out of a file or the environment are read once, when a client is made; so
@@ -10,86 +10,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
+from audiomdb._s3_errors import EXPIRED, error_code
 from audiomdb._s3_store import store_name
-from audiomdb.errors import AudioMDBError
 
 __all__ = [
-    "EXPIRED",
     "AddressingStyle",
     "ClientOptions",
     "ProcessClient",
-    "advice",
-    "error_code",
     "join_key",
-    "s3_errors",
 ]
 
 AddressingStyle: TypeAlias = Literal["auto", "path", "virtual"]
 """Whether a bucket is named in the path of a URL or in its host. "auto" is as botocore does."""
 
-EXPIRED = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-)
-"""What stores call credentials whose time is over."""
-
 _T = TypeVar("_T")
 
 _CONNECT_TIMEOUT_S = 10
-
-_CREDENTIALS = (
-    "check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
-    "(profile_name=), or anonymous=True for a public bucket"
-)
-_RENEW = (
-    "the session token has expired, and no newer one is to be had: renew it where it came from, or "
-    "use credentials that renew themselves (a role, single sign-on, credential_process)"
-)
-_PERMISSION = (
-    "these credentials may not do that; reading needs s3:GetObject, writing s3:PutObject and "
-    "s3:AbortMultipartUpload, a bucket whose owner does not pay requester_pays=True, and without "
-    "s3:ListBucket a missing file looks like a forbidden one"
-)
-_REACH = "check endpoint_url= and the network"
-_AGAIN = "the store is busy or broken; run again, what has arrived is not sent again"
-
-_ADVICE = {
-    "403": _PERMISSION,
-    "AccessDenied": _PERMISSION,
-    "AllAccessDisabled": _PERMISSION,
-    **dict.fromkeys(EXPIRED, _RENEW),
-    "InvalidAccessKeyId": _CREDENTIALS,
-    "InvalidToken": _CREDENTIALS,
-    "SignatureDoesNotMatch": _CREDENTIALS,
-    "RequestTimeTooSkewed": "the clock of this machine is wrong",
-    "404": "there is no such bucket or key",
-    "NoSuchBucket": "make the bucket first",
-    "NoSuchKey": "there is no such key",
-    "301": "the bucket is in another region; give region_name=",
-    "400": _CREDENTIALS + "; the region may be wrong too (region_name=)",
-    "AuthorizationHeaderMalformed": "the bucket is in another region; give region_name=",
-    "IllegalLocationConstraintException": "the bucket is in another region; give region_name=",
-    "PermanentRedirect": "the bucket is in another region; give region_name=",
-    "EntityTooLarge": "the store takes no files of this size; convert with a smaller "
-    "max_shard_bytes",
-    "QuotaExceeded": "the store is full",
-    # Names of botocore's own errors.
-    "NoCredentialsError": _CREDENTIALS,
-    "PartialCredentialsError": _CREDENTIALS,
-    "ProfileNotFound": _CREDENTIALS,
-    "TokenRetrievalError": _CREDENTIALS,
-    "NoRegionError": "give region_name=",
-    "ConnectTimeoutError": _REACH,
-    "EndpointConnectionError": _REACH,
-    "InvalidEndpointConfigurationError": _REACH,
-    "ProxyConnectionError": _REACH,
-    "SSLError": _REACH,
-    "ParamValidationError": "the bucket's name or the key is not one S3 allows",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,41 +212,3 @@ def _make_client(options: ClientOptions, endpoint: _Endpoint) -> Any:  # noqa: A
 def join_key(prefix: str, rel_path: str) -> str:
     """The key of a file of the dataset under `prefix`."""
     return f"{prefix}/{rel_path}" if prefix else rel_path
-
-
-@contextmanager
-def s3_errors(
-    doing: str, kind: type[AudioMDBError] | Callable[[BaseException], type[AudioMDBError]]
-) -> Iterator[None]:
-    """Turn whatever boto3 raises into `kind`, saying what was being done and what to do.
-
-    Args:
-        doing: What goes after "cannot", such as "read s3://bucket/key".
-        kind: Class of the error to raise, or what chooses it for an error of boto3.
-    """
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from s3transfer.exceptions import RetriesExceededError
-
-    try:
-        yield
-    except (Boto3Error, BotoCoreError, ClientError, RetriesExceededError) as exc:
-        said = " ".join(str(exc).split())
-        chosen = kind if isinstance(kind, type) else kind(exc)
-        raise chosen(f"cannot {doing}: {said} ({advice(exc)})") from exc
-
-
-def error_code(error: BaseException) -> str:
-    """The store's code for an error ("NoSuchBucket", "404"), else the name of its class."""
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict) and error.__context__ is not None:
-        # boto3's transfers raise errors of their own while they handle the store's.
-        response = getattr(error.__context__, "response", None)
-    if isinstance(response, dict):
-        return str(response.get("Error", {}).get("Code", ""))
-    return type(error).__name__
-
-
-def advice(error: BaseException) -> str:
-    """What to do about an error."""
-    return _ADVICE.get(error_code(error), _AGAIN)

@@ -6,16 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from audiomdb._s3 import (
-    EXPIRED,
-    AddressingStyle,
-    ClientOptions,
-    ProcessClient,
-    advice,
-    error_code,
-    join_key,
-    s3_errors,
-)
+from audiomdb._s3 import AddressingStyle, ClientOptions, ProcessClient, join_key
+from audiomdb._s3_errors import EXPIRED, advice, error_code, may_pass, s3_errors
 from audiomdb.errors import DatasetNotFoundError, DownloadError, DownloadInterruptedError
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.urls import split_url
@@ -35,7 +27,6 @@ _ATTEMPTS = 2
 _CHANGED = ("412", "PreconditionFailed")
 _BEYOND_THE_END = ("416", "InvalidRange")
 _MISSING = ("404", "NoSuchKey", "NoSuchBucket")
-_BUSY = ("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "InternalError")
 
 
 class S3Retriever(BaseRetriever):
@@ -165,7 +156,9 @@ class S3Retriever(BaseRetriever):
 
     def _settled_arguments(self) -> Mapping[str, Any]:
         """The store, however it is given, and the prefix without the slashes that mean nothing."""
-        with s3_errors(f"read s3://{join_key(self._bucket, self._prefix)}", DownloadError):
+        with s3_errors(
+            f"read s3://{join_key(self._bucket, self._prefix)}", DownloadError, reading=True
+        ):
             store = self._client.store_name()
         return {"endpoint_url": store, "prefix": self._prefix or None}
 
@@ -178,7 +171,7 @@ class S3Retriever(BaseRetriever):
         """
         from botocore.exceptions import ClientError
 
-        with s3_errors(f"read {url}", _kind):
+        with s3_errors(f"read {url}", _kind, reading=True):
             try:
                 response: dict[str, Any] = self._client.call(
                     lambda client: client.get_object(**request)
@@ -188,7 +181,7 @@ class S3Retriever(BaseRetriever):
                 if code in _CHANGED + _BEYOND_THE_END:
                     return None
                 if code in _MISSING:
-                    raise DatasetNotFoundError(f"no {url}: {advice(exc)}") from exc
+                    raise DatasetNotFoundError(f"no {url}: {advice(exc, reading=True)}") from exc
                 raise
         return response
 
@@ -204,7 +197,7 @@ class _Chunks:
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
-        with s3_errors(f"read {self._url}", _kind):
+        with s3_errors(f"read {self._url}", _kind, reading=True):
             yield from self._body.iter_chunks(_CHUNK_BYTES)
 
     def close(self) -> None:
@@ -213,13 +206,6 @@ class _Chunks:
 
 def _kind(error: BaseException) -> type[DownloadError]:
     """Whether another try may help."""
-    from botocore import exceptions
-
-    if isinstance(error, exceptions.ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        # Expired, too: whoever renews credentials in a file may be a little late.
-        again = status >= 500 or status == 429 or error_code(error) in {*_BUSY, *EXPIRED}
-    else:
-        broken = (exceptions.HTTPClientError, exceptions.ConnectionError)
-        again = isinstance(error, (*broken, exceptions.IncompleteReadError))
+    # Expired, too: whoever renews credentials in a file may be a little late.
+    again = may_pass(error) or error_code(error) in EXPIRED
     return DownloadInterruptedError if again else DownloadError

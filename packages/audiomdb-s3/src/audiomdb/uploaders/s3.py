@@ -7,14 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from audiomdb._s3 import (
-    AddressingStyle,
-    ClientOptions,
-    ProcessClient,
-    error_code,
-    join_key,
-    s3_errors,
-)
+from audiomdb._s3 import AddressingStyle, ClientOptions, ProcessClient, join_key
+from audiomdb._s3_errors import error_code, s3_errors
 from audiomdb.errors import UploadError
 from audiomdb.uploaders.base import BaseUploader
 from audiomdb.urls import split_url

@@ -1,0 +1,193 @@
+"""Errors of boto3 as our own, which say what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from audiomdb.errors import AudioMDBError
+
+__all__ = ["EXPIRED", "advice", "error_code", "may_pass", "s3_errors"]
+
+EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+)
+"""What stores call credentials whose time is over."""
+
+_BUSY = frozenset(
+    {
+        "InternalError",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+    }
+)
+"""What stores say that are busy or broken for the moment, whatever status they say it with."""
+
+_NOT_IMPLEMENTED, _STORE_FULL = 501, 507
+
+_CREDENTIALS = (
+    "check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
+    "(profile_name=), or anonymous=True for a public bucket"
+)
+_RENEW = (
+    "the session token has expired, and no newer one is to be had: renew it where it came from, or "
+    "use credentials that renew themselves (a role, single sign-on, credential_process)"
+)
+_PERMISSION = (
+    "these credentials may not do that; reading needs s3:GetObject, writing s3:PutObject and "
+    "s3:AbortMultipartUpload, a bucket whose owner does not pay requester_pays=True, and without "
+    "s3:ListBucket a missing file looks like a forbidden one"
+)
+_REACH = "check endpoint_url= and the network"
+_REGION = "the bucket is in another region; give region_name="
+_AGAIN = "the store is busy or broken; run again"
+_REFUSED = "the store refuses this; what it says tells why"
+_SETTINGS = "boto3 cannot do this with the settings it finds; what it says tells which"
+_FULL = "the store is full"
+_NAMES = "the bucket's name or the key is not one S3 allows"
+_CHECKSUMS = (
+    "the store may know no checksums at the end of a body: AWS_REQUEST_CHECKSUM_CALCULATION="
+    "when_required leaves them out"
+)
+
+_ADVICE = {
+    "403": _PERMISSION,
+    "AccessDenied": _PERMISSION,
+    "AllAccessDisabled": _PERMISSION,
+    **dict.fromkeys(EXPIRED, _RENEW),
+    "InvalidAccessKeyId": _CREDENTIALS,
+    "InvalidToken": _CREDENTIALS,
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+    "404": "there is no such bucket or key",
+    "NoSuchBucket": "there is no such bucket at this store; check its name and endpoint_url=",
+    "NoSuchKey": "there is no such key",
+    "301": _REGION,
+    "400": _CREDENTIALS + "; the region may be wrong too (region_name=)",
+    "AuthorizationHeaderMalformed": _REGION,
+    "IllegalLocationConstraintException": _REGION,
+    "PermanentRedirect": _REGION,
+    # Names of botocore's own errors.
+    "NoCredentialsError": _CREDENTIALS,
+    "PartialCredentialsError": _CREDENTIALS,
+    "ProfileNotFound": _CREDENTIALS,
+    "TokenRetrievalError": _CREDENTIALS,
+    "NoRegionError": "give region_name=",
+    "InvalidRegionError": "check region_name=",
+    "ConnectTimeoutError": _REACH,
+    "EndpointConnectionError": _REACH,
+    "InvalidEndpointConfigurationError": _REACH,
+    "ProxyConnectionError": _REACH,
+    "SSLError": _REACH,
+}
+
+_ADVICE_WRITING = {
+    "NoSuchBucket": "make the bucket first",
+    "EntityTooLarge": "the store takes no files of this size; convert with a smaller "
+    "max_shard_bytes",
+    "QuotaExceeded": _FULL,
+    "MissingContentLength": _CHECKSUMS,
+    "XAmzContentSHA256Mismatch": _CHECKSUMS,
+}
+"""What to do about the same, and about more, while something is sent."""
+
+
+@contextmanager
+def s3_errors(
+    doing: str,
+    kind: type[AudioMDBError] | Callable[[BaseException], type[AudioMDBError]],
+    *,
+    reading: bool = False,
+) -> Iterator[None]:
+    """Turn whatever boto3 raises into `kind`, saying what was being done and what to do.
+
+    Args:
+        doing: What goes after "cannot", such as "read s3://bucket/key".
+        kind: Class of the error to raise, or what chooses it for an error of boto3.
+        reading: Nothing is sent.
+    """
+    try:
+        yield
+    except Exception as exc:
+        # Not before: a cache is named in here, which does not always need boto3.
+        if not _of_boto3(exc):
+            raise
+        said = " ".join(str(exc).split())
+        chosen = kind if isinstance(kind, type) else kind(exc)
+        raise chosen(f"cannot {doing}: {said} ({advice(exc, reading=reading)})") from exc
+
+
+def error_code(error: BaseException) -> str:
+    """The store's code for an error ("NoSuchBucket", "404"), else the name of its class."""
+    answer = _answer(error)
+    if answer is None:
+        return type(error).__name__
+    return str(answer.get("Error", {}).get("Code", ""))
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same may succeed another time: the store is busy, or a connection broke."""
+    from boto3 import exceptions as transfers
+    from botocore import exceptions
+
+    if _answer(error) is not None:
+        status = _status(error)
+        broken = status >= 500 and status not in (_NOT_IMPLEMENTED, _STORE_FULL)
+        return broken or status == 429 or error_code(error) in _BUSY
+    return isinstance(
+        error,
+        (
+            exceptions.HTTPClientError,
+            exceptions.ConnectionError,
+            exceptions.IncompleteReadError,
+            # A transfer that ends without a word of the store.
+            transfers.RetriesExceededError,
+            transfers.S3TransferFailedError,
+            transfers.S3UploadFailedError,
+        ),
+    )
+
+
+def advice(error: BaseException, *, reading: bool = False) -> str:
+    """What to do about an error."""
+    code, known = error_code(error), _ADVICE if reading else {**_ADVICE, **_ADVICE_WRITING}
+    if code in known:
+        return known[code]
+    if may_pass(error):
+        return _AGAIN if reading else f"{_AGAIN}, what has arrived is not sent again"
+    if _answer(error) is not None:
+        return _FULL if _status(error) == _STORE_FULL else _REFUSED
+    if code == "ParamValidationError":
+        # Whatever else there may be comes out of `object_options`.
+        names = reading or re.search(r"bucket name|parameter (Bucket|Key)\b", str(error))
+        return _NAMES if names else "check object_options="
+    return _SETTINGS
+
+
+def _of_boto3(error: BaseException) -> bool:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError
+
+    return isinstance(error, (Boto3Error, BotoCoreError, ClientError, RetriesExceededError))
+
+
+def _answer(error: BaseException) -> dict[str, Any] | None:
+    """What the store has said, where it has said something."""
+    answer = getattr(error, "response", None)
+    if not isinstance(answer, dict) and error.__context__ is not None:
+        # boto3's transfers raise errors of their own while they handle the store's.
+        answer = getattr(error.__context__, "response", None)
+    return answer if isinstance(answer, dict) else None
+
+
+def _status(error: BaseException) -> int:
+    """The status of the store's answer, 0 for none."""
+    answer = _answer(error) or {}
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,0 +1,114 @@
+"""What errors say to do: something else for who reads than for who uploads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ConnectionClosedError, ParamValidationError
+
+import audiomdb.cache.retry
+from audiomdb._s3_errors import advice, may_pass
+from audiomdb.errors import (
+    DatasetNotFoundError,
+    DownloadError,
+    DownloadInterruptedError,
+    UploadError,
+)
+from audiomdb.retrievers.s3 import S3Retriever
+from audiomdb.uploaders.s3 import S3Uploader
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def refusal(status: int, code: str) -> ClientError:
+    answer: Any = {
+        "Error": {"Code": code, "Message": "as the store says"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return ClientError(answer, "GetObject")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal(500, "500"),
+        refusal(502, "BadGateway"),
+        refusal(503, "SlowDown"),
+        refusal(429, "TooManyRequests"),
+        refusal(400, "RequestTimeout"),
+        ConnectionClosedError(endpoint_url="http://store"),
+    ],
+    ids=str,
+)
+def test_what_may_pass_is_to_be_tried_again(error: Exception) -> None:
+    assert may_pass(error)
+    assert advice(error).endswith("run again, what has arrived is not sent again")
+    assert advice(error, reading=True).endswith("run again")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (refusal(400, "InvalidArgument"), "the store refuses this"),
+        (refusal(403, "InvalidObjectState"), "the store refuses this"),
+        (refusal(405, "MethodNotAllowed"), "the store refuses this"),
+        (refusal(501, "NotImplemented"), "the store refuses this"),
+        (refusal(507, "XMinioStorageFull"), "the store is full"),
+    ],
+    ids=str,
+)
+def test_what_will_not_pass_is_not(error: Exception, text: str) -> None:
+    assert not may_pass(error)
+    for reading in (False, True):
+        assert advice(error, reading=reading).startswith(text)
+
+
+def test_a_bucket_that_is_not_there_is_made_by_who_uploads_only(server: Any, dataset: Path) -> None:
+    options = {"endpoint_url": server.url}
+    with pytest.raises(UploadError, match="make the bucket first"):
+        S3Uploader("no-such-bucket", "d", **options).upload_dir(str(dataset))
+    with pytest.raises(DatasetNotFoundError, match=r"check its name and endpoint_url=") as caught:
+        S3Retriever("no-such-bucket", "d", **options).open()
+    assert "make" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "requests"),
+    [
+        ("503 Busy", "SlowDown", DownloadInterruptedError, 10),
+        ("501 Not Implemented", "NotImplemented", DownloadError, 1),
+        ("400 Bad Request", "InvalidArgument", DownloadError, 1),
+    ],
+)
+def test_reading_tries_again_what_may_pass_and_speaks_of_nothing_sent(
+    status: str, code: str, kind: type[Exception], requests: int, server: Any
+) -> None:
+    body = f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+    server.intercept = lambda _: (status, body)
+    with pytest.raises(DownloadError) as caught:
+        S3Retriever("bucket", "d", endpoint_url=server.url).open()
+    assert type(caught.value) is kind
+    assert "sent" not in str(caught.value)
+    assert ("run again" in str(caught.value)) == (kind is DownloadInterruptedError)
+    assert len(server.requests) == requests
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        ('Invalid bucket name "b kt": Bucket name must match the regex', "the bucket's name"),
+        ("Invalid length for parameter Key, value: 0, valid min length: 1", "the bucket's name"),
+        ("Non ascii characters found in S3 metadata for key 'team'", "check object_options="),
+        ("Invalid type for parameter ACL, value: 3", "check object_options="),
+    ],
+)
+def test_arguments_that_boto3_refuses_are_explained_by_what_they_are(
+    report: str, text: str
+) -> None:
+    assert advice(ParamValidationError(report=report)).startswith(text)
