@@ -8,6 +8,7 @@ since.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from audiomdb._s3_errors import EXPIRED, error_code
-from audiomdb._s3_store import store_name
+from audiomdb._s3_store import is_endpoint, store_name
 
 __all__ = [
     "AddressingStyle",
@@ -30,6 +31,11 @@ AddressingStyle: TypeAlias = Literal["auto", "path", "virtual"]
 _T = TypeVar("_T")
 
 _CONNECT_TIMEOUT_S = 10
+
+_EXPECTED_ENDPOINT = "expected a URL such as https://host or http://host:9000"
+
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Where AWS's own tools look for an endpoint, before their config file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,15 @@ class ClientOptions:
     read_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
+        for name in ("region_name", "profile_name"):
+            text = getattr(self, name)
+            if not isinstance(text, str | None):
+                raise TypeError(f"{name} is {text!r}, expected text or None")
+        if self.endpoint_url is not None and not is_endpoint(self.endpoint_url):
+            raise ValueError(f"endpoint_url is {self.endpoint_url!r}, {_EXPECTED_ENDPOINT}")
+        seconds = self.read_timeout_s
+        if not isinstance(seconds, int | float) or not 0 < seconds < math.inf or seconds is True:
+            raise ValueError(f"read_timeout_s is {seconds!r}, expected a number of seconds above 0")
         if self.addressing_style not in get_args(AddressingStyle):
             raise ValueError(
                 f"addressing_style is {self.addressing_style!r}, expected one of "
@@ -170,15 +185,32 @@ def _find_endpoint(options: ClientOptions) -> _Endpoint:
     if options.endpoint_url is not None:
         return _Endpoint(options.endpoint_url, options.endpoint_url)
     session = _make_session(options)
-    found, plain = (
-        session.client(
-            "s3",
-            **keys,
-            config=Config(ignore_configured_endpoint_urls=ignored),
-        ).meta.endpoint_url
-        for ignored in (None, True)
-    )
-    return _Endpoint(found, None if found == plain else found)
+
+    def ask(*, ignored: bool | None) -> str:
+        config = Config(ignore_configured_endpoint_urls=ignored)
+        url: str = session.client("s3", config=config, **keys).meta.endpoint_url
+        return url
+
+    plain = ask(ignored=True)
+    try:
+        found = ask(ignored=None)
+    except ValueError as exc:
+        raise _wrong_endpoint(str(exc)) from exc
+    if found == plain:
+        return _Endpoint(found, None)
+    if not is_endpoint(found):
+        raise _wrong_endpoint(f"endpoint_url: {found}")
+    return _Endpoint(found, found)
+
+
+def _wrong_endpoint(said: str) -> Exception:
+    """The error for an endpoint out of AWS's own settings, as one of botocore's."""
+    from botocore.exceptions import InvalidEndpointConfigurationError
+
+    names = [name for name in _ENDPOINT_VARIABLES if os.environ.get(name)]
+    where = f"{names[0]} is {os.environ[names[0]]!r}" if names else f"AWS's config file says {said}"
+    error: Exception = InvalidEndpointConfigurationError(msg=f"{where}, {_EXPECTED_ENDPOINT}")
+    return error
 
 
 def _make_session(options: ClientOptions) -> Any:  # noqa: ANN401

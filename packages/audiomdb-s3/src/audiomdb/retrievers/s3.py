@@ -60,7 +60,7 @@ class S3Retriever(BaseRetriever):
         workers: Downloads at once, over all processes of the machine.
 
     Raises:
-        ValueError: an option is out of range.
+        TypeError, ValueError: an option is of another kind, or out of range.
     """
 
     access_options = frozenset(

@@ -50,6 +50,9 @@ class S3Uploader(BaseUploader):
             `{"StorageClass": "STANDARD_IA", "ServerSideEncryption": "aws:kms"}`.
         workers: Files sent at once.
         progress: Show a progress bar on stderr; None: where that is a terminal.
+
+    Raises:
+        TypeError, ValueError: an option is of another kind, or out of range.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class S3Uploader(BaseUploader):
         super().__init__(workers=workers, progress=progress)
         self._bucket = bucket
         self._prefix = prefix.strip("/")
-        self._object_options = dict(object_options or {})
+        self._object_options = _checked(object_options)
         options = ClientOptions(
             endpoint_url=endpoint_url,
             region_name=region_name,
@@ -93,12 +96,18 @@ class S3Uploader(BaseUploader):
         return cls(*split_url(url), **options)
 
     def upload_file(self, full_path: str, rel_path: str) -> None:
-        """Send one file, in parts where it is large."""
+        """Send one file, in parts where it is large.
+
+        Raises:
+            UnknownOptionError: boto3 takes no object option of this name.
+            UploadError: the file cannot be sent.
+        """
         from boto3.s3.transfer import TransferConfig
 
+        self._check_names()
         options = {"ContentType": _content_type(rel_path), **self._object_options}
         options.update(self._per_request)
-        metadata = {**_mapping(options.get("Metadata")), _SHA256: self.sha256(full_path)}
+        metadata = {**options.get("Metadata", {}), _SHA256: self.sha256(full_path)}
         with s3_errors(f"upload {full_path} to {self.destination(rel_path)}", UploadError):
             self._client.call(
                 lambda client: client.upload_file(
@@ -112,9 +121,15 @@ class S3Uploader(BaseUploader):
             )
 
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
-        """Size of an object, and the sha256 it was uploaded with."""
+        """Size of an object, and the sha256 it was uploaded with.
+
+        Raises:
+            UnknownOptionError: boto3 takes no object option of this name.
+            UploadError: the store cannot be asked.
+        """
         from botocore.exceptions import ClientError
 
+        self._check_names()
         with s3_errors(f"look at {self.destination(rel_path)}", UploadError):
             request = {"Bucket": self._bucket, "Key": join_key(self._prefix, rel_path)}
             request.update(self._per_request)
@@ -150,6 +165,16 @@ class S3Uploader(BaseUploader):
         """URL of a file."""
         return f"s3://{self._bucket}/{join_key(self._prefix, rel_path)}"
 
+    def _check_names(self) -> None:
+        """Before anything is sent; not in the constructor, which would have to import boto3."""
+        from boto3.s3.transfer import S3Transfer
+
+        for name in self._object_options:
+            if name not in S3Transfer.ALLOWED_UPLOAD_ARGS:
+                from audiomdb.registry import refuse_option
+
+                raise refuse_option(name, "object_options", S3Transfer.ALLOWED_UPLOAD_ARGS)
+
 
 class _Check:
     """Gives an upload up that is of no use any more, told by s3transfer how many bytes were sent.
@@ -176,5 +201,27 @@ def _content_type(rel_path: str) -> str:
     return "application/json" if rel_path.endswith(".json") else "application/octet-stream"
 
 
-def _mapping(value: object) -> Mapping[str, str]:
-    return value if isinstance(value, Mapping) else {}
+def _checked(object_options: Mapping[str, object] | None) -> dict[str, Any]:
+    """The options of objects, as far as they can be checked without boto3.
+
+    Raises:
+        TypeError: they are no mapping, or `Metadata` maps anything but text to text.
+        ValueError: `Metadata` has letters that no store takes.
+    """
+    if object_options is None:
+        return {}
+    if not isinstance(object_options, Mapping):
+        raise TypeError(
+            f"object_options is {object_options!r}, expected a mapping from boto3's names, such as "
+            "{'StorageClass': 'STANDARD_IA'}"
+        )
+    metadata = object_options.get("Metadata", {})
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"Metadata in object_options is {metadata!r}, expected a mapping of text")
+    for pair in metadata.items():
+        for text in pair:
+            if not isinstance(text, str):
+                raise TypeError(f"Metadata in object_options holds {text!r}, expected text")
+            if not text.isascii():
+                raise ValueError(f"Metadata in object_options holds {text!r}, S3 takes ASCII only")
+    return dict(object_options)
