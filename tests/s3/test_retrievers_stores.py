@@ -101,7 +101,7 @@ def test_one_store_has_one_cache_however_it_is_given(
 
 def test_what_reads_the_same_objects_has_one_cache() -> None:
     made = [S3Retriever("bkt", prefix) for prefix in ("a", "a/", "/a", "//a//")]
-    made += [S3Retriever(bucket="bkt", prefix="a"), retriever_for("s3://bkt/a/")]  # type: ignore[list-item]
+    made += [S3Retriever(bucket="bkt", prefix="a"), retriever_for("s3://bkt//a/")]  # type: ignore[list-item]
     assert len({retriever.cache_dir for retriever in made}) == 1
     made = [S3Retriever("bkt"), S3Retriever("bkt", "/"), retriever_for("s3://bkt")]  # type: ignore[list-item]
     assert len({retriever.cache_dir for retriever in made}) == 1

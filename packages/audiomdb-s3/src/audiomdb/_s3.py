@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from audiomdb._s3_errors import EXPIRED, error_code
-from audiomdb._s3_store import is_endpoint, store_name
+from audiomdb._s3_store import is_amazon, is_endpoint, store_name
 
 __all__ = [
     "AddressingStyle",
@@ -224,6 +224,14 @@ def _make_client(options: ClientOptions, endpoint: _Endpoint) -> Any:  # noqa: A
     from botocore import UNSIGNED
     from botocore.config import Config
 
+    more: dict[str, Any] = {}
+    if options.anonymous:
+        more["signature_version"] = UNSIGNED
+    if endpoint.given and not is_amazon(endpoint.given) and not _says_checksums(options):
+        # Over TLS, boto3 else sends a checksum at the end of each body, which many other stores do
+        # not know (storj/gateway-st#89, treeverse/lakeFS#7939). Without it, the signature covers
+        # the body's sha256, so that they see damage all the same.
+        more["request_checksum_calculation"] = "when_required"
     config = Config(
         # Some stores answer a part of an object with the checksum of the whole, which botocore
         # would take for damage. AudioMDB compares sizes and sha256 itself.
@@ -235,10 +243,19 @@ def _make_client(options: ClientOptions, endpoint: _Endpoint) -> Any:  # noqa: A
         s3={"addressing_style": options.addressing_style},
         # What they say is known, and the cache is named by it.
         ignore_configured_endpoint_urls=True,
-        **({"signature_version": UNSIGNED} if options.anonymous else {}),
+        **more,
     )
     session = _make_session(options)
     return session.client("s3", endpoint_url=endpoint.given, config=config)
+
+
+def _says_checksums(options: ClientOptions) -> bool:
+    """Whether the user has said which requests get a checksum."""
+    from botocore.session import Session
+
+    name = "request_checksum_calculation"
+    profile = Session(profile=options.profile_name).get_scoped_config()
+    return f"AWS_{name.upper()}" in os.environ or name in profile
 
 
 def join_key(prefix: str, rel_path: str) -> str:

@@ -52,7 +52,7 @@ _SETTINGS = "boto3 cannot do this with the settings it finds; what it says tells
 _FULL = "the store is full"
 _NAMES = "the bucket's name or the key is not one S3 allows"
 _CHECKSUMS = (
-    "the store may know no checksums at the end of a body: AWS_REQUEST_CHECKSUM_CALCULATION="
+    f"{_REFUSED}; if it knows no checksums at the end of a body, AWS_REQUEST_CHECKSUM_CALCULATION="
     "when_required leaves them out"
 )
 
@@ -93,6 +93,7 @@ _ADVICE_WRITING = {
     "max_shard_bytes",
     "QuotaExceeded": _FULL,
     "MissingContentLength": _CHECKSUMS,
+    "NotImplemented": _CHECKSUMS,
     "XAmzContentSHA256Mismatch": _CHECKSUMS,
 }
 """What to do about the same, and about more, while something is sent."""

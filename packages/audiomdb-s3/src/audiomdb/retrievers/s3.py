@@ -117,8 +117,9 @@ class S3Retriever(BaseRetriever):
     def from_url(cls, url: str, **options: Any) -> S3Retriever:  # noqa: ANN401
         """Make a retriever for `s3://bucket/prefix`.
 
-        All after the bucket is the prefix, letter for letter. Anything else is an option, or comes
-        from the environment as boto3 reads it (AWS_ENDPOINT_URL, AWS_PROFILE, AWS_DEFAULT_REGION).
+        All after the bucket is the prefix, letter for letter but for slashes at its ends. Anything
+        else is an option, or comes from the environment as boto3 reads it (AWS_ENDPOINT_URL,
+        AWS_PROFILE, AWS_DEFAULT_REGION).
 
         Raises:
             InvalidURLError: the URL names no bucket.

@@ -31,9 +31,10 @@ class S3Uploader(BaseUploader):
 
         S3Uploader("my-bucket", "datasets/digits").upload_dir("digits")
 
-    Large files are sent in parts. boto3 retries what fails, and sends with each request a checksum
-    that the store compares. Each object carries the sha256 of its content as metadata, so that a
-    second upload sends what has changed; afterwards its size is compared.
+    Large files are sent in parts. boto3 retries what fails, and sends with each request what the
+    store compares: to Amazon a checksum, elsewhere the sha256 in the signature, unless
+    AWS_REQUEST_CHECKSUM_CALCULATION says otherwise. Each object carries the sha256 of its content
+    as metadata, so that a second upload sends what has changed; afterwards its size is compared.
 
     Picklable; makes a client of its own in every process.
 
