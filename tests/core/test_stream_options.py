@@ -14,6 +14,7 @@ import pytest
 from audiomdb.cache import CacheOptions
 from audiomdb.errors import CacheTooSmallError, PlanError
 from audiomdb.plan import PlanState
+from audiomdb.processors.base import BaseProcessor
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import SampleStream, StepStream, open_dataset
 from tests.core.caches import CopyRetriever
@@ -36,6 +37,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"shuffle": 1},
         {"sample_rate": "16000"},
         {"sample_rate": 16000.0},
+        {"processor": 5},
+        {"processor": BaseProcessor},
         {"min_duration": "5"},
         {"max_duration": [5]},
         {"max_cache_bytes": "50GB"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from threading import get_ident
 from time import perf_counter
@@ -73,6 +73,10 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
             where in the clip it lies; `frames` is its own length, `duration` stays the clip's.
         join: Columns that are added to each sample, whatever `fields` says.
         processor: Applied to what comes out of that; its result takes the sample's place.
+
+    Raises:
+        TypeError: an option is of another kind.
+        ValueError: it is out of range, or contradicts another.
     """
 
     fields: Collection[str] | None = None
@@ -93,6 +97,8 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
         if not self.decode and self.crop is not None:
             raise ValueError("seconds cuts decoded audio; leave decode=True")
+        if not isinstance(self.processor, Iterator):  # which gives its processors once
+            _function(self.processor, self.sample_rate)
 
 
 class SampleLoader:
