@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -132,6 +132,32 @@ def test_long_clips_become_windows_that_lose_nothing(extractor: Any, tokenizer: 
         wanted = extractor(part, sampling_rate=16_000, return_tensors="np")["input_features"][0]
         np.testing.assert_allclose(window, wanted, atol=1e-5)
     assert len(made["labels"]) > 900
+
+
+class Counting(WhisperFeatureExtractor):
+    """Notes how many windows it is given at once."""
+
+    given: ClassVar[list[int]] = []
+
+    def __call__(self, raw_speech: Any, *args: Any, **kwargs: Any) -> Any:
+        self.given.append(len(raw_speech))
+        return super().__call__(raw_speech, *args, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_long_clips_take_a_few_windows_at_a_time_and_come_out_the_same(
+    dtype: Any, extractor: Any, tokenizer: Any
+) -> None:
+    Counting.given.clear()
+    processor = WhisperProcessor(Counting(), tokenizer, dtype=dtype, long="chunk")
+    audio = noise(30.0 * 9 + 1.5)
+    made = processor.process({"audio": audio, "sample_rate": 16_000})["input_features"]
+    assert sum(Counting.given) == 10
+    assert max(Counting.given) <= 4
+    windows = [audio[start : start + 480_000] for start in range(0, len(audio), 480_000)]
+    at_once = extractor(windows, sampling_rate=16_000, return_tensors="np")["input_features"]
+    assert made.dtype == dtype
+    np.testing.assert_array_equal(made, at_once.astype(dtype))
 
 
 def test_short_clips_have_the_axis_of_windows_too(extractor: Any, tokenizer: Any) -> None:
