@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -86,6 +88,43 @@ def test_an_arrays_rate_comes_from_the_call_or_from_the_sample(processor: Any) -
     np.testing.assert_array_equal(by_sample["input_features"], by_call["input_features"])
     with pytest.raises(SampleError, match="sample_rate is missing"):
         processor.process({"audio": audio})
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.asarray])
+def test_audio_that_does_not_say_its_rate_needs_one(kind: Any, processor: Any) -> None:
+    audio = kind(noise(1.0, 8_000).tolist())
+    with pytest.raises(SampleError, match=r"sample 'a' is of type \w+, .* sample_rate is missing"):
+        processor.process({"__key__": "a", "audio": audio})
+    by_rate = processor.process({"audio": audio, "sample_rate": 8_000})["input_features"]
+    by_array = processor.process({"audio": noise(1.0, 8_000)}, sample_rate=8_000)["input_features"]
+    np.testing.assert_array_equal(by_rate, by_array)
+
+
+@pytest.mark.parametrize("rate", ["16000", True, -1, 0, float("nan"), [16_000]])
+def test_a_rate_is_a_number_of_hertz(rate: Any, processor: Any) -> None:
+    with pytest.raises(SampleError, match=r"sample_rate of sample 'a' is .*, expected Hz above 0"):
+        processor.process({"__key__": "a", "audio": noise(1.0), "sample_rate": rate})
+
+
+def test_a_rate_may_be_any_number(processor: Any) -> None:
+    for rate in (16_000, 16_000.0, np.int32(16_000)):
+        assert processor.process({"audio": noise(1.0), "sample_rate": rate})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("form", ["array", "encoded"])
+def test_clips_that_are_not_finite_are_refused_by_key(
+    value: float, form: str, extractor: Any, tokenizer: Any
+) -> None:
+    processor = WhisperProcessor(extractor, tokenizer, long="chunk")
+    audio: Any = noise(31.0)
+    audio[-5] = value
+    if form == "encoded":
+        buffer = io.BytesIO()
+        soundfile.write(buffer, audio, 16_000, format="WAV", subtype="FLOAT")
+        audio = buffer.getvalue()
+    with pytest.raises(SampleError, match="the audio of sample 'a' holds NaN or infinite values"):
+        processor.process({"__key__": "a", "audio": audio, "sample_rate": 16_000})
 
 
 def test_half_precision_is_stored_on_request(extractor: Any, tokenizer: Any) -> None:

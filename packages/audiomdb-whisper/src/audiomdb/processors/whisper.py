@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,9 @@ LABELS = "labels"
 
 _IGNORED_LABEL = -100
 """What PyTorch's cross entropy leaves out, and so the losses of transformers."""
+
+_ENCODED = (bytes, bytearray, memoryview, str, os.PathLike)
+"""Audio that says its rate itself."""
 
 _MAX_LABEL_TOKENS = 448
 """`max_target_positions` of all published Whisper models."""
@@ -47,7 +51,7 @@ class WhisperProcessor(BaseProcessor):
     several windows: `input_features` then is `(windows, 80, 3000)` for every clip, short ones
     too, the windows following one another without overlap. `labels` stay those of the whole clip,
     since its text does not say which words are in which window: chunks serve transcription, or
-    embeddings, but not training on long clips.
+    embeddings, but not training on long clips. A clip with NaN or infinite samples is refused.
 
     With torch installed, the extractor computes with it: several times as fast, and with results
     that differ from NumPy's in the sixth digit. Picklable; may be called from several threads.
@@ -89,7 +93,8 @@ class WhisperProcessor(BaseProcessor):
 
         Raises:
             AudioError: when the audio cannot be decoded.
-            SampleError: when the clip or its text is too long, or not audio or text at all.
+            SampleError: when the clip or its text is too long, or not audio or text at all; when
+                samples are NaN or infinite; when the rate of an array is missing or no number.
         """
         result = dict(sample) if self.keep_original else {}
         if sample.get(AUDIO) is not None:
@@ -108,11 +113,7 @@ class WhisperProcessor(BaseProcessor):
 
     def _features(self, sample: Sample, rate: int | None) -> np.ndarray:
         audio, extractor = sample[AUDIO], self.feature_extractor
-        from_rate = rate or sample.get(SAMPLE_RATE)
-        if hasattr(audio, "__array__") and from_rate is None:
-            raise SampleError(
-                f"audio is an array and {SAMPLE_RATE} is missing; give its rate in Hz"
-            )
+        from_rate = None if isinstance(audio, _ENCODED) else _rate(sample, rate)
         array = self.load_array(audio, extractor.sampling_rate, from_rate=from_rate)
         size = extractor.n_samples
         if len(array) > size and self.long == "refuse":
@@ -125,6 +126,12 @@ class WhisperProcessor(BaseProcessor):
         features: np.ndarray | None = None
         for first in range(0, len(windows), _WINDOWS_AT_ONCE):
             some = windows[first : first + _WINDOWS_AT_ONCE]
+            if not all(np.isfinite(window).all() for window in some):
+                # One such sample would make all features of its window NaN, without a word.
+                raise SampleError(
+                    f"the audio of {_name(sample)} holds NaN or infinite values; repair the clip, "
+                    "or leave it out"
+                )
             made = extractor(some, sampling_rate=extractor.sampling_rate, return_tensors="np")
             part = np.asarray(made[FEATURES])
             if features is None:
@@ -230,6 +237,25 @@ class WhisperCollator:
         if len(array) and array[0] == self.decoder_start_token_id:
             array = array[1:]
         return array
+
+
+def _rate(sample: Mapping[str, Any], given: Any) -> Any:  # noqa: ANN401
+    """The rate in Hz of audio that does not say it itself.
+
+    Raises:
+        SampleError: it is missing, or is no rate.
+    """
+    rate = given or sample.get(SAMPLE_RATE)
+    if rate is None:
+        what = type(sample[AUDIO]).__name__
+        raise SampleError(
+            f"the audio of {_name(sample)} is of type {what}, which does not say its rate, and "
+            f"{SAMPLE_RATE} is missing; give its rate in Hz"
+        )
+    number = isinstance(rate, int | float | np.number) and not isinstance(rate, bool)
+    if not number or not 0 < rate < np.inf:
+        raise SampleError(f"{SAMPLE_RATE} of {_name(sample)} is {rate!r}, expected Hz above 0")
+    return rate
 
 
 def _pad(rows: Sequence[np.ndarray]) -> np.ndarray:
