@@ -18,6 +18,7 @@ from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from audiomdb._s3 import ClientOptions, ProcessClient
 from audiomdb._s3_errors import advice, error_code, s3_errors
 from audiomdb.errors import UploadError
+from audiomdb.shards import DatasetWriter
 from audiomdb.uploaders.base import UploadReport
 from audiomdb.uploaders.s3 import S3Uploader
 
@@ -260,3 +261,49 @@ def test_the_readme_is_right(
 def test_importing_the_uploader_loads_no_boto3() -> None:
     code = "import audiomdb.uploaders.s3, sys; assert 'boto3' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Path:
+    """A dataset of other shards."""
+    with DatasetWriter(tmp_path / "another", samples_per_shard=2) as writer:
+        for number in range(6):
+            writer.write(f"other-{number}", {"number": number})
+    return tmp_path / "another"
+
+
+def test_a_replaced_dataset_is_withdrawn_first(
+    server: Any, bucket: str, dataset: Path, another: Path
+) -> None:
+    uploader = S3Uploader(bucket, "digits", endpoint_url=server.url, workers=1)
+    upload(uploader, dataset)
+    server.requests.clear()
+    upload(uploader, another)
+    done = [
+        f"{method} {path.rpartition('digits/')[2]}"
+        for method, path in server.requests
+        if method in ("PUT", "DELETE")
+    ]
+    assert done[0] == "DELETE metadata.json"
+    assert done[-1] == "PUT metadata.json"
+    there = objects(server, bucket)
+    assert {name: there[name] for name in files(another, "digits/")} == files(another, "digits/")
+
+
+def test_who_may_not_delete_is_warned_and_replaces_all_the_same(
+    server: Any, bucket: str, dataset: Path, another: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uploader = S3Uploader(bucket, "digits", endpoint_url=server.url)
+    upload(uploader, dataset)
+    refusal = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+
+    def refuse(environ: dict[str, Any]) -> tuple[str, bytes] | None:
+        deletes = environ["REQUEST_METHOD"] == "DELETE"
+        return ("403 Forbidden", refusal) if deletes else None
+
+    server.intercept = refuse
+    upload(uploader, another)
+    (record,) = [record for record in caplog.records if record.name == "audiomdb.s3"]
+    assert f"may not delete s3://{bucket}/digits/metadata.json" in record.getMessage()
+    there = objects(server, bucket)
+    assert {name: there[name] for name in files(another, "digits/")} == files(another, "digits/")
