@@ -358,6 +358,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = HubFile(base64.b64decode(value["content"]), is_large=False)
             elif key == "lfsFile":
                 files[value["path"]] = HubFile(self.hub.large[value["oid"]], is_large=True)
+            elif key == "deletedFile":
+                del files[value["path"]]
         repository.commit(revision, files)
         sha = repository.sha(revision)
         url = f"{self.hub.url}/datasets/{repo}/commit/{sha}"

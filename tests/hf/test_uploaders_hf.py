@@ -252,3 +252,18 @@ def test_the_clients_bars_are_shown_where_they_are_wanted(
     assert ("100%" in done.stderr) is shown, done.stderr
     assert shown or done.stderr == ""
     assert done.stdout.splitlines() == ["8 8", "False"]  # on for others again
+
+
+def test_no_commit_holds_a_mixture_of_two_datasets(hub: Any, dataset: Path, tmp_path: Path) -> None:
+    upload(hub, dataset)
+    with DatasetWriter(tmp_path / "another", samples_per_shard=2) as writer:
+        for number in range(6):
+            writer.write(f"other-{number}", {"number": number})
+    upload(hub, tmp_path / "another", card=False)
+    *_, replacing, last = hub.repositories["user/digits"].commits
+    assert "metadata.json" not in replacing
+    assert "README.md" in replacing, "only ours goes"
+    there = {name: content for name, (content, *_) in last.items() if name != "README.md"}
+    assert {name: there[name] for name in files(tmp_path / "another")} == files(
+        tmp_path / "another"
+    )

@@ -36,7 +36,9 @@ class HFUploader(BaseUploader):
         HFUploader("user/digits", private=True).upload_dir("digits")
 
     Shards go in commits of their own; the last one, when all has arrived, adds `metadata.json` and
-    brings the card up to date. What is there already with the same content is not sent again.
+    brings the card up to date. What is there already with the same content is not sent again. The
+    first commit that replaces a file of another dataset deletes its `metadata.json`, so that no
+    commit holds a mixture of both.
 
     The card (README.md) tells what the metadata knows. Only the part between two comments is
     written, so that it may be edited.
@@ -106,11 +108,18 @@ class HFUploader(BaseUploader):
             self._make_repository(api)
             there = self._look(api, files)
             missing = [file for file in files if not _is_there(file, there.get(file.rel_path))]
-            shards = [file for file in missing if file is not files[-1]]
-            for batch in _batches(shards, _FILES_PER_COMMIT):
-                self._commit(api, [self._addition(file) for file in batch], "shards")
+            *data, metadata = files
+            withdrawals = self._withdrawals(metadata, there) if metadata in missing else []
+            for batch in _batches([file for file in missing if file in data], _FILES_PER_COMMIT):
+                operations = [self._addition(file) for file in batch]
+                if any(file.rel_path in there for file in batch):
+                    operations += withdrawals
+                    withdrawals = []
+                self._commit(api, operations, "shards")
                 self._compare(batch, self._look(api, batch))
-            self._publish(api, files[-1], missing, read_metadata(Path(local_dir)))
+            self._publish(api, metadata, missing, read_metadata(Path(local_dir)))
+            # All, for somebody else may have uploaded there meanwhile.
+            self._compare(files, self._look(api, files))
         return UploadReport(
             files=len(files),
             bytes=sum(file.bytes for file in files),
@@ -159,6 +168,16 @@ class HFUploader(BaseUploader):
             )
         return addition
 
+    def _withdrawals(self, metadata: DatasetFile, there: dict[str, RepoFile]) -> list[Any]:
+        """What deletes the metadata of another dataset, for the first commit that replaces a file.
+
+        So that no commit holds a mixture of both that looks like a dataset.
+        """
+        from huggingface_hub import CommitOperationDelete
+
+        name = metadata.rel_path
+        return [CommitOperationDelete(self._path(name))] if name in there else []
+
     def _commit(self, api: HfApi, operations: list[Any], what: str) -> None:
         where = f" in {self._subdir}" if self._subdir else ""
         api.create_commit(
@@ -185,7 +204,6 @@ class HFUploader(BaseUploader):
             operations.append(self._addition(last))
         if operations:
             self._commit(api, operations, "metadata")
-        self._compare([last], self._look(api, [last]))
 
     def _read_card(self, api: HfApi) -> str | None:
         from huggingface_hub.errors import EntryNotFoundError
