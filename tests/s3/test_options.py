@@ -24,7 +24,7 @@ BAD_ENDPOINTS = [
 
 
 @pytest.mark.parametrize("kind", [S3Retriever, S3Uploader])
-@pytest.mark.parametrize("url", [*BAD_ENDPOINTS, "", 9000])
+@pytest.mark.parametrize("url", [*BAD_ENDPOINTS, "", " http://h", 9000])
 def test_an_endpoint_is_a_url(kind: Any, url: Any) -> None:
     with pytest.raises(ValueError, match=r"endpoint_url is .*, expected a URL such as https://"):
         kind("bucket", endpoint_url=url)

@@ -18,12 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 from audiomdb._s3_errors import EXPIRED, error_code
 from audiomdb._s3_store import is_amazon, is_endpoint, store_name
 
-__all__ = [
-    "AddressingStyle",
-    "ClientOptions",
-    "ProcessClient",
-    "join_key",
-]
+__all__ = ["AddressingStyle", "ClientOptions", "ProcessClient", "join_key"]
 
 AddressingStyle: TypeAlias = Literal["auto", "path", "virtual"]
 """Whether a bucket is named in the path of a URL or in its host. "auto" is as botocore does."""
@@ -180,11 +175,10 @@ def _find_endpoint(options: ClientOptions) -> _Endpoint:
     """
     from botocore.config import Config
 
-    keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
-
     if options.endpoint_url is not None:
         return _Endpoint(options.endpoint_url, options.endpoint_url)
     session = _make_session(options)
+    keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
 
     def ask(*, ignored: bool | None) -> str:
         config = Config(ignore_configured_endpoint_urls=ignored)

@@ -23,7 +23,7 @@ _AMAZON = re.compile(
 
 def is_endpoint(url: object) -> bool:
     """Whether it is the URL of a machine, as boto3 takes it: `https://host`, maybe with a port."""
-    if not isinstance(url, str):
+    if not isinstance(url, str) or url != url.strip():
         return False
     try:
         parts = urlsplit(url)
