@@ -14,7 +14,7 @@ from datasets import Audio, Dataset, DatasetDict, IterableDataset
 
 from audiomdb.audio import encode
 from audiomdb.converters.hf import HFConverter
-from audiomdb.errors import SourceError, UnreadableAudioError
+from audiomdb.errors import OptionsChangedError, SourceError, UnreadableAudioError
 from audiomdb.shards import DatasetReader
 
 CLIPS = [
@@ -348,3 +348,22 @@ def test_a_dataset_made_by_a_script_is_referred_to_its_parquet_branch(
     """
     error = hub.failure(code, tmp_path / "out")
     assert 'revision="refs/convert/parquet"' in error
+
+
+@pytest.mark.parametrize(
+    ("changed", "value"),
+    [
+        ("text_column", "label"),
+        ("store_columns", ["label"]),
+        ("key_column", "label"),
+        ("data_split", "test"),
+    ],
+)
+def test_other_columns_or_another_split_are_refused_by_name(
+    tmp_path: Path, changed: str, value: Any
+) -> None:
+    splits = DatasetDict({name: table(text=TEXTS, label=TEXTS[::-1]) for name in ("train", "test")})
+    convert(splits, tmp_path / "out")
+    with pytest.raises(OptionsChangedError, match=f"with {changed}=.*; this run has {changed}="):
+        convert(splits, tmp_path / "out", **{changed: value})
+    assert [sample["text"] for sample in convert(splits, tmp_path / "out")] == TEXTS

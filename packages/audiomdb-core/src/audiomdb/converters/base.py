@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import msgspec
+
 from audiomdb.converters.report import ConversionReport
 from audiomdb.converters.workers import explain_lost_workers, worker_processes
 from audiomdb.errors import (
@@ -25,6 +27,7 @@ from audiomdb.errors import (
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
+from audiomdb.shards.finished import SOURCE_OPTIONS
 from audiomdb.shards.prepare import Process
 
 if TYPE_CHECKING:
@@ -148,6 +151,22 @@ class BaseConverter(ABC):
     def dataset_name(self, name: str) -> None:
         self._dataset_name = name
 
+    def source_options(self) -> Mapping[str, Any]:
+        """Options of the subclass that decide what its samples hold, by name; none unless defined.
+
+        They are kept in every shard. A run that meets finished shards made with others is refused
+        at once, and is told which option differs. Without them it finds out only where a sample
+        differs.
+
+            def source_options(self):
+                return {"text_column": self.text_column}
+
+        Values are plain: None, bools, numbers, text, and lists and dicts of these. A subclass of a
+        converter that has some adds its own to them. What only says where the source lies, such as
+        a path or a token, does not belong here: the same samples from another place are the same.
+        """
+        return {}
+
     def sample_count(self) -> int | None:
         """How many samples `sample_iterator` will yield, for the progress bar; None if unknown."""
         return None
@@ -220,8 +239,21 @@ class BaseConverter(ABC):
             process=process,
             process_names=self._process.names if self._process else (),
             executor=executor,
+            options=self._compared_options(),
             **self._writer_options,
         )
+
+    def _compared_options(self) -> dict[str, Any]:
+        # Under a name of their own: a subclass may call an option as the base calls one of its.
+        options = dict(self.source_options())
+        try:
+            msgspec.msgpack.encode(options)
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise ConversionError(
+                f"{type(self).__name__}.source_options returned {options!r}, expected plain "
+                f"values: {exc}"
+            ) from exc
+        return {SOURCE_OPTIONS: options} if options else {}
 
     def _write(self, writer: DatasetWriter) -> None:
         total = self.sample_count()

@@ -86,6 +86,10 @@ class FolderConverter(BaseConverter):
         """Short name of the kind of source."""
         return "folder"
 
+    def source_options(self) -> dict[str, Any]:
+        """Options that decide what samples hold."""
+        return {"text_column": self.text_column}
+
     def sample_count(self) -> int:
         """Files to convert; walks through the folder and reads its tables."""
         return sum(1 for _ in _Walk(self.input_dir).clips())

@@ -82,6 +82,14 @@ class ManifestConverter(BaseConverter):
         """Short name of the kind of source."""
         return "manifest"
 
+    def source_options(self) -> dict[str, Any]:
+        """Options that decide what samples hold. Where the clips lie does not."""
+        return {
+            "audio_column": self.audio_column,
+            "text_column": self.text_column,
+            "key_column": self.key_column,
+        }
+
     def sample_count(self) -> int:
         """Rows of the manifest; reads and checks all of it."""
         self._survey = self._look()

@@ -16,7 +16,10 @@ from audiomdb.shards.layout import shard_name
 from audiomdb.shards.metadata import Feature, ShardEntry
 from audiomdb.shards.shard_reader import ShardReader
 
-__all__ = ["FinishedShard", "check_payloads", "find_finished"]
+__all__ = ["SOURCE_OPTIONS", "FinishedShard", "check_payloads", "find_finished"]
+
+SOURCE_OPTIONS = "source"
+"""Option that holds those of the converter, as a map."""
 
 
 class FinishedShard(msgspec.Struct, frozen=True):
@@ -87,6 +90,7 @@ def _damaged(directory: Path, cause: Exception) -> CorruptShardError:
 
 
 def _compare_options(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    old, new = _by_name(old), _by_name(new)
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
         was = ", ".join(f"{name}={old.get(name)!r}" for name in changed)
@@ -95,3 +99,14 @@ def _compare_options(directory: Path, old: Mapping[str, Any], new: Mapping[str, 
             f"{directory} was made with {was}; this run has {now}. "
             "Use the same options to go on, or another output folder"
         )
+
+
+def _by_name(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a user gives them, those of the converter in place of the map of them."""
+    named = dict(options)
+    of_source = named.pop(SOURCE_OPTIONS, None)
+    if not isinstance(of_source, Mapping):
+        return dict(options)
+    for name, value in of_source.items():
+        named[f"{SOURCE_OPTIONS}.{name}" if name in named else name] = value
+    return named

@@ -115,6 +115,17 @@ class HFConverter(BaseConverter):
         """Short name of the kind of source, for messages."""
         return "hf"
 
+    def source_options(self) -> dict[str, Any]:
+        """Options that decide what samples hold. Where the dataset lies does not."""
+        return {
+            "data_split": str(self._split),
+            "data_name": self._load_options["name"],
+            "audio_column": self._audio_column,
+            "text_column": self._text_column,
+            "store_columns": self._store_columns,
+            "key_column": self._key_column,
+        }
+
     def sample_count(self) -> int | None:
         """Rows of the split, where the dataset says."""
         return self._source.rows
