@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
+from msgspec.msgpack import Ext
 
+from audiomdb.audio.window import AudioWindow
 from audiomdb.converters.files import FolderConverter, ManifestConverter
-from audiomdb.errors import ConversionError, OptionsChangedError
-from audiomdb.shards import DatasetReader
+from audiomdb.errors import ConversionError, OptionsChangedError, SourceChangedError
+from audiomdb.sample import Sample
+from audiomdb.shards import DatasetReader, ShardReader
 from tests.core.conversions import Listed, clip, samples
 
 ROWS = """id,audio_filepath,other,sentence,translation
@@ -108,3 +119,200 @@ def test_options_that_no_shard_can_keep_are_refused_before_any_work(tmp_path: Pa
     with pytest.raises(ConversionError, match=r"Optional\.source_options returned .*plain values"):
         converter.run()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_label_that_was_corrected_is_noticed(corpus: Path, tmp_path: Path) -> None:
+    def run() -> int:
+        return FolderConverter(corpus, tmp_path / "out", text_column="sentence").run().reused_shards
+
+    run()
+    assert run() == 1
+    table = corpus / "metadata.csv"
+    table.write_text(ROWS.replace("audio_filepath", "file_name").replace("thanks", "thankz"))
+    with pytest.raises(SourceChangedError, match=r"shard_00000 .* or what they hold differs\. Del"):
+        run()
+    (tmp_path / "out" / "shard_00000" / "data.mdb").unlink()
+    (tmp_path / "out" / "shard_00000" / "lock.mdb").unlink()
+    (tmp_path / "out" / "shard_00000").rmdir()
+    assert run() == 0
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert dataset["b.wav"]["translation"] == "thankz"
+
+
+def test_a_text_beside_a_clip_that_was_corrected_is_noticed(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "metadata.csv").unlink()
+    (corpus / "a.txt").write_text("seven")
+    FolderConverter(corpus, tmp_path / "out").run()
+    (corpus / "a.txt").write_text("eight")
+    with pytest.raises(SourceChangedError):
+        FolderConverter(corpus, tmp_path / "out").run()
+
+
+ARRAY = np.arange(800, dtype=np.int16)
+VALUES: dict[str, tuple[Any, Any]] = {
+    "text": ("seven", "eight"),
+    "integer": (1, 2),
+    "kind of number": (1, 1.0),
+    "boolean": (True, 1),
+    "nothing": (None, 0),
+    "float": (0.5, 0.25),
+    "in a list": (["a", ["b"]], ["a", ["c"]]),
+    "in a dict": ({"a": {"b": 1}}, {"a": {"b": 2}}),
+    "order of names": ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    "few bytes": (b"abc", b"abd"),
+    "many bytes": (bytes(1000), bytes(999) + b"x"),
+    "view": (memoryview(bytes(1000)), memoryview(bytes(999) + b"x")),
+    "few elements": (ARRAY[:3], ARRAY[1:4]),
+    "elements": (ARRAY, ARRAY[::-1]),
+    "dtype": (ARRAY, ARRAY.view(np.uint16)),
+    "shape": (ARRAY, ARRAY.reshape(2, 400)),
+    "scalar": (np.float32(1), np.float32(2)),
+    "audio": ({"audio": clip(1)}, {"audio": clip(2)}),
+    "array of audio": (
+        {"audio": ARRAY, "sample_rate": 8000},
+        {"audio": ARRAY[::-1], "sample_rate": 8000},
+    ),
+    "rate": ({"audio": ARRAY, "sample_rate": 8000}, {"audio": ARRAY, "sample_rate": 8001}),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), VALUES.values(), ids=VALUES)
+def test_another_value_of_the_same_size_is_noticed(tmp_path: Path, old: Any, new: Any) -> None:
+    fields = [
+        value if isinstance(value, dict) and "audio" in value else {"field": value}
+        for value in (old, new)
+    ]
+    Listed([("k", fields[0])], tmp_path / "out").run()
+    assert Listed([("k", dict(fields[0]))], tmp_path / "out").run().reused_shards == 1
+    with pytest.raises(SourceChangedError):
+        Listed([("k", fields[1])], tmp_path / "out").run()
+
+
+@pytest.mark.parametrize("changed", [{"offset": 0.02}, {"duration": 0.04}, {"path": "longer.wav"}])
+def test_another_part_of_a_file_is_noticed_and_another_path_is_not(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    for name, seconds in (("a.wav", 0.1), ("b.wav", 0.1), ("longer.wav", 0.2)):
+        (tmp_path / name).write_bytes(clip(1, seconds))
+
+    def run(path: str = "a.wav", offset: float = 0.01, duration: float = 0.05) -> int:
+        window = AudioWindow(tmp_path / path, offset, duration)
+        return Listed([("k", {"audio": window})], tmp_path / "out").run().reused_shards
+
+    run()
+    assert run(path="b.wav") == 1
+    with pytest.raises(SourceChangedError):
+        run(**changed)
+
+
+def test_of_files_the_size_is_compared_not_the_content(corpus: Path, tmp_path: Path) -> None:
+    # As the guide says: every file would have to be read again.
+    FolderConverter(corpus, tmp_path / "out", text_column="sentence").run()
+    (corpus / "a.wav").write_bytes(clip(7))
+    converter = FolderConverter(corpus, tmp_path / "out", text_column="sentence")
+    assert converter.run().reused_shards == 1
+    (corpus / "a.wav").write_bytes(clip(7, 0.2))
+    with pytest.raises(SourceChangedError):
+        converter.run()
+
+
+class Locked:
+    """Nothing that can be stored."""
+
+
+def test_what_cannot_be_stored_is_compared_by_its_type_and_hurts_nobody(tmp_path: Path) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    strange: list[tuple[Any, Any]] = [
+        ("object", {"field": Locked()}),
+        ("nested", {"field": [{"in": Locked()}]}),
+        ("set", {"field": {"b", "a"}}),
+        ("path", {"field": tmp_path}),
+        ("integer", {"field": [2**70, -(2**70)]}),
+        ("loop", {"field": loop}),
+        ("name", {7: "a"}),
+        ("names", {"field": {("a", 1): "b"}}),
+        ("surrogate", {"field": ["\ud800", {"\ud800": 1}]}),
+        ("file", {"audio": "no/such\ud800.wav"}),
+        ("key\ud800", {"field": 1}),
+        ("no dict", "text"),
+        ("none", None),
+        (7, {"field": 1}),
+        ("objects", {"field": np.array([Locked()])}),
+    ]
+
+    def run(items: list[tuple[Any, Any]]) -> int:
+        return Listed(items, tmp_path / "out", on_error="skip").run().reused_shards
+
+    run(strange)
+    assert run(strange) == 1
+    for place, (key, _) in enumerate(strange):
+        with pytest.raises(SourceChangedError):
+            run([*strange[:place], (key, {"other": 1}), *strange[place + 1 :]])
+
+
+def journal(out: Path) -> Mapping[str, Any]:
+    return ShardReader(out / "shard_00000").index.journal
+
+
+def test_the_digest_can_be_computed_from_the_page_of_the_format(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(clip(1))
+    wav, size = clip(1), len(clip(1))
+    descr = msgspec.msgpack.encode(["<i2", [800]])
+    header = struct.pack("<H", len(descr)) + descr
+    elements = ARRAY.tobytes()
+    window = AudioWindow(tmp_path / "a.wav", 0.01, 0.05)
+    expected: list[tuple[str, Sample, int, dict[str, Any]]] = [
+        ("file", {"audio": tmp_path / "a.wav"}, size, {"audio": Ext(5, struct.pack("<Q", size))}),
+        (
+            "bytes",
+            {"audio": wav, "text": "zwölf", "more": [1, {"a": None}], "few": b"abc"},
+            size + 5 + 3,
+            {
+                "audio": Ext(1, struct.pack("<QQI", 0, size, zlib.crc32(wav))),
+                "text": "zwölf",
+                "more": [1, {"a": None}],
+                "few": b"abc",
+            },
+        ),
+        (
+            "array",
+            {"audio": ARRAY, "sample_rate": 8000},
+            1600,
+            {
+                "audio": Ext(2, struct.pack("<QQI", 0, 1600, zlib.crc32(elements)) + header),
+                "sample_rate": 8000,
+            },
+        ),
+        ("part", {"audio": window}, 1600, {"audio": Ext(5, struct.pack("<Qdd", size, 0.01, 0.05))}),
+        (
+            "rest",
+            {"audio": AudioWindow(tmp_path / "a.wav", 0.01)},
+            size,
+            {"audio": Ext(5, struct.pack("<Qdd", size, 0.01, float("inf")))},
+        ),
+        ("object", {"field": Locked()}, 0, {"field": Ext(6, b"Locked")}),
+        ("name", {"field": "\udcff"}, 1, {"field": b"\xed\xb3\xbf"}),
+    ]
+    Listed([(key, sample) for key, sample, _, _ in expected], tmp_path / "o", on_error="skip").run()
+    hashed = b"".join(msgspec.msgpack.encode([key, n, fields]) for key, _, n, fields in expected)
+    assert journal(tmp_path / "o")["digest"] == sha256(hashed).hexdigest()
+    assert journal(tmp_path / "o")["bytes"] == sum(n for _, _, n, _ in expected)
+
+
+def test_the_digest_is_the_same_in_every_process(tmp_path: Path) -> None:
+    code = """
+import sys
+import numpy as np
+from audiomdb.shards import DatasetWriter
+with DatasetWriter(sys.argv[1], on_error="skip") as writer:
+    for n in range(99):
+        writer.write(f"{n}", {"text": "x", "tags": {"b", "a"}, "array": np.arange(n), "o": object})
+"""
+    digests = set()
+    for seed in ("1", "2"):
+        out = tmp_path / seed
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, str(out)], check=True, env=environment)
+        digests.add(journal(out)["digest"])
+    assert len(digests) == 1

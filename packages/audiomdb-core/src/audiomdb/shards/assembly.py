@@ -28,7 +28,7 @@ from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.shards.finished import FinishedShard, check_payloads, find_finished
 from audiomdb.shards.index import ShardIndex
-from audiomdb.shards.journal import Journal, Rejection, SourceDigest
+from audiomdb.shards.journal import Journal, Rejection
 from audiomdb.shards.key_set import KeySet
 from audiomdb.shards.layout import (
     ALIGNMENT,
@@ -44,6 +44,7 @@ from audiomdb.shards.output import OutputFolder
 from audiomdb.shards.prepare import Prepared, rejection
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.shards.shard_writer import ShardWriter
+from audiomdb.shards.source_digest import SourceDigest
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -272,7 +273,7 @@ class DatasetAssembly:
     def _compare(self, number: int, journal: Journal, source: SourceDigest) -> None:
         if journal.digest == source.hexdigest():
             return
-        what = "its keys, their order or their sizes differ"
+        what = "its keys, their order or what they hold differs"
         if journal.samples != source.samples:
             what = f"it was made of {journal.samples} samples, now there are {source.samples}"
         raise SourceChangedError(

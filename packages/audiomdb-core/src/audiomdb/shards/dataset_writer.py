@@ -15,10 +15,11 @@ import msgspec
 from audiomdb.errors import ConversionError
 from audiomdb.shards.assembly import DatasetAssembly
 from audiomdb.shards.borders import ShardBorders
-from audiomdb.shards.describe import AudioOptions, source_bytes
-from audiomdb.shards.journal import Journal, Rejection, SourceDigest, utf8
+from audiomdb.shards.describe import AudioOptions
+from audiomdb.shards.journal import Journal, Rejection, utf8
 from audiomdb.shards.metadata import Metadata
 from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
+from audiomdb.shards.source_digest import SourceDigest, contents
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -159,15 +160,15 @@ class DatasetWriter:
             ConversionError: when this writer has been finished or closed.
         """
         self._refuse_if_over()
-        size = source_bytes(sample) if isinstance(sample, Mapping) else 0
-        shard = self._borders.place(size)
+        found = contents(sample)
+        shard = self._borders.place(found.size)
         if shard != self._shard:
             self._turn_to(shard)
-        self._source.add(key, size)
+        self._source.add(key, found)
         if self._assembly.is_finished(shard):
             return
         self._batch.append((key, sample))
-        self._batch_bytes += size
+        self._batch_bytes += found.size
         if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_SAMPLES:
             self._submit()
             self._drain(self._under_way)

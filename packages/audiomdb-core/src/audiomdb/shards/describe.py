@@ -20,7 +20,7 @@ from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
-__all__ = ["AudioOptions", "Description", "describe", "source_bytes", "source_name"]
+__all__ = ["AudioOptions", "Description", "describe", "file_bytes", "source_name", "value_bytes"]
 
 _DURATION_TOLERANCE_S = 0.05
 """Manifests round durations; beyond this (and 1 %) one contradicts the audio."""
@@ -91,30 +91,28 @@ class Description(msgspec.Struct, frozen=True):
     finite: bool
 
 
-def source_bytes(sample: Mapping[str, Any]) -> int:
-    """Size of a sample as its source gave it, which is what shard borders count.
+def value_bytes(value: Any) -> int:  # noqa: ANN401
+    """Size of a field's value as its source gave it, 0 where it is neither text nor a buffer."""
+    if isinstance(value, AudioWindow):
+        seconds = value.duration
+        if seconds is None:
+            return file_bytes(value.path)
+        return int(min(seconds * _WINDOW_BYTES_PER_S, _MOST_BYTES))
+    if isinstance(value, bytes | bytearray | str):
+        return len(value)
+    if isinstance(value, memoryview | np.ndarray):
+        return value.nbytes
+    if hasattr(value, "__array__"):
+        return getattr(value, "nbytes", 0)
+    return 0
 
-    A path counts as its file's size, 0 when the file is missing (reading it says so later). A
-    window counts 32 kB a second, or as its whole file where it has no end.
-    """
-    total = 0
-    for field, value in sample.items():
-        if field == AUDIO and isinstance(value, str | os.PathLike):
-            total += _file_bytes(value)
-        elif isinstance(value, AudioWindow):
-            seconds = value.duration
-            total += (
-                _file_bytes(value.path)
-                if seconds is None
-                else int(min(seconds * _WINDOW_BYTES_PER_S, _MOST_BYTES))
-            )
-        elif isinstance(value, bytes | bytearray | str):
-            total += len(value)
-        elif isinstance(value, memoryview | np.ndarray):
-            total += value.nbytes
-        elif type(value) not in _PLAIN and hasattr(value, "__array__"):
-            total += getattr(value, "nbytes", 0)
-    return total
+
+def file_bytes(path: str | os.PathLike[str]) -> int:
+    """Size of a file, 0 where there is none: whoever reads it says so later."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 (a Path costs more than the call)
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return 0
 
 
 def source_name(sample: Mapping[str, Any]) -> str | None:
@@ -261,13 +259,6 @@ def _contradictions(
         if not abs(claimed - duration) <= tolerance:
             found.append(DURATION)
     return tuple(found)
-
-
-def _file_bytes(path: str | os.PathLike[str]) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 (a Path costs more than the call)
-    except (OSError, ValueError):  # a name that no file can have: reading it says so later
-        return 0
 
 
 def _row(sample: Sample) -> dict[str, Any]:

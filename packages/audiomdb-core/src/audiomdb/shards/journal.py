@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Journal", "Rejection", "SourceDigest", "utf8"]
+__all__ = ["Journal", "Rejection", "utf8"]
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -24,7 +24,7 @@ class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
         options: What the shard's bytes depend on besides the source, as plain data.
         samples: Source samples, stored or rejected.
         bytes: Their size as the source gave it.
-        digest: Hex digest over their keys and sizes.
+        digest: Hex digest over them; see `SourceDigest`.
         rejected: Those that could not be stored.
         contradictions: Field name to how often the source was wrong about the audio.
         not_finite: Stored samples whose audio holds NaN or infinite values.
@@ -37,28 +37,6 @@ class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
     rejected: tuple[Rejection, ...]
     contradictions: dict[str, int]
     not_finite: int = 0
-
-
-class SourceDigest:
-    """Sums up the source samples of one shard, in order."""
-
-    def __init__(self) -> None:
-        import hashlib
-
-        self._hash = hashlib.sha256()
-        self.samples = 0
-        self.bytes = 0
-
-    def add(self, key: str, size: int) -> None:
-        """Count one source sample."""
-        raw = str(key).encode("utf-8", "surrogatepass")
-        self._hash.update(b"%d %d " % (len(raw), size) + raw)
-        self.samples += 1
-        self.bytes += size
-
-    def hexdigest(self) -> str:
-        """Hex digest over all that was added."""
-        return self._hash.hexdigest()
 
 
 def utf8(text: str) -> str:
