@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,38 @@ def test_damaged_metadata_is_said_to_be_so(tmp_path: Path) -> None:
         verify_dataset(tmp_path)
     write(tmp_path)  # shards are there: it is ours, and made again
     assert verify_dataset(tmp_path) == []
+
+
+def test_durations_are_added_up_one_by_one_on_every_python(tmp_path: Path) -> None:
+    # What the built-in sum gives up to Python 3.11; since 3.12 it gives 1.0.
+    naive = 0.9999999999999999
+    with DatasetWriter(tmp_path / "out", samples_per_shard=1) as writer:
+        for i in range(10):
+            writer.write(f"k{i}", {"duration": 0.1})
+    assert writer.finish().duration == naive
+    with DatasetWriter(tmp_path / "one") as writer:
+        for i in range(10):
+            writer.write(f"k{i}", {"duration": 0.1})
+    metadata = writer.finish()
+    assert (metadata.duration, metadata.shards[0].duration) == (naive, naive)
+
+
+def test_durations_of_more_seconds_than_a_float_holds_are_the_largest(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "out", samples_per_shard=1) as writer:
+        for i in range(3):
+            writer.write(f"k{i}", {"duration": 1.5e308})
+    assert writer.finish().duration == sys.float_info.max
+    assert verify_dataset(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(("change", "problems"), [(1e-12, 0), (-1e-12, 0), (1e-3, 2)])
+def test_durations_may_have_been_rounded_by_another_writer(
+    tmp_path: Path, change: float, problems: int
+) -> None:
+    write(tmp_path / "out")
+    metadata = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    metadata["duration"] -= change
+    metadata["shards"][1]["duration"] += change
+    (tmp_path / "out" / "metadata.json").write_text(json.dumps(metadata))
+    found = [problem.reason for problem in verify_dataset(tmp_path / "out")]
+    assert len([reason for reason in found if "last" in reason or "seconds" in reason]) == problems

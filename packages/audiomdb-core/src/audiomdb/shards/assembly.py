@@ -22,7 +22,7 @@ import msgspec
 
 from audiomdb.errors import DuplicateKeyError, OutputWriteError, SourceChangedError
 from audiomdb.sample import DURATION
-from audiomdb.shards.columns import build_columns, total
+from audiomdb.shards.columns import add_up, build_columns, total
 from audiomdb.shards.early_sync import EarlySync
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file, write_atomically
@@ -223,7 +223,7 @@ class DatasetAssembly:
                 name=self._name,
                 samples=sum(entry.samples for entry in entries),
                 bytes=sum(entry.bytes for entry in entries),
-                duration=sum(entry.duration for entry in entries),
+                duration=add_up(entry.duration for entry in entries),
                 features=merge_features(shard.features for shard in finished),
                 processors=tuple(processors),
                 rejected=len(rejected),

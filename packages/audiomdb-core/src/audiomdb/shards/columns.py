@@ -16,7 +16,7 @@ import numpy as np
 
 from audiomdb.errors import CorruptShardError
 
-__all__ = ["MAX_TEXT_BYTES", "Column", "build_columns", "join_column", "narrow", "total"]
+__all__ = ["MAX_TEXT_BYTES", "Column", "add_up", "build_columns", "join_column", "narrow", "total"]
 
 Column: TypeAlias = "np.ndarray | dict[str, Any]"
 
@@ -91,12 +91,22 @@ def narrow(values: np.ndarray) -> np.ndarray:
 def total(column: Column | None) -> float:
     """Sum of a number column, missing and infinite values left out; 0 for any other.
 
-    Added up one by one in order, so that it comes out the same to the last bit wherever it is done.
     At most the largest float, for JSON knows no infinity.
     """
     if not isinstance(column, np.ndarray):
         return 0.0
-    added = sum(value for value in column.tolist() if isfinite(value))
+    return add_up(value for value in column.tolist() if isfinite(value))
+
+
+def add_up(numbers: Iterable[float]) -> float:
+    """Finite numbers added up one by one in order, at most the largest float.
+
+    The built-in `sum` carries along what rounding loses since Python 3.12, and did not before: a
+    dataset would have other bytes, depending on the Python that made it.
+    """
+    added: float = 0
+    for number in numbers:
+        added += number
     return max(-_MAX_FLOAT, min(float(added), _MAX_FLOAT))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isclose
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from audiomdb.errors import CorruptShardError, DatasetError
 from audiomdb.sample import DURATION
 from audiomdb.shards.codec import HEAD_PREFIX
-from audiomdb.shards.columns import total
+from audiomdb.shards.columns import add_up, total
 from audiomdb.shards.dataset_index import split_index_file
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file
@@ -22,6 +23,10 @@ from audiomdb.shards.pages import places
 from audiomdb.shards.shard_reader import ShardReader
 
 __all__ = ["Problem", "shard_damage", "verify_dataset"]
+
+
+_ROUNDING = 1e-6
+"""Of sums of durations, relative: a billion numbers in double precision lose less."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -117,8 +122,13 @@ def _entry_reasons(reader: ShardReader, entry: ShardEntry) -> Iterator[str]:
             f"{entry.last_key!r}"
         )
     duration = total(index.columns.get(DURATION))
-    if duration != entry.duration:
+    if not _same_seconds(duration, entry.duration):
         yield f"its samples last {duration} s, metadata says {entry.duration}"
+
+
+def _same_seconds(a: float, b: float) -> bool:
+    """Whether two sums of durations differ by no more than the order of adding can make of it."""
+    return isclose(a, b, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
 
 
 def _page_reasons(path: Path, reader: ShardReader) -> Iterator[str]:
@@ -168,9 +178,11 @@ def _sums(metadata: Metadata, parts: Sequence[ShardIndex]) -> Iterator[str]:
     except (msgspec.ValidationError, KeyError, TypeError) as exc:
         yield f"an index does not say what metadata is made of: {exc}"
         return
+    duration = add_up(shard.duration for shard in shards)
+    if not _same_seconds(duration, metadata.duration):
+        yield f"it says {metadata.duration} seconds of audio, the shards say {duration}"
     for what, says, found in (
         ("bytes", metadata.bytes, sum(shard.bytes for shard in shards)),
-        ("seconds of audio", metadata.duration, sum(shard.duration for shard in shards)),
         ("rejected samples", metadata.rejected, rejected),
         ("features", metadata.features, features),
     ):
