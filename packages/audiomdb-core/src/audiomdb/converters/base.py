@@ -28,7 +28,7 @@ from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
 from audiomdb.shards.finished import SOURCE_OPTIONS
-from audiomdb.shards.prepare import Process
+from audiomdb.shards.prepare import Process, is_passing
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -180,7 +180,8 @@ class BaseConverter(ABC):
         Raises:
             AudioError: for audio that cannot be used; names file and key.
             SampleError: for a sample that cannot be stored, a key that occurs twice.
-            ProcessingError: when a processor fails, or a worker process is lost.
+            ProcessingError: when a processor fails, or a worker process is lost. One that fails
+                with an OSError, MemoryError or ImportError ends the run whatever `on_error` is.
             SourceError: when `sample_iterator` yields something else than pairs.
             OutputExistsError: when the output folder holds something else.
             OutputBusyError: when another process is writing there.
@@ -219,7 +220,7 @@ class BaseConverter(ABC):
     def _how_to_go_on(self, exc: BaseException, finished: int) -> Iterator[str]:
         """What may be done after an error, where the error itself does not say."""
         unfit = isinstance(exc, AudioError | SampleError | ProcessingError)
-        if unfit and self._writer_options["on_error"] == "raise":
+        if unfit and not is_passing(exc) and self._writer_options["on_error"] == "raise":
             yield (
                 'on_error="skip" (--on-error skip) leaves out what cannot be stored, and lists it '
                 "in rejected.jsonl"

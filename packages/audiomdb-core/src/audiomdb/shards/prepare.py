@@ -15,7 +15,16 @@ from audiomdb.shards.features import FeatureSummary
 from audiomdb.shards.journal import Rejection, utf8
 from audiomdb.shards.metadata import Feature
 
-__all__ = ["Prepared", "PreparedBatch", "Process", "prepare_batch", "rejection"]
+__all__ = ["Prepared", "PreparedBatch", "Process", "is_passing", "prepare_batch", "rejection"]
+
+_PASSING = "passing"
+"""Attribute of an error that travels with it from another process; its cause does not."""
+
+_ENVIRONMENT = (OSError, MemoryError, ImportError)
+"""What goes wrong around a processor: a server, a disk, the machine."""
+
+_LONGEST_CHAIN = 100
+"""Of causes: nothing keeps an exception from being its own."""
 
 Process = Callable[[Sample], Mapping[str, Any]]
 """What a processor does to a sample. Has to be picklable for workers in other processes."""
@@ -63,7 +72,7 @@ def prepare_batch(
     Raises:
         AudioError: for audio that cannot be used.
         SampleError: for a sample that cannot be stored.
-        ProcessingError: when `process` fails.
+        ProcessingError: when `process` fails; for a reason that may pass also where `skip` is set.
     """
     features = FeatureSummary()
     outcomes: list[Prepared | Rejection] = []
@@ -71,7 +80,7 @@ def prepare_batch(
         try:
             outcomes.append(_prepare(key, sample, options, process, features))
         except (AudioError, SampleError, ProcessingError) as exc:
-            if not skip:
+            if not skip or is_passing(exc):
                 raise
             source = source_name(sample) if isinstance(sample, Mapping) else None
             outcomes.append(rejection(str(key), source, str(exc)))
@@ -81,6 +90,11 @@ def prepare_batch(
 def rejection(key: str, source: str | None, reason: str) -> Rejection:
     """Note that a sample cannot be stored."""
     return Rejection(utf8(key), source and utf8(source), utf8(reason))
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a processor failed for a reason that says nothing about the sample."""
+    return bool(vars(error).get(_PASSING))
 
 
 def _prepare(
@@ -112,7 +126,15 @@ def _processed(key: str, described: Description, process: Process) -> Sample:
     try:
         after = process(dict(before))
     except Exception as exc:
-        raise ProcessingError(f"sample {key!r}: {type(exc).__name__}: {exc}") from exc
+        error = ProcessingError(f"sample {key!r}: {type(exc).__name__}: {exc}")
+        if _says_nothing_of_the_sample(exc):
+            # Left out because of it, the sample would be missing for ever.
+            error = ProcessingError(
+                f"{error}. This says nothing about the sample; run the same conversion again once "
+                "the cause is mended. A processor that means the sample raises a ValueError"
+            )
+            vars(error)[_PASSING] = True
+        raise error from exc
     if not isinstance(after, Mapping):
         raise ProcessingError(f"sample {key!r}: the processor returned {type(after).__name__}")
     out = dict(after)
@@ -123,3 +145,19 @@ def _processed(key: str, described: Description, process: Process) -> Sample:
         # The facts described the old clip; decoding checks against them, so find the new ones.
         out = describe(key, out, AudioOptions()).sample
     return out
+
+
+def _says_nothing_of_the_sample(error: BaseException) -> bool:
+    """Whether an exception is, or comes of, one of what is around the processor.
+
+    A ValueError is a word about the sample, whatever it comes of: that is what a processor raises
+    that means it, and what an AudioError is.
+    """
+    cause: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if cause is None or isinstance(cause, ValueError):
+            return False
+        if isinstance(cause, _ENVIRONMENT):
+            return True
+        cause = cause.__cause__
+    return False

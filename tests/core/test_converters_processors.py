@@ -1,0 +1,108 @@
+"""What a conversion makes of what processors raise and return."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiomdb.errors import DamagedAudioError, ProcessingError
+from audiomdb.processors.base import BaseProcessor
+from audiomdb.sample import Sample
+from tests.core.conversions import Listed, rejections, samples
+
+
+class Raises(BaseProcessor):
+    """Raises what `make` makes, for one sample."""
+
+    def __init__(self, make: Callable[[], BaseException]) -> None:
+        super().__init__(keep_original=True)
+        self._make = make
+
+    def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+        if sample["text"] == "number 1":
+            raise self._make()
+        return {}
+
+
+def from_cause(error: BaseException, cause: BaseException) -> Callable[[], BaseException]:
+    def make() -> BaseException:
+        error.__cause__ = cause
+        return error
+
+    return make
+
+
+PASSING: dict[str, Callable[[], BaseException]] = {
+    "connection": lambda: ConnectionError("the server is away"),
+    "file": lambda: FileNotFoundError(2, "No such file or directory", "model.bin"),
+    "timeout": lambda: TimeoutError("timed out"),
+    "memory": MemoryError,
+    "import": lambda: ImportError("no module named torch"),
+    "wrapped": from_cause(ProcessingError("no answer"), ConnectionRefusedError("refused")),
+    "twice": from_cause(RuntimeError("a"), from_cause(KeyError("b"), OSError("c"))()),
+}
+MEANT: dict[str, Callable[[], BaseException]] = {
+    "value": lambda: ValueError("no speech"),
+    "key": lambda: KeyError("speaker"),
+    "runtime": lambda: RuntimeError("boom"),
+    "audio": from_cause(DamagedAudioError("cut off"), OSError("gone")),
+    "value of a cause": from_cause(ValueError("no alignment"), FileNotFoundError("a.txt")),
+    "wrapped": from_cause(ProcessingError("no"), ValueError("no")),
+}
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("make", PASSING.values(), ids=PASSING)
+def test_what_is_wrong_around_a_processor_is_no_reason_to_leave_a_sample_out(
+    tmp_path: Path, make: Callable[[], BaseException], on_error: Any
+) -> None:
+    options: dict[str, Any] = {"on_error": on_error, "num_workers": 1, "samples_per_shard": 1}
+    out = tmp_path / "out"
+    with pytest.raises(ProcessingError, match=r"sample 'clip-0001'.*nothing about the") as caught:
+        Listed(samples(3), out, processor=Raises(make), **options).run()
+    if sys.version_info >= (3, 11):
+        assert not any("leaves out" in note for note in getattr(caught.value, "__notes__", ()))
+    assert not (out / "metadata.json").exists()
+
+
+def test_a_run_goes_on_once_what_was_wrong_is_mended(tmp_path: Path) -> None:
+    class Asks(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            if sample["text"] == "number 1" and not (tmp_path / "server").exists():
+                raise ConnectionError("the server is away")
+            return {"answer": sample["text"]}
+
+    options: dict[str, Any] = {"processor": Asks(), "on_error": "skip", "samples_per_shard": 1}
+    with pytest.raises(ProcessingError, match="ConnectionError: the server is away"):
+        Listed(samples(3), tmp_path / "out", num_workers=1, **options).run()
+    (tmp_path / "server").touch()
+    report = Listed(samples(3), tmp_path / "out", num_workers=1, **options).run()
+    assert (report.samples, report.rejected) == (3, 0)
+    assert report.reused_shards >= 1
+
+
+def test_a_worker_process_says_so_too(tmp_path: Path) -> None:
+    class Away(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:  # noqa: ARG002
+            raise RuntimeError("no answer") from ConnectionError("the server is away")
+
+    for on_error in ("raise", "skip"):
+        out = tmp_path / on_error
+        with pytest.raises(ProcessingError, match=r"RuntimeError: no answer.*nothing") as caught:
+            Listed(samples(3), out, processor=Away(), num_workers=2, on_error=on_error).run()
+        if sys.version_info >= (3, 11):
+            assert not any("leaves out" in note for note in getattr(caught.value, "__notes__", ()))
+
+
+@pytest.mark.parametrize("make", MEANT.values(), ids=MEANT)
+def test_what_a_processor_says_of_a_sample_rejects_it(
+    tmp_path: Path, make: Callable[[], BaseException]
+) -> None:
+    options: dict[str, Any] = {"processor": Raises(make), "num_workers": 1}
+    report = Listed(samples(3), tmp_path / "out", on_error="skip", **options).run()
+    assert (report.samples, report.rejected) == (2, 1)
+    assert rejections(tmp_path / "out")[0]["key"] == "clip-0001"
