@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from audiomdb.errors import DamagedAudioError, ProcessingError
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
-from tests.core.conversions import Listed, rejections, samples
+from audiomdb.shards import DatasetReader, DatasetWriter
+from tests.core.conversions import Listed, clip, rejections, samples
 
 
 class Raises(BaseProcessor):
@@ -106,3 +108,67 @@ def test_what_a_processor_says_of_a_sample_rejects_it(
     report = Listed(samples(3), tmp_path / "out", on_error="skip", **options).run()
     assert (report.samples, report.rejected) == (2, 1)
     assert rejections(tmp_path / "out")[0]["key"] == "clip-0001"
+
+
+class Resampled(BaseProcessor):
+    """Makes an array of 16 kHz of the audio, and says so where it is asked to."""
+
+    def __init__(self, says: int | None = None, keep_original: bool = True) -> None:
+        super().__init__(keep_original)
+        self.says = says
+
+    def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:
+        rate = kwargs.get("sample_rate", 16000)
+        array = self.load_array(sample["audio"], rate, from_rate=rate)
+        return {"audio": array} if self.says is None else {"audio": array, "sample_rate": self.says}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_array_whose_rate_a_processor_does_not_say_is_refused(
+    tmp_path: Path, keep: bool, workers: int
+) -> None:
+    processor = Resampled(keep_original=keep)
+    options: dict[str, Any] = {"processor": processor, "num_workers": workers}
+    said = (
+        r"'clip-0000': .*Resampled\(.* returned audio as an array and not its rate.*'sample_rate'"
+    )
+    with pytest.raises(ProcessingError, match=said):
+        Listed(samples(2), tmp_path / "out", **options).run()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_rate_that_a_processor_says_is_the_rate(tmp_path: Path, keep: bool) -> None:
+    processor = Resampled(16000, keep)
+    Listed(samples(2), tmp_path / "out", processor=processor, num_workers=1).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        sample = dataset[0]
+    assert (sample["sample_rate"], sample["frames"], len(sample["audio"])) == (16000, 1600, 1600)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_processor_that_was_told_the_rate_need_not_say_it(tmp_path: Path, keep: bool) -> None:
+    array = {"audio": np.zeros(800, np.float32), "sample_rate": 8000}
+    sources: list[tuple[str, dict[str, Any], dict[str, Any], int]] = [
+        ("conversion", {"audio": clip(1)}, {"sample_rate": 16000}, 16000),
+        ("array", array, {}, 8000),
+        ("both", array, {"sample_rate": 16000}, 16000),
+    ]
+    for name, sample, options, rate in sources:
+        processor = Resampled(keep_original=keep)
+        items = [("k", sample)]
+        Listed(items, tmp_path / name, processor=processor, num_workers=1, **options).run()
+        with DatasetReader.open(tmp_path / name) as dataset:
+            stored = dataset["k"]
+        assert (stored["sample_rate"], stored["frames"]) == (rate, rate // 10), name
+
+
+def test_a_function_in_place_of_a_processor_has_to_say_the_rate_too(tmp_path: Path) -> None:
+    def process(sample: Sample) -> dict[str, Any]:
+        return {"audio": np.zeros(3), "text": sample["text"]}
+
+    with (
+        pytest.raises(ProcessingError, match="'k': the processor returned audio as an array"),
+        DatasetWriter(tmp_path / "out", process=process) as writer,
+    ):
+        writer.write("k", {"audio": clip(1), "text": "a"})

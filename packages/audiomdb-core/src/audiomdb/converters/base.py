@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+from audiomdb.converters.processing import ConversionProcessors
 from audiomdb.converters.report import ConversionReport
 from audiomdb.converters.workers import explain_lost_workers, worker_processes
 from audiomdb.errors import (
@@ -24,7 +25,7 @@ from audiomdb.errors import (
     SampleError,
     SourceError,
 )
-from audiomdb.processors.base import BaseProcessor, Processors
+from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
 from audiomdb.shards.finished import SOURCE_OPTIONS
@@ -112,7 +113,7 @@ class BaseConverter(ABC):
         self._executor = executor
         self._workers = default_workers() if num_workers is None else num_workers
         self._process = (
-            None if processor is None else Processors(processor, sample_rate=sample_rate)
+            None if processor is None else ConversionProcessors(processor, sample_rate=sample_rate)
         )
         self._writer_options: dict[str, Any] = {
             "samples_per_shard": samples_per_shard,

@@ -15,7 +15,22 @@ from audiomdb.shards.features import FeatureSummary
 from audiomdb.shards.journal import Rejection, utf8
 from audiomdb.shards.metadata import Feature
 
-__all__ = ["Prepared", "PreparedBatch", "Process", "is_passing", "prepare_batch", "rejection"]
+__all__ = [
+    "NO_RATE",
+    "Prepared",
+    "PreparedBatch",
+    "Process",
+    "is_passing",
+    "lacks_rate",
+    "prepare_batch",
+    "rejection",
+]
+
+NO_RATE = (
+    "returned audio as an array and not its rate: return it in Hz beside it, as 'sample_rate', or "
+    "return encoded audio"
+)
+"""What is said of a processor."""
 
 _PASSING = "passing"
 """Attribute of an error that travels with it from another process; its cause does not."""
@@ -97,6 +112,16 @@ def is_passing(error: BaseException) -> bool:
     return bool(vars(error).get(_PASSING))
 
 
+def lacks_rate(result: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
+    """Whether a processor made another array of a sample's audio, and does not say its rate."""
+    audio = result.get(AUDIO)
+    return (
+        hasattr(audio, "__array__")
+        and audio is not sample.get(AUDIO)
+        and result.get(SAMPLE_RATE) is None
+    )
+
+
 def _prepare(
     key: str,
     sample: Mapping[str, Any],
@@ -109,7 +134,7 @@ def _prepare(
     described = describe(key, sample, options)
     stored = described.sample
     if process is not None:
-        stored = _processed(key, described, process)
+        stored = _processed(key, described, process, options.sample_rate)
     source = source_name(sample)
     try:
         record = encode_record(key, stored)
@@ -121,7 +146,7 @@ def _prepare(
     return Prepared(record, described.row, described.contradictions, described.finite, source)
 
 
-def _processed(key: str, described: Description, process: Process) -> Sample:
+def _processed(key: str, described: Description, process: Process, rate: int | None) -> Sample:
     before = described.sample
     try:
         after = process(dict(before))
@@ -141,10 +166,12 @@ def _processed(key: str, described: Description, process: Process) -> Sample:
     audio = out.get(AUDIO)
     if audio is None or audio is before.get(AUDIO):
         return out
-    if isinstance(audio, bytes | bytearray | memoryview) or SAMPLE_RATE in out:
-        # The facts described the old clip; decoding checks against them, so find the new ones.
-        out = describe(key, out, AudioOptions()).sample
-    return out
+    if lacks_rate(out, before):
+        if rate is None and not hasattr(before.get(AUDIO), "__array__"):
+            raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
+        out[SAMPLE_RATE] = before.get(SAMPLE_RATE, rate)  # it was told so
+    # The facts described the old clip; decoding checks against them, so find the new ones.
+    return describe(key, out, AudioOptions()).sample
 
 
 def _says_nothing_of_the_sample(error: BaseException) -> bool:
