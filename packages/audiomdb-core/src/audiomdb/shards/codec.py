@@ -143,6 +143,7 @@ def encode_record(key: str, sample: Mapping[str, Any]) -> EncodedRecord:
     raw_key = encode_key(key)
     if sample.get(KEY, key) != key:
         raise InvalidKeyError(f"sample {key!r} calls itself {sample[KEY]!r} in its field {KEY!r}")
+    key = str.__str__(key)  # of a class that stands for text, such as NumPy's: the text itself
     packer = Packer(key)
     tree = {KEY: key}
     for field, value in sample.items():

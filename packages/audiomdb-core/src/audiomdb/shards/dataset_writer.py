@@ -160,6 +160,8 @@ class DatasetWriter:
             ConversionError: when this writer has been finished or closed.
         """
         self._refuse_if_over()
+        if type(key) is not str and isinstance(key, str):
+            key = str.__str__(key)  # the text itself: that of an enum, or of NumPy's str
         found = contents(sample)
         shard = self._borders.place(found.size)
         if shard != self._shard:

@@ -280,9 +280,13 @@ def _row(sample: Sample) -> dict[str, Any]:
 def _scalar(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, bool | int | float):
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bool):
         return value
-    return str(value) if isinstance(value, str) else None
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, float) else None
 
 
 def _has_no_utf8(text: str) -> bool:

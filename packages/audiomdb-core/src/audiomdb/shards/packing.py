@@ -62,7 +62,7 @@ class Packer:
             raise self._refusal(
                 f"has the field name {field!r} ({type(field).__name__}){where}, expected str"
             )
-        return str(field)
+        return str.__str__(field)  # the text itself: an enum's own str() is another
 
     def pack(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
         """Turn the value at `path`, so many containers deep.
@@ -80,7 +80,7 @@ class Packer:
         if isinstance(value, np.ndarray):
             return self._array(value, path, INLINE_ARRAY)
         if isinstance(value, str):
-            return str(value)
+            return str.__str__(value)
         if isinstance(value, np.generic):
             return self._array(np.asarray(value), path, INLINE_SCALAR)
         if isinstance(value, Mapping | list | tuple):

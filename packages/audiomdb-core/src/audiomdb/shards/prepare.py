@@ -32,6 +32,8 @@ NO_RATE = (
 )
 """What is said of a processor."""
 
+_TEXT = frozenset((str,))
+
 _PASSING = "passing"
 """Attribute of an error that travels with it from another process; its cause does not."""
 
@@ -122,6 +124,16 @@ def lacks_rate(result: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
     )
 
 
+def _with_plain_names(sample: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The sample, with fields that are called by enums and the like called by their text."""
+    if _TEXT.issuperset(map(type, sample)):
+        return sample
+    return {
+        str.__str__(name) if isinstance(name, str) else name: value
+        for name, value in sample.items()
+    }
+
+
 def _prepare(
     key: str,
     sample: Mapping[str, Any],
@@ -131,10 +143,11 @@ def _prepare(
 ) -> Prepared:
     if not isinstance(sample, Mapping):
         raise SampleError(f"sample {key!r} is {type(sample).__name__}, expected a dict of fields")
-    described = describe(key, sample, options)
-    stored = described.sample
+    described = describe(key, _with_plain_names(sample), options)
+    stored: Mapping[str, Any] = described.sample
     if process is not None:
         stored = _processed(key, described, process, options.sample_rate)
+        stored = _with_plain_names(stored)
     source = source_name(sample)
     try:
         record = encode_record(key, stored)
