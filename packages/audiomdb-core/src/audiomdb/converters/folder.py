@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS, Row, column, read_table, take_text
@@ -45,16 +47,18 @@ class FolderConverter(BaseConverter):
     What is known about a file comes from
 
     - a table `metadata.csv` or `metadata.jsonl`, as Hugging Face's audiofolder has it: the column
-      `file_name` is a path relative to the table, the other columns become fields. The table
-      decides which files of its folder and sub-folders belong to the dataset, and in which order;
+      `file_name` is a path, relative to the table or absolute, the other columns become fields. The
+      table decides which files of its folder and sub-folders belong to the dataset, and in which
+      order;
     - or else a text file beside it (`clip.wav`, `clip.txt`), which becomes `text`, and the name of
       its folder, which becomes `label` unless that folder is `input_dir` itself.
 
     Files are taken in order of name, those of a folder before those of its sub-folders. A key is
-    the path relative to `input_dir`, suffix included. Links to folders are followed, except into
-    a folder that the link lies in. Names that begin with a dot, and suffixes not in
-    `AUDIO_SUFFIXES`, are skipped and counted in the log. In memory are the names of one folder at
-    a time.
+    the path relative to `input_dir`, suffix included; a file outside of it, which only a table can
+    name, goes by the path that leads there. Links to folders are followed, except into a folder
+    that the link lies in. Names that begin with a dot, and suffixes not in `AUDIO_SUFFIXES`, are
+    skipped and counted in the log. In memory are the names of one folder at a time, and 16 bytes
+    for each file that a table decides about.
 
     Args:
         input_dir: The folder.
@@ -107,15 +111,15 @@ class FolderConverter(BaseConverter):
             )
         if walk.skipped:
             _log().info("%s: audio files only%s", self.input_dir, walk.skipped_text())
-        if walk.unlisted > 0:
+        if unlisted := walk.unlisted():
             _log().warning(
                 "%s: %s not named in the table of their folder and left out",
                 self.input_dir,
-                "1 audio file is" if walk.unlisted == 1 else f"{walk.unlisted} audio files are",
+                "1 audio file is" if unlisted == 1 else f"{unlisted} audio files are",
             )
 
     def _sample(self, clip: _Clip) -> Sample:
-        path = os.path.join(self.input_dir, clip.name)  # noqa: PTH118
+        path = os.path.join(self.input_dir, clip.path)  # noqa: PTH118
         if clip.row is None:
             sample: Sample = {AUDIO: path}
             if clip.sidecar is not None:
@@ -139,9 +143,14 @@ class FolderConverter(BaseConverter):
 
 
 class _Clip(msgspec.Struct, frozen=True):
-    """A file to convert: paths relative to the root, and its row where a table has one."""
+    """A file to convert: paths relative to the root, and its row where a table has one.
+
+    `path` is the one to open. In `name`, which is its key, `..` is resolved as if no folder was a
+    link; the system resolves it where the link leads.
+    """
 
     name: str
+    path: str
     row: Row | None = None
     sidecar: str | None = None
 
@@ -151,12 +160,20 @@ class _Walk:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._inside = os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118
         self.skipped: Counter[str] = Counter()
-        self.unlisted = 0
+        # Names by their hashes, for a corpus may have millions: those that tables have, and those
+        # of files beside or below a table.
+        self._named, self._met = array("q"), array("q")
 
     def clips(self) -> Iterator[_Clip]:
         """All files to convert, in order."""
         return self._folder("", (), listed=False)
+
+    def unlisted(self) -> int:
+        """How many files, of those met so far, are left out by the table of their folder."""
+        left_out = np.isin(self._met, self._named, invert=True)
+        return int(np.count_nonzero(left_out))
 
     def skipped_text(self) -> str:
         """What was skipped, in words that continue a sentence."""
@@ -187,11 +204,11 @@ class _Walk:
             if not _is_audio(name):
                 self._skip(name, files)
             elif listed:
-                self.unlisted += 1
+                self._met.append(hash(prefix + name))
             else:
                 texts = (_stem(name) + suffix for suffix in _SIDECARS)
                 sidecar = next((prefix + text for text in texts if _has(files, text)), None)
-                yield _Clip(prefix + name, None, sidecar)
+                yield _Clip(prefix + name, prefix + name, None, sidecar)
         for name in folders:
             yield from self._folder(f"{prefix}{name}/", (*above, here), listed=listed)
 
@@ -214,8 +231,10 @@ class _Walk:
             name = column(table, line, row, _FILE_NAME)
             if not isinstance(name, str) or not name:
                 raise SourceError(f"{table}:{line}: {_FILE_NAME} is {name!r}, expected a path")
-            self.unlisted -= _is_audio(name)
-            yield _Clip(os.path.normpath(prefix + name), row)
+            path = os.path.join(prefix, name)  # noqa: PTH118 (Path would drop a `.`)
+            inside = os.path.normpath(path).removeprefix(self._inside)
+            self._named.append(hash(inside))
+            yield _Clip(inside, path, row)
 
     def _skip(self, name: str, files: Sequence[str]) -> None:
         stem, suffix = _stem(name), _suffix(name)
