@@ -166,6 +166,58 @@ def test_a_file_of_another_size_is_not_fetched(fetch) -> None:
     assert delivered.size == 5
 
 
+SHORT = CONTENT[:300_000]
+
+
+@pytest.mark.parametrize("validator", ["same", "none", "new"])
+@pytest.mark.parametrize("beyond_the_end", ["begins anew", "is empty"])
+def test_a_file_that_ends_too_early_is_not_fetched_for_ever(
+    fetch, validator: str, beyond_the_end: str
+) -> None:
+    versions = iter(range(1000))
+
+    def answer(start: int, _validator: str | None) -> RemoteFile:
+        named = {"same": "v1", "none": None, "new": f"v{next(versions)}"}[validator]
+        if start >= len(SHORT) and beyond_the_end == "begins anew":
+            start = 0
+        return RemoteFile([SHORT[start:]] if start < len(SHORT) else [], start, named)
+
+    store, counters = Store(answer), Counters()
+    delivered = fetch(store, counters=counters)
+    assert delivered.size == len(SHORT)
+    assert delivered.sha256 == hashlib.sha256(SHORT).hexdigest()
+    assert len(store.asked) <= 5
+    assert counters.stats.fetched_bytes <= 5 * len(SHORT)
+
+
+def test_answers_that_get_no_further_than_before_are_no_progress(fetch) -> None:
+    lengths = iter([300_000, *range(299_000, 0, -1000)])
+    # Begins anew each time and ends somewhere else, as if that were all.
+    store = Store(lambda _start, _validator: RemoteFile([CONTENT[: next(lengths)]], 0, "v1"))
+    with pytest.raises(DownloadInterruptedError, match="no further than one before it"):
+        fetch(store)
+    assert len(store.asked) == 1 + audiomdb.cache.retry._ATTEMPTS
+
+
+def test_a_file_that_comes_in_portions_is_fetched_whole(fetch) -> None:
+    counters = Counters()
+    store = Store(lambda start, _validator: RemoteFile([CONTENT[start : start + 9000]], start, "1"))
+    assert is_whole(fetch(store, counters=counters))
+    assert len(store.asked) == -(-len(CONTENT) // 9000)
+    assert counters.stats.retries == 0
+
+
+def test_a_file_that_is_replaced_may_end_sooner_than_the_one_before(fetch) -> None:
+    def old(start: int, _validator: str | None) -> RemoteFile:
+        return RemoteFile([b"x" * 400_000], start, "v0")
+
+    def portion(start: int, validator: str | None) -> RemoteFile:
+        start = start if validator == "v1" else 0
+        return RemoteFile([CONTENT[start : start + 1000]], start, "v1")
+
+    assert is_whole(fetch(Store(old, portion)))
+
+
 def test_attempts_that_bring_nothing_end_with_the_last_error(fetch) -> None:
     store = Store(refuse(DownloadInterruptedError("503 SlowDown")))
     with pytest.raises(DownloadInterruptedError, match="503 SlowDown"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from audiomdb.errors import DatasetNotFoundError
+from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.testing import (
     FolderStore,
@@ -48,3 +51,31 @@ class TestMemoryRetriever(RetrieverConformance):
 
     def make_retriever(self, store: Any, endpoint: Any, **options: Any) -> MemoryRetriever:
         return MemoryRetriever(f"{endpoint}/{store.name}", timeout_s=2.0, **options)
+
+
+class Silent(BaseRetriever):
+    """A folder, as if far away, that never says how large a file is."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.folder = folder
+
+    def open_remote(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
+        try:
+            content = (self.folder / path).read_bytes()
+        except FileNotFoundError as exc:
+            raise DatasetNotFoundError(f"there is no {self.folder / path}") from exc
+        version = hashlib.sha256(content).hexdigest()
+        if start >= len(content) or validator != version:
+            start = 0
+        return RemoteFile([content[start:]], start, version)
+
+
+class TestRetrieverThatTellsNoSize(RetrieverConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FolderStore:
+        return FolderStore(tmp_path / "store")
+
+    def make_retriever(self, store: Any, endpoint: None, **options: Any) -> Silent:
+        assert endpoint is None
+        return Silent(store.folder, **options)

@@ -84,6 +84,13 @@ class PartFile:
             return sum(span.done - span.start for span in self._spans)
 
     @property
+    def gap(self) -> int:
+        """The first byte that is not there; the size where all are."""
+        with self.changed:
+            gaps = missing(self._spans)
+        return gaps[0][0] if gaps else self.size
+
+    @property
     def whole(self) -> bool:
         """Whether all of it is there."""
         return self.arrived == self.size
@@ -194,9 +201,7 @@ class PartFile:
         if not self._hashing.acquire(blocking=wait):
             return
         try:
-            with self.changed:
-                gaps = missing(self._spans)
-                stop = gaps[0][0] if gaps else self.size
+            stop = self.gap
             while self._hashed < stop and self._open:
                 chunk = os.pread(self._fd, min(_READ_BYTES, stop - self._hashed), self._hashed)
                 if not chunk:

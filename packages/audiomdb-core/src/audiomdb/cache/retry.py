@@ -52,9 +52,11 @@ class Stopped(Exception):  # noqa: N818
 
 
 class Progress(Protocol):
-    """What tells whether attempts bring something: the bytes that all of them have received."""
+    """What tells whether attempts bring something."""
 
-    received: int
+    @property
+    def received(self) -> int:
+        """Bytes that all of them have brought."""
 
 
 class _Nothing:

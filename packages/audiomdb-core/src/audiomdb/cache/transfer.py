@@ -34,6 +34,13 @@ Measured with 30 ms a request and 20 MB/s a connection: 16 MB take 0.85 s over o
 _MOST_STREAMS = 8
 """For one shard. More bring nothing where the line is the limit, and are discourteous elsewhere."""
 
+_ENDS_THAT_CONVINCE = 3
+"""Streams in a row that end at one place, as if that were the end of the file, before it is taken
+for that. One is enough where all of the file came anew only to end there again."""
+
+_MOST_VERSIONS = 3
+"""Times that a file may be replaced while it is fetched before that counts as no progress."""
+
 T = TypeVar("T")
 
 
@@ -128,7 +135,7 @@ class RangeTransfer:
 
                 while not file.whole and file.wrong_size is None:
                     if file.unclaimed():
-                        retries(attempt, file)
+                        retries(attempt, one)
                     else:
                         one.wait(streams)
             self._counters.add(fetched_bytes=file.take_received())
@@ -170,6 +177,20 @@ class RangeTransfer:
 class _OneTransfer:
     """One shard's file being fetched."""
 
+    # What the store says by ending streams early: it matters where it does not tell the size.
+    _furthest = 0
+    """Most bytes that were there when a stream ended by itself."""
+
+    _ended_at = -1
+    """Bytes that were there when the last one did."""
+
+    _ends = 0
+    """How many in a row did there."""
+
+    _versions = 0
+    _in_vain = 0
+    """Bytes of streams that got no further than others before them."""
+
     def __init__(
         self, transfer: RangeTransfer, file: PartFile, path: str, check: Callable[[], None]
     ) -> None:
@@ -178,6 +199,11 @@ class _OneTransfer:
         self._path = path
         self._check = check
         self._pace = Pace(path, file.size, lambda: file.arrived)
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come, but for those that came again for nothing: see `Progress`."""
+        return self.file.received - self._in_vain
 
     def wait(self, streams: Streams) -> None:
         """Wait a moment for those who are at the last spans."""
@@ -205,7 +231,10 @@ class _OneTransfer:
                     # Pieces of two versions could not be told apart: all of it in one answer.
                     file.cut(None)
                     return
+                before = span.done
                 self._receive(span, remote)
+                if span.done < span.stop:
+                    self._ended(span, before)
         finally:
             file.give_back(span)
         file.hash_on(wait=False)
@@ -222,7 +251,10 @@ class _OneTransfer:
         with _closing(remote.chunks):
             if remote.start != span.done or remote.validator != validator:
                 return False
+            before = span.done
             self._receive(span, remote)
+            if span.done == before:
+                raise self._nothing_came(before)
         self.file.hash_on(wait=False)
         return True
 
@@ -234,6 +266,9 @@ class _OneTransfer:
             )
         if remote.start == 0 and (span.done or validator is not None):
             span = self.file.restart()
+            if remote.validator != validator and self._versions < _MOST_VERSIONS:
+                self._versions += 1
+                self._furthest = 0
         elif remote.start and validator is not None:
             # The store went on in the middle, though of another version than it was asked for.
             self.file.give_back(self.file.restart())
@@ -244,15 +279,44 @@ class _OneTransfer:
         return span
 
     def _receive(self, span: Span, remote: RemoteFile) -> None:
-        before = span.done
         for chunk in remote.chunks:
             self._check()
             self._write(span, chunk[: span.stop - span.done])
             self._pace.tick()
             if span.done == span.stop:
                 return
+
+    def _ended(self, span: Span, before: int) -> None:
+        """A stream ended before its span did, as if that were all.
+
+        That may be the network, or a store that gives a file in portions; then the next one goes
+        further. If none does, it is the end of the file, which is shorter than it should be: to
+        fetch it over and over would never end.
+
+        Raises:
+            DownloadInterruptedError: it got no further than another one before it.
+        """
+        there = self.file.arrived
+        self._ends = self._ends + 1 if there == self._ended_at else 1
+        self._ended_at = there
+        further = span.done > before and there > self._furthest
+        self._furthest = max(self._furthest, there)
+        if further:
+            return
+        all_anew = before == 0 and span.done > 0 and self._ends > 1
+        if span.done == self.file.gap and (all_anew or self._ends >= _ENDS_THAT_CONVINCE):
+            self.file.wrong_size = span.done
+            return
+        self._in_vain += span.done - before
         if span.done == before:
-            raise DownloadInterruptedError(f"{self._path}: nothing came after {before} bytes")
+            raise self._nothing_came(before)
+        raise DownloadInterruptedError(
+            f"{self._path}: the answer ended after {span.done} of {self.file.size} bytes, no "
+            "further than one before it"
+        )
+
+    def _nothing_came(self, before: int) -> DownloadInterruptedError:
+        return DownloadInterruptedError(f"{self._path}: nothing came after {before} bytes")
 
     def _write(self, span: Span, chunk: bytes) -> None:
         while chunk:
