@@ -6,9 +6,11 @@ The attribute `found_by` of a class names the test that has to fail.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from audiomdb.processors.base import BaseProcessor
 from audiomdb.retrievers.base import RemoteFile
 from audiomdb.testing import (
     ConverterConformance,
+    FolderStore,
     MemoryRetriever,
     MemoryServer,
     MemoryStore,
@@ -28,6 +31,7 @@ from audiomdb.testing import (
     RetrieverConformance,
     UploaderConformance,
 )
+from audiomdb.uploaders.base import BaseUploader
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +148,67 @@ class TestSendsMetadataFirst(Uploaders):
         def upload_dir(self, local_dir):
             for full_path, rel_path in reversed(list(self.iter_files(local_dir))):
                 self.upload_file(full_path, rel_path)
+
+
+class CopiesToAFolder(UploaderConformance):
+    """As the guide writes one: the short level, and no network."""
+
+    kind: Any
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        return FolderStore(tmp_path / "store")
+
+    def make_uploader(self, store, endpoint):
+        return self.kind(store)
+
+
+class Copying(BaseUploader):
+    def __init__(self, store):
+        self.store = store
+
+    def copy(self, full_path, rel_path):
+        self.store.write(rel_path, Path(full_path).read_bytes())
+
+
+class TestCopiesMetadataFirst(CopiesToAFolder):
+    found_by = "test_a_file_that_cannot_be_sent_raises_and_leaves_no_metadata"
+
+    class kind(Copying):
+        def upload_dir(self, local_dir):
+            for file in sorted(self.iter_files(local_dir)):  # metadata.json, shard_00000/...
+                self.copy(*file)
+
+
+class TestLooksAtNoFuture(CopiesToAFolder):
+    found_by = "test_a_file_that_cannot_be_sent_raises_and_leaves_no_metadata"
+
+    class kind(Copying):
+        def upload_dir(self, local_dir):
+            with ThreadPoolExecutor(4) as pool:
+                for file in self.iter_files(local_dir):
+                    pool.submit(self.copy, *file)
+
+
+class TestLooksAtTheFuturesTooLate(CopiesToAFolder):
+    found_by = "test_a_file_that_cannot_be_sent_raises_and_leaves_no_metadata"
+
+    class kind(Copying):
+        def upload_dir(self, local_dir):
+            with ThreadPoolExecutor(4) as pool:
+                works = [pool.submit(self.copy, *file) for file in self.iter_files(local_dir)]
+            for work in works:
+                work.result()
+
+
+class TestGoesOnAfterAnError(CopiesToAFolder):
+    found_by = "test_a_file_that_cannot_be_sent_raises_and_leaves_no_metadata"
+
+    class kind(Copying):
+        def upload_dir(self, local_dir):
+            for file in self.iter_files(local_dir):
+                with contextlib.suppress(OSError):
+                    self.copy(*file)
 
 
 class TestSeesWhatIsNotThere(Uploaders):

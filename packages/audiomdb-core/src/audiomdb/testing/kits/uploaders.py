@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -154,6 +155,35 @@ class UploaderConformance(Conformance):
         proxy.fail("refuse")
         with pytest.raises(self.network_error):
             self.make_uploader(store, _through(store, proxy)).upload_dir(dataset)
+        assert store.read(METADATA) is None
+
+    def test_a_file_that_cannot_be_sent_raises_and_leaves_no_metadata(
+        self, store: Store, uploader: BaseUploader, dataset: Path
+    ) -> None:
+        """Send `metadata.json` when all else has arrived, and let errors out, those of threads too.
+
+        For an `upload_dir` of its own, whether there is a network or not: a shard goes just before
+        its turn comes.
+        """
+        gone: list[str] = []
+
+        def iter_files(local_dir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+            for full_path, rel_path in files_of(local_dir):
+                if rel_path == "shard_00001/data.mdb":
+                    Path(full_path).unlink()
+                    gone.append(rel_path)
+                yield full_path, rel_path
+
+        files_of = uploader.iter_files
+        vars(uploader)["iter_files"] = iter_files
+        error: Exception | None = None
+        try:
+            uploader.upload_dir(dataset)
+        except Exception as caught:  # noqa: BLE001 - raises what it likes
+            error = caught
+        if not gone:
+            pytest.skip("it does not loop over iter_files")
+        assert error is not None, "it took no notice of a file that it could not send"
         assert store.read(METADATA) is None
 
     def test_nothing_is_sent_twice(
