@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +80,37 @@ class TestRetrieverThatTellsNoSize(RetrieverConformance):
     def make_retriever(self, store: Any, endpoint: None, **options: Any) -> Silent:
         assert endpoint is None
         return Silent(store.folder, **options)
+
+
+class ShareRetriever(BaseRetriever):
+    """The short level, as the guide writes it."""
+
+    def __init__(self, share: Path, **kwargs: Any) -> None:
+        self.share = share
+        super().__init__(**kwargs)
+
+    def download_metadata(self) -> str:
+        return self.copy("metadata.json", self.cache_dir)
+
+    def download_shard(self, shard_id: int) -> str:
+        name = f"shard_{shard_id:05d}"
+        folder = f"{self.cache_dir}/{name}"
+        Path(folder).mkdir()
+        self.copy(f"{name}/data.mdb", folder)
+        return folder
+
+    def copy(self, path: str, folder: str) -> str:
+        try:
+            return str(shutil.copy(f"{self.share}/{path}", folder))
+        except FileNotFoundError as error:
+            raise DatasetNotFoundError(f"there is no {self.share}/{path}") from error
+
+
+class TestRetrieverOfTheShortLevel(RetrieverConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FolderStore:
+        return FolderStore(tmp_path / "store")
+
+    def make_retriever(self, store: Any, endpoint: None, **options: Any) -> ShareRetriever:
+        assert endpoint is None
+        return ShareRetriever(store.folder, **options)

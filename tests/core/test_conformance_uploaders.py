@@ -51,6 +51,19 @@ class TestMemoryUploader(UploaderConformance):
         return MemoryUploader(f"{endpoint}/{store.name}")
 
 
+class Forgetful(MemoryUploader):
+    """Of a store that knows sizes, and no sha256."""
+
+    def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+        found = super().stat(rel_path)
+        return found and (found[0], None)
+
+
+class TestUploaderToAStoreThatKnowsNoSha256(TestMemoryUploader):
+    def make_uploader(self, store: Any, endpoint: Any) -> MemoryUploader:
+        return Forgetful(f"{endpoint}/{store.name}")
+
+
 class LoopUploader(BaseUploader):
     """The short level."""
 

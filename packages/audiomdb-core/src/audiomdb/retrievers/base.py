@@ -47,11 +47,20 @@ class BaseRetriever:
                 super().__init__(**kwargs)
 
             def download_metadata(self):
-                return shutil.copy(f"{self.share}/metadata.json", self.cache_dir)
+                return self.copy("metadata.json", self.cache_dir)
 
             def download_shard(self, shard_id):
                 name = f"shard_{shard_id:05d}"
-                return shutil.copytree(f"{self.share}/{name}", f"{self.cache_dir}/{name}")
+                folder = f"{self.cache_dir}/{name}"
+                os.mkdir(folder)
+                self.copy(f"{name}/data.mdb", folder)
+                return folder
+
+            def copy(self, path, folder):
+                try:
+                    return shutil.copy(f"{self.share}/{path}", folder)
+                except FileNotFoundError as error:
+                    raise DatasetNotFoundError(f"there is no {self.share}/{path}") from error
 
     A retriever is described by the arguments it was made with: they are kept before `__init__`
     runs, so a subclass may do there what it likes, in any order. It pickles as these arguments, so
@@ -217,7 +226,8 @@ class BaseRetriever:
         """Download `metadata.json` into `self.cache_dir` and return its path.
 
         Whatever it raises reaches the caller; after a ConnectionError or TimeoutError it is tried
-        again, with growing waits.
+        again, with growing waits. For what the store does not have, raise DatasetNotFoundError and
+        name it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not download_metadata()")
 

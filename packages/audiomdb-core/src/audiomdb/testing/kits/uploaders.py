@@ -195,8 +195,10 @@ class UploaderConformance(Conformance):
         assert _arrived(store, files) == files
         if report is None:
             pytest.skip("it keeps no account")
-        assert (report.sent_files, report.sent_bytes) == (0, 0)
         assert report.files == len(files)
+        if _has_finer_level(uploader) and not self.knows_sha256(uploader, dataset):
+            pytest.skip("the store knows no sha256: every file is sent again")
+        assert (report.sent_files, report.sent_bytes) == (0, 0)
 
     def test_a_file_that_is_there_with_other_content_is_replaced(
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
