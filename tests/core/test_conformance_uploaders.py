@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from audiomdb.testing import (
     MemoryStore,
     MemoryUploader,
     UploaderConformance,
+    write_dataset,
 )
 from audiomdb.uploaders.base import BaseUploader
 from audiomdb.uploaders.local import LocalUploader
@@ -105,3 +107,62 @@ class TestUploadersOfTheShortLevel(UploaderConformance):
     def make_uploader(self, store: Any, endpoint: None) -> LoopUploader:
         assert endpoint is None
         return self.kind(store.folder)
+
+
+class Wrong(MemoryUploader):
+    """Its methods return or raise what a function says."""
+
+    def __init__(self, url: str, meet: Callable[[str, str], Any]) -> None:
+        super().__init__(url)
+        self.meet = meet
+
+    def stat(self, rel_path: str) -> Any:
+        met = self.meet("stat", rel_path)
+        return super().stat(rel_path) if met is None else met
+
+    def upload_file(self, full_path: str, rel_path: str) -> None:
+        self.meet("upload_file", rel_path)
+        super().upload_file(full_path, rel_path)
+
+
+@pytest.mark.parametrize("found", [81920, "81920", (81920,), (81920, b"00"), ("81920", None)])
+def test_a_stat_of_a_wrong_type_is_named(server: MemoryServer, tmp_path: Path, found: Any) -> None:
+    write_dataset(tmp_path / "clips")
+    uploader = Wrong(
+        server.url(uuid.uuid4().hex), lambda method, _: found if method == "stat" else None
+    )
+    with pytest.raises(TypeError) as caught:
+        uploader.upload_dir(tmp_path / "clips")
+    assert re.match(
+        r"Wrong\.stat\('shard_0000\d/\w+\.mdb'\) returned .*81920.*, expected a tuple of size in "
+        "bytes and sha256 in hex",
+        str(caught.value),
+    )
+
+
+def test_a_digest_in_capital_letters_is_the_same(server: MemoryServer, tmp_path: Path) -> None:
+    class Capital(MemoryUploader):
+        def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+            found = super().stat(rel_path)
+            return found and (found[0], (found[1] or "").upper())
+
+    write_dataset(tmp_path / "clips")
+    uploader = Capital(server.url(uuid.uuid4().hex))
+    first, second = (uploader.upload_dir(tmp_path / "clips") for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert (first.sent_files, second.sent_files) == (first.files, 0)
+
+
+@pytest.mark.parametrize("failing", ["stat", "upload_file"])
+def test_what_a_method_raises_is_noted_with_the_file(
+    server: MemoryServer, tmp_path: Path, failing: str
+) -> None:
+    def meet(method: str, rel_path: str) -> None:
+        if method == failing and rel_path == "shard_00001/data.mdb":
+            raise ValueError("client bug")
+
+    write_dataset(tmp_path / "clips")
+    with pytest.raises(ValueError, match="client bug") as caught:
+        Wrong(server.url(uuid.uuid4().hex), meet).upload_dir(tmp_path / "clips")
+    assert caught.value.__notes__ == ["while Wrong sent shard_00001/data.mdb"]

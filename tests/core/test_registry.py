@@ -209,6 +209,19 @@ def test_a_package_that_cannot_be_used_is_named_with_its_value(
     assert isinstance(error.value, ImportError)
 
 
+@pytest.mark.parametrize("role", ["retriever", "uploader"])
+def test_a_class_that_makes_nothing_of_a_url_is_named(on_path: Any, role: str) -> None:
+    makes_nothing = TAPE.replace("return cls(", "cls(")
+    assert makes_nothing != TAPE
+    on_path(f"bad-{role}", makes_nothing, ENTRY_POINTS)
+    make = getattr(registry, f"{role}_for")
+    base = f"Base{role.title()}"
+    with pytest.raises(
+        BackendError, match=rf"Tape{role.title()}\.from_url\('tape://.*'\) returned None.* a {base}"
+    ):
+        make("tape://shelf")
+
+
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "audiomdb-s3"), ("hf", "audiomdb-hf")])
 def test_a_scheme_without_its_package_says_what_to_install(
     scheme: str, package: str, monkeypatch: pytest.MonkeyPatch

@@ -76,7 +76,7 @@ def retriever_for(url: str | os.PathLike[str], **options: Any) -> BaseRetriever:
     """
     kind = retriever_class(url)
     _check(kind, options)
-    return kind.from_url(_plain(url), **options)
+    return _made(kind, _plain(url), options, BaseRetriever)
 
 
 def uploader_for(url: str | os.PathLike[str], **options: Any) -> BaseUploader:  # noqa: ANN401
@@ -91,9 +91,11 @@ def uploader_for(url: str | os.PathLike[str], **options: Any) -> BaseUploader:  
     Raises:
         AudioMDBError, ValueError: as `retriever_for`.
     """
+    from audiomdb.uploaders.base import BaseUploader
+
     kind = uploader_class(url)
     _check(kind, options)
-    return kind.from_url(_plain(url), **options)
+    return _made(kind, _plain(url), options, BaseUploader)
 
 
 def retriever_class(url: str | os.PathLike[str]) -> type[BaseRetriever]:
@@ -163,6 +165,22 @@ def _check(kind: type[Any], options: Mapping[str, object]) -> None:
         for name in options:
             if name not in known:
                 raise refuse_option(name, kind.__name__, known)
+
+
+def _made(kind: type[_T], url: str, options: Mapping[str, Any], base: type[_T]) -> _T:
+    """What a class makes of a URL.
+
+    Raises:
+        BackendError: it is something else than it should be.
+    """
+    made: Any = kind.from_url(url, **options)
+    if not isinstance(made, base):
+        found = "None" if made is None else f"a {type(made).__name__}"
+        raise BackendError(
+            f"{kind.__name__}.from_url({url!r}) returned {found}, expected a {base.__name__}: end "
+            "it with return cls(...)"
+        )
+    return made
 
 
 def _plain(url: str | os.PathLike[str]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from audiomdb import errors
+from audiomdb.cache.notes import with_notes
 from audiomdb.errors import AudioMDBError, DownloadError
 
 __all__ = ["Failures"]
@@ -60,7 +61,9 @@ class Failures:
         """
         temporary = self._folder / f".{name}.{os.getpid()}"
         with contextlib.suppress(OSError):
-            note = _Note(self.attempt(name) + 1, type(error).__name__, str(error)[:_MAX_TEXT])
+            note = _Note(
+                self.attempt(name) + 1, type(error).__name__, with_notes(error)[:_MAX_TEXT]
+            )
             temporary.write_bytes(msgspec.json.encode(note))
             temporary.replace(self._folder / name)
 

@@ -22,7 +22,7 @@ from audiomdb.cache.part_file import arrived
 from audiomdb.cache.patience import Patience
 from audiomdb.cache.readers import Registration
 from audiomdb.cache.retry import Outage, Stopped
-from audiomdb.cache.room import Part, Room
+from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.source import Source
 from audiomdb.cache.tenancy import Tenancy
@@ -350,12 +350,7 @@ class ShardCache:
                 self._failures.record(part.name, error)
             part.held.release()  # the part stays: whoever comes next goes on from there
             raise
-        corrupt = CorruptShardError(
-            f"{self._file(part.number)} arrived damaged twice: expected {entry.bytes} bytes "
-            f"with sha256 {entry.sha256}, found {delivered.size} bytes with sha256 "
-            f"{delivered.sha256}. The copy in the store is not what metadata.json describes: "
-            f"upload it again (what came is in {self._layout.quarantine} while there is room)"
-        )
+        corrupt = CorruptShardError(self._damage(part.number, delivered))
         self._failures.record(part.name, corrupt)
         self._room.abandon(part)
         raise corrupt
@@ -395,6 +390,23 @@ class ShardCache:
 
     def _file(self, number: int) -> str:
         return f"{self.metadata.shards[number].path}/{DATA_FILE} of {self.metadata.name!r}"
+
+    def _damage(self, number: int, delivered: Delivered) -> str:
+        file, entry = self._file(number), self.metadata.shards[number]
+        if delivered.told_by:
+            return (
+                f"{file} has another size than metadata.json says: expected {entry.bytes} bytes, "
+                f"but {delivered.told_by} returned a RemoteFile of size {delivered.size}, twice, "
+                "so that nothing of it was fetched. The copy in the store is not what "
+                "metadata.json describes: upload it again. If it is, the retriever is wrong: the "
+                "size is that of the whole file, whatever part of it was asked for"
+            )
+        return (
+            f"{file} arrived damaged twice: expected {entry.bytes} bytes "
+            f"with sha256 {entry.sha256}, found {delivered.size} bytes with sha256 "
+            f"{delivered.sha256}. The copy in the store is not what metadata.json describes: "
+            f"upload it again (what came is in {self._layout.quarantine} while there is room)"
+        )
 
     def _stalled(self, number: int) -> str:
         return (

@@ -62,12 +62,14 @@ class Delivered(msgspec.Struct, frozen=True):
         held: The file, open and locked exclusively.
         size: Its bytes.
         sha256: Hex digest of them.
+        told_by: What said that they are so many, where they were not fetched for that.
     """
 
     path: Path
     held: Held
     size: int
     sha256: str
+    told_by: str = ""
 
 
 class Room:

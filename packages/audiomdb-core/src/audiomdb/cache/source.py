@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+from audiomdb.cache.answers import Answers, named
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.layout import CacheLayout
@@ -48,10 +48,11 @@ class RangeSource:
 
     Args:
         open_remote: Opens one.
+        name: What errors call where they come from. None: the class that `open_remote` is of.
     """
 
-    def __init__(self, open_remote: Open) -> None:
-        self._open = open_remote
+    def __init__(self, open_remote: Open, name: str | None = None) -> None:
+        self._open = Answers(open_remote, name)
 
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
         """Fetch `metadata.json`."""
@@ -67,7 +68,8 @@ class RangeSource:
         """What fetches the shards, resuming what broke off."""
         return RangeTransfer(
             self._open,
-            stops="stop" in inspect.signature(self._open).parameters,
+            stops=self._open.takes_stop,
+            name=self._open.name,
             validators=layout.validator,
             spans=layout.spans,
             make_room=room.shrink,
@@ -111,7 +113,8 @@ class DirectorySource:
                 at_the_start=True,
                 outage=Outage(layout.outage),
             )
-            path = retries(lambda: self._download_metadata(folder))
+            with named(f"while {self._name} fetched {METADATA_FILE}", METADATA_FILE):
+                path = retries(lambda: self._download_metadata(folder))
             content = self._read_metadata(path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -159,7 +162,8 @@ class DirectorySource:
             def attempt() -> Delivered:
                 return despite_full_disk(download, lambda: room.shrink(entry.bytes))
 
-            with Watch(pace, "waiting for"):
+            doing = f"while {self._name} fetched {entry.path}"
+            with Watch(pace, "waiting for"), named(doing, entry.path):
                 delivered = retries(attempt)
             counters.add(fetched_bytes=delivered.size)
             return delivered

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+from audiomdb.cache.answers import closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.pace import Pace
@@ -77,6 +77,7 @@ class RangeTransfer:
     Args:
         open_remote: Asks the store.
         stops: Whether it takes `stop`, see `Open`.
+        name: What errors call it.
         validators: Path of the file that keeps a part's validator.
         spans: Path of the file that keeps which bytes of a part are there.
         make_room: Called with a number of bytes when the disk is full; False: nothing can go.
@@ -89,6 +90,7 @@ class RangeTransfer:
         open_remote: Open,
         *,
         stops: bool,
+        name: str = "open_remote",
         validators: Callable[[str], Path],
         spans: Callable[[str], Path],
         make_room: Callable[[int], bool],
@@ -97,6 +99,7 @@ class RangeTransfer:
     ) -> None:
         self._open: Callable[..., RemoteFile] = open_remote
         self._stops = stops
+        self.name = name
         self._validators = validators
         self._spans = spans
         self._make_room = make_room
@@ -141,7 +144,7 @@ class RangeTransfer:
             self._counters.add(fetched_bytes=file.take_received())
             file.sync()
             size = file.arrived if file.wrong_size is None else file.wrong_size
-            return Delivered(part.path, part.held, size, file.sha256())
+            return Delivered(part.path, part.held, size, file.sha256(), one.told_by)
 
     def _more_streams(self, one: _OneTransfer, extra: ExtraSlots) -> Streams:
         """Prepare for several streams, if that is worth it and there are slots for them."""
@@ -176,6 +179,9 @@ class RangeTransfer:
 
 class _OneTransfer:
     """One shard's file being fetched."""
+
+    told_by = ""
+    """What said that the file has another size, without a byte of it; empty where nothing did."""
 
     # What the store says by ending streams early: it matters where it does not tell the size.
     _furthest = 0
@@ -220,9 +226,10 @@ class _OneTransfer:
         try:
             validator = file.validator
             remote = self._transfer.open(self._path, span, file.size, validator)
-            with _closing(remote.chunks):
+            with closing_chunks(remote.chunks):
                 if remote.size not in (None, file.size):
                     file.wrong_size = remote.size  # not worth fetching
+                    self.told_by = self._transfer.name
                     return
                 if remote.start != span.done or remote.validator != validator:
                     span = self._another(span, remote, validator)
@@ -248,7 +255,7 @@ class _OneTransfer:
         """
         validator = self.file.validator
         remote = self._transfer.open(self._path, span, self.file.size, validator)
-        with _closing(remote.chunks):
+        with closing_chunks(remote.chunks):
             if remote.start != span.done or remote.validator != validator:
                 return False
             before = span.done
@@ -338,14 +345,10 @@ def fetch_bytes(open_remote: Open, path: str, *, counters: Counters, outage: Out
 
     def attempt() -> bytes:
         remote = open_remote(path)
-        with _closing(remote.chunks):
+        with closing_chunks(remote.chunks):
             return b"".join(remote.chunks)
 
     retries = Retries(path, counters=counters, check=lambda: None, at_the_start=True, outage=outage)
     content = retries(attempt)
     counters.add(fetched_bytes=len(content))
     return content
-
-
-def _closing(chunks: Iterable[bytes]) -> AbstractContextManager[Any]:
-    return closing(chunks) if hasattr(chunks, "close") else nullcontext()

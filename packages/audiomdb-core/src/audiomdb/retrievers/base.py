@@ -217,7 +217,7 @@ class BaseRetriever:
             name = type(self).__name__
             source = DirectorySource(name, self._metadata_into, self._shard_into)
         else:
-            source = RangeSource(self.open_remote)
+            source = RangeSource(self.open_remote, type(self).__name__)
         cache = ShardCache(self._cache_directory(), source, self._where.options)
         self._shards = CachedShards(self, cache)
         return self._shards.reader()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -79,8 +81,8 @@ class Sending:
         What fails first ends the rest, and so does an interrupt: files under way are given up
         where their uploader asks `stop_check`, and waited for elsewhere.
         """
-        sent = self._side_by_side(self._bring, self._data, self._on_bytes)
-        if self._bring(self._metadata):
+        sent = self._side_by_side(self._bring_named, self._data, self._on_bytes)
+        if self._bring_named(self._metadata):
             sent.append(self._metadata)
         if sent:
             self._side_by_side(self._look_again, self._data)
@@ -113,9 +115,13 @@ class Sending:
             pool.shutdown(wait=True, cancel_futures=True)
         return found
 
+    def _bring_named(self, file: DatasetFile) -> bool:
+        with self._named("sent", file):
+            return self._bring(file)
+
     def _bring(self, file: DatasetFile) -> bool:
         """Bring one file to its destination; whether it had to be sent."""
-        there = self._store.stat(file.rel_path)
+        there = self._stat(file.rel_path)
         digest = file.sha256
         if there is not None and there[0] == file.bytes:
             digest = digest or self._digest(file)
@@ -139,14 +145,14 @@ class Sending:
             if self._withdrawn:
                 return
             name = self._metadata.rel_path
-            there = self._store.stat(name)
+            there = self._stat(name)
             # Where it is ours, what is replaced is a damaged copy.
             if _is_another(there, self._metadata.bytes, self._digest(self._metadata)):
                 self._store.remove(name)
             self._withdrawn = True
 
     def _check_arrival(self, file: DatasetFile, digest: str) -> None:
-        arrived = self._store.stat(file.rel_path)
+        arrived = self._stat(file.rel_path)
         place = self._store.destination(file.rel_path)
         if arrived is None:
             raise UploadError(f"{place} is not there after its upload; upload again")
@@ -165,12 +171,13 @@ class Sending:
 
         Of two uploads at once, the one whose metadata comes last looks last.
         """
-        there = self._store.stat(file.rel_path)
+        with self._named("looked at", file):
+            there = self._stat(file.rel_path)
         digest = file.sha256 or self._digest(file)
         if there is not None and not _is_another(there, file.bytes, digest):
             return True
         name = self._metadata.rel_path
-        metadata = self._store.stat(name)
+        metadata = self._stat(name)
         if not _is_another(metadata, self._metadata.bytes, self._digest(self._metadata)):
             self._store.remove(name)
         raise UploadError(
@@ -178,6 +185,34 @@ class Sending:
             "else uploads another dataset there. What lies there is no dataset; upload again when "
             "they have ended"
         )
+
+    def _stat(self, rel_path: str) -> tuple[int, str | None] | None:
+        """What the store says of a file, checked where it comes in; the digest in small letters.
+
+        Raises:
+            TypeError: it is not what it has to be; names class, method and path.
+        """
+        found: object = self._store.stat(rel_path)
+        if found is None:
+            return None
+        match found:
+            case (size, str() | None as digest) if hasattr(size, "__index__"):
+                return int(size), digest and digest.lower()
+        raise TypeError(
+            f"{type(self._store).__name__}.stat({rel_path!r}) returned {found!r}, expected a tuple "
+            "of size in bytes and sha256 in hex (or None in its place), or None where there is no "
+            "file"
+        )
+
+    @contextmanager
+    def _named(self, did: str, file: DatasetFile) -> Iterator[None]:
+        """Note with what a store's code raises which file it was about, unless that says so."""
+        try:
+            yield
+        except Exception as exc:
+            if not isinstance(exc, Stopped) and file.rel_path not in str(exc):
+                _add_note(exc, f"while {type(self._store).__name__} {did} {file.rel_path}")
+            raise
 
     def _digest(self, file: DatasetFile) -> str:
         try:
@@ -199,6 +234,13 @@ def stop_check() -> Callable[[], None]:
 
 def _work_for(stop: threading.Event) -> None:
     _here.stop = stop
+
+
+def _add_note(exc: BaseException, note: str) -> None:
+    if sys.version_info >= (3, 11):
+        exc.add_note(note)
+    else:  # which does not show notes, but keeping them does no harm
+        exc.__notes__ = [*getattr(exc, "__notes__", ()), note]
 
 
 def _is_another(there: tuple[int, str | None] | None, size: int, digest: str) -> bool:

@@ -314,7 +314,8 @@ class UploaderConformance(Conformance):
             found = uploader.stat(name)
             assert found is not None
             assert found[0] == len(content)
-            assert found[1] in (None, uploader.sha256(str(dataset / name)))
+            digest = found[1] and found[1].lower()
+            assert digest in (None, uploader.sha256(str(dataset / name)))
         store.delete("index.bin")
         assert uploader.stat("index.bin") is None
 
@@ -361,7 +362,9 @@ class UploaderConformance(Conformance):
             return store.read(name) == content
         digest = uploader.sha256(str(dataset / name)) if content else None
         found = uploader.stat(name)
-        return found is not None and found[0] == len(content) and digest in (None, found[1])
+        if found is None or found[0] != len(content):
+            return False
+        return digest is None or (found[1] or "").lower() == digest
 
     def need_finer_level(self, uploader: BaseUploader) -> None:
         """Skip where `upload_dir` is all that the subclass defines."""

@@ -1,0 +1,123 @@
+"""The border to a backend: what its methods return is checked here, what they raise gets a name.
+
+Further in, an answer of a wrong type would come to light as an error that names neither class nor
+file, or not at all: the store would be blamed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import Any
+
+from audiomdb.cache.notes import add_note
+from audiomdb.cache.remote_file import RemoteFile
+
+__all__ = ["Answers", "closing_chunks", "named"]
+
+
+class Answers:
+    """An `open_remote` whose answers are what they have to be.
+
+    Args:
+        open_remote: Of a backend.
+        whose: What errors call the backend. None: the class that the method is of.
+    """
+
+    def __init__(self, open_remote: Callable[..., RemoteFile], whose: str | None = None) -> None:
+        self._open = open_remote
+        owner = getattr(open_remote, "__self__", None)
+        self._whose = whose or (type(owner).__name__ if owner is not None else "the retriever")
+        self.name = f"{self._whose}.open_remote"
+        """What errors call it."""
+        self.takes_stop = "stop" in inspect.signature(open_remote).parameters
+
+    def __call__(self, path: str, **request: Any) -> RemoteFile:  # noqa: ANN401
+        """Ask for a file.
+
+        Raises:
+            TypeError: the answer is not what it has to be; names class, method and path.
+            Exception: as the method, with a note of the path.
+        """
+        doing = f"while {self._whose} fetched {path}"
+        with named(doing, path):
+            remote = self._open(path, **request)
+        called = f"{self.name}({path!r})"
+        if not isinstance(remote, RemoteFile):
+            raise TypeError(f"{called} returned {_a(remote)}, expected a RemoteFile")
+        wrong = _what_is_wrong(remote)
+        if wrong:
+            with closing_chunks(remote.chunks):
+                raise TypeError(f"{called} returned a RemoteFile whose {wrong}")
+        chunks = _Chunks(remote.chunks, called, doing, path)
+        return RemoteFile(chunks, remote.start, remote.validator, remote.size)
+
+
+class _Chunks:
+    """Chunks that are bytes."""
+
+    def __init__(self, chunks: Iterable[bytes], called: str, doing: str, path: str) -> None:
+        self._chunks = chunks
+        self._called, self._doing, self._path = called, doing, path
+
+    def __iter__(self) -> Iterator[bytes]:
+        with named(self._doing, self._path):
+            for chunk in self._chunks:
+                if not isinstance(chunk, bytes | bytearray | memoryview):
+                    raise TypeError(
+                        f"{self._called} returned a RemoteFile whose chunks yield {_a(chunk)}, "
+                        "expected bytes"
+                    )
+                yield chunk
+
+    def close(self) -> None:
+        """Close them, where that can be done."""
+        with closing_chunks(self._chunks):
+            pass
+
+
+def closing_chunks(chunks: Iterable[bytes]) -> AbstractContextManager[Any]:
+    """Closes chunks at the end of a `with` block, where they can be closed."""
+    return closing(chunks) if hasattr(chunks, "close") else nullcontext()
+
+
+@contextmanager
+def named(doing: str, what: str) -> Iterator[None]:
+    """Note with what a backend's code raises in a `with` block what it was doing.
+
+    Args:
+        doing: The note.
+        what: Is named by it; an error that says so itself needs no note.
+    """
+    try:
+        yield
+    except Exception as error:
+        if what not in str(error):
+            add_note(error, doing)
+        raise
+
+
+def _what_is_wrong(remote: RemoteFile) -> str:
+    """Which field of an answer is of a wrong type, and what it should be; empty where none is."""
+    fields: Any = remote  # as a backend made it: nothing has looked at the types
+    if isinstance(fields.chunks, bytes | bytearray | memoryview | str):
+        return f"chunks are {_a(fields.chunks)}, expected an iterable of bytes, such as [content]"
+    if not hasattr(fields.chunks, "__iter__"):
+        return f"chunks are {_a(fields.chunks)}, expected an iterable of bytes"
+    if not _is_count(fields.start):
+        return f"start is {fields.start!r}, expected the number of the first byte that comes"
+    if not isinstance(fields.validator, str | None):
+        return f"validator is {fields.validator!r}, expected a str or None"
+    if fields.size is not None and not _is_count(fields.size):
+        return f"size is {fields.size!r}, expected the bytes of the whole file, or None"
+    return ""
+
+
+def _is_count(value: object) -> bool:
+    # NumPy's integers count too.
+    return hasattr(value, "__index__") and not isinstance(value, bool) and int(value) >= 0
+
+
+def _a(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
