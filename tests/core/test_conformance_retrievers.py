@@ -61,15 +61,17 @@ class Silent(BaseRetriever):
         super().__init__(**options)
         self.folder = folder
 
-    def open_remote(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
+    def open_remote(
+        self, path: str, *, start: int = 0, stop: int | None = None, validator: str | None = None
+    ) -> RemoteFile:
         try:
             content = (self.folder / path).read_bytes()
         except FileNotFoundError as exc:
             raise DatasetNotFoundError(f"there is no {self.folder / path}") from exc
         version = hashlib.sha256(content).hexdigest()
-        if start >= len(content) or validator != version:
-            start = 0
-        return RemoteFile([content[start:]], start, version)
+        if start >= len(content) or (start and validator != version):
+            start, stop = 0, None
+        return RemoteFile([content[start:stop]], start, version)
 
 
 class TestRetrieverThatTellsNoSize(RetrieverConformance):

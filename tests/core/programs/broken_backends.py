@@ -122,6 +122,38 @@ class TestNeverTriesAgain(Retrievers):
                 raise RuntimeError("gave up") from exc
 
 
+class InPieces(MemoryRetriever):
+    """Takes `stop`, as it has to be."""
+
+    def open_remote(self, path, *, start=0, stop=None, validator=None):
+        remote = super().open_remote(path, start=start, validator=validator)
+        content = b"".join(remote.chunks)
+        piece = content if stop is None else content[: self.length(stop - remote.start)]
+        return RemoteFile([piece], remote.start, remote.validator, self.size(piece, remote.size))
+
+    def length(self, asked):
+        return asked
+
+    def size(self, piece, whole):
+        return whole
+
+
+class TestIsOneByteShort(Retrievers):
+    found_by = "test_a_piece_is_the_bytes_that_were_asked_for"
+
+    class kind(InPieces):
+        def length(self, asked):
+            return asked - 1
+
+
+class TestGivesThePiecesSize(Retrievers):
+    found_by = "test_a_piece_is_the_bytes_that_were_asked_for"
+
+    class kind(InPieces):
+        def size(self, piece, whole):
+            return len(piece)
+
+
 class TestLeavesATestOut(Retrievers):
     found_by = "test_no_test_is_left_out_without_a_reason"
     kind = MemoryRetriever

@@ -251,8 +251,9 @@ class BaseRetriever:
         threads. Chunks of 64 KiB to 1 MiB serve best.
 
         A method that takes `stop: int | None` besides, by name, is asked for large shards in
-        pieces, several at once: `stop` is the first byte that is not needed. Where a store cannot
-        end there it may send more.
+        pieces of 4 MiB or more, several at once: those that lack 8 MiB or more, while the cache's
+        `workers` are not all busy. `stop` is the first byte that is not needed. Where a store
+        cannot end there it may send more. `RemoteFile.size` is that of the whole file all the same.
 
         Args:
             path: Relative to the dataset, with "/".

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from audiomdb.cache.answers import closing_chunks
 from audiomdb.errors import AudioMDBError, UnknownKeyError
 from audiomdb.stream import SampleStream
 from audiomdb.testing.datasets import sample_digest
@@ -135,6 +138,37 @@ class ReadingTests(RetrieverTests):
         if not self.in_place:
             assert copy.cache_dir == retriever.cache_dir
         copy.close()
+
+    @FILLED
+    def test_a_piece_is_the_bytes_that_were_asked_for(self, make: Make, original: Original) -> None:
+        """`stop` is the first byte not needed; `size` is the whole file's, whatever is asked for.
+
+        What lacks 8 MiB or more is asked for in pieces, which shards of this size are not.
+        """
+        retriever: Any = make()
+        if "stop" not in signature(retriever.open_remote).parameters:
+            pytest.skip("its open_remote takes no stop")
+        content, path = original.shard(1), original.shard_path(1)
+        whole, middle = len(content), len(content) // 2
+        answer = retriever.open_remote(path)
+        with closing_chunks(answer.chunks):
+            assert b"".join(answer.chunks) == content
+        validator = answer.validator
+        for start, stop in [
+            *((0, 1), (0, middle), (1, 2), (middle, middle + 1), (middle, whole - 1)),
+            *((whole - 2, whole - 1), (middle, None), (0, None)),
+        ]:
+            answer = retriever.open_remote(path, start=start, stop=stop, validator=validator)
+            with closing_chunks(answer.chunks):
+                found = b"".join(answer.chunks)
+            asked = f"start={start}, stop={stop}"
+            assert answer.start in (start, 0), asked
+            assert answer.size in (whole, None), asked
+            assert answer.validator == validator, asked
+            needed = content[answer.start : stop]
+            # More may come, where the store cannot end there.
+            assert found[: len(needed)] == needed, asked
+            assert content[answer.start :].startswith(found), asked
 
     def test_a_url_leads_to_the_same_dataset(
         self, filled: Store, original: Original, tmp_path: Path
