@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -335,6 +336,36 @@ def test_while_a_store_is_known_to_be_down_each_tries_once(tmp_path: Path) -> No
     outage.begin()
     outage.end()
     assert attempts() == audiomdb.cache.retry._ATTEMPTS
+
+
+def test_who_tries_once_says_what_was_tried_before(tmp_path: Path) -> None:
+    outage = Outage(tmp_path / "store")
+
+    def error_of(what: str, text: str) -> str:
+        def fail() -> None:
+            raise ConnectionRefusedError(text)
+
+        with pytest.raises(DownloadInterruptedError) as caught:
+            Retries(what, counters=Counters(), check=lambda: None, outage=outage)(fail)
+        return str(caught.value)
+
+    first = error_of("shard_7", "cannot read shard_7")
+    assert re.fullmatch(
+        r"cannot read shard_7 \(given up after 8 failed attempts in \d\.\d s; this was the last "
+        r"one's error\)",
+        first,
+    )
+    outage.begin(first)
+    second = error_of("shard_8", "no answer")
+    assert re.fullmatch(
+        r"shard_8: no answer \(given up after 1 failed attempt in \d\.\d s, since this store had "
+        rf"failed moments before: {re.escape(first)}\)",
+        second,
+    )
+    outage.begin(second)
+    third = error_of("shard_9", "no answer")
+    assert first in third
+    assert "shard_8" not in third
 
 
 def test_how_far_and_how_fast_in_words() -> None:

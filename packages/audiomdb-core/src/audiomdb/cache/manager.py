@@ -301,8 +301,8 @@ class ShardCache:
         with slot:
             try:
                 return self._deliver(part, check, ahead=False)
-            except (ConnectionError, TimeoutError):
-                self._outage.begin()
+            except (ConnectionError, TimeoutError) as error:
+                self._outage.begin(str(error))
                 raise
 
     def _wait_for_slot(self, number: int, check: Callable[[], None]) -> Held:

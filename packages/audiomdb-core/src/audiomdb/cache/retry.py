@@ -42,6 +42,7 @@ _PROGRESS_BYTES = 64 * 1024
 """An attempt that brings less counts as one that brought nothing."""
 
 _LOOK_UP_S = 0.1
+_LONGEST_REASON = 500
 _OUTAGE_S = 30.0
 
 T = TypeVar("T")
@@ -81,10 +82,23 @@ class Outage:
             return False
         return 0 <= age < _OUTAGE_S
 
-    def begin(self) -> None:
-        """Say that the store does not answer."""
+    def begin(self, why: str = "") -> None:
+        """Say that the store does not answer, and why that is thought.
+
+        While it is said already, the first reason stays: what comes after it was tried once only.
+        """
         with suppress(OSError):  # without it others take a little longer to find out
-            self._path.touch()
+            if self.lately():
+                self._path.touch()
+            else:
+                self._path.write_text(why[:_LONGEST_REASON], encoding="utf-8")
+
+    def why(self) -> str:
+        """What was said when it began; empty where that is not known."""
+        try:
+            return self._path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
 
     def end(self) -> None:
         """Say that it does."""
@@ -122,6 +136,7 @@ class Retries:
         self._in_all = _ATTEMPTS_IN_ALL + size // _BYTES_AN_ATTEMPT
         self._in_a_row = _ATTEMPTS_AT_THE_START if at_the_start else _ATTEMPTS
         self._outage = outage is not None and outage.lately()
+        self._why = outage.why() if outage is not None and self._outage else ""
         self._began = time.monotonic()
 
     def __call__(self, attempt: Callable[[], T], progress: Progress | None = None) -> T:
@@ -200,12 +215,16 @@ class Retries:
     def _given_up(self, error: Exception) -> DownloadInterruptedError:
         said = str(error) or type(error).__name__
         seconds = time.monotonic() - self._began
+        times = "1 failed attempt" if self.failed == 1 else f"{self.failed} failed attempts"
+        tried = f"given up after {times} in {seconds:.1f} s"
         if self._outage and self.failed == 1:
-            tried = "tried once, since another reader has given up on this store moments ago"
+            reason = f": {self._why}" if self._why else ""
+            tried += f", since this store had failed moments before{reason}"
         else:
-            times = "1 failed attempt" if self.failed == 1 else f"{self.failed} failed attempts"
-            tried = f"given up after {times} in {seconds:.1f} s; this was the last one's error"
-        return DownloadInterruptedError(f"{self._what}: {said} ({tried})")
+            tried += "; this was the last one's error"
+        # Most errors of backends begin with the file.
+        text = said if self._what in said else f"{self._what}: {said}"
+        return DownloadInterruptedError(f"{text} ({tried})")
 
 
 def pause(seconds: float, *, check: Callable[[], None]) -> None:
