@@ -13,6 +13,8 @@ from typing import Any
 
 from audiomdb.cache.notes import add_note
 from audiomdb.cache.remote_file import RemoteFile
+from audiomdb.errors import AudioMDBError
+from audiomdb.shards.layout import METADATA_FILE
 
 __all__ = ["Answers", "closing_chunks", "named"]
 
@@ -28,9 +30,10 @@ class Answers:
     def __init__(self, open_remote: Callable[..., RemoteFile], whose: str | None = None) -> None:
         self._open = open_remote
         owner = getattr(open_remote, "__self__", None)
-        self._whose = whose or (type(owner).__name__ if owner is not None else "the retriever")
-        self.name = f"{self._whose}.open_remote"
-        """What errors call it."""
+        self.whose = whose or (type(owner).__name__ if owner is not None else "the retriever")
+        """What errors call the backend."""
+        self.name = f"{self.whose}.open_remote"
+        """What they call the method."""
         self.takes_stop = "stop" in inspect.signature(open_remote).parameters
 
     def __call__(self, path: str, **request: Any) -> RemoteFile:  # noqa: ANN401
@@ -40,7 +43,7 @@ class Answers:
             TypeError: the answer is not what it has to be; names class, method and path.
             Exception: as the method, with a note of the path.
         """
-        doing = f"while {self._whose} fetched {path}"
+        doing = f"while {self.whose} fetched {path}"
         with named(doing, path):
             remote = self._open(path, **request)
         called = f"{self.name}({path!r})"
@@ -93,7 +96,9 @@ def named(doing: str, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if what not in str(error):
+        # "There is no such bucket" is about the dataset, not about its first file.
+        about_all = what == METADATA_FILE and isinstance(error, AudioMDBError)
+        if what not in str(error) and not about_all:
             add_note(error, doing)
         raise
 

@@ -223,7 +223,7 @@ class ShardCache:
             stack.enter_context(metadata_lock(self._layout))
             data = _mapped(path)
             if data is None or sha256_hex(data) != wanted.sha256:
-                content = self._source.index(self._layout, self._counters)
+                content = self._source.index(self._layout, self._counters, wanted.bytes)
                 if content is None:
                     return None
                 found = sha256_hex(content)

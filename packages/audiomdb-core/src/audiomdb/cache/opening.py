@@ -42,6 +42,9 @@ TRIES = 20
 PAUSE_S = 0.02
 """Who deletes a directory goes on while it is made again, but not for long."""
 
+_SHOWN_BYTES = 60
+"""Of what came instead of metadata."""
+
 
 class Limits(msgspec.Struct, frozen=True):
     """What holds for a directory, whoever uses it.
@@ -253,7 +256,10 @@ def _kept_limits(layout: CacheLayout) -> Limits | None:
 def _fetch(layout: CacheLayout, source: Source, failures: Failures, counters: Counters) -> Metadata:
     try:
         raw = source.metadata(layout, counters)
-        metadata = parse_metadata(raw, METADATA_FILE)
+        name = f"{METADATA_FILE} of {source.place}"
+        if not raw.lstrip().startswith(b"{"):  # a page that says "log in here", for one
+            name += f", which begins with {raw[:_SHOWN_BYTES]!r},"
+        metadata = parse_metadata(raw, name)
     except Exception as error:
         failures.record(METADATA_FILE, error)
         raise

@@ -22,22 +22,37 @@ from audiomdb.cache.retry import Outage, Retries
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.transfer import Open, RangeTransfer, Transfer, fetch_bytes
-from audiomdb.errors import DownloadError, DownloadInterruptedError
+from audiomdb.errors import DownloadError, DownloadInterruptedError, MetadataError
 from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
 from audiomdb.shards.metadata import ShardEntry
 
 __all__ = ["DirectorySource", "RangeSource", "Source"]
 
+_MOST_METADATA_BYTES = 1 << 30
+"""More is something else. A shard takes 290 bytes of it and the length of two keys, so that a
+million of them fit three times; what never ends is refused before it fills the memory."""
+
 
 class Source(Protocol):
     """Where a cache gets a dataset from. Threads share it."""
 
-    def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
-        """Fetch `metadata.json`."""
+    place: str
+    """What errors call it."""
 
-    def index(self, layout: CacheLayout, counters: Counters) -> bytes | None:
-        """Fetch `index.bin`; None where there is no way to it but the shards."""
+    def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
+        """Fetch `metadata.json`.
+
+        Raises:
+            MetadataError: it is too large to be one.
+        """
+
+    def index(self, layout: CacheLayout, counters: Counters, size: int) -> bytes | None:
+        """Fetch `index.bin`; None where there is no way to it but the shards.
+
+        Raises:
+            MetadataError: it is larger than `size`, its bytes as metadata says.
+        """
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
         """What fetches the shards."""
@@ -48,21 +63,32 @@ class RangeSource:
 
     Args:
         open_remote: Opens one.
-        name: What errors call where they come from. None: the class that `open_remote` is of.
+        name: What errors call what opens them. None: the class that `open_remote` is of.
+        place: What errors call where they come from. None: the name.
     """
 
-    def __init__(self, open_remote: Open, name: str | None = None) -> None:
+    def __init__(
+        self, open_remote: Open, name: str | None = None, place: str | None = None
+    ) -> None:
         self._open = Answers(open_remote, name)
+        self.place = place or self._open.whose
 
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
         """Fetch `metadata.json`."""
-        outage = Outage(layout.outage)
-        return fetch_bytes(self._open, METADATA_FILE, counters=counters, outage=outage)
+        most = _MOST_METADATA_BYTES
+        content = self._fetch(METADATA_FILE, most, layout, counters)
+        if content is None:
+            raise _too_large(self.place, most)
+        return content
 
-    def index(self, layout: CacheLayout, counters: Counters) -> bytes | None:
+    def index(self, layout: CacheLayout, counters: Counters, size: int) -> bytes | None:
         """Fetch `index.bin`."""
-        outage = Outage(layout.outage)
-        return fetch_bytes(self._open, INDEX_FILE, counters=counters, outage=outage)
+        content = self._fetch(INDEX_FILE, size, layout, counters)
+        if content is None:
+            raise MetadataError(
+                f"{INDEX_FILE} of {self.place} has more bytes than the {size} that metadata says"
+            )
+        return content
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
         """What fetches the shards, resuming what broke off."""
@@ -77,6 +103,10 @@ class RangeSource:
             outage=Outage(layout.outage),
         )
 
+    def _fetch(self, path: str, most: int, layout: CacheLayout, counters: Counters) -> bytes | None:
+        outage = Outage(layout.outage)
+        return fetch_bytes(self._open, path, most=most, counters=counters, outage=outage)
+
 
 class DirectorySource:
     """Two functions that bring files into a directory they are given.
@@ -85,6 +115,7 @@ class DirectorySource:
         name: What errors call where they come from.
         download_metadata: Returns the path of the metadata it has written.
         download_shard: Returns the path of the directory that it has written a shard to.
+        place: What errors call where the files come from. None: the name.
     """
 
     def __init__(
@@ -92,8 +123,10 @@ class DirectorySource:
         name: str,
         download_metadata: Callable[[Path], str | os.PathLike[str]],
         download_shard: Callable[[int, Path], str | os.PathLike[str]],
+        place: str | None = None,
     ) -> None:
         self._name = name
+        self.place = place or name
         self._download_metadata = download_metadata
         self._download_shard = download_shard
 
@@ -121,7 +154,7 @@ class DirectorySource:
         counters.add(fetched_bytes=len(content))
         return content
 
-    def index(self, layout: CacheLayout, counters: Counters) -> bytes | None:  # noqa: ARG002
+    def index(self, layout: CacheLayout, counters: Counters, size: int) -> bytes | None:  # noqa: ARG002
         """None: the columns come out of the shards."""
         return None
 
@@ -172,6 +205,8 @@ class DirectorySource:
 
     def _read_metadata(self, path: str | os.PathLike[str]) -> bytes:
         try:
+            if Path(path).stat().st_size > _MOST_METADATA_BYTES:
+                raise _too_large(self.place, _MOST_METADATA_BYTES)
             return Path(path).read_bytes()
         except (FileNotFoundError, IsADirectoryError, TypeError) as exc:
             raise DownloadError(
@@ -201,6 +236,13 @@ class DirectorySource:
         inside = folder / f".{DATA_FILE}.copy"
         shutil.copyfile(real, inside)
         return inside
+
+
+def _too_large(place: str, most: int) -> MetadataError:
+    return MetadataError(
+        f"{METADATA_FILE} of {place} has more than {most} bytes, so it is not the metadata of a "
+        "dataset. What answers there?"
+    )
 
 
 def _delivered(data: Path) -> Delivered:

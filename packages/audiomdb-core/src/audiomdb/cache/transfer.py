@@ -335,20 +335,32 @@ class _OneTransfer:
             chunk = chunk[written:]
 
 
-def fetch_bytes(open_remote: Open, path: str, *, counters: Counters, outage: Outage) -> bytes:
+def fetch_bytes(
+    open_remote: Open, path: str, *, most: int, counters: Counters, outage: Outage
+) -> bytes | None:
     """Fetch a small file whole.
+
+    Returns:
+        None when it has more than `most` bytes; no more are kept.
 
     Raises:
         DownloadError: as the retriever says.
         DownloadInterruptedError: trying again did not help; says what was tried.
     """
 
-    def attempt() -> bytes:
+    def attempt() -> bytes | None:
         remote = open_remote(path)
+        content = bytearray()
         with closing_chunks(remote.chunks):
-            return b"".join(remote.chunks)
+            if (remote.size or 0) > most:
+                return None
+            for chunk in remote.chunks:
+                if len(content) + len(chunk) > most:
+                    return None
+                content += chunk
+        return bytes(content)
 
     retries = Retries(path, counters=counters, check=lambda: None, at_the_start=True, outage=outage)
     content = retries(attempt)
-    counters.add(fetched_bytes=len(content))
+    counters.add(fetched_bytes=len(content or b""))
     return content

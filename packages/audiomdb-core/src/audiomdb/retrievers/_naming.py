@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import inspect
 import os
+import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 from audiomdb.shards.files import sha256_hex
 
-__all__ = ["UnnameableError", "retriever_name"]
+__all__ = ["UnnameableError", "place_of", "retriever_name"]
 
 CACHE_OPTIONS = frozenset({"cache_dir", "max_cache_bytes", "prefetch", "workers"})
 """Arguments that say how a dataset is cached, not which one it is."""
@@ -62,6 +63,27 @@ def retriever_name(
             lines.append(f"{name}: {type(value).__qualname__}")
     digest = sha256_hex("\n".join(lines).encode("utf-8", "surrogatepass"))
     return f"{kind.__name__}-{digest[:_DIGITS]}"
+
+
+def place_of(
+    retriever: object,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    access: AbstractSet[str] = frozenset(),
+) -> str:
+    """What errors call where a retriever leads to: its own `repr`, or its first text.
+
+    No more of its arguments, and of a URL neither user nor query: there may be a secret among them.
+    """
+    kind = type(retriever)
+    if kind.__repr__ is not object.__repr__:
+        return repr(retriever)
+    for name, value in _given(kind, args, kwargs).items():
+        if name not in access | CACHE_OPTIONS and isinstance(value, str | os.PathLike):
+            text = re.sub(r"(?<=://)[^/@]*@|[?#].*$", "", os.fspath(value))
+            return f"{kind.__name__}({text!r})"
+    return kind.__name__
 
 
 def _given(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import msgspec
 
 from audiomdb.cache import CacheOptions, CacheStats, RemoteFile
 from audiomdb.errors import CacheError
-from audiomdb.retrievers._naming import UnnameableError, retriever_name
+from audiomdb.retrievers._naming import UnnameableError, place_of, retriever_name
 from audiomdb.shards import DatasetReader, Metadata
 
 if TYPE_CHECKING:
@@ -212,12 +212,14 @@ class BaseRetriever:
         from audiomdb.cache import DirectorySource, RangeSource, ShardCache
         from audiomdb.retrievers._cached import CachedShards
 
+        name = type(self).__name__
+        args, kwargs = self._arguments
+        place = place_of(self, args, kwargs, access=self.access_options)
         source: Source
         if type(self).open_remote is BaseRetriever.open_remote:
-            name = type(self).__name__
-            source = DirectorySource(name, self._metadata_into, self._shard_into)
+            source = DirectorySource(name, self._metadata_into, self._shard_into, place)
         else:
-            source = RangeSource(self.open_remote, type(self).__name__)
+            source = RangeSource(self.open_remote, name, place)
         cache = ShardCache(self._cache_directory(), source, self._where.options)
         self._shards = CachedShards(self, cache)
         return self._shards.reader()
