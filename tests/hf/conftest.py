@@ -100,10 +100,10 @@ class Repository:
     def sha(self, revision: str) -> str:
         return self.branches.get(revision, revision)
 
-    def commit(self, branch: str, files: dict[str, HubFile]) -> None:
+    def commit(self, branch: str, files: dict[str, HubFile]) -> str:
         sha = os.urandom(20).hex()  # the clients' caches go by it, so it is never used twice
-        self.history[sha] = files
-        self.branches[branch] = sha
+        self.history[sha], self.branches[branch] = files, sha
+        return sha
 
     def contents(self, branch: str = "main") -> dict[str, bytes]:
         return {path: file.content for path, file in self[branch].items()}
@@ -351,8 +351,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _commit(self, repo: str, revision: str) -> Answer:
         repository = self.hub.repositories[repo]
         files = dict(repository[revision])
-        for line in self.body.splitlines():
-            operation = json.loads(line)
+        for operation in map(json.loads, self.body.splitlines()):
             key, value = operation["key"], operation["value"]
             if key == "file":
                 files[value["path"]] = HubFile(base64.b64decode(value["content"]), is_large=False)
@@ -360,8 +359,7 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = HubFile(self.hub.large[value["oid"]], is_large=True)
             elif key == "deletedFile":
                 del files[value["path"]]
-        repository.commit(revision, files)
-        sha = repository.sha(revision)
+        sha = repository.commit(revision, files)
         url = f"{self.hub.url}/datasets/{repo}/commit/{sha}"
         return Answer(body={"success": True, "commitOid": sha, "commitUrl": url})
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
-from audiomdb.cache.notes import add_note
 from audiomdb.cache.remote_file import RemoteFile
 from audiomdb.errors import AudioMDBError
+from audiomdb.notes import add_note
 from audiomdb.shards.layout import METADATA_FILE
 
 __all__ = ["Answers", "closing_chunks", "named"]

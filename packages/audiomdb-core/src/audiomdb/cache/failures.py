@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from audiomdb import errors
-from audiomdb.cache.notes import with_notes
 from audiomdb.errors import AudioMDBError, DownloadError
+from audiomdb.notes import with_notes
 
 __all__ = ["Failures"]
 

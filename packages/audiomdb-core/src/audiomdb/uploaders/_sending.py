@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from audiomdb.errors import CorruptShardError, UploadError
+from audiomdb.notes import add_note
 
 __all__ = ["DatasetFile", "Sending", "Stopped", "stop_check"]
 
@@ -211,7 +211,7 @@ class Sending:
             yield
         except Exception as exc:
             if not isinstance(exc, Stopped) and file.rel_path not in str(exc):
-                _add_note(exc, f"while {type(self._store).__name__} {did} {file.rel_path}")
+                add_note(exc, f"while {type(self._store).__name__} {did} {file.rel_path}")
             raise
 
     def _digest(self, file: DatasetFile) -> str:
@@ -234,13 +234,6 @@ def stop_check() -> Callable[[], None]:
 
 def _work_for(stop: threading.Event) -> None:
     _here.stop = stop
-
-
-def _add_note(exc: BaseException, note: str) -> None:
-    if sys.version_info >= (3, 11):
-        exc.add_note(note)
-    else:  # which does not show notes, but keeping them does no harm
-        exc.__notes__ = [*getattr(exc, "__notes__", ()), note]
 
 
 def _is_another(there: tuple[int, str | None] | None, size: int, digest: str) -> bool:
