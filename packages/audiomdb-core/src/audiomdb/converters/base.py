@@ -133,7 +133,11 @@ class BaseConverter(ABC):
         Called once for each run, in the thread that runs it. Keys are unique strings of 1 to 511
         bytes of UTF-8, in the same order every time. `audio` is encoded bytes, a path or an
         `AudioWindow` (both read by the workers), or an array `(frames,)` or `(frames, channels)`
-        with its rate in Hz under `sample_rate`. What is yielded must not be changed afterwards.
+        with its rate in Hz under `sample_rate`.
+
+        The work on a sample is done later. The dict may be filled anew for the next one
+        nevertheless, and so may dicts, lists and byte arrays in it: they are copied. NumPy arrays,
+        tensors and other objects are not, and have to be new ones for each sample.
 
         An exception raised here ends the run; finished shards are kept.
         """

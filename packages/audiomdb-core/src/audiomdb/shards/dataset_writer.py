@@ -19,6 +19,7 @@ from audiomdb.shards.describe import AudioOptions
 from audiomdb.shards.journal import Journal, Rejection, utf8
 from audiomdb.shards.metadata import Metadata
 from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
+from audiomdb.shards.snapshot import Snapshots
 from audiomdb.shards.source_digest import SourceDigest, contents
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class DatasetWriter:
         self._batches = 0
         self._batch: list[tuple[str, Mapping[str, Any]]] = []
         self._batch_bytes = 0
+        self._snapshots = Snapshots()
         self._shard = -1
         self._source = SourceDigest()
         self._metadata: Metadata | None = None
@@ -150,11 +152,13 @@ class DatasetWriter:
         Args:
             key: Unique in the dataset, 1 to 511 bytes of UTF-8.
             sample: Its fields. `audio` is encoded bytes, a path (read by a worker), or an array
-                `(frames,)` or `(frames, channels)` with the rate in `sample_rate`.
+                `(frames,)` or `(frames, channels)` with the rate in `sample_rate`. The dict, and
+                dicts, lists and byte arrays in it, may be filled anew afterwards; arrays may not.
 
         Raises:
             AudioError: for audio that cannot be used; names file or key.
             SampleError: for a sample that cannot be stored.
+            SourceError: when an array is the one of the sample before, filled anew.
             SourceChangedError: when an earlier run made a shard of other samples.
             OutputWriteError: when the disk is full.
             ConversionError: when this writer has been finished or closed.
@@ -169,7 +173,7 @@ class DatasetWriter:
         self._source.add(key, found)
         if self._assembly.is_finished(shard):
             return
-        self._batch.append((key, sample))
+        self._batch.append((key, self._snapshots.take(key, sample, found.fields)))
         self._batch_bytes += found.size
         if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_SAMPLES:
             self._submit()
