@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,3 +92,28 @@ def test_workers_progress_and_errors_may_change_between_runs(tmp_path: Path) -> 
     Listed(samples(12), out, samples_per_shard=5, num_workers=1).run()
     report = Listed(samples(12), out, samples_per_shard=5, num_workers=3, on_error="skip").run()
     assert report.reused_shards == 3
+
+
+@pytest.mark.parametrize("limit", [5, 10, 12, 20, 22])
+def test_a_smaller_limit_is_no_other_source(tmp_path: Path, limit: int) -> None:
+    out = tmp_path / "out"
+    source = samples(25)
+    Listed(source, out, samples_per_shard=10).run()
+    with pytest.raises(OptionsChangedError, match=f"limit={limit} ends before what an earlier run"):
+        Listed(source, out, samples_per_shard=10, limit=limit).run()
+    changed = [("other", source[0][1]), *source[1:]]
+    if limit > 10:
+        with pytest.raises(SourceChangedError, match=r"shard_00000 was finished by an earlier"):
+            Listed(changed, out, samples_per_shard=10, limit=limit).run()
+    assert Listed(source, out, samples_per_shard=10, limit=25).run().reused_shards == 3
+
+
+def test_a_larger_limit_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    Listed(samples(25), out, samples_per_shard=10, limit=7).run()
+    with pytest.raises(SourceChangedError, match="as it is after a run with a smaller limit"):
+        Listed(samples(25), out, samples_per_shard=10, limit=10).run()
+    shutil.rmtree(out / "shard_00000")
+    Listed(samples(25), out, samples_per_shard=10, limit=10).run()
+    report = Listed(samples(25), out, samples_per_shard=10, limit=20).run()
+    assert (report.samples, report.reused_shards) == (20, 1)

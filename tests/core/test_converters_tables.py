@@ -9,10 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.converters.tables import read_table
+from audiomdb.errors import SourceError
 
 # The csv module leaves a lone carriage return unquoted where lines end in a newline.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=20)
@@ -67,3 +69,19 @@ def test_a_row_knows_the_line_it_begins_on(rows: list[dict[str, str]]) -> None:
         found = list(read_table(path))
     assert [json.loads(row["value"]) for _, row in found] == rows
     assert all(content[line - 1].startswith(('"{', "{}")) for line, _ in found)
+
+
+@pytest.mark.parametrize(
+    "row", ['{"text": "a", "text": "b"}', '{"meta": [{"text": 1, "text": 1}]}']
+)
+def test_two_values_of_one_name_are_refused_like_two_columns(row: str) -> None:
+    with pytest.raises(SourceError, match=r"t\.jsonl:2: two values are called 'text'"):
+        rows_of("t.jsonl", b'{"text": "a"}\n' + row.encode())
+    with pytest.raises(SourceError, match=r"t\.csv:1: two columns are called 'text'"):
+        rows_of("t.csv", b"text,text\na,b\n")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_cell_may_be_long(name: str) -> None:
+    text = "word " * 100_000
+    assert rows_of(name, f"text\n{text}\n".encode()) == [{"text": text}]

@@ -20,6 +20,7 @@ from audiomdb.converters.workers import explain_lost_workers, worker_processes
 from audiomdb.errors import (
     AudioError,
     ConversionError,
+    OptionsChangedError,
     OutputWriteError,
     ProcessingError,
     SampleError,
@@ -269,9 +270,19 @@ class BaseConverter(ABC):
             contextlib.closing(self._pairs(writer)) as pairs,
             progress_bar(total, description=self.dataset_name, show=self.progress) as bar,
         ):
+            given = 0
             for key, sample in islice(pairs, self.limit):
                 writer.write(key, sample)
                 bar.update()
+                given += 1
+        if given == self.limit:
+            writer.flush()  # a source that has changed says so first
+            if writer.ends_short():
+                raise OptionsChangedError(
+                    f"limit={self.limit} ends before what an earlier run made in "
+                    f"{self.output_dir}: its limit was larger, or it had none. Use that one, or "
+                    "another output folder"
+                )
 
     def _pairs(self, writer: DatasetWriter) -> Generator[tuple[str, Mapping[str, Any]]]:
         """What the subclass yields, if it is what it should be."""

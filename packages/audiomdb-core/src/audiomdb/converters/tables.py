@@ -31,6 +31,9 @@ _INTEGERS = {CHANNELS, FRAMES, SAMPLE_RATE}
 _FLOATS = {DURATION, OFFSET}
 _NUMBERS = _INTEGERS | _FLOATS
 
+_LONGEST_CELL = 2**26
+"""Characters. Beyond that, a quotation mark that is never closed takes in the rest of the file."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -109,11 +112,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     import json
 
+    decode = json.JSONDecoder(object_pairs_hook=_object).decode
     for number, line in lines:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = decode(line)
+        except _RepeatedNameError as exc:
+            raise SourceError(f"{path}:{number}: {exc}") from exc
         except (ValueError, RecursionError) as exc:
             raise SourceError(
                 f"{path}:{number}: not JSON: {exc}. Each line has to hold one object"
@@ -125,11 +131,26 @@ def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[i
         yield number, row
 
 
+class _RepeatedNameError(ValueError):
+    """One object has two values of the same name: which is meant, nobody can tell."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _RepeatedNameError(f"two values are called {twice!r}")
+    return row
+
+
 def _cell_rows(
     path: Path, lines: Iterable[tuple[int, str]], kind: str
 ) -> Iterator[tuple[int, Row]]:
     import csv
 
+    # Of the whole process, hence raised and never lowered.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     texts = (line for _, line in lines)
     reader = (
         csv.reader(texts, strict=True)

@@ -131,6 +131,11 @@ class DatasetAssembly:
         """Whether an earlier run finished this shard."""
         return shard in self._earlier
 
+    def goes_beyond(self, shard: int, samples: int) -> bool:
+        """Whether an earlier run went beyond so many source samples of this shard."""
+        last = max(self._earlier, default=-1)
+        return last > shard or (last == shard and self._earlier[last].samples > samples)
+
     def begin_shard(self, shard: int) -> None:
         """Open a shard that no earlier run finished."""
         syncs: list[Future[None]] = []
@@ -276,6 +281,8 @@ class DatasetAssembly:
         what = "its keys, their order or what they hold differs"
         if journal.samples != source.samples:
             what = f"it was made of {journal.samples} samples, now there are {source.samples}"
+            if journal.samples < source.samples:
+                what += ", as it is after a run with a smaller limit"
         raise SourceChangedError(
             f"{self._dir / shard_name(number)} was finished by an earlier run and the source has "
             f"changed since: {what}. Delete that folder to have it made again, or convert into "

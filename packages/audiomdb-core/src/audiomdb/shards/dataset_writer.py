@@ -205,6 +205,10 @@ class DatasetWriter:
         """Shards that need not be written any more, those of earlier runs included."""
         return self._assembly.finished_shards
 
+    def ends_short(self) -> bool:
+        """Whether shards that an earlier run finished hold source samples after those given."""
+        return self._assembly.goes_beyond(self._shard, self._source.samples)
+
     def journals(self) -> list[Journal]:
         """Accounts of the shards, in order. Complete once the dataset is finished."""
         return self._assembly.journals()
