@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from audiomdb.audio import encode
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.files import FolderConverter, ManifestConverter
 from audiomdb.testing import ConverterConformance
+from audiomdb.testing.kits.converters import _OPTIONS
 
 RATE = 16_000
 
@@ -81,3 +83,9 @@ class Numbers(BaseConverter):
 class TestConverterOfAUser(ConverterConformance):
     def make_converter(self, output_dir: Path, **options: Any) -> Numbers:
         return Numbers(5, output_dir=output_dir, **options)
+
+
+def test_the_kit_looks_at_every_option_of_the_base() -> None:
+    options = inspect.signature(BaseConverter.__init__).parameters
+    assert set(_OPTIONS) == set(options) - {"self", "output_dir", "processor"}
+    assert [name for name, value in _OPTIONS.items() if options[name].default == value] == []

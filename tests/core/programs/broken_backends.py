@@ -311,6 +311,14 @@ class TestKeepsOptionsToItself(Converters):
             super().__init__(output_dir)
 
 
+class TestDropsAnOption(Converters):
+    found_by = "test_each_option_of_the_base_reaches_it"
+
+    class kind(Numbers):
+        def __init__(self, output_dir, *, on_error="raise", **options):
+            super().__init__(output_dir, **options)
+
+
 class TestHoldsItsFiles(Converters):
     found_by = "test_a_source_that_is_left_early_lets_go_of_what_it_holds"
 

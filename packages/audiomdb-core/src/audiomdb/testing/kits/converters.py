@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,21 @@ from audiomdb.testing.kits.conformance import Conformance, Held, files_in
 from audiomdb.uploaders.local import LocalUploader
 
 __all__ = ["ConverterConformance"]
+
+_OPTIONS: dict[str, Any] = {
+    "audio_format": "flac",
+    "check_audio": "header",
+    "executor": ThreadPoolExecutor(1),  # no thread begins before there is work
+    "limit": 2,
+    "map_size": 1 << 24,
+    "max_shard_bytes": 100_000,
+    "num_workers": 3,
+    "on_error": "skip",
+    "progress": False,
+    "sample_rate": 8000,
+    "samples_per_shard": 2,
+}
+"""Of `BaseConverter`, none with its default; `processor` has a test of its own."""
 
 
 class ConverterConformance(Conformance):
@@ -118,6 +134,18 @@ class ConverterConformance(Conformance):
         assert report.shards == 3
         with DatasetReader.open(tmp_path / "out") as reader:
             assert sorted(sample[KEY] for sample in reader) == sorted(keys)
+
+    @pytest.mark.parametrize("option", list(_OPTIONS))
+    def test_each_option_of_the_base_reaches_it(self, tmp_path: Path, option: str) -> None:
+        """Hand `**kwargs` on, and whatever of it the constructor names itself."""
+        value = _OPTIONS[option]
+        converter = self.make_converter(tmp_path / "unused", **{option: value})
+        own = {
+            "executor": converter._executor,
+            "limit": converter.limit,
+            "progress": converter.progress,
+        }
+        assert {**converter._writer_options, **own}[option] == value
 
     def test_a_processor_sees_every_sample(self, tmp_path: Path) -> None:
         """Hand `processor=` on."""
