@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -342,3 +343,26 @@ def test_a_directory_that_cannot_be_written_is_named(
 def test_a_budget_of_nothing_is_refused_with_what_would_do(opener: Opener) -> None:
     with pytest.raises(CacheTooSmallError, match="The smallest that works"):
         opener(max_bytes=0).register(1, 10)
+
+
+def test_a_refusal_says_what_each_reader_needs_that_has_not_begun(opener: Opener) -> None:
+    with pytest.raises(CacheTooSmallError) as caught:
+        opener(max_bytes=0).register(1, 10)
+    opener.close()
+    text = str(caught.value)
+    least, each = (
+        int(re.search(pattern, text)[1])  # type: ignore[index]
+        for pattern in (r"works is max_cache_bytes=(\d+);", r"each needs up to (\d+) more")
+    )
+    for budget in (least + each - 1, least + each):
+        cache = opener(max_bytes=budget)
+        first = cache.register(1, 10)
+        if budget < least + each:
+            with pytest.raises(
+                CacheTooSmallError, match=f"works is max_cache_bytes={least + each};"
+            ):
+                cache.register(1, 10)
+        else:
+            cache.register(1, 10).close()
+        first.close()
+        cache.close()

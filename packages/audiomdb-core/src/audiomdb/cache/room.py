@@ -150,7 +150,15 @@ class Room:
                     fixed + mine * registration_bytes(visits),
                 )
                 if self._max_bytes < least:
-                    raise CacheTooSmallError(self._refusal(self._max_bytes, least, at_once, beside))
+                    refusal = self._refusal(self._max_bytes, least, at_once, beside)
+                    if least < sum(self.sizes) + fixed + mine * registration_bytes(visits):
+                        # Nothing here knows how many ranks there are to be on this machine.
+                        each = needs + registration_bytes(visits)
+                        refusal += (
+                            ". Readers that have not begun yet, such as those of another rank, are "
+                            f"not counted: each needs up to {each} more"
+                        )
+                    raise CacheTooSmallError(refusal)
             registration = self._despite_full_disk(
                 lambda: Registration(self._layout.readers, needs, visits)
             )
