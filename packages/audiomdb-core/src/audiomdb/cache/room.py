@@ -150,14 +150,12 @@ class Room:
                     fixed + mine * registration_bytes(visits),
                 )
                 if self._max_bytes < least:
-                    refusal = self._refusal(self._max_bytes, least, at_once, beside)
-                    if least < sum(self.sizes) + fixed + mine * registration_bytes(visits):
-                        # Nothing here knows how many ranks there are to be on this machine.
-                        each = needs + registration_bytes(visits)
-                        refusal += (
-                            ". Readers that have not begun yet, such as those of another rank, are "
-                            f"not counted: each needs up to {each} more"
-                        )
+                    # Nothing here knows how many ranks there are to be on this machine.
+                    notes = registration_bytes(visits)
+                    all_fit = least >= sum(self.sizes) + fixed + mine * notes
+                    refusal = self._refusal(
+                        self._max_bytes, least, at_once, beside, notes if all_fit else needs + notes
+                    )
                     raise CacheTooSmallError(refusal)
             registration = self._despite_full_disk(
                 lambda: Registration(self._layout.readers, needs, visits)
@@ -399,7 +397,7 @@ class Room:
             path.unlink(missing_ok=True)
         return True
 
-    def _refusal(self, budget: int, least: int, at_once: int, others: int) -> str:
+    def _refusal(self, budget: int, least: int, at_once: int, others: int, each: int) -> str:
         largest = max(self.sizes, default=0)
         with_others = ""
         if others:
@@ -409,7 +407,8 @@ class Room:
             f"max_cache_bytes={budget} is too small for {self._layout.root}: this reader holds "
             f"{at_once} shards of up to {largest} bytes at once{with_others}. The smallest that "
             f"works is max_cache_bytes={least}; {largest} more for each download under way keeps "
-            "it fast. Fewer workers or a smaller window need less"
+            "it fast. Readers that have not begun, such as those of another rank, are not counted: "
+            f"each needs up to {each} more. Fewer workers or a smaller window need less"
         )
         if self._asked_bytes != budget:
             refusal += (
