@@ -172,3 +172,14 @@ def test_a_function_in_place_of_a_processor_has_to_say_the_rate_too(tmp_path: Pa
         DatasetWriter(tmp_path / "out", process=process) as writer,
     ):
         writer.write("k", {"audio": clip(1), "text": "a"})
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 3, 4)), np.zeros(9, bool), "words"])
+def test_what_is_no_clip_needs_no_rate(tmp_path: Path, value: Any) -> None:
+    class Stores(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:  # noqa: ARG002
+            return {"audio": value}
+
+    Listed(samples(1), tmp_path / "out", processor=Stores(), num_workers=1).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert np.array_equal(dataset[0]["audio"], value)

@@ -26,6 +26,8 @@ class ConversionProcessors(Processors):
         self, processor: BaseProcessor, sample: Mapping[str, Any], rate: Mapping[str, int]
     ) -> Mapping[str, Any]:
         result = super()._results(processor, sample, rate)
-        if not rate and lacks_rate(result, sample):
+        if not lacks_rate(result, sample):
+            return result
+        if not rate:
             raise ProcessingError(f"{processor!r} {NO_RATE}")
-        return result
+        return {**result, **rate}  # that is the rate it was told

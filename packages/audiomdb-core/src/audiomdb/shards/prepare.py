@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from audiomdb.errors import AudioError, ProcessingError, SampleError
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample
@@ -115,13 +116,17 @@ def is_passing(error: BaseException) -> bool:
 
 
 def lacks_rate(result: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
-    """Whether a processor made another array of a sample's audio, and does not say its rate."""
+    """Whether a processor made another clip of a sample's, as an array, and does not say its rate.
+
+    Under the name `audio` it may also return what is no clip, such as an array of three axes.
+    """
     audio = result.get(AUDIO)
-    return (
-        hasattr(audio, "__array__")
-        and audio is not sample.get(AUDIO)
-        and result.get(SAMPLE_RATE) is None
-    )
+    if audio is sample.get(AUDIO) or result.get(SAMPLE_RATE) is not None:
+        return False
+    if not hasattr(audio, "__array__"):
+        return False
+    array = np.asarray(audio)
+    return array.ndim in (1, 2) and array.dtype.kind in "iuf"
 
 
 def _with_plain_names(sample: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -179,12 +184,13 @@ def _processed(key: str, described: Description, process: Process, rate: int | N
     audio = out.get(AUDIO)
     if audio is None or audio is before.get(AUDIO):
         return out
-    if lacks_rate(out, before):
-        if rate is None and not hasattr(before.get(AUDIO), "__array__"):
-            raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
-        out[SAMPLE_RATE] = before.get(SAMPLE_RATE, rate)  # it was told so
-    # The facts described the old clip; decoding checks against them, so find the new ones.
-    return describe(key, out, AudioOptions()).sample
+    told = rate is not None or hasattr(before.get(AUDIO), "__array__")
+    if not told and lacks_rate(out, before):
+        raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
+    if isinstance(audio, bytes | bytearray | memoryview) or SAMPLE_RATE in out:
+        # The facts described the old clip; decoding checks against them, so find the new ones.
+        out = describe(key, out, AudioOptions()).sample
+    return out
 
 
 def _says_nothing_of_the_sample(error: BaseException) -> bool:
