@@ -182,8 +182,8 @@ class Sending:
             self._store.remove(name)
         raise UploadError(
             f"{self._store.destination(file.rel_path)} was replaced after it had arrived: somebody "
-            "else uploads another dataset there. What lies there is no dataset; upload again when "
-            "they have ended"
+            "else uploads another dataset there. What lies there may be a mixture of both; upload "
+            "again when they have ended"
         )
 
     def _stat(self, rel_path: str) -> tuple[int, str | None] | None:
