@@ -8,7 +8,10 @@ pattern is all samples by deadline, equal ones by source:
                     source 1       1/4         3/4              5/4
                     pattern      0   1     0     1   0   |   0   1 ...
 
-After any number of turns each source has had its share to within one sample, give or take a tie.
+After any number of turns each of two sources has had its share to within one sample. With more it
+may be half as many as there are sources, since small ones of one weight come to their turns
+together: one of 10,000 and forty of 20 have those forty in a row, twenty times.
+
 With the sources' sizes for weights, all of them end together after W turns.
 
 Deadlines are compared as integers, scaled by the least common multiple of the weights, so the

@@ -41,9 +41,9 @@ class CombinedDataset(PlannedDataset):
         datasets: `StreamingDataset` objects, and combinations, which are mixed in as one dataset.
         shuffle: How they are mixed:
 
-            - `"pseudo"`: at random, in proportion: every 1024 samples have the right number of
-              each, in random order;
-            - `"ordered"`: in turns that keep the proportions at every place;
+            - `"pseudo"`: at random, in proportion: of two datasets, every 1024 samples have the
+              right number of each, in random order; of n, within n / 2 or so;
+            - `"ordered"`: in turns that keep the proportions at every place, as closely;
             - None: one dataset after the other.
 
             Whether a dataset's own samples are shuffled is said by that dataset.
