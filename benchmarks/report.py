@@ -78,7 +78,10 @@ def _page(results: Results) -> Iterator[str]:
             f"{run['file_system']}; Python {run['python']}, {versions}."
         )
         sizes = ", ".join(f"{name} {value}" for name, value in run["sizes"].items())
-        yield f"Sizes: {sizes}."
+        yield f"AudioMDB at {run['commit']}. Sizes: {sizes}."
+        for part in run.get("parts", ()):
+            rounds = part["sizes"]["rounds"]
+            yield f"Other rows were measured at {part['commit']}, in {rounds} rounds."
     for group, title in _GROUPS.items():
         rows = [row for row in results.rows if row.name.split(".")[0] == group]
         if rows:
