@@ -18,7 +18,7 @@ from audiomdb.shards.layout import (
     REJECTED_FILE,
     check_shard_path,
 )
-from audiomdb.uploaders.base import BaseUploader, UploadReport
+from audiomdb.uploaders.base import BaseUploader, UploadReport, dataset_files
 from audiomdb.urls import local_path
 
 __all__ = ["MARK", "LocalUploader", "foreign_files"]
@@ -73,8 +73,7 @@ class LocalUploader(BaseUploader):
         Raises:
             OutputBusyError: another process is writing there.
         """
-        for _ in self.iter_files(local_dir):
-            break  # what is wrong with the dataset is said before a folder is made
+        dataset_files(Path(local_dir))  # what is wrong with it is said before a folder is made
         self._read = {}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
