@@ -17,6 +17,7 @@ __all__ = [
     "LMDB",
     "LOOSE",
     "OURS",
+    "OURS_AS_FLAC",
     "TWINS",
     "Loading",
     "Value",
@@ -35,6 +36,7 @@ DECODER, FASTEST = "dr_flac-1", "dr_flac-2"
 """Floors of the works: writing, cold reads, reading, decoding, loading."""
 
 OURS, LOOSE = "audiomdb", "loose"
+OURS_AS_FLAC = "audiomdb-flac"
 TWINS = ("loose-fast", "spdl-fast")
 """Systems that are given the decoder that AudioMDB has."""
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.peers.figures import COPY, DECODER, FILES, LMDB, OURS, Loading, loading
+from benchmarks.peers.figures import (
+    COPY,
+    DECODER,
+    FILES,
+    LMDB,
+    OURS,
+    OURS_AS_FLAC,
+    Loading,
+    loading,
+)
 from benchmarks.peers.markdown import header, heading, label, number, row, shown
 from benchmarks.peers.results import Finding, Findings
 from benchmarks.timing import Spread
@@ -142,7 +151,7 @@ def writing(findings: Findings, corpus: str) -> Iterator[str]:
             f"{beyond:+.1f} %",
             f"{on_disk:+.1f} %",
             str(found["files"]),
-            "encoded anew" if system == "lhotse" else "as it was",
+            "encoded anew" if system in ("lhotse", OURS_AS_FLAC) else "as it was",
         )
 
 

@@ -38,7 +38,7 @@ _READ = ["cold", "order", "shuffled", "random", "decoded"]
 def write(plan: Plan) -> None:
     """Both corpora by everybody who keeps them in a form of his own."""
     for label, corpus in plan.corpora():
-        for number, system in in_rounds(plan.sizes.write_rounds, list(plan.writers())):
+        for number, system in in_rounds(plan.sizes.write_rounds, list(plan.writers(label))):
             folder = plan.folder(system, corpus)
             about = {"corpus": label, "system": system, "round": number}
             given = plan.to_write(corpus, folder)
@@ -49,8 +49,8 @@ def write(plan: Plan) -> None:
 
 def read(plan: Plan) -> None:
     """Without loaders, in one process: cold, in order, shuffled, at random, decoded."""
-    readers = {**plan.offering(System.raw), **plan.offering(System.decoded)}
     for label, corpus in plan.corpora():
+        readers = {**plan.offering(System.raw, label), **plan.offering(System.decoded, label)}
         for number, system in in_rounds(plan.rounds(label), list(readers)):
             about = {"corpus": label, "system": system, "round": number}
             plan.runner.attempt("read", about, partial(_read, plan, system, corpus))
@@ -71,7 +71,7 @@ def search(plan: Plan) -> None:
     if not plan.sizes.search:
         return
     for label, corpus in plan.corpora():
-        for system, adapter in plan.offering(System.loader).items():
+        for system, adapter in plan.offering(System.loader, label).items():
             known = plan.fastest(system, label)
             every = adapter.settings(plan.sizes.cores)
             _try(plan, system, label, corpus, [each for each in every if each not in known])
@@ -98,7 +98,7 @@ def take_search(plan: Plan, earlier: Findings) -> None:
 def load(plan: Plan) -> None:
     """Shuffled epochs of padded batches, by everybody's best settings."""
     for label, corpus in plan.corpora():
-        systems = list(plan.offering(System.loader))
+        systems = list(plan.offering(System.loader, label))
         _rounds(plan, "load", label, corpus, plan.rounds(label), systems)
 
 
@@ -109,7 +109,7 @@ def turns(plan: Plan) -> None:
     these differ.
     """
     label, corpus = "speech", plan.speech(plan.sizes.utterances)
-    loaders = plan.offering(System.loader)
+    loaders = plan.offering(System.loader, label)
     few = [name for name in loaders if name in (FASTEST, OURS)]
     if len(few) == 2:
         few += plan.rivals(label)
@@ -179,7 +179,7 @@ def _watched(plan: Plan, job: str, system: str, given: Mapping[str, Any]) -> dic
 def open_many(plan: Plan) -> None:
     """Datasets of very many samples, each after one of few: what is imported late is not theirs."""
     kinds = (*plan.sizes.watched, "floor")
-    offered = plan.offering(System.write_tiny)
+    offered = plan.offering(System.write_tiny, "speech")
     able = [system for system, adapter in offered.items() if adapter.kind in kinds]
     place = plan.work / "tiny"
     # The smaller ones by one process; the largest would leave a job too little time.

@@ -114,7 +114,7 @@ _DAMAGES = (
 def damage(plan: Plan) -> None:
     """Datasets that are no longer as they were written, and writers that were killed."""
     corpora = {"speech": plan.speech(plan.sizes.few), "digits": plan.digits(plan.sizes.few)}
-    writers = plan.writers()
+    writers = plan.writers("speech")
     for system in plan.watched():
         if system not in writers:
             continue

@@ -173,22 +173,25 @@ class Plan:
 
     def watched(self) -> dict[str, System]:
         """Loaders of which more is asked than to be fast."""
-        loaders = self.offering(System.loader)
+        loaders = self.offering(System.loader, "speech")
         kinds = self.sizes.watched
         return {n: each for n, each in loaders.items() if each.kind in kinds and not each.twin}
 
-    def writers(self) -> dict[str, System]:
-        """Systems with a dataset of their own."""
-        return {name: each for name, each in self.systems.items() if each.dataset_of is None}
+    def writers(self, label: str) -> dict[str, System]:
+        """Systems with a dataset of their own, of a corpus."""
+        return {n: each for n, each in self._on(label).items() if each.dataset_of is None}
 
-    def offering(self, method: Callable[..., Any]) -> dict[str, System]:
-        """Systems that have their own version of a method."""
+    def offering(self, method: Callable[..., Any], label: str) -> dict[str, System]:
+        """Systems that have their own version of a method, to be measured on a corpus."""
         name = method.__name__
         return {
             system: each
-            for system, each in self.systems.items()
+            for system, each in self._on(label).items()
             if name in each.takes_part_in and getattr(type(each), name) is not method
         }
+
+    def _on(self, label: str) -> dict[str, System]:
+        return {name: each for name, each in self.systems.items() if label in each.corpora}
 
     def folder(self, system: str, corpus: Corpus) -> Path:
         """Where the dataset of a system is, or will be."""

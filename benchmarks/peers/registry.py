@@ -60,6 +60,11 @@ SYSTEMS = {
         ("AudioMDB, everything checked",),
         {"verify": True, "check_audio": "decode", "takes_part_in": ("raw",)},
     ),
+    "audiomdb-flac": Entry(
+        "ours:AudioMDB",
+        ("AudioMDB, as FLAC",),
+        {"audio_format": "flac", "takes_part_in": ("loader",), "corpora": ("digits",)},
+    ),
     "audiomdb-seconds": Entry("ours:AudioMDBBySeconds"),
     "audiomdb-dataloader": Entry("ours:AudioMDBInDataLoader"),
     "mosaic": Entry("mosaic:Mosaic", environment="mosaic"),

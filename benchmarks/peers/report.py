@@ -58,9 +58,10 @@ def _introduction(findings: Findings) -> Iterator[str]:
         f"{sizes['rounds']} rounds, {sizes['write_rounds']} of writing and opening; "
         f"{sizes['utterances']} utterances, {sizes['digits']} digits."
     )
-    for part in run.get("parts", ()):
-        rounds = part["sizes"]["rounds"]
-        yield f"Other works were measured at {part['commit']}, in up to {rounds} rounds."
+    if parts := run.get("parts"):
+        commits = ", ".join(sorted({part["commit"] for part in parts}))
+        rounds = max(part["sizes"]["rounds"] for part in parts)
+        yield f"Other works were measured before, in up to {rounds} rounds, at {commits}."
 
 
 def _notes(findings: Findings) -> Iterator[str]:

@@ -160,6 +160,8 @@ class System:
     """The system whose datasets this one reads, where it has none of its own."""
     takes_part_in: Collection[str] = ("raw", "decoded", "loader", "write_tiny")
     """Methods that are measured; a variant leaves out what would be the same."""
+    corpora: Collection[str] = ("speech", "digits")
+    """What it is measured on; a variant leaves out what would be the same there."""
     modules: ClassVar[tuple[str, ...]] = ()
     """What its user imports; that is done before writing and cold reading are measured."""
     notes: ClassVar[str] = ""

@@ -9,6 +9,8 @@ from benchmarks.peers.figures import (
     COPY,
     FILES,
     LMDB,
+    OURS,
+    OURS_AS_FLAC,
     TWINS,
     Value,
     beside,
@@ -97,6 +99,7 @@ def found_targets(findings: Findings) -> Iterator[Target]:
     """All of them, in the order of the page."""
     for corpus in ("speech", "digits"):
         yield from _loader(findings, corpus)
+    yield from _loader_of_flac(findings)
     for corpus in ("speech", "digits"):
         yield from _reading(findings, corpus)
     yield from _writing(findings)
@@ -158,6 +161,16 @@ def _loader(findings: Findings, corpus: str) -> Iterator[Target]:
                 yield Target("speech: memory, of the smallest peer's", share, 1.0, False, name)
 
 
+def _loader_of_flac(findings: Findings) -> Iterator[Target]:
+    """Of digits that were converted to FLAC: less disk, and more to decode."""
+    systems = findings.systems("load", corpus="digits")
+    ahead = {n: beside(findings, OURS_AS_FLAC, n, rate, "digits") for n in systems}
+    speeds = {n: ratio.median for n, ratio in ahead.items() if ratio is not None}
+    if closest := best(findings, speeds, highest=False):
+        text = "digits as FLAC: whole loader, of the best peer"
+        yield Target(text, closest[1], 1.0, True, findings.name(closest[0]))
+
+
 def _reading(findings: Findings, corpus: str) -> Iterator[Target]:
     for work in ("order", "shuffled", "random"):
         if corpus == "speech" and work != "shuffled":
@@ -217,11 +230,12 @@ def _storing(findings: Findings) -> Iterator[Target]:
         for each in findings.of("write", corpus="digits")
     }
     smallest = best(findings, sizes, highest=False)
-    mine = sizes.get("audiomdb")
-    if smallest and mine:
-        name = findings.name(smallest[0])
-        text = "digits: bytes on disk, of the smallest peer's"
-        yield Target(text, mine / smallest[1], 1.0, False, name)
+    for system, corpus in ((OURS, "digits"), (OURS_AS_FLAC, "digits as FLAC")):
+        mine = sizes.get(system)
+        if smallest and mine:
+            name = findings.name(smallest[0])
+            text = f"{corpus}: bytes on disk, of the smallest peer's"
+            yield Target(text, mine / smallest[1], 1.0, False, name)
 
 
 def _formats(findings: Findings) -> Iterator[Target]:

@@ -26,6 +26,7 @@ class AudioMDB(System):
         audio_format: What it encodes audio in; None keeps the bytes.
         dataset_of: See `System`.
         takes_part_in: See `System`.
+        corpora: See `System`.
     """
 
     kind = "ours"
@@ -43,11 +44,14 @@ class AudioMDB(System):
         audio_format: str | None = None,
         dataset_of: str | None = None,
         takes_part_in: Collection[str] | None = None,
+        corpora: Collection[str] | None = None,
     ) -> None:
         self.name = name
         self.dataset_of = dataset_of
         if takes_part_in is not None:
             self.takes_part_in = takes_part_in
+        if corpora is not None:
+            self.corpora = corpora
         self._reading: dict[str, Any] = {"copy": copy, "verify": verify}
         self._check_audio = check_audio
         self._audio_format = audio_format
