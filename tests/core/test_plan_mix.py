@@ -179,6 +179,27 @@ def test_what_one_epoch_leaves_the_next_ones_take() -> None:
     assert sorted(seen) == list(range(50))
 
 
+def test_a_source_may_be_repeated_without_end() -> None:
+    options: dict[str, Any] = {"weights": [1, 1], "seed": 3, "shuffle": True, "stop": 2**20}
+    counts = [[4, 4], [8]]  # 2**16 passes of each in an epoch
+    orders = [
+        MixPlan(counts, **options, interleave="ordered", epoch=epoch).positions(0, 16).tolist()
+        for epoch in (0, 2**16 - 1, 2**16)
+    ]
+    assert all(sorted(order) == list(range(16)) for order in orders)
+    assert orders[0] == orders[2] != orders[1]
+
+
+def test_the_last_samples_of_the_longest_run_are_known() -> None:
+    within = MixPlan([[3], [1]], weights=[1, 10**9], stop="last")
+    options: dict[str, Any] = {"weights": [1, 1], "stop": 2**46, "epoch": 2**32 - 1}
+    plan = MixPlan([[5, 5], within], shuffle=[True, False], partitions=2, **options)
+    got = plan.positions(len(plan) - 2048, len(plan)).tolist()
+    assert [one < 10 for one in got].count(True) == 1024
+    assert set(got) <= set(range(14))
+    assert plan.passes(1, 2**45 - 2048)[0][0] > 2**32
+
+
 def test_filters_of_sources_hold() -> None:
     kept = Selection([3, 5], np.arange(8) % 2 == 0)
     plan = MixPlan([[4, 2], [3, 5]], selections=[None, kept], shuffle=True, partitions=2)
@@ -250,10 +271,13 @@ def test_a_mixture_travels_as_its_options_and_is_entered_anywhere_at_once() -> N
         ([[1], [1]], {"weights": [1]}, "1 weights for 2 datasets"),
         ([[1], [1]], {"weights": [1, 0]}, "weight 1 is 0, expected above 0"),
         ([[1], [1]], {"weights": [1, "x"]}, "weight 1 is 'x'"),
+        ([[1], [1]], {"weights": [1e300, 1e-300]}, "weight 1 is 1e-300, and weight 0 is 1e[+]300"),
+        ([[9], [1], [70]], {"weights": [2, 1e-13, 2e-13]}, f"2e-13.* more than {2**46} samples"),
         ([[1], [0]], {"weights": [1, 1]}, "dataset 1 has a weight but no samples"),
         ([[1]], {"stop": 5}, "stop=5 needs weights"),
         ([[1]], {"weights": [1], "stop": "never"}, "stop must be 'first', 'last'"),
         ([[1]], {"weights": [1], "stop": 0}, "nearest legal value: 1"),
+        ([[1]], {"weights": [1], "stop": 10**30}, f"nearest legal value: {2**46}"),
         ([[1]], {"interleave": "random"}, "interleave must be one of"),
         ([[1]], {"selections": []}, "0 selections for 1 datasets"),
         ([[2]], {"selections": [Selection([1], np.ones(1, dtype=bool))]}, "of dataset 0"),

@@ -32,7 +32,10 @@ from audiomdb.plan.checks import whole_number
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_STREAMS", "Purpose", "random_order", "random_words"]
+__all__ = ["EPOCHS", "MAX_STREAMS", "Purpose", "random_order", "random_words"]
+
+EPOCHS = 2**32
+"""Epochs that have words of their own."""
 
 MAX_STREAMS = 2**24
 """Streams of one purpose, hence shards of one dataset."""

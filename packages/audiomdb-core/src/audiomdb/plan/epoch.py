@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from audiomdb.plan.line import Line, Run
     from audiomdb.plan.state import OptionValue
 
-__all__ = ["MAX_PARTITIONS", "EpochPlan", "check_counts", "make_line"]
+__all__ = ["MAX_PARTITIONS", "MAX_SAMPLES", "EpochPlan", "check_counts", "make_line"]
 
 MAX_PARTITIONS = 2**16
-_MAX_SAMPLES = 2**46  # times partitions, it must fit int64
+MAX_SAMPLES = 2**46
+"""In an epoch; times partitions, it must fit int64."""
 
 
 class EpochPlan(Turns):
@@ -256,10 +257,10 @@ def check_counts(counts: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np
     if given.size and given.min() < 0:
         shard = int(given.argmin())
         raise PlanError(f"shard {shard} cannot hold {given[shard]} samples; at least 0")
-    if given.sum(dtype=np.float64) > _MAX_SAMPLES:
+    if given.sum(dtype=np.float64) > MAX_SAMPLES:
         raise PlanError(
             f"{given.sum(dtype=np.float64):.0f} samples are too many for one plan, "
-            f"at most {_MAX_SAMPLES}"
+            f"at most {MAX_SAMPLES}"
         )
     checked = given.astype(np.int64)
     checked.setflags(write=False)

@@ -10,7 +10,8 @@ has its share of every source, and a node still reads its own shards only.
 A source gives n of its N samples to an epoch; n and N are equal without weights. Its samples lie
 on an endless line, pass after pass in ever new orders, and epoch e takes the stretch from e * n to
 (e + 1) * n. So a small source is repeated, one that is used in part is used up before it is
-repeated, and without weights pass e is the source's own epoch e.
+repeated, and without weights pass e is the source's own epoch e. The order of pass 2**32 is that of
+pass 0 again.
 
 A source may be a mixture. Its passes are then epochs of that mixture, woven by its own pattern: for
 the mixture around it, it is one dataset of as many samples as it has in an epoch.
@@ -26,9 +27,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from audiomdb.errors import PlanError
-from audiomdb.plan.bits import Purpose, random_words
+from audiomdb.plan.bits import EPOCHS, Purpose, random_words
 from audiomdb.plan.checks import whole_number
-from audiomdb.plan.epoch import MAX_PARTITIONS, check_counts
+from audiomdb.plan.epoch import MAX_PARTITIONS, MAX_SAMPLES, check_counts
 from audiomdb.plan.filters import Selection
 from audiomdb.plan.mix_line import DatasetSource, MixedLine, Source, Weave
 from audiomdb.plan.pattern import Pattern, Weight, whole_weights
@@ -135,7 +136,7 @@ class MixPlan(Turns):
         if interleave not in INTERLEAVES:
             raise PlanError(f"interleave must be one of {INTERLEAVES}, not {interleave!r}")
         if not isinstance(stop, str):
-            stop = whole_number("stop, unless 'first' or 'last',", stop, low=1)
+            stop = whole_number("stop, unless 'first' or 'last',", stop, low=1, high=MAX_SAMPLES)
             if weights is None:
                 raise PlanError(f"stop={stop} needs weights: without, every sample comes once")
         elif stop not in ("first", "last"):
@@ -159,6 +160,7 @@ class MixPlan(Turns):
         for number, size in enumerate(self.sizes):
             if self.weights is not None and size == 0:
                 raise PlanError(f"dataset {number} has a weight but no samples; leave it out")
+        _check_length(self, weights)
 
     def __len__(self) -> int:
         """Samples in the epoch, repeats counted."""
@@ -327,7 +329,8 @@ class MixPlan(Turns):
 
 def _block_words(seed: int, number: int) -> Callable[[int, int, int], NDArray[np.uint64]]:
     def words(epoch: int, start: int, stop: int) -> NDArray[np.uint64]:
-        return random_words(seed, epoch, Purpose.MIX_ORDER, number, start=start, stop=stop)
+        purpose = Purpose.MIX_ORDER
+        return random_words(seed, epoch % EPOCHS, purpose, number, start=start, stop=stop)
 
     return words
 
@@ -348,6 +351,21 @@ def _at_once(values: Sequence[OptionValue]) -> OptionValue:
 
 def _without_partitions(options: dict[str, OptionValue]) -> dict[str, OptionValue]:
     return {name: value for name, value in options.items() if name != "partitions"}
+
+
+def _check_length(plan: MixPlan, weights: Sequence[Weight] | None) -> None:
+    """Refuse an epoch that nobody sees the end of, and that int64 does not count."""
+    if plan._total <= MAX_SAMPLES:
+        return
+    if weights is None or plan.weights is None:
+        raise PlanError(f"{plan._total} samples are too many for one plan, at most {MAX_SAMPLES}")
+    ends = [plan._pattern.turn_after(source, size) for source, size in enumerate(plan.sizes)]
+    last, largest = ends.index(plan._total), plan.weights.index(max(plan.weights))
+    raise PlanError(
+        f"weight {last} is {weights[last]!r}, and weight {largest} is {weights[largest]!r}: until "
+        f"dataset {last} ends, an epoch would have more than {MAX_SAMPLES} samples. Give weights "
+        f"that are nearer to each other, or stop='first' or a number of samples"
+    )
 
 
 def _check_fit(plan: MixPlan) -> None:

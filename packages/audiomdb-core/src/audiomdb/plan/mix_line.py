@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import numpy as np
 
-from audiomdb.plan.bits import Purpose, random_words
-from audiomdb.plan.checks import whole_number
+from audiomdb.plan.bits import EPOCHS, Purpose, random_words
 from audiomdb.plan.epoch import make_line
 from audiomdb.plan.filters import Selection
 from audiomdb.plan.line import Elements, Line, cut_line_at
@@ -111,7 +110,7 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
 
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
-        number = whole_number("pass", number, high=2**32 - 1)
+        number %= EPOCHS
         shards = len(self.counts)
         order = np.arange(shards, dtype=np.int64)
         if self.shuffle:
@@ -254,12 +253,12 @@ class _PassesLine:
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the positions of `elements`, which ascend, among all datasets; both `(n,)`."""
         positions = np.empty(len(elements), dtype=np.int64)
-        endless = self._start + elements
         done = 0
         while done < len(elements):
-            part = self._pass(int(endless[done]))
-            inside = slice(done, int(np.searchsorted(endless, part.low + len(part.line))))
-            positions[inside] = part.line.take(endless[inside] - part.low)
+            part = self._pass(self._start + int(elements[done]))
+            first = part.low - self._start  # the endless line may be longer than int64 counts
+            inside = slice(done, int(np.searchsorted(elements, first + len(part.line))))
+            positions[inside] = part.line.take(elements[inside] - first)
             done = inside.stop
         return positions
 
