@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,33 @@ def read(dataset: Path, cache: Path, limit: int, worker: int, found: Any) -> Non
     stream = SampleStream(retriever, window=1, worker=worker, num_workers=2)
     found.put([sample["digit"] for sample in stream])
     retriever.close()
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_a_cache_too_small_is_told_what_all_ranks_of_the_machine_need(
+    dataset: Path, tmp_path: Path, by_steps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(limit: int = 1, *, world_size: int = 4, num_workers: int = 1) -> str:
+        retriever = CopyRetriever(dataset, cache_dir=tmp_path, max_cache_bytes=limit)
+        how: Any = {"rank": 0, "world_size": world_size, "window": 1, "shuffle": True}
+        how |= {"worker": 0, "num_workers": num_workers}
+        with closing(retriever), pytest.raises(CacheTooSmallError) as caught:
+            next(
+                StepStream(retriever, 12, **how).read()
+                if by_steps
+                else iter(SampleStream(retriever, **how))
+            )
+        return str(caught.value)
+
+    def least(said: str) -> int:
+        return int(said.split("works is max_cache_bytes=")[1].split(";")[0].split()[0])
+
+    alone, two = (least(refusal(num_workers=workers)) for workers in (1, 2))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # of two machines
+    assert least(refusal()) == two
+    assert f"{two} for the 2 ranks of this machine, {alone} where each has" in refusal()
+    assert least(refusal(world_size=3)) == least(refusal(world_size=1)) == alone
+    assert "this reader holds 2 shards" in refusal(alone - 1)
 
 
 def test_a_limit_that_another_one_set_is_told(dataset: Path, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ class CacheCourse:
         cache: Where the shards are.
         at_once: Shards that the iteration's order mixes at a time.
         workers: Processes that do the same beside each other, this one among them.
+        ranks: On this machine, each with so many of them, as far as is known.
         open_shard: Opens a shard and keeps it open; gets a function to call while it waits.
         let_go: Lets go of one.
 
@@ -70,6 +71,7 @@ class CacheCourse:
         at_once: int,
         *,
         workers: int = 1,
+        ranks: int = 1,
         open_shard: Callable[[int, Callable[[], None]], None],
         let_go: Callable[[int], None],
     ) -> None:
@@ -79,7 +81,7 @@ class CacheCourse:
         self._open_shard = open_shard
         self._let_go = let_go
         self._registration = cache.register(
-            at_once, 2 * len(cache.metadata.shards), workers=workers
+            at_once, 2 * len(cache.metadata.shards), workers=workers, ranks=ranks
         )
         self._changed = threading.Condition()
         # Unfinished visits by number: in the order in which they began.

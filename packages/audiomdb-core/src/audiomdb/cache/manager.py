@@ -120,15 +120,18 @@ class ShardCache:
         """Say that this process no longer uses the directory. Leases stay."""
         self._tenancy.close()
 
-    def register(self, at_once: int, visits: int = 0, *, workers: int = 1) -> Registration:
+    def register(
+        self, at_once: int, visits: int = 0, *, workers: int = 1, ranks: int = 1
+    ) -> Registration:
         """Enter a reader that holds `at_once` shards at a time and publishes up to `visits`.
 
         The budget has to do for `workers` such readers, this one among them.
 
         Raises:
-            CacheTooSmallError: with the smallest budget that would do.
+            CacheTooSmallError: with the smallest budget that would do for as many of each of
+                `ranks`, should all of them use this directory.
         """
-        return self._room.register(at_once, visits, workers)
+        return self._room.register(at_once, visits, workers, ranks)
 
     def publish(self, registration: Registration, visits: list[int]) -> None:
         """Say which shards a reader visits from now on, in order."""

@@ -120,43 +120,52 @@ class Room:
         """Where a shard lies when it is there."""
         return self._layout.shards / self.names[number]
 
-    def register(self, at_once: int, visits: int, workers: int = 1) -> Registration:
+    def register(self, at_once: int, visits: int, workers: int = 1, ranks: int = 1) -> Registration:
         """Enter a reader that holds `at_once` shards and publishes up to `visits` of them.
 
         Those of `workers` that are not here yet count too: what is too small for all of them is
-        refused by the first, and not in the middle of an epoch.
+        refused by the first, and not in the middle of an epoch. Other `ranks` may have directories
+        of their own, so nothing is refused for their sake; but what is refused says what would do
+        for all.
 
         Raises:
             CacheTooSmallError: the budget is less than all readers of the directory need.
             CacheFullError: the disk is full.
         """
         registration = self._tenancy.despite_deletion(
-            lambda: self._registered(at_once, visits, workers)
+            lambda: self._registered(at_once, visits, workers, ranks)
         )
         self._tenancy.enter(registration)
         return registration
 
-    def _registered(self, at_once: int, visits: int, workers: int) -> Registration:
+    def _registered(self, at_once: int, visits: int, workers: int, ranks: int) -> Registration:
         needs = need_bytes(self.sizes, at_once)
         with exclusive(self._layout.budget_lock):
             others = list(live_readings(self._layout.readers))  # and the dead ones are cleared away
             if self._max_bytes is not None:
-                mine = max(1, workers - len(others))
-                beside = len(others) + mine - 1
                 fixed = self._inventory.fixed_bytes() + sum(size for _, size in others)
-                least = smallest_budget(
-                    [needs] * mine + [reading.needs for reading, _ in others],
-                    sum(self.sizes),
-                    fixed + mine * registration_bytes(visits),
-                )
-                if self._max_bytes < least:
-                    # Nothing here knows how many ranks there are to be on this machine.
-                    notes = registration_bytes(visits)
-                    all_fit = least >= sum(self.sizes) + fixed + mine * notes
-                    refusal = self._refusal(
-                        self._max_bytes, least, at_once, beside, notes if all_fit else needs + notes
+                notes = registration_bytes(visits)
+
+                def least(readers: int) -> int:
+                    mine = max(1, readers - len(others))
+                    return smallest_budget(
+                        [needs] * mine + [reading.needs for reading, _ in others],
+                        sum(self.sizes),
+                        fixed + mine * notes,
                     )
-                    raise CacheTooSmallError(refusal)
+
+                if self._max_bytes < least(workers):
+                    raise CacheTooSmallError(
+                        self._refusal(
+                            self._max_bytes,
+                            at_once,
+                            others=max(1, workers, len(others) + 1) - 1,
+                            least=least(workers),
+                            ranks=ranks,
+                            of_ranks=least(workers * ranks),
+                            one_more=least(max(workers * ranks, len(others) + 1) + 1),
+                        )
+                    )
             registration = self._despite_full_disk(
                 lambda: Registration(self._layout.readers, needs, visits)
             )
@@ -397,18 +406,35 @@ class Room:
             path.unlink(missing_ok=True)
         return True
 
-    def _refusal(self, budget: int, least: int, at_once: int, others: int, each: int) -> str:
+    def _refusal(
+        self,
+        budget: int,
+        at_once: int,
+        *,
+        others: int,
+        least: int,
+        ranks: int,
+        of_ranks: int,
+        one_more: int,
+    ) -> str:
         largest = max(self.sizes, default=0)
         with_others = ""
         if others:
             readers = "1 other reader" if others == 1 else f"{others} other readers"
             with_others = f", beside {readers} of this directory"
+        smallest, not_begun = f"max_cache_bytes={least}", ", such as those of another rank,"
+        if ranks > 1:
+            smallest = (
+                f"max_cache_bytes={of_ranks} for the {ranks} ranks of this machine, {least} where "
+                "each has a cache_dir of its own"
+            )
+            not_begun = ""
         refusal = (
             f"max_cache_bytes={budget} is too small for {self._layout.root}: this reader holds "
             f"{at_once} shards of up to {largest} bytes at once{with_others}. The smallest that "
-            f"works is max_cache_bytes={least}; {largest} more for each download under way keeps "
-            "it fast. Readers that have not begun, such as those of another rank, are not counted: "
-            f"each needs up to {each} more. Fewer workers or a smaller window need less"
+            f"works is {smallest}; {largest} more for each download under way keeps it fast. "
+            f"Other readers that have not begun{not_begun} are not counted: each needs up to "
+            f"{one_more - of_ranks} more. Fewer workers or a smaller window need less"
         )
         if self._asked_bytes != budget:
             refusal += (

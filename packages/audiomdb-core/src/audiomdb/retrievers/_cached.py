@@ -95,7 +95,7 @@ class CachedShards(Shards):
             return DatasetIndex(split_index_file(data, metadata, INDEX_FILE))
         return self._gathered(metadata)
 
-    def follow(self, reader: DatasetReader, at_once: int, workers: int) -> Course:
+    def follow(self, reader: DatasetReader, at_once: int, workers: int, ranks: int) -> Course:
         """Follow an iteration: fetch ahead of it, and hold no more than it needs."""
 
         def open_shard(number: int, check: Callable[[], None]) -> None:
@@ -103,7 +103,12 @@ class CachedShards(Shards):
 
         at_once = min(at_once, len(self.cache.metadata.shards))
         return CacheCourse(
-            self.cache, at_once, workers=workers, open_shard=open_shard, let_go=reader.drop
+            self.cache,
+            at_once,
+            workers=workers,
+            ranks=ranks,
+            open_shard=open_shard,
+            let_go=reader.drop,
         )
 
     def close(self) -> None:

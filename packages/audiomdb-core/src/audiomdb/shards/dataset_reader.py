@@ -41,10 +41,17 @@ class Shards(ABC):
         """Whether keys are looked up in the index, because opening a shard may take a download."""
         return False
 
-    def follow(self, reader: DatasetReader, at_once: int, workers: int) -> Course | None:  # noqa: ARG002
+    def follow(
+        self,
+        reader: DatasetReader,  # noqa: ARG002
+        at_once: int,  # noqa: ARG002
+        workers: int,  # noqa: ARG002
+        ranks: int,  # noqa: ARG002
+    ) -> Course | None:
         """Follow an iteration over `reader` that mixes `at_once` shards at a time.
 
-        So do `workers` processes of this machine side by side, this one among them.
+        So do `workers` processes side by side, this one among them, of each of `ranks` that are
+        known to be on this machine.
 
         None: it makes no difference in which order shards are read.
         """
@@ -282,14 +289,15 @@ class DatasetReader:
         """Whether `follow` has an effect."""
         return type(self._source).follow is not Shards.follow
 
-    def follow(self, at_once: int, *, workers: int = 1) -> Course | None:
+    def follow(self, at_once: int, *, workers: int = 1, ranks: int = 1) -> Course | None:
         """Begin an iteration that mixes `at_once` shards at a time; see `Course`.
 
-        So do `workers` processes of this machine side by side, this one among them.
+        So do `workers` processes side by side, this one among them, of each of `ranks` that are
+        known to be on this machine.
 
         None: it makes no difference in which order shards are read.
         """
-        return self._source.follow(self, at_once, workers)
+        return self._source.follow(self, at_once, workers, ranks)
 
     def arrival(self, number: int) -> Arrival | None:
         """How much of a shard is there, while it is waited for; None where shards do not arrive."""

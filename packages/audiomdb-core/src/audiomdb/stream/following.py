@@ -100,7 +100,8 @@ class Follower:
         at_once: Gives the shards of each dataset that are mixed at a time; called where that
             matters.
         watch: Told what threads wait for.
-        workers: Processes of this machine that read so side by side, this one among them.
+        workers: Processes of this rank that read so side by side, this one among them.
+        ranks: On this machine, as far as is known.
 
     Raises:
         CacheTooSmallError: a cache cannot hold so many.
@@ -113,6 +114,7 @@ class Follower:
         watch: Watch | None = None,
         *,
         workers: int = 1,
+        ranks: int = 1,
     ) -> None:
         self._lanes: list[_Lane] = []
         if not any(reader.follows for reader in reading.readers):
@@ -125,7 +127,7 @@ class Follower:
             lane.datasets.append(number)
         try:
             for lane in lanes.values():
-                lane.course = lane.reader.follow(lane.at_once, workers=workers)
+                lane.course = lane.reader.follow(lane.at_once, workers=workers, ranks=ranks)
                 if lane.course is not None:
                     self._lanes.append(lane)
                     if watch is not None:

@@ -19,7 +19,7 @@ from audiomdb.sample import Sample
 from audiomdb.stream.following import Follower, before_sample
 from audiomdb.stream.loading import LoadOptions, Processing
 from audiomdb.stream.reading import Reading, Selections
-from audiomdb.stream.shares import which_of
+from audiomdb.stream.shares import ranks_here, which_of
 from audiomdb.stream.sources import (
     Mixture,
     Origin,
@@ -370,18 +370,26 @@ class SampleStream:
     def _samples(
         self, reading: Reading, epochs: range, place: _Place, watch: Watch | None
     ) -> Generator[Sample, None, None]:
+        split = self._split
+
         def at_once() -> list[int]:
-            met = len(self._split.partitions_met)
+            met = len(split.partitions_met)
             return [met * shards for shards in self._plan(reading, epochs.start).window_shards]
 
-        follower = Follower(reading, at_once, watch, workers=self._split.num_workers)
+        follower = Follower(
+            reading,
+            at_once,
+            watch,
+            workers=split.num_workers,
+            ranks=ranks_here(split.world_size) or 1,
+        )
         try:
             samples = loaded(
                 reading,
                 follower,
                 self._tasks(reading, epochs, place.first, follower),
                 num_threads=self._num_threads,
-                marked=self._split.tail == "pad",
+                marked=split.tail == "pad",
                 watch=watch,
             )
             with closing(samples):

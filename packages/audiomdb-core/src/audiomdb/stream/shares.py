@@ -1,14 +1,18 @@
-"""Which of several this is: nobody gets a part of the data without having asked for it."""
+"""Which of several this is, and how many of them are here."""
 
 from __future__ import annotations
 
+import os
+
 from audiomdb.errors import PlanError
 
-__all__ = ["which_of"]
+__all__ = ["ranks_here", "which_of"]
 
 
 def which_of(name: str, which: int | None, several: str, number: int) -> int:
     """Return which of several this is, which need not be said where there is one.
+
+    Nobody gets a part of the data without having asked for it.
 
     Args:
         name: Of the argument that says it.
@@ -25,3 +29,13 @@ def which_of(name: str, which: int | None, several: str, number: int) -> int:
             "share. Threads are num_threads"
         )
     return which or 0
+
+
+def ranks_here(world_size: int) -> int | None:
+    """Ranks on each machine, by `LOCAL_WORLD_SIZE` of the environment, as torchrun sets it.
+
+    None where it says nothing, or no even share of `world_size`.
+    """
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")
+    local = int(text) if text.isdigit() else 0
+    return local if local and world_size % local == 0 else None

@@ -18,6 +18,7 @@ from audiomdb.stream.loading import LoadOptions, Processing
 from audiomdb.stream.pacing import BySamples, BySeconds, EpochBySeconds, EpochSteps, Pace
 from audiomdb.stream.reading import Reading, Selections
 from audiomdb.stream.rows import Allocate, Row, rows_of
+from audiomdb.stream.shares import ranks_here
 from audiomdb.stream.sources import (
     Mixture,
     Origin,
@@ -263,7 +264,13 @@ class StepStream:
         if skip is None:
             skip = self._split.worker
         at_once = partial(self._at_once, reading, first, skip)
-        follower = Follower(reading, at_once, watch, workers=self._split.num_workers)
+        follower = Follower(
+            reading,
+            at_once,
+            watch,
+            workers=self._split.num_workers,
+            ranks=ranks_here(self._split.world_size) or 1,
+        )
         coming: deque[Coming] = deque()
         try:
             samples = loaded(

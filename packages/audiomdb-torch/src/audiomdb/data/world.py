@@ -6,6 +6,8 @@ import os
 
 import torch.distributed
 
+from audiomdb.stream.shares import ranks_here
+
 __all__ = ["distributed_place", "environment_place", "nodes_of"]
 
 
@@ -37,6 +39,5 @@ def environment_place() -> tuple[int, int] | None:
 
 def nodes_of(world_size: int) -> int:
     """Nodes of a run, as far as the environment says: `LOCAL_WORLD_SIZE`, as torchrun sets it."""
-    text = os.environ.get("LOCAL_WORLD_SIZE", "")
-    local = int(text) if text.isdigit() else 0
-    return world_size // local if local and world_size % local == 0 else 1
+    local = ranks_here(world_size)
+    return 1 if local is None else world_size // local
