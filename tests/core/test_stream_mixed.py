@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -247,3 +248,35 @@ def test_a_part_without_samples_takes_no_part(folders: dict[str, Path], tmp_path
         list(SampleStream(Mixture(parts, weights=[1, 1, 1])))
     assert list(SampleStream(Mixture([empty, empty]), epochs=None)) == []
     assert list(StepStream(Mixture([empty, empty]), 2).read(epochs=None)) == []
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_a_dataset_that_no_epoch_has_anything_of_is_told(
+    folders: dict[str, Path], by_steps: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said(mixture: Mixture) -> list[str]:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "audiomdb.stream"):
+            if by_steps:
+                got = [one for step in StepStream(mixture, 1).read() for one in step.samples]
+            else:
+                got = list(SampleStream(mixture, epochs=3))
+        come = {sample[SOURCE] for sample in got}
+        missing = [f"dataset {at} ({name})" for at, name in enumerate(SIZES) if at not in come]
+        assert all(one in record.getMessage() for one in missing for record in caplog.records)
+        assert len(caplog.records) == (1 if missing else 0)
+        return missing
+
+    speech, music, noise = all_parts(folders)
+    within = Mixture([music, noise], weights=[1, 0.01], stop=20)
+    too_short = part(folders, "music", max_duration=0.001)
+    assert said(Mixture([speech, music, noise], weights=[1, 1, 0.01], stop=20)) == [
+        "dataset 2 (noise)"
+    ]
+    assert said(Mixture([speech, within])) == ["dataset 2 (noise)"]
+    assert said(Mixture([speech, within], weights=[1, 0.01], stop=20)) == [
+        "dataset 1 (music)",
+        "dataset 2 (noise)",
+    ]
+    assert said(Mixture([speech, too_short, noise])) == ["dataset 1 (music)"]
+    assert said(Mixture([speech, music, noise], weights=[1, 1, 0.01], stop=120)) == []

@@ -212,6 +212,24 @@ class MixPlan(Turns):
         )
 
     @property
+    def unread(self) -> list[int]:
+        """Numbers of the datasets, through nested mixtures, that give an epoch nothing.
+
+        Filters may leave none of a dataset. With weights, one that has its first turn after the
+        epoch's last never comes: every epoch begins the pattern anew.
+        """
+        unread: list[int] = []
+        first = 0
+        for source, share in zip(self.sources, self.shares, strict=True):
+            datasets = source.datasets if isinstance(source, MixPlan) else (source,)
+            mine = list(range(len(datasets))) if not share else []
+            if share and isinstance(source, MixPlan):
+                mine = source.unread
+            unread += [first + one for one in mine]
+            first += len(datasets)
+        return unread
+
+    @property
     def window_shards(self) -> tuple[int, ...]:
         """Shards over which a partition is mixed at once, of each dataset."""
         shards: list[int] = []

@@ -116,6 +116,15 @@ class Reading:
         """What the datasets call themselves."""
         return ", ".join(reader.metadata.name for reader in self.readers)
 
+    def unread(self, plan: EpochPlan | MixPlan) -> list[str]:
+        """Return the numbers and names of datasets with samples of which the plan has none."""
+        numbers = plan.unread if isinstance(plan, MixPlan) else []
+        return [
+            f"dataset {number} ({self.readers[number].metadata.name})"
+            for number in numbers
+            if len(self.readers[number])
+        ]
+
     def plan(self, *, seed: int, epoch: int, partitions: int) -> EpochPlan | MixPlan:
         """Return the order of an epoch.
 

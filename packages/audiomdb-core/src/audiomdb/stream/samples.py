@@ -29,7 +29,7 @@ from audiomdb.stream.sources import (
     opened_by_us,
     refuse_impossible,
 )
-from audiomdb.stream.tails import say_dropped, say_empty, tail_of_samples
+from audiomdb.stream.tails import say_dropped, say_empty, say_unread, tail_of_samples
 from audiomdb.stream.work import MASK, Task, loaded
 
 if TYPE_CHECKING:
@@ -242,13 +242,15 @@ class SampleStream:
         return self.samples()
 
     def say_dropped(self) -> None:
-        """Log how many samples an epoch does without, if any, or that filters leave it none.
+        """Log how many samples an epoch does without, if any, and what it has nothing of.
 
         Rank 0 does when it first begins.
         """
         reading = self._reading()
-        split = self._of(self._plan(reading, 0)).split
+        plan = self._plan(reading, 0)
+        split = self._of(plan).split
         say_empty(split.total, len(reading), reading.names)
+        say_unread(reading.unread(plan), split.total)
         why = f"{split.world_size} ranks have equal shares"
         say_dropped(split.dropped, split.total, why, asked_for=self._tail is not None)
 

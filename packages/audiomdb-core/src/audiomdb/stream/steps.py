@@ -36,7 +36,7 @@ from audiomdb.stream.step_batches import (
     place_after,
     together,
 )
-from audiomdb.stream.tails import say_dropped, say_empty
+from audiomdb.stream.tails import say_dropped, say_empty, say_unread
 from audiomdb.stream.work import Task, loaded
 
 if TYPE_CHECKING:
@@ -189,13 +189,15 @@ class StepStream:
         return self._steps(self._reading(), 0).dropped
 
     def say_dropped(self) -> None:
-        """Log how many samples an epoch does without, if any, or that filters leave it none.
+        """Log how many samples an epoch does without, if any, and what it has nothing of.
 
         Rank 0 does when it first begins.
         """
         reading = self._reading()
-        total = len(self._plan(reading, 0))
+        plan = self._plan(reading, 0)
+        total = len(plan)
         say_empty(total, len(reading), reading.names)
+        say_unread(reading.unread(plan), total)
         if isinstance(self._how, BySamples):
             why = f"each step has {self._how.batch_size}"
             say_dropped(self.dropped, total, why, asked_for=self._asked_for)

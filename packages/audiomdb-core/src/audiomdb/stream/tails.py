@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from audiomdb.plan import Tail
 
-__all__ = ["say_dropped", "say_empty", "tail_of_samples"]
+__all__ = ["say_dropped", "say_empty", "say_unread", "tail_of_samples"]
 
 
 def tail_of_samples(tail: Tail | None, world_size: int) -> Tail:
@@ -60,4 +62,22 @@ def say_empty(taking_part: int, samples: int, names: str) -> None:
             "is empty. What came out of a CSV file is text, numbers included",
             samples,
             names,
+        )
+
+
+def say_unread(names: Sequence[str], total: int) -> None:
+    """Log a warning where a mixture has nothing of some datasets that do have samples.
+
+    Args:
+        names: Of these datasets.
+        total: Samples of an epoch.
+    """
+    if names and total:
+        import logging
+
+        logging.getLogger("audiomdb.stream").warning(
+            "no epoch, of %d samples, has any of %s: filters leave none, or the weight is so small "
+            "that the first turn would come after the last sample; give a larger weight, or stop=",
+            total,
+            ", ".join(names),
         )
