@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from audiomdb import registry
+from audiomdb.converters.files import FolderConverter
 from audiomdb.errors import (
     BackendError,
     InvalidURLError,
@@ -20,7 +21,7 @@ from audiomdb.errors import (
 )
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
-from audiomdb.shards import DatasetWriter
+from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.uploaders.local import LocalUploader
 from audiomdb.urls import local_path, scheme_of, split_url
 
@@ -274,6 +275,25 @@ def test_file_urls_are_paths_with_escapes_resolved(tmp_path: Path, dataset: Path
 def test_file_urls_of_other_machines_are_refused(url: str) -> None:
     with pytest.raises(InvalidURLError, match="three slashes"):
         registry.retriever_for(url)
+
+
+def test_a_url_in_the_place_of_a_folder_is_refused_and_no_folder_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    monkeypatch.chdir(tmp_path)
+    url = "s3://bucket/speech"
+    with pytest.raises(InvalidURLError, match="uploader_for takes URLs"):
+        LocalUploader(url)
+    for reading in (LocalRetriever, DatasetReader.open):
+        with pytest.raises(InvalidURLError, match="open_dataset"):
+            reading(url)
+    with pytest.raises(InvalidURLError, match="audiomdb upload"):
+        DatasetWriter(url)
+    with pytest.raises(InvalidURLError, match="audiomdb upload"):
+        FolderConverter("source", output_dir=url)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    assert LocalUploader("./s3://bucket").path == Path("s3:/bucket")  # who means it may say so
 
 
 def test_options_about_caching_are_taken_for_a_path_too() -> None:

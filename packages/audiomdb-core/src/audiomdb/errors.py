@@ -190,7 +190,7 @@ class PlanError(AudioMDBError, ValueError):
 
 
 class InvalidURLError(AudioMDBError, ValueError):
-    """A URL leads nowhere, whatever is installed: it lacks its bucket, or names another machine."""
+    """A URL without a bucket, of another machine, or in the place of a folder."""
 
 
 class UnknownSchemeError(InvalidURLError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from audiomdb.errors import InvalidURLError
 
-__all__ = ["local_path", "scheme_of", "split_url"]
+__all__ = ["folder_path", "local_path", "scheme_of", "split_url"]
 
 
 def scheme_of(text: str) -> str | None:
@@ -30,7 +31,9 @@ def split_url(url: str) -> tuple[str, str]:
     _, found, rest = url.partition("://")
     first, _, path = rest.partition("/")
     if not found or not first:
-        raise InvalidURLError(f"{url!r} leads nowhere: something has to stand between // and /")
+        raise InvalidURLError(
+            f"{url!r} leads nowhere: a name has to follow the two slashes, as in s3://bucket/prefix"
+        )
     return first, path.strip("/")
 
 
@@ -57,3 +60,18 @@ def local_path(url: str) -> str:
     from urllib.parse import unquote_to_bytes
 
     return os.fsdecode(b"/" + unquote_to_bytes(path))
+
+
+def folder_path(path: str | os.PathLike[str], *, instead: str) -> Path:
+    """The path of a folder, where a URL would become a folder called `s3:`.
+
+    Args:
+        path: What was given.
+        instead: What to do with a URL, for the error.
+
+    Raises:
+        InvalidURLError: it is a URL.
+    """
+    if scheme_of(os.fspath(path)) is not None:
+        raise InvalidURLError(f"{os.fspath(path)} is a URL, expected a folder: {instead}")
+    return Path(path)

@@ -20,7 +20,7 @@ from audiomdb.cli.arguments import (
     UsageError,
     add_debug,
 )
-from audiomdb.errors import AudioMDBError
+from audiomdb.errors import AudioMDBError, InvalidURLError
 
 if TYPE_CHECKING:
     import argparse
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return EXIT_BROKEN_PIPE
-    except UsageError as exc:
+    except (UsageError, InvalidURLError) as exc:
         return _report(exc, EXIT_USAGE, args)
     except (AudioMDBError, OSError) as exc:
         return _report(exc, EXIT_DAMAGED, args)

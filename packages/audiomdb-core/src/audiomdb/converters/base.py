@@ -9,7 +9,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
@@ -30,6 +29,7 @@ from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
 from audiomdb.shards.finished import SOURCE_OPTIONS
+from audiomdb.shards.output import output_path
 from audiomdb.shards.prepare import Process, is_passing
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class BaseConverter(ABC):
         progress: Show a progress bar on stderr; None: where that is a terminal.
 
     Raises:
-        ValueError: for options out of range.
+        ValueError: for options out of range, and for a URL as `output_dir`.
         TypeError: for a processor that is none.
     """
 
@@ -108,7 +108,7 @@ class BaseConverter(ABC):
     ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}, expected at least 1")
-        self.output_dir = Path(output_dir)
+        self.output_dir = output_path(output_dir)
         self.limit = limit
         self.progress = progress
         self._executor = executor

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import DatasetReader
-from audiomdb.urls import local_path
+from audiomdb.urls import folder_path, local_path
 
 __all__ = ["LocalRetriever"]
 
@@ -24,10 +23,15 @@ class LocalRetriever(BaseRetriever):
     Args:
         path: The dataset's folder. A relative one is looked up from the working directory of the
             process that opens it.
+
+    Raises:
+        InvalidURLError: the path is a URL.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = folder_path(
+            path, instead="audiomdb.registry.retriever_for and open_dataset take URLs"
+        )
 
     @classmethod
     def from_url(

@@ -21,6 +21,7 @@ from audiomdb.shards.layout import INDEX_FILE
 from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Metadata, read_metadata
 from audiomdb.shards.shard_reader import ShardReader
+from audiomdb.urls import folder_path
 
 __all__ = ["DatasetReader", "LocalShards", "Shards"]
 
@@ -124,8 +125,9 @@ class DatasetReader:
             DatasetNotFoundError: when there is none.
             MetadataError: when its metadata is damaged.
             FormatVersionError: when a newer library wrote it.
+            InvalidURLError: when the path is a URL.
         """
-        folder = Path(path)
+        folder = folder_path(path, instead="audiomdb.stream.open_dataset takes URLs")
         metadata = read_metadata(folder)
         return cls(metadata, LocalShards(folder, metadata))
 

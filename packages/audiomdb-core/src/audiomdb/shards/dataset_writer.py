@@ -6,7 +6,6 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ from audiomdb.shards.borders import ShardBorders
 from audiomdb.shards.describe import AudioOptions
 from audiomdb.shards.journal import Journal, Rejection, utf8
 from audiomdb.shards.metadata import Metadata
+from audiomdb.shards.output import output_path
 from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
 from audiomdb.shards.snapshot import Snapshots
 from audiomdb.shards.source_digest import SourceDigest, contents
@@ -64,6 +64,7 @@ class DatasetWriter:
         options: More that the result depends on, for comparison when a run is taken up again.
 
     Raises:
+        InvalidURLError: when `output_dir` is a URL.
         OutputExistsError: when the folder holds something else.
         OutputBusyError: when another process is writing there.
         OptionsChangedError: when finished shards were made with other options.
@@ -102,7 +103,7 @@ class DatasetWriter:
         self._skip = on_error == "skip"
         self._workers = num_workers or default_workers()
         self._under_way = 2 * self._workers + _WAITING_BATCHES
-        path = self._output_dir = Path(output_dir)
+        path = self._output_dir = output_path(output_dir)
         self._assembly = DatasetAssembly(
             path,
             name=utf8(name or path.resolve().name),

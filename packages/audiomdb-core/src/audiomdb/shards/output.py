@@ -26,14 +26,27 @@ from audiomdb.shards.layout import (
     shard_name,
 )
 from audiomdb.shards.metadata import Metadata, ShardEntry, read_metadata
+from audiomdb.urls import folder_path
 
-__all__ = ["OutputFolder"]
+__all__ = ["OutputFolder", "output_path"]
 
 _PARTIAL = ".partial"
 _LEFT_OVER = {INDEX_FILE, REJECTED_FILE, _PARTIAL}
 """What may be left of ours alone. Many programs have a metadata.json: that one is looked into."""
 
 _SHARD = r"shard_(\d{5,9})"
+
+
+def output_path(output_dir: str | os.PathLike[str]) -> Path:
+    """The path of a folder to write to.
+
+    Raises:
+        InvalidURLError: it is a URL.
+    """
+    return folder_path(
+        output_dir,
+        instead="write to a folder, and send that to the URL with `audiomdb upload` or an uploader",
+    )
 
 
 class OutputFolder:

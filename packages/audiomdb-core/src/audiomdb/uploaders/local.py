@@ -19,7 +19,7 @@ from audiomdb.shards.layout import (
     check_shard_path,
 )
 from audiomdb.uploaders.base import BaseUploader, UploadReport, dataset_files
-from audiomdb.urls import local_path
+from audiomdb.urls import folder_path, local_path
 
 __all__ = ["MARK", "LocalUploader", "foreign_files"]
 
@@ -45,6 +45,9 @@ class LocalUploader(BaseUploader):
             `foreign_files`.
         workers: Files copied at once.
         progress: Show a progress bar on stderr; None: where that is a terminal.
+
+    Raises:
+        InvalidURLError: the path is a URL.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class LocalUploader(BaseUploader):
         progress: bool | None = None,
     ) -> None:
         super().__init__(workers=workers, progress=progress)
-        self.path = Path(path)
+        self.path = folder_path(path, instead="audiomdb.registry.uploader_for takes URLs")
         self._read: dict[str, tuple[object, str]] = {}
 
     @classmethod
