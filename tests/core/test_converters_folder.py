@@ -158,6 +158,12 @@ def test_a_text_column_that_the_table_lacks_is_refused(folder: Path) -> None:
         convert(folder, text_column="sentence")
 
 
+def test_a_text_column_without_a_table_is_refused(folder: Path) -> None:
+    put(folder, "x.wav")
+    with pytest.raises(SourceError, match=r"x\.wav: no metadata\.csv .* no column 'sentence'"):
+        convert(folder, text_column="sentence")
+
+
 def test_what_is_no_audio_is_skipped_and_counted(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -121,6 +121,11 @@ class FolderConverter(BaseConverter):
     def _sample(self, clip: _Clip) -> Sample:
         path = os.path.join(self.input_dir, clip.path)  # noqa: PTH118
         if clip.row is None:
+            if self.text_column is not None:
+                raise SourceError(
+                    f"{path}: no metadata.csv or metadata.jsonl has a row for it, so it has no "
+                    f"column {self.text_column!r}; add the table, or leave text_column out"
+                )
             sample: Sample = {AUDIO: path}
             if clip.sidecar is not None:
                 sample[TEXT] = _read_text(self.input_dir / clip.sidecar)
