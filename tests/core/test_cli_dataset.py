@@ -135,6 +135,7 @@ def test_ls_names_the_columns_there_are_when_asked_for_another(
     assert printed.out == ""
     assert "'nonsense'" in printed.err
     assert "text_length" in printed.err
+    assert ", text" in printed.err.partition("the samples have the fields")[2]
 
 
 def test_ls_keeps_odd_keys_and_texts_on_one_line(

@@ -232,6 +232,11 @@ def test_no_metadata_means_no_dataset(tmp_path):
         DatasetReader.open(tmp_path / "empty")
 
 
+def test_a_file_in_the_place_of_a_dataset_is_called_one(dataset):
+    with pytest.raises(DatasetNotFoundError, match="that is a file"):
+        DatasetReader.open(dataset / "metadata.json")
+
+
 def test_a_key_that_occurs_twice_is_refused_within_and_across_shards(tmp_path):
     for name, per_shard in (("one", 10), ("two", 2)):
         with pytest.raises(DuplicateKeyError, match="'clip-0001' occurs twice"):

@@ -6,7 +6,7 @@ import itertools
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json, count
 from audiomdb.cli.opening import columns_of, opened, place_of
@@ -95,8 +95,7 @@ def _rows(
         if name in reader.metadata.features
         and (index is None or not _same_in_index(reader, index, name))
     ]
-    # An unknown one is refused here.
-    values = {name: reader.index[name].tolist() for name in columns if name not in fields}
+    values = {name: _of_index(reader, name) for name in columns if name not in fields}
     if index is not None and not fields:
         for position, key in enumerate(index["__key__"].tolist()):
             yield position, key, [values[name][position] for name in columns]
@@ -104,6 +103,21 @@ def _rows(
     for position, sample in enumerate(reader.scan(fields=fields)):
         row = [values[name][position] if name in values else sample.get(name) for name in columns]
         yield position, sample["__key__"], row
+
+
+def _of_index(reader: DatasetReader, name: str) -> list[Any]:
+    """A column of the index.
+
+    Raises:
+        UnknownColumnError: there is none; says which there are, and which fields.
+    """
+    from audiomdb.errors import UnknownColumnError
+
+    try:
+        return cast("list[Any]", reader.index[name].tolist())
+    except UnknownColumnError as exc:
+        fields = ", ".join(reader.metadata.features)
+        raise UnknownColumnError(f"{exc}; the samples have the fields {fields}") from exc
 
 
 def _same_in_index(reader: DatasetReader, index: DatasetIndex, name: str) -> bool:

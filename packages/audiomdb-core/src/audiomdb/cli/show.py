@@ -24,11 +24,11 @@ peak and the mean level (RMS). Bytes and arrays are described, not printed. Of a
 the index and the one shard are downloaded."""
 
 _EXAMPLE = """\
-  audiomdb show speech 0                            by position
-  audiomdb show speech -1                           the last one
-  audiomdb show speech 3_theo_0 --save theo.wav     by key; the encoded bytes as they are stored
-  audiomdb show speech 3_theo_0 --save - | ffplay - and without a file
-  audiomdb show s3://my-bucket/speech 0             out of a bucket"""
+  audiomdb show speech 0                              by position
+  audiomdb show speech -1                             the last one
+  audiomdb show speech 3_theo_0.wav --save theo.wav   by key; the audio as it is stored
+  audiomdb show speech 3_theo_0.wav --save - | ffplay -
+  audiomdb show s3://my-bucket/speech 0               from a bucket"""
 
 _MAX_CHARACTERS = 2000
 
@@ -90,7 +90,9 @@ def _position(retriever: BaseRetriever, sample: str) -> int:
     try:
         position = int(sample)
     except ValueError:
-        raise UnknownKeyError(f"no sample {sample!r} in {dataset}") from None
+        raise UnknownKeyError(
+            f"no sample {sample!r} in {dataset}; `audiomdb ls` lists the keys"
+        ) from None
     if not -size <= position < size:
         there = f"; positions go from 0 to {size - 1}" if size > 1 else ""
         raise UnknownKeyError(

@@ -129,9 +129,11 @@ def read_metadata(dataset: Path) -> Metadata:
         hint = "the folder does not exist"
         if dataset.is_dir():
             hint = (
-                "the folder has no metadata.json, which comes last: what was written into it may "
-                "have been interrupted, or is something else"
+                f"the folder has no {METADATA_FILE}, which is written last. If a conversion, "
+                "upload or pull into it was stopped, run the same again"
             )
+        elif dataset.is_file():
+            hint = f"that is a file, and a dataset is a folder with {METADATA_FILE}"
         raise DatasetNotFoundError(f"no dataset at {dataset}: {hint}") from exc
     return parse_metadata(raw, str(path))
 
