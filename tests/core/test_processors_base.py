@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,14 @@ def test_the_rate_reaches_a_processor_only_where_there_is_one() -> None:
     assert Processors(Rate(), sample_rate=8000)(encoded) == {"kwargs": {"sample_rate": 8000}}
     assert Processors(Rate())(array) == {"kwargs": {"sample_rate": 44100}}
     assert Processors(Rate(), sample_rate=8000)(array) == {"kwargs": {"sample_rate": 44100}}
+
+
+@pytest.mark.parametrize("rate", ["16000", 16000.5, True, 0, -1])
+def test_a_rate_that_is_none_is_refused_as_it_is_at_conversion(rate: Any) -> None:
+    with pytest.raises(SampleError, match=re.escape(f"sample_rate is {rate!r}; give its rate")):
+        Processors(Rate(), sample_rate=8000)({"audio": TONE, "sample_rate": rate})
+    with pytest.raises(ValueError, match=re.escape(f"sample_rate is {rate!r}, expected Hz")):
+        Processors(Rate(), sample_rate=rate)
 
 
 def test_each_processor_sees_the_original_and_their_results_are_merged() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from audiomdb.errors import SampleError
+from audiomdb.sample import SAMPLE_RATE
 
-__all__ = ["as_float", "check_shape", "placed", "room_for"]
+__all__ = ["array_rate", "as_float", "check_shape", "placed", "room_for"]
 
 
 def check_shape(array: np.ndarray) -> None:
@@ -24,6 +25,17 @@ def check_shape(array: np.ndarray) -> None:
             f"an audio array of shape {array.shape}: more channels than frames. The order here is "
             "(frames, channels); torchaudio's (channels, frames) wants `.T`"
         )
+
+
+def array_rate(rate: object) -> int:
+    """The rate in Hz that a sample gives for an array of audio.
+
+    Raises:
+        SampleError: it is no whole number above 0.
+    """
+    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate <= 0:
+        raise SampleError(f"audio is an array and {SAMPLE_RATE} is {rate!r}; give its rate in Hz")
+    return int(rate)
 
 
 def as_float(array: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from audiomdb.audio import AudioSource, decode, resample
-from audiomdb.audio.arrays import as_float, check_shape
+from audiomdb.audio.arrays import array_rate, as_float, check_shape
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample
@@ -134,6 +134,7 @@ class Processors:
 
     Raises:
         TypeError: for anything that is no `BaseProcessor`.
+        ValueError: when `sample_rate` is no whole number above 0.
     """
 
     def __init__(
@@ -154,6 +155,9 @@ class Processors:
                     "a processor has to be an instance of a subclass of BaseProcessor, not "
                     f"{found or type(processor).__name__}"
                 )
+        rate: object = sample_rate
+        if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0):
+            raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0")
         self.processors: tuple[BaseProcessor, ...] = given
         self.sample_rate = sample_rate
 
@@ -167,6 +171,7 @@ class Processors:
 
         Raises:
             ProcessingError: when a processor returns no dict, or two contradict each other.
+            SampleError: when audio is an array and the sample's rate is no whole number above 0.
         """
         rate = self._rate(sample)
         merged: Sample = {}
@@ -193,9 +198,10 @@ class Processors:
 
     def _rate(self, sample: Mapping[str, Any]) -> dict[str, int]:
         rate = self.sample_rate
-        if hasattr(sample.get(AUDIO), "__array__"):
-            rate = sample.get(SAMPLE_RATE) or rate
-        return {} if rate is None else {SAMPLE_RATE: int(rate)}
+        own = sample.get(SAMPLE_RATE)
+        if own is not None and hasattr(sample.get(AUDIO), "__array__"):
+            rate = array_rate(own)
+        return {} if rate is None else {SAMPLE_RATE: rate}
 
     def _results(
         self, processor: BaseProcessor, sample: Mapping[str, Any], rate: Mapping[str, int]

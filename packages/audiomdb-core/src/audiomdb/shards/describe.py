@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio import AudioInfo, check, check_rate, decode, encode, probe, resample
-from audiomdb.audio.arrays import as_float, check_shape
+from audiomdb.audio.arrays import array_rate, as_float, check_shape
 from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
@@ -158,7 +158,7 @@ def _audio(name: str, sample: Sample, options: AudioOptions) -> tuple[Any, Audio
     """The audio to store, what it is, and what it was as it came."""
     audio = sample[AUDIO]
     if hasattr(audio, "__array__"):
-        array, rate = _array(name, audio), _rate(name, sample.get(SAMPLE_RATE))
+        array, rate = _array(name, sample)
         return _stored(name, array, rate, options.sample_rate, options.audio_format)
     audio_format = options.audio_format or _DEFAULT_FORMAT
     if isinstance(audio, AudioWindow):
@@ -188,21 +188,14 @@ def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN
     return read_file(audio, name=name)
 
 
-def _array(name: str, audio: Any) -> np.ndarray:  # noqa: ANN401
-    array = np.asarray(audio)
+def _array(name: str, sample: Sample) -> tuple[np.ndarray, int]:
+    """Audio that is an array, and its rate in Hz."""
+    array = np.asarray(sample[AUDIO])
     try:
         check_shape(array)
+        return array, array_rate(sample.get(SAMPLE_RATE))
     except SampleError as exc:
         raise SampleError(f"{name}: {exc}") from None
-    return array
-
-
-def _rate(name: str, rate: Any) -> int:  # noqa: ANN401
-    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate <= 0:
-        raise SampleError(
-            f"{name}: audio is an array and {SAMPLE_RATE} is {rate!r}; give its rate in Hz"
-        )
-    return int(rate)
 
 
 def _stored(
