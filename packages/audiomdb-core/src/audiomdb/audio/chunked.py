@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audiomdb.audio.structure import Structure
+from audiomdb.audio.structure import ByteOrder, Structure
 
 if TYPE_CHECKING:
     from audiomdb.audio.source import Source
@@ -144,10 +144,10 @@ def inspect_w64(source: Source) -> Structure:
 
 def inspect_au(source: Source) -> Structure:
     """Sun and NeXT AU: header size, then data size, where all bits set mean "to the end"."""
-    order = "big" if source.at(0, 4) == b".snd" else "little"
+    order: ByteOrder = "big" if source.at(0, 4) == b".snd" else "little"
     head = source.at(4, 8)
-    start = int.from_bytes(head[:4], order)  # type: ignore[arg-type]
-    size = int.from_bytes(head[4:], order)  # type: ignore[arg-type]
+    start = int.from_bytes(head[:4], order)
+    size = int.from_bytes(head[4:], order)
     if len(head) < 8 or start > source.size:
         raise source.damaged("AU cut off inside its header; fetch the file again")
     if size == _UNKNOWN_SIZE_AU:

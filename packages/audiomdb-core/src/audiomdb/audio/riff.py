@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from audiomdb.audio.structure import Excerpt, Plain, Structure
+from audiomdb.audio.structure import ByteOrder, Excerpt, Plain, Structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,8 +77,8 @@ def inspect_riff(source: Source) -> Structure:
     """
     head = source.at(0, 12)
     container = _CONTAINERS[head[:4]]
-    order = "big" if head[:4] == b"RIFX" else "little"
-    outer = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+    order: ByteOrder = "big" if head[:4] == b"RIFX" else "little"
+    outer = int.from_bytes(head[4:8], order)
     fmt, data = _chunks(source, order, outer)
     size = data.size
     rebuild: Callable[[], Excerpt] | None = None
@@ -129,7 +129,7 @@ def short_plain(octets: memoryview) -> Plain | None:
     return None if plain is None or size % frame_bytes else plain
 
 
-def _chunks(source: Source, order: str, outer: int) -> tuple[_Format, _Data]:
+def _chunks(source: Source, order: ByteOrder, outer: int) -> tuple[_Format, _Data]:
     """The format, and where the samples lie."""
     fmt: _Format | None = None
     long_size: int | None = None
@@ -138,7 +138,7 @@ def _chunks(source: Source, order: str, outer: int) -> tuple[_Format, _Data]:
         head = source.at(position, 8)
         if len(head) < 8:
             break
-        name, size = head[:4], int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+        name, size = head[:4], int.from_bytes(head[4:8], order)
         body = position + 8
         if name == b"data":
             if fmt is None:
@@ -167,9 +167,9 @@ def _is_credible(channels: int, sample_rate: int) -> bool:
     return 0 < channels <= _MAX_CHANNELS and 0 < sample_rate <= _MAX_RATE_HZ
 
 
-def _format(body: bytes, order: str) -> _Format:
+def _format(body: bytes, order: ByteOrder) -> _Format:
     def number(start: int, stop: int) -> int:
-        return int.from_bytes(body[start:stop], order)  # type: ignore[arg-type]
+        return int.from_bytes(body[start:stop], order)
 
     coding = number(0, 2)
     if coding == _EXTENSIBLE and len(body) >= 26:
@@ -186,14 +186,14 @@ def _is_open(container: str, size: int, outer: int, available: int) -> bool:
     return size in _OPEN_SIZES and size > available
 
 
-def _filled_in(source: Source, data: _Data, size: int, order: str) -> Excerpt:
+def _filled_in(source: Source, data: _Data, size: int, order: ByteOrder) -> Excerpt:
     octets = bytearray(source.view())
-    octets[4:8] = (len(octets) - 8).to_bytes(4, order)  # type: ignore[arg-type]
-    octets[data.size_field : data.size_field + 4] = size.to_bytes(4, order)  # type: ignore[arg-type]
+    octets[4:8] = (len(octets) - 8).to_bytes(4, order)
+    octets[data.size_field : data.size_field + 4] = size.to_bytes(4, order)
     return Excerpt(bytes(octets), 0)
 
 
-def _check_rest(source: Source, container: str, order: str, outer: int, data: _Data) -> None:
+def _check_rest(source: Source, container: str, order: ByteOrder, outer: int, data: _Data) -> None:
     """What lies behind the data, inside the RIFF chunk, must be chunks and not more samples.
 
     Bytes behind the RIFF chunk belong to nobody and are left alone, unless they are the larger
@@ -219,15 +219,15 @@ def _check_rest(source: Source, container: str, order: str, outer: int, data: _D
     )
 
 
-def _chunk_fits(source: Source, order: str, position: int, end: int) -> bool:
+def _chunk_fits(source: Source, order: ByteOrder, position: int, end: int) -> bool:
     head = source.at(position, 8)
-    name, size = head[:4], int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+    name, size = head[:4], int.from_bytes(head[4:8], order)
     if name in _KNOWN_CHUNKS:
         return True
     return all(0x20 <= letter < 0x7F for letter in name) and position + 8 + size <= end
 
 
-def _plain(fmt: _Format, position: int, size: int, order: str) -> Plain | None:
+def _plain(fmt: _Format, position: int, size: int, order: ByteOrder) -> Plain | None:
     dtype = _PLAIN_DTYPES.get((fmt.coding, fmt.bits))
     if dtype is None or fmt.frame_bytes != fmt.channels * fmt.bits // 8:
         return None

@@ -8,7 +8,7 @@ Containers that this room cannot vouch for are refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from audiomdb.audio.flac import StreamInfo
 
-__all__ = ["Excerpt", "Plain", "Structure"]
+__all__ = ["ByteOrder", "Excerpt", "Plain", "Structure"]
+
+ByteOrder: TypeAlias = Literal["big", "little"]
+"""Of the numbers in a header, as `int.from_bytes` calls it."""
 
 
 class Plain(msgspec.Struct, frozen=True):
