@@ -7,7 +7,19 @@ import numpy as np
 from audiomdb.errors import SampleError
 from audiomdb.sample import SAMPLE_RATE
 
-__all__ = ["array_rate", "as_float", "check_shape", "placed", "room_for"]
+__all__ = [
+    "BELIEVED_BYTES",
+    "BELIEVED_RATIO",
+    "array_rate",
+    "as_float",
+    "check_shape",
+    "placed",
+    "room_for",
+]
+
+BELIEVED_BYTES = 64 << 20
+BELIEVED_RATIO = 64
+"""Memory for an announced length is taken at once up to 64 MiB, or 64 times the encoded size."""
 
 
 def check_shape(array: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
+from audiomdb.audio.arrays import BELIEVED_BYTES, BELIEVED_RATIO
 from audiomdb.audio.flac import StreamDigest
 from audiomdb.audio.handle import handle_of
 
@@ -27,10 +28,6 @@ __all__ = ["BLOCK_FRAMES", "Decoder"]
 
 BLOCK_FRAMES = 1 << 16
 """Frames decoded at a time where the result is not wanted, or its size not believed."""
-
-_BELIEVED_BYTES = 64 << 20
-_BELIEVED_RATIO = 64
-"""An announced length is allocated at once up to 64 MiB, or 64 times the encoded size."""
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -145,7 +142,7 @@ class Decoder:
         Returns:
             float32 of shape `(frames,)`, or `(frames, channels)` with several channels.
         """
-        believed = max(_BELIEVED_BYTES, _BELIEVED_RATIO * self._source.size)
+        believed = max(BELIEVED_BYTES, BELIEVED_RATIO * self._source.size)
         if count * self.channels * 4 <= believed:
             return self._read(count)
         blocks = []

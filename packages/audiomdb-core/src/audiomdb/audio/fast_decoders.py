@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from audiomdb.audio.arrays import room_for
+from audiomdb.audio.arrays import BELIEVED_BYTES, BELIEVED_RATIO, room_for
 from audiomdb.audio.flac import first_coded_rate
 from audiomdb.audio.riff import short_plain
 
@@ -46,9 +46,6 @@ __all__ = [
 
 _FLAC_BITS = (8, 16, 24)
 """Widths that libsndfile reads too, so that what is readable does not depend on an extra."""
-
-_BELIEVED_BYTES = 64 << 20
-_BELIEVED_RATIO = 64
 
 _SCALE_16 = np.float32(1 / 32768)
 
@@ -154,7 +151,7 @@ def decode_flac(
     dr_flac, stream = opened
     try:
         channels = stream.channels
-        if frames * channels * 4 > max(_BELIEVED_BYTES, _BELIEVED_RATIO * len(octets)):
+        if frames * channels * 4 > max(BELIEVED_BYTES, BELIEVED_RATIO * len(octets)):
             return None
         out = room_for((frames,) if channels == 1 else (frames, channels), out)
         target = dr_flac.ffi.from_buffer("float[]", out, require_writable=True)
