@@ -19,7 +19,7 @@ import msgspec
 
 from audiomdb.errors import CorruptShardError
 
-__all__ = ["Place", "data_end", "places"]
+__all__ = ["Place", "places"]
 
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _PAGE = Struct("<QHHHH")  # page number, padding, flags, lower, upper
@@ -41,16 +41,6 @@ class Place(msgspec.Struct, frozen=True):
     length: int
 
 
-def data_end(file: memoryview) -> int:
-    """Bytes that the file must have according to its own header.
-
-    Raises:
-        CorruptShardError: when `file` is no LMDB 0.9 file.
-    """
-    page_bytes, _, last_page = _header(file)
-    return (last_page + 1) * page_bytes
-
-
 def places(file: memoryview, database: bytes | None = None) -> Iterator[Place]:
     """Yield the entries of a database in key order.
 
@@ -62,7 +52,7 @@ def places(file: memoryview, database: bytes | None = None) -> Iterator[Place]:
     Raises:
         CorruptShardError: when a page is damaged, or the named database is missing.
     """
-    page_bytes, root, _ = _header(file)
+    page_bytes, root = _header(file)
     if database is not None:
         for node in _nodes(file, page_bytes, root):
             if node.key == database and node.flags & _SUBDATA and node.length >= _DB.size:
@@ -79,23 +69,24 @@ class _Node(Place, frozen=True):
     flags: int
 
 
-def _header(file: memoryview) -> tuple[int, int, int]:
-    """Page size, root of the main database, last page: from the newer of the two meta pages."""
+def _header(file: memoryview) -> tuple[int, int]:
+    """Page size and root of the main database, from the newer of the two meta pages."""
     first = _meta(file, 0)
     page_bytes = first[0]
-    newest = max(first, _meta(file, page_bytes), key=lambda meta: meta[3])
+    newest = max(first, _meta(file, page_bytes), key=lambda meta: meta[2])
     if newest[0] != page_bytes:
         raise CorruptShardError("the two meta pages disagree on the page size")
-    return page_bytes, newest[1], newest[2]
+    return page_bytes, newest[1]
 
 
-def _meta(file: memoryview, at: int) -> tuple[int, int, int, int]:
+def _meta(file: memoryview, at: int) -> tuple[int, int, int]:
+    """Page size, root of the main database, and number of the transaction that wrote the page."""
     try:
         magic, version, _, _ = _META.unpack_from(file, at + _PAGE.size)
         free_db = at + _PAGE.size + _META.size
         page_bytes = _DB.unpack_from(file, free_db)[0]
         root = _DB.unpack_from(file, free_db + _DB.size)[7]
-        last_page, transaction = _META_TAIL.unpack_from(file, free_db + 2 * _DB.size)
+        _, transaction = _META_TAIL.unpack_from(file, free_db + 2 * _DB.size)
     except StructError as exc:
         raise CorruptShardError(f"{len(file)} bytes are too short for an LMDB file") from exc
     if magic != _MAGIC or version != _VERSION:
@@ -105,7 +96,7 @@ def _meta(file: memoryview, at: int) -> tuple[int, int, int, int]:
         )
     if not _MIN_PAGE_BYTES <= page_bytes <= _MAX_PAGE_BYTES or page_bytes & (page_bytes - 1):
         raise CorruptShardError(f"page size of {page_bytes} bytes is not possible")
-    return page_bytes, root, last_page, transaction
+    return page_bytes, root, transaction
 
 
 def _nodes(file: memoryview, page_bytes: int, root: int) -> Iterator[_Node]:
