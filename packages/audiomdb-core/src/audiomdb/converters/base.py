@@ -25,6 +25,7 @@ from audiomdb.errors import (
     SampleError,
     SourceError,
 )
+from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
@@ -210,7 +211,7 @@ class BaseConverter(ABC):
                 metadata = writer.finish()
             except BaseException as exc:
                 for line in self._how_to_go_on(exc, writer.finished_shards):
-                    _add_note(exc, line)
+                    _advise(exc, line)
                 raise
             report = ConversionReport.of(
                 self.output_dir,
@@ -319,10 +320,11 @@ def _kind(item: object) -> str:
     return type(item).__name__
 
 
-def _add_note(exc: BaseException, note: str) -> None:
+def _advise(exc: BaseException, line: str) -> None:
+    """Say what to do about an error where it is shown; Python 3.10 shows no notes, but a log."""
     if sys.version_info >= (3, 11):
-        exc.add_note(note)
+        add_note(exc, line)
     else:
         from logging import getLogger
 
-        getLogger(__name__).warning(note)
+        getLogger(__name__).warning(line)
