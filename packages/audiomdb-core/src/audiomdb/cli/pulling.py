@@ -28,7 +28,7 @@ from audiomdb.errors import (
     OutputWriteError,
 )
 from audiomdb.shards import Metadata, ShardEntry, read_metadata
-from audiomdb.shards.files import sha256_file, sync_directory, write_atomically
+from audiomdb.shards.files import sha256_file, sync, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.index import parse_index
 from audiomdb.shards.journal import Rejection
@@ -196,7 +196,7 @@ def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[in
         lock = final.parent / LOCK_FILE
         if not (there and lock.exists()):
             lock.touch()
-            sync_directory(final.parent)
+            sync(final.parent)
         progress.at(entry.bytes)
         return not there
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from audiomdb.shards.packing import Buffer
 
-__all__ = ["bytes_below", "sha256_file", "sha256_hex", "sync_directory", "write_atomically"]
+__all__ = ["bytes_below", "sha256_file", "sha256_hex", "sync", "write_atomically"]
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -31,7 +31,7 @@ def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
     return size, digest.hexdigest()
 
 
@@ -67,8 +67,8 @@ def bytes_below(folder: Path) -> int:
     return total
 
 
-def sync_directory(path: Path) -> None:
-    """Return once the names in a directory are on the disk."""
+def sync(path: Path) -> None:
+    """Return once what a file holds, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

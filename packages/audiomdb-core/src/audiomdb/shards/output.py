@@ -15,7 +15,7 @@ from audiomdb.errors import (
     OutputExistsError,
     OutputWriteError,
 )
-from audiomdb.shards.files import sync_directory
+from audiomdb.shards.files import sync
 from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.layout import (
     DATA_FILE,
@@ -101,10 +101,10 @@ class OutputFolder:
         """Give a shard that was made under `stage` its final place, once it is on the disk."""
         staged, final = self.stage(shard), self.path / shard_name(shard)
         for name in (DATA_FILE, LOCK_FILE):
-            _sync(staged / name)
-        sync_directory(staged)
+            sync(staged / name)
+        sync(staged)
         staged.rename(final)
-        sync_directory(self.path)
+        sync(self.path)
 
     def withdraw_metadata(self, shards: Sequence[ShardEntry]) -> None:
         """Remove an earlier run's metadata, unless it promises just these shards.
@@ -117,7 +117,7 @@ class OutputFolder:
         metadata = self._metadata()
         if metadata is None or metadata.shards != tuple(shards):
             path.unlink()
-            sync_directory(self.path)
+            sync(self.path)
 
     def discard_staging(self) -> None:
         """Remove what was not published."""
@@ -159,8 +159,3 @@ class OutputFolder:
             return read_metadata(self.path)
         except (DatasetNotFoundError, MetadataError):
             return None
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomdb.errors import MetadataError, UploadError
-from audiomdb.shards.files import sha256_file, sync_directory, write_atomically
+from audiomdb.shards.files import sha256_file, sync, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.layout import (
     DATA_FILE,
@@ -118,7 +118,7 @@ class LocalUploader(BaseUploader):
         target = self.path / rel_path
         try:
             target.unlink(missing_ok=True)
-            sync_directory(target.parent)
+            sync(target.parent)
         except OSError as exc:
             raise UploadError(f"cannot delete {target}: {exc.strerror}") from exc
 
