@@ -8,7 +8,6 @@ import pytest
 
 from audiomdb.errors import OutputWriteError
 from audiomdb.shards.dataset_writer import DatasetWriter
-from audiomdb.shards.early_sync import EarlySync
 
 MIB = 1024 * 1024
 
@@ -52,15 +51,3 @@ def test_a_shard_whose_data_did_not_reach_the_disk_gets_no_name(tmp_path, monkey
     assert not (tmp_path / "out").exists()
     write(tmp_path / "out", 20)
     assert (tmp_path / "out/metadata.json").exists()
-
-
-def test_closing_waits_for_what_was_begun(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(bytes(MIB))
-    early = EarlySync()
-    begun = early.start(path)
-    missing = early.start(tmp_path / "missing")
-    assert begun.result() is None
-    assert isinstance(missing.exception(), FileNotFoundError)
-    early.close()
-    early.close()

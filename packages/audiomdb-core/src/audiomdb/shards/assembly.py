@@ -23,9 +23,8 @@ import msgspec
 from audiomdb.errors import DuplicateKeyError, OutputWriteError, SourceChangedError
 from audiomdb.sample import DURATION
 from audiomdb.shards.columns import add_up, build_columns, total
-from audiomdb.shards.early_sync import EarlySync
 from audiomdb.shards.features import merge_features
-from audiomdb.shards.files import sha256_file, write_atomically
+from audiomdb.shards.files import sha256_file, sync_data, write_atomically
 from audiomdb.shards.finished import FinishedShard, check_payloads, find_finished
 from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.journal import Journal, Rejection
@@ -98,7 +97,9 @@ class DatasetAssembly:
         self._open: _OpenShard | None = None
         self._folder = OutputFolder(output_dir)
         self._background = ThreadPoolExecutor(1, "audiomdb-publish")
-        self._sync = EarlySync()
+        # Sends to the disk what a shard holds so far. Otherwise the disk would rest until a shard
+        # is complete, and the end of a conversion would wait for it to write the last ones.
+        self._sync = ThreadPoolExecutor(1, "audiomdb-sync")
         self._shards: dict[int, Future[FinishedShard]] = {}
         self._earlier: dict[int, Journal] = {}
         self._said = 0
@@ -143,7 +144,7 @@ class DatasetAssembly:
             writer = ShardWriter(
                 self._folder.stage(shard),
                 map_size=self._map_size,
-                on_commit=lambda path: syncs.append(self._sync.start(path)),
+                on_commit=lambda path: syncs.append(self._sync.submit(sync_data, path)),
             )
         self._open = _OpenShard(writer, syncs)
 
@@ -249,7 +250,7 @@ class DatasetAssembly:
             self._open.writer.close()
             self._open = None
         self._background.shutdown(wait=True)
-        self._sync.close()
+        self._sync.shutdown(wait=True, cancel_futures=True)
         if not self._folder.closed:
             self._folder.discard_staging()
             self._folder.close()
@@ -347,6 +348,7 @@ class DatasetAssembly:
 
     def _publish(self, shard: FinishedShard, syncs: Sequence[Future[None]]) -> FinishedShard:
         measured = self._measure(shard, self._folder.stage(shard.number))
+        # The system tells of a write that failed once: a sync that comes later may succeed.
         for sync in syncs:
             sync.result()
         self._folder.publish(shard.number)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from audiomdb.shards.packing import Buffer
 
-__all__ = ["bytes_below", "sha256_file", "sha256_hex", "sync", "write_atomically"]
+__all__ = ["bytes_below", "sha256_file", "sha256_hex", "sync", "sync_data", "write_atomically"]
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -69,8 +69,17 @@ def bytes_below(folder: Path) -> int:
 
 def sync(path: Path) -> None:
     """Return once what a file holds, or the names in a folder, are on the disk."""
+    _sync(path, os.fsync)
+
+
+def sync_data(path: Path) -> None:
+    """As `sync`, but for the file's times, which change with every write."""
+    _sync(path, getattr(os, "fdatasync", os.fsync))  # macOS has no such call
+
+
+def _sync(path: Path, call: Callable[[int], None]) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        call(descriptor)
     finally:
         os.close(descriptor)
