@@ -155,7 +155,16 @@ def test_metadata_that_is_damaged_in_a_cache_in_use_is_fetched_again(opener: Ope
     assert second.lease(0) == opener.content(0)
 
 
-@pytest.mark.parametrize("note", [b"", b"\xff\xfe garbage", b'{"attempt": "x"}'])
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"\xff\xfe garbage",
+        b'{"attempt": "x"}',
+        b'{"attempt": 1, "kind": "\xff", "text": "", "max_bytes": null, "workers": 0}',
+        b'{"attempt": 1, "max_bytes": -1, "workers": 4, "\xff": 0}',
+    ],
+)
 def test_notes_that_make_no_sense_are_overlooked(opener: Opener, note: bytes) -> None:
     cache = opener()
     name = cache._room.names[0]
@@ -170,6 +179,8 @@ def test_notes_that_make_no_sense_are_overlooked(opener: Opener, note: bytes) ->
     ):
         path.write_bytes(note)
     again = opener(max_bytes=budget(opener.store, 2) + 1000)
+    assert again.options.max_bytes == budget(opener.store, 2) + 1000
+    assert again.options.workers == cache.options.workers
     registration = again.register(1, 8)
     assert again.lease(0) == opener.content(0)
     registration.close()

@@ -75,5 +75,5 @@ class Failures:
     def _read(self, name: str) -> _Note | None:
         try:
             return msgspec.json.decode((self._folder / name).read_bytes(), type=_Note)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None

@@ -17,6 +17,7 @@ from audiomdb.cache.failures import Failures
 from audiomdb.cache.full_disk import full_disk_error, is_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, is_at, try_exclusive, try_shared
+from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.patience import Patience
 from audiomdb.cache.place import check_place
 from audiomdb.errors import CacheError, CachePlaceError, MetadataError
@@ -56,6 +57,10 @@ class Limits(msgspec.Struct, frozen=True):
 
     max_bytes: int | None
     workers: int
+
+    def __post_init__(self) -> None:
+        # What nobody may ask for did not come from a process either, but from a damaged disk.
+        CacheOptions(max_bytes=self.max_bytes, workers=self.workers)
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -249,7 +254,7 @@ def _kept_metadata(layout: CacheLayout) -> Metadata | None:
 def _kept_limits(layout: CacheLayout) -> Limits | None:
     try:
         return msgspec.json.decode(layout.options.read_bytes(), type=Limits)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
