@@ -138,6 +138,53 @@ def test_an_object_that_changes_while_it_is_read_is_read_anew(
     assert retriever.cache_stats.corrupt == 0
 
 
+@pytest.mark.parametrize("said", ["bytes {start}-{last}/*", "bytes junk", None])
+def test_a_range_that_does_not_say_all_is_understood_or_asked_for_anew(
+    said: str | None,
+    uploaded: Any,
+    server: Any,
+    large: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut_bodies(server, monkeypatch, 400_000, 1)
+    app, changed = server._app, []
+
+    def changing(environ: dict[str, Any], start: Any) -> Any:
+        def started(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            there = {name.title(): value for name, value in headers}
+            if span := there.pop("Content-Range", ""):
+                changed.append(span)
+                first, _, last = span.removeprefix("bytes ").partition("/")[0].partition("-")
+                if said is not None:
+                    there["Content-Range"] = said.format(start=first, last=last)
+            return start(status, list(there.items()), *more)
+
+        return app(environ, started)
+
+    monkeypatch.setattr(server, "_app", changing)
+    retriever = uploaded()
+    assert retriever.open()[0]["blob"] == DatasetReader.open(large)[0]["blob"]
+    assert len(changed) == 1
+    assert retriever.cache_stats.corrupt == 0
+
+
+@pytest.mark.parametrize("path", ["metadata.json", "data.mdb"])
+def test_a_store_that_does_not_say_how_long_a_file_is_is_read(
+    path: str, uploaded: Any, server: Any, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = server._app
+
+    def silent(environ: dict[str, Any], start: Any) -> Any:
+        def started(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            hidden = "Content-Length" if environ["PATH_INFO"].endswith(path) else ""
+            return start(status, [pair for pair in headers if pair[0] != hidden], *more)
+
+        return app(environ, started)
+
+    monkeypatch.setattr(server, "_app", silent)
+    assert uploaded().open()[0]["blob"] == DatasetReader.open(large)[0]["blob"]
+
+
 def test_a_busy_store_is_asked_again(uploaded: Any, server: Any) -> None:
     refusals = [b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"] * 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ the other way: 0.3 s a GB with 256 KiB, 0.6 s with this, 1.0 s with 32 KiB.
 
 _ATTEMPTS = 2
 """By boto3, which may find a kept connection dead. All else is for the cache to try again."""
+
+_PARTIAL = 206
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 _CHANGED = ("412", "PreconditionFailed")
 _BEYOND_THE_END = ("416", "InvalidRange")
@@ -145,14 +149,15 @@ class S3Retriever(BaseRetriever):
             part["IfMatch"] = validator
         # Nothing says which version the bytes from the middle on would be of.
         response = None if start and validator is None else self._get(url, part)
-        if response is None:
+        span = None if response is None else _span(response)
+        if span is None:
+            if response is not None:
+                response["Body"].close()
             response = self._get(url, request)
-        assert response is not None, "only a condition or a range can be refused"
-        begin, size = 0, response["ContentLength"]
-        if "ContentRange" in response:
-            # "bytes 100-199/200". A store that ignores ranges answers without it, from byte 0.
-            span, _, total = response["ContentRange"].removeprefix("bytes ").partition("/")
-            begin, size = int(span.partition("-")[0]), int(total)
+            assert response is not None, "only a condition or a range can be refused"
+            span = _span(response) or (0, None)
+        assert response is not None, "there is no span without one"
+        begin, size = span
         return RemoteFile(_Chunks(url, response["Body"]), begin, response.get("ETag"), size)
 
     def _settled_arguments(self) -> Mapping[str, Any]:
@@ -203,6 +208,21 @@ class _Chunks:
 
     def close(self) -> None:
         self._body.close()
+
+
+def _span(response: Mapping[str, Any]) -> tuple[int, int | None] | None:
+    """First byte that is sent, and bytes of the whole object; None where one cannot tell.
+
+    Proxies that send chunks leave out how many bytes come, some leave out how many there are.
+    """
+    said = response.get("ContentRange")
+    if said is None and response["ResponseMetadata"]["HTTPStatusCode"] != _PARTIAL:
+        return 0, response.get("ContentLength")  # as a store answers that ignores ranges
+    match = _CONTENT_RANGE.fullmatch(said or "")
+    if match is None:
+        return None
+    first, size = match.groups()
+    return int(first), None if size == "*" else int(size)
 
 
 def _kind(error: BaseException) -> type[DownloadError]:
