@@ -342,6 +342,35 @@ def test_a_reader_that_registers_on_a_full_disk_makes_room(
     cache.close()
 
 
+@pytest.mark.parametrize("gathered", [False, True])
+def test_the_index_comes_before_shards_on_a_full_disk_and_is_read_without_any_room(
+    opener: Opener, small_disk: Path, gathered: bool
+) -> None:
+    content = (opener.store / "index.bin").read_bytes()
+    cache = opener(directory=small_disk / "cache")
+    assert cache.lease(0) == opener.content(0)
+
+    def read() -> None:
+        if gathered:
+            cache.keep_index(content)
+        else:
+            assert cache.index_file() == memoryview(content)
+
+    view = cache.lease(1)
+    cache.lease(0)
+    fill(small_disk)
+    read()
+    kept = cache.directory / "index.bin"
+    assert kept.read_bytes() == content
+    assert cache.stats.evictions == 1  # the shard that nobody reads
+    kept.unlink()
+    fill(small_disk)
+    read()
+    assert not kept.exists()
+    assert view == opener.content(1)
+    cache.close()
+
+
 def test_a_directory_that_cannot_be_written_is_named(
     opener: Opener, tmp_path: Path, read_only: Callable[[Path], Path]
 ) -> None:

@@ -218,7 +218,7 @@ def test_who_waits_gets_the_fetchers_error(opener: Opener) -> None:
 
 def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) -> None:
     """Have a cache's next transfers wait in their middle."""
-    original = cache._source._open  # type: ignore[attr-defined]
+    original = cache._transfer._open  # type: ignore[attr-defined]
 
     def open_remote(path: str, **place: Any) -> Any:
         remote = original(path, **place)
@@ -302,6 +302,7 @@ def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: 
         asked.append(path)
         raise DownloadInterruptedError("connection refused")
 
+    original = cache._transfer._open  # type: ignore[attr-defined]
     cache._transfer._open = open_remote  # type: ignore[attr-defined]
     errors: list[str] = []
 
@@ -325,7 +326,7 @@ def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: 
     with pytest.raises(DownloadInterruptedError, match=r"before: .*after 8 failed attempts"):
         cache.lease(0)
     assert len(asked) == 1
-    cache._transfer._open = cache._source._open  # type: ignore[attr-defined]
+    cache._transfer._open = original  # type: ignore[attr-defined]
     cache.lease(0)
     assert cache.fetch_ahead(1, lambda: None) == "fetched"
 
@@ -344,12 +345,13 @@ def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     registration = cache.register(1, 8)
     cache.publish(registration, [0])
     stuck = threading.Event()
+    original = cache._transfer._open  # type: ignore[attr-defined]
 
     def open_remote(path: str, **place: Any) -> Any:
         if "shard_00000" in path:
             stuck.set()
             raise DownloadInterruptedError("silence")
-        return cache._source._open(path, **place)  # type: ignore[attr-defined]
+        return original(path, **place)
 
     cache._transfer._open = open_remote  # type: ignore[attr-defined]
     outcomes: list[str] = []

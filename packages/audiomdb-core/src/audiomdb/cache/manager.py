@@ -13,9 +13,10 @@ from typing import Literal
 
 from audiomdb.cache.counters import CacheStats, Counters
 from audiomdb.cache.failures import Failures
+from audiomdb.cache.kept_index import KeptIndex
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, map_held, try_shared
-from audiomdb.cache.opening import Limits, deleted_error, metadata_lock, open_cache
+from audiomdb.cache.opening import Limits, deleted_error, open_cache
 from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.pace import Waiting
 from audiomdb.cache.part_file import arrived
@@ -26,11 +27,10 @@ from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.source import Source
 from audiomdb.cache.tenancy import Tenancy
-from audiomdb.errors import CorruptShardError, MetadataError
+from audiomdb.errors import CorruptShardError
 from audiomdb.shards.course import Arrival
-from audiomdb.shards.files import bytes_below, sha256_hex, write_atomically
+from audiomdb.shards.files import bytes_below
 from audiomdb.shards.layout import DATA_FILE
-from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Metadata
 
 __all__ = ["ShardCache"]
@@ -69,7 +69,6 @@ class ShardCache:
         self._layout = CacheLayout(directory)
         self._counters = Counters()
         self._failures = Failures(self._layout.failed)
-        self._source = source
         opened = open_cache(
             self._layout,
             source,
@@ -92,6 +91,7 @@ class ShardCache:
         )
         self._outage = Outage(self._layout.outage)
         self._transfer = source.transfer(self._layout, self._room, self._counters)
+        self._index = KeptIndex(self._layout, self.metadata, source, self._room, self._counters)
 
     @property
     def options(self) -> CacheOptions:
@@ -221,31 +221,11 @@ class ShardCache:
             MetadataError: it is not what metadata says.
             DownloadError: as the source.
         """
-        path, wanted = self._layout.index, self.metadata.index
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(metadata_lock(self._layout))
-            data = _mapped(path)
-            if data is None or sha256_hex(data) != wanted.sha256:
-                content = self._source.index(self._layout, self._counters, wanted.bytes)
-                if content is None:
-                    return None
-                found = sha256_hex(content)
-                if found != wanted.sha256:
-                    raise MetadataError(
-                        f"{wanted.path} arrived with {len(content)} bytes and sha256 {found}, "
-                        f"metadata says {wanted.bytes} bytes and {wanted.sha256}"
-                    )
-                with contextlib.suppress(FileNotFoundError):
-                    write_atomically(path, [content])
-                data = _mapped(path) or memoryview(content)  # if somebody deletes the directory
-        return data
+        return self._index.read()
 
     def keep_index(self, content: bytes) -> None:
         """Keep an index file that was gathered from shards, if it is what metadata describes."""
-        if sha256_hex(content) == self.metadata.index.sha256:
-            # If somebody deletes the directory, it is not kept.
-            with metadata_lock(self._layout), contextlib.suppress(FileNotFoundError):
-                write_atomically(self._layout.index, [content])
+        self._index.keep(content)
 
     def _try_lease(self, number: int) -> Held | None:
         held = try_shared(self._room.shard_path(number))
@@ -422,15 +402,6 @@ class ShardCache:
 
 class _GaveWay(Stopped):
     """A transfer has ended because somebody needs its room, its slot or its shard more."""
-
-
-def _mapped(path: Path) -> memoryview | None:
-    try:
-        return map_file(path)
-    except CorruptShardError:
-        if path.exists():
-            raise
-        return None
 
 
 def _nothing() -> None:
