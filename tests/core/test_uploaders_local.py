@@ -59,7 +59,7 @@ def test_uploading_a_dataset_onto_itself_changes_nothing(dataset: Path) -> None:
 
 def test_a_destination_that_is_a_file_is_named(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UploadError, match=r"cannot make the folder .*taken: File exists"):
+    with pytest.raises(UploadError, match=r"taken is a file, expected a folder"):
         LocalUploader(tmp_path / "taken").upload_dir(dataset)
 
 

@@ -22,11 +22,7 @@ import msgspec
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cli.origins import Origin, ShardProgress
 from audiomdb.cli.threads import Check, each
-from audiomdb.errors import (
-    MetadataError,
-    OutputExistsError,
-    OutputWriteError,
-)
+from audiomdb.errors import MetadataError, OutputExistsError, OutputWriteError
 from audiomdb.shards import Metadata, ShardEntry, read_metadata
 from audiomdb.shards.files import sha256_file, sync, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
@@ -65,13 +61,7 @@ class Target:
         self.path = path
         self._state = path / STATE
         self._made = not path.exists()
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = lock_folder(path)
-        except (FileExistsError, NotADirectoryError) as exc:
-            raise OutputExistsError(f"{path} is a file, expected a folder or nothing") from exc
-        except OSError as exc:
-            raise OutputWriteError(f"cannot make the folder {path}: {exc.strerror}") from exc
+        self._lock = lock_folder(path)
         try:
             self._refuse_strangers()
             self._state.mkdir(exist_ok=True)

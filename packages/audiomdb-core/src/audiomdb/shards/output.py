@@ -9,12 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from audiomdb.errors import (
-    DatasetNotFoundError,
-    MetadataError,
-    OutputExistsError,
-    OutputWriteError,
-)
+from audiomdb.errors import DatasetNotFoundError, MetadataError, OutputExistsError
 from audiomdb.shards.files import sync
 from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.layout import (
@@ -66,13 +61,7 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._made = not path.exists()
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = lock_folder(path)
-        except FileExistsError as exc:
-            raise OutputExistsError(f"{path} is a file, expected a folder or nothing") from exc
-        except OSError as exc:
-            raise OutputWriteError(f"cannot make the folder {path}: {exc.strerror}") from exc
+        self._lock = lock_folder(path)
         try:
             self._refuse_strangers()
             self._staging = path / _PARTIAL

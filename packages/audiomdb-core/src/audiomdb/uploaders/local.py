@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from audiomdb.errors import MetadataError, UploadError
+from audiomdb.errors import MetadataError, OutputExistsError, OutputWriteError, UploadError
 from audiomdb.shards.files import sha256_file, sync, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.layout import (
@@ -79,10 +79,9 @@ class LocalUploader(BaseUploader):
         dataset_files(Path(local_dir))  # what is wrong with it is said before a folder is made
         self._read = {}
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             lock = lock_folder(self.path)
-        except OSError as exc:
-            raise UploadError(f"cannot make the folder {self.path}: {exc.strerror}") from exc
+        except (OutputExistsError, OutputWriteError) as exc:
+            raise UploadError(str(exc)) from exc
         try:
             return super().upload_dir(local_dir)
         finally:
