@@ -40,7 +40,7 @@ from audiomdb.shards.layout import (
 )
 from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, ShardEntry, write_metadata
 from audiomdb.shards.output import OutputFolder
-from audiomdb.shards.prepare import Prepared, rejection
+from audiomdb.shards.prepare import Prepared
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.shards.shard_writer import ShardWriter
 from audiomdb.shards.source_digest import SourceDigest
@@ -163,7 +163,7 @@ class DatasetAssembly:
             reason = f"{source}: {exc}" if source else str(exc)
             if not self._skip_duplicates:
                 raise DuplicateKeyError(reason) from None
-            self.reject(rejection(record.key.decode(), source, reason))
+            self.reject(Rejection.of(record.key.decode(), source, reason))
             return
         shard.rows[record.key] = prepared.row
         shard.contradictions.update(prepared.contradictions)

@@ -16,6 +16,11 @@ class Rejection(msgspec.Struct, frozen=True):
     source: str | None
     reason: str
 
+    @classmethod
+    def of(cls, key: str, source: str | None, reason: str) -> Rejection:
+        """Make one of texts that need not have a UTF-8 form."""
+        return cls(utf8(key), source and utf8(source), utf8(reason))
+
 
 class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
     """The account of one shard.

@@ -13,7 +13,7 @@ from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample
 from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.describe import AudioOptions, Description, describe, source_name
 from audiomdb.shards.features import FeatureSummary
-from audiomdb.shards.journal import Rejection, utf8
+from audiomdb.shards.journal import Rejection
 from audiomdb.shards.metadata import Feature
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "is_passing",
     "lacks_rate",
     "prepare_batch",
-    "rejection",
 ]
 
 NO_RATE = (
@@ -101,13 +100,8 @@ def prepare_batch(
             if not skip or is_passing(exc):
                 raise
             source = source_name(sample) if isinstance(sample, Mapping) else None
-            outcomes.append(rejection(str(key), source, str(exc)))
+            outcomes.append(Rejection.of(str(key), source, str(exc)))
     return PreparedBatch(outcomes, features.result())
-
-
-def rejection(key: str, source: str | None, reason: str) -> Rejection:
-    """Note that a sample cannot be stored."""
-    return Rejection(utf8(key), source and utf8(source), utf8(reason))
 
 
 def is_passing(error: BaseException) -> bool:
