@@ -23,19 +23,12 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cli.origins import Origin, ShardProgress
 from audiomdb.cli.threads import Check, each
 from audiomdb.errors import MetadataError, OutputExistsError, OutputWriteError
-from audiomdb.shards import Metadata, ShardEntry, read_metadata
+from audiomdb.shards import Metadata, ShardEntry, ShardReader, read_metadata
+from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.files import sha256_file, sync, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
-from audiomdb.shards.index import parse_index
-from audiomdb.shards.journal import Rejection
-from audiomdb.shards.layout import (
-    ALIGNMENT,
-    DATA_FILE,
-    INDEX_FILE,
-    LOCK_FILE,
-    METADATA_FILE,
-    REJECTED_FILE,
-)
+from audiomdb.shards.journal import Rejection, write_rejected
+from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, LOCK_FILE, METADATA_FILE
 
 __all__ = ["STATE", "Target", "pull"]
 
@@ -135,25 +128,18 @@ class Target:
 
     def _write_index(self, metadata: Metadata) -> None:
         """Write what conversion makes of the shards' indexes; the shards are whole by now."""
-        rejected: list[Rejection] = []
-
-        def padded() -> Iterator[bytes]:
-            for entry in metadata.shards:
-                index = _index_of(self.path / entry.path / DATA_FILE, entry)
-                if metadata.rejected:
-                    journal = parse_index(memoryview(index), entry.path).journal
-                    rejected.extend(msgspec.convert(journal["rejected"], list[Rejection]))
-                yield index + bytes(-len(index) % ALIGNMENT)
-
-        _, digest = write_atomically(self.path / INDEX_FILE, padded())
+        parts = index_file_parts(self.path, metadata.shards)
+        _, digest = write_atomically(self.path / INDEX_FILE, parts)
         if digest != metadata.index.sha256:
             raise MetadataError(
                 f"the indexes of the shards make an {INDEX_FILE} with sha256 {digest}, "
                 f"metadata.json says {metadata.index.sha256}: they are not of one dataset"
             )
-        if rejected:
-            lines = (msgspec.json.encode(rejection) + b"\n" for rejection in rejected)
-            write_atomically(self.path / REJECTED_FILE, lines)
+        if metadata.rejected:
+            shards = (ShardReader(self.path / entry.path, entry) for entry in metadata.shards)
+            listed = (shard.index.journal["rejected"] for shard in shards)
+            rejected = [one for part in listed for one in msgspec.convert(part, list[Rejection])]
+            write_rejected(self.path, rejected)
 
 
 def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[int], None]) -> int:
@@ -213,11 +199,6 @@ def _is_whole(path: Path, entry: ShardEntry) -> bool:
         return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
     except FileNotFoundError:
         return False
-
-
-def _index_of(path: Path, entry: ShardEntry) -> bytes:
-    with path.open("rb") as file:
-        return os.pread(file.fileno(), entry.index_bytes, entry.index_offset)
 
 
 def _refuse_full_disk(folder: Path, missing: int) -> None:

@@ -7,7 +7,6 @@ journal of what it was made of; a second run finds the finished shards, compares
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,19 +22,18 @@ import msgspec
 from audiomdb.errors import DuplicateKeyError, OutputWriteError, SourceChangedError
 from audiomdb.sample import DURATION
 from audiomdb.shards.columns import add_up, build_columns, total
+from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file, sync_data, write_atomically
 from audiomdb.shards.finished import FinishedShard, check_payloads, find_finished
 from audiomdb.shards.index import ShardIndex
-from audiomdb.shards.journal import Journal, Rejection
+from audiomdb.shards.journal import Journal, Rejection, write_rejected
 from audiomdb.shards.key_set import KeySet
 from audiomdb.shards.layout import (
-    ALIGNMENT,
     DATA_FILE,
     FORMAT_NAME,
     FORMAT_VERSION,
     INDEX_FILE,
-    REJECTED_FILE,
     shard_name,
 )
 from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, ShardEntry, write_metadata
@@ -221,8 +219,10 @@ class DatasetAssembly:
         rejected = [r for shard in finished for r in shard.journal.rejected]
         with _disk_errors(self._dir):
             self._folder.withdraw_metadata(entries)
-            size, digest = write_atomically(self._dir / INDEX_FILE, self._indexes(entries))
-            self._write_rejected(rejected)
+            size, digest = write_atomically(
+                self._dir / INDEX_FILE, index_file_parts(self._dir, entries)
+            )
+            write_rejected(self._dir, rejected)
             metadata = Metadata(
                 format=FORMAT_NAME,
                 format_version=FORMAT_VERSION,
@@ -365,19 +365,6 @@ class DatasetAssembly:
             shard.entry, bytes=path.stat().st_size, sha256=sha256_file(path)
         )
         return FinishedShard(shard.number, entry, shard.features, shard.journal)
-
-    def _indexes(self, entries: Sequence[ShardEntry]) -> Iterator[bytes]:
-        for entry in entries:
-            with (self._dir / entry.path / DATA_FILE).open("rb") as file:
-                data = os.pread(file.fileno(), entry.index_bytes, entry.index_offset)
-            yield data + bytes(-len(data) % ALIGNMENT)
-
-    def _write_rejected(self, rejected: Sequence[Rejection]) -> None:
-        path = self._dir / REJECTED_FILE
-        if rejected:
-            write_atomically(path, (msgspec.json.encode(r) + b"\n" for r in rejected))
-        else:
-            path.unlink(missing_ok=True)
 
 
 class _OpenShard(msgspec.Struct, frozen=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -10,10 +12,10 @@ from audiomdb.errors import MetadataError, UnknownColumnError
 from audiomdb.sample import KEY
 from audiomdb.shards.columns import join_column
 from audiomdb.shards.index import ShardIndex, parse_index
-from audiomdb.shards.layout import ALIGNMENT
-from audiomdb.shards.metadata import Metadata
+from audiomdb.shards.layout import ALIGNMENT, DATA_FILE
+from audiomdb.shards.metadata import Metadata, ShardEntry
 
-__all__ = ["DatasetIndex", "split_index_file"]
+__all__ = ["DatasetIndex", "index_file_parts", "split_index_file"]
 
 
 class DatasetIndex(Mapping[str, np.ndarray]):
@@ -62,6 +64,14 @@ class DatasetIndex(Mapping[str, np.ndarray]):
         if name == KEY:
             return np.array([key for part in self.parts for key in part.all_keys()], dtype=object)
         return join_column(name, ((part.columns.get(name), part.samples) for part in self.parts))
+
+
+def index_file_parts(dataset: Path, shards: Sequence[ShardEntry]) -> Iterator[bytes]:
+    """What a dataset's index file holds: the index of each shard, each padded to start aligned."""
+    for shard in shards:
+        with (dataset / shard.path / DATA_FILE).open("rb") as file:
+            index = os.pread(file.fileno(), shard.index_bytes, shard.index_offset)
+        yield index + bytes(-len(index) % ALIGNMENT)
 
 
 def split_index_file(data: memoryview, metadata: Metadata, name: str) -> list[ShardIndex]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-__all__ = ["Journal", "Rejection", "utf8"]
+from audiomdb.shards.files import write_atomically
+from audiomdb.shards.layout import REJECTED_FILE
+
+__all__ = ["Journal", "Rejection", "utf8", "write_rejected"]
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -42,6 +47,15 @@ class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
     rejected: tuple[Rejection, ...]
     contradictions: dict[str, int]
     not_finite: int = 0
+
+
+def write_rejected(dataset: Path, rejected: Sequence[Rejection]) -> None:
+    """Write `rejected.jsonl`, or see that there is none where nothing was rejected."""
+    path = dataset / REJECTED_FILE
+    if rejected:
+        write_atomically(path, (msgspec.json.encode(one) + b"\n" for one in rejected))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def utf8(text: str) -> str:
