@@ -13,24 +13,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import lmdb
 import msgspec
 
 from audiomdb.errors import DuplicateKeyError, OutputWriteError, SourceChangedError
-from audiomdb.sample import DURATION
-from audiomdb.shards.columns import add_up, build_columns, total
+from audiomdb.shards.columns import add_up, build_columns
 from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.features import merge_features
-from audiomdb.shards.files import sha256_file, sync_data, write_atomically
+from audiomdb.shards.files import sync_data, write_atomically
 from audiomdb.shards.finished import FinishedShard, check_payloads, find_finished
 from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.journal import Journal, Rejection, write_rejected
 from audiomdb.shards.key_set import KeySet
 from audiomdb.shards.layout import (
-    DATA_FILE,
     FORMAT_NAME,
     FORMAT_VERSION,
     INDEX_FILE,
@@ -109,17 +106,6 @@ class DatasetAssembly:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> DatasetAssembly:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def finished_shards(self) -> int:
@@ -333,21 +319,18 @@ class DatasetAssembly:
                 features=msgspec.to_builtins(features),
                 journal=msgspec.to_builtins(journal),
             )
-        entry = ShardEntry(
-            path=shard_name(number),
-            samples=len(written.keys),
-            bytes=0,
-            sha256="",
-            duration=total(columns.get(DURATION)),
-            first_key=written.keys[0].decode() if written.keys else "",
-            last_key=written.keys[-1].decode() if written.keys else "",
-            index_offset=written.index_offset,
-            index_bytes=written.index_bytes,
+        shard = FinishedShard.unmeasured(
+            number,
+            written.keys,
+            written.index_place,
+            columns=columns,
+            features=features,
+            journal=journal,
         )
-        return FinishedShard(number, entry, features, journal), written.keys
+        return shard, written.keys
 
     def _publish(self, shard: FinishedShard, syncs: Sequence[Future[None]]) -> FinishedShard:
-        measured = self._measure(shard, self._folder.stage(shard.number))
+        measured = shard.measured(self._folder.stage(shard.number))
         # The system tells of a write that failed once: a sync that comes later may succeed.
         for sync in syncs:
             sync.result()
@@ -356,15 +339,9 @@ class DatasetAssembly:
 
     def _check(self, shard: FinishedShard) -> FinishedShard:
         """Measure a shard of an earlier run, and refuse it where the disk has damaged it since."""
-        check_payloads(self._dir / shard.entry.path)
-        return self._measure(shard)
-
-    def _measure(self, shard: FinishedShard, directory: Path | None = None) -> FinishedShard:
-        path = (directory or self._dir / shard.entry.path) / DATA_FILE
-        entry = msgspec.structs.replace(
-            shard.entry, bytes=path.stat().st_size, sha256=sha256_file(path)
-        )
-        return FinishedShard(shard.number, entry, shard.features, shard.journal)
+        directory = self._dir / shard.entry.path
+        check_payloads(directory)
+        return shard.measured(directory)
 
 
 class _OpenShard(msgspec.Struct, frozen=True):

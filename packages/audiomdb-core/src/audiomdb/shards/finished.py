@@ -1,4 +1,4 @@
-"""Shards that an earlier run of the same conversion finished."""
+"""Shards that are finished, by this run of a conversion or by an earlier one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import msgspec
 
 from audiomdb.errors import CorruptShardError, OptionsChangedError
 from audiomdb.sample import DURATION
-from audiomdb.shards.columns import total
+from audiomdb.shards.columns import Column, total
+from audiomdb.shards.files import sha256_file
 from audiomdb.shards.journal import Journal
-from audiomdb.shards.layout import shard_name
+from audiomdb.shards.layout import DATA_FILE, shard_name
 from audiomdb.shards.metadata import Feature, ShardEntry
 from audiomdb.shards.shard_reader import ShardReader
 
@@ -29,6 +30,39 @@ class FinishedShard(msgspec.Struct, frozen=True):
     entry: ShardEntry
     features: Mapping[str, Feature]
     journal: Journal
+
+    @classmethod
+    def unmeasured(
+        cls,
+        number: int,
+        keys: Sequence[bytes],
+        index_place: tuple[int, int],
+        *,
+        columns: Mapping[str, Column],
+        features: Mapping[str, Feature],
+        journal: Journal,
+    ) -> FinishedShard:
+        """A shard whose size and sha256 are not known yet; UTF-8 of its keys, sorted."""
+        offset, length = index_place
+        entry = ShardEntry(
+            path=shard_name(number),
+            samples=len(keys),
+            bytes=0,
+            sha256="",
+            duration=total(columns.get(DURATION)),
+            first_key=keys[0].decode() if keys else "",
+            last_key=keys[-1].decode() if keys else "",
+            index_offset=offset,
+            index_bytes=length,
+        )
+        return cls(number, entry, features, journal)
+
+    def measured(self, directory: Path) -> FinishedShard:
+        """The same with size and sha256 of its file, which lies in `directory`."""
+        path = directory / DATA_FILE
+        size, digest = path.stat().st_size, sha256_file(path)
+        entry = msgspec.structs.replace(self.entry, bytes=size, sha256=digest)
+        return msgspec.structs.replace(self, entry=entry)
 
 
 def find_finished(
@@ -53,20 +87,16 @@ def find_finished(
         except (CorruptShardError, msgspec.ValidationError) as exc:
             raise _damaged(directory, exc) from exc
         _compare_options(directory, journal.options, options)
-        keys = list(index.all_keys())
-        offset, length = reader.index_place
-        entry = ShardEntry(
-            path=shard_name(number),
-            samples=index.samples,
-            bytes=0,
-            sha256="",
-            duration=total(index.columns.get(DURATION)),
-            first_key=keys[0] if keys else "",
-            last_key=keys[-1] if keys else "",
-            index_offset=offset,
-            index_bytes=length,
+        keys = [key.encode() for key in index.all_keys()]
+        shard = FinishedShard.unmeasured(
+            number,
+            keys,
+            reader.index_place,
+            columns=index.columns,
+            features=features,
+            journal=journal,
         )
-        yield FinishedShard(number, entry, features, journal), [key.encode() for key in keys]
+        yield shard, keys
 
 
 def check_payloads(directory: Path) -> None:

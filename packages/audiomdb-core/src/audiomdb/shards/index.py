@@ -38,7 +38,7 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False):
         columns: Per-sample columns by name, as `columns.build_columns` makes them.
         left_out: Columns that are missing here, and why.
         features: Field name to `metadata.Feature` as plain data.
-        journal: What the shard was made of (see `assembly.Journal`) as plain data.
+        journal: What the shard was made of (`journal.Journal`) as plain data.
     """
 
     samples: int

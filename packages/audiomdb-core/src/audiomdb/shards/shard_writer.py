@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import lmdb
 import numpy as np
@@ -37,21 +37,16 @@ _ENTRY_OVERHEAD = 64
 _SLACK_BYTES = 4 * 1024 * 1024
 
 
-class WrittenShard:
+class WrittenShard(NamedTuple):
     """What is known of a shard that was just written.
 
     Attributes:
         keys: UTF-8 of the keys, sorted.
-        index_offset: Where in data.mdb the index lies.
-        index_bytes: Its size.
+        index_place: Where in data.mdb the index lies: offset and size.
     """
 
-    __slots__ = ("index_bytes", "index_offset", "keys")
-
-    def __init__(self, keys: Sequence[bytes], index_offset: int, index_bytes: int) -> None:
-        self.keys = keys
-        self.index_offset = index_offset
-        self.index_bytes = index_bytes
+    keys: Sequence[bytes]
+    index_place: tuple[int, int]
 
 
 class ShardWriter:
@@ -149,8 +144,7 @@ class ShardWriter:
         # Part of the seed's layout; LMDB needs none and our readers never look at it.
         (self._directory / LOCK_FILE).touch()
         path = self._directory / DATA_FILE
-        offset, length = find_index(map_file(path), str(path))
-        return WrittenShard(keys, offset, length)
+        return WrittenShard(keys, find_index(map_file(path), str(path)))
 
     def close(self) -> None:
         """Let go of the file; what was not finished is left unfinished."""
