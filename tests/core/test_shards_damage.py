@@ -213,6 +213,7 @@ def test_a_damaged_index_file_is_named_and_samples_stay_readable(dataset):
         (lambda m: m.update(samples=7), "its shards say 120"),
         (lambda m: m["shards"][0].update(path="../elsewhere"), "not of the form"),
         (lambda m: m["shards"][0].update(path="/etc"), "not of the form"),
+        (lambda m: m["shards"][0].update(path="shard_000000"), "not of the form"),
         (lambda m: m["shards"][1].update(path="shard_00000"), "twice"),
         (lambda m: m["shards"][0].update(bytes=-1), "impossible sizes"),
         (lambda m: m["shards"][0].update(index_offset=2**40), "impossible sizes"),

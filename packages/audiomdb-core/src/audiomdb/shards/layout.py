@@ -23,6 +23,7 @@ __all__ = [
     "SAMPLES_DB",
     "check_shard_path",
     "shard_name",
+    "shard_number",
 ]
 
 FORMAT_NAME = "audiomdb"
@@ -55,12 +56,17 @@ INLINE_BYTES = 256
 MAX_SHARD_BYTES = 64 * 1024 * 1024
 """Source bytes at which a shard closes unless the caller says otherwise."""
 
-_SHARD_PATH = r"shard_\d{5,9}"
-
 
 def shard_name(number: int) -> str:
     """Folder of shard `number`, relative to the dataset."""
     return f"shard_{number:05d}"
+
+
+def shard_number(name: str) -> int | None:
+    """Number of the shard whose folder has this name; None where `shard_name` gives no such."""
+    found = re.fullmatch(r"shard_([0-9]{5,9})", name)
+    number = int(found[1]) if found else 0
+    return number if name == shard_name(number) else None
 
 
 def check_shard_path(path: str) -> str:
@@ -71,6 +77,6 @@ def check_shard_path(path: str) -> str:
     Raises:
         MetadataError: for any other path.
     """
-    if re.fullmatch(_SHARD_PATH, path) is None:
+    if shard_number(path) is None:
         raise MetadataError(f"shard path {path!r} is not of the form 'shard_00000'")
     return path

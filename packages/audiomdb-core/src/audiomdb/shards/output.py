@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from audiomdb.shards.layout import (
     METADATA_FILE,
     REJECTED_FILE,
     shard_name,
+    shard_number,
 )
 from audiomdb.shards.metadata import Metadata, ShardEntry, read_metadata
 from audiomdb.urls import folder_path
@@ -28,8 +28,6 @@ __all__ = ["OutputFolder", "output_path"]
 _PARTIAL = ".partial"
 _LEFT_OVER = {INDEX_FILE, REJECTED_FILE, _PARTIAL}
 """What may be left of ours alone. Many programs have a metadata.json: that one is looked into."""
-
-_SHARD = r"shard_(\d{5,9})"
 
 
 def output_path(output_dir: str | os.PathLike[str]) -> Path:
@@ -79,8 +77,8 @@ class OutputFolder:
 
     def shards(self) -> list[int]:
         """Numbers of the finished shards, sorted."""
-        found = (re.fullmatch(_SHARD, entry.name) for entry in self.path.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        numbers = (shard_number(entry.name) for entry in self.path.iterdir())
+        return sorted(number for number in numbers if number is not None)
 
     def stage(self, shard: int) -> Path:
         """Where to make a shard; its writer makes the folder."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from audiomdb.errors import MetadataError, OutputExistsError, OutputWriteError, UploadError
+from audiomdb.errors import OutputExistsError, OutputWriteError, UploadError
 from audiomdb.shards.files import sha256_file, sync, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.shards.layout import (
@@ -16,7 +16,7 @@ from audiomdb.shards.layout import (
     LOCK_FILE,
     METADATA_FILE,
     REJECTED_FILE,
-    check_shard_path,
+    shard_number,
 )
 from audiomdb.uploaders.base import BaseUploader, UploadReport, dataset_files
 from audiomdb.urls import folder_path, local_path
@@ -133,19 +133,11 @@ def foreign_files(folder: Path) -> Iterator[str]:
         Names relative to the folder, sorted.
     """
     for entry in sorted(folder.iterdir()):
-        if _is_shard(entry):
+        if shard_number(entry.name) is not None and entry.is_dir():
             names = sorted(inside.name for inside in entry.iterdir())
             yield from (f"{entry.name}/{n}" for n in names if not _is_of(n, _SHARD_FILES))
         elif not _is_of(entry.name, _DATASET_FILES):
             yield entry.name
-
-
-def _is_shard(path: Path) -> bool:
-    try:
-        check_shard_path(path.name)
-    except MetadataError:
-        return False
-    return path.is_dir()
 
 
 def _is_of(name: str, files: frozenset[str]) -> bool:
