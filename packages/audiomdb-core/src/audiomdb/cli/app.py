@@ -20,6 +20,7 @@ from audiomdb.cli.arguments import (
     UsageError,
     add_debug,
 )
+from audiomdb.cli.text import one_line
 from audiomdb.errors import AudioMDBError, InvalidURLError
 
 if TYPE_CHECKING:
@@ -153,8 +154,6 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _say(message: str) -> None:
-    from audiomdb.cli.text import one_line
-
     # Whatever a file is called, a message stays one line and moves no cursor.
     print("audiomdb:", one_line(" ".join(message.splitlines())), file=sys.stderr)
 

@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json
 from audiomdb.cli.opening import columns_of, is_cache, opened, place_of
+from audiomdb.cli.text import (
+    counted,
+    duration,
+    hertz,
+    number,
+    one_line,
+    plain,
+    size,
+    summary,
+    table,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -52,8 +63,6 @@ def _run(args: argparse.Namespace) -> int:
         facts = _facts(args.dataset, retriever)
     if args.json:
         import json
-
-        from audiomdb.cli.text import plain
 
         print(json.dumps(plain(facts)))
     else:
@@ -152,8 +161,6 @@ def _column(values: np.ndarray) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:
-    from audiomdb.cli.text import counted, duration, number, one_line, size, table
-
     yield one_line(facts["name"])
     stored = facts["shard_bytes"] + facts["index_bytes"]
     sizes = f"{size(stored)} ({size(facts['index_bytes'])} of it index"
@@ -183,8 +190,6 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _place(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from audiomdb.cli.text import counted, one_line, size
-
     if facts["folder"] is not None:
         yield "folder", one_line(facts["folder"])
         return
@@ -195,8 +200,6 @@ def _place(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _rejected(facts: dict[str, Any]) -> str:
-    from audiomdb.cli.text import number, one_line
-
     if not facts["rejected"]:
         return "none"
     return f"{number(facts['rejected'])}, listed in {one_line(facts['rejected_file'])}"
@@ -219,8 +222,6 @@ def _shape(shape: Sequence[int | None] | None) -> str:
 
 
 def _column_rows(columns: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    from audiomdb.cli.text import one_line
-
     yield "", "min", "median", "max", ""
     for name, facts in columns.items():
         numbers = (_value(name, facts.get(which)) for which in ("min", "median", "max"))
@@ -228,8 +229,6 @@ def _column_rows(columns: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]
 
 
 def _common(name: str, facts: dict[str, Any]) -> str:
-    from audiomdb.cli.text import number
-
     common, notes = facts.get("common", []), []
     if len(common) > 1 or "different" in facts:
         shown = [f"{_value(name, one['value'])} ({number(one['samples'])})" for one in common]
@@ -242,8 +241,6 @@ def _common(name: str, facts: dict[str, Any]) -> str:
 
 
 def _value(name: str, value: Any) -> str:  # noqa: ANN401
-    from audiomdb.cli.text import duration, hertz, number, size, summary
-
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json, count
 from audiomdb.cli.opening import columns_of, opened, place_of
+from audiomdb.cli.text import duration, hertz, number, one_line, plain, shortened, summary, table
 
 if TYPE_CHECKING:
     import argparse
@@ -146,8 +147,6 @@ def _numbers(reader: DatasetReader, columns: Sequence[str]) -> set[str]:
 def _print_json(columns: Sequence[str], rows: Iterator[tuple[int, str, list[Any]]]) -> None:
     import json
 
-    from audiomdb.cli.text import plain
-
     for position, key, values in rows:
         named = {name: plain(value) for name, value in zip(columns, values, strict=True)}
         print(json.dumps({"position": position, "key": key, **named}))
@@ -156,8 +155,6 @@ def _print_json(columns: Sequence[str], rows: Iterator[tuple[int, str, list[Any]
 def _print_table(
     columns: Sequence[str], rows: Iterator[tuple[int, str, list[Any]]], *, numbers: set[str]
 ) -> None:
-    from audiomdb.cli.text import one_line, shortened, table
-
     header = ["position", "key", *columns]
     cells = (
         [
@@ -174,8 +171,6 @@ def _print_table(
 
 
 def _cell(name: str, value: Any) -> str:  # noqa: ANN401
-    from audiomdb.cli.text import duration, hertz, number, summary
-
     if name == "duration" and isinstance(value, int | float):
         return duration(value)
     if name == "sample_rate" and isinstance(value, int):

@@ -16,6 +16,7 @@ from audiomdb.cli.arguments import (
     count,
 )
 from audiomdb.cli.opening import folder_of, make_retriever, place_of, refuse_file
+from audiomdb.cli.text import counted, one_line, size
 from audiomdb.notes import add_note
 from audiomdb.progress import progress
 
@@ -141,8 +142,6 @@ def _origin(
 
 
 def _report(facts: dict[str, Any], *, as_json: bool) -> None:
-    from audiomdb.cli.text import counted, one_line, size
-
     if as_json:
         import json
 

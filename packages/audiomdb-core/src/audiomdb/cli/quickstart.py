@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_DAMAGED, EXIT_OK, add_command
 from audiomdb.cli.opening import folder_of
+from audiomdb.cli.text import counted, duration, number, size, table
 from audiomdb.errors import OutputExistsError
 from audiomdb.progress import progress
 
@@ -205,8 +206,6 @@ def _summary(
     report: ConversionReport, reader: DatasetReader, stages: _Stages, came: _Streamed
 ) -> Iterator[str]:
     from collections import Counter
-
-    from audiomdb.cli.text import counted, duration, number, size, table
 
     overhead = report.stored_bytes / report.source_bytes - 1
     sizes = f"{size(report.source_bytes)} of recordings, {size(report.stored_bytes)} stored"

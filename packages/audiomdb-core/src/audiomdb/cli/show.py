@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_dataset, add_json
 from audiomdb.cli.opening import columns_of, opened, place_of
+from audiomdb.cli.text import counted, duration, hertz, one_line, plain, summary, table
 
 if TYPE_CHECKING:
     import argparse
@@ -78,7 +79,6 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _position(retriever: BaseRetriever, sample: str) -> int:
-    from audiomdb.cli.text import counted
     from audiomdb.errors import UnknownKeyError
 
     reader = retriever.open()
@@ -147,8 +147,6 @@ def _save(key: str, audio: Any, target: str) -> None:  # noqa: ANN401
 
 
 def _print(key: str, where: dict[str, int], sample: dict[str, Any], clip: _Clip | None) -> None:
-    from audiomdb.cli.text import one_line, summary, table
-
     rows = [
         ("position", f"{where['position']} (record {where['place']} of shard {where['shard']})")
     ]
@@ -168,8 +166,6 @@ def _print_json(
     key: str, where: dict[str, int], sample: dict[str, Any], clip: _Clip | None
 ) -> None:
     import json
-
-    from audiomdb.cli.text import plain
 
     facts: dict[str, Any] = {"key": key, **where, "fields": plain(sample)}
     if clip is not None:
@@ -230,8 +226,6 @@ def _described(key: str, sample: dict[str, Any]) -> _Clip | None:
 
 
 def _encoding(clip: _Clip) -> str:
-    from audiomdb.cli.text import counted, duration, hertz
-
     kind = f"{clip.container} {clip.subtype}".strip()
     channels = counted(clip.channels, "channel")
     rate, frames = clip.sample_rate, clip.frames
@@ -243,7 +237,6 @@ def _encoding(clip: _Clip) -> str:
 
 def _level(level: Level | None) -> str:
     from audiomdb.cli.level import draw
-    from audiomdb.cli.text import counted
 
     if level is None:
         return "none, it cannot be decoded"

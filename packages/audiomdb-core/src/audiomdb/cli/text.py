@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 __all__ = [
     "counted",
     "duration",
@@ -82,6 +80,8 @@ def one_line(text: str) -> str:
 
 def summary(value: Any) -> str:  # noqa: ANN401
     """Any stored value on one line; bytes and arrays by their size."""
+    import numpy as np
+
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -99,6 +99,8 @@ def summary(value: Any) -> str:  # noqa: ANN401
 
 def plain(value: Any) -> Any:  # noqa: ANN401
     """A stored value as JSON can hold it; bytes and arrays are described, NaN becomes null."""
+    import numpy as np
+
     if isinstance(value, np.ndarray):
         return {"type": "array", "dtype": str(value.dtype), "shape": list(value.shape)}
     if isinstance(value, bytes | bytearray | memoryview):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_json, add_options, count
 from audiomdb.cli.opening import folder_of, make_uploader, refuse_file
+from audiomdb.cli.text import counted, one_line, size
 from audiomdb.notes import add_note
 
 if TYPE_CHECKING:
@@ -204,8 +205,6 @@ def _facts(report: UploadReport | None) -> dict[str, Any]:
 
 
 def _lines(target: str, report: UploadReport | None, seconds: float) -> Iterator[str]:
-    from audiomdb.cli.text import counted, one_line, size
-
     if report is None:
         yield f"{one_line(target)}: whole"
         return

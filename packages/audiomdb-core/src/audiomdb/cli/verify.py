@@ -18,6 +18,7 @@ from audiomdb.cli.arguments import (
     count,
 )
 from audiomdb.cli.opening import is_cache, make_retriever, place_of, refuse_file
+from audiomdb.cli.text import counted, one_line, size
 from audiomdb.progress import progress
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from audiomdb.cli.text import one_line
-
     start = time.perf_counter()
     with ExitStack() as stack:
         checked = _Checked(stack)
@@ -159,8 +158,6 @@ def _verdict(
     problems: Sequence[Problem], cache: Path | None, checked: _Checked, seconds: float
 ) -> str:
     import shlex
-
-    from audiomdb.cli.text import counted, one_line, size
 
     metadata = checked.metadata
     shards = counted(len(metadata.shards), "shard")
