@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from audiomdb.cli import convert, info, ls, pull, quickstart, show, upload, verify
 from audiomdb.cli.arguments import (
@@ -17,17 +18,12 @@ from audiomdb.cli.arguments import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
+    Parser,
     UsageError,
     add_debug,
 )
 from audiomdb.cli.text import one_line
 from audiomdb.errors import AudioMDBError, InvalidURLError
-
-if TYPE_CHECKING:
-    import argparse
-    import logging
-
-    from audiomdb.cli.parsing import Parser
 
 __all__ = ["main"]
 
@@ -86,11 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    import argparse
-    import logging
-
-    from audiomdb.cli.parsing import Parser
-
     parser = Parser(
         prog="audiomdb",
         description="Convert audio datasets into shards, look into them, check and publish them.",
@@ -130,7 +121,6 @@ def _report(exc: BaseException, code: int, args: argparse.Namespace) -> int:
 @contextmanager
 def _one_line_messages(level: int) -> Iterator[None]:
     """Say what the library warns of or logs in the same form as errors."""
-    import logging
 
     class Messages(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

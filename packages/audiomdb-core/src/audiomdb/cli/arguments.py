@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    import argparse
-
-    from audiomdb.cli.parsing import Parser
-
-    Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+import argparse
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -18,6 +13,8 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_OK",
     "EXIT_USAGE",
+    "Commands",
+    "Parser",
     "UsageError",
     "add_cache",
     "add_command",
@@ -44,6 +41,43 @@ class UsageError(Exception):
     """The command was called in a way that cannot work."""
 
 
+class Parser(argparse.ArgumentParser):
+    """Takes no option by the beginning of its name, and says which one a misspelt one is near to.
+
+    Args:
+        options: Of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options, allow_abbrev=False)
+
+    def parse_known_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,  # noqa: ANN401
+    ) -> tuple[Any, list[str]]:
+        """Refuse here what nothing takes: argparse would do so with the main parser's usage."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = list(dict.fromkeys(self._near(unknown)))
+            hint = f"; did you mean {' and '.join(near)}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known, unknown
+
+    def _near(self, unknown: Sequence[str]) -> Iterator[str]:
+        import difflib
+
+        options = [name for name in self._option_string_actions if name.startswith("--")]
+        for argument in unknown:
+            name = argument.partition("=")[0]
+            if name.startswith("--"):
+                yield from difflib.get_close_matches(name, options, 1)
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""What takes a parser for each command."""
+
+
 def add_command(
     commands: Commands,
     name: str,
@@ -65,8 +99,6 @@ def add_command(
         example: Command lines with a remark each, shown at the end of the help.
         usage: The command's form, where the one that argparse makes would be too long.
     """
-    import argparse
-
     parser = commands.add_parser(
         name,
         help=summary,
@@ -82,8 +114,6 @@ def add_command(
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """Let an option `--debug` stand before or after the command's name."""
-    import argparse
-
     # Without SUPPRESS the command's default would undo what stood before its name.
     parser.add_argument(
         "--debug",
@@ -146,19 +176,13 @@ def count(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        import argparse
-
         raise argparse.ArgumentTypeError(f"{text!r} is given, expected a whole number from 1")
     return number
 
 
 def octets(text: str) -> int:
     """An argument that is a number of bytes: 1000000, 500MB, 64MiB."""
-    import re
-
     found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
     if found is None or int(found[1]) < 1:
-        import argparse
-
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 64MiB")
     return int(found[1]) * _UNITS[found[2] or ""]

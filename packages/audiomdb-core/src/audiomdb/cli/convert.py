@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_json, count, octets
+from audiomdb.cli.arguments import (
+    EXIT_OK,
+    Commands,
+    UsageError,
+    add_command,
+    add_json,
+    count,
+    octets,
+)
 from audiomdb.errors import ConversionError
 
 if TYPE_CHECKING:
-    import argparse
-
-    from audiomdb.cli.arguments import Commands
     from audiomdb.converters.base import BaseConverter
     from audiomdb.processors.base import BaseProcessor
 
@@ -56,8 +63,6 @@ _MANIFEST_EXAMPLE = """\
 
 def add(commands: Commands) -> None:
     """Add the command and its two kinds of source."""
-    import argparse
-
     parser = commands.add_parser(
         "convert",
         help="make a dataset of audio files",
@@ -134,8 +139,6 @@ def _add_options(
     parser: argparse.ArgumentParser,
     reading: argparse._ArgumentGroup,
 ) -> None:
-    import logging
-
     reading.add_argument("--limit", type=count, metavar="N", help="stop after N samples")
     reading.add_argument(
         "--on-error",
