@@ -199,6 +199,8 @@ def test_a_damaged_index_file_is_named_and_samples_stay_readable(dataset):
     with pytest.raises(CorruptShardError, match=r"index\.bin, part shard_00000"):
         reader.index["duration"]
     assert reader[100]["text"] == "number 100"
+    last = len(reader.metadata.shards) - 1
+    assert reader.index.parts[last].key(0) == reader.metadata.shards[last].first_key
     path.write_bytes(data[:-5])
     with pytest.raises(MetadataError, match="bytes, metadata says"):
         DatasetReader.open(dataset).index["duration"]

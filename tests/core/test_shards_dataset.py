@@ -4,6 +4,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import lmdb
@@ -98,6 +99,23 @@ def test_only_the_wanted_fields_are_read(dataset):
     reader = DatasetReader.open(dataset)
     assert reader.read(5, fields=["text"]) == {"__key__": "clip-0005", "text": "word " * 5}
     assert reader.read(5, fields=[]) == {"__key__": "clip-0005"}
+
+
+def test_an_index_takes_no_memory_for_columns_that_nobody_asked_for(tmp_path):
+    rows = [{"number": i, **{f"more{at}": f"{i} {at}" for at in range(20)}} for i in range(400)]
+    with DatasetWriter(tmp_path / "d", samples_per_shard=2) as writer:
+        for i, row in enumerate(rows):
+            writer.write(f"clip-{i:04d}", row)
+    reader = DatasetReader.open(tmp_path / "d")
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        numbers = reader.index["number"]
+        held = tracemalloc.get_traced_memory()[0] - before - numbers.nbytes
+    finally:
+        tracemalloc.stop()
+    assert numbers.tolist() == list(range(400))
+    assert held < 200 * len(reader.metadata.shards)
 
 
 def test_index_columns_are_arrays_over_all_samples(dataset):

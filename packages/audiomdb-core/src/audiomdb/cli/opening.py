@@ -146,7 +146,7 @@ def make_uploader(
 def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
     """The columns of the index, as far as that takes no shard; None where only shards have them."""
     from audiomdb.errors import CacheError
-    from audiomdb.shards.dataset_index import DatasetIndex, split_index_file
+    from audiomdb.shards.dataset_index import DatasetIndex, IndexFile
     from audiomdb.shards.layout import INDEX_FILE
 
     reader = retriever.open()
@@ -157,7 +157,7 @@ def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
     data = cache.index_file()
     if data is None:
         return None
-    return DatasetIndex(split_index_file(data, reader.metadata, INDEX_FILE))
+    return DatasetIndex(IndexFile(data, reader.metadata, INDEX_FILE))
 
 
 def _make(

@@ -23,7 +23,7 @@ from audiomdb.shards import (
     ShardReader,
     Shards,
 )
-from audiomdb.shards.dataset_index import split_index_file
+from audiomdb.shards.dataset_index import IndexFile
 from audiomdb.shards.index import parse_index
 from audiomdb.shards.layout import ALIGNMENT, INDEX_FILE
 
@@ -92,7 +92,7 @@ class CachedShards(Shards):
         """The columns: out of the index file, or gathered from all shards where there is none."""
         data = self.cache.index_file()
         if data is not None:
-            return DatasetIndex(split_index_file(data, metadata, INDEX_FILE))
+            return DatasetIndex(IndexFile(data, metadata, INDEX_FILE))
         return self._gathered(metadata)
 
     def follow(self, reader: DatasetReader, at_once: int, workers: int, ranks: int) -> Course:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 from audiomdb.errors import MetadataError, UnknownColumnError
 from audiomdb.sample import KEY
-from audiomdb.shards.columns import join_column
+from audiomdb.shards.columns import Column, join_column
 from audiomdb.shards.index import ShardIndex, parse_index
 from audiomdb.shards.layout import ALIGNMENT, DATA_FILE
+from audiomdb.shards.mapping import release_pages
 from audiomdb.shards.metadata import Metadata, ShardEntry
 
-__all__ = ["DatasetIndex", "index_file_parts", "split_index_file"]
+__all__ = ["DatasetIndex", "IndexFile", "index_file_parts"]
 
 
 class DatasetIndex(Mapping[str, np.ndarray]):
@@ -25,6 +29,8 @@ class DatasetIndex(Mapping[str, np.ndarray]):
     of str and None. `"__key__"` gives the keys. Columns the library knows: `duration` (seconds),
     `sample_rate` (Hz), `channels`, `frames`, `audio_bytes`, `text_length` (characters).
 
+    Looking up a column raises CorruptShardError where a shard's index is damaged.
+
     Args:
         parts: The shards' indexes, in order.
     """
@@ -32,9 +38,6 @@ class DatasetIndex(Mapping[str, np.ndarray]):
     def __init__(self, parts: Sequence[ShardIndex]) -> None:
         self.parts = parts
         self._columns: dict[str, np.ndarray] = {}
-        self._names = [KEY, *sorted({name for part in parts for name in part.columns})]
-        self._left_out = {name: why for part in parts for name, why in part.left_out.items()}
-        self._names = [name for name in self._names if name not in self._left_out]
 
     def __getitem__(self, name: str) -> np.ndarray:
         column = self._columns.get(name)
@@ -51,19 +54,43 @@ class DatasetIndex(Mapping[str, np.ndarray]):
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
+    def apart(self) -> DatasetIndex:
+        """The same columns, for somebody who keeps none of them: what is joined goes with it."""
+        return DatasetIndex(self.parts)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        names, left_out = set[str](), set[str]()
+        for part in self.parts:
+            names.update(part.column_names)
+            left_out.update(part.left_out)
+        return [KEY, *sorted(names - left_out)]
+
     def _join(self, name: str) -> np.ndarray:
-        if name in self._left_out:
-            raise UnknownColumnError(
-                f"the index has no column {name!r}: {self._left_out[name]}. "
-                "Read the field out of the samples instead"
-            )
-        if name not in self._names:
+        if name == KEY:
+            return np.array([key for part in self.parts for key in part.all_keys()], dtype=object)
+        known = False
+
+        def pieces() -> Iterator[tuple[Column | None, int]]:
+            nonlocal known
+            for part in self.parts:
+                if name in part.left_out:
+                    raise UnknownColumnError(
+                        f"the index has no column {name!r}: {part.left_out[name]}. "
+                        "Read the field out of the samples instead"
+                    )
+                column = part.column(name)
+                known = known or column is not None
+                yield column, part.samples
+
+        joined = join_column(name, pieces())
+        if isinstance(self.parts, IndexFile):
+            self.parts.release()
+        if not known:
             raise UnknownColumnError(
                 f"the index has no column {name!r}; it has {', '.join(self._names)}"
             )
-        if name == KEY:
-            return np.array([key for part in self.parts for key in part.all_keys()], dtype=object)
-        return join_column(name, ((part.columns.get(name), part.samples) for part in self.parts))
+        return joined
 
 
 def index_file_parts(dataset: Path, shards: Sequence[ShardEntry]) -> Iterator[bytes]:
@@ -74,31 +101,56 @@ def index_file_parts(dataset: Path, shards: Sequence[ShardEntry]) -> Iterator[by
         yield index + bytes(-len(index) % ALIGNMENT)
 
 
-def split_index_file(data: memoryview, metadata: Metadata, name: str) -> list[ShardIndex]:
-    """Parse a dataset's index file.
+class IndexFile(Sequence[ShardIndex]):
+    """A dataset's index file: each shard's index is parsed when it is asked for, and not kept.
+
+    So the index of tens of thousands of shards takes no memory of its own but what its columns
+    take. A part is checked when it is first asked for. Threads share one.
 
     Args:
-        data: All of it; the results keep views.
+        data: All of the file; what is parsed keeps views.
         metadata: Of the dataset.
         name: What errors call the file.
 
     Raises:
-        MetadataError: when the file is of another size than metadata says.
+        MetadataError: when the file is of another size than metadata says; of a part, when that
+            has another number of samples.
         CorruptShardError: when a part is damaged.
     """
-    if len(data) != metadata.index.bytes:
-        raise MetadataError(
-            f"{name} has {len(data)} bytes, metadata says {metadata.index.bytes}; "
-            "it is incomplete or another file"
-        )
-    parts, at = [], 0
-    for shard in metadata.shards:
-        part = parse_index(data[at : at + shard.index_bytes], f"{name}, part {shard.path}")
-        if part.samples != shard.samples:
+
+    def __init__(self, data: memoryview, metadata: Metadata, name: str) -> None:
+        if len(data) != metadata.index.bytes:
             raise MetadataError(
-                f"{name}: part {shard.path} has {part.samples} samples, "
-                f"metadata says {shard.samples}"
+                f"{name} has {len(data)} bytes, metadata says {metadata.index.bytes}; "
+                "it is incomplete or another file"
             )
-        parts.append(part)
-        at += shard.index_bytes + -shard.index_bytes % ALIGNMENT
-    return parts
+        self._data, self._name = data, name
+        self._shards = metadata.shards
+        sizes = [shard.index_bytes for shard in self._shards[:-1]]
+        self._starts = list(accumulate((size + -size % ALIGNMENT for size in sizes), initial=0))
+        self._checked = bytearray(len(self._shards))
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    @overload
+    def __getitem__(self, number: int) -> ShardIndex: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[ShardIndex]: ...
+
+    def __getitem__(self, number: int | slice) -> ShardIndex | list[ShardIndex]:
+        if isinstance(number, slice):
+            return [self[at] for at in range(len(self))[number]]
+        shard, begin = self._shards[number], self._starts[number]
+        name = f"{self._name}, part {shard.path}"
+        data = self._data[begin : begin + shard.index_bytes]
+        part = parse_index(data, name, check=not self._checked[number])
+        if part.samples != shard.samples:
+            raise MetadataError(f"{name} has {part.samples} samples, metadata says {shard.samples}")
+        self._checked[number] = 1
+        return part
+
+    def release(self) -> None:
+        """Have none of the file's pages count as this process's memory any longer."""
+        release_pages(self._data)

@@ -15,7 +15,7 @@ from typing import Any
 from audiomdb.errors import UnknownKeyError
 from audiomdb.sample import Sample
 from audiomdb.shards.course import Arrival, Course
-from audiomdb.shards.dataset_index import DatasetIndex, split_index_file
+from audiomdb.shards.dataset_index import DatasetIndex, IndexFile
 from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.layout import INDEX_FILE
 from audiomdb.shards.mapping import map_file
@@ -91,7 +91,7 @@ class LocalShards(Shards):
     def index(self, metadata: Metadata) -> DatasetIndex:
         """The columns, out of the folder's index file."""
         path = self.path / INDEX_FILE
-        return DatasetIndex(split_index_file(map_file(path), metadata, str(path)))
+        return DatasetIndex(IndexFile(map_file(path), metadata, str(path)))
 
 
 class DatasetReader:

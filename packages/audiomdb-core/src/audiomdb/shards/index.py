@@ -7,7 +7,8 @@ map, zeros up to a multiple of 16, arrays. Map and arrays are a record as `codec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ import numpy as np
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError
 from audiomdb.shards.checksum import crc32
-from audiomdb.shards.codec import decode_body, encode_record, resolve_fields
+from audiomdb.shards.codec import encode_record, resolve_fields
 from audiomdb.shards.columns import Column, narrow
 from audiomdb.shards.layout import ALIGNMENT
 
@@ -26,8 +27,30 @@ _PREFIX = len(_MAGIC) + 8
 _FORMATS: dict[str, Literal["B", "H", "I", "Q"]] = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
 
 
-class ShardIndex(msgspec.Struct, frozen=True, eq=False):
+class _Body(msgspec.Struct):
+    """The map of an index. What most who open an index never look at stays undecoded."""
+
+    samples: int
+    key_ends: msgspec.msgpack.Ext
+    key_text: msgspec.msgpack.Ext
+    head_offset: msgspec.msgpack.Ext
+    head_bytes: msgspec.msgpack.Ext
+    payload_offset: msgspec.msgpack.Ext
+    payload_bytes: msgspec.msgpack.Ext
+    columns: dict[str, msgspec.Raw]
+    left_out: dict[str, str]
+    features: msgspec.Raw
+    journal: msgspec.Raw
+
+
+_decode_map = msgspec.msgpack.Decoder(_Body).decode
+
+
+class ShardIndex(msgspec.Struct, frozen=True, eq=False, dict=True):
     """One shard's index, mostly views into the bytes it was parsed from. Safe to share.
+
+    Columns, features and journal are decoded when they are asked for; each of them raises
+    CorruptShardError where it is not what it should be.
 
     Attributes:
         samples: Number of records.
@@ -35,10 +58,7 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False):
         head_bytes: Size of each head.
         payload_offset: File offset of each record's payloads.
         payload_bytes: Their size.
-        columns: Per-sample columns by name, as `columns.build_columns` makes them.
         left_out: Columns that are missing here, and why.
-        features: Field name to `metadata.Feature` as plain data.
-        journal: What the shard was made of (`journal.Journal`) as plain data.
     """
 
     samples: int
@@ -48,10 +68,37 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False):
     head_bytes: memoryview
     payload_offset: memoryview
     payload_bytes: memoryview
-    columns: Mapping[str, Column]
     left_out: Mapping[str, str]
-    features: Mapping[str, Any]
-    journal: Mapping[str, Any]
+    _columns: Mapping[str, msgspec.Raw]
+    _features: msgspec.Raw
+    _journal: msgspec.Raw
+    _arrays: memoryview
+    _shard: str
+
+    @property
+    def column_names(self) -> Collection[str]:
+        """Names of the columns, none of which is decoded for that."""
+        return self._columns.keys()
+
+    def column(self, name: str) -> Column | None:
+        """A column as `columns.build_columns` makes it, or None; the others are not decoded."""
+        raw = self._columns.get(name)
+        return None if raw is None else self._decoded({name: raw})[name]
+
+    @cached_property
+    def columns(self) -> Mapping[str, Column]:
+        """Per-sample columns by name."""
+        return self._decoded(self._columns)
+
+    @cached_property
+    def features(self) -> Mapping[str, Any]:
+        """Field name to `metadata.Feature` as plain data."""
+        return self._map(self._features)
+
+    @cached_property
+    def journal(self) -> Mapping[str, Any]:
+        """What the shard was made of (`journal.Journal`) as plain data."""
+        return self._map(self._journal)
 
     def key(self, i: int) -> str:
         """Key of record `i`.
@@ -89,6 +136,21 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False):
 
     def _key_at(self, i: int) -> memoryview:
         return self.key_text[self.key_ends[i - 1] if i else 0 : self.key_ends[i]]
+
+    def _map(self, raw: msgspec.Raw) -> Mapping[str, Any]:
+        return self._decoded({"": raw}, dict)[""]  # type: ignore[no-any-return]
+
+    def _decoded(self, fields: Mapping[str, msgspec.Raw], kind: type = object) -> dict[str, Any]:
+        try:
+            decoded = {name: _decode_value(raw) for name, raw in fields.items()}
+            resolve_fields(decoded, self._arrays, 0, len(self._arrays), False, False)
+        except _UNDECODABLE as exc:
+            raise _damaged(self._shard, exc) from exc
+        for name, value in decoded.items():
+            if not isinstance(value, kind):
+                found = type(value).__name__
+                raise _damaged(self._shard, f"expected a {kind.__name__}, found {found} {name}")
+        return decoded
 
 
 def encode_index(
@@ -134,51 +196,72 @@ def encode_index(
     return b"".join((_MAGIC, crc32(rest).to_bytes(4, "little"), rest))
 
 
-def parse_index(data: memoryview, shard: str) -> ShardIndex:
+def parse_index(data: memoryview, shard: str, *, check: bool = True) -> ShardIndex:
     """Check and decode an index.
 
     Args:
         data: Its bytes; the result keeps views into them.
         shard: What errors call the shard.
+        check: False: these very bytes were checked before.
 
     Raises:
         CorruptShardError: when the bytes are damaged or do not fit each other.
     """
     if bytes(data[: len(_MAGIC)]) != _MAGIC:
         raise CorruptShardError(f"{shard}: no index where one is expected")
-    if crc32(data[12:]) != int.from_bytes(data[8:12], "little"):
+    if check and crc32(data[12:]) != int.from_bytes(data[8:12], "little"):
         raise CorruptShardError(f"{shard}: checksum of the index does not match")
     body_end = _PREFIX + int.from_bytes(data[12:_PREFIX], "little")
     try:
-        fields = decode_body(data[_PREFIX:body_end])
+        body = _decode_map(data[_PREFIX:body_end])
         arrays = data[body_end + -body_end % ALIGNMENT :]
-        resolve_fields(fields, arrays, 0, len(arrays), False, False)
-        samples = fields["samples"]
+        tables: dict[str, Any] = {name: getattr(body, name) for name in _TABLES}
+        resolve_fields(tables, arrays, 0, len(arrays), False, False)
         index = ShardIndex(
-            samples=samples,
-            key_ends=_table(fields["key_ends"], samples),
-            key_text=_table(fields["key_text"], None),
-            head_offset=_table(fields["head_offset"], samples),
-            head_bytes=_table(fields["head_bytes"], samples),
-            payload_offset=_table(fields["payload_offset"], samples),
-            payload_bytes=_table(fields["payload_bytes"], samples),
-            columns=_map(fields["columns"]),
-            left_out=_map(fields["left_out"]),
-            features=_map(fields["features"]),
-            journal=_map(fields["journal"]),
+            samples=body.samples,
+            key_ends=_table(tables["key_ends"], body.samples),
+            key_text=_table(tables["key_text"], None),
+            head_offset=_table(tables["head_offset"], body.samples),
+            head_bytes=_table(tables["head_bytes"], body.samples),
+            payload_offset=_table(tables["payload_offset"], body.samples),
+            payload_bytes=_table(tables["payload_bytes"], body.samples),
+            left_out=body.left_out,
+            _columns=body.columns,
+            _features=body.features,
+            _journal=body.journal,
+            _arrays=arrays,
+            _shard=shard,
         )
-    except (KeyError, TypeError, ValueError, CorruptRecordError) as exc:
-        raise CorruptShardError(f"{shard}: the index is damaged: {exc}") from exc
-    ends = np.asarray(index.key_ends)
-    if samples and (int(ends[-1]) != len(index.key_text) or np.any(ends[1:] < ends[:-1])):
-        raise CorruptShardError(f"{shard}: the index's table of keys is damaged")
+    except _UNDECODABLE as exc:
+        raise _damaged(shard, exc) from exc
+    if check:
+        ends = np.asarray(index.key_ends)
+        if body.samples and (int(ends[-1]) != len(index.key_text) or np.any(ends[1:] < ends[:-1])):
+            raise CorruptShardError(f"{shard}: the index's table of keys is damaged")
     return index
 
 
-def _map(value: Any) -> Mapping[str, Any]:  # noqa: ANN401
-    if not isinstance(value, dict):
-        raise TypeError(f"expected a map, found {type(value).__name__}")
-    return value
+_TABLES = (
+    "key_ends",
+    "key_text",
+    "head_offset",
+    "head_bytes",
+    "payload_offset",
+    "payload_bytes",
+)
+_UNDECODABLE = (
+    msgspec.DecodeError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    CorruptRecordError,
+)
+_decode_value = msgspec.msgpack.Decoder().decode
+
+
+def _damaged(shard: str, why: object) -> CorruptShardError:
+    return CorruptShardError(f"{shard}: the index is damaged: {why}")
 
 
 def _table(array: np.ndarray, samples: int | None) -> memoryview:

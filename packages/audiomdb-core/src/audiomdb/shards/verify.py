@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from math import isclose
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from audiomdb.errors import CorruptShardError, DatasetError
 from audiomdb.sample import DURATION
 from audiomdb.shards.codec import HEAD_PREFIX
 from audiomdb.shards.columns import add_up, total
-from audiomdb.shards.dataset_index import split_index_file
+from audiomdb.shards.dataset_index import IndexFile
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file
 from audiomdb.shards.index import ShardIndex
@@ -158,23 +158,27 @@ def _page_reasons(path: Path, reader: ShardReader) -> Iterator[str]:
 def _index_problems(dataset: Path, metadata: Metadata) -> list[Problem]:
     path = dataset / INDEX_FILE
     try:
-        parts = split_index_file(map_file(path), metadata, str(path))
+        reasons = list(_sums(metadata, IndexFile(map_file(path), metadata, str(path))))
     except DatasetError as exc:
         return [Problem(INDEX_FILE, str(exc))]
     digest = sha256_file(path)
     if digest != metadata.index.sha256:
         return [Problem(INDEX_FILE, f"sha256 is {digest}, metadata says {metadata.index.sha256}")]
-    return [Problem(METADATA_FILE, reason) for reason in _sums(metadata, parts)]
+    return [Problem(METADATA_FILE, reason) for reason in reasons]
 
 
-def _sums(metadata: Metadata, parts: Sequence[ShardIndex]) -> Iterator[str]:
+def _sums(metadata: Metadata, parts: Iterable[ShardIndex]) -> Iterator[str]:
     """Whether what metadata says of all shards together is what they say."""
-    shards = metadata.shards
+    shards, rejected = metadata.shards, 0
+
+    def features_of_each() -> Iterator[dict[str, Feature]]:
+        nonlocal rejected
+        for part in parts:
+            rejected += len(part.journal["rejected"])
+            yield msgspec.convert(dict(part.features), dict[str, Feature])
+
     try:
-        features = merge_features(
-            msgspec.convert(dict(part.features), dict[str, Feature]) for part in parts
-        )
-        rejected = sum(len(part.journal["rejected"]) for part in parts)
+        features = merge_features(features_of_each())
     except (msgspec.ValidationError, KeyError, TypeError) as exc:
         yield f"an index does not say what metadata is made of: {exc}"
         return

@@ -249,7 +249,8 @@ class Reading:
             return None
         if number not in self._selections:
             selection = select(
-                reader.index,
+                # Columns of a hundred million bytes are not kept for what becomes a bit a sample.
+                reader.index.apart(),
                 reader.counts,
                 min_duration=part.min_duration,
                 max_duration=part.max_duration,
