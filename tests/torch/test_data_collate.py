@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -48,15 +49,19 @@ def test_different_numbers_of_channels_are_refused_by_name(shape: tuple[int, ...
         pad_collate(samples)
 
 
-def test_different_sample_rates_are_warned_of_by_name() -> None:
-    clip = np.zeros(4, np.float32)
-    samples = [
-        {"__key__": "a", "audio": clip, "sample_rate": 16000},
-        {"__key__": "b", "audio": clip, "sample_rate": 22050},
-    ]
-    with pytest.warns(UserWarning, match=r"16000 in 'a', 22050 in 'b' Hz.*with sample_rate="):
-        batch = pad_collate(samples)
-    assert batch["sample_rate"].tolist() == [16000, 22050]
+def test_different_sample_rates_are_warned_of_once() -> None:
+    def clip(name: int, rate: int) -> dict[str, Any]:
+        return {"__key__": str(name), "audio": np.zeros(4, np.float32), "sample_rate": rate}
+
+    samples = [clip(1, 16000), clip(2, 22050)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for batch in [[clip(3, 22050), clip(4, 16000)], [clip(5, 16000), clip(6, 22050)], samples]:
+            batched = pad_collate(batch)
+    (warning,) = said
+    assert "16000 to 22050 Hz" in str(warning.message)
+    assert "with sample_rate=" in str(warning.message)
+    assert batched["sample_rate"].tolist() == [16000, 22050]
     # Encoded clips are a list, and numbers without a clip are numbers.
     assert pad_collate([{**one, "audio": b"fLaC"} for one in samples])["audio"] == [b"fLaC"] * 2
     rates = [{"sample_rate": one["sample_rate"]} for one in samples]

@@ -244,21 +244,23 @@ def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
 def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
     """Refuse what cannot be one tensor, and warn of what hardly anybody wants to be one."""
     channels: dict[int, Any] = {}
-    rates: dict[Any, Any] = {}
+    rates: set[Any] = set()
     for sample in samples:
         audio = sample.get(AUDIO)
         if isinstance(audio, _ARRAYS) and audio.ndim in (1, 2):
             channels.setdefault(1 if audio.ndim == 1 else audio.shape[1], sample.get(KEY))
-            rates.setdefault(sample.get(SAMPLE_RATE), sample.get(KEY))
+            rates.add(sample.get(SAMPLE_RATE))
     if len(channels) > 1:
         raise AudioError(
             f"clips with different numbers of channels in one batch ({_listed(channels)}); "
             "make the dataset with mono=True"
         )
     if len(rates) > 1 and None not in rates:
+        # Without keys: Python shows one text of a place once, and remembers every text it has seen.
         warnings.warn(
-            f"clips with different sample rates in one batch ({_listed(rates)} Hz, as sample_rate "
-            "tells of each); make the datasets with sample_rate= to have them all at one",
+            f"clips with different sample rates in one batch ({min(rates)} to {max(rates)} Hz, as "
+            "sample_rate tells of each); make the datasets with sample_rate= to have them all at "
+            "one",
             stacklevel=3,
         )
 
