@@ -317,15 +317,32 @@ def test_a_full_disk_of_which_everything_is_read_is_an_error(
     cache.close()
 
 
+@pytest.mark.parametrize("kind", ["ranges", "directories"])
 def test_a_disk_without_any_room_is_an_error_when_the_cache_is_opened(
-    opener: Opener, small_disk: Path
+    opener: Opener, small_disk: Path, kind: str
 ) -> None:
     ballast = fill(small_disk)
     with pytest.raises(CacheFullError, match="free some space"):
-        opener(directory=small_disk / "cache")
+        opener(kind, directory=small_disk / "cache")
     ballast.unlink()
-    assert opener(directory=small_disk / "cache").lease(0) == opener.content(0)
+    assert opener(kind, directory=small_disk / "cache").lease(0) == opener.content(0)
     opener.opened[-1].close()
+
+
+@pytest.mark.parametrize("kind", ["ranges", "directories"])
+def test_a_cache_on_a_full_disk_is_opened_at_the_cost_of_what_was_used_longest_ago(
+    opener: Opener, small_disk: Path, kind: str
+) -> None:
+    cache = opener(kind, directory=small_disk / "cache")
+    for number in (0, 1, 0):
+        cache.lease(number)
+    cache.close()
+    (cache.directory / "metadata.json").unlink()
+    fill(small_disk)
+    again = opener(kind, directory=small_disk / "cache")
+    assert [path.name[:5] for path in (again.directory / "shards").iterdir()] == ["00000"]
+    assert again.lease(0) == opener.content(0)
+    again.close()
 
 
 def test_a_reader_that_registers_on_a_full_disk_makes_room(

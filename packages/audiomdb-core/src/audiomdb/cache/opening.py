@@ -6,20 +6,21 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Failures
-from audiomdb.cache.full_disk import full_disk_error, is_full_disk
+from audiomdb.cache.full_disk import despite_full_disk, full_disk_error, is_full_disk
 from audiomdb.cache.layout import CacheLayout
-from audiomdb.cache.lock import Held, is_at, try_exclusive, try_shared
+from audiomdb.cache.lock import Held, exclusive, is_at, try_exclusive, try_shared
 from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.patience import Patience
 from audiomdb.cache.place import check_place
+from audiomdb.cache.removal import evicted, oldest_first
 from audiomdb.errors import CacheError, CachePlaceError, MetadataError
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import METADATA_FILE
@@ -45,6 +46,8 @@ PAUSE_S = 0.02
 
 _SHOWN_BYTES = 60
 """Of what came instead of metadata."""
+
+T = TypeVar("T")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -130,12 +133,11 @@ def make_again(layout: CacheLayout, opened: Opened) -> Opened:
     while True:
         with metadata_lock(layout):
             if not layout.metadata.exists():
-                with _full_disk_named():
-                    write_metadata(layout.root, opened.metadata)
+                _despite_full_disk(layout, lambda: write_metadata(layout.root, opened.metadata))
             limits = _kept_limits(layout)
             if limits is None:
                 limits = opened.limits
-                _write(layout.options, msgspec.json.encode(limits))
+                _write(layout, layout.options, msgspec.json.encode(limits))
             in_use = try_shared(layout.in_use_lock, create=True)
         if in_use is not None:
             break
@@ -204,7 +206,7 @@ def _agreed(
         holding = None if alone is not None else _kept_limits(layout)
         if holding is None:
             holding = limits
-            _write(layout.options, msgspec.json.encode(limits))
+            _write(layout, layout.options, msgspec.json.encode(limits))
     finally:
         if alone is not None:
             alone.release()
@@ -260,7 +262,7 @@ def _kept_limits(layout: CacheLayout) -> Limits | None:
 
 def _fetch(layout: CacheLayout, source: Source, failures: Failures, counters: Counters) -> Metadata:
     try:
-        raw = source.metadata(layout, counters)
+        raw = _despite_full_disk(layout, lambda: source.metadata(layout, counters))
         name = f"{METADATA_FILE} of {source.place}"
         if not raw.lstrip().startswith(b"{"):  # a page that says "log in here", for one
             name += f", which begins with {raw[:_SHOWN_BYTES]!r},"
@@ -268,24 +270,29 @@ def _fetch(layout: CacheLayout, source: Source, failures: Failures, counters: Co
     except Exception as error:
         failures.record(METADATA_FILE, error)
         raise
-    _write(layout.metadata, raw)
+    _write(layout, layout.metadata, raw)
     failures.forget(METADATA_FILE)
     return metadata
 
 
-def _write(path: Path, content: bytes) -> None:
-    with _full_disk_named():
-        write_atomically(path, [content])
+def _write(layout: CacheLayout, path: Path, content: bytes) -> None:
+    _despite_full_disk(layout, lambda: write_atomically(path, [content]))
 
 
-@contextlib.contextmanager
-def _full_disk_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        if is_full_disk(exc):
-            raise full_disk_error(exc) from exc
-        raise
+def _despite_full_disk(layout: CacheLayout, action: Callable[[], T]) -> T:
+    """Do what takes a little disk; where there is none, what was used longest ago goes.
+
+    What an earlier run has left may be all that fills the disk.
+
+    Raises:
+        CacheFullError: the disk is full, and stays so.
+    """
+
+    def make_room() -> bool:
+        with exclusive(layout.budget_lock):
+            return any(evicted(layout, oldest_first(layout), 1))
+
+    return despite_full_disk(action, make_room)
 
 
 def _sweep(layout: CacheLayout) -> None:

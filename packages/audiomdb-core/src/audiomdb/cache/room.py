@@ -24,6 +24,7 @@ from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
+from audiomdb.cache.removal import evicted, forget
 from audiomdb.cache.tenancy import Tenancy
 from audiomdb.errors import CacheTooSmallError
 from audiomdb.shards.metadata import Metadata
@@ -291,7 +292,7 @@ class Room:
         # Whoever has deleted the directory has given it up already.
         with part.held, suppress(FileNotFoundError), exclusive(self._layout.budget_lock):
             if self.has(part):
-                self._forget(part.name)
+                forget(self._layout, part.name)
                 part.path.unlink(missing_ok=True)
 
     def drop(self, number: int) -> None:
@@ -334,16 +335,10 @@ class Room:
 
     def _discard(self, part: Part, delivered: Delivered) -> None:
         # The part last: as long as it is there, somebody cleans up after a crash here.
-        self._forget(part.name)
+        forget(self._layout, part.name)
         if delivered.path != part.path:
             part.path.unlink(missing_ok=True)
             part.held.release()
-
-    def _forget(self, name: str) -> None:
-        """Remove everything about a part but the part."""
-        shutil.rmtree(self._layout.staging / name, ignore_errors=True)
-        self._layout.validator(name).unlink(missing_ok=True)
-        self._layout.spans(name).unlink(missing_ok=True)
 
     def _new_part(self, path: Path) -> Held | None:
         # It can exist, or be locked, where budget.lock was deleted while somebody else had it.
@@ -384,27 +379,10 @@ class Room:
 
     def _evict(self, victims: list[Stored], size: int) -> int:
         """Remove victims until `size` bytes are free; returns how many still lack."""
-        for item in victims:
-            if size <= 0:
-                break
-            if self._remove(self._layout.root / item.name):
-                size -= item.size
-                self._counters.add(evictions=1, evicted_bytes=item.size)
+        for item in evicted(self._layout, victims, size):
+            size -= item.size
+            self._counters.add(evictions=1, evicted_bytes=item.size)
         return size
-
-    def _remove(self, path: Path) -> bool:
-        """Remove a shard, part or quarantined file that nobody uses."""
-        try:
-            held = try_exclusive(path)
-        except OSError:  # a folder, say, that somebody made there: not ours to clear away
-            return False
-        if held is None:
-            return False
-        with held:
-            if path.parent == self._layout.parts:
-                self._forget(path.name)
-            path.unlink(missing_ok=True)
-        return True
 
     def _refusal(
         self,
