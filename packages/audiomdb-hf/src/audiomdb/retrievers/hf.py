@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audiomdb._hf import download_error, error_names, request_errors
+from audiomdb._hf_commit import CommitFile
 from audiomdb._hf_http import Answer, get
 from audiomdb._hf_pause import Pause
 from audiomdb._hf_url import parse_hf_url
 from audiomdb.errors import (
     AudioMDBError,
+    CacheError,
     DatasetNotFoundError,
     DownloadError,
     DownloadInterruptedError,
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["HFRetriever"]
 
 _METADATA_FILE = "metadata.json"
-
-_COMMIT_FILE = "commit"
-"""In the dataset's cache directory: the commit that its metadata is of."""
 
 _LONGEST_WAIT_S = 300.0
 """The Hub counts requests in windows of this length."""
@@ -149,9 +147,17 @@ class HFRetriever(BaseRetriever):
 
         Raises:
             DatasetError, DownloadError: as `open`.
+            CacheError: it is not known, since the cache's directory has been damaged.
         """
         self.open()
-        return self._commit_file().read_text(encoding="ascii")
+        file = self._commit_file()
+        commit = file.read() or self._commit
+        if commit is None:
+            raise CacheError(
+                f"{file.path} is missing or names no commit, so that it is not known which one is "
+                "read; close all that read the dataset, and open it again"
+            )
+        return commit
 
     def reader(self) -> DatasetReader:
         """Open the dataset; the commit that its metadata is of is noted beside it."""
@@ -161,8 +167,7 @@ class HFRetriever(BaseRetriever):
         finally:
             del self._opening.commit_file
         # Whoever fetched the metadata, maybe another process, wrote it before the metadata came.
-        with contextlib.suppress(FileNotFoundError):
-            self._commit = self._commit_file().read_text(encoding="ascii")
+        self._commit = self._commit_file().read() or self._commit
         return reader
 
     def close(self) -> None:
@@ -298,7 +303,9 @@ class HFRetriever(BaseRetriever):
         commit_file = getattr(self._opening, "commit_file", None)
         if commit_file is not None:
             # The cache fetches metadata for all, and lets nobody in meanwhile.
-            commit_file.write_text(self._commit, encoding="ascii")
+            commit_file.write(self._commit)
+        elif self._shards is not None:
+            self._commit_file().put_back(self._commit)
 
     def _version(self, answer: Answer) -> str | None:
         """What tells a file's content from another; behind some mirrors, the commit does."""
@@ -374,8 +381,8 @@ class HFRetriever(BaseRetriever):
         at = f"@{revision}" if revision else ""
         return f"datasets/{self._repo_id}{at}/{self._in_repository(path)}".rstrip("/")
 
-    def _commit_file(self) -> Path:
-        return self._cache_directory() / _COMMIT_FILE
+    def _commit_file(self) -> CommitFile:
+        return CommitFile(self._cache_directory())
 
 
 class _Chunks:
