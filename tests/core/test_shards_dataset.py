@@ -313,16 +313,39 @@ def test_a_read_only_folder_can_be_read_and_is_left_as_it_is(dataset, read_only)
     assert sorted(folder.rglob("*")) == before
 
 
-def test_opening_many_shards_stays_within_the_limit_of_open_files(tmp_path):
+@pytest.mark.parametrize(("limit", "readers"), [(64, 1), (300, 1), (300, 8)])
+@pytest.mark.parametrize("cached", [False, True])
+def test_opening_many_shards_stays_within_the_limit_of_open_files(limit, readers, cached, tmp_path):
     code = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+import os, resource, sys
+from pathlib import Path
+from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.shards import DatasetReader
-reader = DatasetReader.open(sys.argv[1])
-assert [reader[i]["i"] for i in range(400)] == list(range(400))
-assert [reader[i]["i"] for i in reversed(range(400))] == list(reversed(range(400)))
+
+class Folder(BaseRetriever):
+    def __init__(self, folder, **kwargs):
+        self.folder = Path(folder)
+        super().__init__(**kwargs)
+    def open_remote(self, path, *, start=0, validator=None):
+        return RemoteFile([(self.folder / path).read_bytes()[start:]])
+
+folder, cache, limit, count, cached = sys.argv[1:]
+if cached == "True":
+    kept = [Folder(folder, cache_dir=cache) for _ in range(int(count))]
+    readers = [retriever.open() for retriever in kept]
+else:
+    readers = [DatasetReader.open(folder) for _ in range(int(count))]
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
+for reader in readers:
+    assert [reader[i]["i"] for i in range(200)] == list(range(200))
+for i in reversed(range(200)):
+    for reader in readers:
+        assert reader[i]["i"] == i
+# What else the process does needs some, too.
+rest = [open(os.devnull) for _ in range(int(limit) // 5)]
 """
     with DatasetWriter(tmp_path / "d", samples_per_shard=1) as writer:
-        for i in range(400):
+        for i in range(200):
             writer.write(f"{i:03d}", {"i": i})
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "d")], check=True)
+    arguments = [tmp_path / "d", tmp_path / "cache", limit, readers, cached]
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CachedShards"]
 
-_MAX_OPEN = 128
-"""Each shard that is open takes two file descriptors."""
-
 _readers: weakref.WeakSet[DatasetReader] = weakref.WeakSet()
 
 
@@ -58,7 +55,7 @@ class CachedShards(Shards):
     @property
     def max_open(self) -> int:
         """One where room is short: what is open cannot be evicted."""
-        return _MAX_OPEN if self.cache.holds_everything else 1
+        return super().max_open if self.cache.holds_everything else 1
 
     @cached_property
     def index_first(self) -> bool:

@@ -20,10 +20,13 @@ from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.layout import INDEX_FILE
 from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Metadata, read_metadata
+from audiomdb.shards.open_shards import OpenShards
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.urls import folder_path
 
 __all__ = ["DatasetReader", "LocalShards", "Shards"]
+
+_open_shards = OpenShards()
 
 
 class Shards(ABC):
@@ -31,10 +34,7 @@ class Shards(ABC):
 
     @property
     def max_open(self) -> int:
-        """Shards that a reader keeps open.
-
-        Each holds two file descriptors, of which a process often may have no more than 1024.
-        """
+        """Shards that a reader keeps open at most; see also `OpenShards`."""
         return 128
 
     @property
@@ -115,6 +115,7 @@ class DatasetReader:
         # A plain dict and no lock: a lock held by some thread during a fork stays locked for ever
         # in the child, while two threads opening one shard at once do no harm.
         self._open: dict[int, ShardReader] = {}
+        _open_shards.enter(self)
         self._kept: dict[int, list[ShardReader]] = {}
 
     @classmethod
@@ -264,7 +265,8 @@ class DatasetReader:
         if reader is None:
             # Before opening: a shard that is let go of may make room for the next.
             while len(self._open) >= self._source.max_open:
-                self._open.pop(next(iter(tuple(self._open)), -1), None)
+                self.let_one_go()
+            _open_shards.make_way()
             reader = self._open[number] = self._source.open(number)
         return reader
 
@@ -305,8 +307,17 @@ class DatasetReader:
         """How much of a shard is there, while it is waited for; None where shards do not arrive."""
         return self._source.arrival(number)
 
+    @property
+    def open_shards(self) -> int:
+        """How many shards are open only for the next read to be faster."""
+        return len(self._open)
+
+    def let_one_go(self) -> None:
+        """Let go of the one of those that was opened first."""
+        self._open.pop(next(iter(tuple(self._open)), -1), None)
+
     def relent(self) -> None:
-        """Let go of shards that are open only for the next read to be faster."""
+        """Let go of all of those."""
         self._open.clear()
 
     def close(self) -> None:
