@@ -210,9 +210,9 @@ def test_the_help_for_manifests_tells_how_keys_are_made_and_what_csv_holds(
 ) -> None:
     assert main(["convert", "manifest", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert printed.count("@offset behind it for a part") == 2
-    assert printed.count("#line where several rows would have the same") == 2
-    assert "text but sample_rate, channels, frames, duration and offset" in printed
+    assert "the path, followed by @offset for a part of a file" in printed
+    assert "by #line if several rows would have the same" in printed
+    assert "text except sample_rate, channels, frames, duration and offset" in printed
 
 
 def test_other_options_than_before_are_refused(

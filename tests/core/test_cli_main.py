@@ -40,6 +40,25 @@ def test_the_help_of_every_command_shows_an_example(
     assert example.lstrip().startswith(f"audiomdb {' '.join(command)}")
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_help_of_every_command_fits_a_narrow_terminal(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main([*command, "--help"]) == 0
+    described = capsys.readouterr().out.split("example:\n")[0].splitlines()
+    assert [line for line in described if len(line) > 60] == []
+
+
+def test_paragraphs_of_help_stay_readable_in_a_wide_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["verify", "--help"]) == 0
+    described = capsys.readouterr().out.split("positional arguments:")[0].splitlines()[1:]
+    assert 60 < max(map(len, described)) <= 100
+
+
 def test_the_main_help_lists_every_command_and_the_exit_codes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -103,7 +122,7 @@ def test_what_is_no_whole_number_is_told_what_was_expected(
     number: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["convert", "folder", "in", "out", f"--sample-rate={number}"]) == 2
-    assert f"'{number}' is given, expected a whole number from 1" in capsys.readouterr().err
+    assert f"'{number}' is not a whole number of 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

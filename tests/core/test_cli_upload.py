@@ -112,7 +112,7 @@ def test_metadata_that_cannot_be_read_is_replaced_on_request_only(
 
 def test_the_help_tells_when_to_replace(capsys: pytest.CaptureFixture[str]) -> None:
     printed = " ".join(output(capsys, "upload", "--help").split())
-    assert "a dataset of the same name only, or of any with --replace" in printed
+    assert "only a dataset of the same name is replaced; --replace allows any other" in printed
 
 
 def test_shards_of_an_unfinished_conversion_stay_unless_they_are_to_be_replaced(

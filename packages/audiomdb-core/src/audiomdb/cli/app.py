@@ -29,16 +29,16 @@ __all__ = ["main"]
 
 _EPILOG = """\
 start here:
-  audiomdb quickstart                              convert and read recordings that come along
-  audiomdb convert folder recordings my-dataset    do it with your own
+  audiomdb quickstart                              convert and read the recordings included
+  audiomdb convert folder recordings my-dataset    convert your own
   audiomdb upload my-dataset s3://bucket/prefix    for others to read or pull
 
 exit codes:
   0  all is well
-  1  a dataset or sample is damaged, not found, or was refused; or a store is out of reach
-  2  the command was called wrongly
+  1  a dataset or sample is damaged, missing or refused, or a store cannot be reached
+  2  the command line is wrong
   130  stopped by Ctrl-C
-  141  the program that read the output went away
+  141  the program that read the output has ended
 
 `audiomdb COMMAND --help` explains a command.
 """
@@ -84,9 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="audiomdb",
-        description="Convert audio datasets into shards, look into them, check and publish them.",
+        description="Convert audio datasets into shards; inspect, check and publish them.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-V", "--version", action="store_true", help="print the version")
     add_debug(parser)

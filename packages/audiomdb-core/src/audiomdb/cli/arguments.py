@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 _CACHE_DIR = "audiomdb in $XDG_CACHE_HOME or ~/.cache"
+
+_WIDEST = 100
+"""Columns of a paragraph of help; longer lines are hard to read however wide the terminal is."""
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 EXIT_OK = 0
@@ -41,6 +45,19 @@ class UsageError(Exception):
     """The command was called in a way that cannot work."""
 
 
+class _Help(argparse.HelpFormatter):
+    """Wraps the paragraphs of descriptions to the terminal; leaves lists and examples alone."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        import textwrap
+
+        paragraphs = (
+            part if "\n " in part else textwrap.fill(part, min(width, _WIDEST))
+            for part in text.strip("\n").split("\n\n")
+        )
+        return textwrap.indent("\n\n".join(paragraphs), indent)
+
+
 class Parser(argparse.ArgumentParser):
     """Takes no option by the beginning of its name, and says which one a misspelt one is near to.
 
@@ -49,7 +66,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(**options, allow_abbrev=False)
+        super().__init__(**options, allow_abbrev=False, formatter_class=_Help)
 
     def parse_known_args(  # type: ignore[override]
         self,
@@ -105,7 +122,6 @@ def add_command(
         description=f"{summary[0].upper()}{summary[1:]}.\n\n{description}".strip(),
         epilog=f"example:\n{example}",
         usage=usage,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
     add_debug(parser)
@@ -119,7 +135,7 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
         "--debug",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="show the traceback of an error",
+        help="show the traceback if there is an error",
     )
 
 
@@ -128,7 +144,7 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "dataset",
         metavar="DATASET",
-        help="folder that holds metadata.json, or a URL like s3://bucket/prefix",
+        help="folder with a metadata.json, or a URL such as s3://bucket/prefix",
     )
     group = parser.add_argument_group("reading from a URL")
     add_cache(group)
@@ -140,13 +156,13 @@ def add_cache(group: argparse._ArgumentGroup, *, default: str = _CACHE_DIR) -> N
     group.add_argument(
         "--cache-dir",
         metavar="DIR",
-        help=f"where downloaded shards are kept for the next time ({default})",
+        help=f"where downloaded shards are kept for next time (default: {default})",
     )
     group.add_argument(
         "--max-cache-bytes",
         type=octets,
         metavar="SIZE",
-        help="hard limit of this dataset's cache, such as 50GB (that of the disk)",
+        help="hard limit of this dataset's cache, such as 50GB (default: the disk)",
     )
 
 
@@ -159,7 +175,7 @@ def add_options(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="argument of the class that opens the URL, such as anonymous=true for a public "
-        "bucket; may be given again. What is not given comes from the environment, as for other "
+        "bucket; may be repeated. Other settings come from the environment, as for other "
         "programs (AWS_PROFILE, AWS_ENDPOINT_URL, HF_TOKEN)",
     )
 
@@ -176,7 +192,7 @@ def count(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is given, expected a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return number
 
 
@@ -184,5 +200,5 @@ def octets(text: str) -> int:
     """An argument that is a number of bytes: 1000000, 500MB, 64MiB."""
     found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
     if found is None or int(found[1]) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 64MiB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 500MB or 64MiB")
     return int(found[1]) * _UNITS[found[2] or ""]

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _COMMON = """\
-A run that was stopped, by Ctrl-C or a crash, goes on where it was when the same command is given
-again. Every clip is decoded once on the way, so that a damaged file is found now: the run stops and
-names it, or with --on-error skip lists it in OUTPUT/rejected.jsonl and still exits with 0, as long
-as there is anything to store."""
+If a run is stopped, by Ctrl-C or a crash, give the same command again and it continues where it
+was. Every clip is decoded once, so that a damaged file is found now: the run stops and names it.
+With --on-error skip the file is listed in OUTPUT/rejected.jsonl instead, and the exit code is still
+0 as long as anything was stored."""
 
 _FOLDER = f"""\
 Each audio file in INPUT and its sub-folders is a sample; its key is the path relative to INPUT.
 A metadata.csv or metadata.jsonl with a column file_name decides which files belong to the dataset,
-and its other columns become fields. Without one, a text file of the same name becomes the field
-text, and the name of the sub-folder becomes label.
+and its other columns become fields. Without one, a text file with the same name as the audio file
+becomes the field text, and the name of the sub-folder becomes label.
 
 {_COMMON}"""
 
@@ -47,11 +47,11 @@ _FOLDER_EXAMPLE = """\
 _MANIFEST = f"""\
 Each row of MANIFEST is a sample: JSON lines as NeMo writes them, CSV, or TSV. audio_filepath is the
 audio file, text the transcript; every other column keeps its name. JSON keeps its types; in CSV and
-TSV everything is text but sample_rate, channels, frames, duration and offset. A row with offset and
-duration, in seconds, is that part of its file.
+TSV every column is text except sample_rate, channels, frames, duration and offset. A row with
+offset and duration, in seconds, is that part of its file.
 
-A key made of the path, where there is no column of keys, gets @offset behind it for a part of a
-file, and #line where several rows would have the same.
+The key of a sample is the value in --key-column, or in a column key or id. Without these it is the
+path, followed by @offset for a part of a file, and by #line if several rows would have the same.
 
 {_COMMON}"""
 
@@ -65,11 +65,10 @@ def add(commands: Commands) -> None:
     """Add the command and its two kinds of source."""
     parser = commands.add_parser(
         "convert",
-        help="make a dataset of audio files",
-        description="Make a dataset of audio files. What kind of source is it?",
+        help="make a dataset from audio files",
+        description="Make a dataset from audio files. What kind of source is it?",
         epilog="example:\n  audiomdb convert folder recordings speech\n\n"
         "`audiomdb convert folder --help` explains the options.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
 
@@ -77,7 +76,7 @@ def add(commands: Commands) -> None:
         sources,
         "folder",
         _folder,
-        summary="audio files in a folder, with a table of what is known about them or without",
+        summary="audio files in a folder, with or without a table of their texts",
         description=_FOLDER,
         example=_FOLDER_EXAMPLE,
         usage="audiomdb convert folder [options] INPUT OUTPUT",
@@ -88,7 +87,7 @@ def add(commands: Commands) -> None:
     reading.add_argument(
         "--text-column",
         metavar="NAME",
-        help="column of the table to store as text (the first there is of text, sentence, "
+        help="column of the table to store as text (default: the first of text, sentence, "
         "transcription, transcript)",
     )
     _add_options(folder, reading)
@@ -97,40 +96,42 @@ def add(commands: Commands) -> None:
         sources,
         "manifest",
         _manifest,
-        summary="a file that lists audio files: JSON lines, CSV, TSV",
+        summary="a file that lists audio files: JSON lines, CSV or TSV",
         description=_MANIFEST,
         example=_MANIFEST_EXAMPLE,
         usage="audiomdb convert manifest [options] MANIFEST OUTPUT",
     )
-    manifest.add_argument("input", metavar="MANIFEST", help="the file that lists them")
+    manifest.add_argument("input", metavar="MANIFEST", help="file that lists the audio files")
     _add_output(manifest)
     reading = manifest.add_argument_group("reading the source")
     reading.add_argument(
         "--audio-column",
         default="audio_filepath",
         metavar="NAME",
-        help="column with the path of the audio file (audio_filepath)",
+        help="column with the path of the audio file (default: audio_filepath)",
     )
     reading.add_argument(
-        "--text-column", default="text", metavar="NAME", help="column to store as text (text)"
+        "--text-column",
+        default="text",
+        metavar="NAME",
+        help="column to store as text (default: text)",
     )
     reading.add_argument(
         "--key-column",
         metavar="NAME",
-        help="column with the keys (key or id where there is one, or else the path, with @offset "
-        "behind it for a part and #line where several rows would have the same)",
+        help="column with the keys (default: key or id, or else the path)",
     )
     reading.add_argument(
         "--audio-dir",
         metavar="DIR",
-        help="folder that relative paths start from (that of the manifest)",
+        help="folder that relative paths start from (default: that of the manifest)",
     )
     _add_options(manifest, reading)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "output", metavar="OUTPUT", help="folder of the dataset: new, empty, or of an earlier run"
+        "output", metavar="OUTPUT", help="folder of the dataset: new, empty, or from an earlier run"
     )
     add_json(parser, "the report as one JSON object")
 
@@ -144,15 +145,15 @@ def _add_options(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="what to do with a clip that cannot be stored: stop, or list it in rejected.jsonl",
+        help="for a clip that cannot be stored: stop (default), or list it in rejected.jsonl",
     )
     reading.add_argument(
         "--check-audio",
         choices=("decode", "header"),
         default="decode",
-        help="decode every clip once and find the damaged ones, or believe its header (faster)",
+        help="decode every clip once to find damaged ones (default), or trust headers (faster)",
     )
-    storing = parser.add_argument_group("storing the audio; as it is, unless you say otherwise")
+    storing = parser.add_argument_group("storing the audio (default: unchanged)")
     storing.add_argument(
         "--audio-format",
         choices=("flac", "wav", "opus", "vorbis", "mp3"),
@@ -165,10 +166,13 @@ def _add_options(
         "--processor",
         action="append",
         metavar="MODULE:NAME",
-        help="apply this processor, a class or an object in a Python module; may be given again",
+        help="apply this processor, a class or an object in a Python module in the working "
+        "directory or installed; may be repeated",
     )
     shards = parser.add_argument_group("shards and work")
-    shards.add_argument("--name", metavar="NAME", help="name of the dataset (that of its folder)")
+    shards.add_argument(
+        "--name", metavar="NAME", help="name of the dataset (default: that of its folder)"
+    )
     size = shards.add_mutually_exclusive_group()
     size.add_argument(
         "--samples-per-shard", type=count, metavar="N", help="close a shard after N samples"
@@ -177,19 +181,19 @@ def _add_options(
         "--max-shard-bytes",
         type=octets,
         metavar="SIZE",
-        help="close a shard at this size of its source, such as 200MB (64MiB)",
+        help="close a shard after this many bytes of source, such as 200MB (default: 64MiB)",
     )
     shards.add_argument(
         "--map-size",
         type=octets,
         metavar="SIZE",
-        help="address space that LMDB starts with; it grows by itself",
+        help="address space that LMDB starts with; it grows as needed",
     )
     shards.add_argument(
         "--num-workers",
         type=count,
         metavar="N",
-        help="samples worked on at once (the number of cores)",
+        help="samples worked on at once (default: the number of cores)",
     )
     parser.set_defaults(log_level=logging.INFO)  # what was left out of a folder is worth a line
 

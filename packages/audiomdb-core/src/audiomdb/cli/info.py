@@ -33,13 +33,13 @@ __all__ = ["add"]
 
 _DESCRIPTION = """\
 Reads metadata.json and the index: name, number of samples, length of the audio, sizes, the fields
-with their types, and what the columns of the index hold. Of a dataset at a URL nothing else is
-downloaded, and where its cache lies is told too."""
+with their types, and what the columns of the index hold. For a dataset at a URL, nothing else is
+downloaded, and the folder of its cache is shown too."""
 
 _EXAMPLE = """\
-  audiomdb info speech                            for a person
-  audiomdb info s3://my-bucket/speech             the same of a dataset in a bucket
-  audiomdb info speech --json | jq .duration_s    for a program; sizes in bytes, times in seconds"""
+  audiomdb info speech                            for people
+  audiomdb info s3://my-bucket/speech             a dataset in a bucket
+  audiomdb info speech --json | jq .duration_s    for programs; sizes in bytes, times in seconds"""
 
 _COMMON_VALUES = 5
 
@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
         commands,
         "info",
         _run,
-        summary="tell what a dataset holds",
+        summary="show what a dataset holds",
         description=_DESCRIPTION,
         example=_EXAMPLE,
     )

@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _DESCRIPTION = """\
-A sample's line begins with its position and key; `show` takes either. Audio is not touched.
-In a terminal, lines end at its right edge; in a pipe they are whole.
+A sample's line begins with its position and key; `show` takes either. Audio is not read. In a
+terminal, lines are cut at its right edge; in a pipe they are whole.
 
-Of a dataset at a URL the columns come out of its index, which is downloaded; those that are not
-there (text, usually) are shown when asked for, and the shards listed are downloaded for that."""
+For a dataset at a URL, the index is downloaded, and the columns come from there. Columns that the
+index does not have (usually text) are shown only if you ask for them with --columns; this downloads
+the shards of the samples listed."""
 
 _EXAMPLE = """\
   audiomdb ls speech --limit 5                  the first five
-  audiomdb ls speech --columns speaker,digit    other columns: fields, or columns of the index
-  audiomdb ls s3://my-bucket/speech             of a dataset in a bucket
+  audiomdb ls speech --columns speaker,digit    these fields, or columns of the index
+  audiomdb ls s3://my-bucket/speech             a dataset in a bucket
   audiomdb ls speech --json | jq -r .key        one JSON object a line, for programs"""
 
 _USUAL = ("duration", "sample_rate", "text")
@@ -52,7 +53,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--columns",
         metavar="A,B",
-        help="what to show of each sample (duration,sample_rate,text, where there are such)",
+        help="what to show of each sample (default: duration,sample_rate,text if there are)",
     )
     add_json(parser, "one JSON object a line")
 

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _DESCRIPTION = """\
-Every shard is compared with its sha256 before it takes its place in DIR, and metadata.json comes
-last: DIR is the whole dataset, or none yet. A pull that was stopped goes on where it was when the
-same command is given again. What is whole is not downloaded twice; of a dataset that was pulled
-before, shards that were damaged since are downloaded again.
+Every shard is checked against its sha256 before it is moved into DIR, and metadata.json comes last:
+DIR holds either the whole dataset or none yet. If a pull is stopped, give the same command again
+and it continues where it was. Whole shards are not downloaded twice; if the dataset was pulled
+before, shards that have been damaged since are downloaded again.
 
-What is under way lies in DIR/.pull meanwhile. With --cache-dir, shards go through that cache
-instead and are copied: what was streamed through it is used, and DIR may be on a network disk."""
+Unfinished downloads are kept in DIR/.pull. With --cache-dir, shards go through that cache instead
+and are copied: shards that it already holds are used, and DIR may be on a network disk."""
 
 _EXAMPLE = """\
   audiomdb pull s3://my-bucket/speech speech
@@ -58,13 +58,19 @@ def add(commands: Commands) -> None:
         usage="audiomdb pull [options] URL DIR",
     )
     parser.add_argument("source", metavar="URL", help="such as s3://bucket/prefix, or a folder")
-    parser.add_argument("target", metavar="DIR", help="folder for the dataset: new, or of before")
     parser.add_argument(
-        "--workers", type=count, default=4, metavar="N", help="shards downloaded at once (4)"
+        "target", metavar="DIR", help="folder for the dataset: new, or from an earlier pull"
+    )
+    parser.add_argument(
+        "--workers",
+        type=count,
+        default=4,
+        metavar="N",
+        help="shards downloaded at once (default: 4)",
     )
     group = parser.add_argument_group("reading from the URL")
     add_options(group)
-    add_cache(group, default="not at all")
+    add_cache(group, default="not kept")
     add_json(parser, "one JSON object")
 
 

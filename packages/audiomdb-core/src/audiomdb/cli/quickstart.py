@@ -34,8 +34,8 @@ _RECORDINGS = Path(__file__).parent / "data" / "fsdd"
 _DESCRIPTION = """\
 Converts 160 recordings of spoken digits that come with the package into a dataset, checks every
 byte of it, and streams it back shuffled, decoded and in batches, as training would. Takes a few
-seconds and needs no network. Run again, it finds its dataset and goes on from there; a folder that
-holds something else is left alone.
+seconds and needs no network. A second run uses the dataset of the first; a folder that holds
+something else is left alone.
 
 Exits with 0 only if the dataset is whole and every clip came back complete and exactly once."""
 
@@ -50,12 +50,15 @@ def add(commands: Commands) -> None:
         commands,
         "quickstart",
         _run,
-        summary="convert, check and read recordings that come along",
+        summary="convert, check and read the recordings included",
         description=_DESCRIPTION,
         example=_EXAMPLE,
     )
     parser.add_argument(
-        "--output", default=_OUTPUT, metavar="DIR", help=f"where the dataset goes ({_OUTPUT})"
+        "--output",
+        default=_OUTPUT,
+        metavar="DIR",
+        help=f"where the dataset goes (default: {_OUTPUT})",
     )
 
 

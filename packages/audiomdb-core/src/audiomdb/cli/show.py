@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _DESCRIPTION = """\
-All fields of the sample, what its audio is, and how loud: a line drawn from the peaks, the highest
-peak and the mean level (RMS). Bytes and arrays are described, not printed. Of a dataset at a URL,
-the index and the one shard are downloaded."""
+Shows all fields of the sample, the format of its audio and how loud it is: a line drawn from the
+peaks, the highest peak and the mean level (RMS). Bytes and arrays are described, not printed. For a
+dataset at a URL, the index and the sample's shard are downloaded."""
 
 _EXAMPLE = """\
   audiomdb show speech 0                              by position
@@ -48,13 +48,12 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "sample",
         metavar="KEY_OR_POSITION",
-        help="a key; a whole number that is no key is a position, negative from the end",
+        help="a key, or a position from 0; negative positions count from the end",
     )
     parser.add_argument(
         "--save",
         metavar="FILE",
-        help="write the encoded audio to FILE as it is stored; - is standard output. Audio stored "
-        "as an array goes to a .npy file",
+        help="write the audio to FILE as it is stored (an array as .npy); - is standard output",
     )
     add_json(parser, "one JSON object")
 

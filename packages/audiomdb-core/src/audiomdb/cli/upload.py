@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _DESCRIPTION = """\
-Sends what is not there yet with the same content, several files at once, and looks after each
-whether it arrived. metadata.json goes last, so that nobody reads half a dataset. An upload that was
-stopped goes on where it was when the same command is given again.
+Sends the files that are not there yet with the same content, several at once, and checks each after
+it has arrived. metadata.json goes last, so that nobody reads half a dataset. If an upload is
+stopped, give the same command again and it continues where it was.
 
-A dataset that lies at URL already is replaced, file by file; from the first file on until the end,
-there is none. Where URL is a folder, that is done to a dataset of the same name only, or of any
-with --replace, and so it is with shards of an unfinished conversion or upload that are not this
-dataset's. A folder that holds other files and no dataset is refused."""
+A dataset that is already at URL is replaced file by file; from the first file until the end there
+is no dataset there. Shards that only the old one had are not deleted. If URL is a folder, only a
+dataset of the same name is replaced; --replace allows any other, and also shards of another
+dataset's unfinished conversion or upload. A folder with other files and no dataset is refused."""
 
 _EXAMPLE = """\
   audiomdb upload speech s3://my-bucket/speech
@@ -54,12 +54,14 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "target", metavar="URL", help="such as s3://bucket/prefix, or another folder"
     )
-    parser.add_argument("--workers", type=count, metavar="N", help="files sent at once")
+    parser.add_argument(
+        "--workers", type=count, metavar="N", help="files sent at once (default: 4; to a folder 2)"
+    )
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="replace a dataset of another name, too; matters where URL is a folder, since what "
-        "lies in a store is not looked at",
+        help="also replace a dataset of another name in a folder; in a store, datasets are "
+        "replaced whatever their name",
     )
     add_options(parser.add_argument_group("writing to the URL"))
     add_json(parser, "one JSON object")

@@ -31,20 +31,19 @@ __all__ = ["add"]
 
 _DESCRIPTION = """\
 Reads all shards and compares sizes, digests, pages, keys, records and payloads with what
-metadata.json promises. Each problem is a line of output: the file it is in, and what it is.
-Exits with 0 when the dataset is whole, with 1 when it is damaged.
+metadata.json promises. Prints a line for each problem: the file and what is wrong with it.
+Exits with 0 if the dataset is whole, with 1 if it is damaged.
 
-A dataset at a URL is downloaded anew for this, whatever a cache holds of it, and not kept: no more
-than a few shards lie on the disk at a time, in --cache-dir if it is given. With --cached it is the
-other way round: what the cache of this machine holds is checked where it lies, nothing is
-downloaded, and training may go on meanwhile. The cache's own folder can be given instead, which
-`audiomdb info URL` tells."""
+A dataset at a URL is downloaded anew, whatever the cache holds of it, and not kept: only a few
+shards are on the disk at a time, in --cache-dir if that is given. With --cached, it is the cache of
+this machine that is checked: nothing is downloaded, and training may go on meanwhile. The cache's
+own folder, which `audiomdb info URL` shows, may be given in place of the URL."""
 
 _EXAMPLE = """\
   audiomdb verify speech                        check, with a progress bar in a terminal
-  audiomdb verify speech && train speech        train only on a whole dataset
+  audiomdb verify speech && train speech        train only if the dataset is whole
   audiomdb verify speech --json | jq .problems  the same for programs
-  audiomdb verify s3://my-bucket/speech           what lies in the store
+  audiomdb verify s3://my-bucket/speech           what the store holds
   audiomdb verify s3://my-bucket/speech --cached  what this machine's cache holds of it"""
 
 
@@ -60,10 +59,12 @@ def add(commands: Commands) -> None:
     )
     add_dataset(parser)
     parser.add_argument(
-        "--cached", action="store_true", help="check what the cache holds of the dataset at a URL"
+        "--cached",
+        action="store_true",
+        help="check what this machine's cache holds of the dataset at a URL",
     )
     parser.add_argument(
-        "--workers", type=count, default=2, metavar="N", help="shards checked at once (2)"
+        "--workers", type=count, default=2, metavar="N", help="shards checked at once (default: 2)"
     )
     add_json(parser, "one JSON object")
 
