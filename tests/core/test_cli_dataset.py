@@ -83,6 +83,20 @@ def test_info_is_readable(speech: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert max(map(len, printed.splitlines())) < 120
 
 
+def test_info_lists_no_values_of_a_column_where_each_occurs_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DatasetWriter(tmp_path / "d") as writer:
+        for i in range(9):
+            digest, speaker = f"digest-{i}", f"speaker-{min(i, 7)}"
+            writer.write(f"{i}", {"digest": digest, "speaker": speaker})
+    printed = output_of(capsys, "info", tmp_path / "d")
+    assert "digest-" not in printed
+    assert "9 different values" in printed
+    assert "speaker-7 (2)" in printed
+    assert "... 8 different values" in printed
+
+
 def test_info_of_odd_values_survives(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = json_of(capsys, "info", odd)
     assert facts["fields"]["vector"] == {"types": ["array"], "dtype": "int16", "shape": [3, 4]}

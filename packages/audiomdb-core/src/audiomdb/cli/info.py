@@ -229,12 +229,14 @@ def _column_rows(columns: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]
 
 
 def _common(name: str, facts: dict[str, Any]) -> str:
-    common, notes = facts.get("common", []), []
-    if len(common) > 1 or "different" in facts:
+    common, different, notes = facts.get("common", []), facts.get("different", 0), []
+    if different > len(common) and common[0]["samples"] == 1:
+        notes.append(f"{number(different)} different values")  # such as digests: none is common
+    elif len(common) > 1 or "different" in facts:
         shown = [f"{_value(name, one['value'])} ({number(one['samples'])})" for one in common]
         notes.append(", ".join(shown))
-    if facts.get("different", 0) > len(common):
-        notes.append(f"... {number(facts['different'])} different values")
+        if different > len(common):
+            notes.append(f"... {number(different)} different values")
     if facts["missing"]:
         notes.append(f"missing in {number(facts['missing'])}")
     return "; ".join(notes)
