@@ -203,7 +203,7 @@ def test_a_busy_store_is_asked_again(uploaded: Any, server: Any) -> None:
     ("status", "code", "kind", "text"),
     [
         ("403 Forbidden", "AccessDenied", DownloadError, "s3:GetObject"),
-        ("404 Not Found", "NoSuchKey", DatasetNotFoundError, "no such key"),
+        ("404 Not Found", "NoSuchKey", DatasetNotFoundError, "no such key; check bucket"),
         ("500 Internal Server Error", "InternalError", DownloadInterruptedError, "run again"),
     ],
 )
@@ -221,6 +221,15 @@ def test_refusals_say_what_to_do(
 def test_an_empty_prefix_holds_no_dataset(uploaded: Any) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"s3://.*/nothing/metadata\.json"):
         uploaded("nothing").open()
+
+
+def test_a_url_in_the_place_of_a_bucket_is_told_where_it_goes() -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        with pytest.raises(DownloadError, match=r"a whole URL goes to from_url\(\)"):
+            S3Retriever("s3://bucket/speech").open()
 
 
 def test_importing_the_retriever_does_not_import_boto3() -> None:

@@ -187,7 +187,11 @@ class S3Retriever(BaseRetriever):
                 if code in _CHANGED + _BEYOND_THE_END:
                     return None
                 if code in _MISSING:
-                    raise DatasetNotFoundError(f"no {url}: {advice(exc, reading=True)}") from exc
+                    step = advice(exc, reading=True)
+                    if code != "NoSuchBucket":
+                        first = url.endswith("/metadata.json")
+                        step += f"; {'check bucket and prefix' if first else 'upload again'}"
+                    raise DatasetNotFoundError(f"no {url}: {step}") from exc
                 raise
         return response
 
