@@ -133,6 +133,11 @@ def test_half_precision_is_stored_on_request(extractor: Any, tokenizer: Any) -> 
     assert made.dtype == np.float16
 
 
+def test_the_name_of_a_model_is_refused_with_what_to_give(extractor: Any) -> None:
+    with pytest.raises(TypeError, match=r"WhisperTokenizer\.from_pretrained\('openai/w'\)"):
+        WhisperProcessor(extractor, "openai/w")  # type: ignore[arg-type]
+
+
 def test_only_what_the_sample_has_is_made(processor: Any) -> None:
     assert processor.process({"speaker": "a", "audio": None, "text": None}) == {}
 

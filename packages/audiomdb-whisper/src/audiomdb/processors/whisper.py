@@ -78,6 +78,12 @@ class WhisperProcessor(BaseProcessor):
         keep_original: bool = False,
     ) -> None:
         super().__init__(keep_original)
+        for kind, given in (
+            ("WhisperFeatureExtractor", feature_extractor),
+            ("WhisperTokenizer", tokenizer),
+        ):
+            if isinstance(given, str):
+                raise TypeError(f"{given!r} is a name; give {kind}.from_pretrained({given!r})")
         if dtype not in ("float32", "float16"):
             raise ValueError(f"dtype is {dtype!r}, expected 'float32' or 'float16'")
         if long not in ("refuse", "chunk"):
