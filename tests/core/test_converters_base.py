@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from audiomdb.audio import probe
 from audiomdb.converters.base import BaseConverter
 from audiomdb.errors import (
+    AudioError,
     ConversionError,
     DuplicateKeyError,
     InvalidKeyError,
@@ -250,6 +251,16 @@ def test_audio_is_stored_in_the_format_asked_for(tmp_path: Path, audio_format: s
     assert [info.sample_rate for info in found] == [8000, 8000]
     assert [info.channels for info in found] == [2, 1]
     assert audio_format.upper() in (found[0].container, found[0].subtype)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_format_that_is_none_is_refused_before_any_clip(
+    tmp_path: Path, on_error: Literal["raise", "skip"]
+) -> None:
+    converter = Listed(samples(1), tmp_path / "out", audio_format="aac", on_error=on_error)
+    with pytest.raises(AudioError, match=r"^audio_format 'aac' is not one of flac, "):
+        converter.run()
+    assert not (tmp_path / "out").exists()
 
 
 def test_audio_is_stored_at_the_rate_asked_for(tmp_path: Path) -> None:

@@ -253,3 +253,8 @@ def test_of_several_processors_the_one_that_failed_is_named() -> None:
     with pytest.raises(ValueError, match="no") as caught:
         Processors([Works(), Fails()])({})
     assert caught.value.__notes__ == ["in Fails(keep_original=False)"]
+
+
+def test_an_empty_list_of_processors_is_refused() -> None:
+    with pytest.raises(ValueError, match="leave it out"):
+        Processors([])

@@ -134,7 +134,7 @@ class Processors:
 
     Raises:
         TypeError: for anything that is no `BaseProcessor`.
-        ValueError: when `sample_rate` is no whole number above 0.
+        ValueError: for none at all, or when `sample_rate` is no whole number above 0.
     """
 
     def __init__(
@@ -155,6 +155,8 @@ class Processors:
                     "a processor has to be an instance of a subclass of BaseProcessor, not "
                     f"{found or type(processor).__name__}"
                 )
+        if not given:
+            raise ValueError("processor is empty: nothing of a sample would be left; leave it out")
         rate: object = sample_rate
         if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0):
             raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0")

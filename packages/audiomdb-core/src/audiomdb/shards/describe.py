@@ -27,6 +27,9 @@ _DURATION_TOLERANCE_S = 0.05
 
 _DEFAULT_FORMAT = "flac"
 
+_COMMON_RATE = 16_000
+"""Of all formats: what is refused at it is the format."""
+
 _WINDOW_BYTES_PER_S = 32_000
 """What a cut counts for shard borders: 16 bits at 16 kHz. Its file is not looked into for that."""
 
@@ -61,6 +64,8 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"check_audio is {self.check_audio!r}, expected 'decode' or 'header'")
         rate = self.sample_rate
         if rate is None:
+            if self.audio_format is not None:
+                check_rate(self.audio_format, _COMMON_RATE)
             return
         if isinstance(rate, bool) or not isinstance(rate, int) or rate <= 0:
             raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0")
