@@ -74,9 +74,7 @@ def retriever_for(url: str | os.PathLike[str], **options: Any) -> BaseRetriever:
         BackendError: the package that opens such URLs cannot be used, or two packages do.
         ValueError: an option is out of range.
     """
-    kind = retriever_class(url)
-    _check(kind, options)
-    return _made(kind, _plain(url), options, BaseRetriever)
+    return _made(retriever_class(url), url, options, BaseRetriever)
 
 
 def uploader_for(url: str | os.PathLike[str], **options: Any) -> BaseUploader:  # noqa: ANN401
@@ -93,9 +91,7 @@ def uploader_for(url: str | os.PathLike[str], **options: Any) -> BaseUploader:  
     """
     from audiomdb.uploaders.base import BaseUploader
 
-    kind = uploader_class(url)
-    _check(kind, options)
-    return _made(kind, _plain(url), options, BaseUploader)
+    return _made(uploader_class(url), url, options, BaseUploader)
 
 
 def retriever_class(url: str | os.PathLike[str]) -> type[BaseRetriever]:
@@ -159,20 +155,22 @@ def refuse_option(name: str, whose: str, names: Iterable[str]) -> UnknownOptionE
     return UnknownOptionError(f"{whose} takes no option {name!r}{hint} It takes {', '.join(known)}")
 
 
-def _check(kind: type[Any], options: Mapping[str, object]) -> None:
-    if options:
-        known = option_names(kind)
-        for name in options:
-            if name not in known:
-                raise refuse_option(name, kind.__name__, known)
-
-
-def _made(kind: type[_T], url: str, options: Mapping[str, Any], base: type[_T]) -> _T:
-    """What a class makes of a URL.
+def _made(
+    kind: type[_T], place: str | os.PathLike[str], options: Mapping[str, Any], base: type[_T]
+) -> _T:
+    """What a class makes of a URL or a path.
 
     Raises:
-        BackendError: it is something else than it should be.
+        UnknownOptionError: it takes no option of this name.
+        BackendError: it makes something else than it should.
     """
+    known = option_names(kind) if options else frozenset()
+    for name in options:
+        if name not in known:
+            raise refuse_option(name, kind.__name__, known)
+    url = os.fspath(place)
+    if scheme := scheme_of(url):
+        url = scheme + url[len(scheme) :]
     made: Any = kind.from_url(url, **options)
     if not isinstance(made, base):
         found = "None" if made is None else f"a {type(made).__name__}"
@@ -181,13 +179,6 @@ def _made(kind: type[_T], url: str, options: Mapping[str, Any], base: type[_T]) 
             "it with return cls(...)"
         )
     return made
-
-
-def _plain(url: str | os.PathLike[str]) -> str:
-    """The URL with its scheme in small letters, or the path."""
-    text = os.fspath(url)
-    scheme = scheme_of(text)
-    return text if scheme is None else scheme + text[len(scheme) :]
 
 
 def _scheme(url: str | os.PathLike[str], group: str) -> str | None:
