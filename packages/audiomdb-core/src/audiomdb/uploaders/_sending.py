@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.notes import add_note
+
+if TYPE_CHECKING:
+    from audiomdb.uploaders.base import BaseUploader
 
 __all__ = ["DatasetFile", "Sending", "Stopped", "stop_check"]
 
@@ -38,23 +41,11 @@ class DatasetFile(msgspec.Struct, frozen=True):
     sha256: str | None = None
 
 
-class _Store(Protocol):
-    """What an uploader defines for the finer level."""
-
-    workers: int
-
-    def upload_file(self, full_path: str, rel_path: str) -> None: ...
-    def stat(self, rel_path: str) -> tuple[int, str | None] | None: ...
-    def remove(self, rel_path: str) -> None: ...
-    def destination(self, rel_path: str) -> str: ...
-    def sha256(self, full_path: str) -> str: ...
-
-
 class Sending:
     """Brings the files of a dataset to a store. Used once.
 
     Args:
-        store: Sends single files.
+        store: The uploader, which sends single files.
         data: All files but metadata.
         metadata: That one.
         on_bytes: Told how many bytes more are there.
@@ -62,7 +53,7 @@ class Sending:
 
     def __init__(
         self,
-        store: _Store,
+        store: BaseUploader,
         data: Sequence[DatasetFile],
         metadata: DatasetFile,
         on_bytes: Callable[[int], None],
