@@ -121,8 +121,10 @@ class DatasetWriter:
             map_size=map_size,
             duplicates=on_error,
         )
-        self._own_executor = None if executor else ThreadPoolExecutor(self._workers, "audiomdb")
-        self._executor: Executor = executor or self._own_executor  # type: ignore[assignment]
+        self._owns_executor = executor is None
+        if executor is None:
+            executor = ThreadPoolExecutor(self._workers, "audiomdb")
+        self._executor = executor
         self._pending: deque[Future[PreparedBatch] | _Begin | _End] = deque()
         self._batches = 0
         self._batch: list[tuple[str, Mapping[str, Any]]] = []
@@ -223,8 +225,8 @@ class DatasetWriter:
             if not isinstance(entry, _Begin | _End):
                 entry.cancel()
         self._pending.clear()
-        if self._own_executor is not None:
-            self._own_executor.shutdown(wait=True, cancel_futures=True)
+        if self._owns_executor:
+            self._executor.shutdown(wait=True, cancel_futures=True)
         self._assembly.close()
 
     def _refuse_if_over(self) -> None:
