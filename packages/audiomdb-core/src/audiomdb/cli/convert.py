@@ -71,8 +71,12 @@ def add(commands: Commands) -> None:
         "`audiomdb convert folder --help` explains the options.",
     )
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
+    _add_folder(sources)
+    _add_manifest(sources)
 
-    folder = add_command(
+
+def _add_folder(sources: Commands) -> None:
+    parser = add_command(
         sources,
         "folder",
         _folder,
@@ -81,18 +85,20 @@ def add(commands: Commands) -> None:
         example=_FOLDER_EXAMPLE,
         usage="audiomdb convert folder [options] INPUT OUTPUT",
     )
-    folder.add_argument("input", metavar="INPUT", help="folder with audio files")
-    _add_output(folder)
-    reading = folder.add_argument_group("reading the source")
+    parser.add_argument("input", metavar="INPUT", help="folder with audio files")
+    _add_output(parser)
+    reading = parser.add_argument_group("reading the source")
     reading.add_argument(
         "--text-column",
         metavar="NAME",
         help="column of the table to store as text (default: the first of text, sentence, "
         "transcription, transcript)",
     )
-    _add_options(folder, reading)
+    _add_options(parser, reading)
 
-    manifest = add_command(
+
+def _add_manifest(sources: Commands) -> None:
+    parser = add_command(
         sources,
         "manifest",
         _manifest,
@@ -101,9 +107,9 @@ def add(commands: Commands) -> None:
         example=_MANIFEST_EXAMPLE,
         usage="audiomdb convert manifest [options] MANIFEST OUTPUT",
     )
-    manifest.add_argument("input", metavar="MANIFEST", help="file that lists the audio files")
-    _add_output(manifest)
-    reading = manifest.add_argument_group("reading the source")
+    parser.add_argument("input", metavar="MANIFEST", help="file that lists the audio files")
+    _add_output(parser)
+    reading = parser.add_argument_group("reading the source")
     reading.add_argument(
         "--audio-column",
         default="audio_filepath",
@@ -126,7 +132,7 @@ def add(commands: Commands) -> None:
         metavar="DIR",
         help="folder that relative paths start from (default: that of the manifest)",
     )
-    _add_options(manifest, reading)
+    _add_options(parser, reading)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

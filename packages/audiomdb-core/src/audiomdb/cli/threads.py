@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -37,9 +39,6 @@ def each(
     Raises:
         Exception: what `work` raises.
     """
-    import queue
-    import threading
-
     todo = deque(items)
     done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
     stop = threading.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_json, add_options, count
 from audiomdb.cli.opening import folder_of, make_uploader, refuse_file
@@ -92,7 +92,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        facts = _facts(report)
+        from msgspec.structs import asdict
+
+        # None of an uploader that keeps no account.
+        facts = {} if report is None else asdict(report)
         print(
             json.dumps({"target": args.target, "name": metadata.name, **facts, "seconds": seconds})
         )
@@ -193,17 +196,6 @@ def _other_shards(target: Path, metadata: Metadata) -> Iterator[str]:
         entry = ours.get(path.parent.name)
         if entry is None or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
             yield f"{path.parent.name}/{path.name}"
-
-
-def _facts(report: UploadReport | None) -> dict[str, Any]:
-    if report is None:  # of an uploader that keeps no account
-        return {}
-    return {
-        "files": report.files,
-        "bytes": report.bytes,
-        "sent_files": report.sent_files,
-        "sent_bytes": report.sent_bytes,
-    }
 
 
 def _lines(target: str, report: UploadReport | None, seconds: float) -> Iterator[str]:
