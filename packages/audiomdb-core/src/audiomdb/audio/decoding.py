@@ -41,10 +41,10 @@ def decode(
     to a pipe, an MP3 without a tag) that was cut between two frames, and damage to bytes that
     carry no checksum (WAV samples, the inside of MP3 frames).
 
-    A window is decoded without the rest where the codec can be sought exactly; Opus, FLAC of
-    unknown length and old codings of telephones (GSM, G.721, DWVW) are decoded from the start up
-    to the window. It equals the same slice of the whole decode, sample for sample. Inside a FLAC,
-    only the window is checked for damage.
+    A window is decoded without the rest where seeking is exact; Opus, FLAC of unknown length and
+    some old codings (GSM 6.10, G.721, DWVW) are decoded from the start up to the window. It equals
+    the same slice of the whole decode, sample for sample. Inside a FLAC, only the window is checked
+    for damage.
 
     Thread-safe. The decoders release the GIL.
 
@@ -59,7 +59,7 @@ def decode(
         frames: number of frames recorded for the whole clip, at its own rate, when it was checked.
             A whole decode that gives another number is an error; a window is not compared.
         out: C-contiguous float32 array to put the audio into. Where its shape is that of the
-            result, it is the result; otherwise what it holds afterwards is anything.
+            result, it is the result; otherwise its contents are undefined afterwards.
         name: how errors call the clip; the path by default.
 
     Returns:

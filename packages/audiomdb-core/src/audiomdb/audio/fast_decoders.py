@@ -111,10 +111,12 @@ def _dr_flac() -> _DrFlac | None:
 def decode_recorded(
     octets: memoryview, frames: int, out: np.ndarray | None = None
 ) -> tuple[np.ndarray, int] | None:
-    """A clip of which it is recorded how many frames it has, and its rate in Hz.
+    """Decode a whole clip of which the number of frames was recorded at conversion.
 
-    None where that takes a closer look: it is neither FLAC nor a WAV of the usual kind, announces
-    another number, or is damaged, or the view is no plain sequence of bytes.
+    Returns:
+        Float32 audio and its rate in Hz. None where `decode` has to look closer: it is neither
+        FLAC nor a WAV of the usual kind, announces another number of frames, or is damaged, or the
+        view is no plain sequence of bytes.
     """
     if octets.format != "B" or octets.ndim != 1 or not octets.contiguous or frames == 0:
         return None
@@ -177,9 +179,9 @@ def flac_is_whole(octets: memoryview, info: StreamInfo) -> bool:
 
 
 def _opened(octets: memoryview, frames: int, coded_rate: int) -> tuple[_DrFlac, Any] | None:
-    """dr_flac and a stream of its over `octets`, to be closed; it reads from where they lie.
+    """dr_flac, and a stream opened over `octets` in place, which the caller has to close.
 
-    None where dr_flac is not to be had, or takes the stream for another than is known.
+    None where dr_flac is not installed, or reads other facts in the stream than are known of it.
     """
     dr_flac = None if _only_libsndfile.get() else _dr_flac()
     if dr_flac is None:

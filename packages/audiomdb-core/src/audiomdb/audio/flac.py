@@ -59,9 +59,10 @@ class StreamInfo(msgspec.Struct, frozen=True):
 
 
 def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = None) -> Structure:
-    """Read the header of the stream that starts at byte `start`, and look at its last frame.
+    """Read the header of the stream that starts at byte `start`, and compare a frame with it.
 
-    Where the header announces `known_frames`, at the first one, which is found at once.
+    That is the last frame, which proves the announced length. Where the header announces
+    `known_frames`, no proof is needed: then it is the first one, which takes no search.
 
     Raises:
         DamagedAudioError: the file ends inside the header, announces more frames than its bytes

@@ -221,10 +221,9 @@ def resolve_fields(
 
 
 def payload_span(sample: Sample, size: int) -> tuple[int, int]:
-    """Which of a record's payload bytes a decoded map refers to: first byte, and the one after.
+    """The half-open range of a record's payload bytes that a decoded map refers to.
 
-    All of them, where that takes a closer look: values that hold others, or references that are
-    not as they should be.
+    All of them where dicts or lists may hold references too, or a reference is malformed.
 
     Args:
         sample: Before `resolve_fields`.

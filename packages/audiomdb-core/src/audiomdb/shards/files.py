@@ -14,7 +14,11 @@ _CHUNK_BYTES = 256 * 1024
 
 
 def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
-    """Write `chunks` to `path` through a temporary file beside it; return size and sha256."""
+    """Write `chunks` to `path` through a temporary file beside it; return size and sha256.
+
+    Raises:
+        OSError: it cannot be written. At `path` is what was there before, or all that is new.
+    """
     import hashlib
 
     temporary = path.with_name(f".{path.name}.tmp")

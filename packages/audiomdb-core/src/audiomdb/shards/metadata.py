@@ -139,7 +139,11 @@ def read_metadata(dataset: Path) -> Metadata:
 
 
 def parse_metadata(raw: bytes, name: str) -> Metadata:
-    """Decode and check metadata; `name` is what errors call it."""
+    """Decode and check metadata; `name` is what errors call it.
+
+    Raises:
+        FormatVersionError, MetadataError: as `read_metadata`.
+    """
     try:
         head: Any = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:

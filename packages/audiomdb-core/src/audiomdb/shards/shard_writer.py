@@ -55,6 +55,8 @@ class ShardWriter:
     Payloads go to the file as they come, in blocks; heads are kept (some hundred bytes a record)
     and written in key order by `finish`. Used by one thread at a time.
 
+    Where the disk is full or fails, its methods raise an OSError or lmdb.Error, as these come.
+
     Args:
         directory: Made here; must not exist.
         map_size: Bytes of address space LMDB may use at first; it is doubled when it fills up.
