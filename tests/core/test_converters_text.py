@@ -11,8 +11,9 @@ import pytest
 
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
-from audiomdb.shards import DatasetReader, DatasetWriter, ShardWriter, encode_record
-from audiomdb.shards.codec import decode_body
+from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.shards.codec import decode_body, encode_record
+from audiomdb.shards.shard_writer import ShardWriter
 from tests.core.conversions import Listed, clip, digests, rejections
 
 

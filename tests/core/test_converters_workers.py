@@ -18,7 +18,8 @@ from audiomdb.errors import (
 )
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
-from audiomdb.shards import DatasetReader, encode_record
+from audiomdb.shards import DatasetReader
+from audiomdb.shards.codec import encode_record
 from audiomdb.shards.dataset_writer import default_workers
 from tests.core.conversions import Listed, digests, frames, rejections, samples
 

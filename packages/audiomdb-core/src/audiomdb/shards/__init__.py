@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audiomdb.lazy import lazily
-from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.course import Arrival, Course
 from audiomdb.shards.dataset_index import DatasetIndex
 from audiomdb.shards.dataset_reader import DatasetReader, LocalShards, Shards
@@ -14,7 +13,6 @@ from audiomdb.shards.shard_reader import ShardReader
 
 if TYPE_CHECKING:
     from audiomdb.shards.dataset_writer import DatasetWriter
-    from audiomdb.shards.shard_writer import ShardWriter
     from audiomdb.shards.verify import Problem, verify_dataset
 else:
     __getattr__, __dir__ = lazily(
@@ -22,7 +20,6 @@ else:
         {
             "DatasetWriter": "dataset_writer",
             "Problem": "verify",
-            "ShardWriter": "shard_writer",
             "verify_dataset": "verify",
         },
     )
@@ -33,16 +30,13 @@ __all__ = [
     "DatasetIndex",
     "DatasetReader",
     "DatasetWriter",
-    "EncodedRecord",
     "Feature",
     "LocalShards",
     "Metadata",
     "Problem",
     "ShardEntry",
     "ShardReader",
-    "ShardWriter",
     "Shards",
-    "encode_record",
     "read_metadata",
     "verify_dataset",
 ]
