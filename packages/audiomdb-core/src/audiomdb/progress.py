@@ -20,13 +20,8 @@ class Progress:
     A context manager. `update` may be called from several threads.
     """
 
-    def update(self, n: int = 1, **facts: Any) -> None:  # noqa: ANN401
-        """Say that more is done.
-
-        Args:
-            n: How much, in the unit that the job is counted in.
-            facts: Shown behind the bar, in this order, in place of those given before.
-        """
+    def update(self, n: int = 1) -> None:
+        """Say that `n` more are done, in the unit that the job is counted in."""
 
     def close(self) -> None:
         """Leave the bar as it stands and end its line. May be called twice."""
@@ -54,7 +49,7 @@ def progress(
 
         with progress(len(files), description="reading") as bar:
             for file in files:
-                bar.update(1, shard=3)
+                bar.update()
 
     Args:
         total: How much there is to do; None when that is unknown.
@@ -84,10 +79,8 @@ class _Bar(Progress):
             nrows=None if known else _LINES,
         )
 
-    def update(self, n: int = 1, **facts: Any) -> None:  # noqa: ANN401
+    def update(self, n: int = 1) -> None:
         with self._lock:  # tqdm adds without one, and loses counts between threads
-            if facts:
-                self._bar.set_postfix(facts, refresh=False)
             self._bar.update(n)
 
     def close(self) -> None:
