@@ -26,8 +26,9 @@ _APE_BYTES = 32
 _APE_IS_HEADER = 1 << 29
 
 
-def after_id3v2(source: Source, start: int = 0) -> int:
-    """The byte behind all ID3v2 tags at `start`, even beyond the file; `start` where none is."""
+def after_id3v2(source: Source) -> int:
+    """The byte behind all ID3v2 tags at the file's start, even beyond its end; 0 without one."""
+    start = 0
     while size := _id3v2_bytes(source.at(start, 10)):
         start += size
     return start
