@@ -40,6 +40,21 @@ class DatasetFile(msgspec.Struct, frozen=True):
     bytes: int
     sha256: str | None = None
 
+    def refuse_changed(self, digest: str) -> None:
+        """Compare what the file holds now with what conversion wrote.
+
+        Args:
+            digest: Hex sha256 of its content.
+
+        Raises:
+            CorruptShardError: metadata knows another one.
+        """
+        if self.sha256 not in (None, digest):
+            raise CorruptShardError(
+                f"{self.full_path} has sha256 {digest}, metadata says {self.sha256}: it was "
+                "changed since conversion. Delete the shard and convert again"
+            )
+
 
 class Sending:
     """Brings the files of a dataset to a store. Used once.
@@ -119,11 +134,7 @@ class Sending:
             if file.bytes == 0 or there[1] == digest:
                 return False
         digest = self._digest(file)
-        if file.sha256 not in (None, digest):
-            raise CorruptShardError(
-                f"{file.full_path} has sha256 {digest}, metadata says {file.sha256}: it was "
-                "changed since conversion. Delete the shard and convert again"
-            )
+        file.refuse_changed(digest)
         if file is not self._metadata and _is_another(there, file.bytes, digest):
             self._withdraw()
         self._store.upload_file(file.full_path, file.rel_path)

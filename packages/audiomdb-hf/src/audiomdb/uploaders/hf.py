@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from audiomdb._hf import hub_errors
 from audiomdb._hf_card import merge_card
 from audiomdb._hf_url import parse_hf_url
-from audiomdb.errors import CorruptShardError, UploadError
+from audiomdb.errors import UploadError
 from audiomdb.shards import Metadata, read_metadata
 from audiomdb.uploaders.base import BaseUploader, DatasetFile, UploadReport, dataset_files
 
@@ -160,12 +160,7 @@ class HFUploader(BaseUploader):
         from huggingface_hub import CommitOperationAdd
 
         addition = CommitOperationAdd(self._path(file.rel_path), file.full_path)
-        digest = addition.upload_info.sha256.hex()
-        if file.sha256 not in (None, digest):
-            raise CorruptShardError(
-                f"{file.full_path} has sha256 {digest}, metadata says {file.sha256}: it was "
-                "changed since conversion. Delete the shard and convert again"
-            )
+        file.refuse_changed(addition.upload_info.sha256.hex())
         return addition
 
     def _withdrawals(self, metadata: DatasetFile, there: dict[str, RepoFile]) -> list[Any]:
