@@ -85,15 +85,9 @@ def opened(args: argparse.Namespace) -> Iterator[BaseRetriever]:
         UsageError: it is a file, a URL of an unknown kind, or takes no such option.
         DatasetError, DownloadError: there is no dataset, or its metadata is damaged.
     """
-    options = {
-        name: value
-        for name, value in (
-            ("cache_dir", args.cache_dir),
-            ("max_cache_bytes", args.max_cache_bytes),
-        )
-        if value is not None
-    }
-    retriever = make_retriever(args.dataset, args.option, **options)
+    retriever = make_retriever(
+        args.dataset, args.option, cache_dir=args.cache_dir, max_cache_bytes=args.max_cache_bytes
+    )
     folder = place_of(retriever)
     refuse_file(folder, args.dataset)
     if folder is not None and is_cache(folder):
@@ -118,7 +112,7 @@ def make_retriever(
     Args:
         url: What the user typed.
         settings: NAME=VALUE, as `--option` has them.
-        options: More arguments.
+        options: More arguments; None leaves one out.
 
     Raises:
         UsageError: it is a URL of an unknown kind, or takes no such option.
@@ -163,11 +157,12 @@ def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
 def _make(
     make: Callable[..., _T], url: str, options: dict[str, Any], settings: Sequence[str]
 ) -> _T:
+    given = {name: value for name, value in options.items() if value is not None}
     more = _settings(settings)
-    for name in options.keys() & more.keys():
+    for name in given.keys() & more.keys():
         raise UsageError(f"--option {name} is what --{name.replace('_', '-')} is for here")
     try:
-        return make(url, **options, **more)
+        return make(url, **given, **more)
     except (TypeError, ValueError) as exc:
         # The URL or an option: nothing is read yet.
         raise UsageError(str(exc)) from exc

@@ -78,14 +78,15 @@ def _run(args: argparse.Namespace) -> int:
     from audiomdb.cli.pulling import STATE, Target
 
     folder = folder_of(args.target)
-    options: dict[str, Any] = {"workers": args.workers, "cache_dir": args.cache_dir}
-    if args.cache_dir is None:
-        options["cache_dir"] = folder / STATE
-    if args.max_cache_bytes is not None:
-        if args.cache_dir is None:
-            raise UsageError("--max-cache-bytes is of no use without --cache-dir")
-        options["max_cache_bytes"] = args.max_cache_bytes
-    retriever = make_retriever(args.source, args.option, **options)
+    if args.max_cache_bytes is not None and args.cache_dir is None:
+        raise UsageError("--max-cache-bytes is of no use without --cache-dir")
+    retriever = make_retriever(
+        args.source,
+        args.option,
+        workers=args.workers,
+        cache_dir=folder / STATE if args.cache_dir is None else args.cache_dir,
+        max_cache_bytes=args.max_cache_bytes,
+    )
     source = place_of(retriever)
     refuse_file(source, args.source)
     if source is not None and source.exists() and folder.exists() and source.samefile(folder):

@@ -73,8 +73,7 @@ def _run(args: argparse.Namespace) -> int:
 
     folder = folder_of(args.source)
     refuse_file(folder, args.source)
-    options = {} if args.workers is None else {"workers": args.workers}
-    uploader = make_uploader(args.target, args.option, **options)
+    uploader = make_uploader(args.target, args.option, workers=args.workers)
     metadata = read_metadata(folder)
     with contextlib.ExitStack() as stack:
         if isinstance(uploader, LocalUploader) and uploader.path.is_dir():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import argparse
 
     from audiomdb.cli.arguments import Commands
+    from audiomdb.retrievers.base import BaseRetriever
     from audiomdb.shards import Metadata, Problem, ShardEntry
 
 __all__ = ["add"]
@@ -111,10 +112,10 @@ def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem],
     from audiomdb.errors import DatasetNotFoundError
     from audiomdb.shards import read_metadata, verify_dataset
 
-    def make(cache_dir: str | Path | None) -> Any:  # noqa: ANN401
-        options = {"cache_dir": cache_dir, "max_cache_bytes": args.max_cache_bytes}
-        given = {name: value for name, value in options.items() if value is not None}
-        return make_retriever(args.dataset, args.option, **given)
+    def make(cache_dir: str | Path | None) -> BaseRetriever:
+        return make_retriever(
+            args.dataset, args.option, cache_dir=cache_dir, max_cache_bytes=args.max_cache_bytes
+        )
 
     retriever = make(args.cache_dir)
     folder = place_of(retriever)
