@@ -83,10 +83,11 @@ def next_uses(readings: Iterable[Reading], shards: int) -> NDArray[np.float64]:
     """Visits until each shard is needed by the reader that needs it soonest, `(shards,)`."""
     soonest = np.full(shards, NEVER)
     for reading in readings:
-        numbers, first = np.unique(reading.visits[reading.done :], return_index=True)
-        known = (numbers >= 0) & (numbers < shards)
-        numbers, first = numbers[known], first[known]
-        soonest[numbers] = np.minimum(soonest[numbers], first)
+        visits = reading.visits[reading.done :]
+        at = np.flatnonzero((visits >= 0) & (visits < shards))[::-1]
+        uses = np.full(shards, NEVER)
+        uses[visits[at]] = at  # of several visits to a shard the last to be assigned, its first
+        np.minimum(soonest, uses, out=soonest)
     return soonest
 
 

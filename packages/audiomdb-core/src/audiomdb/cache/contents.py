@@ -72,29 +72,39 @@ class Inventory:
     def contents(self) -> Contents:
         """What is there now.
 
+        A shard that some reader needs next is not looked at one by one: it has the size that
+        metadata says, for it is whole, and goes by when it is needed.
+
         Raises:
             FileNotFoundError: a folder is missing.
         """
         uses, fixed, unknown = self._readings()
         used, stored, whole = fixed, [], set[str]()
-        for folder in (self._layout.shards, self._layout.parts, self._layout.quarantine):
-            for name, info in files(folder):
-                number, size = self._numbers.get(name), info.st_size
-                if folder == self._layout.parts:
-                    if not self._layout.is_part(name):
+        layout = self._layout
+        for folder in (layout.shards, layout.parts, layout.quarantine):
+            # Not looked up for each of ten thousand files: all this is done under `budget.lock`.
+            parts, damaged, under = folder == layout.parts, folder == layout.quarantine, folder.name
+            for entry in _entries(folder):
+                name = entry.name
+                if parts and not layout.is_part(name):
+                    continue
+                number = self._numbers.get(name)
+                size = None if number is None or damaged else self.sizes[number]
+                if parts and name in whole:
+                    number = None  # left by somebody who died right after the shard was whole
+                whole.add(name)
+                use = NEVER if number is None or damaged else float(uses[number])
+                at = _DAMAGED if damaged else _STALE
+                if size is None or use == NEVER:
+                    info = _seen(entry)
+                    if info is None:
                         continue
-                    size = size if number is None else self.sizes[number]
-                    if name in whole:  # left by somebody who died right after the shard was whole
-                        number = None
-                else:
-                    whole.add(name)
+                    if size is None or not parts:
+                        size = info.st_size
+                    if number is not None and not damaged:
+                        at = float(info.st_mtime_ns)
                 used += size
-                use, at = NEVER, _STALE
-                if folder == self._layout.quarantine:
-                    at = _DAMAGED
-                elif number is not None:
-                    use, at = float(uses[number]), float(info.st_mtime_ns)
-                stored.append(Stored(f"{folder.name}/{name}", size, use, at))
+                stored.append(Stored(f"{under}/{name}", size, use, at))
         return Contents(used, stored, uses, fixed + unknown)
 
     def _readings(self) -> tuple[NDArray[np.float64], int, int]:
@@ -111,10 +121,18 @@ class Inventory:
 
 def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """What lies in a folder, by name."""
+    for entry in sorted(_entries(folder), key=lambda entry: entry.name):
+        if (info := _seen(entry)) is not None:
+            yield entry.name, info
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        try:
-            yield entry.name, entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
+        return list(entries)
+
+
+def _seen(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
