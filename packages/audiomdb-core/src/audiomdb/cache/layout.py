@@ -15,7 +15,7 @@
     slots/0 .. k-1              flocked during a transfer, so that k is the node's limit
     slots/lacking.*             flocked by somebody who lacks a slot: nobody takes a second one
     options.json                of the first process that uses the directory, for all who join it
-    budget.lock  metadata.lock  in_use.lock  demand.lock
+    budget.lock  metadata.lock  index.lock  in_use.lock  demand.lock
 
 The directory is all the state there is; `tenancy` has what becomes of those who use it when
 somebody deletes it. Rights are flocks, which the kernel takes back when a process dies, however it
@@ -93,8 +93,13 @@ class CacheLayout(msgspec.Struct, frozen=True):
 
     @property
     def metadata_lock(self) -> Path:
-        """Exclusive while metadata or index are fetched."""
+        """Exclusive while the metadata is fetched."""
         return self.root / "metadata.lock"
+
+    @property
+    def index_lock(self) -> Path:
+        """Exclusive while the index is fetched, which may take as long as a shard."""
+        return self.root / "index.lock"
 
     @property
     def in_use_lock(self) -> Path:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from audiomdb.cache.counters import CacheStats, Counters
 from audiomdb.cache.failures import Failures
-from audiomdb.cache.kept_index import KeptIndex
+from audiomdb.cache.index_copy import IndexCopy
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, map_held, try_shared
 from audiomdb.cache.opening import Limits, deleted_error, open_cache
@@ -91,7 +91,12 @@ class ShardCache:
         )
         self._outage = Outage(self._layout.outage)
         self._transfer = source.transfer(self._layout, self._room, self._counters)
-        self._index = KeptIndex(self._layout, self.metadata, source, self._room, self._counters)
+        self._index = IndexCopy(
+            self._layout,
+            self.metadata.index,
+            source.index(self._layout, self._room, self._counters),
+            self._room,
+        )
 
     @property
     def options(self) -> CacheOptions:
@@ -221,7 +226,7 @@ class ShardCache:
             MetadataError: it is not what metadata says.
             DownloadError: as the source.
         """
-        return self._index.read()
+        return self._index.open(self._slots.extra(ahead=False))
 
     def keep_index(self, content: bytes) -> None:
         """Keep an index file that was gathered from shards, if it is what metadata describes."""

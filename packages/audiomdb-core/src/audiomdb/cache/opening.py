@@ -35,6 +35,7 @@ __all__ = [
     "Limits",
     "Opened",
     "deleted_error",
+    "index_lock",
     "make_again",
     "metadata_lock",
     "open_cache",
@@ -148,18 +149,13 @@ def make_again(layout: CacheLayout, opened: Opened) -> Opened:
 
 
 def metadata_lock(layout: CacheLayout) -> Held:
-    """Wait for the right to fetch metadata or index."""
-    patience = Patience(lambda: None)
-    while True:
-        try:
-            held = try_exclusive(layout.metadata_lock, create=True)
-        except FileNotFoundError:
-            _make(layout)
-            continue
-        if held is not None:
-            return held
-        patience.say(lambda: f"waiting for another process to fetch the metadata of {layout.root}")
-        patience.wait()
+    """Wait for the right to fetch the metadata."""
+    return _waited_for(layout, layout.metadata_lock, "metadata")
+
+
+def index_lock(layout: CacheLayout) -> Held:
+    """Wait for the right to fetch the index."""
+    return _waited_for(layout, layout.index_lock, "index")
 
 
 def deleted_error(root: Path) -> CacheError:
@@ -168,6 +164,20 @@ def deleted_error(root: Path) -> CacheError:
         f"the cache directory {root}, or a part of it, is deleted as often as it is made again; "
         "find out who clears it away, or give cache_dir= a directory that is left alone"
     )
+
+
+def _waited_for(layout: CacheLayout, lock: Path, what: str) -> Held:
+    patience = Patience(lambda: None)
+    while True:
+        try:
+            held = try_exclusive(lock, create=True)
+        except FileNotFoundError:
+            _make(layout)
+            continue
+        if held is not None:
+            return held
+        patience.say(lambda: f"waiting for another process to fetch the {what} of {layout.root}")
+        patience.wait()
 
 
 def _try_to_open(

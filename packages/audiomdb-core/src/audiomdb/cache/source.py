@@ -14,6 +14,7 @@ from uuid import uuid4
 from audiomdb.cache.answers import Answers, named
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
+from audiomdb.cache.index_copy import FetchIndex
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.opening import PAUSE_S
@@ -47,12 +48,8 @@ class Source(Protocol):
             MetadataError: it is too large to be one.
         """
 
-    def index(self, layout: CacheLayout, counters: Counters, size: int) -> bytes | None:
-        """Fetch `index.bin`; None where there is no way to it but the shards.
-
-        Raises:
-            MetadataError: it is larger than `size`, its bytes as metadata says.
-        """
+    def index(self, layout: CacheLayout, room: Room, counters: Counters) -> FetchIndex | None:
+        """What fetches `index.bin`; None where there is no way to it but the shards."""
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
         """What fetches the shards."""
@@ -81,16 +78,19 @@ class RangeSource:
             raise _too_large(self.place, most)
         return content
 
-    def index(self, layout: CacheLayout, counters: Counters, size: int) -> bytes | None:
-        """Fetch `index.bin`."""
-        content = self._fetch(INDEX_FILE, size, layout, counters)
-        if content is None:
-            raise MetadataError(
-                f"{INDEX_FILE} of {self.place} has more bytes than the {size} that metadata says"
-            )
-        return content
+    def index(self, layout: CacheLayout, room: Room, counters: Counters) -> FetchIndex:
+        """What fetches `index.bin`, resuming what broke off: it can be as large as many shards."""
+        transfer = self.transfer(layout, room, counters)
 
-    def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
+        def into(part: Part, size: int, extra: ExtraSlots) -> Delivered:
+            return transfer.fetch(part, INDEX_FILE, size, check=lambda: None, extra=extra)
+
+        def whole(size: int) -> bytes | None:
+            return self._fetch(INDEX_FILE, size, layout, counters)
+
+        return FetchIndex(into, whole)
+
+    def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> RangeTransfer:
         """What fetches the shards, resuming what broke off."""
         return RangeTransfer(
             self._open,
@@ -154,9 +154,8 @@ class DirectorySource:
         counters.add(fetched_bytes=len(content))
         return content
 
-    def index(self, layout: CacheLayout, counters: Counters, size: int) -> bytes | None:  # noqa: ARG002
+    def index(self, layout: CacheLayout, room: Room, counters: Counters) -> None:
         """None: the columns come out of the shards."""
-        return None
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
         """What has shards downloaded into staging folders."""

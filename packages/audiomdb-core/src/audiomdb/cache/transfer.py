@@ -109,24 +109,30 @@ class RangeTransfer:
     def __call__(
         self, part: Part, entry: ShardEntry, *, check: Callable[[], None], extra: ExtraSlots
     ) -> Delivered:
-        """Fetch a shard's file, from where the part ends.
+        """Fetch a shard's file, see `fetch`."""
+        path = f"{entry.path}/{DATA_FILE}"
+        return self.fetch(part, path, entry.bytes, check=check, extra=extra)
+
+    def fetch(
+        self, part: Part, path: str, size: int, *, check: Callable[[], None], extra: ExtraSlots
+    ) -> Delivered:
+        """Fetch a file of so many bytes, from where the part ends.
 
         Raises:
             DownloadError: as the retriever says.
             DownloadInterruptedError: trying again did not help; says what was tried.
             CacheFullError: the disk is full.
         """
-        path = f"{entry.path}/{DATA_FILE}"
         with PartFile(
             part.held.fd,
-            entry.bytes,
+            size,
             validator=self._validators(part.name),
             spans=self._spans(part.name),
         ) as file:
             one = _OneTransfer(self, file, path, check)
             streams = self._more_streams(one, extra)
             retries = Retries(
-                path, counters=self._counters, check=check, size=entry.bytes, outage=self._outage
+                path, counters=self._counters, check=check, size=size, outage=self._outage
             )
             with streams:
 
@@ -143,8 +149,8 @@ class RangeTransfer:
                         one.wait(streams)
             self._counters.add(fetched_bytes=file.take_received())
             file.sync()
-            size = file.arrived if file.wrong_size is None else file.wrong_size
-            return Delivered(part.path, part.held, size, file.sha256(), one.told_by)
+            came = file.arrived if file.wrong_size is None else file.wrong_size
+            return Delivered(part.path, part.held, came, file.sha256(), one.told_by)
 
     def _more_streams(self, one: _OneTransfer, extra: ExtraSlots) -> Streams:
         """Prepare for several streams, if that is worth it and there are slots for them."""

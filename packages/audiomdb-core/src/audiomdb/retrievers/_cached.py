@@ -60,7 +60,7 @@ class CachedShards(Shards):
     @cached_property
     def index_first(self) -> bool:
         """Where there is an index file: one small download instead of shards."""
-        return self.cache.index_file() is not None
+        return self._index_file is not None
 
     def reader(self) -> DatasetReader:
         """A reader of the dataset, which lets go of its shards where others need the room."""
@@ -87,7 +87,7 @@ class CachedShards(Shards):
 
     def index(self, metadata: Metadata) -> DatasetIndex:
         """The columns: out of the index file, or gathered from all shards where there is none."""
-        data = self.cache.index_file()
+        data = self._index_file
         if data is not None:
             return DatasetIndex(IndexFile(data, metadata, INDEX_FILE))
         return self._gathered(metadata)
@@ -113,6 +113,11 @@ class CachedShards(Shards):
         if self._registration is not None:
             self._registration.close()
         self.cache.close()
+
+    @cached_property
+    def _index_file(self) -> memoryview | None:
+        """The cache's, which is checked whenever it is asked for."""
+        return self.cache.index_file()
 
     def _gathered(self, metadata: Metadata) -> DatasetIndex:
         """The columns out of all shards, which is a reason to fetch them all."""
