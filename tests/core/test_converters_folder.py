@@ -92,7 +92,7 @@ def test_a_table_gives_fields_and_decides_what_belongs(
     assert samples["sub/y.wav"]["text"] == "one, two"
     assert samples["x.wav"]["speaker"] == "8"
     assert samples["x.wav"]["duration"] == 0.1
-    assert "1 audio file is not named in the table of their folder" in caplog.text
+    assert "1 audio file is left out: not in the table of the folder" in caplog.text
 
 
 def test_a_table_in_json_lines_keeps_types(folder: Path) -> None:

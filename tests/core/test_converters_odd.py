@@ -150,7 +150,7 @@ def test_clips_beside_a_table_are_missed_whatever_else_it_names(
         (folder / name).write_bytes(clip(2))
     (folder / "metadata.csv").write_text("file_name\na.wav\nb.dat\n")
     assert list(convert(folder)) == ["a.wav", "b.dat"]
-    assert any("not named in the table" in record.message for record in caplog.records)
+    assert any("left out: not in the table" in record.message for record in caplog.records)
 
 
 def test_keys_that_cannot_be_used_are_named_with_their_place(folder: Path) -> None:
@@ -168,7 +168,7 @@ def test_rows_that_share_a_path_are_counted_in_the_log(
     row = '{"audio_filepath": "a.wav"}\n'
     samples = convert_rows(folder, 3 * row)
     assert [sample["__key__"] for sample in samples] == ["a.wav#1", "a.wav#2", "a.wav#3"]
-    assert "1 path stands on several rows: #line is added to their keys" in caplog.text
+    assert "1 path occurs in several rows: #line is added to their keys" in caplog.text
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])

@@ -166,7 +166,11 @@ def _add_options(
         help="store all audio in this format",
     )
     storing.add_argument(
-        "--sample-rate", type=count, metavar="HZ", help="store all audio at this rate"
+        "--sample-rate",
+        type=count,
+        metavar="HZ",
+        help="store all audio at this rate; resampled clips become FLAC unless --audio-format is "
+        "given",
     )
     storing.add_argument(
         "--processor",

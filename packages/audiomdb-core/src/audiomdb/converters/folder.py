@@ -113,7 +113,7 @@ class FolderConverter(BaseConverter):
             _log().info("%s: audio files only%s", self.input_dir, walk.skipped_text())
         if unlisted := walk.unlisted():
             _log().warning(
-                "%s: %s not named in the table of their folder and left out",
+                "%s: %s left out: not in the table of the folder",
                 self.input_dir,
                 "1 audio file is" if unlisted == 1 else f"{unlisted} audio files are",
             )

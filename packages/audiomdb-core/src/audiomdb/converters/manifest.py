@@ -103,10 +103,10 @@ class ManifestConverter(BaseConverter):
             from logging import getLogger
 
             getLogger(__name__).info(
-                "%s: %d %s on several rows: #line is added to their keys",
+                "%s: %d %s in several rows: #line is added to their keys",
                 self.manifest,
                 repeated,
-                "path stands" if repeated == 1 else "paths stand",
+                "path occurs" if repeated == 1 else "paths occur",
             )
         for line, row in read_table(self.manifest):
             name = self._name(line, row, survey.key_column)

@@ -39,7 +39,9 @@ def map_file(path: Path) -> memoryview:
                 return memoryview(b"")
             return map_descriptor(file.fileno())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
-        raise CorruptShardError(f"{path} is missing or no file") from exc
+        raise CorruptShardError(
+            f"{path} is missing or not a file: copy or download it again, or convert again"
+        ) from exc
 
 
 def map_descriptor(fd: int) -> memoryview:
