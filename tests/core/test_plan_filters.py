@@ -158,6 +158,8 @@ def test_what_is_no_filter_is_refused() -> None:
     columns = {"duration": np.ones(5)}
     with pytest.raises(PlanError, match="min_duration 3 s is above max_duration 2 s"):
         select(columns, [5], min_duration=3, max_duration=2)
+    with pytest.raises(PlanError, match=r"with & and \|, each in parentheses"):
+        select(columns, [5], where=lambda c: c["duration"] > 0 and c["duration"] < 2)
     with pytest.raises(PlanError, match="expected one bool for each sample"):
         select(columns, [5], where=lambda c: c["duration"])
     with pytest.raises(PlanError, match=r"shape \(4,\), expected \(5,\)"):

@@ -130,7 +130,7 @@ def select(
         durations = np.asarray(columns["duration"], dtype=np.float64)
         masks.append((durations >= low) & (durations <= high))  # NaN is neither
     if where is not None:
-        mask = np.asarray(where(columns) if callable(where) else where)
+        mask = np.asarray(_called(where, columns) if callable(where) else where)
         if mask.dtype != np.bool_:
             raise PlanError(
                 f"where gives {mask.dtype} of shape {mask.shape}, expected one bool for each "
@@ -142,6 +142,17 @@ def select(
     if len({mask.shape for mask in masks}) > 1:
         raise PlanError(f"where gives shape {masks[-1].shape}, expected {masks[0].shape}")
     return Selection(counts, np.logical_and.reduce(masks))
+
+
+def _called(where: Callable[[Columns], NDArray[np.bool_]], columns: Columns) -> NDArray[np.bool_]:
+    try:
+        return where(columns)
+    except ValueError as exc:
+        # NumPy's, where `and`, `or` or a chain of comparisons asks a column for one truth value.
+        raise PlanError(
+            f"where failed: {exc} It gets whole columns: combine comparisons with & and |, each in "
+            "parentheses"
+        ) from exc
 
 
 class SelectedLine:
