@@ -68,7 +68,8 @@ def add(commands: Commands) -> None:
         help="make a dataset from audio files",
         description="Make a dataset from audio files. What kind of source is it?",
         epilog="example:\n  audiomdb convert folder recordings speech\n\n"
-        "`audiomdb convert folder --help` explains the options.",
+        "`audiomdb convert folder --help` explains the options. Datasets of the Hugging Face Hub "
+        "and sources of your own are converted from Python: `HFConverter` and `BaseConverter`.",
     )
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
     _add_folder(sources)
