@@ -208,6 +208,31 @@ def test_crops_are_packed_by_their_own_length(folders: tuple[Path, Path]) -> Non
     assert all(len(sample["audio"]) <= RATE for step in steps for sample in step.samples)
 
 
+def test_what_fills_up_crops_counts(folders: tuple[Path, Path]) -> None:
+    part = Part(folders[0], shuffle=True, load=LoadOptions(crop=Crop(3.0, short="pad")))
+    steps = list(StepStream(part, BySeconds(10.0, num_buckets=4)).read())
+    assert counted(iter(steps)) == [f"a{i:03d}" for i in range(CLIPS)]
+    assert {len(sample["audio"]) for step in steps for sample in step.samples} == {3 * RATE}
+    assert {len(step.samples) for step in steps} == {3}
+    with pytest.raises(PlanError, match=r"lasts 3\.0 s, .* at most max_batch_seconds=2\.9"):
+        next(StepStream(part, BySeconds(2.9)).read())
+
+
+def test_other_crops_are_another_plan(folders: tuple[Path, Path]) -> None:
+    def cut(crop: Crop | None) -> StepStream:
+        return StepStream(
+            Part(folders[0], load=LoadOptions(crop=crop)), BySeconds(9, num_buckets=1)
+        )
+
+    state = cut(Crop(1.0)).state(0, 1)
+    assert next(cut(Crop(1.0, seed=5)).read(state)).place == state  # of the same length
+    for other, now in ((Crop(1.5), r"\[\[1.5, 'keep'\]\]"), (Crop(1.0, short="pad"), "'pad'")):
+        with pytest.raises(PlanError, match=rf"crops was \[\[1.0, 'keep'\]\] and is .*{now}"):
+            next(cut(other).read(state))
+    with pytest.raises(PlanError, match=r"and is not given"):
+        next(cut(None).read(state))
+
+
 def test_a_stream_by_seconds_pickles_without_its_columns(folders: tuple[Path, Path]) -> None:
     here = stream(folders[0])
     before = len(pickle.dumps(here))

@@ -74,6 +74,12 @@ class Crop(msgspec.Struct, frozen=True):
         """Frames of a window at a rate in Hz."""
         return max(1, round(self.seconds * rate))
 
+    def lasts(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the seconds of what is made of clips of `seconds`, NaN of NaN; both `(n,)`."""
+        if self.short == "pad":
+            return np.where(np.isnan(seconds), seconds, self.seconds)
+        return np.minimum(seconds, self.seconds)
+
     def span(self, epoch: int, position: int, frames: int, rate: int) -> Span:
         """Where the window of a clip lies.
 

@@ -89,7 +89,7 @@ class BySeconds(msgspec.Struct, frozen=True):
         _refuse_durations(reading, durations, taking_part, self.max_batch_seconds)
         some = sampled(durations, taking_part)
         borders = even_borders(some, self.num_buckets)
-        return _SecondsPace(self, durations, some, borders, world_size)
+        return _SecondsPace(self, durations, some, borders, world_size, reading.crops)
 
     def _plan(
         self,
@@ -277,30 +277,33 @@ class _SecondsPace(Pace):
         some: NDArray[np.floating],
         borders: list[float],
         world_size: int,
+        crops: list[OptionValue],
     ) -> None:
         self._how = how
         self._durations = durations
         self._some = some
         self._borders = borders
         self._world_size = world_size
+        self._crops = crops
 
     def of(self, plan: _Order) -> EpochSteps:
         steps = self._how._plan(plan, self._durations, self._some, self._borders, self._world_size)
-        return EpochBySeconds(steps, plan)
+        return EpochBySeconds(steps, plan, self._crops)
 
 
 class EpochBySeconds(EpochSteps):
     """An epoch by seconds; `steps` has its report."""
 
-    def __init__(self, steps: SecondsPlan, plan: _Order) -> None:
+    def __init__(self, steps: SecondsPlan, plan: _Order, crops: list[OptionValue]) -> None:
         self.steps = steps
         self._plan = plan
+        self._crops = crops
         self.chapters = steps.chapters
 
     @property
     def options(self) -> dict[str, OptionValue]:
         """What else the order depends on."""
-        return self.steps.options
+        return {**self.steps.options, **({"crops": self._crops} if any(self._crops) else {})}
 
     def count(self, chapter: int) -> int:
         """Steps of a chapter."""

@@ -149,8 +149,14 @@ class Reading:
         for part, reader in zip(self._parts, self.readers, strict=True):
             seconds = np.asarray(reader.index[DURATION], dtype=np.float64)
             crop = part.load.crop
-            columns.append(seconds if crop is None else np.minimum(seconds, crop.seconds))
+            columns.append(seconds if crop is None else crop.lasts(seconds))
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+    @property
+    def crops(self) -> list[OptionValue]:
+        """How each dataset is cropped: seconds, and what becomes of shorter clips; None: not."""
+        crops = [part.load.crop for part in self._parts]
+        return [None if crop is None else [crop.seconds, crop.short] for crop in crops]
 
     def taking_part(self) -> NDArray[np.bool_] | None:
         """Which samples are not left out, `(samples,)`; None: all of them are read."""

@@ -71,7 +71,8 @@ class StreamingDataset(PlannedDataset):
             Where it lies depends on seed, epoch and the clip's position in the dataset alone. (In
             a `CombinedDataset` seed and epoch are its own, however often it repeats this one.)
             `crop_offset` and `crop_seconds` of a sample say which part of its clip it is, `frames`
-            is its own length, `duration` stays the clip's. Batches by seconds count what is left.
+            is its own length, `duration` stays the clip's. Batches by seconds count what is left,
+            and what fills it up.
         short_clips: With `seconds`, clips that are not longer are taken whole: "keep" leaves them
             short, "pad" fills them up with zeros.
         fields: Only these fields, and the key. None: all.
