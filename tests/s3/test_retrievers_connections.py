@@ -1,7 +1,9 @@
-"""Clients keep their connections, as far as the store does."""
+"""What clients keep: their connections, as far as the store does, and little memory."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +42,31 @@ def test_connections_are_used_again(tmp_path: Path, workers: int) -> None:
         retriever.close()
         assert len(store.requests) == SHARDS + 1
         assert 1 <= proxy.stats.connections <= workers + 1  # one more for the metadata
+
+
+@pytest.mark.usefixtures("server")  # credentials
+def test_one_more_dataset_that_is_open_takes_little_memory(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d") as writer:
+        writer.write("clip", {"number": 1})
+    code = """
+import sys, tracemalloc
+from audiomdb.retrievers.s3 import S3Retriever
+
+url, cache = sys.argv[1:]
+def opened(number):
+    retriever = S3Retriever("bucket", "d", endpoint_url=url, cache_dir=f"{cache}/{number}")
+    assert retriever.open()[0]["number"] == 1
+    return retriever
+
+kept = [opened(0)]
+tracemalloc.start()
+kept += [opened(number) for number in range(1, 9)]
+print(tracemalloc.get_traced_memory()[0] / 8)
+"""
+    with MemoryServer() as store:
+        for path in (tmp_path / "d").rglob("*.*"):
+            key = path.relative_to(tmp_path / "d").as_posix()
+            store.files[f"bucket/d/{key}"] = path.read_bytes()
+        command = [sys.executable, "-c", code, store.url(), str(tmp_path / "cache")]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(printed) < 2_000_000  # of which a description of S3 alone takes 12
