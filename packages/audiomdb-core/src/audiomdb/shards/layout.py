@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from audiomdb.errors import MetadataError
-
 __all__ = [
     "ALIGNMENT",
     "BLOCKS_DB",
@@ -21,7 +19,6 @@ __all__ = [
     "METADATA_FILE",
     "REJECTED_FILE",
     "SAMPLES_DB",
-    "check_shard_path",
     "shard_name",
     "shard_number",
 ]
@@ -67,16 +64,3 @@ def shard_number(name: str) -> int | None:
     found = re.fullmatch(r"shard_([0-9]{5,9})", name)
     number = int(found[1]) if found else 0
     return number if name == shard_name(number) else None
-
-
-def check_shard_path(path: str) -> str:
-    """Return `path` if it can only be a shard's folder inside the dataset.
-
-    Metadata may come from anywhere, so nothing but the canonical name is let through.
-
-    Raises:
-        MetadataError: for any other path.
-    """
-    if shard_number(path) is None:
-        raise MetadataError(f"shard path {path!r} is not of the form 'shard_00000'")
-    return path
