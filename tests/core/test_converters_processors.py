@@ -174,6 +174,27 @@ def test_a_function_in_place_of_a_processor_has_to_say_the_rate_too(tmp_path: Pa
         writer.write("k", {"audio": clip(1), "text": "a"})
 
 
+@pytest.mark.parametrize("own", [clip(1), np.zeros(800, np.float32)], ids=["encoded", "array"])
+def test_the_rate_of_features_is_not_taken_for_that_of_the_clip_beside_them(
+    tmp_path: Path, own: Any
+) -> None:
+    class Features(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            array = self.load_array(sample["audio"], 16000)
+            return {"feature": array[::160], "sample_rate": 16000, "duration": 5.0}
+
+    features = Features(keep_original=True)
+    items = [("k", {"audio": own, "sample_rate": 8000})]
+    Listed(items, tmp_path / "out", processor=features, num_workers=1).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        sample = dataset["k"]
+        audio, rate = features.load_array(sample["audio"], 8000), sample["sample_rate"]
+    assert (rate, len(audio), sample["frames"], sample["duration"]) == (8000, 800, 800, 0.1)
+    Listed(items, tmp_path / "features", processor=Features(), num_workers=1).run()
+    with DatasetReader.open(tmp_path / "features") as dataset:
+        assert dataset["k"]["sample_rate"] == 16000
+
+
 @pytest.mark.parametrize("value", [np.zeros((2, 3, 4)), np.zeros(9, bool), "words"])
 def test_what_is_no_clip_needs_no_rate(tmp_path: Path, value: Any) -> None:
     class Stores(BaseProcessor):

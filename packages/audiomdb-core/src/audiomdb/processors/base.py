@@ -62,6 +62,8 @@ class BaseProcessor(ABC):
 
         Returns:
             The fields to store, with `sample`'s own among them or not: `keep_original` adds them.
+            Where the sample's audio is stored, `sample_rate`, `channels`, `frames` and `duration`
+            are what it has, and not what is returned beside it.
         """
 
     def load_array(
