@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import soxr
@@ -55,3 +57,9 @@ def test_impossible_rates_are_refused(rates: tuple[int, int]) -> None:
 def test_wrong_shape_is_refused() -> None:
     with pytest.raises(AudioError, match="frames"):
         audio.resample(np.ones((2, 2, 2), np.float32), 16000, 8000)
+
+
+@pytest.mark.parametrize("rate", ["16k", None, 0, -8000])
+def test_a_rate_that_is_no_number_of_hz_is_refused(rate: Any) -> None:
+    with pytest.raises(AudioError, match=repr(rate)):
+        audio.resample(np.zeros(10, np.float32), 8000, rate)

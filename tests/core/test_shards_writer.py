@@ -278,6 +278,12 @@ def test_impossible_borders_are_refused(tmp_path, options):
         DatasetWriter(tmp_path / "d", **options)
 
 
+@pytest.mark.parametrize("options", [{"samples_per_shard": 2.5}, {"max_shard_bytes": "200MB"}])
+def test_borders_are_whole_numbers(tmp_path, options):
+    with pytest.raises(TypeError, match="expected a whole number"):
+        DatasetWriter(tmp_path / "d", **options)
+
+
 @given(st.lists(st.sets(st.binary(max_size=3), max_size=30), max_size=20), st.binary(max_size=3))
 def test_a_key_set_never_forgets(batches, probe):
     keys = KeySet()

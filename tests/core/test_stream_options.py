@@ -106,9 +106,15 @@ def test_a_state_is_a_dict(dataset: Path, state: Any) -> None:
         PlanState.from_dict(state)
 
 
-def test_samples_are_read_one_by_one(dataset: Path) -> None:
-    with DatasetReader.open(dataset) as reader, pytest.raises(TypeError, match="one by one"):
-        reader[0:3]  # type: ignore[index]
+@pytest.mark.parametrize("which", [slice(0, 3), 1.5, None])
+def test_samples_are_read_one_by_one(dataset: Path, which: Any) -> None:
+    with DatasetReader.open(dataset) as reader:
+        with pytest.raises(TypeError, match="one by one"):
+            reader[which]
+        with pytest.raises(TypeError, match="one by one"):
+            SampleStream(reader)[which]
+        numpys: Any = np.uint8(1)
+        assert reader[numpys]["__key__"] == SampleStream(reader)[numpys]["__key__"] == reader.key(1)
 
 
 def test_a_cache_too_small_for_all_workers_is_refused_by_the_first(

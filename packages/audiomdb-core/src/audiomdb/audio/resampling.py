@@ -26,8 +26,11 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         `frames * to_rate / from_rate` frames.
 
     Raises:
-        AudioError: a rate is not positive, or the shape is neither of the two.
+        AudioError: a rate is no number above 0, or the shape is neither of the two.
     """
+    for rate in (from_rate, to_rate):
+        if not isinstance(rate, int | float | np.number):
+            raise AudioError(f"a sample rate is {rate!r}, expected a number of Hz")
     if from_rate <= 0 or to_rate <= 0:
         raise AudioError(f"sample rates must be positive, not {from_rate} and {to_rate} Hz")
     if audio.ndim not in (1, 2):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from audiomdb.shards.layout import MAX_SHARD_BYTES
 
 __all__ = ["ShardBorders"]
@@ -19,7 +21,8 @@ class ShardBorders:
             shard to itself. None: 64 MiB, or no limit where `samples_per_shard` is given.
 
     Raises:
-        ValueError: for limits below 1.
+        TypeError: a limit is no whole number.
+        ValueError: it is below 1.
     """
 
     def __init__(
@@ -29,6 +32,8 @@ class ShardBorders:
             ("samples_per_shard", samples_per_shard),
             ("max_shard_bytes", max_shard_bytes),
         ):
+            if value is not None and not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} is {value!r}, expected a whole number")
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
         if samples_per_shard is None and max_shard_bytes is None:

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import accumulate
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +25,7 @@ from audiomdb.shards.open_shards import OpenShards
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.urls import folder_path
 
-__all__ = ["DatasetReader", "LocalShards", "Shards"]
+__all__ = ["DatasetReader", "LocalShards", "Shards", "whole_position"]
 
 _open_shards = OpenShards()
 
@@ -225,12 +226,9 @@ class DatasetReader:
         Raises:
             IndexError: for a position outside the dataset.
         """
-        try:
-            at = position + self._size if position < 0 else position
-        except TypeError as exc:
-            raise TypeError(
-                f"{position!r} is neither a position nor a key; samples are read one by one"
-            ) from exc
+        if type(position) is not int:
+            position = whole_position(position)
+        at = position + self._size if position < 0 else position
         if not 0 <= at < self._size:
             raise IndexError(f"position {position} is outside a dataset of {self._size} samples")
         shard = bisect_right(self._starts, at) - 1
@@ -338,3 +336,17 @@ class DatasetReader:
         if opened is None and self._source.index_first:
             return self.index.parts[number]
         return self.shard(number).index if opened is None else opened.index
+
+
+def whole_position(position: Any) -> int:  # noqa: ANN401
+    """A position as an int, whatever class of whole number it is of.
+
+    Raises:
+        TypeError: it is no whole number.
+    """
+    try:
+        return index(position)
+    except TypeError:
+        raise TypeError(
+            f"{position!r} is neither a position nor a key; samples are read one by one"
+        ) from None

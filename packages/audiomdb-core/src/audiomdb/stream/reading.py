@@ -19,6 +19,7 @@ from audiomdb.plan import EpochPlan, MixPlan, PlanState, Selection, select
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.sample import DURATION, Sample
 from audiomdb.shards import DatasetReader
+from audiomdb.shards.dataset_reader import whole_position
 from audiomdb.stream.loading import SampleLoader
 from audiomdb.stream.sources import SOURCE, Mixture, Part, parts_of
 
@@ -176,7 +177,8 @@ class Reading:
             UnknownKeyError: no such key.
         """
         if not isinstance(which, str):
-            position = which + len(self) if which < 0 else which
+            position = whole_position(which)
+            position += len(self) if position < 0 else 0
             if not 0 <= position < len(self):
                 raise IndexError(f"position {which} is outside of {len(self)} samples")
             return position
