@@ -141,6 +141,29 @@ def test_a_loader_that_is_dropped_leaves_no_process(retriever: LocalRetriever) -
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_pass_of_a_loader_that_is_closed_says_so(
+    retriever: LocalRetriever, device: str | None
+) -> None:
+    mine = loader(retriever, num_workers=1, device=device)
+    running = iter(mine)
+    next(running)
+    mine.close()
+    with pytest.raises(RuntimeError, match="closed in the middle of a pass"):
+        list(running)
+    assert len(list(mine)) == 7
+    mine.close()
+    assert streams() == []
+    assert multiprocessing.active_children() == []
+
+
+def test_a_loader_whose_workers_are_kept_can_be_copied(retriever: LocalRetriever) -> None:
+    with loader(retriever, num_workers=1) as mine:
+        next(iter(mine))
+        with pickle.loads(pickle.dumps(mine)) as copy:
+            assert keys(copy) == keys(mine)
+
+
 def spoil(sample: Sample) -> Sample:
     if sample["text"] == "41":
         raise RuntimeError("spoilt")

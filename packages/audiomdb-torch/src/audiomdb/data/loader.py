@@ -242,7 +242,10 @@ class StreamingLoader:
         return self._meter.stats(self.dataset.retrievers)
 
     def close(self) -> None:
-        """End the worker processes that are kept. The loader can be used again."""
+        """End the worker processes that are kept. The loader can be used again.
+
+        A pass that they were making raises RuntimeError where its next batch would come.
+        """
         self._workers.close()
 
     def __enter__(self) -> StreamingLoader:

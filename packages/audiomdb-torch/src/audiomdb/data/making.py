@@ -118,6 +118,10 @@ class Workers:
         self._persistent = persistent
         self._kept: tuple[Recipe, DataLoader[Parcel]] | None = None
         self._busy = False
+        self._closed = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": None, "_busy": False}  # a copy starts workers of its own
 
     @contextmanager
     def making(self, recipe: Recipe, start: PlanState) -> Generator[Making, None, None]:
@@ -127,11 +131,12 @@ class Workers:
         assert isinstance(loader.dataset, _WorkerSteps)
         loader.dataset.begin(start)
         steps: Any = iter(loader)
+        made = self._unless_closed(steps) if keeps else steps
         self._busy |= keeps
         whole = False
         try:
             yield Making(
-                steps, recipe.monitor.stall_of_workers, partial(_interrupt, steps), patience_s=1.0
+                made, recipe.monitor.stall_of_workers, partial(_interrupt, steps), patience_s=1.0
             )
             whole = True
         except GeneratorExit:
@@ -148,7 +153,22 @@ class Workers:
         """End the processes that are kept. May be called twice."""
         kept, self._kept = self._kept, None
         if kept is not None and (steps := kept[1]._iterator) is not None:
-            _end(steps)
+            self._closed += 1
+            (_interrupt if self._busy else _end)(steps)
+
+    def _unless_closed(self, steps: Iterator[Made]) -> Generator[Made, None, None]:
+        """Steps to their end: where its workers are ended, torch's iterator just stops."""
+        closed = self._closed
+        try:
+            yield from steps
+        except TypeError:  # of what ends a wait, see `_interrupt`
+            if self._closed == closed:
+                raise
+        if self._closed != closed:
+            raise RuntimeError(
+                "the loader was closed in the middle of a pass, which has ended the workers that "
+                "made its batches; close it when its passes are over"
+            )
 
     def _loader(self, recipe: Recipe) -> DataLoader[Parcel]:
         """The loader whose processes are kept, a new one for another recipe."""
