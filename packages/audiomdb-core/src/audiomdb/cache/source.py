@@ -22,7 +22,8 @@ from audiomdb.cache.pace import Pace, Watch
 from audiomdb.cache.retry import Outage, Retries
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
-from audiomdb.cache.transfer import Open, RangeTransfer, Transfer, fetch_bytes
+from audiomdb.cache.small_file import fetch_bytes
+from audiomdb.cache.transfer import Open, RangeTransfer, Transfer
 from audiomdb.errors import DownloadError, DownloadInterruptedError, MetadataError
 from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE

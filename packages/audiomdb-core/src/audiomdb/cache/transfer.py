@@ -21,7 +21,7 @@ from audiomdb.errors import DownloadInterruptedError
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import ShardEntry
 
-__all__ = ["Open", "RangeTransfer", "Transfer", "fetch_bytes"]
+__all__ = ["Open", "RangeTransfer", "Transfer"]
 
 _LEAST_PIECE = 4 << 20
 """Smaller pieces would spend their time asking, so that files below twice this come whole.
@@ -339,34 +339,3 @@ class _OneTransfer:
                 len(chunk),
             )
             chunk = chunk[written:]
-
-
-def fetch_bytes(
-    open_remote: Open, path: str, *, most: int, counters: Counters, outage: Outage
-) -> bytes | None:
-    """Fetch a small file whole.
-
-    Returns:
-        None when it has more than `most` bytes; no more are kept.
-
-    Raises:
-        DownloadError: as the retriever says.
-        DownloadInterruptedError: trying again did not help; says what was tried.
-    """
-
-    def attempt() -> bytes | None:
-        remote = open_remote(path)
-        content = bytearray()
-        with closing_chunks(remote.chunks):
-            if (remote.size or 0) > most:
-                return None
-            for chunk in remote.chunks:
-                if len(content) + len(chunk) > most:
-                    return None
-                content += chunk
-        return bytes(content)
-
-    retries = Retries(path, counters=counters, check=lambda: None, at_the_start=True, outage=outage)
-    content = retries(attempt)
-    counters.add(fetched_bytes=len(content or b""))
-    return content

@@ -1,0 +1,106 @@
+"""Fetching a file into memory: what a dataset begins with.
+
+The index of a million clips has some fifty megabytes. Where connections break sooner than that, it
+comes as shards do: from where it stopped, and without counting attempts that bring something.
+"""
+
+from __future__ import annotations
+
+from audiomdb.cache.answers import closing_chunks
+from audiomdb.cache.counters import Counters
+from audiomdb.cache.pace import Pace
+from audiomdb.cache.remote_file import RemoteFile
+from audiomdb.cache.retry import Outage, Retries
+from audiomdb.cache.transfer import Open
+from audiomdb.errors import DownloadInterruptedError
+
+__all__ = ["fetch_bytes"]
+
+
+def fetch_bytes(
+    open_remote: Open, path: str, *, most: int, counters: Counters, outage: Outage
+) -> bytes | None:
+    """Fetch a file whole.
+
+    Returns:
+        None when it has more than `most` bytes; no more are kept.
+
+    Raises:
+        DownloadError: as the retriever says.
+        DownloadInterruptedError: trying again did not help; says what was tried.
+    """
+    file = _Arriving(open_remote, path, most)
+
+    def attempt() -> bytes | None:
+        before = file.arrived
+        try:
+            return file.fetch()
+        finally:
+            counters.add(fetched_bytes=file.arrived - before)
+
+    retries = Retries(
+        path, counters=counters, check=lambda: None, size=most, at_the_start=True, outage=outage
+    )
+    return retries(attempt, file)
+
+
+class _Arriving:
+    """A file on its way into memory.
+
+    Attributes:
+        arrived: Bytes that have come, those that came again among them.
+        received: Bytes that were there when it was furthest: see `Progress`. A store that begins
+            anew each time brings nothing until it gets further.
+    """
+
+    def __init__(self, open_remote: Open, path: str, most: int) -> None:
+        self.arrived = self.received = 0
+        self._open = open_remote
+        self._path = path
+        self._most = most
+        self._content = bytearray()
+        self._validator: str | None = None
+        self._pace: Pace | None = None
+
+    def fetch(self) -> bytes | None:
+        """Fetch what is missing; returns all of it, None when it is too much."""
+        remote = self._ask()
+        with closing_chunks(remote.chunks):
+            self._begin(remote)
+            if (remote.size or 0) > self._most:
+                return None
+            pace = self._pace = self._pace or self._new_pace(remote)
+            for chunk in remote.chunks:
+                if len(self._content) + len(chunk) > self._most:
+                    return None
+                self._content += chunk
+                self.arrived += len(chunk)
+                self.received = max(self.received, len(self._content))
+                pace.tick()
+        there = len(self._content)
+        if remote.size is not None and there < remote.size:
+            raise DownloadInterruptedError(
+                f"{self._path}: the answer ended after {there} of {remote.size} bytes"
+            )
+        return bytes(self._content)
+
+    def _ask(self) -> RemoteFile:
+        if self._content and self._validator is not None:
+            return self._open(self._path, start=len(self._content), validator=self._validator)
+        return self._open(self._path)
+
+    def _begin(self, remote: RemoteFile) -> None:
+        there = len(self._content)
+        if there and remote.start == there and remote.validator == self._validator:
+            return
+        self._content.clear()
+        self._validator = remote.validator
+        if remote.start:
+            self._validator = None
+            raise DownloadInterruptedError(
+                f"{self._path}: asked for bytes from {there}, got other ones from {remote.start}"
+            )
+
+    def _new_pace(self, remote: RemoteFile) -> Pace:
+        size = self._most if remote.size is None else remote.size
+        return Pace(self._path, size, lambda: len(self._content))
