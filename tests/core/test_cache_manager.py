@@ -381,6 +381,7 @@ def test_the_first_to_open_sees_a_new_version_and_keeps_what_has_not_changed(
     first = opener()
     first.lease(0)
     first.lease(4)
+    empty = opener(directory=opener.folder / "other")
     with DatasetWriter(opener.folder / "new", samples_per_shard=1) as writer:
         rng = np.random.default_rng(0)
         for number in range(5):
@@ -390,6 +391,8 @@ def test_the_first_to_open_sees_a_new_version_and_keeps_what_has_not_changed(
     (opener.folder / "new").rename(opener.store)
     second = opener()
     assert second.metadata == first.metadata, "while one uses the directory, all see the same"
+    with pytest.raises(CorruptShardError, match=r"replaced .*in all processes .*open it again"):
+        empty.lease(4)
     first.close()
     second.close()
     third = opener()

@@ -40,6 +40,11 @@ _COLLECT_AFTER_S = 0.5
 _MOST_LOST = 30
 """Times that somebody may delete a shard while it is fetched."""
 
+_NOT_AS_DESCRIBED = (
+    "The copy in the store is not what metadata.json describes: if the dataset was replaced there "
+    "meanwhile, close it in all processes of this machine and open it again, else upload it again"
+)
+
 _LOOK_EVERY_S = 0.5
 """A transfer that nobody waits for looks so often whether it is in the way."""
 
@@ -385,15 +390,15 @@ class ShardCache:
             return (
                 f"{file} has another size than metadata.json says: expected {entry.bytes} bytes, "
                 f"but {delivered.told_by} returned a RemoteFile of size {delivered.size}, twice, "
-                "so that nothing of it was fetched. The copy in the store is not what "
-                "metadata.json describes: upload it again. If it is, the retriever is wrong: the "
-                "size is that of the whole file, whatever part of it was asked for"
+                f"so that nothing of it was fetched. {_NOT_AS_DESCRIBED}. If neither helps, the "
+                "retriever is wrong: the size is that of the whole file, whatever part of it was "
+                "asked for"
             )
         return (
             f"{file} arrived damaged twice: expected {entry.bytes} bytes "
             f"with sha256 {entry.sha256}, found {delivered.size} bytes with sha256 "
-            f"{delivered.sha256}. The copy in the store is not what metadata.json describes: "
-            f"upload it again (what came is in {self._layout.quarantine} while there is room)"
+            f"{delivered.sha256}. {_NOT_AS_DESCRIBED} "
+            f"(what came is in {self._layout.quarantine} while there is room)"
         )
 
     def _stalled(self, number: int) -> str:
