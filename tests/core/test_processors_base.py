@@ -118,6 +118,16 @@ def test_a_rate_that_is_none_is_refused_as_it_is_at_conversion(rate: Any) -> Non
         Processors(Rate(), sample_rate=rate)
 
 
+def test_the_rate_of_features_is_not_taken_for_that_of_the_clip_beside_them() -> None:
+    sample = {"audio": TONE, "sample_rate": 8000, "channels": None}
+    own = Write("sample_rate", 16000, keep_original=True)
+    assert Processors(own)(sample)["sample_rate"] == 8000
+    channels = Write("channels", 1, keep_original=True)
+    assert Processors(channels)(sample)["channels"] == 1
+    assert Processors(Write("sample_rate", 16000))(sample) == {"sample_rate": 16000}
+    assert Processors([own, Write("audio", TONE[:9])])(sample)["sample_rate"] == 16000
+
+
 def test_each_processor_sees_the_original_and_their_results_are_merged() -> None:
     both = Processors([Write("text", "changed"), Length()])
     sample = {"text": "hello"}

@@ -11,6 +11,7 @@ __all__ = [
     "AUDIO",
     "CHANNELS",
     "DURATION",
+    "FACTS",
     "FRAMES",
     "KEY",
     "MAX_KEY_BYTES",
@@ -41,6 +42,9 @@ FRAMES = "frames"
 
 DURATION = "duration"
 """Length of `audio` in seconds."""
+
+FACTS = frozenset((SAMPLE_RATE, CHANNELS, FRAMES, DURATION))
+"""What is found out about `audio`, and belongs to it."""
 
 MAX_KEY_BYTES = 511
 """LMDB's limit on a key, in bytes of UTF-8."""

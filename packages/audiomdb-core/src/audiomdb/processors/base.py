@@ -15,7 +15,7 @@ from audiomdb.audio import AudioSource, decode, resample
 from audiomdb.audio.arrays import array_rate, as_float, check_shape
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
-from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample
+from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample
 
 __all__ = ["BaseProcessor", "Processors"]
 
@@ -62,8 +62,8 @@ class BaseProcessor(ABC):
 
         Returns:
             The fields to store, with `sample`'s own among them or not: `keep_original` adds them.
-            Where the sample's audio is stored, `sample_rate`, `channels`, `frames` and `duration`
-            are what it has, and not what is returned beside it.
+            Where the sample's audio is kept, so are its `sample_rate`, `channels`, `frames` and
+            `duration`, whatever is returned beside it.
         """
 
     def load_array(
@@ -193,7 +193,11 @@ class Processors:
                         "with different values"
                     )
         if any(processor.keep_original for processor in self.processors):
-            return {**sample, **merged}
+            merged = {**sample, **merged}
+        if merged.get(AUDIO) is sample.get(AUDIO) is not None:
+            # A rate that a processor returns is that of its features, not of the clip beside them.
+            facts = FACTS.intersection(merged, sample)
+            merged |= {name: sample[name] for name in facts if sample[name] is not None}
         return merged
 
     def __repr__(self) -> str:

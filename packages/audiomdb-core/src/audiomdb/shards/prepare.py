@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.errors import AudioError, ProcessingError, SampleError
-from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, SAMPLE_RATE, Sample
+from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample
 from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.describe import AudioOptions, Description, describe, source_name
 from audiomdb.shards.features import FeatureSummary
@@ -33,9 +33,6 @@ NO_RATE = (
 """What is said of a processor."""
 
 _TEXT = frozenset((str,))
-
-_FACTS = frozenset((SAMPLE_RATE, CHANNELS, FRAMES, DURATION))
-"""What is found out of a clip; a sample that has one has them all."""
 
 _PASSING = "passing"
 """Attribute of an error that travels with it from another process; its cause does not."""
@@ -183,7 +180,7 @@ def _processed(key: str, described: Description, process: Process, rate: int | N
         return out
     if audio is before.get(AUDIO):
         # A rate that the processor returns is that of its features, not of the clip beside them.
-        return out | {name: before[name] for name in _FACTS.intersection(out)}
+        return out | {name: before[name] for name in FACTS.intersection(out)}
     told = rate is not None or hasattr(before.get(AUDIO), "__array__")
     if not told and lacks_rate(out, before):
         raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
