@@ -120,7 +120,8 @@ def _cache(retriever: BaseRetriever) -> dict[str, Any] | None:
 def _columns(index: DatasetIndex | None) -> dict[str, Any] | None:
     if index is None:
         return None
-    return {name: _column(index[name]) for name in index if name != "__key__"}
+    # One after the other: all of them at once would take gigabytes of a hundred million samples.
+    return {name: _column(index.apart()[name]) for name in index if name != "__key__"}
 
 
 def _field(feature: Feature) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def _field(feature: Feature) -> dict[str, Any]:
 def _total(name: str, index: DatasetIndex | None) -> int | None:
     import numpy as np
 
-    return None if index is None or name not in index else int(np.nansum(index[name]))
+    return None if index is None or name not in index else int(np.nansum(index.apart()[name]))
 
 
 def _column(values: np.ndarray) -> dict[str, Any]:
