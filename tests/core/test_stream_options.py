@@ -64,7 +64,7 @@ def test_a_value_of_the_wrong_kind_is_named(wrong: dict[str, Any]) -> None:
 def test_nobody_gets_a_share_without_having_asked_for_it(
     dataset: Path, several: dict[str, Any], which: str
 ) -> None:
-    makes: list[Any] = [SampleStream, open_dataset]
+    makes: list[Any] = [SampleStream, open_dataset, partial(StepStream, batch_size=4)]
     for make in makes:
         with pytest.raises(PlanError, match=f"say with {which}= which of them this is"):
             make(dataset, **several)

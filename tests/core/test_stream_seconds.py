@@ -148,7 +148,7 @@ def test_going_on_makes_no_chapter_but_that_of_the_place(
 
 
 def test_the_report_counts_what_the_steps_hold(folders: tuple[Path, Path]) -> None:
-    here = stream(folders[0], world_size=2, seed=3)
+    here = stream(folders[0], rank=0, world_size=2, seed=3)
     ranks = [
         list(stream(folders[0], world_size=2, rank=rank, seed=3).read(here.state(1)))
         for rank in range(2)
@@ -248,7 +248,7 @@ def test_a_stream_by_seconds_pickles_without_its_columns(folders: tuple[Path, Pa
         (BySeconds(0), {}, "max_batch_seconds is 0"),
         (BySeconds(9, num_buckets=0), {}, "num_buckets must be"),
         (BySeconds(9, max_batch_size=0), {}, "max_batch_size must be"),
-        (BySeconds(9, slots=3), {"world_size": 2}, "slots 3 cannot be shared evenly by 2 ranks"),
+        (BySeconds(9, slots=3), {"rank": 0, "world_size": 2}, "slots 3 cannot be shared evenly"),
         (BySeconds(9, slots=4), {"partitions": 3}, "slots 4 cannot be shared evenly by 3 part"),
         (BySeconds(9, max_age=0), {}, "max_age must be"),
     ],
@@ -267,7 +267,7 @@ def test_another_packing_is_refused_by_name(folders: tuple[Path, Path]) -> None:
     with pytest.raises(PlanError, match=r"max_batch_seconds was 12.0 and is 13.0"):
         next(stream(folders[0], BySeconds(13.0, increment=10, max_age=6, chapter=8)).read(state))
     with pytest.raises(PlanError, match=r"slots was 1 and is 2"):
-        next(stream(folders[0], world_size=2).read(state))
+        next(stream(folders[0], rank=0, world_size=2).read(state))
     with pytest.raises(PlanError, match=r"max_batch_seconds was 12.0 and is not given"):
         next(StepStream(folders[0], 4, shuffle=True).read(state))
     with pytest.raises(PlanError, match=r"batch_size was 4 and is not given"):

@@ -154,7 +154,7 @@ def test_another_plan_is_refused_by_name(folder: Path) -> None:
     with pytest.raises(PlanError, match="selection was None and is '"):
         next(StepStream(folder, 12, shuffle=True, max_duration=0.02).read(state))
     with pytest.raises(PlanError, match="batch_size 12 cannot be shared evenly by 5 ranks"):
-        StepStream(folder, 12, world_size=5)
+        StepStream(folder, 12, rank=0, world_size=5)
 
 
 def test_a_stream_of_steps_pickles_and_knows_its_steps(folder: Path) -> None:

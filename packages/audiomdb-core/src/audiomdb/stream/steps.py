@@ -18,7 +18,7 @@ from audiomdb.stream.loading import LoadOptions, Processing
 from audiomdb.stream.pacing import BySamples, BySeconds, EpochBySeconds, EpochSteps, Pace
 from audiomdb.stream.reading import Reading, Selections
 from audiomdb.stream.rows import Allocate, Row, rows_of
-from audiomdb.stream.shares import ranks_here
+from audiomdb.stream.shares import ranks_here, which_of
 from audiomdb.stream.sources import (
     Mixture,
     Origin,
@@ -77,9 +77,9 @@ class StepStream:
         max_duration: Seconds; longer ones are.
         where: What else is left out: False for a sample that is. The same in all ranks.
         rank: Which of `world_size` processes this is.
-        world_size: Processes that share each step.
+        world_size: Processes that share each step. More than one have to say their `rank`.
         worker: Which of `num_workers` this is, which make a rank's steps in turn.
-        num_workers: Workers of the rank.
+        num_workers: Workers of the rank. More than one have to say their `worker`.
         num_threads: Threads that read, decode and process; 0 does it in the iterating one.
         fields: Only these fields. None: all.
         decode: Turn audio into float32 arrays `(frames,)` or `(frames, channels)`.
@@ -106,9 +106,9 @@ class StepStream:
         min_duration: float | None = None,
         max_duration: float | None = None,
         where: Where | None = None,
-        rank: int = 0,
+        rank: int | None = None,
         world_size: int = 1,
-        worker: int = 0,
+        worker: int | None = None,
         num_workers: int = 1,
         num_threads: int = 4,
         fields: Collection[str] | None = None,
@@ -119,6 +119,8 @@ class StepStream:
     ) -> None:
         if num_threads < 0:
             raise ValueError(f"num_threads is {num_threads}, expected 0 or more")
+        rank = which_of("rank", rank, "world_size", world_size)
+        worker = which_of("worker", worker, "num_workers", num_workers)
         by_seconds = isinstance(batch_size, BySeconds)
         if by_seconds and tail not in (None, "drop"):
             raise ValueError(f"tail={tail!r}: by seconds every sample comes once, without a tail")

@@ -183,6 +183,8 @@ class StreamingLoader:
     def __len__(self) -> int:
         """Batches in a whole pass, the one begun last or else the next; the same in every rank.
 
+        With `tail="uneven"`, a rank that has no sample of an epoch's last step gets one less.
+
         By seconds this takes a pass over the durations, 1 to 2 us a sample; it is remembered.
 
         Raises:
