@@ -17,7 +17,14 @@ from audiomdb.errors import CacheTooSmallError, PlanError
 from audiomdb.plan import PlanState
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.shards import DatasetReader, DatasetWriter
-from audiomdb.stream import SampleStream, StepStream, open_dataset
+from audiomdb.stream import (
+    BySeconds,
+    Mixture,
+    Part,
+    SampleStream,
+    StepStream,
+    open_dataset,
+)
 from tests.core.caches import CopyRetriever
 
 
@@ -90,6 +97,20 @@ def test_filters_that_leave_nothing_are_said_to(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "leave none of the 12 samples of clips" in record.message
+
+
+def test_a_dataset_without_samples_takes_any_filter_and_any_batch(
+    dataset: Path, tmp_path: Path
+) -> None:
+    with DatasetWriter(tmp_path / "none"):
+        pass
+    how: dict[str, Any] = {"max_duration": 5, "where": lambda columns: columns["digit"] == "3"}
+    assert list(SampleStream(tmp_path / "none", **how)) == []
+    assert list(StepStream(tmp_path / "none", BySeconds(9), **how).read(epochs=None)) == []
+    both = Mixture([Part(tmp_path / "none", **how), Part(dataset, **how)])
+    assert [sample["digit"] for sample in SampleStream(both)] == ["3"]
+    steps = StepStream(both, BySeconds(9)).read()
+    assert [sample["digit"] for step in steps for sample in step.samples] == ["3"]
 
 
 @pytest.mark.parametrize("epoch", [-1, "a", 2**32])

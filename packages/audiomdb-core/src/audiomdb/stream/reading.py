@@ -148,7 +148,8 @@ class Reading:
         """Seconds of every sample as it is read, those left out too; NaN where there are none."""
         columns = []
         for part, reader in zip(self._parts, self.readers, strict=True):
-            seconds = np.asarray(reader.index[DURATION], dtype=np.float64)
+            column = reader.index[DURATION] if len(reader) else np.empty(0)
+            seconds = np.asarray(column, dtype=np.float64)
             crop = part.load.crop
             columns.append(seconds if crop is None else crop.lasts(seconds))
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
@@ -253,7 +254,7 @@ class Reading:
 
     def _select(self, number: int) -> Selection | None:
         part, reader = self._parts[number], self.readers[number]
-        if not part.filtered:
+        if not part.filtered or not len(reader):  # without samples, there are no columns either
             return None
         if number not in self._selections:
             selection = select(
