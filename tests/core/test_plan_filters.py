@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -179,3 +180,15 @@ def test_a_selection_of_another_dataset_is_refused() -> None:
 def test_a_selection_takes_a_bit_a_sample() -> None:
     selection = Selection([1000] * 100, np.ones(100_000, dtype=bool))
     assert len(pickle.dumps(selection)) < 17_000
+
+
+def test_making_a_selection_takes_little_memory_beside_the_mask() -> None:
+    mask = np.arange(1_000_000) % 3 == 0
+    tracemalloc.start()
+    try:
+        selection = Selection([1000] * 1000, mask)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert selection.kept.sum() == mask.sum()
+    assert peak < len(mask)

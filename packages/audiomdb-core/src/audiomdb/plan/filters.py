@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -59,11 +60,10 @@ class Selection:
                 f"expected bool of shape ({total},)"
             )
         self._ends = np.concatenate(([0], np.cumsum(self.counts)))
-        self.kept = np.zeros(len(self.counts), np.int64)
-        filled = self.counts > 0
-        if filled.any():
-            begins = self._ends[:-1][filled]
-            self.kept[filled] = np.add.reduceat(mask, begins, dtype=np.int64)
+        # One by one: `np.add.reduceat` would make eight bytes of each bit first.
+        ends = self._ends.tolist()
+        kept = [np.count_nonzero(mask[begin:end]) for begin, end in pairwise(ends)]
+        self.kept = np.array(kept, dtype=np.int64)
         self._bits = np.packbits(mask)
         for array in (self.counts, self.kept):
             array.setflags(write=False)
@@ -127,8 +127,7 @@ def select(
         high = np.inf if max_duration is None else max_duration
         if not low <= high:
             raise PlanError(f"min_duration {low} s is above max_duration {high} s: nothing is left")
-        durations = np.asarray(columns["duration"], dtype=np.float64)
-        masks.append((durations >= low) & (durations <= high))  # NaN is neither
+        masks.append(_lasting(columns, low, high))
     if where is not None:
         mask = np.asarray(_called(where, columns) if callable(where) else where)
         if mask.dtype != np.bool_:
@@ -141,7 +140,14 @@ def select(
         return None
     if len({mask.shape for mask in masks}) > 1:
         raise PlanError(f"where gives shape {masks[-1].shape}, expected {masks[0].shape}")
-    return Selection(counts, np.logical_and.reduce(masks))
+    return Selection(counts, masks[0] if len(masks) == 1 else masks[0] & masks[1])
+
+
+def _lasting(columns: Columns, low: float, high: float) -> NDArray[np.bool_]:
+    durations = np.asarray(columns["duration"], dtype=np.float64)
+    mask: NDArray[np.bool_] = durations >= low
+    mask &= durations <= high  # NaN is neither
+    return mask
 
 
 def _called(where: Callable[[Columns], NDArray[np.bool_]], columns: Columns) -> NDArray[np.bool_]:
