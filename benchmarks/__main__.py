@@ -12,6 +12,7 @@ from benchmarks.corpus import RECORDINGS
 from benchmarks.decoding import decode_samples
 from benchmarks.layout import layout
 from benchmarks.machine import describe_machine
+from benchmarks.many_shards import begin_large
 from benchmarks.memory import memory
 from benchmarks.planning import plan
 from benchmarks.reading import read_samples
@@ -24,6 +25,7 @@ GROUPS: dict[str, Group] = {
     "read": read_samples,
     "decode": decode_samples,
     "open": start,
+    "large": begin_large,
     "plan": plan,
     "memory": memory,
     "layout": layout,
