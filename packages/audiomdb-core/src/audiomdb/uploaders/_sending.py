@@ -1,4 +1,4 @@
-"""One upload at the finer level: files sent side by side, metadata last, and a look at the end."""
+"""One upload through the per-file interface: data in parallel, metadata last, then a check."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 __all__ = ["DatasetFile", "Sending", "Stopped", "stop_check"]
 
 _here = threading.local()
-"""What the thread works for, if it is one of an upload's."""
+"""Holds in `stop` the event that ends the upload that the current thread works for, if any."""
 
 
 class Stopped(Exception):  # noqa: N818
-    """A file was given up because its upload ends; never seen outside."""
+    """Raised to abandon a file because its upload is ending; never leaves this package."""
 
 
 class DatasetFile(msgspec.Struct, frozen=True):
     """A file of a dataset.
 
     Attributes:
-        full_path: Where it is.
-        rel_path: Where it is in the dataset, with "/" and at most one directory deep.
+        full_path: Its path on this machine.
+        rel_path: Its path in the dataset, with "/" and at most one directory deep.
         bytes: Its size.
-        sha256: Hex digest of its content, where metadata knows it; not compared yet.
+        sha256: Hex digest of its content according to metadata, not verified yet; None if metadata
+            has none.
     """
 
     full_path: str
@@ -41,13 +42,13 @@ class DatasetFile(msgspec.Struct, frozen=True):
     sha256: str | None = None
 
     def refuse_changed(self, digest: str) -> None:
-        """Compare what the file holds now with what conversion wrote.
+        """Refuse a file whose content is not what conversion wrote.
 
         Args:
-            digest: Hex sha256 of its content.
+            digest: Hex sha256 of its current content.
 
         Raises:
-            CorruptShardError: metadata knows another one.
+            CorruptShardError: metadata has another digest.
         """
         if self.sha256 not in (None, digest):
             raise CorruptShardError(
@@ -57,13 +58,13 @@ class DatasetFile(msgspec.Struct, frozen=True):
 
 
 class Sending:
-    """Brings the files of a dataset to a store. Used once.
+    """Sends the files of a dataset to a store. Used once.
 
     Args:
         store: The uploader, which sends single files.
-        data: All files but metadata.
-        metadata: That one.
-        on_bytes: Told how many bytes more are there.
+        data: All files except `metadata.json`.
+        metadata: `metadata.json`.
+        on_bytes: Called with the size of each file that has arrived or was already there.
     """
 
     def __init__(
@@ -82,10 +83,10 @@ class Sending:
         self._withdrawn = False
 
     def run(self) -> list[DatasetFile]:
-        """Bring all files there; those that had to be sent.
+        """Send all files that are not there yet, and return those that were sent.
 
-        What fails first ends the rest, and so does an interrupt: files under way are given up
-        where their uploader asks `stop_check`, and waited for elsewhere.
+        The first failure ends the upload, and so does an interrupt: files being sent are abandoned
+        if their uploader uses `stop_check`, and waited for otherwise.
         """
         sent = self._side_by_side(self._bring_named, self._data, self._on_bytes)
         if self._bring_named(self._metadata):
@@ -101,7 +102,7 @@ class Sending:
         files: Sequence[DatasetFile],
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> list[DatasetFile]:
-        """Do some work on several files at once; the files for which it says True."""
+        """Run `work` on several files at once; return the files for which it returned True."""
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
         pool = ThreadPoolExecutor(
@@ -126,7 +127,7 @@ class Sending:
             return self._bring(file)
 
     def _bring(self, file: DatasetFile) -> bool:
-        """Bring one file to its destination; whether it had to be sent."""
+        """Get one file to its destination, and return whether it had to be sent."""
         there = self._stat(file.rel_path)
         digest = file.sha256
         if there is not None and there[0] == file.bytes:
@@ -142,13 +143,13 @@ class Sending:
         return True
 
     def _withdraw(self) -> None:
-        """Have no dataset there, before a file of another one is replaced."""
+        """Delete the metadata of another dataset, before one of its files is replaced."""
         with self._withdrawing:
             if self._withdrawn:
                 return
             name = self._metadata.rel_path
             there = self._stat(name)
-            # Where it is ours, what is replaced is a damaged copy.
+            # If the metadata is ours, the file being replaced is a damaged copy of this dataset.
             if _is_another(there, self._metadata.bytes, self._digest(self._metadata)):
                 self._store.remove(name)
             self._withdrawn = True
@@ -169,9 +170,9 @@ class Sending:
             )
 
     def _look_again(self, file: DatasetFile) -> bool:
-        """Refuse to call whole what another upload has changed meanwhile.
+        """Raise if another upload has replaced a file in the meantime.
 
-        Of two uploads at once, the one whose metadata comes last looks last.
+        Of two concurrent uploads, the one that sends its metadata last also checks last.
         """
         with self._named("looked at", file):
             there = self._stat(file.rel_path)
@@ -189,10 +190,10 @@ class Sending:
         )
 
     def _stat(self, rel_path: str) -> tuple[int, str | None] | None:
-        """What the store says of a file, checked where it comes in; the digest in small letters.
+        """Call the store's `stat`, check its result, and convert the digest to lower case.
 
         Raises:
-            TypeError: it is not what it has to be; names class, method and path.
+            TypeError: the result has the wrong type; names class, method and path.
         """
         found: object = self._store.stat(rel_path)
         if found is None:
@@ -208,7 +209,7 @@ class Sending:
 
     @contextmanager
     def _named(self, did: str, file: DatasetFile) -> Iterator[None]:
-        """Note with what a store's code raises which file it was about, unless that says so."""
+        """Add a note naming the file to exceptions from a store's code that do not name it."""
         try:
             yield
         except Exception as exc:
@@ -224,7 +225,7 @@ class Sending:
 
 
 def stop_check() -> Callable[[], None]:
-    """What `BaseUploader.stop_check` gives."""
+    """Implement `BaseUploader.stop_check`."""
     stop: threading.Event | None = getattr(_here, "stop", None)
 
     def check() -> None:
@@ -239,5 +240,5 @@ def _work_for(stop: threading.Event) -> None:
 
 
 def _is_another(there: tuple[int, str | None] | None, size: int, digest: str) -> bool:
-    """Whether what lies there is known to be another file than this one."""
+    """Return whether the file at the destination is known to differ from this one."""
     return there is not None and (there[0] != size or there[1] not in (None, digest))

@@ -1,4 +1,4 @@
-"""The contract of uploaders: a finished dataset goes somewhere else, whole or not at all."""
+"""Base class of uploaders, which copy a finished dataset elsewhere, whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class UploadReport(msgspec.Struct, frozen=True):
     """What an upload did.
 
     Attributes:
-        files: Files of the dataset, all of them at the destination now.
-        bytes: Their size.
-        sent_files: Those that were sent; the others were there already.
-        sent_bytes: The size of those.
+        files: Number of files in the dataset, all of which are now at the destination.
+        bytes: Their total size.
+        sent_files: Number of files that were sent; the others were there already.
+        sent_bytes: Total size of the files that were sent.
     """
 
     files: int
@@ -44,11 +44,11 @@ class UploadReport(msgspec.Struct, frozen=True):
 
 
 class BaseUploader:
-    """Puts a dataset's files where retrievers will look for them.
+    """Copies the files of a dataset to where a retriever reads them.
 
-    A subclass takes one of two levels.
+    A subclass implements one of two interfaces.
 
-    The short one overrides `upload_dir` and loops over `iter_files`, whose order alone makes the
+    The simple one overrides `upload_dir` and loops over `iter_files`, whose order alone makes the
     upload safe: `metadata.json` comes last, and without it there is no dataset.
 
         class CopyUploader(BaseUploader):
@@ -56,20 +56,21 @@ class BaseUploader:
                 for full_path, rel_path in self.iter_files(local_dir):
                     put(full_path, rel_path)
 
-    The finer one defines `upload_file` and `stat` instead. `upload_dir` then sends several files
-    at once, leaves out those that are there with the same content, looks after each whether it
-    arrived, and sends `metadata.json` when all others have. Then it looks at all once more: of two
-    uploads to one place at once, at least one fails.
+    The per-file one defines `upload_file` and `stat` instead. `upload_dir` then sends several files
+    at once, skips those that are already there with the same content, checks after each that it
+    arrived, and sends `metadata.json` once all others have. If it sent anything, it checks all
+    files again at the end, so that of two concurrent uploads to one place at least one fails.
 
-    Uploading another dataset over one replaces it file by file. With `remove`, the old
-    `metadata.json` goes before the first file that it names is replaced: who comes meanwhile finds
-    no dataset. Who had opened the old one, and all where there is no `remove`, meet shards that are
-    not those its metadata names, and are told so. Shards that only the old dataset had stay behind,
-    named by nothing. An empty destination has none of these troubles.
+    Uploading a different dataset over an existing one replaces it file by file. If `remove` is
+    defined, the old `metadata.json` is deleted before the first file that it names is replaced, so
+    that readers find no dataset meanwhile. Readers that have the old dataset open, and all readers
+    if `remove` is not defined, meet shards that do not match their metadata and get an error.
+    Shards that only the old dataset had stay behind, referenced by nothing. An empty destination
+    has none of these problems.
 
     Args:
-        workers: Files sent at once, at the finer level.
-        progress: Show a progress bar on stderr; None: where that is a terminal.
+        workers: Number of files sent at once by the per-file interface.
+        progress: Whether to show a progress bar on stderr; None shows one if that is a terminal.
     """
 
     # On the class, so that a subclass may leave out `super().__init__`.
@@ -77,7 +78,7 @@ class BaseUploader:
     progress: bool | None = None
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> BaseUploader:  # noqa: ANN401
-        """Refuse a class that fills neither level, as an abstract class would."""
+        """Refuse a class that implements neither interface, as an abstract class would."""
         if cls.upload_dir is BaseUploader.upload_dir:
             for name in ("upload_file", "stat"):
                 if getattr(cls, name) is getattr(BaseUploader, name):
@@ -98,22 +99,24 @@ class BaseUploader:
     def from_url(cls: type[_U], url: str, **options: Any) -> _U:  # noqa: ANN401, PYI019
         """Make an uploader for a URL.
 
-        Needed only of a class that a package registers for a scheme, see `audiomdb.registry`.
+        Only needed for a class that a package registers for a scheme, see `audiomdb.registry`.
 
         Args:
-            url: Its scheme is in small letters; `audiomdb.urls` takes it apart.
-            options: Arguments of the class by name, checked to be such.
+            url: The URL, with its scheme in lower case; `audiomdb.urls` has functions to parse it.
+            options: Keyword arguments of the class; their names have been checked.
 
         Raises:
-            InvalidURLError: the URL leads nowhere.
+            InvalidURLError: the URL names no destination.
         """
         raise NotImplementedError(f"{cls.__name__} is not made from URLs: {url!r}, {options}")
 
     def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport | None:
-        """Upload the dataset in a folder. Interrupted or failed, it may simply be called again.
+        """Upload the dataset in a folder.
+
+        After a failure or an interruption, the call can simply be repeated.
 
         Returns:
-            What was done; None from a subclass that keeps no account.
+            What was done; None from a subclass that does not keep count.
 
         Raises:
             DatasetNotFoundError: when the folder holds no finished dataset.
@@ -128,11 +131,11 @@ class BaseUploader:
         return UploadReport(len(data) + 1, total, len(sent), sum(file.bytes for file in sent))
 
     def iter_files(self, local_dir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-        """The files of the dataset in a folder, in the order in which they may be published.
+        """Iterate over the files of the dataset in a folder, in the order to publish them in.
 
-        Shards in order, then the index, then `metadata.json`. Only what metadata names: neither
-        the remains of an interrupted conversion nor anything else that lies in the folder. The
-        sizes are checked before the first file is given.
+        Shards in order, then the index, then `metadata.json`. Only files that belong to the dataset
+        are included, not the remains of an interrupted conversion or anything else in the folder.
+        All sizes are checked before the first file is yielded.
 
         Yields:
             Full path, and path relative to the folder, with "/" and at most one directory deep.
@@ -145,10 +148,10 @@ class BaseUploader:
             yield file.full_path, file.rel_path
 
     def upload_file(self, full_path: str, rel_path: str) -> None:
-        """Send one file, replacing what is at its destination. The finer level.
+        """Send one file, replacing what is at its destination. Part of the per-file interface.
 
-        Called from several threads at once, and again for the same file after a failure. When it
-        returns, `stat` has to see the file; until then, what was there before or nothing.
+        Called from several threads at once, and again for the same file after a failure. Once it
+        returns, `stat` must see the file; until then, `stat` sees the previous file or none.
 
         Raises:
             UploadError: naming the destination. Translate the backend's own errors to it here.
@@ -156,48 +159,49 @@ class BaseUploader:
         raise NotImplementedError
 
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
-        """Size and sha256 (hex) of a file at the destination, None where there is none.
+        """Return size and sha256 (hex) of a file at the destination, or None if there is none.
 
-        The finer level. Called from several threads at once, up to three times for each file. Where
-        the backend knows no sha256, None in its place: the file is then sent even when one of the
-        same size is there, and only its size is checked afterwards.
+        Part of the per-file interface. Called from several threads at once, up to three times for
+        each file. A backend that knows no sha256 returns None in its place: the file is then sent
+        even if one of the same size is there, and only its size is checked afterwards.
 
         Raises:
-            UploadError: when the destination cannot be asked.
+            UploadError: when the destination cannot be queried.
         """
         raise NotImplementedError
 
     def remove(self, rel_path: str) -> None:
-        """Delete a file at the destination; nothing, where there is none. The finer level.
+        """Delete a file at the destination, if it exists. Part of the per-file interface.
 
-        Called for `metadata.json`, so that nobody takes a mixture of two datasets for one. May be
-        left out where the backend cannot delete.
+        Called for `metadata.json`, so that a mixture of two datasets is not taken for one. Need not
+        be defined if the backend cannot delete.
 
         Raises:
-            UploadError: when it could not be deleted.
+            UploadError: when the file could not be deleted.
         """
 
     def stop_check(self) -> Callable[[], None]:
-        """For `upload_file`: a function that raises once the upload of this file is of no use.
+        """Return a function that raises once the upload of the current file has become pointless.
 
-        After Ctrl-C, or when another file has failed. To be made in the thread that calls
-        `upload_file`, and called now and then, in any thread, while a large file is sent; what it
-        raises is to be let through. Without it, the end of the upload waits for the file's.
+        For use in `upload_file`: it raises after Ctrl-C, or when another file has failed. Call
+        `stop_check` in the thread that calls `upload_file`, call its result from time to time, in
+        any thread, while a large file is sent, and let the exception through. Without it, a failed
+        upload ends only when this file has been sent.
         """
         return stop_check()
 
     def destination(self, rel_path: str) -> str:
-        """What errors call a file's place at the destination."""
+        """Return the name that errors use for a file at the destination."""
         return f"{rel_path} ({type(self).__name__})"
 
     @staticmethod
     def sha256(full_path: str) -> str:
-        """Hex digest of a local file, for backends that keep one beside each file."""
+        """Return the hex digest of a local file, for backends that store one with each file."""
         return sha256_file(Path(full_path))
 
 
 def dataset_files(dataset: Path) -> list[DatasetFile]:
-    """The files of a dataset in the order of `BaseUploader.iter_files`, with what is known of them.
+    """Return the files of a dataset, with size and digest, in the order of `iter_files`.
 
     Raises:
         DatasetNotFoundError: when the folder holds no finished dataset.

@@ -1,4 +1,4 @@
-"""Uploading to a folder: a mounted disk, a network share."""
+"""Uploader to a folder, such as a mounted disk or a network share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 _SHARD_FILES = frozenset((DATA_FILE, LOCK_FILE))
 MARK = ".upload"
-"""What `audiomdb upload` leaves in a folder while it replaces a dataset there."""
+"""Name of the file that marks a folder where `audiomdb upload` is replacing a dataset."""
 
 _DATASET_FILES = frozenset((INDEX_FILE, METADATA_FILE, REJECTED_FILE, MARK))
 
@@ -37,14 +37,14 @@ class LocalUploader(BaseUploader):
 
         LocalUploader("/media/disk/digits").upload_dir("digits")
 
-    Each file appears under its name only when all of it is on the disk. Every copy is read back
-    and compared, and so is a file that is there already.
+    Each file appears under its name only once all of it is on the disk. Every copy is read back
+    and compared, and so is every file that is already there.
 
     Args:
-        path: The folder; made where it does not exist. What lies there is not looked at, see
+        path: The folder, created if it does not exist. Existing content is not checked, see
             `foreign_files`.
-        workers: Files copied at once.
-        progress: Show a progress bar on stderr; None: where that is a terminal.
+        workers: Number of files copied at once.
+        progress: Whether to show a progress bar on stderr; None shows one if that is a terminal.
 
     Raises:
         InvalidURLError: the path is a URL.
@@ -66,17 +66,17 @@ class LocalUploader(BaseUploader):
         """Make an uploader for a path, or a URL like `file:///media/disk/speech`.
 
         Raises:
-            InvalidURLError: the URL is no path on this machine.
+            InvalidURLError: the URL is not a path on this machine.
         """
         return cls(local_path(url), **options)
 
     def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport | None:
-        """Copy the dataset in a folder. As for every uploader; the target is locked meanwhile.
+        """Copy the dataset in a folder, holding a lock on the target folder meanwhile.
 
         Raises:
             OutputBusyError: another process is writing there.
         """
-        dataset_files(Path(local_dir))  # what is wrong with it is said before a folder is made
+        dataset_files(Path(local_dir))  # report a broken dataset before the target is created
         self._read = {}
         try:
             lock = lock_folder(self.path)
@@ -97,7 +97,7 @@ class LocalUploader(BaseUploader):
             raise UploadError(f"cannot copy {full_path} to {target}: {exc.strerror}") from exc
 
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
-        """Size and digest of a copy, read from the disk unless it was and has not changed since."""
+        """Return size and digest of a copy, read again only if it changed since the last call."""
         target = self.path / rel_path
         try:
             facts = target.stat()
@@ -122,12 +122,12 @@ class LocalUploader(BaseUploader):
             raise UploadError(f"cannot delete {target}: {exc.strerror}") from exc
 
     def destination(self, rel_path: str) -> str:
-        """Path of the copy."""
+        """Return the path of the copy."""
         return str(self.path / rel_path)
 
 
 def foreign_files(folder: Path) -> Iterator[str]:
-    """What lies in a folder and is neither a file of a dataset nor left by a stopped upload.
+    """List what is in a folder but neither belongs to a dataset nor was left by a stopped upload.
 
     Yields:
         Names relative to the folder, sorted.
@@ -141,7 +141,7 @@ def foreign_files(folder: Path) -> Iterator[str]:
 
 
 def _is_of(name: str, files: frozenset[str]) -> bool:
-    """Whether a name is one of these, or that of one of them being written."""
+    """Return whether a name is one of these, or the temporary name of one being written."""
     return name in files or (name[:1] == "." and name[1:].removesuffix(".tmp") in files)
 
 
