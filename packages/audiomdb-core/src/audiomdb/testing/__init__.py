@@ -1,10 +1,10 @@
-"""Tools for testing what reads, writes and makes datasets.
+"""Test kits, fault injection and in-memory stores for testing backends, sources and processors.
 
-A package of its own (a store, a source, a feature) tests itself by subclassing a kit:
+A third-party package (a store, a source, a processor) tests itself by subclassing a kit:
 `RetrieverConformance`, `UploaderConformance`, `ConverterConformance`, `ProcessorConformance`. These
 need pytest (`pip install "audiomdb-core[testing]"`); everything else here does not.
 
-`FaultProxy` (in a process of its own: `ProxyProcess`) is a network that is slow or fails.
+`FaultProxy` (in a process of its own: `ProxyProcess`) simulates a network that is slow or fails.
 `MemoryServer`, with `MemoryRetriever` and `MemoryUploader`, is a store that costs nothing to start.
 `write_dataset` writes a small dataset.
 """
@@ -54,7 +54,7 @@ _KITS = "audiomdb.testing.kits"
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """The kits, imported when they are asked for: they stand on pytest."""
+    """Import the kits on first access, because they need pytest."""
     if name.startswith("_") or name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -64,6 +64,6 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
             f'{name} needs pytest: pip install "audiomdb-core[testing]"'
         ) from exc
     if _KITS not in sys.modules:
-        # Before their first import, so that a failed assertion shows its values.
+        # Must precede their first import, so that a failed assertion shows its values.
         pytest.register_assert_rewrite(_KITS)
     return getattr(importlib.import_module(_KITS), name)

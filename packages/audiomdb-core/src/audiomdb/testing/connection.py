@@ -1,4 +1,4 @@
-"""One client's way through a proxy to the server and back."""
+"""One connection through the fault proxy, from a client to the server and back."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _LONGEST_HEAD = 64 * 1024
 
 
 class _Struck(Exception):  # noqa: N818
-    """The connection is over."""
+    """Raised to end a connection."""
 
 
 class Connection:
-    """One client's way to the server and back, in one thread.
+    """Forwards bytes between one client and the server, in one thread.
 
     A second thread in recv() would keep the system from sending a reset when the first one closes.
     """
@@ -42,13 +42,13 @@ class Connection:
         self._server = server
         self._answering = True  # so that the client's first bytes begin a request
         self._answered = 0  # bytes since the connection, or the matching request, began
-        self._armed: Fault | None = None  # found in the running request
-        self._head = b""  # of an answer, while it is incomplete
+        self._armed: Fault | None = None  # the fault that the current request matched
+        self._head = b""  # of a response, while it is incomplete
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def run(self) -> None:
-        """Pass bytes on until one side ends, or a fault strikes."""
+        """Forward bytes until one side closes the connection or a fault ends it."""
         buffer = memoryview(bytearray(_BUFFER_BYTES))
         poll = select.poll()
         ends = {end.fileno(): end for end in (self._server, self._client)}
@@ -66,7 +66,7 @@ class Connection:
                         self._answer(buffer[:size])
 
     def end(self) -> None:
-        """End it, from any thread."""
+        """Shut the connection down. May be called from any thread."""
         for end in (self._client, self._server):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -87,7 +87,7 @@ class Connection:
         self._server.sendall(data)
 
     def _meet(self, fault: Fault, data: bytes) -> bytes:
-        """Look at a request, and return it as it is to be passed on."""
+        """Apply a fault to a request, and return the bytes to forward."""
         if not is_request(data):
             return data
         while END_OF_HEAD not in data and len(data) < _LONGEST_HEAD:
@@ -113,7 +113,7 @@ class Connection:
         return data
 
     def _drain(self, head: bytes, body: bytes) -> None:
-        """Take the rest of a request: a client that is still sending would not see the answer."""
+        """Read the rest of a request: a client that is still sending would not see the response."""
         size = announced_body(head)
         have, tail = len(body), body[-5:]
         while tail != b"0\r\n\r\n" if size is None else have < size:
@@ -175,11 +175,11 @@ class Connection:
             self._break_off()
         if fault.kind == "stall":
             while self._client.recv(_BUFFER_BYTES):
-                pass  # what a client says into a dead line
+                pass  # discard what the client still sends
         raise _Struck
 
 
 def break_off(client: socket.socket) -> None:
-    """Have the connection reset when it is closed."""
+    """Close a socket so that its peer sees a connection reset."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()

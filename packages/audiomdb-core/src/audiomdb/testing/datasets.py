@@ -1,4 +1,4 @@
-"""Datasets to test with, and comparing what was read of them."""
+"""Small datasets for tests, and digests to compare their samples."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def write_dataset(
 
     Args:
         path: Folder to write to.
-        shards: Their number.
-        samples_per_shard: Samples in each.
-        payload_bytes: Random bytes in each sample, beside some 15 kB of audio.
-        seed: Of the contents. Datasets that differ in it alone have shards of about the same size.
+        shards: Number of shards.
+        samples_per_shard: Number of samples in each shard.
+        payload_bytes: Random bytes in each sample, in addition to some 15 kB of audio.
+        seed: Seed of the contents. Datasets that differ only in the seed have shards of about the
+            same size.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     with DatasetWriter(path, name="conformance", samples_per_shard=samples_per_shard) as writer:
@@ -44,7 +45,7 @@ def write_dataset(
                 "sample_rate": _RATE,
                 "text": f"sentence {number} of {seed}",
                 "speaker": number % 3,
-                # Random, so that neither a store nor a network can make it smaller.
+                # Random, so that neither a store nor a network can compress it.
                 "payload": rng.bytes(payload_bytes),
                 "vector": rng.random((4, 3)),
                 "nothing": None,
@@ -54,10 +55,10 @@ def write_dataset(
 
 
 def sample_digest(value: Any) -> str:  # noqa: ANN401
-    """A text that is the same for equal samples, in any process, and different for others.
+    """Return a digest that is the same for equal samples, in any process, and different otherwise.
 
     Args:
-        value: A sample, or anything a sample may hold. Arrays count with dtype and shape.
+        value: A sample, or any value a sample may hold. For arrays, dtype and shape count too.
     """
     digest = hashlib.sha256()
     _update(digest, value)

@@ -1,6 +1,6 @@
-"""What can go wrong on a network, as values, and the little HTTP that takes.
+"""The faults that the proxy can simulate, and the parts of HTTP needed to apply them.
 
-Pure functions of bytes; `proxy` does what they say.
+Pure functions of bytes; `connection` applies them.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One way for a network or a server to fail.
 
     Attributes:
-        kind: On any protocol, once `after` bytes of answers have passed on a connection:
-            "close" ends the connection as if all had been sent, "reset" breaks it, "stall" keeps
-            it open and passes nothing more. "refuse" ends every new connection without a byte.
-            "down" breaks all connections, and every new one, once `after` bytes have passed in
-            both directions since it was set. "flip" inverts the byte at place `after` and passes
-            everything on.
-            On HTTP: "status" answers in the server's place with `status` and `body`; "short"
+        kind: With any protocol, once `after` bytes of responses have passed on a connection:
+            "close" ends the connection as if all had been sent, "reset" resets it, "stall" keeps
+            it open and forwards nothing more. "refuse" ends every new connection without a byte.
+            "down" resets all connections, and every new one, once `after` bytes have passed in
+            both directions since the fault was set. "flip" inverts the byte at offset `after` and
+            forwards everything.
+            With HTTP: "status" responds in the server's place with `status` and `body`; "short"
             announces and delivers no more than `after` bytes of a body, as if that were all;
-            "ignore_range" hides from the server that a part was asked for.
-        after: Bytes of answers, heads included (for "short", of the body alone). Counted from the
-            connection's start, or with `match` from the request it was found in. A `match` means
-            nothing to "refuse" and "down".
-        times: How often it strikes; None: always.
-        match: Only requests that hold this text in their head (a path, say). None: all.
-        status: Of a "status" answer.
-        body: Of a "status" answer.
+            "ignore_range" hides from the server that a range was requested.
+        after: Number of response bytes, heads included (for "short", of the body alone). Counted
+            from the start of the connection, or with `match` from the request that matched.
+            "refuse" and "down" ignore `match`.
+        times: How often the fault strikes; None: always.
+        match: Strike only requests whose head contains this text (a path, say). None: all.
+        status: Status code of a "status" response.
+        body: Body of a "status" response.
     """
 
     kind: FaultKind
@@ -72,23 +72,23 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reads_heads(self) -> bool:
-        """Whether it has to be known what a request says."""
+        """Whether the proxy has to parse request heads to apply this fault."""
         return self.match is not None or self.kind in ("status", "short", "ignore_range")
 
     def concerns(self, head: bytes) -> bool:
-        """Whether a request is one of those that fail."""
+        """Return whether a request with this head matches."""
         return self.match is None or self.match.encode() in head
 
 
 def is_request(data: bytes) -> bool:
-    """Whether an HTTP/1 request begins here."""
+    """Return whether the data begins with an HTTP/1 request."""
     return _REQUEST.match(data) is not None
 
 
 def announced_body(head: bytes) -> int | None:
-    """Bytes that follow a request's head; None: chunks, until an empty one.
+    """Return the body size that a request's head announces, or None for a chunked body.
 
-    0 where the client waits to be asked for them.
+    0 where the client waits for `100 Continue` before it sends the body.
     """
     if _WAITS.search(head):
         return 0
@@ -99,19 +99,19 @@ def announced_body(head: bytes) -> int | None:
 
 
 def without_range(head: bytes) -> bytes:
-    """A request's head that asks for all of a file, whatever version it is."""
+    """Return a request's head without its range and its preconditions on the file's version."""
     return _RANGE.sub(b"", head)
 
 
 def announcing_less(head: bytes, most: int) -> bytes:
-    """An answer's head that announces at most so many bytes of body, and the connection's end."""
+    """Return a response's head that announces at most `most` bytes of body, then a close."""
     shorter = _LENGTH.sub(lambda found: found[1] + b"%d" % min(int(found[2]), most), head)
     first, _, rest = shorter.partition(b"\r\n")
     return first + b"\r\nConnection: close\r\n" + rest
 
 
 def answer_of(status: int, body: bytes) -> bytes:
-    """A whole answer, after which the connection ends."""
+    """Return a complete response, after which the connection ends."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:

@@ -4,8 +4,8 @@
         MemoryUploader(server.url("speech")).upload_dir("speech")
         retriever = MemoryRetriever(server.url("speech"), max_cache_bytes=10_000_000)
 
-A server in a thread keeps files in a dict and gives them out by HTTP: so all processes of a test
-see the same files, and a network that fails can be put between (`FaultProxy`).
+A server in a thread keeps files in a dict and serves them over HTTP, so that all processes of a
+test see the same files, and a failing network (`FaultProxy`) can be put in between.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _SHA256 = "X-Sha256"
 
 
 class MemoryServer:
-    """Files in memory, by HTTP: GET with Range and If-Match, HEAD, PUT, DELETE.
+    """Serves files from memory over HTTP: GET with Range and If-Match, HEAD, PUT, DELETE.
 
-    Listens on a free port of 127.0.0.1 from the moment it is made until `close`.
+    Listens on a free port of 127.0.0.1 from construction until `close`.
 
     Attributes:
-        files: Content by path. May be changed at any time; a value is replaced, never changed.
+        files: Content by path. May be changed at any time; a value is replaced, never mutated.
         requests: Method and path of every request so far.
         address: Host and port.
     """
@@ -62,18 +62,18 @@ class MemoryServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.address: tuple[str, int] = ("127.0.0.1", self._server.server_port)
-        # Looks up more often than it would by itself, so that `close` returns soon.
+        # Polls more often than by default, so that `close` returns soon.
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), name="memory-server", daemon=True
         )
         self._thread.start()
 
     def url(self, name: str = "") -> str:
-        """Where a dataset of this name lies."""
+        """Return the URL of the dataset with this name."""
         return f"http://{self.address[0]}:{self.address[1]}/{name}".rstrip("/")
 
     def close(self) -> None:
-        """Stop serving. May be called twice."""
+        """Stop the server. May be called twice."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -96,10 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, *_args: Any) -> None:  # noqa: ANN401
-        """Requests are noted in the server's list instead."""
+        """Log nothing: requests are recorded in the server's list instead."""
 
     def handle(self) -> None:
-        # A client that goes away is not worth a traceback.
+        # A client that disconnects is not worth a traceback.
         with contextlib.suppress(ConnectionError):
             super().handle()
 
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(size)
         self._note()
         if len(content) < size:
-            self.close_connection = True  # it broke off: what was there before stays
+            self.close_connection = True  # the upload broke off: the previous content stays
             return
         self.server_memory.files[self.path.strip("/")] = content
         self._answer(HTTPStatus.CREATED)
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class MemoryStore(Store):
-    """A dataset's place on a `MemoryServer`."""
+    """The place of one dataset on a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, name: str) -> None:
         self.endpoint = server.url()
@@ -172,25 +172,25 @@ class MemoryStore(Store):
         self._files = server.files
 
     def read(self, path: str) -> bytes | None:
-        """All of a file."""
+        """Return the content of a file, or None if there is none."""
         return self._files.get(f"{self.name}/{path}")
 
     def write(self, path: str, content: bytes) -> None:
-        """Make or replace a file."""
+        """Create or replace a file."""
         self._files[f"{self.name}/{path}"] = content
 
     def delete(self, path: str) -> None:
-        """Remove a file."""
+        """Delete a file."""
         del self._files[f"{self.name}/{path}"]
 
 
 class MemoryRetriever(BaseRetriever):
-    """Reads a dataset of a `MemoryServer`.
+    """Reads a dataset from a `MemoryServer`.
 
     Args:
-        url: As `MemoryServer.url` gives it.
+        url: URL of the dataset, from `MemoryServer.url`.
         timeout_s: Seconds without a byte after which a connection counts as broken.
-        options: Of `BaseRetriever`.
+        options: Options of `BaseRetriever`.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 10.0, **options: Any) -> None:  # noqa: ANN401
@@ -199,7 +199,7 @@ class MemoryRetriever(BaseRetriever):
         self._timeout_s = timeout_s
 
     def open_remote(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
-        """Open a file from some byte on; from byte 0 if it is another than it was."""
+        """Open a file at byte `start`, or at byte 0 if its version is not `validator` any more."""
         answer = None
         if start and validator is not None:
             answer = self._get(path, {"Range": f"bytes={start}-", "If-Match": validator})
@@ -213,7 +213,7 @@ class MemoryRetriever(BaseRetriever):
         return RemoteFile(answer, begin, answer.header("ETag"), begin + answer.size)
 
     def _get(self, path: str, headers: dict[str, str]) -> _Answer | None:
-        """Ask for a file; None where there is none, or not the one asked for."""
+        """Request a file; return None if it does not exist or is not the requested version."""
         answer = _Answer("GET", f"{self._url}/{path}", self._timeout_s, DownloadInterruptedError)
         status = answer.ask(headers=headers)
         if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
@@ -230,9 +230,9 @@ class MemoryUploader(BaseUploader):
     """Uploads a dataset to a `MemoryServer`.
 
     Args:
-        url: As `MemoryServer.url` gives it.
+        url: URL of the dataset, from `MemoryServer.url`.
         timeout_s: Seconds without a byte after which a connection counts as broken.
-        options: Of `BaseUploader`.
+        options: Options of `BaseUploader`.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 10.0, **options: Any) -> None:  # noqa: ANN401
@@ -251,7 +251,7 @@ class MemoryUploader(BaseUploader):
             )
 
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
-        """Size and sha256 of what the server holds."""
+        """Return size and sha256 of a file on the server, or None if there is none."""
         answer = self._ask("HEAD", rel_path)
         with contextlib.closing(answer):
             status = answer.ask()
@@ -264,7 +264,7 @@ class MemoryUploader(BaseUploader):
         return answer.size, answer.header(_SHA256)
 
     def remove(self, rel_path: str) -> None:
-        """Have the server forget a file."""
+        """Delete a file on the server, if it exists."""
         answer = self._ask("DELETE", rel_path)
         with contextlib.closing(answer):
             status = answer.ask()
@@ -274,7 +274,7 @@ class MemoryUploader(BaseUploader):
             )
 
     def destination(self, rel_path: str) -> str:
-        """URL of a file."""
+        """Return the URL of a file."""
         return f"{self._url}/{rel_path}"
 
     def _ask(self, method: str, rel_path: str) -> _Answer:
@@ -282,7 +282,7 @@ class MemoryUploader(BaseUploader):
 
 
 class _Answer:
-    """A request of its own connection, and the bytes of its answer."""
+    """One request on a connection of its own, and the chunks of its response."""
 
     def __init__(self, method: str, url: str, timeout_s: float, kind: type[AudioMDBError]) -> None:
         parts = urlsplit(url)
@@ -293,7 +293,7 @@ class _Answer:
         self._response: http.client.HTTPResponse | None = None
 
     def ask(self, *, body: bytes | None = None, headers: dict[str, str] | None = None) -> int:
-        """Send the request, and return the answer's status."""
+        """Send the request, and return the status of the response."""
         try:
             with _translated(self._doing, self._kind):
                 self._connection.request(*self._request, body, headers or {})
@@ -305,11 +305,11 @@ class _Answer:
 
     @property
     def size(self) -> int:
-        """Bytes that follow, or would follow a GET."""
+        """Size of the body in bytes; after HEAD, of the body that GET would return."""
         return int(self.header("Content-Length") or 0)
 
     def header(self, name: str) -> str:
-        """A header of the answer; empty where there is none."""
+        """Return a header of the response, or an empty string if it has none."""
         return "" if self._response is None else self._response.getheader(name, "")
 
     def __iter__(self) -> Iterator[bytes]:
@@ -323,7 +323,7 @@ class _Answer:
             raise self._kind(f"{self._doing} broke off after {came} of {self.size} bytes")
 
     def close(self) -> None:
-        """Close the connection, whatever is still on its way."""
+        """Close the connection, even if the response was not read to its end."""
         if self._response is not None:
             self._response.close()
         self._connection.close()
@@ -331,7 +331,7 @@ class _Answer:
 
 @contextlib.contextmanager
 def _translated(doing: str, kind: type[AudioMDBError]) -> Iterator[None]:
-    """Raise what goes wrong on the way as an error of this kind."""
+    """Raise errors of the connection as an error of this kind."""
     try:
         yield
     except AudioMDBError:

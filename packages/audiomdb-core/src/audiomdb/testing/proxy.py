@@ -1,4 +1,4 @@
-"""A network that is slow, narrow and fails: a TCP proxy between a real client and a real server.
+"""TCP proxy that makes the connection between a client and a server slow, narrow or faulty.
 
     with FaultProxy("http://127.0.0.1:9000", latency_s=0.03, bytes_per_second=50e6) as proxy:
         retriever = S3Retriever("bucket", "speech", endpoint_url=proxy.url)
@@ -7,10 +7,10 @@
         proxy.heal()
         print(proxy.stats.answer_bytes, proxy.stats.faults)
 
-It knows nothing of the protocol that runs through it, except where a fault is about HTTP (see
-`audiomdb.testing.Fault`). One thread for each connection; several hundred MB/s through one core.
-Where it must not share Python's lock with what is measured, `audiomdb.testing.ProxyProcess` is the
-same in a process of its own.
+The proxy knows nothing of the protocol that it forwards, except for faults that are about HTTP (see
+`audiomdb.testing.Fault`). It uses one thread for each connection and forwards several hundred MB/s
+on one core. `audiomdb.testing.ProxyProcess` is the same in a process of its own, for measurements
+that must not share the GIL with the proxy.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _CONNECT_TIMEOUT_S = 10.0
 
 
 class FaultProxy:
-    """Passes TCP connections on to a server: late, slowly, or not to their end.
+    """Forwards TCP connections to a server: late, slowly, or not to their end.
 
-    Listens from the moment it is made until `close`, on a free port of 127.0.0.1. Its settings may
-    be changed at any time, from any thread, and hold for running connections too.
+    Listens on a free port of 127.0.0.1 from construction until `close`. Its settings may be changed
+    at any time, from any thread, and apply to open connections too.
 
     Args:
-        target: Of the server: a URL, or host and port.
-        latency_s: Seconds that every request takes longer. A request is what a client sends after
-            the server has spoken, in any protocol, so that it is round trips that cost.
-        bytes_per_second: What all connections together can carry, in each direction. None: all.
+        target: The server: a URL, or host and port.
+        latency_s: Seconds by which every request is delayed. A request is what a client sends after
+            the server has responded, in any protocol, so that every round trip pays the latency.
+        bytes_per_second: Bandwidth that all connections share, in each direction. None: no limit.
 
     Attributes:
         address: Host and port to connect to.
-        url: What `target` was, with the proxy's host and port.
+        url: URL of the target, with the proxy's host and port.
     """
 
     def __init__(
@@ -77,25 +77,25 @@ class FaultProxy:
         body: bytes = b"",
         then: Callable[[], object] | None = None,
     ) -> None:
-        """Fail from now on, in one way; see `Fault` for the arguments.
+        """Set the fault to simulate from now on; see `Fault` for the arguments.
 
-        `then` is called each time it strikes, in a thread of the proxy and before the client can
-        notice; it may set another fault.
+        `then` is called each time the fault strikes, in a thread of the proxy and before the client
+        can notice; it may set another fault.
         """
         fault = Fault(kind=kind, after=after, times=times, match=match, status=status, body=body)
         self.set_fault(fault, then=then)
 
     def heal(self) -> None:
-        """Fail no more. Connections that were stalled stay so."""
+        """Stop failing. Connections that were stalled stay so."""
         self.set_fault(None)
 
     def set_fault(self, fault: Fault | None, *, then: Callable[[], object] | None = None) -> None:
-        """Fail in this way, or not at all."""
+        """Set the fault to simulate from now on, or None for no fault."""
         self._wire.set_fault(fault, then)
 
     @property
     def latency_s(self) -> float:
-        """Seconds that every request takes longer; may be set."""
+        """Seconds by which every request is delayed; may be set."""
         return self._wire.latency_s
 
     @latency_s.setter
@@ -104,7 +104,7 @@ class FaultProxy:
 
     @property
     def bytes_per_second(self) -> float | None:
-        """What the line carries; may be set."""
+        """Bandwidth that all connections share, in each direction; may be set."""
         return self._wire.bytes_per_second
 
     @bytes_per_second.setter
@@ -113,15 +113,15 @@ class FaultProxy:
 
     @property
     def stats(self) -> ProxyStats:
-        """What has gone through since the start, or since `reset_stats`."""
+        """Counts of what has passed since the start, or since `reset_stats`."""
         return self._wire.stats
 
     def reset_stats(self) -> None:
-        """Count from 0 again."""
+        """Reset all counts to 0."""
         self._wire.reset_stats()
 
     def close(self) -> None:
-        """End all connections, and listen no more. May be called twice."""
+        """End all connections, and stop listening. May be called twice."""
         self._wire.ended.set()
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
@@ -179,7 +179,7 @@ class FaultProxy:
 
 
 def _parse(target: str | tuple[str, int]) -> tuple[tuple[str, int], str, str]:
-    """Address, scheme and path of a target."""
+    """Return address, scheme and path of a target."""
     if not isinstance(target, str):
         return target, "tcp", ""
     parts = urlsplit(target)

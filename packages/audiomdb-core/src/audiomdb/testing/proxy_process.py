@@ -19,7 +19,7 @@ _PROGRAM = f"from {__name__} import _serve; _serve()"
 
 
 class _Settings(msgspec.Struct, frozen=True):
-    """What a proxy is to do from now on; `order` "reset" has it count anew besides."""
+    """Settings for the proxy from now on; `reset` also resets its counts."""
 
     latency_s: float = 0.0
     bytes_per_second: float | None = None
@@ -34,12 +34,12 @@ class ProxyProcess:
         with ProxyProcess("http://127.0.0.1:9000", latency_s=0.03, bytes_per_second=50e6) as proxy:
             read(S3Retriever("bucket", "speech", endpoint_url=proxy.url))
 
-    It ends with `close`, or with the process that made it. Not for several threads at once.
+    It ends with `close`, or with the process that made it. Not thread-safe.
 
     Args:
-        target: Of the server: a URL, or host and port.
-        latency_s: Seconds that every request takes longer.
-        bytes_per_second: What all connections together can carry, in each direction. None: all.
+        target: The server: a URL, or host and port.
+        latency_s: Seconds by which every request is delayed.
+        bytes_per_second: Bandwidth that all connections share, in each direction. None: no limit.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ProxyProcess:
 
     @property
     def latency_s(self) -> float:
-        """Seconds that every request takes longer; may be set."""
+        """Seconds by which every request is delayed; may be set."""
         return self._latency_s
 
     @latency_s.setter
@@ -73,7 +73,7 @@ class ProxyProcess:
 
     @property
     def bytes_per_second(self) -> float | None:
-        """What the line carries; may be set."""
+        """Bandwidth that all connections share, in each direction; may be set."""
         return self._bytes_per_second
 
     @bytes_per_second.setter
@@ -91,32 +91,32 @@ class ProxyProcess:
         status: int = 503,
         body: bytes = b"",
     ) -> None:
-        """Fail from now on, in one way; see `Fault` for the arguments."""
+        """Set the fault to simulate from now on; see `Fault` for the arguments."""
         self.set_fault(
             Fault(kind=kind, after=after, times=times, match=match, status=status, body=body)
         )
 
     def heal(self) -> None:
-        """Fail no more."""
+        """Stop failing."""
         self.set_fault(None)
 
     def set_fault(self, fault: Fault | None) -> None:
-        """Fail in this way, or not at all."""
+        """Set the fault to simulate from now on, or None for no fault."""
         self._order(fault=fault, new_fault=True)
 
     @property
     def stats(self) -> ProxyStats:
-        """What has gone through since the start, or since `reset_stats`."""
+        """Counts of what has passed since the start, or since `reset_stats`."""
         return self._order()
 
     def reset_stats(self) -> None:
-        """Count from 0 again."""
+        """Reset all counts to 0."""
         self._order(reset=True)
 
     def close(self) -> None:
         """End the process. May be called twice."""
         with self._process:
-            pass  # closes its input, at whose end it ends, and waits
+            pass  # closes the process's stdin, which ends it, and waits
 
     def __enter__(self) -> ProxyProcess:
         return self

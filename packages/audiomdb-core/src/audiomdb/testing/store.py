@@ -1,4 +1,4 @@
-"""A place that holds datasets, looked into without the code under test."""
+"""Direct access to the place that holds a dataset, without the code under test."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ __all__ = ["FolderStore", "Store"]
 
 
 class Store(ABC):
-    """The place that a retriever reads and an uploader writes, as the kit sees it.
+    """The place that a retriever reads and an uploader writes, as a kit sees it.
 
-    A subclass speaks to the same bucket, server or folder through a plain client of its own, so
-    that what it says does not depend on what is tested. It stands for the place of one dataset:
+    A subclass accesses the same bucket, server or folder through a plain client of its own, so
+    that its results do not depend on the code under test. It stands for the place of one dataset:
     paths are relative to that, with "/". Called from one thread.
 
     Attributes:
-        endpoint: URL of the server, or its host and port; what the tests of the network put
-            `FaultProxy` before. None: there is no network, or no way to lead it through a proxy,
-            and these tests are skipped.
+        endpoint: URL of the server, or its host and port; the network tests put `FaultProxy` in
+            front of it. None: there is no network, or no way to lead it through a proxy, and these
+            tests are skipped.
     """
 
     endpoint: str | tuple[str, int] | None = None
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
-        """All of a file; None where there is none."""
+        """Return the content of a file, or None if there is none."""
 
     @abstractmethod
     def write(self, path: str, content: bytes) -> None:
-        """Make or replace a file."""
+        """Create or replace a file."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Remove a file that is there."""
+        """Delete a file, which exists."""
 
     def fill(self, folder: Path) -> None:
-        """Make or replace all files of a folder."""
+        """Copy all files of a folder into the store, replacing those that exist."""
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.write(path.relative_to(folder).as_posix(), path.read_bytes())
@@ -46,21 +46,21 @@ class FolderStore(Store):
     """A place in a folder of this machine.
 
     Args:
-        folder: Made where it does not exist.
+        folder: The folder, created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self, path: str) -> bytes | None:
-        """All of a file."""
+        """Return the content of a file, or None if there is none."""
         try:
             return (self.folder / path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, path: str, content: bytes) -> None:
-        """Make or replace a file; who has the old one mapped keeps it."""
+        """Create or replace a file; processes that have the old one mapped keep it."""
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.new")
@@ -68,5 +68,5 @@ class FolderStore(Store):
         temporary.replace(target)
 
     def delete(self, path: str) -> None:
-        """Remove a file."""
+        """Delete a file."""
         (self.folder / path).unlink()

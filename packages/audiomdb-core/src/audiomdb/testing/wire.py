@@ -1,4 +1,4 @@
-"""What a proxy's network does at the moment: how slow it is, how narrow, and how it fails."""
+"""The state of the proxy's simulated network: latency, bandwidth, fault and counts."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from audiomdb.testing.faults import Fault
 __all__ = ["ProxyStats", "Way", "Wire"]
 
 Way: TypeAlias = Literal["request", "answer"]
-"""From a client to the server, or back."""
+"""Direction of bytes: from a client to the server, or back."""
 
 _BUFFER_BYTES = 256 * 1024
 _SMALLEST_CHUNK = 4 * 1024
 _CHUNKS_PER_SECOND = 200
-"""With a narrow line, so that connections share it evenly."""
+"""Chunks per second on a line of limited bandwidth, so that connections share it evenly."""
 
 _SLACK_S = 0.01
-"""A line may catch up on so much time: waits end a little late."""
+"""Seconds that a line may catch up on, because waits end a little late."""
 
 
 class ProxyStats(msgspec.Struct, frozen=True):
-    """What has gone through a proxy.
+    """Counts of what has passed through a proxy.
 
     Attributes:
-        connections: Made by clients.
+        connections: Connections made by clients.
         requests: Times a client spoke after the server had (or first).
-        request_bytes: From clients to the server.
-        answer_bytes: From the server to clients.
-        faults: Times the fault struck.
+        request_bytes: Bytes from clients to the server.
+        answer_bytes: Bytes from the server to clients.
+        faults: Times a fault struck.
     """
 
     connections: int = 0
@@ -44,11 +44,11 @@ class ProxyStats(msgspec.Struct, frozen=True):
 
 
 class Wire:
-    """The state that all connections of a proxy share. Threads change it at any time.
+    """The state that all connections of a proxy share. Thread-safe.
 
     Attributes:
-        latency_s: Seconds that every request takes longer.
-        bytes_per_second: What all connections together can carry, in each direction. None: all.
+        latency_s: Seconds by which every request is delayed.
+        bytes_per_second: Bandwidth that all connections share, in each direction. None: no limit.
         ended: Set when the proxy is closed.
     """
 
@@ -66,11 +66,11 @@ class Wire:
 
     @property
     def fault(self) -> Fault | None:
-        """How it fails."""
+        """The fault to simulate, or None."""
         return self._fault
 
     def set_fault(self, fault: Fault | None, then: Callable[[], object] | None) -> None:
-        """Fail in this way, or not at all; call `then` each time."""
+        """Set the fault to simulate, or None for none; `then` is called each time it strikes."""
         with self._lock:
             self._fault = fault
             self._left = fault.times if fault else None
@@ -78,7 +78,7 @@ class Wire:
             self._since = 0
 
     def claim(self, fault: Fault) -> bool:
-        """Whether a fault is to strike, which it then has."""
+        """Return whether a fault strikes now; if so, count it and call `then`."""
         with self._lock:
             if fault is not self._fault or self._left == 0:
                 return False
@@ -91,40 +91,40 @@ class Wire:
         return True
 
     def refuses(self) -> bool:
-        """Whether a new connection is to be ended."""
+        """Return whether to end a new connection."""
         fault = self._fault
         if fault is None or not (fault.kind == "refuse" or self._is_down(fault)):
             return False
         return self.claim(fault)
 
     def is_up_for(self, size: int) -> bool:
-        """Whether so many bytes more can pass."""
+        """Count bytes in either direction, and return whether they may pass."""
         with self._lock:
             self._since += size
             fault = self._fault
         return fault is None or not self._is_down(fault) or not self.claim(fault)
 
     def delay(self) -> None:
-        """Wait as long as a request takes longer."""
+        """Wait for the latency of a request."""
         if self.latency_s > 0:
             self.ended.wait(self.latency_s)
 
     def carry(self, way: Way, size: int) -> None:
-        """Wait until the line has carried so many bytes, and count them."""
+        """Wait until the line has carried this many bytes, and count them."""
         if self.bytes_per_second is not None:
             self._lines[way].carry(size, self.bytes_per_second, self.ended)
         self.count(f"{way}_bytes", size)
 
     @property
     def chunk_bytes(self) -> int:
-        """How much to carry at once."""
+        """Number of bytes to carry at once."""
         if self.bytes_per_second is None:
             return _BUFFER_BYTES
         even = int(self.bytes_per_second / _CHUNKS_PER_SECOND)
         return min(max(even, _SMALLEST_CHUNK), _BUFFER_BYTES)
 
     def count(self, name: str, amount: int = 1) -> None:
-        """Add to a count, by the names of `ProxyStats`."""
+        """Add to one of the counts, which have the names of `ProxyStats`."""
         with self._lock:
             self._counts[name] += amount
 
@@ -135,7 +135,7 @@ class Wire:
             return ProxyStats(**self._counts)
 
     def reset_stats(self) -> None:
-        """Count from 0 again."""
+        """Reset all counts to 0."""
         with self._lock:
             self._counts = dict.fromkeys(self._counts, 0)
 
@@ -144,7 +144,7 @@ class Wire:
 
 
 class _Line:
-    """One direction of a narrow line, which all connections share."""
+    """One direction of a line of limited bandwidth, which all connections share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

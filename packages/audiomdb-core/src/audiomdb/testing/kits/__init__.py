@@ -1,4 +1,4 @@
-"""Classes of tests to subclass. They stand on pytest."""
+"""Conformance kits: test classes to subclass. They need pytest."""
 
 from __future__ import annotations
 

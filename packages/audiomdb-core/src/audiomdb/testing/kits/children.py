@@ -1,4 +1,4 @@
-"""Reading in processes of their own, as workers of a loader do."""
+"""Child processes that read a dataset, as workers of a data loader do."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LONGEST_S = 120.0
 
 
 class ChildResult(msgspec.Struct, frozen=True):
-    """What a child has read.
+    """What a child process has read.
 
     Attributes:
-        digests: Of all samples, in order.
+        digests: Digests of all samples, in order.
         fetched_shards: Shards that this child fetched; 0 where there is no cache.
-        error: What it ended with.
+        error: The exception it ended with, if any.
     """
 
     digests: list[str] = []
@@ -33,12 +33,12 @@ class ChildResult(msgspec.Struct, frozen=True):
 
 
 def start_child(retriever: BaseRetriever, start_method: str) -> tuple[BaseProcess, Connection]:
-    """Start a process that reads all samples, and where it will send its `ChildResult`."""
+    """Start a process that reads all samples; return it and the pipe for its `ChildResult`."""
     context: Any = multiprocessing.get_context(start_method)
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_read_all, args=(retriever, theirs), daemon=True)
     with warnings.catch_warnings():
-        # That a fork with threads is a risk is known; loaders do it all the same.
+        # Forking with threads is known to be a risk; data loaders do it all the same.
         warnings.simplefilter("ignore", DeprecationWarning)
         child.start()
     theirs.close()
@@ -46,7 +46,7 @@ def start_child(retriever: BaseRetriever, start_method: str) -> tuple[BaseProces
 
 
 def read_in_children(retriever: BaseRetriever, start_method: str, count: int) -> list[ChildResult]:
-    """Have as many processes read all samples at the same time."""
+    """Have `count` processes read all samples at the same time."""
     started = [start_child(retriever, start_method) for _ in range(count)]
     return [_result(child, results) for child, results in started]
 

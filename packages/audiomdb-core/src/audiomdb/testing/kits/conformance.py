@@ -1,4 +1,4 @@
-"""What all kits have in common."""
+"""Base class and helpers of all conformance kits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LEAK_PATIENCE_S = 5.0
 
 
 class Conformance:
-    """Base of the kits: classes of tests to subclass, one subclass for each thing under test.
+    """Base of the kits: test classes to subclass, one subclass for each class under test.
 
-    A subclass provides what the kit asks for and inherits the tests; their names say what is
-    expected. Where one cannot hold, there are two ways out, and both can be seen: a class
+    A subclass provides what the kit asks for and inherits the tests, whose names say what is
+    expected. Where a test cannot hold, there are two ways out, both of them visible: a class
     attribute of the kit, or overriding the test with a reason:
 
         @pytest.mark.xfail(reason="the store has no ranges")
@@ -29,7 +29,7 @@ class Conformance:
     """
 
     def test_no_test_is_left_out_without_a_reason(self) -> None:
-        """A test was overridden. Mark it xfail or skip, with `reason=`, or let it be inherited."""
+        """Overridden tests must be marked xfail or skip, with `reason=`; others are inherited."""
         kits = [kind for kind in type(self).__mro__ if kind.__module__.startswith(__package__)]
         inherited = {
             name: test for kit in kits for name, test in vars(kit).items() if name[:5] == "test_"
@@ -48,7 +48,7 @@ def _has_reason(test: object) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], patience_s: float = _PATIENCE_S) -> bool:
-    """Wait for what another thread or process does; False when it does not come about."""
+    """Wait for a condition that another thread or process brings about; False on timeout."""
     end = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > end:
@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], bool], patience_s: float = _PATIENCE_S) -
 
 
 class Held:
-    """What a process holds that it should give back: descriptors and threads, counted when made."""
+    """Counts file descriptors and threads of this process when made, to detect leaks later."""
 
     def __init__(self) -> None:
         self._descriptors, self._threads = _descriptors(), threading.active_count()
@@ -68,7 +68,7 @@ class Held:
         return f"{self._descriptors} descriptors and {self._threads} threads, now {now}"
 
     def is_given_back(self) -> bool:
-        """Whether there is no more of it now.
+        """Return whether there are no more file descriptors and threads than at the start.
 
         Waits a little: a server in this process closes its end of a connection later.
         """
@@ -86,12 +86,12 @@ def _descriptors() -> int:
 
 
 def disk_bytes(folder: str | os.PathLike[str]) -> int:
-    """Size of all files in a folder, hidden ones too, that others change meanwhile."""
+    """Total size of all files in a folder, hidden ones too. Others may change it meanwhile."""
     return sum(status.st_size for status in _statuses(folder))
 
 
 def allocated_bytes(folder: str | os.PathLike[str]) -> int:
-    """What files in a folder take up on the disk: of one that is being written, what has come."""
+    """Disk space allocated to files in a folder: of one being written, only what has arrived."""
     return sum(status.st_blocks * 512 for status in _statuses(folder))
 
 
@@ -105,7 +105,7 @@ def _statuses(folder: str | os.PathLike[str]) -> Iterator[os.stat_result]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Content by path, with "/"."""
+    """Read all files in a folder; content by relative path, with "/"."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

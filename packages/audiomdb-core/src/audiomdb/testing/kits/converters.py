@@ -1,4 +1,4 @@
-"""The kit for converters."""
+"""Conformance tests for converters."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _OPTIONS: dict[str, Any] = {
     "sample_rate": 8000,
     "samples_per_shard": 2,
 }
-"""Of `BaseConverter`, none with its default; `processor` has a test of its own."""
+"""Options of `BaseConverter`, none at its default; `processor` has a test of its own."""
 
 
 class ConverterConformance(Conformance):
-    """What every converter does. To be subclassed in a test module, once for each converter.
+    """Tests that every converter must pass. Subclass it in a test module, once per converter.
 
         class TestMyConverter(ConverterConformance):
             def make_converter(self, output_dir, **options):
@@ -46,17 +46,17 @@ class ConverterConformance(Conformance):
     """
 
     def make_converter(self, output_dir: Path, **options: Any) -> BaseConverter:  # noqa: ANN401
-        """A converter of the same source each time. To be defined by the subclass.
+        """Make a converter, of the same source each time. To be defined by the subclass.
 
         Args:
-            output_dir: To be handed on.
-            options: Others of `BaseConverter`, to be handed on.
+            output_dir: To be passed on.
+            options: Other options of `BaseConverter`, to be passed on.
         """
         raise NotImplementedError(f"{type(self).__name__} has to define make_converter")
 
     @pytest.fixture
     def pairs(self, tmp_path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-        """What the source yields."""
+        """The pairs of key and sample that the source yields."""
         pairs = list(self.make_converter(tmp_path / "unused").sample_iterator())
         assert len(pairs) >= 4, "give it a source of at least four samples"
         return pairs
@@ -64,7 +64,7 @@ class ConverterConformance(Conformance):
     def test_the_source_yields_keys_and_dicts_of_fields(
         self, pairs: list[tuple[str, Mapping[str, Any]]]
     ) -> None:
-        """Keys are different, and of 1 to 511 bytes of UTF-8."""
+        """Keys are unique, and have 1 to 511 bytes of UTF-8."""
         keys = [key for key, _ in pairs]
         assert all(isinstance(key, str) and 1 <= len(key.encode()) <= 511 for key in keys)
         assert len(set(keys)) == len(keys)
@@ -75,14 +75,14 @@ class ConverterConformance(Conformance):
     def test_the_source_yields_the_same_order_each_time(
         self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
     ) -> None:
-        """A conversion that is taken up again iterates the source again, in another process."""
+        """A resumed conversion iterates over the source again, in another process."""
         again = self.make_converter(tmp_path / "unused").sample_iterator()
         assert [key for key, _ in again] == [key for key, _ in pairs]
 
     def test_the_dataset_is_whole_and_holds_every_sample(
         self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
     ) -> None:
-        """With the fields that the source yields."""
+        """Each stored sample has the fields that the source yields."""
         report = self.make_converter(tmp_path / "out").run()
         assert list(verify_dataset(tmp_path / "out")) == []
         assert report.samples + report.rejected == len(pairs)
@@ -92,7 +92,7 @@ class ConverterConformance(Conformance):
             assert set(sample) <= set(stored[key]), key
 
     def test_the_bytes_do_not_depend_on_the_number_of_workers(self, tmp_path: Path) -> None:
-        """Nor on when which sample was ready."""
+        """The order in which samples become ready has no influence either."""
         for workers in (1, 3):
             self.make_converter(
                 tmp_path / f"with-{workers}" / "out", num_workers=workers, samples_per_shard=2
@@ -103,7 +103,7 @@ class ConverterConformance(Conformance):
     def test_a_conversion_that_broke_off_goes_on_as_if_it_had_not(
         self, tmp_path: Path, samples: int
     ) -> None:
-        """The source fails in the middle; finished shards are kept, the bytes are the same."""
+        """After the source failed in the middle, finished shards are kept and no byte differs."""
         options: dict[str, Any] = {"samples_per_shard": 1, "num_workers": 1}
         whole, broken = tmp_path / "whole" / "out", tmp_path / "broken" / "out"
         self.make_converter(whole, **options).run()
@@ -117,7 +117,7 @@ class ConverterConformance(Conformance):
         assert files_in(broken) == files_in(whole)
 
     def test_a_finished_conversion_is_not_done_again(self, tmp_path: Path) -> None:
-        """Running it once more compares, and writes nothing."""
+        """Running it again compares, and writes nothing."""
         first = self.make_converter(tmp_path / "out").run()
         before = files_in(tmp_path / "out")
         second = self.make_converter(tmp_path / "out").run()
@@ -127,7 +127,7 @@ class ConverterConformance(Conformance):
     def test_options_reach_the_base(
         self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
     ) -> None:
-        """Hand `**kwargs` on: `limit` counts what the source yields."""
+        """Pass `**kwargs` on: `limit` counts what the source yields."""
         keys = [key for key, _ in islice(pairs, 3)]
         report = self.make_converter(tmp_path / "out", limit=3, samples_per_shard=1).run()
         assert report.samples + report.rejected == 3
@@ -137,7 +137,7 @@ class ConverterConformance(Conformance):
 
     @pytest.mark.parametrize("option", list(_OPTIONS))
     def test_each_option_of_the_base_reaches_it(self, tmp_path: Path, option: str) -> None:
-        """Hand `**kwargs` on, and whatever of it the constructor names itself."""
+        """Pass `**kwargs` on, and also those options that the constructor names itself."""
         value = _OPTIONS[option]
         converter = self.make_converter(tmp_path / "unused", **{option: value})
         own = {
@@ -148,7 +148,7 @@ class ConverterConformance(Conformance):
         assert {**converter._writer_options, **own}[option] == value
 
     def test_a_processor_sees_every_sample(self, tmp_path: Path) -> None:
-        """Hand `processor=` on."""
+        """Pass `processor=` on."""
         processor = _CountFields()
         report = self.make_converter(tmp_path / "out", processor=processor, num_workers=1).run()
         with DatasetReader.open(tmp_path / "out") as reader:
@@ -156,7 +156,7 @@ class ConverterConformance(Conformance):
             assert len(reader) == report.samples
 
     def test_the_dataset_can_be_named(self, tmp_path: Path) -> None:
-        """`dataset_name` belongs to the base; so does the name of the output folder."""
+        """`dataset_name` belongs to the base class, and so does the name of the output folder."""
         converter = self.make_converter(tmp_path / "out", limit=1)
         assert converter.dataset_name
         assert converter.converter_name
@@ -168,16 +168,16 @@ class ConverterConformance(Conformance):
     def test_the_number_of_samples_is_right_or_unknown(
         self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
     ) -> None:
-        """`sample_count` is what the progress bar shows."""
+        """`sample_count` is the total that the progress bar shows."""
         assert self.make_converter(tmp_path / "unused").sample_count() in (None, len(pairs))
 
     def test_the_dataset_is_uploaded_when_it_is_finished(self, tmp_path: Path) -> None:
-        """`run` belongs to the base."""
+        """`run` belongs to the base class."""
         self.make_converter(tmp_path / "out").run(upload=LocalUploader(tmp_path / "copy"))
         assert files_in(tmp_path / "copy") == files_in(tmp_path / "out")
 
     def test_a_source_that_is_left_early_lets_go_of_what_it_holds(self, tmp_path: Path) -> None:
-        """Files and connections of the iterator are closed with it (`with`, or try and finally)."""
+        """Close the iterator's files and connections with it, by `with` or `try` and `finally`."""
         self.make_converter(tmp_path / "first", limit=1).run()
         held = Held()
         self.make_converter(tmp_path / "second", limit=1).run()
@@ -185,22 +185,22 @@ class ConverterConformance(Conformance):
 
 
 class _SourceBrokeError(Exception):
-    """Raised by a source that the kit has broken."""
+    """Raised by a source that the kit makes fail."""
 
 
 class _CountFields(BaseProcessor):
-    """A processor that takes whatever comes."""
+    """A processor that accepts any sample."""
 
     def __init__(self) -> None:
         super().__init__(keep_original=True)
 
     def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401, ARG002
-        """Say how many fields there are."""
+        """Return the number of fields."""
         return {"field_count": len(sample)}
 
 
 def _replace_source(converter: BaseConverter, *, fail_after: int) -> None:
-    """Have a converter's source raise after so many samples."""
+    """Make a converter's source raise after this many samples."""
     source = converter.sample_iterator
 
     def broken() -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The kit for processors."""
+"""Conformance tests for processors."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ _SAMPLES = 4
 
 
 class ProcessorConformance(Conformance):
-    """What every processor does. To be subclassed in a test module, once for each processor.
+    """Tests that every processor must pass. Subclass it in a test module, once per processor.
 
         class TestMyProcessor(ProcessorConformance):
             def make_processor(self, keep_original):
                 return MyProcessor(n_mels=80, keep_original=keep_original)
 
-    `make_sample` may be overridden where a processor needs other fields than audio and text.
+    Override `make_sample` if a processor needs other fields than audio and text.
     """
 
     sample_rate: int = _RATE
-    """The rate, in Hz, that the caller of the processor sets."""
+    """The sample rate, in Hz, that the processor is called with."""
 
     tolerance: float = 1e-3
-    """How far results for encoded audio and for the same audio as an array may be apart."""
+    """Largest difference between results for encoded audio and for the same audio as an array."""
 
     def make_processor(self, keep_original: bool) -> BaseProcessor:
-        """A processor, made with the same options each time. To be defined by the subclass."""
+        """Make a processor, with the same options each time. To be defined by the subclass."""
         raise NotImplementedError(f"{type(self).__name__} has to define make_processor")
 
     def make_sample(self, number: int) -> Sample:
-        """A sample as a converter yields it: half a second of FLAC, mono, and its text."""
+        """Make a sample as a converter yields it: half a second of FLAC, mono, and its text."""
         rng = np.random.Generator(np.random.Philox(number))
         audio = (rng.random(_RATE // 2 + number, np.float32) - 0.5) * 0.2
         return {
@@ -54,11 +54,11 @@ class ProcessorConformance(Conformance):
         }
 
     def run(self, processor: BaseProcessor, sample: Sample) -> Sample:
-        """What becomes of a sample, by the way that converters and streams take."""
+        """Process a sample in the way that converters and streams do."""
         return Processors(processor, sample_rate=self.sample_rate)(sample)
 
     def test_it_makes_fields_that_can_be_stored(self, tmp_path: Path) -> None:
-        """Bytes, str, numbers, None, lists, dicts with text keys, arrays; nothing else."""
+        """Results hold bytes, str, numbers, None, lists, dicts with text keys, or arrays only."""
         processor = self.make_processor(keep_original=False)
         samples = [self.run(processor, self.make_sample(n)) for n in range(_SAMPLES)]
         with DatasetWriter(tmp_path / "out") as writer:
@@ -71,11 +71,11 @@ class ProcessorConformance(Conformance):
                 assert set(sample) <= set(reader[number])
 
     def test_the_result_depends_on_the_sample_alone(self) -> None:
-        """Not on what it did before, so that a conversion can be taken up again."""
+        """Earlier samples have no influence, so that a conversion can be resumed."""
         processor = self.make_processor(keep_original=False)
         numbers = [*range(_SAMPLES), *reversed(range(_SAMPLES))]
         samples = [self.run(processor, self.make_sample(n)) for n in numbers]
-        # Now, not after each: memory that a processor gives out twice holds the last result only.
+        # Now, not after each: a buffer that a processor returns twice holds the last result only.
         results = [sample_digest(sample) for sample in samples]
         assert results == results[::-1]
         assert sample_digest(self.run(processor, self.make_sample(1))) == results[1]
@@ -83,7 +83,7 @@ class ProcessorConformance(Conformance):
         assert sample_digest(self.run(fresh, self.make_sample(0))) == results[0]
 
     def test_it_leaves_the_sample_as_it_is(self) -> None:
-        """Other processors get the same values: `sample.copy()` shares them."""
+        """Other processors get the same values, which `sample.copy()` shares."""
         for sample in (self.make_sample(0), self.decoded(self.make_sample(0))):
             before = sample_digest(sample)
             self.run(self.make_processor(keep_original=True), sample)
@@ -104,7 +104,7 @@ class ProcessorConformance(Conformance):
             self.compare(field, encoded[field], array[field])
 
     def compare(self, field: str, a: Any, b: Any) -> None:  # noqa: ANN401
-        """Assert that a field for encoded audio is what it is for an array, within `tolerance`."""
+        """Assert that results for encoded audio and for an array agree within `tolerance`."""
         if not hasattr(a, "__array__") and not isinstance(a, float):
             assert sample_digest(a) == sample_digest(b), field
             return
@@ -123,7 +123,7 @@ class ProcessorConformance(Conformance):
         assert Processors(processor)(self.make_sample(0))
 
     def test_the_samples_own_fields_stay_when_asked_for(self) -> None:
-        """`keep_original` belongs to the base: hand it on."""
+        """`keep_original` belongs to the base class: pass it on."""
         sample = self.make_sample(0)
         kept = self.run(self.make_processor(keep_original=True), sample)
         assert set(sample) <= set(kept)
@@ -132,14 +132,14 @@ class ProcessorConformance(Conformance):
         assert not self.make_processor(keep_original=False).keep_original
 
     def test_it_goes_to_workers(self) -> None:
-        """It pickles, and the copy does the same."""
+        """The processor pickles, and the copy gives the same results."""
         processor = self.make_processor(keep_original=False)
         expected = sample_digest(self.run(processor, self.make_sample(0)))
         copy = ForkingPickler.loads(ForkingPickler.dumps(processor))
         assert sample_digest(self.run(copy, self.make_sample(0))) == expected
 
     def test_another_process_makes_the_same_of_a_sample(self) -> None:
-        """Conversion works in several: hashes of texts differ between them, and so do numbers."""
+        """Conversion uses several processes, between which `hash` of a text differs."""
         import loky
 
         processors = Processors(
@@ -153,7 +153,7 @@ class ProcessorConformance(Conformance):
         assert found == [sample_digest(processors(sample))] * 2
 
     def test_its_name_is_the_same_in_every_process(self) -> None:
-        """Its options are in `repr`, no address: metadata names it, resuming compares it."""
+        """`repr` has the options but no address: metadata stores it, and resuming compares it."""
         processor = self.make_processor(keep_original=False)
         text = repr(processor)
         assert " at 0x" not in text
@@ -163,7 +163,7 @@ class ProcessorConformance(Conformance):
         assert repr(processor) == text
 
     def test_several_threads_may_call_it_at_once(self) -> None:
-        """Streams do."""
+        """Streams call a processor from several threads."""
         processor = self.make_processor(keep_original=False)
         numbers = list(range(_SAMPLES)) * 2
         expected = [sample_digest(self.run(processor, self.make_sample(n))) for n in numbers]
@@ -176,7 +176,7 @@ class ProcessorConformance(Conformance):
     def test_conversion_makes_the_same_bytes_with_any_number_of_workers(
         self, tmp_path: Path
     ) -> None:
-        """The work is done in threads, in no order that could be relied on."""
+        """The work is done in threads, in no fixed order."""
         for workers in (1, 3):
             processors = Processors(
                 self.make_processor(keep_original=True), sample_rate=self.sample_rate
@@ -193,7 +193,7 @@ class ProcessorConformance(Conformance):
         assert files_in(tmp_path / "with-1" / "out") == files_in(tmp_path / "with-3" / "out")
 
     def decoded(self, sample: Sample) -> Sample:
-        """A sample with its audio as an array, at the rate that the caller sets."""
+        """Return a sample with its audio as an array, at the rate the processor is called with."""
         if not isinstance(sample.get(AUDIO), bytes):
             return sample
         audio, rate = decode(sample[AUDIO], sample_rate=self.sample_rate)

@@ -1,4 +1,4 @@
-"""What the tests of retrievers stand on."""
+"""Base class and fixtures of the retriever tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from audiomdb.testing.store import Store
 __all__ = ["FILLED", "Make", "Original", "RetrieverTests", "digests_of"]
 
 FILLED = pytest.mark.usefixtures("filled")
-"""The dataset is in the store."""
+"""Marks tests that need the dataset in the store."""
 
 SHARDS = 4
 PER_SHARD = 3
@@ -31,7 +31,7 @@ Errors: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 
 
 class Original:
-    """The dataset that a retriever is to lead to, as it is on this machine."""
+    """The dataset that the tests put into the store, as it is on this machine."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,19 +49,19 @@ class Original:
         return min(shard.bytes for shard in self.metadata.shards)
 
     def shard(self, number: int) -> bytes:
-        """Content of a shard's file."""
+        """Return the content of a shard's file."""
         return (self.path / self.shard_path(number)).read_bytes()
 
     def shard_path(self, number: int) -> str:
-        """Path of a shard's file in the dataset."""
+        """Return the path of a shard's file in the dataset."""
         return f"{self.metadata.shards[number].path}/data.mdb"
 
     def first_of(self, shard: int) -> int:
-        """Position of a shard's first sample."""
+        """Return the position of a shard's first sample."""
         return shard * PER_SHARD
 
     def damaged(self, number: int) -> bytes:
-        """A shard's file with one bit of a sample's payload flipped."""
+        """Return a shard's file with one bit of a sample's payload flipped."""
         content = bytearray(self.shard(number))
         payload = self.samples[self.first_of(number)]["payload"]
         content[content.index(payload) + len(payload) // 2] ^= 0x10
@@ -69,10 +69,10 @@ class Original:
 
 
 class Make:
-    """Makes retrievers: a fixture, so that all of them are closed.
+    """Factory of retrievers, used as a fixture so that all of them are closed.
 
     Args:
-        make: Makes one.
+        make: Makes one retriever.
     """
 
     def __init__(self, make: Callable[..., BaseRetriever]) -> None:
@@ -80,40 +80,40 @@ class Make:
         self._made: list[BaseRetriever] = []
 
     def __call__(self, *, through: FaultProxy | None = None, **options: Any) -> BaseRetriever:  # noqa: ANN401
-        """A retriever of the test's store, with these options of `BaseRetriever`."""
+        """Make a retriever of the test's store, with these options of `BaseRetriever`."""
         retriever = self._make(through, **options)
         self._made.append(retriever)
         return retriever
 
     def close(self) -> None:
-        """Close what was made, and keep none of it alive."""
+        """Close all retrievers made so far, and keep none of them alive."""
         for retriever in self._made:
             retriever.close()
         self._made.clear()
 
 
 def digests_of(retriever: BaseRetriever) -> list[str]:
-    """Of all samples, in order."""
+    """Return the digests of all samples, in order."""
     return [sample_digest(sample) for sample in retriever.open()]
 
 
 class RetrieverTests(Conformance):
-    """What a subclass of the kit provides, and the fixtures its tests use."""
+    """Fixtures of the retriever tests, and the methods and attributes a subclass provides."""
 
     missing_error: ClassVar[Errors] = DatasetNotFoundError
-    """What is raised for a file that is not there. `download_*` methods raise what they like."""
+    """Raised for a file that does not exist. `download_*` methods may raise other exceptions."""
 
     network_error: ClassVar[Errors] = DownloadError
-    """What is raised for a store that cannot be reached, or that refuses."""
+    """Raised for a store that cannot be reached, or that refuses access."""
 
     in_place: ClassVar[bool] = False
-    """Whether it reads its dataset where it lies, without a cache."""
+    """Whether the retriever reads its dataset in place, without a cache."""
 
     gives_up_on_stalls: ClassVar[bool] = True
     """Whether it notices, within seconds as made here, that a connection has gone silent."""
 
     start_methods: ClassVar[tuple[str, ...]] = ("fork", "spawn")
-    """How worker processes may be started; "spawn" needs its class to be importable."""
+    """How worker processes may be started; "spawn" needs the class to be importable."""
 
     @pytest.fixture
     def store(self) -> Store:
@@ -121,24 +121,24 @@ class RetrieverTests(Conformance):
         raise NotImplementedError(f"{type(self).__name__} has to define a fixture named store")
 
     def make_retriever(self, store: Store, endpoint: Any, **options: Any) -> BaseRetriever:  # noqa: ANN401
-        """A retriever of what is in `store`. To be defined by the subclass.
+        """Make a retriever of the dataset in `store`. To be defined by the subclass.
 
         Args:
-            store: What the fixture gave.
-            endpoint: The server to speak to: `store.endpoint`, or a proxy before it in the same
-                form (URL, or host and port).
-            options: `cache_dir`, `max_cache_bytes`, `prefetch` and `workers`, to be handed on;
-                empty where it reads in place.
+            store: The `store` fixture.
+            endpoint: The server to connect to: `store.endpoint`, or a proxy in front of it in the
+                same form (URL, or host and port).
+            options: `cache_dir`, `max_cache_bytes`, `prefetch` and `workers`, to be passed on;
+                empty if the retriever reads in place.
         """
         raise NotImplementedError(f"{type(self).__name__} has to define make_retriever")
 
     def url_of(self, store: Store, endpoint: Any) -> str | None:  # noqa: ANN401, ARG002
-        """A URL that `audiomdb.stream.open_dataset` takes, if its scheme is registered."""
+        """Return a URL for `audiomdb.stream.open_dataset`, or None if no scheme is registered."""
         return None
 
     @pytest.fixture(autouse=True)
     def short_waits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No long waits between attempts, and no cache outside the test's folder."""
+        """Avoid long waits between attempts, and caches outside the test's folder."""
         monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-3)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
 
@@ -154,7 +154,7 @@ class RetrieverTests(Conformance):
 
     @pytest.fixture
     def bulky(self, tmp_path_factory: pytest.TempPathFactory) -> Original:
-        """A dataset of shards that are larger than what clients read at once. Read only."""
+        """A dataset whose shards are larger than what clients read at once. Read only."""
         return _original(tmp_path_factory.getbasetemp(), seed=2, payload_bytes=1_000_000)
 
     @pytest.fixture
@@ -165,7 +165,7 @@ class RetrieverTests(Conformance):
 
     @pytest.fixture
     def make(self, store: Store, tmp_path: Path) -> Iterator[Make]:
-        """Makes retrievers, and closes them."""
+        """A factory of retrievers, which closes them after the test."""
 
         def of_store(through: FaultProxy | None, **options: Any) -> BaseRetriever:  # noqa: ANN401
             if not self.in_place:
@@ -178,7 +178,7 @@ class RetrieverTests(Conformance):
 
     @pytest.fixture
     def proxy(self, store: Store) -> Iterator[FaultProxy]:
-        """A network that fails, before the store's server."""
+        """A proxy in front of the store's server, to make the network fail."""
         if store.endpoint is None:
             pytest.skip("there is no network to this store")
         with FaultProxy(store.endpoint) as proxy:
@@ -186,18 +186,18 @@ class RetrieverTests(Conformance):
 
     @pytest.fixture
     def http(self, store: Store) -> None:
-        """Only where HTTP is spoken."""
+        """Skip the test unless the store speaks HTTP without encryption."""
         if not str(store.endpoint).startswith("http:"):
             pytest.skip("the store does not speak HTTP without encryption")
 
     @pytest.fixture
     def cached(self) -> None:
-        """Only where there is a cache."""
+        """Skip the test if there is no cache."""
         if self.in_place:
             pytest.skip("it reads its dataset in place")
 
     def reads_ranges(self, retriever: BaseRetriever) -> bool:
-        """Whether it is of the finer level."""
+        """Return whether a retriever implements `open_remote`."""
         return type(retriever).open_remote is not BaseRetriever.open_remote
 
 
@@ -209,7 +209,7 @@ def _endpoint(store: Store, through: FaultProxy | None) -> str | tuple[str, int]
 
 @cache
 def _original(folder: Path, seed: int, **options: int) -> Original:
-    """Written once in a run of tests: fixtures of a class are made for each test."""
+    """Write a dataset once per test run: fixtures of a class are set up for each test."""
     path = folder / f"audiomdb-conformance-{seed}"
     write_dataset(path, shards=SHARDS, samples_per_shard=PER_SHARD, seed=seed, **options)
     return Original(path)

@@ -1,4 +1,4 @@
-"""A retriever of a dataset that is missing, damaged or replaced, and its hard disk limit."""
+"""Conformance tests for missing, damaged or replaced datasets, and for the cache limit."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["BudgetTests", "DamageTests"]
 
 
 class DamageTests(RetrieverTests):
-    """What lies in the store is not what was put there."""
+    """Tests in which files in the store are missing, damaged or replaced."""
 
     def test_a_dataset_that_is_not_there_is_an_error_of_its_own(
         self, store: Store, make: Make, original: Original
     ) -> None:
-        """Translate the store's way to say "not found" to `DatasetNotFoundError`."""
+        """Translate the store's "not found" error to `DatasetNotFoundError`."""
         retriever = make()
         with pytest.raises(self.missing_error):
             retriever.open()
@@ -41,7 +41,7 @@ class DamageTests(RetrieverTests):
     def test_a_shard_that_is_not_there_is_an_error_that_names_it(
         self, filled: Store, make: Make, original: Original
     ) -> None:
-        """And the others can be read."""
+        """The other shards can still be read."""
         filled.delete(original.shard_path(1))
         reader = make().open()
         first = original.first_of(1)
@@ -58,7 +58,7 @@ class DamageTests(RetrieverTests):
     def test_a_flipped_bit_is_never_delivered(
         self, filled: Store, make: Make, original: Original
     ) -> None:
-        """The error names the shard; with a cache also what was expected and what was found."""
+        """The error names the shard, and with a cache also the expected and the actual digest."""
         damaged = original.damaged(2)
         filled.write(original.shard_path(2), damaged)
         retriever = make()
@@ -69,14 +69,14 @@ class DamageTests(RetrieverTests):
         if not self.in_place:
             assert original.metadata.shards[2].sha256 in str(caught.value)
             assert hashlib.sha256(damaged).hexdigest() in str(caught.value)
-            assert retriever.cache_stats.corrupt == 2  # it was fetched again before it was given up
+            assert retriever.cache_stats.corrupt == 2  # fetched again before it was given up
             kept = list(Path(retriever.cache_dir, "quarantine").iterdir())
             assert [path.read_bytes() for path in kept] == [damaged]
 
     def test_a_shard_that_was_mended_is_read(
         self, filled: Store, make: Make, original: Original
     ) -> None:
-        """One failure is not remembered for ever."""
+        """A failure is not remembered after the retriever was closed."""
         filled.write(original.shard_path(2), original.damaged(2))
         retriever, first = make(), original.first_of(2)
         with pytest.raises(CorruptShardError):
@@ -89,7 +89,7 @@ class DamageTests(RetrieverTests):
     def test_a_shard_that_is_too_short_is_never_opened(
         self, filled: Store, make: Make, original: Original, missing_bytes: int
     ) -> None:
-        """Mapping one would end the process."""
+        """Mapping a truncated shard and reading past its end would kill the process."""
         filled.write(original.shard_path(3), original.shard(3)[:-missing_bytes])
         with pytest.raises(CorruptShardError, match="shard_00003"):
             make().open()[original.first_of(3)]
@@ -102,7 +102,7 @@ class DamageTests(RetrieverTests):
     def test_metadata_that_cannot_be_read_is_an_error_of_its_own(
         self, filled: Store, make: Make, original: Original, content: bytes
     ) -> None:
-        """What is not JSON, or not of a dataset, is refused before anything else is fetched."""
+        """Anything that is not the JSON of a dataset is refused before other files are fetched."""
         filled.write("metadata.json", content)
         retriever = make()
         with pytest.raises(MetadataError):
@@ -113,7 +113,7 @@ class DamageTests(RetrieverTests):
     def test_columns_that_are_damaged_are_an_error_of_their_own(
         self, filled: Store, make: Make, original: Original
     ) -> None:
-        """An index file that is not the one of the metadata is not used."""
+        """An index file that does not match the metadata is not used."""
         if not self.in_place and not self.reads_ranges(make()):
             pytest.skip("it gathers the columns from the shards")
         index = bytearray((original.path / "index.bin").read_bytes())
@@ -126,7 +126,7 @@ class DamageTests(RetrieverTests):
     def test_shards_of_another_dataset_are_never_mixed_in(
         self, filled: Store, make: Make, original: Original, other: Original
     ) -> None:
-        """The dataset is replaced while it is read: the old samples, or an error."""
+        """If the dataset is replaced while it is read, the reader gets old samples or an error."""
         retriever = make()
         assert sample_digest(retriever.open()[0]) == original.digests[0]
         filled.fill(other.path)
@@ -140,7 +140,7 @@ class DamageTests(RetrieverTests):
     def test_a_dataset_that_was_replaced_is_seen_when_it_is_opened_again(
         self, filled: Store, make: Make, original: Original, other: Original
     ) -> None:
-        """What the cache holds of the old one is not taken for the new one."""
+        """Cached files of the old dataset are not taken for those of the new one."""
         retriever = make()
         assert digests_of(retriever) == original.digests
         retriever.close()
@@ -149,20 +149,20 @@ class DamageTests(RetrieverTests):
 
 
 class BudgetTests(RetrieverTests):
-    """`max_cache_bytes` holds at every moment."""
+    """Tests that the cache stays within `max_cache_bytes` at all times."""
 
     @pytest.mark.usefixtures("filled", "cached")
     def test_a_budget_that_is_too_small_is_refused_with_the_one_that_would_do(
         self, make: Make, original: Original
     ) -> None:
-        """And with that one, everything can be read."""
+        """The error names the smallest sufficient budget, with which everything can be read."""
         least = self.least_budget(make)
         with (
             _stream(make(max_cache_bytes=least - 1)) as stream,
             pytest.raises(CacheTooSmallError),
         ):
             next(iter(stream))
-        make.close()  # as long as a cache is in use, its budget stays what it is
+        make.close()  # the budget of a cache does not change while it is in use
         with _stream(make(max_cache_bytes=least)) as stream:
             assert sorted(map(sample_digest, stream)) == sorted(original.digests)
 
@@ -171,7 +171,7 @@ class BudgetTests(RetrieverTests):
     def test_the_cache_never_outgrows_its_budget(
         self, make: Make, original: Original, tmp_path: Path, num_threads: int
     ) -> None:
-        """Looked at after every sample of two epochs. `download_shard` writes to `cache_dir`."""
+        """Checked after every sample of two epochs. `download_shard` must write to `cache_dir`."""
         budget = self.least_budget(make)
         retriever = make(max_cache_bytes=budget, cache_dir=tmp_path / "small")
         found, most = [], 0
@@ -179,13 +179,13 @@ class BudgetTests(RetrieverTests):
             for sample in stream:
                 found.append(sample_digest(sample))
                 most = max(most, disk_bytes(tmp_path / "small"))
-        # Listing a folder takes time: what is evicted meanwhile may be met beside what replaces it.
+        # Listing a folder takes time, so an evicted shard may be counted with its replacement.
         assert most <= budget + max(shard.bytes for shard in original.metadata.shards)
         assert sorted(found) == sorted(original.digests * 2)
         assert retriever.cache_stats.evictions > 0
 
     def least_budget(self, make: Make) -> int:
-        """What an error says is the least that a stream needs."""
+        """Return the smallest budget for a stream, as named by the error for a smaller one."""
         with (
             _stream(make(max_cache_bytes=1)) as stream,
             pytest.raises(CacheTooSmallError) as caught,
@@ -197,5 +197,5 @@ class BudgetTests(RetrieverTests):
 
 
 def _stream(retriever: BaseRetriever, **options: Any) -> SampleStream:  # noqa: ANN401
-    """Stored samples, mixed over two shards."""
+    """Stream stored samples, shuffled over two shards at a time."""
     return SampleStream(retriever, shuffle=True, window=1, decode=False, **options)

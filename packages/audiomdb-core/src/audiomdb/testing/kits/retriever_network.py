@@ -1,4 +1,4 @@
-"""A retriever on a network that fails: nothing wrong is delivered, and little is fetched twice."""
+"""Conformance tests of a retriever on a failing network: no wrong data, little fetched twice."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from audiomdb.testing.store import Store
 __all__ = ["NetworkTests"]
 
 BREAKS = pytest.mark.parametrize("fault", ["close", "reset"])
-"""A connection that ends: as if all had been sent, or with an error."""
+"""Runs a test with connections that end as if all had been sent, and with an error."""
 
 HTTP = pytest.mark.usefixtures("http")
 
 
 class NetworkTests(RetrieverTests):
-    """The store is well; the way to it is not."""
+    """Tests in which the store is intact but the network fails."""
 
     @FILLED
     @BREAKS
     def test_a_connection_that_breaks_does_not_reach_the_reader(
         self, make: Make, proxy: FaultProxy, original: Original, fault: FaultKind
     ) -> None:
-        """Raise a ConnectionError or TimeoutError where another try may help."""
+        """Raise a ConnectionError or TimeoutError if another attempt may help."""
         retriever = make(through=proxy)
         assert len(retriever) == len(original.samples)
         proxy.fail(fault, after=original.shard_bytes // 2, times=3)
@@ -44,7 +44,7 @@ class NetworkTests(RetrieverTests):
             pytest.skip("download_shard starts anew; open_remote would go on")
         assert len(retriever) == len(original.samples)
         before = retriever.cache_stats.fetched_bytes
-        # A reset would throw away what the client has not read yet.
+        # A reset would discard what the client has not read yet.
         proxy.fail("close", after=int(0.8 * original.shard_bytes))
         assert digests_of(retriever) == original.digests
         assert proxy.stats.faults >= len(original.metadata.shards)
@@ -54,7 +54,7 @@ class NetworkTests(RetrieverTests):
     def test_a_bit_flipped_on_the_way_is_noticed_and_the_shard_fetched_again(
         self, make: Make, proxy: FaultProxy, original: Original
     ) -> None:
-        """The network is not believed; sizes and digests are."""
+        """The retriever trusts sizes and digests, not the network."""
         retriever = make(through=proxy)
         assert len(retriever) == len(original.samples)
         proxy.fail("flip", after=original.shard_bytes // 2, times=1)
@@ -78,7 +78,7 @@ class NetworkTests(RetrieverTests):
     def test_a_store_that_cannot_be_reached_is_an_error_and_later_is_not(
         self, make: Make, proxy: FaultProxy, original: Original
     ) -> None:
-        """After a few attempts; `DownloadError` unless a `download_*` method raises its own."""
+        """Raised after a few attempts: `DownloadError`, or what a `download_*` method raises."""
         retriever = make(through=proxy)
         proxy.fail("refuse")
         with pytest.raises(self.network_error):
@@ -90,7 +90,7 @@ class NetworkTests(RetrieverTests):
     def test_a_network_that_goes_down_while_reading_is_an_error_and_later_is_not(
         self, make: Make, proxy: FaultProxy, original: Original
     ) -> None:
-        """The reader that met it goes on afterwards."""
+        """The reader that got the error works again afterwards."""
         retriever = make(through=proxy)
         assert len(retriever) == len(original.samples)
         proxy.fail("down", after=int(1.5 * original.shard_bytes))
@@ -102,9 +102,9 @@ class NetworkTests(RetrieverTests):
     def test_a_file_that_changes_on_the_way_is_never_spliced(
         self, filled: Store, make: Make, proxy: FaultProxy, original: Original
     ) -> None:
-        """Resume with what named the version (`validator`), and begin anew where it is another.
+        """Resume only the version that `validator` names, and start over if it has changed.
 
-        A shard is mended while it is fetched: what came before is not to be made use of.
+        A damaged shard is repaired while it is fetched: the part fetched before must be dropped.
         """
         damaged = bytearray(original.shard(0))
         damaged[1000] ^= 0xFF
@@ -126,7 +126,7 @@ class NetworkTests(RetrieverTests):
     def test_a_busy_store_is_asked_again(
         self, make: Make, proxy: FaultProxy, original: Original, status: int
     ) -> None:
-        """Raise `DownloadInterruptedError` for what the store says will pass."""
+        """Raise `DownloadInterruptedError` for errors that the store says are temporary."""
         proxy.fail("status", status=status, times=2)
         assert digests_of(make(through=proxy)) == original.digests
         assert proxy.stats.faults == 2
@@ -137,7 +137,7 @@ class NetworkTests(RetrieverTests):
     def test_a_refusal_is_an_error_at_once(
         self, make: Make, proxy: FaultProxy, status: int
     ) -> None:
-        """Another try would not help; the message should say what may."""
+        """Another attempt would not help; the message should say what may."""
         proxy.fail("status", status=status)
         with pytest.raises(self.network_error):
             make(through=proxy).open()
@@ -148,7 +148,7 @@ class NetworkTests(RetrieverTests):
     def test_a_server_that_ignores_ranges_costs_time_only(
         self, make: Make, proxy: FaultProxy, original: Original
     ) -> None:
-        """An answer that begins at byte 0 begins the file anew: `RemoteFile.start`."""
+        """A response that begins at byte 0 starts the file over, see `RemoteFile.start`."""
         retriever = make(through=proxy)
         assert len(retriever) == len(original.samples)
         forget: Callable[[], None] = lambda: proxy.fail("ignore_range")  # noqa: E731
@@ -160,7 +160,7 @@ class NetworkTests(RetrieverTests):
     def test_a_body_that_is_short_is_noticed(
         self, make: Make, proxy: FaultProxy, original: Original
     ) -> None:
-        """Also where the server says that this is all there is."""
+        """It is noticed even if the server says that the body is complete."""
         retriever = make(through=proxy)
         assert len(retriever) == len(original.samples)
         proxy.fail("short", after=original.shard_bytes // 2, times=1, match="data.mdb")

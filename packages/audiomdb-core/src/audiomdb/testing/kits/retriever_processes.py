@@ -1,4 +1,4 @@
-"""A retriever in several processes: workers, other programs, and those that are killed."""
+"""Conformance tests of a retriever used by several processes, some of which are killed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ METHODS = pytest.mark.parametrize("start_method", ["fork", "spawn"])
 
 
 class ProcessTests(RetrieverTests):
-    """It travels to other processes as the arguments it was made with."""
+    """Tests in which a retriever is sent to other processes, as its constructor arguments."""
 
     @FILLED
     @METHODS
     def test_processes_that_start_cold_download_each_shard_once(
         self, make: Make, original: Original, start_method: str
     ) -> None:
-        """Two at the same time, on the same cache."""
+        """Two processes read at the same time, with the same cache."""
         self.need(start_method)
         results = read_in_children(make(), start_method, 2)
         assert [result.error for result in results] == [None, None]
@@ -39,7 +39,7 @@ class ProcessTests(RetrieverTests):
     def test_a_retriever_in_use_serves_child_processes_too(
         self, make: Make, original: Original, start_method: str
     ) -> None:
-        """A client or connection must not be shared by two processes: it is made anew."""
+        """A client or connection must not be shared by two processes: create a new one in each."""
         self.need(start_method)
         retriever = make()
         assert digests_of(retriever) == original.digests
@@ -53,7 +53,7 @@ class ProcessTests(RetrieverTests):
     def test_what_a_killed_process_left_half_written_is_never_taken_for_whole(
         self, store: Store, make: Make, proxy: FaultProxy, bulky: Original
     ) -> None:
-        """It dies in the middle of a shard; whoever comes next reads everything, right."""
+        """One process dies in the middle of a shard; the next one reads everything correctly."""
         store.fill(bulky.path)
         retriever = make(through=proxy)
         assert len(retriever) == len(bulky.samples)
@@ -73,12 +73,12 @@ class ProcessTests(RetrieverTests):
         proxy.heal()
         assert digests_of(retriever) == bulky.digests
         if self.reads_ranges(retriever):
-            # It went on from what the other one had.
+            # It resumed from the part that the killed process had.
             assert retriever.cache_stats.fetched_bytes - before < bulky.metadata.bytes
         rooms = [Path(retriever.cache_dir, room) for room in ("parts", "staging")]
         assert [path for room in rooms for path in room.iterdir()] == []
 
     def need(self, start_method: str) -> None:
-        """Skip where processes are not started this way."""
+        """Skip the test if processes cannot be started with this method."""
         if start_method not in self.start_methods:
             pytest.skip(f"start_methods of {type(self).__name__} has no {start_method!r}")

@@ -1,4 +1,4 @@
-"""A retriever of a dataset that is whole: reading it, as if it lay here."""
+"""Conformance tests of a retriever reading an intact dataset over an intact network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["ReadingTests"]
 
 
 class ReadingTests(RetrieverTests):
-    """All is well."""
+    """Tests in which neither the dataset nor the network fails."""
 
     def test_making_a_retriever_asks_for_nothing(self, make: Make, proxy: FaultProxy) -> None:
         """Programs make retrievers before they know whether they will read them."""
@@ -36,19 +36,19 @@ class ReadingTests(RetrieverTests):
 
     @FILLED
     def test_it_says_what_the_dataset_says_of_itself(self, make: Make, original: Original) -> None:
-        """What `download_metadata` or `open_remote("metadata.json")` brings is another file."""
+        """On failure: `download_metadata` or `open_remote("metadata.json")` gave another file."""
         retriever = make()
         assert retriever.metadata == original.metadata
         assert len(retriever) == len(original.samples)
 
     @FILLED
     def test_every_sample_is_the_original(self, make: Make, original: Original) -> None:
-        """In the stored order, each field bit for bit."""
+        """Samples come in the stored order, with each field bit for bit equal."""
         assert digests_of(make()) == original.digests
 
     @FILLED
     def test_samples_are_read_by_position_and_by_key(self, make: Make, original: Original) -> None:
-        """Also from the end, and in any order."""
+        """Positions may count from the end, and come in any order."""
         reader = make().open()
         for position in (7, 0, -1, 4, 7):
             assert sample_digest(reader[position]) == original.digests[position]
@@ -58,7 +58,7 @@ class ReadingTests(RetrieverTests):
 
     @FILLED
     def test_columns_are_the_originals(self, make: Make, original: Original) -> None:
-        """`index.bin` is another file, or was gathered wrongly from the shards."""
+        """On failure: `index.bin` is another file, or was gathered wrongly from the shards."""
         index = make().open().index
         assert list(index) == list(original.columns)
         for name, column in original.columns.items():
@@ -68,7 +68,7 @@ class ReadingTests(RetrieverTests):
     def test_a_shuffled_stream_gives_what_the_local_one_gives(
         self, make: Make, original: Original
     ) -> None:
-        """With threads and prefetching, in the same order, decoded, over two epochs."""
+        """Both give decoded samples in the same order for two epochs, with threads and prefetch."""
         with SampleStream(make(), shuffle=True, num_threads=2, epochs=2) as stream:
             found = [sample_digest(sample) for sample in stream]
         with SampleStream(original.path, shuffle=True, epochs=2) as stream:
@@ -98,7 +98,8 @@ class ReadingTests(RetrieverTests):
     ) -> None:
         """Retrievers made with equal arguments share a cache.
 
-        Do the arguments have names that last? Does `__init__` hand `cache_dir` on to the base?
+        On failure: the arguments have no names that last, or `__init__` does not pass `cache_dir`
+        on to the base class.
         """
         first = make()
         assert digests_of(first) == original.digests
@@ -110,7 +111,7 @@ class ReadingTests(RetrieverTests):
 
     @FILLED
     def test_it_can_be_used_again_after_it_was_closed(self, make: Make, original: Original) -> None:
-        """`close` lets go of the dataset, not of what it takes to open it."""
+        """`close` releases the dataset, not what is needed to open it again."""
         retriever = make()
         assert digests_of(retriever) == original.digests
         retriever.close()
@@ -119,7 +120,7 @@ class ReadingTests(RetrieverTests):
 
     @FILLED
     def test_a_view_outlives_the_retriever(self, make: Make, original: Original) -> None:
-        """What `read(copy=False)` gave stays what it was."""
+        """The result of `read(copy=False)` stays valid."""
         retriever = make()
         sample = retriever.open().read(0, copy=False)
         retriever.close()
@@ -129,7 +130,7 @@ class ReadingTests(RetrieverTests):
 
     @FILLED
     def test_it_pickles_as_its_arguments(self, make: Make, original: Original) -> None:
-        """Also while it is open; and what pickles leads to the same cache."""
+        """It pickles while open too, and the copy uses the same cache."""
         retriever = make()
         assert len(retriever) == len(original.samples)
         copy = ForkingPickler.loads(ForkingPickler.dumps(retriever))
@@ -141,9 +142,9 @@ class ReadingTests(RetrieverTests):
 
     @FILLED
     def test_a_piece_is_the_bytes_that_were_asked_for(self, make: Make, original: Original) -> None:
-        """`stop` is the first byte not needed; `size` is the whole file's, whatever is asked for.
+        """`stop` is the first byte not needed; `size` is always that of the whole file.
 
-        What lacks 8 MiB or more is asked for in pieces, which shards of this size are not.
+        Only files that lack 8 MiB or more are requested in pieces, so this asks for some itself.
         """
         retriever: Any = make()
         if "stop" not in signature(retriever.open_remote).parameters:
@@ -166,14 +167,14 @@ class ReadingTests(RetrieverTests):
             assert answer.size in (whole, None), asked
             assert answer.validator == validator, asked
             needed = content[answer.start : stop]
-            # More may come, where the store cannot end there.
+            # More may come if the store cannot end there.
             assert found[: len(needed)] == needed, asked
             assert content[answer.start :].startswith(found), asked
 
     def test_a_url_leads_to_the_same_dataset(
         self, filled: Store, original: Original, tmp_path: Path
     ) -> None:
-        """The scheme is registered, and `from_url` understands it and hands options on."""
+        """The scheme is registered, and `from_url` understands it and passes options on."""
         url = self.url_of(filled, filled.endpoint)
         if url is None:
             pytest.skip("it has no URL")
@@ -185,7 +186,7 @@ class ReadingTests(RetrieverTests):
         retriever.close()
 
     def test_a_url_that_leads_nowhere_says_so(self, store: Store, tmp_path: Path) -> None:
-        """An error of the library, not of the client."""
+        """The error is one of the library, not of the store's client."""
         url = self.url_of(store, store.endpoint)
         if url is None:
             pytest.skip("it has no URL")
@@ -201,7 +202,7 @@ class ReadingTests(RetrieverTests):
     def test_closing_leaves_no_descriptor_and_no_thread_behind(
         self, make: Make, original: Original
     ) -> None:
-        """Connections belong to the retriever: they go with it, if not on `close`."""
+        """Connections belong to the retriever: they close with it, if not on `close`."""
 
         def use() -> None:
             retriever = make()
@@ -210,7 +211,7 @@ class ReadingTests(RetrieverTests):
             assert digests_of(retriever) == original.digests
             retriever.close()
 
-        use()  # what is opened once, for good
+        use()  # opens what stays open for the life of the process
         make.close()
         held = Held()
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The kit for retrievers."""
+"""Conformance tests for retrievers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RetrieverConformance"]
 
 
 class RetrieverConformance(ReadingTests, DamageTests, BudgetTests, NetworkTests, ProcessTests):
-    """What every retriever does. To be subclassed in a test module, once for each retriever.
+    """Tests that every retriever must pass. Subclass it in a test module, once per retriever.
 
         class TestMyRetriever(RetrieverConformance):
             @pytest.fixture
@@ -22,6 +22,6 @@ class RetrieverConformance(ReadingTests, DamageTests, BudgetTests, NetworkTests,
                 return MyRetriever(endpoint, store.name, timeout_s=2.0, **options)
 
     `store` is an empty place, a new one for each test. The tests put a small dataset into it, have
-    it read through `make_retriever`, and spoil the place or the way to it. Class attributes say
-    what cannot be expected of a retriever; see `audiomdb.testing.kits.retriever_base`.
+    it read through `make_retriever`, and damage the store or the network. Class attributes declare
+    what a retriever does not support; see `audiomdb.testing.kits.retriever_base`.
     """

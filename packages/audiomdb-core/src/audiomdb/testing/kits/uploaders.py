@@ -1,4 +1,4 @@
-"""The kit for uploaders."""
+"""Conformance tests for uploaders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METADATA = "metadata.json"
 
 
 class UploaderConformance(Conformance):
-    """What every uploader does. To be subclassed in a test module, once for each uploader.
+    """Tests that every uploader must pass. Subclass it in a test module, once per uploader.
 
         class TestMyUploader(UploaderConformance):
             @pytest.fixture
@@ -34,11 +34,11 @@ class UploaderConformance(Conformance):
                 return MyUploader(endpoint, store.name)
 
     `store` is an empty place, a new one for each test. The tests upload small datasets through
-    `make_uploader` and look at what `store.read` finds.
+    `make_uploader` and check what `store.read` returns.
     """
 
     network_error: ClassVar[type[Exception] | tuple[type[Exception], ...]] = UploadError
-    """Raised where the network goes down. An `upload_dir` of its own raises what it likes."""
+    """Raised when the network goes down. A custom `upload_dir` may raise other exceptions."""
 
     @pytest.fixture
     def store(self) -> Store:
@@ -46,17 +46,17 @@ class UploaderConformance(Conformance):
         raise NotImplementedError(f"{type(self).__name__} has to define a fixture named store")
 
     def make_uploader(self, store: Store, endpoint: Any) -> BaseUploader:  # noqa: ANN401
-        """An uploader to `store`. To be defined by the subclass.
+        """Make an uploader to `store`. To be defined by the subclass.
 
         Args:
-            store: What the fixture gave.
-            endpoint: The server to speak to: `store.endpoint`, or a proxy before it in the same
-                form (URL, or host and port).
+            store: The `store` fixture.
+            endpoint: The server to connect to: `store.endpoint`, or a proxy in front of it in the
+                same form (URL, or host and port).
         """
         raise NotImplementedError(f"{type(self).__name__} has to define make_uploader")
 
     def url_of(self, store: Store) -> str | None:  # noqa: ARG002
-        """A URL that `audiomdb.registry.uploader_for` takes, if its scheme is registered."""
+        """Return a URL for `audiomdb.registry.uploader_for`, or None if no scheme is registered."""
         return None
 
     @pytest.fixture
@@ -68,7 +68,7 @@ class UploaderConformance(Conformance):
 
     @pytest.fixture
     def files(self, dataset: Path) -> dict[str, bytes]:
-        """Its files."""
+        """Content of the dataset's files by path."""
         return files_in(dataset)
 
     @pytest.fixture
@@ -78,7 +78,7 @@ class UploaderConformance(Conformance):
 
     @pytest.fixture
     def proxy(self, store: Store) -> Iterator[FaultProxy]:
-        """A network that fails, before the store's server."""
+        """A proxy in front of the store's server, to make the network fail."""
         if store.endpoint is None:
             pytest.skip("there is no network to this store")
         with FaultProxy(store.endpoint) as proxy:
@@ -92,7 +92,7 @@ class UploaderConformance(Conformance):
     def test_every_file_arrives_as_it_is(
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
     ) -> None:
-        """Under its own path, with "/" in it."""
+        """Each file arrives under its own path, with "/" in it."""
         report = uploader.upload_dir(dataset)
         assert _arrived(store, files) == files
         if report is not None:
@@ -103,7 +103,7 @@ class UploaderConformance(Conformance):
     def test_what_arrived_is_a_dataset(
         self, store: Store, uploader: BaseUploader, dataset: Path, tmp_path: Path
     ) -> None:
-        """Every checksum is right."""
+        """Every checksum of the uploaded dataset is right."""
         names = list(files_in(dataset))
         uploader.upload_dir(str(dataset))
         copy = tmp_path / "copy"
@@ -117,7 +117,7 @@ class UploaderConformance(Conformance):
     def test_what_is_not_the_datasets_stays_here(
         self, store: Store, uploader: BaseUploader, dataset: Path
     ) -> None:
-        """Go by `iter_files`, not by what lies in the folder."""
+        """Upload what `iter_files` lists, not everything in the folder."""
         strays = ["notes.txt", "shard_00009/data.mdb", ".partial/data.mdb"]
         for stray in strays:
             (dataset / stray).parent.mkdir(exist_ok=True)
@@ -134,7 +134,7 @@ class UploaderConformance(Conformance):
         files: dict[str, bytes],
         share: float,
     ) -> None:
-        """Who reads meanwhile finds no dataset, rather than half of one."""
+        """Readers find no dataset meanwhile, rather than half of one."""
         size = sum(map(len, files.values()))
         uploader = self.make_uploader(store, _through(store, proxy))
         proxy.fail("down", after=int(share * size))
@@ -151,7 +151,7 @@ class UploaderConformance(Conformance):
     def test_an_uploader_for_a_store_that_cannot_be_reached_raises(
         self, store: Store, proxy: FaultProxy, dataset: Path
     ) -> None:
-        """`UploadError`, with what to do about it."""
+        """Raise `UploadError`, and say what to do about it."""
         proxy.fail("refuse")
         with pytest.raises(self.network_error):
             self.make_uploader(store, _through(store, proxy)).upload_dir(dataset)
@@ -160,10 +160,10 @@ class UploaderConformance(Conformance):
     def test_a_file_that_cannot_be_sent_raises_and_leaves_no_metadata(
         self, store: Store, uploader: BaseUploader, dataset: Path
     ) -> None:
-        """Send `metadata.json` when all else has arrived, and let errors out, those of threads too.
+        """Send `metadata.json` after all else has arrived; let errors out, from threads too.
 
-        For an `upload_dir` of its own, whether there is a network or not: a shard goes just before
-        its turn comes.
+        For a custom `upload_dir`, with or without a network: a shard is deleted just before its
+        turn comes.
         """
         gone: list[str] = []
 
@@ -203,7 +203,7 @@ class UploaderConformance(Conformance):
     def test_a_file_that_is_there_with_other_content_is_replaced(
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
     ) -> None:
-        """Shorter, or of the same size."""
+        """Files of another size are replaced, and so are files of the same size."""
         uploader.upload_dir(dataset)
         store.write("shard_00001/data.mdb", files["shard_00001/data.mdb"][:-100])
         store.write("index.bin", bytes(len(files["index.bin"])))
@@ -213,7 +213,7 @@ class UploaderConformance(Conformance):
     def test_another_dataset_replaces_the_first(
         self, store: Store, uploader: BaseUploader, dataset: Path, tmp_path: Path
     ) -> None:
-        """File by file, its metadata last."""
+        """It is replaced file by file, its metadata last."""
         uploader.upload_dir(dataset)
         write_dataset(tmp_path / "other", seed=1)
         uploader.upload_dir(tmp_path / "other")
@@ -223,7 +223,7 @@ class UploaderConformance(Conformance):
     def test_a_folder_without_a_dataset_is_refused(
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
     ) -> None:
-        """Such as the remains of a conversion that was interrupted: nothing is sent."""
+        """Nothing is sent of an interrupted conversion, for example."""
         (dataset / METADATA).unlink()
         with pytest.raises(DatasetNotFoundError):
             uploader.upload_dir(dataset)
@@ -238,7 +238,7 @@ class UploaderConformance(Conformance):
         files: dict[str, bytes],
         change: str,
     ) -> None:
-        """Before the first file is sent."""
+        """It is refused before the first file is sent."""
         shard = dataset / "shard_00002" / "data.mdb"
         if change == "missing":
             shard.unlink()
@@ -251,7 +251,7 @@ class UploaderConformance(Conformance):
     def test_a_shard_that_was_changed_since_conversion_is_not_published(
         self, store: Store, uploader: BaseUploader, dataset: Path
     ) -> None:
-        """The finer level compares each file's sha256 with the metadata."""
+        """The per-file interface compares each file's sha256 with the metadata."""
         self.need_finer_level(uploader)
         shard = dataset / "shard_00002" / "data.mdb"
         content = bytearray(shard.read_bytes())
@@ -264,7 +264,7 @@ class UploaderConformance(Conformance):
     def test_metadata_is_sent_when_everything_else_has_arrived(
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
     ) -> None:
-        """And each file is whole at its destination when `upload_file` returns."""
+        """Each file is whole at its destination when `upload_file` returns."""
         self.need_finer_level(uploader)
         before: dict[str, bytes | None] = {}
 
@@ -282,7 +282,7 @@ class UploaderConformance(Conformance):
     def test_a_file_that_does_not_arrive_as_it_was_sent_is_noticed(
         self, store: Store, uploader: BaseUploader, dataset: Path, tmp_path: Path, what: str
     ) -> None:
-        """`stat` says what is there: None, its size, and its sha256 where the store knows one."""
+        """`stat` returns what is there: None, or its size and, if known, its sha256."""
         self.need_finer_level(uploader)
 
         def upload_file(full_path: str, rel_path: str) -> None:
@@ -305,7 +305,7 @@ class UploaderConformance(Conformance):
     def test_stat_says_what_is_there(
         self, store: Store, uploader: BaseUploader, files: dict[str, bytes], dataset: Path
     ) -> None:
-        """None for what is not."""
+        """`stat` returns None for a file that does not exist."""
         self.need_finer_level(uploader)
         assert uploader.stat("shard_00000/data.mdb") is None
         assert uploader.stat("shard_00000") is None
@@ -322,7 +322,7 @@ class UploaderConformance(Conformance):
     def test_an_upload_leaves_no_descriptor_and_no_thread_behind(
         self, store: Store, dataset: Path, tmp_path: Path
     ) -> None:
-        """Pools of clients are shut down, or go with the uploader."""
+        """Shut pools of clients down, or let them close with the uploader."""
         self.make_uploader(store, store.endpoint).upload_dir(dataset)
         write_dataset(tmp_path / "other", seed=1)
         held = Held()
@@ -332,7 +332,7 @@ class UploaderConformance(Conformance):
     def test_what_is_removed_is_gone_and_so_is_what_was_not_there(
         self, store: Store, uploader: BaseUploader, dataset: Path
     ) -> None:
-        """So that an upload may replace another dataset without a mixture of both in between."""
+        """`remove` lets an upload replace a dataset without readers seeing a mixture of both."""
         self.need_finer_level(uploader)
         if type(uploader).remove is BaseUploader.remove:
             pytest.skip("it does not define remove")
@@ -356,7 +356,7 @@ class UploaderConformance(Conformance):
         assert _arrived(store, files) == files
 
     def is_there(self, uploader: BaseUploader, store: Store, dataset: Path, name: str) -> bool:
-        """Whether a file has arrived whole, so that it need not be sent again."""
+        """Return whether a file has arrived whole, so that it need not be sent again."""
         content = (dataset / name).read_bytes()
         if not _has_finer_level(uploader):
             return store.read(name) == content
@@ -367,12 +367,12 @@ class UploaderConformance(Conformance):
         return digest is None or (found[1] or "").lower() == digest
 
     def need_finer_level(self, uploader: BaseUploader) -> None:
-        """Skip where `upload_dir` is all that the subclass defines."""
+        """Skip the test if the uploader only defines `upload_dir`."""
         if not _has_finer_level(uploader):
             pytest.skip("it has an upload_dir of its own")
 
     def knows_sha256(self, uploader: BaseUploader, dataset: Path) -> bool:
-        """Whether the store can say the sha256 of what it holds."""
+        """Return whether the store can tell the sha256 of a file."""
         uploader.upload_file(str(dataset / "index.bin"), "index.bin")
         found = uploader.stat("index.bin")
         return found is not None and found[1] is not None
@@ -383,19 +383,19 @@ def _has_finer_level(uploader: BaseUploader) -> bool:
 
 
 def _arrived(store: Store, files: dict[str, bytes]) -> dict[str, bytes | None]:
-    """What the store holds under the same paths."""
+    """Return what the store holds under the paths of these files."""
     return {name: store.read(name) for name in files}
 
 
 def _through(store: Store, proxy: FaultProxy) -> str | tuple[str, int]:
-    """A proxy, in the form of the store's endpoint."""
+    """Return a proxy's address in the form of the store's endpoint."""
     return proxy.url if isinstance(store.endpoint, str) else proxy.address
 
 
 def _replace_upload(
     uploader: BaseUploader, upload_file: Callable[[str, str], None]
 ) -> Callable[[str, str], None]:
-    """Have `upload_dir` call another function to send a file; returns the one before."""
+    """Replace the function that `upload_dir` sends a file with; return the previous one."""
     before = uploader.upload_file
     vars(uploader)["upload_file"] = upload_file
     return before
