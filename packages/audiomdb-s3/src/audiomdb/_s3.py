@@ -1,9 +1,8 @@
-"""What all parts for S3 share: how a store is reached, and a client in every process.
+"""Options and clients shared by the S3 retriever and the S3 uploader.
 
-Credentials that a role, single sign-on or a `credential_process` gives are renewed by botocore
-before they expire. Those out of a file or the environment are read once, when a client is made; so
-a client whose token has expired is replaced by a new one, which finds what has been written there
-since.
+botocore renews credentials from a role, single sign-on or a `credential_process` before they
+expire. Those from a file or the environment are read once, when a client is made; a client whose
+token has expired is therefore replaced by a new one, which reads what has been written there since.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from audiomdb._s3_store import is_amazon, is_endpoint, store_name
 __all__ = ["AddressingStyle", "ClientOptions", "ProcessClient", "join_key"]
 
 AddressingStyle: TypeAlias = Literal["auto", "path", "virtual"]
-"""Whether a bucket is named in the path of a URL or in its host. "auto" is as botocore does."""
+"""Whether a bucket is named in the path of a URL or in its host. "auto" leaves it to botocore."""
 
 _T = TypeVar("_T")
 
@@ -31,22 +30,22 @@ _CONNECT_TIMEOUT_S = 10
 _EXPECTED_ENDPOINT = "expected a URL such as https://host or http://host:9000"
 
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-"""Where AWS's own tools look for an endpoint, before their config file."""
+"""Variables in which AWS's own tools look for an endpoint, before their config file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
-    """How to reach a store.
+    """Options for the connection to a store.
 
     Attributes:
-        endpoint_url: Of a store other than Amazon's.
-        region_name: Of the bucket, where the environment does not say.
-        profile_name: Of the credentials in AWS's own files.
+        endpoint_url: URL of a store other than Amazon's.
+        region_name: Region of the bucket; by default the one that the environment sets.
+        profile_name: Profile in AWS's own files to take the credentials from.
         anonymous: Do not sign requests, for public buckets.
-        requester_pays: Pay for requests and transfer, where the bucket's owner does not.
+        requester_pays: Pay for requests and transfer, if the bucket's owner does not.
         addressing_style: See `AddressingStyle`.
-        connections: Requests at once.
-        attempts: Of each request, by boto3.
+        connections: Number of concurrent requests.
+        attempts: Attempts that boto3 makes for each request.
         read_timeout_s: Seconds without a byte after which a connection counts as broken.
     """
 
@@ -80,16 +79,15 @@ class ClientOptions:
 
     @property
     def per_request(self) -> dict[str, str]:
-        """Arguments of every request."""
+        """Arguments to add to every request."""
         return {"RequestPayer": "requester"} if self.requester_pays else {}
 
 
 class ProcessClient:
-    """Gives each process a client of its own, made when it is first asked for.
+    """Gives each process a client of its own, made on first use.
 
-    Where it leads is found out once in each process, whatever is written to the environment or to
-    AWS's own files later. Picklable; what travels is the options. Thread-safe, as boto3's clients
-    are.
+    The endpoint is determined once in each process, even if the environment or AWS's own files
+    change later. Picklable: only the options are sent. Thread-safe, as boto3's clients are.
     """
 
     _client: Any
@@ -107,21 +105,21 @@ class ProcessClient:
         self._forget()
 
     def get(self) -> Any:  # noqa: ANN401
-        """The client of this process."""
+        """Return the client of this process."""
         with self._own_lock():
             if self._client is None:
                 self._client = _make_client(self._options, self._found())
             return self._client
 
     def store_name(self) -> str | None:
-        """What tells the store from others, None for Amazon's. Connects to nothing."""
+        """Return what identifies the store, or None for Amazon's, without connecting to it."""
         if self._options.endpoint_url is not None:
             return store_name(self._options.endpoint_url)
         with self._own_lock():
             return store_name(self._found().url)
 
     def call(self, request: Callable[[Any], _T]) -> _T:
-        """Make a request; where the credentials have expired, once more with newer ones."""
+        """Make a request; if the credentials have expired, repeat it once with newer ones."""
         client = self.get()
         try:
             return request(client)
@@ -132,19 +130,19 @@ class ProcessClient:
         return request(self.get())
 
     def _renew(self, expired: Any) -> None:  # noqa: ANN401
-        """Forget a client, unless some thread has done so already."""
+        """Drop a client, unless another thread has done so already."""
         with self._lock:
             if self._client is expired:
                 self._client = None
 
     def _own_lock(self) -> threading.Lock:
         if self._pid != os.getpid():
-            # A lock that some thread held during a fork stays locked in the child: not our lock.
+            # A lock that some thread held during a fork stays locked in the child, so make another.
             self._forget()
         return self._lock
 
     def _found(self) -> _Endpoint:
-        """Where requests go. Under the lock."""
+        """Return the endpoint. Call with the lock held."""
         if self._endpoint is None:
             self._endpoint = _find_endpoint(self._options)
         return self._endpoint
@@ -157,12 +155,12 @@ class ProcessClient:
 
 
 class _Endpoint(NamedTuple):
-    """Where requests go.
+    """The URL that requests go to.
 
     Attributes:
-        url: As boto3 says.
-        given: The same, None where neither an argument nor AWS's own settings say so, but boto3
-            chooses by region.
+        url: The URL according to boto3.
+        given: The same, or None if neither an argument nor AWS's own settings name an endpoint, so
+            that boto3 chooses it by region.
     """
 
     url: str
@@ -170,9 +168,9 @@ class _Endpoint(NamedTuple):
 
 
 def _find_endpoint(options: ClientOptions) -> _Endpoint:
-    """Ask boto3 where it would go.
+    """Ask boto3 for the endpoint it would use.
 
-    The clients made for it have keys, so that none are looked for: that may ask a server.
+    The clients made for this have dummy keys, since a search for credentials may query a server.
     """
     from botocore.config import Config
 
@@ -199,7 +197,7 @@ def _find_endpoint(options: ClientOptions) -> _Endpoint:
 
 
 def _wrong_endpoint(said: str) -> Exception:
-    """The error for an endpoint out of AWS's own settings, as one of botocore's."""
+    """Return the error for an invalid endpoint in AWS's own settings, of a botocore class."""
     from botocore.exceptions import InvalidEndpointConfigurationError
 
     names = [name for name in _ENDPOINT_VARIABLES if os.environ.get(name)]
@@ -209,7 +207,7 @@ def _wrong_endpoint(said: str) -> Exception:
 
 
 def _make_session(options: ClientOptions) -> Any:  # noqa: ANN401
-    """A session of its own: boto3's default session is not thread-safe."""
+    """Make a new session, because boto3's default session is not thread-safe."""
     import boto3
     from botocore.session import Session
 
@@ -238,20 +236,20 @@ def _make_client(options: ClientOptions, endpoint: _Endpoint) -> Any:  # noqa: A
     if options.anonymous:
         more["signature_version"] = UNSIGNED
     if endpoint.given and not is_amazon(endpoint.given) and not _says_checksums(options):
-        # Over TLS, boto3 else sends a checksum at the end of each body, which many other stores do
-        # not know (storj/gateway-st#89, treeverse/lakeFS#7939). Without it, the signature covers
-        # the body's sha256, so that they see damage all the same.
+        # Over TLS, boto3 would send a checksum at the end of each body, which many other stores do
+        # not support (storj/gateway-st#89, treeverse/lakeFS#7939). Without it, the signature covers
+        # the body's sha256, so that they detect damage all the same.
         more["request_checksum_calculation"] = "when_required"
     config = Config(
-        # Some stores answer a part of an object with the checksum of the whole, which botocore
-        # would take for damage. AudioMDB compares sizes and sha256 itself.
+        # Some stores send the checksum of the whole object with a part of it, which botocore would
+        # take for damage. AudioMDB compares sizes and sha256 itself.
         response_checksum_validation="when_required",
         retries={"mode": "standard", "total_max_attempts": options.attempts},
         connect_timeout=_CONNECT_TIMEOUT_S,
         read_timeout=options.read_timeout_s,
         max_pool_connections=options.connections,
         s3={"addressing_style": options.addressing_style},
-        # What they say is known, and the cache is named by it.
+        # The endpoint is known from them already, and the cache is named by it.
         ignore_configured_endpoint_urls=True,
         **more,
     )
@@ -260,7 +258,7 @@ def _make_client(options: ClientOptions, endpoint: _Endpoint) -> Any:  # noqa: A
 
 
 def _says_checksums(options: ClientOptions) -> bool:
-    """Whether the user has said which requests get a checksum."""
+    """Return whether the user has configured which requests get a checksum."""
     from botocore.session import Session
 
     name = "request_checksum_calculation"
@@ -269,5 +267,5 @@ def _says_checksums(options: ClientOptions) -> bool:
 
 
 def join_key(prefix: str, rel_path: str) -> str:
-    """The key of a file of the dataset under `prefix`."""
+    """Return the key of a file of the dataset under `prefix`."""
     return f"{prefix}/{rel_path}" if prefix else rel_path

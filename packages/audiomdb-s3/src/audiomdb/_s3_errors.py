@@ -1,4 +1,4 @@
-"""Errors of boto3 as our own, which say what to do."""
+"""Translation of boto3's errors to AudioMDB's own, with advice on what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EXPIRED", "advice", "error_code", "may_pass", "s3_errors"]
 EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 )
-"""What stores call credentials whose time is over."""
+"""Codes that stores use for expired credentials."""
 
 _BUSY = frozenset(
     {
@@ -27,7 +27,7 @@ _BUSY = frozenset(
         "TooManyRequests",
     }
 )
-"""What stores say that are busy or broken for the moment, whatever status they say it with."""
+"""Codes of stores that are temporarily busy or broken, whatever the status of the response."""
 
 _NOT_IMPLEMENTED, _STORE_FULL = 501, 507
 
@@ -76,7 +76,7 @@ _ADVICE = {
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
     "PermanentRedirect": _REGION,
-    # Names of botocore's own errors.
+    # Class names of botocore's own errors.
     "NoCredentialsError": _CREDENTIALS,
     "PartialCredentialsError": _CREDENTIALS,
     "ProfileNotFound": _CREDENTIALS,
@@ -99,7 +99,7 @@ _ADVICE_WRITING = {
     "NotImplemented": _CHECKSUMS,
     "XAmzContentSHA256Mismatch": _CHECKSUMS,
 }
-"""What to do about the same, and about more, while something is sent."""
+"""Advice that replaces or extends `_ADVICE` while something is written."""
 
 
 @contextmanager
@@ -112,14 +112,14 @@ def s3_errors(
     """Turn whatever boto3 raises into `kind`, saying what was being done and what to do.
 
     Args:
-        doing: What goes after "cannot", such as "read s3://bucket/key".
-        kind: Class of the error to raise, or what chooses it for an error of boto3.
-        reading: Nothing is sent.
+        doing: Text to put after "cannot", such as "read s3://bucket/key".
+        kind: Class of the error to raise, or a function that chooses it for an error of boto3.
+        reading: Whether nothing is sent, so that advice on writing does not apply.
     """
     try:
         yield
     except Exception as exc:
-        # Not before: a cache is named in here, which does not always need boto3.
+        # boto3 is imported only now: naming a cache happens in here, and does not always need it.
         if not _of_boto3(exc):
             raise
         said = " ".join(str(exc).split())
@@ -128,7 +128,7 @@ def s3_errors(
 
 
 def error_code(error: BaseException) -> str:
-    """The store's code for an error ("NoSuchBucket", "404"), else the name of its class."""
+    """Return the store's code for an error ("NoSuchBucket", "404"), else the name of its class."""
     answer = _answer(error)
     if answer is None:
         return type(error).__name__
@@ -136,7 +136,7 @@ def error_code(error: BaseException) -> str:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same may succeed another time: the store is busy, or a connection broke."""
+    """Return whether a retry may succeed, since the store is busy or a connection broke."""
     from boto3 import exceptions as transfers
     from botocore import exceptions
 
@@ -150,7 +150,7 @@ def may_pass(error: BaseException) -> bool:
             exceptions.HTTPClientError,
             exceptions.ConnectionError,
             exceptions.IncompleteReadError,
-            # A transfer that ends without a word of the store.
+            # A transfer that ends without a response from the store.
             transfers.RetriesExceededError,
             transfers.S3TransferFailedError,
             transfers.S3UploadFailedError,
@@ -159,7 +159,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def advice(error: BaseException, *, reading: bool = False) -> str:
-    """What to do about an error."""
+    """Return what to do about an error."""
     code, known = error_code(error), _ADVICE if reading else {**_ADVICE, **_ADVICE_WRITING}
     if code in known:
         return known[code]
@@ -168,7 +168,7 @@ def advice(error: BaseException, *, reading: bool = False) -> str:
     if _answer(error) is not None:
         return _FULL if _status(error) == _STORE_FULL else _REFUSED
     if code == "ParamValidationError":
-        # Whatever else there may be comes out of `object_options`.
+        # Anything else can only come from `object_options`.
         names = reading or re.search(r"bucket name|parameter (Bucket|Key)\b", str(error))
         return _NAMES if names else "check object_options="
     return _SETTINGS
@@ -183,7 +183,7 @@ def _of_boto3(error: BaseException) -> bool:
 
 
 def _answer(error: BaseException) -> dict[str, Any] | None:
-    """What the store has said, where it has said something."""
+    """Return the store's response to the failed request, or None if there was none."""
     answer = getattr(error, "response", None)
     if not isinstance(answer, dict) and error.__context__ is not None:
         # boto3's transfers raise errors of their own while they handle the store's.
@@ -192,6 +192,6 @@ def _answer(error: BaseException) -> dict[str, Any] | None:
 
 
 def _status(error: BaseException) -> int:
-    """The status of the store's answer, 0 for none."""
+    """Return the HTTP status of the store's response, 0 for none."""
     answer = _answer(error) or {}
     return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,4 +1,4 @@
-"""Which store an address leads to: Amazon's own, which is one, or another one."""
+"""Identity of the store behind an endpoint: Amazon S3, which counts as one store, or another."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _AMAZON = re.compile(
     """,
     re.VERBOSE,
 )
-"""Hosts of S3, so not those of machines and load balancers that Amazon rents out."""
+"""Host names of S3, but not of other Amazon services such as instances and load balancers."""
 
 
 def is_endpoint(url: object) -> bool:
-    """Whether it is the URL of a machine, as boto3 takes it: `https://host`, maybe with a port."""
+    """Return whether this is an endpoint URL for boto3: `https://host`, with an optional port."""
     if not isinstance(url, str) or url != url.strip():
         return False
     try:
         parts = urlsplit(url)
         return parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or brackets around what is no address
+    except ValueError:  # a port that is not a number, or brackets around an invalid address
         return False
 
 
 def is_amazon(url: str) -> bool:
-    """Whether the endpoint is one of Amazon's own."""
+    """Return whether the endpoint is one of Amazon's own."""
     return _AMAZON.fullmatch(urlsplit(url).hostname or "") is not None
 
 
 def store_name(url: str) -> str | None:
-    """What tells the store of an endpoint from others, the same for all ways to write it.
+    """Return a name that identifies the store of an endpoint, the same for all spellings of it.
 
-    None for Amazon's, where no two buckets have one name, whatever their region; but those in
-    China, of governments and the like may have the names of others, and so are told apart.
+    None for Amazon's, where no two buckets have the same name, whatever their region. Its stores in
+    China, for governments and the like may repeat the names of others, so they are told apart.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -51,7 +51,7 @@ def store_name(url: str) -> str | None:
 
 
 def _address(parts: SplitResult) -> str:
-    """Host and port, the port left out where the scheme says it."""
+    """Return host and port, without the port if it is the default of the scheme."""
     host = parts.hostname or ""
     if ":" in host:
         host = f"[{host}]"

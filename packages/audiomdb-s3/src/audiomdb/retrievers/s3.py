@@ -1,4 +1,4 @@
-"""Datasets in Amazon S3, or in a store that speaks its protocol."""
+"""Retriever for datasets in Amazon S3 and compatible stores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from audiomdb.urls import split_url
 __all__ = ["S3Retriever"]
 
 _CHUNK_BYTES = 64 * 1024
-"""What a broken connection loses is half of this on average: urllib3 drops a chunk it has in part.
+"""Size of the chunks read from a connection.
 
-Connections reset every 2 MB cost 7 % more bytes with 256 KiB, 2 % with this. Processor time goes
-the other way: 0.3 s a GB with 256 KiB, 0.6 s with this, 1.0 s with 32 KiB.
+A broken connection loses half of this on average, because urllib3 drops a chunk that it has in
+part. Connections reset every 2 MB cost 7 % more bytes with 256 KiB, 2 % with 64 KiB. Processor time
+goes the other way: 0.3 s per GB with 256 KiB, 0.6 s with 64 KiB, 1.0 s with 32 KiB.
 """
 
 _ATTEMPTS = 2
-"""By boto3, which may find a kept connection dead. All else is for the cache to try again."""
+"""Attempts by boto3, in case a pooled connection is dead. The cache retries everything else."""
 
 _PARTIAL = 206
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -41,30 +42,31 @@ class S3Retriever(BaseRetriever):
             ...
 
     Shards are downloaded ahead of a stream, once for all processes of the machine. A download that
-    breaks off goes on from its last byte, as long as the object is the same (its ETag). What boto3
-    raises comes as `DownloadError`, with what to do about it.
+    breaks off resumes after its last byte, as long as the object is the same (its ETag). Errors of
+    boto3 are raised as `DownloadError`, with what to do about them.
 
-    The cache is named by bucket, prefix and store: by `endpoint_url`, or what the environment or
-    the profile says in its place when it is first needed. Amazon's own store needs no name.
+    The cache is named by bucket, prefix and store. The store is identified by `endpoint_url`, or by
+    the endpoint that the environment or the profile sets when the cache is first needed; Amazon's
+    own store adds nothing to the name.
 
     Args:
         bucket: Name of the bucket.
-        prefix: Where in the bucket the dataset lies; with or without a "/" at its end.
-        endpoint_url: Of a store other than Amazon's.
-        region_name: Of the bucket, where the environment does not say.
-        profile_name: Of the credentials in AWS's own files.
+        prefix: Prefix of the dataset in the bucket; with or without a "/" at its end.
+        endpoint_url: URL of a store other than Amazon's.
+        region_name: Region of the bucket; by default the one that the environment sets.
+        profile_name: Profile in AWS's own files to take the credentials from.
         anonymous: Do not sign requests, for public buckets.
-        requester_pays: Pay for requests and transfer, where the bucket's owner does not.
-        addressing_style: "path" for stores whose certificate or name server knows no
-            `bucket.host`; "virtual" for those that know nothing else.
+        requester_pays: Pay for requests and transfer, if the bucket's owner does not.
+        addressing_style: "path" for stores whose certificate or name server does not support
+            `bucket.host`; "virtual" for those that support nothing else.
         read_timeout_s: Seconds without a byte after which a connection counts as broken.
         cache_dir: Directory for caches, see `BaseRetriever`.
         max_cache_bytes: Limit of this dataset's cache.
-        prefetch: Shards to download ahead of a stream.
-        workers: Downloads at once, over all processes of the machine.
+        prefetch: Number of shards to download ahead of a stream.
+        workers: Number of concurrent downloads, over all processes of the machine.
 
     Raises:
-        TypeError, ValueError: an option is of another kind, or out of range.
+        TypeError, ValueError: an option has the wrong type, or is out of range.
     """
 
     access_options = frozenset(
@@ -121,9 +123,9 @@ class S3Retriever(BaseRetriever):
     def from_url(cls, url: str, **options: Any) -> S3Retriever:  # noqa: ANN401
         """Make a retriever for `s3://bucket/prefix`.
 
-        All after the bucket is the prefix, letter for letter but for slashes at its ends. Anything
-        else is an option, or comes from the environment as boto3 reads it (AWS_ENDPOINT_URL,
-        AWS_PROFILE, AWS_DEFAULT_REGION).
+        Everything after the bucket is the prefix, taken literally except for slashes at its ends.
+        Other settings are options, or come from the environment as boto3 reads it
+        (AWS_ENDPOINT_URL, AWS_PROFILE, AWS_DEFAULT_REGION).
 
         Raises:
             InvalidURLError: the URL names no bucket.
@@ -138,7 +140,7 @@ class S3Retriever(BaseRetriever):
         stop: int | None = None,
         validator: str | None = None,
     ) -> RemoteFile:
-        """Open an object from some byte on; from byte 0 if it is another than it was."""
+        """Open an object at byte `start`, or at byte 0 if it has changed since `validator`."""
         key = join_key(self._prefix, path)
         url = f"s3://{self._bucket}/{key}"
         request = {"Bucket": self._bucket, "Key": key, **self._per_request}
@@ -147,7 +149,7 @@ class S3Retriever(BaseRetriever):
             part["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         if validator is not None:
             part["IfMatch"] = validator
-        # Nothing says which version the bytes from the middle on would be of.
+        # Without a validator, the bytes from the middle on could be of another version.
         response = None if start and validator is None else self._get(url, part)
         span = None if response is None else _span(response)
         if span is None:
@@ -161,7 +163,7 @@ class S3Retriever(BaseRetriever):
         return RemoteFile(_Chunks(url, response["Body"]), begin, response.get("ETag"), size)
 
     def _settled_arguments(self) -> Mapping[str, Any]:
-        """The store, however it is given, and the prefix without the slashes that mean nothing."""
+        """Return the store, however it is given, and the prefix without outer slashes."""
         with s3_errors(
             f"read s3://{join_key(self._bucket, self._prefix)}", DownloadError, reading=True
         ):
@@ -169,7 +171,7 @@ class S3Retriever(BaseRetriever):
         return {"endpoint_url": store, "prefix": self._prefix or None}
 
     def _get(self, url: str, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Ask for an object; None when it has changed, or has no bytes where they were asked for.
+        """Get an object, or None if it has changed or does not reach the requested range.
 
         Raises:
             DatasetNotFoundError: there is no such object.
@@ -200,7 +202,7 @@ class S3Retriever(BaseRetriever):
 
 
 class _Chunks:
-    """The bytes of an answer."""
+    """The body of a response, as chunks of bytes."""
 
     def __init__(self, url: str, body: Any) -> None:  # noqa: ANN401
         self._url = url
@@ -215,13 +217,13 @@ class _Chunks:
 
 
 def _span(response: Mapping[str, Any]) -> tuple[int, int | None] | None:
-    """First byte that is sent, and bytes of the whole object; None where one cannot tell.
+    """Return the first byte sent and the size of the whole object; None if the range is unknown.
 
-    Proxies that send chunks leave out how many bytes come, some leave out how many there are.
+    Proxies that send chunks leave out the length of the body, and some leave out the object's size.
     """
     said = response.get("ContentRange")
     if said is None and response["ResponseMetadata"]["HTTPStatusCode"] != _PARTIAL:
-        return 0, response.get("ContentLength")  # as a store answers that ignores ranges
+        return 0, response.get("ContentLength")  # the response of a store that ignores ranges
     match = _CONTENT_RANGE.fullmatch(said or "")
     if match is None:
         return None
@@ -230,7 +232,7 @@ def _span(response: Mapping[str, Any]) -> tuple[int, int | None] | None:
 
 
 def _kind(error: BaseException) -> type[DownloadError]:
-    """Whether another try may help."""
-    # Expired, too: whoever renews credentials in a file may be a little late.
+    """Return the class of the error to raise, which depends on whether a retry may help."""
+    # Expired credentials too: their renewal in a file may be a little late.
     again = may_pass(error) or error_code(error) in EXPIRED
     return DownloadInterruptedError if again else DownloadError

@@ -1,4 +1,4 @@
-"""Uploading to Amazon S3, or to a store that speaks its protocol."""
+"""Uploader to Amazon S3 and compatible stores."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from audiomdb.urls import split_url
 __all__ = ["S3Uploader"]
 
 _THREADS_PER_FILE = 4
-"""Parts of one file sent at once; `workers` files are under way besides."""
+"""Parts of one file sent at once, for each of the `workers` files being sent."""
 
 _STEP_BYTES = 256 * 1024
 
 _FORBIDDEN = ("AccessDenied", "403", "AllAccessDisabled", "MethodNotAllowed")
 
 _SHA256 = "sha256"
-"""Metadata of an object: the digest of its content, hex."""
+"""Key in an object's metadata for the sha256 of its content, in hex."""
 
 
 class S3Uploader(BaseUploader):
-    """Uploads a dataset under a prefix of a bucket, which has to exist.
+    """Uploads a dataset under a prefix of a bucket, which must exist.
 
         S3Uploader("my-bucket", "datasets/digits").upload_dir("digits")
 
-    Large files are sent in parts. boto3 retries what fails, and sends with each request what the
-    store compares: to Amazon a checksum, elsewhere the sha256 in the signature, unless
-    AWS_REQUEST_CHECKSUM_CALCULATION says otherwise. Each object carries the sha256 of its content
-    as metadata, so that a second upload sends what has changed; afterwards its size is compared.
+    Large files are sent in parts. boto3 retries failed requests, and sends with each request data
+    that the store verifies: to Amazon a checksum, elsewhere the sha256 in the signature, unless
+    AWS_REQUEST_CHECKSUM_CALCULATION says otherwise. Each object has the sha256 of its content as
+    metadata, so that a second upload sends only what has changed; afterwards its size is compared.
 
     Picklable; makes a client of its own in every process.
 
     Args:
         bucket: Name of the bucket.
-        prefix: Where in the bucket the dataset lies; with or without a "/" at its end.
-        endpoint_url: Of a store other than Amazon's.
-        region_name: Of the bucket, where the environment does not say.
-        profile_name: Of the credentials in AWS's own files.
+        prefix: Prefix of the dataset in the bucket; with or without a "/" at its end.
+        endpoint_url: URL of a store other than Amazon's.
+        region_name: Region of the bucket; by default the one that the environment sets.
+        profile_name: Profile in AWS's own files to take the credentials from.
         anonymous: Do not sign requests.
-        requester_pays: Pay for requests and transfer, where the bucket's owner does not.
+        requester_pays: Pay for requests and transfer, if the bucket's owner does not.
         addressing_style: As for `S3Retriever`.
-        object_options: For each object, by boto3's names, such as
+        object_options: Options of each object, by boto3's names, such as
             `{"StorageClass": "STANDARD_IA", "ServerSideEncryption": "aws:kms"}`.
-        workers: Files sent at once.
-        progress: Show a progress bar on stderr; None: where that is a terminal.
+        workers: Number of files sent at once.
+        progress: Whether to show a progress bar on stderr; None shows one if that is a terminal.
 
     Raises:
-        TypeError, ValueError: an option is of another kind, or out of range.
+        TypeError, ValueError: an option has the wrong type, or is out of range.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class S3Uploader(BaseUploader):
         return cls(*split_url(url), **options)
 
     def upload_file(self, full_path: str, rel_path: str) -> None:
-        """Send one file, in parts where it is large.
+        """Send one file, in parts if it is large.
 
         Raises:
-            UnknownOptionError: boto3 takes no object option of this name.
+            UnknownOptionError: boto3 has no object option of this name.
             UploadError: the file cannot be sent.
         """
         from boto3.s3.transfer import TransferConfig
@@ -122,11 +122,11 @@ class S3Uploader(BaseUploader):
             )
 
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
-        """Size of an object, and the sha256 it was uploaded with.
+        """Return the size of an object, and the sha256 it was uploaded with.
 
         Raises:
-            UnknownOptionError: boto3 takes no object option of this name.
-            UploadError: the store cannot be asked.
+            UnknownOptionError: boto3 has no object option of this name.
+            UploadError: the store cannot be queried.
         """
         from botocore.exceptions import ClientError
 
@@ -145,7 +145,7 @@ class S3Uploader(BaseUploader):
         return head["ContentLength"], head.get("Metadata", {}).get(_SHA256)
 
     def remove(self, rel_path: str) -> None:
-        """Delete an object; who may not has it said, and the upload goes on."""
+        """Delete an object; without permission to do so, log a warning and go on."""
         from botocore.exceptions import ClientError
 
         request = {"Bucket": self._bucket, "Key": join_key(self._prefix, rel_path)}
@@ -163,11 +163,11 @@ class S3Uploader(BaseUploader):
                 )
 
     def destination(self, rel_path: str) -> str:
-        """URL of a file."""
+        """Return the URL of a file."""
         return f"s3://{self._bucket}/{join_key(self._prefix, rel_path)}"
 
     def _check_names(self) -> None:
-        """Before anything is sent; not in the constructor, which would have to import boto3."""
+        """Check `object_options` before sending; the constructor would have to import boto3."""
         from boto3.s3.transfer import S3Transfer
 
         for name in self._object_options:
@@ -178,10 +178,11 @@ class S3Uploader(BaseUploader):
 
 
 class _Check:
-    """Gives an upload up that is of no use any more, told by s3transfer how many bytes were sent.
+    """Callback for s3transfer that abandons an upload once it has become pointless.
 
-    While a file is sent that comes at every 256 KiB. What is left comes when the file is closed,
-    and after an exception it all comes again then: whatever is raised there leaves it open.
+    While a file is sent, s3transfer calls it for every 256 KiB. It passes the remaining bytes when
+    the file is closed, and all of them again after an exception: an exception raised then would
+    leave the file open.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
@@ -203,11 +204,11 @@ def _content_type(rel_path: str) -> str:
 
 
 def _checked(object_options: Mapping[str, object] | None) -> dict[str, Any]:
-    """The options of objects, as far as they can be checked without boto3.
+    """Return the object options, checked as far as possible without boto3.
 
     Raises:
-        TypeError: they are no mapping, or `Metadata` maps anything but text to text.
-        ValueError: `Metadata` has letters that no store takes.
+        TypeError: they are not a mapping, or `Metadata` maps anything but text to text.
+        ValueError: `Metadata` has characters that no store accepts.
     """
     if object_options is None:
         return {}
