@@ -1,4 +1,4 @@
-"""From any source of samples to a dataset: subclass, yield samples, run."""
+"""Base class of converters: subclass it, yield samples, and run it to make a dataset."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ __all__ = ["BaseConverter", "SupportsUpload"]
 
 
 class SupportsUpload(Protocol):
-    """What `run` uploads with; every uploader is one."""
+    """Protocol of the object that `run` uploads with; every uploader implements it."""
 
     def upload_dir(self, local_dir: str) -> object:
-        """Publish a folder."""
+        """Publish the dataset in a folder."""
 
 
 class BaseConverter(ABC):
-    """Base of what turns a source into a dataset.
+    """Base class of converters, which turn a source of samples into a dataset.
 
         class Numbers(BaseConverter):
             def sample_iterator(self):
@@ -56,36 +56,37 @@ class BaseConverter(ABC):
 
         print(Numbers(output_dir="numbers_lmdb").run())
 
-    A subclass may set attributes before or after `super().__init__(**kwargs)`. It stays in the
-    process that made it: only processors and options go to workers.
+    A subclass may set attributes before or after `super().__init__(**kwargs)`. The converter stays
+    in the process that made it: only processors and options are sent to workers.
 
-    A run that ended early, even by SIGKILL, is taken up by running the same conversion again. The
-    source is iterated from its start, and the shards that are finished already are compared with
-    it instead of made again. Their bytes depend on source and options alone.
+    A run that ended early, even by SIGKILL, is resumed by running the same conversion again. The
+    source is iterated from its start, and the shards that are already finished are compared with
+    it instead of being made again. Their bytes depend on source and options alone.
 
     Args:
         output_dir: Folder of the dataset; empty, absent, or of an earlier run.
         samples_per_shard: Close shards at this many source samples, instead of at 64 MiB.
         max_shard_bytes: Close shards at this many source bytes.
-        map_size: Bytes of address space for LMDB to start with; it grows by itself.
-        num_workers: Samples worked on at once; the number of usable cores unless given. Without a
-            processor the work is done in threads. With one, it is done in processes of their own,
-            unless `num_workers` is 1: then in this process.
+        map_size: Initial size of LMDB's memory map in bytes; it grows automatically.
+        num_workers: Number of samples processed at once; by default the number of usable cores.
+            Without a processor the work is done in threads. With one, it is done in separate
+            processes, unless `num_workers` is 1: then in this process.
         processor: A `BaseProcessor`, or several, whose results are merged.
-        sample_rate: Store all audio at this rate in Hz, and tell processors.
-        audio_format: Store all audio as "flac", "wav", "opus", "vorbis" or "mp3"; as it came
-            unless given.
-        check_audio: "decode" every clip once and find the damaged ones; or believe its "header".
+        sample_rate: Store all audio at this rate in Hz, and pass it to processors.
+        audio_format: Store all audio as "flac", "wav", "opus", "vorbis" or "mp3"; by default, the
+            format is kept.
+        check_audio: "decode" decodes every clip once to find damaged ones; "header" trusts the
+            header.
         limit: Stop after this many source samples.
         on_error: "raise" for a sample that cannot be stored; or "skip" it and list it in
             `rejected.jsonl`.
-        executor: Where the work is done instead, such as Dask's `client.get_executor()`. It is
+        executor: Executor to do the work in instead, such as Dask's `client.get_executor()`. It is
             not shut down.
-        progress: Show a progress bar on stderr; None: where that is a terminal.
+        progress: Whether to show a progress bar on stderr; None shows one if that is a terminal.
 
     Raises:
         ValueError: for options out of range, and for a URL as `output_dir`.
-        TypeError: for a processor that is none.
+        TypeError: for a processor that is not a `BaseProcessor`.
     """
 
     _dataset_name: str | None = None
@@ -137,9 +138,9 @@ class BaseConverter(ABC):
         `AudioWindow` (both read by the workers), or an array `(frames,)` or `(frames, channels)`
         with its rate in Hz under `sample_rate`.
 
-        The work on a sample is done later. The dict may be filled anew for the next one
-        nevertheless, and so may dicts, lists and byte arrays in it: they are copied. NumPy arrays,
-        tensors and other objects are not, and have to be new ones for each sample.
+        Samples are processed later, but the dict may be reused for the next one, and so may dicts,
+        lists and bytearrays in it: they are copied. NumPy arrays, tensors and other objects are not
+        copied, and must be new for each sample.
 
         An exception raised here ends the run; finished shards are kept.
         """
@@ -151,7 +152,7 @@ class BaseConverter(ABC):
 
     @property
     def dataset_name(self) -> str:
-        """Name of the dataset: what was assigned, at any time, or the name of its folder."""
+        """Name of the dataset: the one assigned, at any time, or else the name of its folder."""
         return self._dataset_name or self.output_dir.resolve().name
 
     @dataset_name.setter
@@ -159,37 +160,41 @@ class BaseConverter(ABC):
         self._dataset_name = name
 
     def source_options(self) -> Mapping[str, Any]:
-        """Options of the subclass that decide what its samples hold, by name; none unless defined.
+        """Return the options of the subclass that decide what its samples hold, by name.
 
-        They are kept in every shard. A run that meets finished shards made with others is refused
-        at once, and is told which option differs. Without them it finds out only where a sample
-        differs.
+        They are stored in every shard. A run that finds finished shards made with other options
+        fails at once and names the option that differs. Without this method, which returns none by
+        default, it only fails at the first sample that differs.
 
             def source_options(self):
                 return {"text_column": self.text_column}
 
         Values are plain: None, bools, numbers, text, and lists and dicts of these. A subclass of a
-        converter that has some adds its own to them. What only says where the source lies, such as
-        a path or a token, does not belong here: the same samples from another place are the same.
+        converter that has options adds its own to them. Options that only say where the source is,
+        such as a path or a token, do not belong here: samples do not depend on where they are read.
         """
         return {}
 
     def sample_count(self) -> int | None:
-        """How many samples `sample_iterator` will yield, for the progress bar; None if unknown."""
+        """Return the number of samples that `sample_iterator` yields, for the progress bar.
+
+        None if it is unknown.
+        """
         return None
 
     def run(self, upload: SupportsUpload | None = None) -> ConversionReport:
-        """Convert, and upload if asked to.
+        """Convert the source, and upload the dataset if an uploader is given.
 
         Args:
-            upload: An uploader; its `upload_dir` is given the finished dataset.
+            upload: An uploader; its `upload_dir` is called with the finished dataset.
 
         Raises:
             AudioError: for audio that cannot be used; names file and key.
-            SampleError: for a sample that cannot be stored, a key that occurs twice.
-            ProcessingError: when a processor fails, or a worker process is lost. One that fails
-                with an OSError, MemoryError or ImportError ends the run whatever `on_error` is.
-            SourceError: when `sample_iterator` yields something else than pairs.
+            SampleError: for a sample that cannot be stored, or a key that occurs twice.
+            ProcessingError: when a processor fails, or a worker process is lost. A processor that
+                fails with an OSError, MemoryError or ImportError ends the run whatever `on_error`
+                is.
+            SourceError: when `sample_iterator` yields anything but pairs.
             OutputExistsError: when the output folder holds something else.
             OutputBusyError: when another process is writing there.
             OutputWriteError: when the disk is full or cannot be written.
@@ -225,7 +230,7 @@ class BaseConverter(ABC):
         return report
 
     def _how_to_go_on(self, exc: BaseException, finished: int) -> Iterator[str]:
-        """What may be done after an error, where the error itself does not say."""
+        """Yield advice on how to proceed after an error, if the error itself gives none."""
         unfit = isinstance(exc, AudioError | SampleError | ProcessingError)
         if unfit and not is_passing(exc) and self._writer_options["on_error"] == "raise":
             yield (
@@ -252,7 +257,7 @@ class BaseConverter(ABC):
         )
 
     def _compared_options(self) -> dict[str, Any]:
-        # Under a name of their own: a subclass may call an option as the base calls one of its.
+        # Under a key of their own: a subclass may give an option the name of one of the base's.
         options = dict(self.source_options())
         try:
             msgspec.msgpack.encode(options)
@@ -277,7 +282,7 @@ class BaseConverter(ABC):
                 bar.update()
                 given += 1
         if given == self.limit:
-            writer.flush()  # a source that has changed says so first
+            writer.flush()  # raises first if the source has changed
             if writer.ends_short():
                 raise OptionsChangedError(
                     f"limit={self.limit} ends before what an earlier run made in "
@@ -286,7 +291,7 @@ class BaseConverter(ABC):
                 )
 
     def _pairs(self, writer: DatasetWriter) -> Generator[tuple[str, Mapping[str, Any]]]:
-        """What the subclass yields, if it is what it should be."""
+        """Yield what the subclass yields, after checking that it is pairs."""
         source = self.sample_iterator()
         if not isinstance(source, Iterable):
             raise SourceError(
@@ -298,7 +303,7 @@ class BaseConverter(ABC):
             for number, item in enumerate(items):
                 yield self._pair(number, item)
         except Exception:
-            writer.flush()  # a shard whose samples have all come is worth keeping
+            writer.flush()  # keeps a shard whose samples have all arrived
             raise
         finally:
             # A generator holds connections and files until it is closed.
@@ -321,7 +326,7 @@ def _kind(item: object) -> str:
 
 
 def _advise(exc: BaseException, line: str) -> None:
-    """Say what to do about an error where it is shown; Python 3.10 shows no notes, but a log."""
+    """Add advice to an exception as a note, or log it on Python 3.10, which shows no notes."""
     if sys.version_info >= (3, 11):
         add_note(exc, line)
     else:

@@ -1,4 +1,4 @@
-"""Datasets that lie in a folder as audio files."""
+"""Converter for folders of audio files."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ _READ = """
 _REFUSED = ".aac .amr .ape .m4a .mka .spx .webm .wma .wv"
 
 AUDIO_SUFFIXES = frozenset((_READ + _REFUSED).split())
-"""What counts as audio, in upper or lower case. Some formats cannot be read: an error is better
-than clips that are left out in silence."""
+"""File name suffixes of audio, in upper or lower case.
+
+Some of these formats cannot be read: an error is better than silently leaving clips out.
+"""
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
 _SIDECARS = (".txt", ".TXT")
@@ -44,26 +46,26 @@ class FolderConverter(BaseConverter):
 
         FolderConverter("recordings", output_dir="recordings_lmdb").run()
 
-    What is known about a file comes from
+    The fields of a sample other than its audio come from
 
-    - a table `metadata.csv` or `metadata.jsonl`, as Hugging Face's audiofolder has it: the column
-      `file_name` is a path, relative to the table or absolute, the other columns become fields. The
-      table decides which files of its folder and sub-folders belong to the dataset, and in which
-      order;
-    - or else a text file beside it (`clip.wav`, `clip.txt`), which becomes `text`, and the name of
-      its folder, which becomes `label` unless that folder is `input_dir` itself.
+    - a table `metadata.csv` or `metadata.jsonl`, in the format of Hugging Face's audiofolder: the
+      column `file_name` is a path, relative to the table or absolute, and the other columns become
+      fields. The table decides which files of its folder and sub-folders belong to the dataset, and
+      in which order;
+    - or else a text file beside the audio file (`clip.wav`, `clip.txt`), which becomes `text`, and
+      the name of its folder, which becomes `label` unless that folder is `input_dir` itself.
 
     Files are taken in order of name, those of a folder before those of its sub-folders. A key is
     the path relative to `input_dir`, suffix included; a file outside of it, which only a table can
-    name, goes by the path that leads there. Links to folders are followed, except into a folder
-    that the link lies in. Names that begin with a dot, and suffixes not in `AUDIO_SUFFIXES`, are
-    skipped and counted in the log. In memory are the names of one folder at a time, and 16 bytes
+    name, has the path to it as its key. Links to folders are followed, except to a folder that
+    contains the link. Names that begin with a dot, and suffixes not in `AUDIO_SUFFIXES`, are
+    skipped and counted in the log. Memory holds the names of one folder at a time, and 16 bytes
     for each file that a table decides about.
 
     Args:
         input_dir: The folder.
         output_dir: Folder of the dataset.
-        text_column: Column of a table to store as `text`. Unless given, the first one of "text",
+        text_column: Column of a table to store as `text`. By default, the first one of "text",
             "sentence", "transcription" and "transcript" that a row has.
         options: See `BaseConverter`.
 
@@ -91,11 +93,11 @@ class FolderConverter(BaseConverter):
         return "folder"
 
     def source_options(self) -> dict[str, Any]:
-        """Options that decide what samples hold."""
+        """Return the options that decide what samples hold."""
         return {"text_column": self.text_column}
 
     def sample_count(self) -> int:
-        """Files to convert; walks through the folder and reads its tables."""
+        """Return the number of files to convert; walks the folder and reads its tables."""
         return sum(1 for _ in _Walk(self.input_dir).clips())
 
     def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
@@ -148,10 +150,10 @@ class FolderConverter(BaseConverter):
 
 
 class _Clip(msgspec.Struct, frozen=True):
-    """A file to convert: paths relative to the root, and its row where a table has one.
+    """A file to convert: paths relative to the root, and its row if a table has one.
 
-    `path` is the one to open. In `name`, which is its key, `..` is resolved as if no folder was a
-    link; the system resolves it where the link leads.
+    `path` is the one to open. `name` is the key: in it, `..` is resolved as if no folder were a
+    link, whereas the system resolves it relative to the target of the link.
     """
 
     name: str
@@ -161,27 +163,27 @@ class _Clip(msgspec.Struct, frozen=True):
 
 
 class _Walk:
-    """One walk through a folder, and what was left out on it."""
+    """One walk through a folder, and counts of what it left out."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._inside = os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118
         self.skipped: Counter[str] = Counter()
-        # Names by their hashes, for a corpus may have millions: those that tables have, and those
-        # of files beside or below a table.
+        # Hashes of names, since a corpus may have millions: of those in tables, and of files beside
+        # or below a table.
         self._named, self._met = array("q"), array("q")
 
     def clips(self) -> Iterator[_Clip]:
-        """All files to convert, in order."""
+        """Yield all files to convert, in order."""
         return self._folder("", (), listed=False)
 
     def unlisted(self) -> int:
-        """How many files, of those met so far, are left out by the table of their folder."""
+        """Return the number of files met so far that the table of their folder leaves out."""
         left_out = np.isin(self._met, self._named, invert=True)
         return int(np.count_nonzero(left_out))
 
     def skipped_text(self) -> str:
-        """What was skipped, in words that continue a sentence."""
+        """Describe what was skipped, as the continuation of a sentence."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common(10))
         count = self.skipped.total()
         return f", skipped {count} {'file' if count == 1 else 'files'}: {kinds}" if kinds else ""
@@ -252,7 +254,7 @@ class _Walk:
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself: a clip that cannot be read
+    except OSError:  # a link to itself is reported later, as a clip that cannot be read
         return False
 
 
@@ -274,7 +276,7 @@ def _has(names: Sequence[str], name: str) -> bool:
 
 
 def _has_audio(names: Sequence[str], stem: str) -> bool:
-    """Whether an audio file goes with the text file of this stem."""
+    """Return whether an audio file belongs to the text file with this stem."""
     start = bisect_left(names, stem + ".")
     for name in names[start : start + len(AUDIO_SUFFIXES)]:
         if _stem(name) == stem and _is_audio(name):

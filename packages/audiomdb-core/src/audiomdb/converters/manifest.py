@@ -1,4 +1,4 @@
-"""Datasets described by a manifest: one row, one sample."""
+"""Converter for manifests, in which each row describes one sample."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _KEY_COLUMNS = ("key", "id")
 
 
 class ManifestConverter(BaseConverter):
-    """Converts what a manifest lists: JSON lines as NeMo writes them, CSV, or TSV.
+    """Converts the rows of a manifest: JSON lines as NeMo writes them, CSV, or TSV.
 
         ManifestConverter("train.jsonl", output_dir="train").run()
         ManifestConverter("cv/train.tsv", output_dir="cv_lmdb", audio_column="path",
                           text_column="sentence", audio_dir="cv/clips").run()
 
-    `audio` is the file, `text` the transcript, and every other column keeps its name. JSON keeps
-    its types; in CSV and TSV everything is text but `sample_rate`, `channels`, `frames`,
+    The file becomes `audio`, the transcript `text`, and every other column keeps its name. JSON
+    keeps its types; in CSV and TSV everything is text except `sample_rate`, `channels`, `frames`,
     `duration` and `offset`.
 
     A row with an `offset` is a part of its file: `duration` seconds from there, or all that
-    follows. The workers cut it out and store it as FLAC with 16 bits, whatever the file has.
-    Without an `offset`, the file is stored as it is, and `duration` is a claim that is checked.
+    follows. The workers cut it out and store it as 16-bit FLAC, whatever the format of the file.
+    Without an `offset`, the file is stored as it is, and `duration` is checked against the audio.
 
-    A sample's key is its value in `key_column`; or else its path as the manifest has it, with
-    `@offset` behind it for a part, and with `#line` where several rows would have the same.
+    A sample's key is its value in `key_column`, or else its path as given in the manifest, followed
+    by `@offset` for a part, and by `#line` if several rows would have the same key.
 
     The manifest is read twice, so that a broken line is found before any work is done; it is never
     held in memory, only 8 bytes for each row.
 
     Args:
-        manifest: The file.
+        manifest: Path of the manifest.
         output_dir: Folder of the dataset.
         audio_column: Column with the path of the audio file.
-        text_column: Column to store as `text`. A manifest may lack the column "text", but no other
-            that is named here.
-        key_column: Column with the keys. Unless given, "key" or "id" where the first row has one.
-        audio_dir: Folder that relative paths start from; that of the manifest unless given.
+        text_column: Column to store as `text`. Columns named here must exist, except for the
+            default "text".
+        key_column: Column with the keys. By default "key" or "id", if the first row has one.
+        audio_dir: Folder that relative paths start from; by default that of the manifest.
         options: See `BaseConverter`.
 
     Raises:
@@ -83,7 +83,7 @@ class ManifestConverter(BaseConverter):
         return "manifest"
 
     def source_options(self) -> dict[str, Any]:
-        """Options that decide what samples hold. Where the clips lie does not."""
+        """Return the options that decide what samples hold; the location of the clips does not."""
         return {
             "audio_column": self.audio_column,
             "text_column": self.text_column,
@@ -91,14 +91,14 @@ class ManifestConverter(BaseConverter):
         }
 
     def sample_count(self) -> int:
-        """Rows of the manifest; reads and checks all of it."""
+        """Return the number of rows of the manifest; reads and checks all of it."""
         self._survey = self._look()
         return self._survey.rows
 
     def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
         """Yield a sample for each row, in the manifest's order."""
         survey = self._survey or self._look()
-        self._survey = None  # of this run: another one may meet another manifest
+        self._survey = None  # valid for one run: the manifest may have changed before the next one
         if repeated := len(survey.repeated):
             from logging import getLogger
 
@@ -125,7 +125,7 @@ class ManifestConverter(BaseConverter):
         if not names:
             raise SourceError(f"{self.manifest} has no rows")
         found = np.sort(np.frombuffer(names, np.uint64))
-        # A key that was chosen is not changed: where it occurs twice, the writer says so.
+        # Keys from a column are not changed: the writer reports one that occurs twice.
         again = found[1:] == found[:-1] if key_column is None else slice(0)
         repeated = np.unique(found[1:][again])
         return _Survey(len(found), key_column, repeated)
@@ -176,7 +176,7 @@ class ManifestConverter(BaseConverter):
 
 
 class _Survey(msgspec.Struct, frozen=True):
-    """What a first look at the manifest tells."""
+    """Result of the first pass over the manifest."""
 
     rows: int
     key_column: str | None

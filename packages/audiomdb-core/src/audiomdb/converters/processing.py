@@ -1,4 +1,4 @@
-"""Processors at conversion, where what they return is kept for good."""
+"""Processors for conversion, where an array that is stored must have a known sample rate."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["ConversionProcessors"]
 
 
 class ConversionProcessors(Processors):
-    """Processors that say the rate of an array that they make of the audio.
+    """Processors that add the sample rate to audio that one of them returns as an array.
 
-    Looks at the result of each of them: once the fields of the original are merged with it, the
-    original's `sample_rate` would pass for that of the new array.
+    Checks the result of each processor: once the fields of the original are merged with it, the
+    original's `sample_rate` would be taken for that of the new array.
 
     Raises:
-        ProcessingError: when called, for an array of which nobody has said the rate.
+        ProcessingError: when called, if the rate of such an array is not known.
     """
 
     def _results(
@@ -30,4 +30,4 @@ class ConversionProcessors(Processors):
             return result
         if not rate:
             raise ProcessingError(f"{processor!r} {NO_RATE}")
-        return {**result, **rate}  # that is the rate it was told
+        return {**result, **rate}  # the rate that the processor was called with

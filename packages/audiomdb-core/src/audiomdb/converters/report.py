@@ -1,4 +1,4 @@
-"""What a conversion did."""
+"""Summary of a finished conversion."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ __all__ = ["ConversionReport"]
 
 
 class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The account of a finished conversion. `str()` makes a few lines to read of it.
+    """Summary of a finished conversion. `str()` formats it as a few lines of text.
 
     Attributes:
-        output_dir: Where the dataset lies.
-        samples: Samples in it.
-        rejected: Source samples that could not be stored; `rejected.jsonl` has the reasons.
+        output_dir: Folder of the dataset.
+        samples: Number of samples in the dataset.
+        rejected: Number of source samples that could not be stored; `rejected.jsonl` has the
+            reasons.
         shards: Number of shards.
-        reused_shards: Those that an earlier run had finished already.
+        reused_shards: Number of shards that an earlier run had already finished.
         duration_s: Seconds of audio.
         source_bytes: Size of the samples as the source gave them.
         stored_bytes: Size of the dataset's shards and index on disk.
-        contradictions: Field name to the number of samples whose source was wrong about the audio.
-            The dataset has the truth.
-        not_finite: Samples in it whose audio holds NaN or infinite values. The log names the first.
-        elapsed_s: Wall-clock seconds that this run took, without uploading.
+        contradictions: For each field, the number of samples whose source was wrong about the
+            audio. The dataset has the correct values.
+        not_finite: Number of samples in the dataset whose audio holds NaN or infinite values. The
+            log names the first.
+        elapsed_s: Wall-clock seconds of this run, without uploading.
     """
 
     output_dir: Path
@@ -55,7 +57,7 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
         reused_shards: int,
         elapsed_s: float,
     ) -> ConversionReport:
-        """Sum up what the writer says."""
+        """Make a report from the metadata and journals of the writer."""
         contradictions: Counter[str] = Counter()
         for journal in journals:
             contradictions.update(journal.contradictions)

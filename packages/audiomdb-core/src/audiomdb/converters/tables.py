@@ -1,4 +1,4 @@
-"""Rows of a manifest: JSON lines, CSV or TSV, with the number of the line that each begins on."""
+"""Reader for rows of JSON lines, CSV and TSV files, with the line number that each begins on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OFFSET = "offset"
 """Column with the second at which a clip starts in its file."""
 
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript")
-"""What datasets on the Hub and audiofolders call the transcript. The first of them counts."""
+"""Names of the transcript in datasets on the Hub and in audiofolders, in order of precedence."""
 
 _KINDS = {
     ".csv": "csv",
@@ -32,7 +32,7 @@ _FLOATS = {DURATION, OFFSET}
 _NUMBERS = _INTEGERS | _FLOATS
 
 _LONGEST_CELL = 2**26
-"""Characters. Beyond that, a quotation mark that is never closed takes in the rest of the file."""
+"""Largest size of a cell, in characters; more means a quotation mark that is never closed."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -40,12 +40,12 @@ _BOM = b"\xef\xbb\xbf"
 def read_table(path: Path) -> Iterator[tuple[int, Row]]:
     """Read a table row by row.
 
-    The name's suffix tells the format (.jsonl, .ndjson, .json, .csv, .tsv), or else the first line
-    does. Text is UTF-8, with or without a byte order mark, lines end in LF or CR LF, and empty ones
+    The format follows from the suffix (.jsonl, .ndjson, .json, .csv, .tsv), or else from the first
+    line. Text is UTF-8, with or without a byte order mark, lines end in LF or CR LF, and empty ones
     are skipped. JSON keeps its types. In CSV and TSV every value is text, except that
-    `sample_rate`, `channels`, `frames`, `duration` and `offset` are numbers, left out where the
-    cell is empty. CSV is quoted as usual; in TSV a quotation mark is a character like any other,
-    as in Common Voice.
+    `sample_rate`, `channels`, `frames`, `duration` and `offset` are numbers, left out if the cell
+    is empty. CSV is quoted as usual; in TSV a quotation mark is a character like any other, as in
+    Common Voice.
 
     Yields:
         Line number, counted from 1, and values by column.
@@ -59,7 +59,7 @@ def read_table(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def column(path: Path, line: int, row: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
-    """A value that has to be there.
+    """Return the value of a column that must exist.
 
     Raises:
         SourceError: when the row has no such column; lists those it has.
@@ -72,10 +72,10 @@ def column(path: Path, line: int, row: Mapping[str, Any], name: str) -> Any:  # 
 
 
 def take_text(place: str, row: Row, name: str) -> None:
-    """Have the column `name` called `text`.
+    """Rename the column `name` to `text`.
 
     Raises:
-        SourceError: when there is another one of that name; begins with `place`.
+        SourceError: when there is another column `text`; begins with `place`.
     """
     if name == TEXT:
         return
@@ -132,7 +132,7 @@ def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[i
 
 
 class _RepeatedNameError(ValueError):
-    """One object has two values of the same name: which is meant, nobody can tell."""
+    """Raised for an object with two values of the same name, since it is unclear which is meant."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
@@ -149,7 +149,7 @@ def _cell_rows(
 ) -> Iterator[tuple[int, Row]]:
     import csv
 
-    # Of the whole process, hence raised and never lowered.
+    # The limit applies to the whole process, so it is raised and never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     texts = (line for _, line in lines)
     reader = (
@@ -178,12 +178,12 @@ def _cell_rows(
 
 
 def _several(names: list[str] | None) -> bool:
-    """Whether a row has more than one cell: then a line of blanks is none. So it is at the top."""
+    """Return whether a blank line is skipped, as it is unless the table has a single column."""
     return names is None or len(names) > 1
 
 
 def _header(path: Path, line: int, names: list[str]) -> list[str]:
-    # A column without a name is what pandas makes of its index; it is left out.
+    # pandas writes its index as a column without a name; it is left out.
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise SourceError(f"{path}:{line}: two columns are called {twice[0]!r}")

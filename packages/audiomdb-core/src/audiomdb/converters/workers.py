@@ -1,7 +1,7 @@
-"""Processes of this machine that processors run in.
+"""Worker processes on this machine that processors run in.
 
-loky rather than the standard library's pool: its workers start without importing the script again,
-so no main guard is needed, and classes of that script or of a notebook travel by value.
+Uses loky rather than the standard library's pool: its workers start without importing the script
+again, so no main guard is needed, and classes of that script or of a notebook are sent by value.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _THREAD_LIMITS = (
     "RAYON_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-"""What numerical libraries, PyTorch among them, take for the number of threads to start."""
+"""Environment variables that numerical libraries, including PyTorch, take thread counts from."""
 
 _ORPHAN_CHECK_S = 1.0
 
@@ -44,11 +44,11 @@ def worker_processes(
 ) -> Iterator[tuple[Executor, Callable[[Sample], Sample]]]:
     """Start worker processes and send each of them `process`, once.
 
-    They end with this block; at once where it ends with an exception, and within seconds where
+    They exit at the end of this block: at once if it ends with an exception, and within seconds if
     this process is killed.
 
     Args:
-        workers: How many. The cores are divided among their inner threads.
+        workers: Number of processes. The cores are divided among their inner threads.
         process: Anything that cloudpickle can pickle.
 
     Yields:
@@ -75,7 +75,7 @@ def worker_processes(
         future.cancel = _refuse  # type: ignore[method-assign]
         return future
 
-    # When it kills its processes, loky stumbles over work that was cancelled.
+    # When loky kills its processes, it cannot handle work that was cancelled.
     pool.submit = submit_for_good
     failed = True
     try:
@@ -101,7 +101,7 @@ def worker_processes(
 
 @contextmanager
 def explain_lost_workers(process: Process | None) -> Iterator[None]:
-    """Say what it means that a worker process has ended by itself.
+    """Explain what it means if a worker process ended unexpectedly.
 
     Raises:
         ProcessingError: in place of the pool's own error.
@@ -120,7 +120,7 @@ def explain_lost_workers(process: Process | None) -> Iterator[None]:
 
 
 _received: list[Process] = []
-"""In a worker process: the one function that it was started for."""
+"""In a worker process: the one function that the process was started for."""
 
 
 def _refuse() -> bool:
@@ -128,14 +128,14 @@ def _refuse() -> bool:
 
 
 def _start(process: Process, parent: int) -> None:
-    # Ctrl-C in a terminal reaches the whole group; the parent decides what becomes of workers.
+    # Ctrl-C in a terminal reaches the whole process group; the parent decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _received[:] = [process]
 
 
 def _end_with(parent: int) -> None:
-    """Leave when the parent has: a killed one says nothing, and the queue stays open."""
+    """Exit once the parent has: if it is killed, it sends no message, and the queue stays open."""
     never = threading.Event()
     while os.getppid() == parent:
         never.wait(_ORPHAN_CHECK_S)

@@ -1,4 +1,4 @@
-"""What turns a sample into the fields that training wants, at conversion or on the fly."""
+"""Processors, which turn a sample into the fields for training, at conversion or when reading."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample
 __all__ = ["BaseProcessor", "Processors"]
 
 _LONGEST_TEXT = 80
-"""A longer attribute is shown by its digest."""
+"""Characters of an attribute in `repr`; a longer one is shown as its digest."""
 
 _at_hand: ContextVar[tuple[object, int | None]] = ContextVar("_at_hand", default=(None, None))
-"""The sample's audio while it is processed, and its rate in Hz where it is an array."""
+"""Audio of the sample being processed, and the `sample_rate` in Hz that `process` gets with it."""
 
 
 class BaseProcessor(ABC):
-    """Base of what is done to every sample.
+    """Base class of processors, which are applied to every sample.
 
         class Loudness(BaseProcessor):
             def process(self, sample, **kwargs):
@@ -35,11 +35,11 @@ class BaseProcessor(ABC):
                 return {"loudness": float((audio**2).mean())}
 
     One object serves conversion (`processor=` of a converter) and reading. Conversion with several
-    workers sends a copy to each of them: attributes have to be picklable, and what `process`
-    changes in `self` stays where it ran.
+    workers sends a copy to each of them: attributes must be picklable, and changes that `process`
+    makes to `self` stay in the worker.
 
     Args:
-        keep_original: Store the sample's own fields beside those that `process` returns.
+        keep_original: Store the sample's own fields with those that `process` returns.
     """
 
     keep_original: bool = False
@@ -51,18 +51,18 @@ class BaseProcessor(ABC):
     def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
         """Make fields from one sample.
 
-        The result must depend on sample and options alone, so that a conversion that was cut short
-        goes on as if nothing had happened. May be called from several threads.
+        The result must depend on sample and options alone, so that a resumed conversion gives the
+        same dataset. May be called from several threads.
 
         Args:
             sample: A copy of the sample's dict; its values are shared, so do not change them in
                 place. `audio` is encoded bytes or an array.
-            kwargs: `sample_rate` (Hz) where the caller set one, or where `audio` is an array,
-                whose rate it then is. Never None.
+            kwargs: `sample_rate` in Hz, if the caller set one; if `audio` is an array, its rate.
+                Never None.
 
         Returns:
-            The fields to store, with `sample`'s own among them or not: `keep_original` adds them.
-            Where the sample's audio is kept, so are its `sample_rate`, `channels`, `frames` and
+            The fields to store. They need not include those of `sample`: `keep_original` adds them.
+            If the sample's audio is kept, so are its `sample_rate`, `channels`, `frames` and
             `duration`, whatever is returned beside it.
         """
 
@@ -74,16 +74,16 @@ class BaseProcessor(ABC):
         mono: bool = True,
         from_rate: int | None = None,
     ) -> np.ndarray:
-        """Audio of any form as an array of its own.
+        """Convert audio of any form to a new array.
 
         Args:
             audio: Encoded bytes, the path of a file, or an array `(frames,)` or
                 `(frames, channels)`. Integers are scaled to [-1, 1).
             sample_rate: Rate of the result in Hz.
             mono: Average the channels.
-            from_rate: Rate of `audio` in Hz where it is an array. Unless given, it is known of the
-                array that `process` got as the sample's `audio`, and taken for `sample_rate` of any
-                other. Encoded audio says its rate itself.
+            from_rate: Rate of `audio` in Hz if it is an array. By default, the rate is known for
+                the array that `process` got as the sample's `audio`, and assumed to be
+                `sample_rate` for any other. Encoded audio has its own rate.
 
         Returns:
             Writable float32 `(frames,)`; with `mono=False`, `(frames, channels)`.
@@ -107,10 +107,10 @@ class BaseProcessor(ABC):
         return array if mono or array.ndim == 2 else array[:, np.newaxis]
 
     def __repr__(self) -> str:
-        """The class and its plain public attributes; the same text in every process.
+        """Show the class and its plain public attributes, in the same way in every process.
 
-        It names the processor in metadata, and a conversion that is taken up again compares it: an
-        option that is no plain value, or private, is not compared unless this is overridden.
+        Metadata names the processor by this text, and a resumed conversion compares it: an option
+        that is private, or not a plain value, is not compared unless this is overridden.
         """
         shown = (
             f"{name}={text}"
@@ -123,20 +123,21 @@ class BaseProcessor(ABC):
 class Processors:
     """One or several processors as one function from sample to sample; picklable.
 
-    Each sees the original sample, and their results are merged. The original's fields stay if any
-    of them has `keep_original`. Two may write the same field only where they agree on its value.
+    Each processor sees the original sample, and their results are merged. The original's fields
+    stay if any of them has `keep_original`. Two may write the same field only if their values
+    agree.
 
         prepare = Processors([Loudness(), Tokens()])
         fields = prepare(dataset["clip-0"])
 
     Args:
-        processors: One, or several.
-        sample_rate: Passed on to `process`, in Hz; for audio in the form of an array, its own rate
-            takes precedence.
+        processors: One processor, or several.
+        sample_rate: Passed on to `process`, in Hz; if audio is an array, its own rate takes
+            precedence.
 
     Raises:
-        TypeError: for anything that is no `BaseProcessor`.
-        ValueError: for none at all, or when `sample_rate` is no whole number above 0.
+        TypeError: for anything that is not a `BaseProcessor`.
+        ValueError: for no processors, or when `sample_rate` is not a whole number above 0.
     """
 
     def __init__(
@@ -167,15 +168,15 @@ class Processors:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What metadata calls them."""
+        """Names of the processors in metadata."""
         return tuple(map(repr, self.processors))
 
     def __call__(self, sample: Mapping[str, Any]) -> Sample:
-        """Process one sample, which is left as it is.
+        """Process one sample without changing it.
 
         Raises:
             ProcessingError: when a processor returns no dict, or two contradict each other.
-            SampleError: when audio is an array and the sample's rate is no whole number above 0.
+            SampleError: when audio is an array and its rate is not a whole number above 0.
         """
         rate = self._rate(sample)
         merged: Sample = {}
@@ -183,7 +184,7 @@ class Processors:
         for processor in self.processors:
             for field, value in self._results(processor, sample, rate).items():
                 if field in sample and value is sample[field]:
-                    merged.setdefault(field, value)  # handed through, not written
+                    merged.setdefault(field, value)  # passed through, not written
                 elif field not in writers or _same(merged[field], value):
                     merged[field] = value
                     writers.setdefault(field, processor)
@@ -231,13 +232,13 @@ class Processors:
 
 
 def _rate_of(audio: object) -> int | None:
-    """Rate in Hz of the array that is being processed; None of any other."""
+    """Return the rate in Hz of the array being processed, or None for any other array."""
     array, rate = _at_hand.get()
     return rate if audio is array else None
 
 
 def _plain(value: Any) -> str | None:  # noqa: ANN401
-    """Text that stands for a value wherever it is made, or None where there is none."""
+    """Return text for a value that is the same in every process, or None if there is none."""
     text = _text(value)
     if text is None or len(text) <= _LONGEST_TEXT:
         return text

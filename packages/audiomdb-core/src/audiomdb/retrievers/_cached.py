@@ -1,4 +1,4 @@
-"""The shards of a remote dataset, out of a cache."""
+"""The shards of a remote dataset, opened from a local cache."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _readers: weakref.WeakSet[DatasetReader] = weakref.WeakSet()
 
 
 class CachedShards(Shards):
-    """Opens shards in a cache. Pickles as the retriever, which makes its own cache elsewhere.
+    """Opens shards from a cache. Pickles as the retriever, which makes its own cache elsewhere.
 
     Args:
-        retriever: Whose dataset it is.
-        cache: Of this process.
+        retriever: The retriever of the dataset.
+        cache: The cache in this process.
     """
 
     def __init__(self, retriever: BaseRetriever, cache: ShardCache) -> None:
@@ -54,16 +54,16 @@ class CachedShards(Shards):
 
     @property
     def max_open(self) -> int:
-        """One where room is short: what is open cannot be evicted."""
+        """1 if the cache cannot hold the whole dataset, because open shards cannot be evicted."""
         return super().max_open if self.cache.holds_everything else 1
 
     @cached_property
     def index_first(self) -> bool:
-        """Where there is an index file: one small download instead of shards."""
+        """Whether there is an index file: one small download instead of shards."""
         return self._index_file is not None
 
     def reader(self) -> DatasetReader:
-        """A reader of the dataset, which lets go of its shards where others need the room."""
+        """Make a reader of the dataset, which releases its shards if others need the space."""
         reader = DatasetReader(self.cache.metadata, self)
         known = weakref.ref(reader)
 
@@ -77,23 +77,23 @@ class CachedShards(Shards):
         return reader
 
     def open(self, number: int) -> ShardReader:
-        """Map a shard, fetching it first where it is missing."""
+        """Map a shard, fetching it first if it is not in the cache."""
         self._register()
         return self._open(number, None)
 
     def arrival(self, number: int) -> Arrival:
-        """How much of a shard is in the cache."""
+        """Return how much of a shard is in the cache."""
         return self.cache.arrival(number)
 
     def index(self, metadata: Metadata) -> DatasetIndex:
-        """The columns: out of the index file, or gathered from all shards where there is none."""
+        """Return the columns, from the index file, or gathered from all shards if there is none."""
         data = self._index_file
         if data is not None:
             return DatasetIndex(IndexFile(data, metadata, INDEX_FILE))
         return self._gathered(metadata)
 
     def follow(self, reader: DatasetReader, at_once: int, workers: int, ranks: int) -> Course:
-        """Follow an iteration: fetch ahead of it, and hold no more than it needs."""
+        """Prefetch for an iteration, and hold no more shards than it needs."""
 
         def open_shard(number: int, check: Callable[[], None]) -> None:
             reader.keep(number, self._open(number, check))
@@ -109,26 +109,26 @@ class CachedShards(Shards):
         )
 
     def close(self) -> None:
-        """Let go of the cache. Views stay valid."""
+        """Release the cache. Views stay valid."""
         if self._registration is not None:
             self._registration.close()
         self.cache.close()
 
     @cached_property
     def _index_file(self) -> memoryview | None:
-        """The cache's, which is checked whenever it is asked for."""
+        """The cache's index file, kept because the cache checks it on every access."""
         return self.cache.index_file()
 
     def _gathered(self, metadata: Metadata) -> DatasetIndex:
-        """The columns out of all shards, which is a reason to fetch them all."""
+        """Gather the columns from all shards, which fetches every one of them."""
         from concurrent.futures import ThreadPoolExecutor
 
         def copied(number: int) -> bytes:
             entry, view = metadata.shards[number], self.cache.lease(number)
-            # A copy, so that the shard can go.
+            # A copy, so that the shard can be evicted.
             return bytes(view[entry.index_offset : entry.index_offset + entry.index_bytes])
 
-        # Where room is short, one at a time, and no longer than that.
+        # One at a time if the cache cannot hold all shards, and registered no longer than needed.
         threads = self.cache.options.workers if self.cache.holds_everything else 1
         registered = nullcontext() if self._registration else closing(self.cache.register(1))
         with registered, ThreadPoolExecutor(threads) as pool:
@@ -144,17 +144,17 @@ class CachedShards(Shards):
     def _open(self, number: int, check: Callable[[], None] | None) -> ShardReader:
         metadata = self.cache.metadata
         entry = metadata.shards[number]
-        # No name for the lease: an exception that a client keeps keeps this frame's variables too.
+        # No variable holds the lease: an exception that a caller keeps would keep it alive too.
         return ShardReader(
             Path(metadata.name) / entry.path, entry, file=self.cache.lease(number, check=check)
         )
 
     def _register(self) -> None:
-        """State, once, that reads outside an iteration hold one shard."""
+        """Register with the cache, once, that reads outside an iteration hold one shard."""
         if self._registration is not None:
             return
-        # Threads that each state it would need the room of as many readers. A lock that a thread
-        # held during a fork stays locked in the child, which takes another.
+        # If each thread registered, the cache would reserve space for as many readers. A lock that
+        # a thread held during a fork stays locked in the child, which therefore makes a new one.
         if self._registering[0] != os.getpid():
             self._registering = os.getpid(), threading.Lock()
         with self._registering[1]:

@@ -1,4 +1,4 @@
-"""A name for what a retriever leads to: its class and the arguments it was made with."""
+"""Stable names for what a retriever reads, from its class and constructor arguments."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from audiomdb.shards.files import sha256_hex
 __all__ = ["UnnameableError", "place_of", "retriever_name"]
 
 CACHE_OPTIONS = frozenset({"cache_dir", "max_cache_bytes", "prefetch", "workers"})
-"""Arguments that say how a dataset is cached, not which one it is."""
+"""Names of arguments that say how a dataset is cached, not which one it is."""
 
 _DIGITS = 16
 
 
 class UnnameableError(Exception):
-    """An argument has no text that would be the same in another process."""
+    """Raised if an argument has no text that would be the same in another process."""
 
 
 def retriever_name(
@@ -33,18 +33,18 @@ def retriever_name(
     strict: bool = True,
     settled: Mapping[str, Any] | None = None,
 ) -> str:
-    """A name that is the same for equal arguments, however they were given, in any process.
+    """Return a name that is the same for equal arguments, however they are given, in any process.
 
-    Arguments go into it as a digest: a password among them cannot be read from it. Those that have
-    their default do not, so that a release which adds an option keeps the names.
+    Arguments enter it as a digest, so a password among them cannot be read from it. Arguments that
+    have their default value do not, so that a release which adds an option keeps the names.
 
     Args:
         kind: The class.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
-        access: Arguments that say how to get at a dataset, not which one it is.
-        strict: Refuse arguments that cannot be named; otherwise they count by their class.
-        settled: What counts instead of what was given under these names; None leaves it out.
+        access: Names of arguments that say how to access a dataset, not which one it is.
+        strict: Refuse arguments that have no stable text; otherwise only their class counts.
+        settled: Values to use instead of the arguments of these names; None leaves one out.
 
     Raises:
         UnnameableError: names the argument.
@@ -72,9 +72,9 @@ def place_of(
     *,
     access: AbstractSet[str] = frozenset(),
 ) -> str:
-    """What errors call where a retriever leads to: its own `repr`, or its first text.
+    """Return what errors call the retriever: its own `repr`, or class and first text argument.
 
-    No more of its arguments, and of a URL neither user nor query: there may be a secret among them.
+    Other arguments are left out, and so are user and query of a URL: they may contain a secret.
     """
     kind = type(retriever)
     if kind.__repr__ is not object.__repr__:
@@ -87,8 +87,8 @@ def place_of(
 
 
 def _given(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by name, those that have their default left out."""
-    # Of __init__, since __new__ takes anything; None stands for self, which is not bound again.
+    """Return the arguments by name, without those that have their default value."""
+    # From __init__, since __new__ takes anything; None stands for self, which is not bound.
     signature = inspect.signature(kind.__init__)  # type: ignore[misc]
     bound = signature.bind(None, *args, **kwargs)
     given: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def _text(value: Any) -> str:  # noqa: ANN401
         return repr(value)
     if isinstance(value, os.PathLike):
         return repr(os.fspath(value))
-    import dataclasses  # what most arguments are has been named by now
+    import dataclasses  # imported here: most arguments have returned by now
 
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)

@@ -1,4 +1,4 @@
-"""What every retriever is: the way to a dataset, wherever it lies."""
+"""Base class of retrievers, which open a dataset, local or remote, for reading."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _R = TypeVar("_R", bound="BaseRetriever")
 
 
 class _Where(msgspec.Struct, frozen=True):
-    """What a retriever was told about its cache."""
+    """The options of a retriever that concern its cache."""
 
     cache_dir: Path | None = None
     options: CacheOptions = msgspec.field(default_factory=CacheOptions)
 
 
 class BaseRetriever:
-    """Base of what leads to a dataset.
+    """Base class of retrievers, which open a dataset for reading.
 
-    A subclass for a remote store implements `download_metadata` and `download_shard`, or, where
-    the store can read from the middle of a file, `open_remote` alone: then downloads resume where
-    they broke off. The base does the rest: it keeps shards in a cache that all processes of the
-    machine share, downloads each once, checks size and sha256 before anything is read, fetches
-    ahead of a stream, and stays within `max_cache_bytes`.
+    A subclass for a remote store implements `download_metadata` and `download_shard`, or, if the
+    store can read from the middle of a file, `open_remote` alone: then downloads resume where they
+    broke off. The base class does the rest: it keeps shards in a cache that all processes of the
+    machine share, downloads each once, checks size and sha256 before anything is read, prefetches
+    for a stream, and stays within `max_cache_bytes`.
 
         class FolderRetriever(BaseRetriever):
             def __init__(self, share, **kwargs):
@@ -62,25 +62,25 @@ class BaseRetriever:
                 except FileNotFoundError as error:
                     raise DatasetNotFoundError(f"there is no {self.share}/{path}") from error
 
-    A retriever is described by the arguments it was made with: they are kept before `__init__`
-    runs, so a subclass may do there what it likes, in any order. It pickles as these arguments, so
-    what a constructor opens (a client, a connection) need not pickle, and in a process that did
-    not make the retriever the dataset is opened by a new one, so it is not shared across a fork
-    either. Attributes that are changed later do not travel.
+    A retriever is defined by its constructor arguments. They are stored before `__init__` runs, so
+    a subclass may do anything there, in any order. It pickles as these arguments, so what a
+    constructor opens (a client, a connection) need not pickle. A process that did not make the
+    retriever opens the dataset with a new one made from them, so nothing is shared across a fork
+    either. Attributes that are changed later are not sent to other processes.
 
-    Making a retriever reads nothing; the first use does. Threads may share one.
+    Making a retriever reads nothing; its first use does. Threads may share a retriever.
 
     Args:
-        cache_dir: Directory for caches; the dataset gets a subdirectory named by the retriever's
-            class and arguments, so several datasets may share one. None: `audiomdb` under
-            `$XDG_CACHE_HOME`, which is `~/.cache` unless it is set. On a local disk.
-        max_cache_bytes: Limit of this dataset's cache, partial downloads included. None: no limit
-            but the disk's, and when that is full, what is needed last goes.
-        prefetch: Shards to download ahead of a stream.
-        workers: Downloads at once, over all processes of the machine.
+        cache_dir: Directory for caches, on a local disk; the dataset gets a subdirectory named by
+            the retriever's class and arguments, so several datasets may share it. None: `audiomdb`
+            under `$XDG_CACHE_HOME`, which is `~/.cache` unless it is set.
+        max_cache_bytes: Limit of this dataset's cache, partial downloads included. None: limited
+            only by the disk; when that is full, the shards that are needed last are evicted.
+        prefetch: Number of shards to download ahead of a stream.
+        workers: Number of concurrent downloads, over all processes of the machine.
 
     Raises:
-        TypeError: the class implements none of the ways to a dataset.
+        TypeError: the class implements none of the ways to read a dataset.
         ValueError: an option is out of range.
     """
 
@@ -92,11 +92,13 @@ class BaseRetriever:
     _where = _Where()
 
     access_options: ClassVar[frozenset[str]] = frozenset()
-    """Arguments of the class that say how to get at a dataset, such as a token or a timeout: they
-    may change while it stays the same, so they do not name its cache."""
+    """Names of arguments that say how to access a dataset, such as a token or a timeout.
+
+    They may change while the dataset stays the same, so the cache is not named by them.
+    """
 
     def __new__(cls: type[_R], *args: Any, **kwargs: Any) -> _R:  # noqa: ANN401, PYI019
-        """Keep the arguments."""
+        """Store the arguments."""
         if not cls._implements_a_way():
             raise TypeError(
                 f"{cls.__name__} leads nowhere: implement download_metadata() and "
@@ -128,15 +130,15 @@ class BaseRetriever:
     def from_url(cls: type[_R], url: str, **options: Any) -> _R:  # noqa: ANN401, PYI019
         """Make a retriever for a URL.
 
-        Needed only of a class that a package registers for a scheme, see `audiomdb.registry`. Ways
-        to write the same URL have to come to the same arguments: these name the cache.
+        Only needed for a class that a package registers for a scheme, see `audiomdb.registry`.
+        Equivalent spellings of a URL must give the same arguments, because these name the cache.
 
         Args:
-            url: Its scheme is in small letters; `audiomdb.urls` takes it apart.
-            options: Arguments of the class by name, checked to be such.
+            url: The URL, with its scheme in lower case; `audiomdb.urls` has functions to parse it.
+            options: Keyword arguments of the class; their names have been checked.
 
         Raises:
-            InvalidURLError: the URL leads nowhere.
+            InvalidURLError: the URL names no dataset.
         """
         raise NotImplementedError(f"{cls.__name__} is not made from URLs: {url!r}, {options}")
 
@@ -144,17 +146,17 @@ class BaseRetriever:
         return _make, (type(self), *self._arguments)
 
     def __len__(self) -> int:
-        """Samples in the dataset."""
+        """Number of samples in the dataset."""
         return len(self.open())
 
     @property
     def metadata(self) -> Metadata:
-        """What the dataset says of itself."""
+        """The dataset's metadata."""
         return self.open().metadata
 
     @property
     def cache_dir(self) -> str:
-        """Where `download_metadata` and `download_shard` write to.
+        """Directory that `download_metadata` and `download_shard` write to.
 
         While one of them runs, in its thread: a private, empty directory on the cache's disk. At
         other times: the directory of the dataset's cache.
@@ -167,23 +169,23 @@ class BaseRetriever:
 
     @property
     def cache_stats(self) -> CacheStats:
-        """What this process has done with the cache: hits, misses, bytes, evictions, waits."""
+        """Statistics of the cache in this process: hits, misses, bytes, evictions, waits."""
         return self.cached_shards().cache.stats
 
     def open(self) -> DatasetReader:
-        """The dataset's reader: one for each process, opened on the first call.
+        """Return the dataset's reader: one for each process, opened on the first call.
 
         Raises:
             DatasetNotFoundError: when there is no dataset.
             MetadataError: when its metadata is damaged.
             FormatVersionError: when a newer library wrote it.
             DownloadError: when the metadata cannot be downloaded.
-            CacheError: when there can be no cache at `cache_dir`.
+            CacheError: when no cache can be created in `cache_dir`.
         """
         process = os.getpid()
         if self._opened is None or self._opened[0] != process:
-            # No lock, which a fork could leave locked for ever: two threads that come first open
-            # twice, and one of the readers is dropped.
+            # No lock, which a fork could leave locked for ever: if two threads make the first call
+            # at once, both open the dataset, and one of the readers is dropped.
             source = self if self._made_in == process else _make(type(self), *self._arguments)
             reader = source.reader()
             self._shards = source._shards
@@ -191,7 +193,7 @@ class BaseRetriever:
         return self._opened[1]
 
     def close(self) -> None:
-        """Let go of the dataset; using the retriever opens it again. May be called twice."""
+        """Release the dataset; using the retriever opens it again. May be called twice."""
         opened, self._opened = self._opened, None
         shards, self._shards = self._shards, None
         if opened is not None:
@@ -200,15 +202,15 @@ class BaseRetriever:
             shards.close()
 
     def reader(self) -> DatasetReader:
-        """Open the dataset; here through the cache.
+        """Open the dataset, by default through the cache.
 
-        Called by `open`, in each process on an object made there; by two threads at once at worst.
-        A retriever whose dataset needs no cache overrides it.
+        Called by `open`, in each process on an object made there, and in rare cases by two threads
+        at once. A retriever whose dataset needs no cache overrides it.
 
         Raises:
             DatasetError: as `open` says.
         """
-        # Whoever reads a dataset in place never comes here (docs/decisions/0026).
+        # Imported here: reading a dataset in place does not need it (docs/decisions/0026).
         from audiomdb.cache import DirectorySource, RangeSource, ShardCache
         from audiomdb.retrievers._cached import CachedShards
 
@@ -227,19 +229,19 @@ class BaseRetriever:
     def download_metadata(self) -> str | os.PathLike[str]:
         """Download `metadata.json` into `self.cache_dir` and return its path.
 
-        Whatever it raises reaches the caller; after a ConnectionError or TimeoutError it is tried
-        again, with growing waits. For what the store does not have, raise DatasetNotFoundError and
-        name it.
+        Exceptions reach the caller, except that after a ConnectionError or TimeoutError the
+        download is retried, with growing waits. Raise DatasetNotFoundError for a file that the
+        store does not have, and name it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not download_metadata()")
 
     def download_shard(self, shard_id: int) -> str | os.PathLike[str]:
         """Download a shard into a directory under `self.cache_dir` and return that directory.
 
-        It has to hold the shard's `data.mdb`; other files are ignored. Called from several threads
-        at once, for different shards, each with a `cache_dir` of its own. What it returns is
-        checked against the metadata and moved into the cache; a directory elsewhere is copied. May
-        be called again for the same shard. Exceptions as for `download_metadata`.
+        The directory must contain the shard's `data.mdb`; other files are ignored. Called from
+        several threads at once, for different shards, each with a `cache_dir` of its own. The
+        result is checked against the metadata and moved into the cache; a directory elsewhere is
+        copied. May be called again for the same shard. Exceptions as for `download_metadata`.
 
         Args:
             shard_id: From 0; the shard's folder in the dataset is `shard_00000` and so on.
@@ -247,32 +249,33 @@ class BaseRetriever:
         raise NotImplementedError(f"{type(self).__name__} does not download_shard({shard_id})")
 
     def open_remote(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
-        """Open a file of the dataset from some byte on.
+        """Open a file of the dataset, from byte `start` to its end.
 
-        Instead of the two `download_*` methods, for stores that read ranges. Called from several
-        threads. Chunks of 64 KiB to 1 MiB serve best.
+        Implemented instead of the two `download_*` methods, for stores that read ranges. Called
+        from several threads. Chunks of 64 KiB to 1 MiB work best.
 
-        A method that takes `stop: int | None` besides, by name, is asked for large shards in
-        pieces of 4 MiB or more, several at once: those that lack 8 MiB or more, while the cache's
-        `workers` are not all busy. `stop` is the first byte that is not needed. Where a store
-        cannot end there it may send more. `RemoteFile.size` is that of the whole file all the same.
+        A method with another keyword argument `stop: int | None` is asked for large shards in
+        pieces of 4 MiB or more, several at once: for shards of which 8 MiB or more are missing,
+        while the cache's `workers` are not all busy. `stop` is the first byte that is not needed; a
+        store that cannot end there may send more. `RemoteFile.size` is always that of the whole
+        file.
 
         Args:
             path: Relative to the dataset, with "/".
             start: First byte wanted, from 0.
-            validator: With `start`, what an earlier answer named the version of the file (an ETag).
-                If the file is another version now, answer from byte 0.
+            validator: With `start`, the version of the file (an ETag) that an earlier call
+                returned. If the file has another version now, return it from byte 0.
 
         Raises:
             DatasetNotFoundError: there is no such file.
-            DownloadError: it cannot be had.
-            DownloadInterruptedError: it cannot be had now; any ConnectionError or TimeoutError is
-                understood the same, from the chunks too. It is tried again, from where it stopped.
+            DownloadError: the file cannot be read.
+            DownloadInterruptedError: the file cannot be read now. It is retried from where it
+                stopped, and so is any ConnectionError or TimeoutError, from the chunks too.
         """
         raise NotImplementedError(f"{type(self).__name__} does not open_remote({path!r})")
 
     def cached_shards(self) -> CachedShards:
-        """The shards of this process's cache.
+        """Return the shards of this process's cache.
 
         Raises:
             CacheError: the retriever reads its dataset in place.
@@ -291,10 +294,10 @@ class BaseRetriever:
         return seed or own("open_remote") or own("reader")
 
     def _settled_arguments(self) -> Mapping[str, Any]:
-        """Arguments that name the cache as something else than they were given; None: not at all.
+        """Return replacements for arguments in the cache's name; None leaves an argument out.
 
-        For what the environment says where an argument does not, and for several ways to write the
-        same thing. Called when the cache is first needed, not when the retriever is made.
+        For values that come from the environment if an argument is not given, and for several
+        spellings of one value. Called when the cache is first needed, not by the constructor.
         """
         return {}
 
@@ -336,7 +339,7 @@ class BaseRetriever:
 
 
 def _default_cache_dir() -> Path:
-    """Where caches lie unless the caller says otherwise."""
+    """Return the directory for caches if `cache_dir` is not given."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "audiomdb"
 

@@ -1,4 +1,4 @@
-"""Datasets in a folder, read in place."""
+"""Retriever for datasets in a folder, which are read in place."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["LocalRetriever"]
 
 
 class LocalRetriever(BaseRetriever):
-    """A dataset in a folder.
+    """Reads a dataset in a folder.
 
         retriever = LocalRetriever("speech")
         len(retriever), retriever.metadata.duration, retriever.open()["clip-0"]
 
-    Nothing is copied: shards are mapped where they lie.
+    Nothing is copied: shards are mapped in place.
 
     Args:
-        path: The dataset's folder. A relative one is looked up from the working directory of the
+        path: The dataset's folder. A relative path is resolved against the working directory of the
             process that opens it.
 
     Raises:
@@ -46,11 +46,11 @@ class LocalRetriever(BaseRetriever):
     ) -> LocalRetriever:
         """Make a retriever for a path, or a URL like `file:///data/speech`.
 
-        What is said about caching has no effect, so that the same program reads a remote dataset
-        and a copy of it.
+        Options for the cache have no effect, so that the same program reads a remote dataset and a
+        copy of it.
 
         Raises:
-            InvalidURLError: the URL is no path on this machine.
+            InvalidURLError: the URL is not a path on this machine.
         """
         return cls(local_path(url), **options)
 
