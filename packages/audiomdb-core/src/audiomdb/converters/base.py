@@ -82,7 +82,7 @@ class BaseConverter(ABC):
             `rejected.jsonl`.
         executor: Executor to do the work in instead, such as Dask's `client.get_executor()`. It is
             not shut down.
-        progress: Whether to show a progress bar on stderr; None shows one if that is a terminal.
+        progress: Whether to show a progress bar on stderr; None: only if that is a terminal.
 
     Raises:
         ValueError: for options out of range, and for a URL as `output_dir`.

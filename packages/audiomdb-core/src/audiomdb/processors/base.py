@@ -238,7 +238,7 @@ def _rate_of(audio: object) -> int | None:
 
 
 def _plain(value: Any) -> str | None:  # noqa: ANN401
-    """Return text for a value that is the same in every process, or None if there is none."""
+    """Return a text for a value, the same in every process, or None if there is none."""
     text = _text(value)
     if text is None or len(text) <= _LONGEST_TEXT:
         return text

@@ -59,7 +59,7 @@ class CachedShards(Shards):
 
     @cached_property
     def index_first(self) -> bool:
-        """Whether there is an index file: one small download instead of shards."""
+        """Whether there is an index file, which is a smaller download than shards."""
         return self._index_file is not None
 
     def reader(self) -> DatasetReader:

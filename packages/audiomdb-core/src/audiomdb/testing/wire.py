@@ -130,7 +130,7 @@ class Wire:
 
     @property
     def stats(self) -> ProxyStats:
-        """The counts so far."""
+        """Counts of what has passed since the start, or since `reset_stats`."""
         with self._lock:
             return ProxyStats(**self._counts)
 

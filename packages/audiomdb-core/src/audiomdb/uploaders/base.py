@@ -70,7 +70,7 @@ class BaseUploader:
 
     Args:
         workers: Number of files sent at once by the per-file interface.
-        progress: Whether to show a progress bar on stderr; None shows one if that is a terminal.
+        progress: Whether to show a progress bar on stderr; None: only if that is a terminal.
     """
 
     # On the class, so that a subclass may leave out `super().__init__`.

@@ -44,7 +44,7 @@ class LocalUploader(BaseUploader):
         path: The folder, created if it does not exist. Existing content is not checked, see
             `foreign_files`.
         workers: Number of files copied at once.
-        progress: Whether to show a progress bar on stderr; None shows one if that is a terminal.
+        progress: Whether to show a progress bar on stderr; None: only if that is a terminal.
 
     Raises:
         InvalidURLError: the path is a URL.

@@ -50,7 +50,7 @@ class S3Uploader(BaseUploader):
         object_options: Options of each object, by boto3's names, such as
             `{"StorageClass": "STANDARD_IA", "ServerSideEncryption": "aws:kms"}`.
         workers: Number of files sent at once.
-        progress: Whether to show a progress bar on stderr; None shows one if that is a terminal.
+        progress: Whether to show a progress bar on stderr; None: only if that is a terminal.
 
     Raises:
         TypeError, ValueError: an option has the wrong type, or is out of range.

@@ -72,7 +72,7 @@ def _read_all(retriever: BaseRetriever, results: Connection) -> None:
     try:
         digests = [sample_digest(sample) for sample in retriever.open()]
         result = ChildResult(digests, _fetched(retriever))
-    except Exception as error:  # noqa: BLE001 - it is told to whoever waits
+    except Exception as error:  # noqa: BLE001 - it is reported to the parent
         result = ChildResult(error=f"{type(error).__name__}: {error}")
     results.send_bytes(msgspec.json.encode(result))
     results.close()

@@ -179,7 +179,7 @@ class UploaderConformance(Conformance):
         error: Exception | None = None
         try:
             uploader.upload_dir(dataset)
-        except Exception as caught:  # noqa: BLE001 - raises what it likes
+        except Exception as caught:  # noqa: BLE001 - may raise anything
             error = caught
         if not gone:
             pytest.skip("it does not loop over iter_files")
