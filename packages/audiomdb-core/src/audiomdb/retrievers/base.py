@@ -229,9 +229,9 @@ class BaseRetriever:
     def download_metadata(self) -> str | os.PathLike[str]:
         """Download `metadata.json` into `self.cache_dir` and return its path.
 
-        Exceptions reach the caller, except that after a ConnectionError or TimeoutError the
-        download is retried, with growing waits. Raise DatasetNotFoundError for a file that the
-        store does not have, and name it.
+        Exceptions reach the caller; after a ConnectionError or TimeoutError the download is first
+        retried, with growing waits. Raise DatasetNotFoundError for a file that the store does not
+        have, and name it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not download_metadata()")
 
