@@ -1,24 +1,24 @@
-"""The order of an epoch, as pure functions of integers.
+"""Compute the order in which an epoch reads samples, as pure functions of integers.
 
     counts of the shards ─ line ─ shuffle ─ split ─ positions to read
                                     │
                                    bits of (seed, epoch)
 
-`split` deals samples out one by one; `steps` and `seconds` make batches of them, `mix` weaves the
-lines of several datasets into one, `filters` leaves samples out, `state` is what a checkpoint
-keeps, `nodes` counts what is read by whom.
+`split` assigns single samples to ranks and workers, `steps` and `seconds` form batches, `mix`
+interleaves several datasets, `filters` excludes samples, `state` is what a checkpoint stores, and
+`nodes` counts the shards that several nodes read.
 
-A plan knows how many samples each shard holds and nothing else (for batches by seconds, how long
-each sample is): no files, no clock, no workers, no state. What it answers depends only on its
-options, so every process of every node computes the same epoch by itself, and any place in it is
-found without replaying what comes before.
+A plan knows only how many samples each shard holds (and, for batches by seconds, the duration of
+each sample). It uses no files, clock, workers or state. Its results depend only on its options, so
+every process on every node computes the same epoch independently, and any place in the epoch is
+found without replaying what comes before it.
 
-Words used here:
+Terms:
 
-- **position**: a sample's number in stored order, its shard's offset plus its place in the shard;
-- **line**: the samples of a partition one after another; an **element** is an index into it;
+- **position**: the number of a sample in stored order: its shard's offset plus its place there;
 - **partition**: a run of shards that one node reads in an epoch;
-- **turn**: a sample's place in the order of the whole epoch, over all partitions;
+- **line**: the sequence of the samples of a partition; an **element** is an index into it;
+- **turn**: the index of a sample in the order of the whole epoch, over all partitions;
 - **step**: a global batch, shared by all ranks.
 """
 

@@ -1,22 +1,22 @@
-"""A chapter of batches by seconds: samples in, steps out.
+"""Form the steps of one chapter of an epoch that is batched by seconds.
 
-Samples come in increments, equally many from each partition, and wait in queues, one for each
-partition and bucket of similar durations. A step is made of one bucket, when the queues of that
-bucket fill all slots in all partitions; which one, if there are several, is drawn. A bucket in
-which a sample has waited too long is taken although it leaves slots short.
+Samples arrive in increments, equally many from each partition, and wait in queues, one per
+partition and bucket of similar durations. A step is made from one bucket as soon as the queues of
+that bucket fill all slots of all partitions; among several such buckets, one is drawn at random. A
+bucket in which a sample has waited too long is used even though this leaves slots short.
 
-At the end of the chapter what is left is sorted by duration and cut into as few steps as can be,
-across buckets, and the next chapter begins with empty queues. Partitions have not equally many
-seconds left. Each spreads what it has evenly over these steps, so that all their slots are a little
-less full, and none is short or empty; and the steps are shuffled, lest chapters end with their
-shortest clips.
+At the end of the chapter, the remaining samples are sorted by duration and cut into as few steps
+as possible, across buckets, and the next chapter begins with empty queues. Partitions differ in
+the seconds they have left, so each spreads its samples evenly over these steps: all slots are a
+little less full, rather than a few short or empty. The steps are then shuffled, because chapters
+would otherwise end with their shortest clips.
 
-All samples of a chapter are known when it is made, so a queue is a stretch of an array, sorted by
-bucket: it is known from the start which samples go together and when the last of them comes.
-Nothing is done for an increment that completes no step.
+All samples of a chapter are known when it is made, so a queue is a range of an array sorted by
+bucket: which samples form a step, and when the last of them arrives, is known in advance. An
+increment that completes no step costs nothing.
 
-Everything follows from the samples, their durations and the bits of the chapter: any process can
-make any chapter, and nothing has to be remembered but its number.
+The result depends only on the samples, their durations and the random words of the chapter, so any
+process can make any chapter from its number alone.
 """
 
 from __future__ import annotations
@@ -36,27 +36,28 @@ if TYPE_CHECKING:
 __all__ = ["ChapterMaker", "Slots"]
 
 _NEVER = int(np.iinfo(np.int64).max)
-"""Stands for the increment of a sample where there is none."""
+"""Increment used where there is no sample."""
 
 
 class Slots(msgspec.Struct, frozen=True):
-    """Slots of clips, one after the other; those of a step follow each other, by partition.
+    """The slots of consecutive steps; within a step, slots are ordered by partition.
 
     Attributes:
-        positions: Of the clips, slot by slot, `(samples,)` int64.
-        ends: Clips up to and with each slot, `(slots,)` int64. A slot may be empty.
+        positions: Positions of the clips, slot by slot, `(samples,)` int64.
+        ends: Cumulative number of clips at the end of each slot, `(slots,)` int64. A slot may be
+            empty.
     """
 
     positions: np.ndarray
     ends: np.ndarray
 
     def slot(self, number: int) -> NDArray[np.int64]:
-        """Return the positions of a slot's clips; a view."""
+        """Return the positions of the clips in a slot, as a view."""
         begin = self.ends[number - 1] if number else 0
         return self.positions[begin : self.ends[number]]
 
     def reordered(self, order: NDArray[np.int64]) -> Slots:
-        """Return the slots in another order, each named once."""
+        """Return the slots rearranged by `order`, a permutation of their numbers."""
         sizes = np.diff(self.ends, prepend=0)
         begins = (self.ends - sizes)[order]
         sizes = sizes[order]
@@ -69,13 +70,14 @@ class ChapterMaker(msgspec.Struct, frozen=True):
     """Makes the steps of one chapter.
 
     Attributes:
-        size: What a slot holds.
-        borders: Durations at which the next bucket begins, ascending, `(buckets - 1,)` seconds.
+        size: Capacity of a slot.
+        borders: Inclusive upper bounds of all buckets but the last, ascending, `(buckets - 1,)`
+            seconds.
         each: Slots of each partition in a step.
-        increment: Samples of each partition that come at a time.
-        max_age: Increments that a sample waits, at most.
-        words: Random words `start` to `stop` by which buckets are chosen, and the last steps
-            shuffled; word i is for step i.
+        increment: Samples of each partition in an increment.
+        max_age: Maximum number of increments that a sample waits.
+        words: Returns random words `start` to `stop`, which choose buckets and shuffle the last
+            steps; word i is for step i.
     """
 
     size: SlotSize
@@ -86,16 +88,17 @@ class ChapterMaker(msgspec.Struct, frozen=True):
     words: Callable[[int, int], np.ndarray]
 
     def steps(self, parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> Slots:
-        """Return the slots of the chapter's steps, those of a step by partition.
+        """Return the slots of all steps of the chapter.
 
         Args:
-            parts: For each partition, positions and durations in seconds, in order; both `(n,)`.
+            parts: For each partition, the positions of its samples in order and their durations in
+                seconds; both `(n,)`.
         """
         return _Chapter(self, parts).run()
 
 
 class _Queue:
-    """The samples of a partition in a chapter, sorted by bucket; in a bucket, as they come."""
+    """The samples of a partition in a chapter, by bucket, then in order of arrival."""
 
     def __init__(self, maker: ChapterMaker, seconds: NDArray[np.float64], offset: int) -> None:
         buckets = np.searchsorted(maker.borders, seconds, side="left")
@@ -103,17 +106,17 @@ class _Queue:
         order = np.argsort(buckets, kind="stable")  # a radix sort for up to 16 bits
         sizes = np.bincount(buckets, minlength=len(maker.borders) + 1)
         self.order = order + offset
-        """The samples' numbers among all of the chapter."""
+        """Numbers of the samples, counted over all partitions of the chapter."""
 
         self.seconds = seconds[order]
         self.listed: list[float] = self.seconds.tolist()
         self.came: list[int] = (order // maker.increment).tolist()
         self.stops: list[int] = np.cumsum(sizes).tolist()
         self.heads: list[int] = [0, *self.stops[:-1]]
-        """Of each bucket, the first that still waits."""
+        """Index of the first waiting sample of each bucket."""
 
         self.fitting = [0] * len(sizes)
-        """Of each bucket, how many of those that come fill a step's slots."""
+        """Number of next samples of each bucket that fit the slots of one step."""
 
 
 class _Chapter:
@@ -128,14 +131,14 @@ class _Chapter:
             self._queues.append(_Queue(maker, seconds, offset))
         longest = max(len(queue.order) for queue in self._queues)
         self._increments = -(-longest // maker.increment)
-        # So many samples of a bucket fit whatever their durations, and more than so many never do:
-        # between the two it has to be looked at.
+        # For each bucket, the number of samples that fit whatever their durations, and the number
+        # that can fit at most. Between the two, the durations have to be examined.
         size, each = maker.size, maker.each
         borders = maker.borders.tolist()
         self._surely = [each * size.room(seconds) for seconds in [*borders, size.seconds]]
         self._at_most = [_NEVER, *(each * size.room(seconds) for seconds in borders)]
-        # Of each bucket, with which increment a step is complete, and with which the first of its
-        # samples came.
+        # For each bucket, the increment that completes a step, and the increment in which its
+        # first waiting sample arrived.
         buckets = range(len(self._surely))
         self._ready = [_NEVER for _ in buckets]
         self._oldest = [_NEVER for _ in buckets]
@@ -174,7 +177,7 @@ class _Chapter:
                 self._emit(bucket, now)
 
     def _emit(self, bucket: int, now: int) -> None:
-        """Make a step of what has come of a bucket and fits."""
+        """Make a step from the samples of a bucket that have arrived and fit."""
         moved = []
         for queue in self._queues:
             head, count = queue.heads[bucket], queue.fitting[bucket]
@@ -189,7 +192,7 @@ class _Chapter:
         self._look(bucket, moved)
 
     def _fill(self, queue: _Queue, head: int, stop: int) -> None:
-        """Deal samples that fit out to the slots of a partition."""
+        """Distribute samples that are known to fit over the slots of a partition."""
         each = self._maker.each
         order = queue.order[head:stop]
         if each == 1:
@@ -201,13 +204,13 @@ class _Chapter:
         self._put(order[descending], ends)
 
     def _put(self, samples: NDArray[np.int64], ends: list[int]) -> None:
-        """Append slots."""
+        """Append slots with the given samples; `ends` counts from the first of them."""
         self._taken.append(samples)
         self._ends += [self._total + end for end in ends]
         self._total += len(samples)
 
     def _look(self, bucket: int, moved: list[_Queue]) -> None:
-        """Find out when a bucket is ready next, having taken from these partitions."""
+        """Update when a bucket is ready next, after samples were taken from the `moved` queues."""
         for queue in moved:
             queue.fitting[bucket] = self._fitting(queue, bucket)
         ready, oldest = 0, _NEVER
@@ -220,7 +223,7 @@ class _Chapter:
         self._ready[bucket], self._oldest[bucket] = ready, oldest
 
     def _fitting(self, queue: _Queue, bucket: int) -> int:
-        """How many of a bucket's next samples fit a step."""
+        """Return how many of the next samples of a bucket fit the slots of one step."""
         head, stop = queue.heads[bucket], queue.stops[bucket]
         surely = min(self._surely[bucket], stop - head)
         at_most = min(self._at_most[bucket], stop - head)

@@ -1,4 +1,4 @@
-"""Whole-number options, checked with the nearest legal value in the message."""
+"""Check whole-number options, naming the nearest legal value in the error message."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["whole_number"]
 def whole_number(name: str, value: SupportsIndex, *, low: int = 0, high: int | None = None) -> int:
     """Return `value` as an int from `low` to `high`, both included.
 
-    NumPy integers pass; floats do not, not even whole ones, because a plan made from a rounded
-    number would be another plan.
+    NumPy integers are accepted. Floats are not, not even whole ones, because a plan made from a
+    rounded number would be a different plan.
 
     Raises:
-        PlanError: `value` is no whole number or out of range. The message names the nearest legal
-            value.
+        PlanError: `value` is not a whole number or is out of range. For a number out of range, the
+            message names the nearest legal value.
     """
     legal = f"a whole number from {low} " + ("on" if high is None else f"to {high}")
     try:

@@ -1,4 +1,4 @@
-"""What follows from how long the clips of a dataset are: buckets, and how many come at a time."""
+"""Derive bucket borders and the increment of a plan from the durations of the clips."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["even_borders", "sampled", "usual_increment"]
 
 _SAMPLED = 2**16
-"""So many durations tell borders and increments."""
+"""Maximum number of durations from which borders and increments are derived."""
 
 _GROUPS = 16
-"""Groups of durations for each bucket, in which their density is measured."""
+"""Number of groups per bucket in which the density of durations is measured."""
 
 _LEAST_IN_GROUP = 8
 _MOST_OF_SECONDS = 2.0
-"""How much of the borders is where few seconds are, over the share of the seconds."""
+"""Maximum ratio of a group's share of the borders to its share of the seconds."""
 
 _LEAST_INCREMENT = 16
 _CHUNK = 2**20
@@ -30,17 +30,18 @@ _CHUNK = 2**20
 def sampled(
     durations: NDArray[np.floating], kept: NDArray[np.bool_] | None = None
 ) -> NDArray[np.floating]:
-    """Return at most 65536 durations at even distances.
+    """Return at most 65536 evenly spaced durations.
 
     Args:
         durations: `(samples,)` seconds.
-        kept: Which of them take part. None: all.
+        kept: `(samples,)` bool, True for the samples that take part. None: all.
     """
     total = len(durations) if kept is None else int(np.count_nonzero(kept))
     every = max(1, -(-total // _SAMPLED))
     if kept is None:
         return durations[::every]
-    # In chunks: a number for each of many millions would take more than the durations do.
+    # In chunks, because the indices of many millions of samples would take more memory than the
+    # durations do.
     picked, skip = [durations[:0]], 0
     for begin in range(0, len(durations), _CHUNK):
         here = begin + np.flatnonzero(kept[begin : begin + _CHUNK])
@@ -50,14 +51,13 @@ def sampled(
 
 
 def even_borders(durations: NDArray[np.floating], buckets: int = 32) -> list[float]:
-    """Return borders between buckets that cost about equally much padding each.
+    """Return borders between buckets that each cause about the same amount of padding.
 
-    That is the least padding there is for so many buckets: they are narrow where there are many
-    clips. A bucket has at least about half of its even share of the seconds, because one for which
-    few clips come keeps them waiting.
+    Such borders minimise the padding for the given number of buckets; buckets are narrow where
+    there are many clips. A bucket gets at least about half of an even share of the seconds,
+    because clips wait long in a bucket that few clips fall into.
 
-    The borders are some of the durations. Costs one sort of at most 65536 of them, taken at even
-    distances.
+    The borders are a subset of the durations. Sorts at most 65536 evenly spaced durations.
     """
     sample = np.sort(sampled(durations)).astype(np.float64)
     sample = sample[sample > 0]
@@ -65,8 +65,8 @@ def even_borders(durations: NDArray[np.floating], buckets: int = 32) -> list[flo
         return []
     groups = max(1, min(_GROUPS * buckets, len(sample) // _LEAST_IN_GROUP))
     ends = np.arange(groups + 1) * (len(sample) - 1) // groups
-    # Clips of density f in a bucket of width w cost padding of f * w * w / 2. This is the same for
-    # all buckets where borders are even in the square root of f, summed up over the durations.
+    # Clips of density f in a bucket of width w cause padding of f * w * w / 2. This is the same for
+    # all buckets if the borders are evenly spaced in the integral of the square root of f.
     width = np.sqrt(np.diff(sample[ends]))
     seconds = np.diff(np.cumsum(sample)[ends])
     if not width.any():
@@ -79,10 +79,10 @@ def even_borders(durations: NDArray[np.floating], buckets: int = 32) -> list[flo
 
 
 def usual_increment(durations: NDArray[np.floating], size: SlotSize) -> int:
-    """Return how many clips of each partition a plan takes at a time, for each of its slots.
+    """Return the number of clips per slot of a partition that an increment adds.
 
-    Half of what a slot holds on average, and at least 16: of slots of few clips, one bucket gets
-    more by chance than another does, and clips have to wait for more slots.
+    It is half of the average number of clips in a slot, and at least 16: where slots hold few
+    clips, chance fills buckets less evenly, and clips have to wait for more slots.
     """
     sample = sampled(durations)
     sample = sample[(sample > 0) & (sample <= size.seconds)].astype(np.float64)

@@ -1,4 +1,4 @@
-"""One epoch: which sample is read when, by whom.
+"""Plan one epoch of a dataset: the order of its samples, and the rank that reads each.
 
 Two shards of three and four samples, read by two ranks that need equal counts:
 
@@ -39,29 +39,30 @@ __all__ = ["MAX_PARTITIONS", "MAX_SAMPLES", "EpochPlan", "check_counts", "make_l
 
 MAX_PARTITIONS = 2**16
 MAX_SAMPLES = 2**46
-"""In an epoch; times partitions, it must fit int64."""
+"""Maximum number of samples in an epoch; times the number of partitions, it must fit int64."""
 
 
 class EpochPlan(Turns):
-    """The order of one epoch, for all ranks together.
+    """The order of one epoch over all ranks.
 
-    Made from the options alone; building one costs O(shards), reading from it O(window) for the
-    first samples and O(1) for each that follows, whatever the number of samples. Frozen, may be
-    used from several threads, and pickles as its options.
+    A plan depends on its options alone. Building it costs O(shards). Reading from it costs
+    O(window) for the first samples and O(1) for each one that follows, whatever the number of
+    samples. It is frozen and thread-safe, and is pickled as its options.
 
     Args:
-        counts: Samples in each shard, by shard number. Zeros are fine.
+        counts: Samples in each shard, by shard number. Zeros are allowed.
         seed: 0 to 2**64 - 1.
-        epoch: 0 to 2**32 - 1. Another epoch is another order.
+        epoch: 0 to 2**32 - 1. Each epoch has a different order if shuffled.
         shuffle: False keeps the stored order.
-        window: How many shards beside the one being entered samples are mixed over: `window` + 1
-            shards are needed at once in each partition. 0 mixes only inside shards. A wider window
-            mixes better and needs more cache; see `shuffle`.
-        partitions: Into how many runs the shards are divided, so that nodes need not all read all
-            shards. They are read side by side, so with more than one, `shuffle=False` means the
-            stored order of each. Part of the order: keep it when the number of nodes changes.
-        selection: Which samples take part, see `filters`. None: all. The epoch is that of all
-            samples without those left out; positions stay those of all samples.
+        window: Number of shards, besides the one being entered, over which samples are shuffled:
+            each partition needs `window` + 1 shards at once. 0 shuffles only within shards. A
+            wider window shuffles better and needs a larger cache; see the module `shuffle`.
+        partitions: Number of runs that the shards are divided into, so that not every node has to
+            read all shards. Partitions are read side by side, so with more than one,
+            `shuffle=False` means the stored order of each. This is part of the order: keep it when
+            the number of nodes changes.
+        selection: The samples that take part, see `filters`. None: all. The epoch is that of all
+            samples without the excluded ones, and positions are still those among all samples.
 
     Raises:
         PlanError: An option is out of range; the message names the nearest legal value.
@@ -109,12 +110,12 @@ class EpochPlan(Turns):
         )
 
     def __len__(self) -> int:
-        """Samples in the epoch."""
+        """Return the number of samples in the epoch."""
         return self._total
 
     @property
     def options(self) -> dict[str, OptionValue]:
-        """What changes the order beside seed, epoch and the dataset, for `PlanState`."""
+        """Options that change the order, besides seed, epoch and dataset, for `PlanState`."""
         return {
             "shuffle": self.shuffle,
             "window": self.window,
@@ -124,42 +125,45 @@ class EpochPlan(Turns):
 
     @property
     def datasets(self) -> tuple[NDArray[np.int64], ...]:
-        """`counts`, of the one dataset there is."""
+        """The `counts` of the single dataset, as a tuple of one."""
         return (self.counts,)
 
     @property
     def window_shards(self) -> tuple[int, ...]:
-        """Shards over which a partition is mixed at once, of the one dataset."""
+        """Number of shards over which a partition is shuffled at once, as a tuple of one."""
         return (self.window + 1 if self.shuffle else 1,)
 
     def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:  # noqa: ARG002
-        """Return what `shard_order` does, and nothing after the last element; see `Turns`."""
+        """Return the same as `shard_order`, but nothing after the last element; see `Turns`."""
         if element >= len(self.lines[partition]):
             return np.empty(0, np.int64)
         return self.shard_order(partition, element)
 
     def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
-        """Return that there is one pass; see `Turns`."""
+        """Return `((),)`: an epoch is a single pass over its dataset; see `Turns`."""
         return ((),)
 
     def shard_order(self, partition: int = 0, element: int = 0) -> NDArray[np.int64]:
-        """Return the shards of a partition in the order in which they are met, `(n,)` int64.
+        """Return the shards of a partition in the order in which they are first read, `(n,)` int64.
 
-        Shards without samples are not among them. A shard on a cut is in two partitions.
+        Shards without samples are left out. A shard on a cut is in both partitions.
 
         Args:
             partition: 0 to `partitions` - 1.
-            element: Leave out shards that are done with where this element of the line is read.
+            element: Leave out shards that are no longer needed from this element of the line on.
         """
         partition = whole_number("partition", partition, high=self.partitions - 1)
         first = self._alive(partition, element).start if element else 0
         return self._filled(self.lines[partition].shards[first:])
 
     def shards_alive(self, turn: int) -> NDArray[np.int64]:
-        """Return the shards over which the turn's partition is mixed there, `(n,)` int64.
+        """Return the shards over which the partition of a turn is shuffled there, `(n,)` int64.
 
-        At most `window` + 1 (one without shuffle), in the order of `shard_order`: the first is
-        the next to leave, the last the newest. Nothing before them is needed again.
+        There are at most `window` + 1 (one without shuffle), in the order of `shard_order`: the
+        first is finished next, and the last was entered last. No earlier shard is needed again.
+
+        Raises:
+            PlanError: There is no such turn.
         """
         if not len(self):
             raise PlanError(f"turn {turn} does not exist: the epoch has no samples")
@@ -170,7 +174,7 @@ class EpochPlan(Turns):
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
         """Return the same as `shards_alive`, for an element of a partition's line.
 
-        After the last element, the shards of that; none where the line is empty.
+        Past the end, these are the shards of the last element; an empty line has none.
         """
         partition = whole_number("partition", partition, high=self.partitions - 1)
         alive = self._alive(partition, element)
@@ -183,7 +187,7 @@ class EpochPlan(Turns):
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
-        """The samples of each partition in their order."""
+        """The samples of each partition in the order of the epoch."""
         shards = len(self.counts)
         order = np.arange(shards, dtype=np.int64)
         if self.shuffle:
@@ -207,7 +211,7 @@ class EpochPlan(Turns):
 
     @property
     def _sizes(self) -> NDArray[np.int64]:
-        """Samples that take part, of each shard."""
+        """Number of samples of each shard that take part."""
         return self.counts if self.selection is None else self.selection.kept
 
     def _filled(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -224,7 +228,7 @@ def make_line(
     selection: Selection | None,
     first_stream: int = 0,
 ) -> Line:
-    """Return the samples of a run in the order that the options make; see `EpochPlan`."""
+    """Return the line of a run in the order that the options define; see `EpochPlan`."""
     if shuffle:
         return ShuffledLine(
             run,
@@ -238,10 +242,10 @@ def make_line(
 
 
 def check_counts(counts: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return the samples of each shard as a read-only array of its own.
+    """Return the number of samples in each shard as a read-only copy, int64.
 
     Raises:
-        PlanError: They are no counts, or too many for one plan.
+        PlanError: The values are not counts, or there are too many shards or samples for one plan.
     """
     given = np.asarray(counts)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):

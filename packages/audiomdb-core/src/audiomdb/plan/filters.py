@@ -1,12 +1,12 @@
-"""Filters: which samples of the dataset take part at all.
+"""Select the samples of a dataset that take part in an epoch.
 
-A filter never moves what it keeps. Random words belong to places in shards, so they are drawn for
-all places and then selected; a shard of which nothing is kept still counts when shards are numbered
-in the order of the epoch. With one partition the filtered epoch is exactly the whole epoch without
-the samples left out. (With more, cuts move: partitions are even in what is kept.) A shard without a
-kept sample is never read.
+A filter does not change the order of the samples it keeps. Random words belong to places in shards,
+so they are drawn for all places and then selected, and a shard of which nothing is kept still
+counts when shards are numbered in the order of the epoch. With one partition, the filtered epoch is
+exactly the whole epoch without the excluded samples. (With more, the cuts move, because partitions
+share the kept samples evenly.) A shard without a kept sample is never read.
 
-A selection is one bit a sample, made by one pass over the columns that decide.
+A selection takes one bit per sample and is made in one pass over the columns that it tests.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 __all__ = ["Columns", "SelectedLine", "Selection", "select"]
 
 Columns: TypeAlias = Mapping[str, np.ndarray]
-"""Per-sample columns by name, each `(samples,)` in stored order, as `DatasetReader.index` has."""
+"""Per-sample columns by name, each `(samples,)` in stored order, as in `DatasetReader.index`."""
 
 
 class Selection:
-    """Which samples are kept. Immutable; may be used from several threads; pickles.
+    """The samples of a dataset that are kept. Immutable, thread-safe and picklable.
 
     Args:
         counts: Samples in each shard, by shard number.
-        mask: `(samples,)` bool in stored order, True for what is kept.
+        mask: `(samples,)` bool in stored order, True for samples that are kept.
 
     Raises:
-        PlanError: The mask is no array of bools, or of another length.
+        PlanError: The mask is not an array of bools, or has the wrong length.
     """
 
     counts: NDArray[np.int64]
     """Samples in each shard, kept or not, `(shards,)` int64, read-only."""
 
     kept: NDArray[np.int64]
-    """Samples kept of each shard, `(shards,)` int64, read-only."""
+    """Kept samples in each shard, `(shards,)` int64, read-only."""
 
     def __init__(
         self, counts: Sequence[int] | NDArray[np.integer[Any]], mask: NDArray[np.bool_]
@@ -69,7 +69,7 @@ class Selection:
             array.setflags(write=False)
 
     def __len__(self) -> int:
-        """Samples kept."""
+        """Return the number of kept samples."""
         return int(self.kept.sum())
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class Selection:
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that name what is kept: an option of the plan id."""
+        """16 hex digits that identify the kept samples, for use in the plan id."""
         import hashlib
 
         digest = hashlib.sha256(self.counts.astype("<i8").tobytes())
@@ -92,7 +92,7 @@ class Selection:
         return np.flatnonzero(bits[skip : skip + end - begin])
 
     def mask(self) -> NDArray[np.bool_]:
-        """Return the mask again, `(samples,)` bool in stored order."""
+        """Return the mask, `(samples,)` bool in stored order."""
         return np.unpackbits(self._bits, count=int(self._ends[-1])).view(np.bool_)
 
 
@@ -104,21 +104,21 @@ def select(
     max_duration: float | None = None,
     where: Callable[[Columns], NDArray[np.bool_]] | NDArray[np.bool_] | None = None,
 ) -> Selection | None:
-    """Choose samples by the columns of the index; all that is given must hold.
+    """Select the samples whose index columns meet all the given conditions.
 
     Args:
-        columns: Of the dataset. Only those named are read.
+        columns: Columns of the dataset. Only the columns that conditions use are read.
         counts: Samples in each shard.
-        min_duration: Seconds, included. A sample without a duration is left out.
-        max_duration: Seconds, included. A sample without a duration is left out.
-        where: `(samples,)` bool in stored order, or a function that makes it from the columns.
-            It is called once; give the same mask in every rank.
+        min_duration: Minimum in seconds, inclusive. Excludes samples without a duration.
+        max_duration: Maximum in seconds, inclusive. Excludes samples without a duration.
+        where: `(samples,)` bool in stored order, or a function that makes it from the columns and
+            is called once. The mask must be the same on every rank.
 
     Returns:
-        None when nothing is asked for.
+        The selection, or None if there is no condition.
 
     Raises:
-        PlanError: `min_duration` is above `max_duration`, or `where` is no mask.
+        PlanError: `min_duration` is above `max_duration`, or `where` does not give a mask.
         KeyError: There is no column of that name.
     """
     masks: list[NDArray[np.bool_]] = []
@@ -162,7 +162,7 @@ def _called(where: Callable[[Columns], NDArray[np.bool_]], columns: Columns) -> 
 
 
 class SelectedLine:
-    """A partition's kept samples in stored order: one shard alive at a time."""
+    """The kept samples of a partition in stored order, with one shard alive at a time."""
 
     def __init__(self, run: Run, selection: Selection) -> None:
         self.shards = run.shards
@@ -175,7 +175,7 @@ class SelectedLine:
         return int(self._ends[-1])
 
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions of `elements`, which ascend; both `(n,)` int64."""
+        """Return the positions of ascending `elements`; both `(n,)` int64."""
         positions = np.empty(len(elements), dtype=np.int64)
         done = 0
         while done < len(elements):
@@ -187,7 +187,7 @@ class SelectedLine:
         return positions
 
     def alive(self, element: int) -> range:
-        """Return the one shard that holds `element`, as a range of `shards`."""
+        """Return the shard that holds `element`, as a range of indices into `shards`."""
         ordinal = int(np.searchsorted(self._ends, element, side="right")) - 1
         return range(ordinal, ordinal + 1)
 

@@ -1,12 +1,12 @@
-"""The line of an epoch, cut into partitions.
+"""Cut the sequence of all samples of an epoch into partitions.
 
-The shards, in the epoch's order, are laid end to end: a line of N samples. It is cut into P even
-runs, one for each partition: run p begins at ceil(p * N / P). A shard that lies on a cut belongs to
-both neighbours, so P partitions visit at most S + P - 1 shards in all.
+The S shards, in the order of the epoch, are laid end to end and form a line of N samples. It is cut
+into P even runs, one per partition: run p begins at ceil(p * N / P). A shard that lies on a cut
+belongs to both neighbours, so P partitions read at most S + P - 1 shards in total.
 
-Cuts of this kind nest: where both P and R have a common divisor n, the cuts into n lie among the
-cuts into P and among the cuts into R. This is why ranks and nodes, which are even shares too, keep
-to their own partitions down to the last sample (see `split`).
+Such cuts nest: if P and R have a common divisor n, the cuts into n runs are among the cuts into P
+and among the cuts into R. Ranks and nodes also take even shares, so they read only their own
+partitions, down to the last sample (see `split`).
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ __all__ = ["Elements", "Line", "Run", "StoredLine", "cut_line", "cut_line_at"]
 
 
 class Run(NamedTuple):
-    """The shards of one partition, in the order in which they are met. All arrays `(n,)` int64."""
+    """The shards of one partition, in the order in which they are read. All arrays `(n,)` int64."""
 
     shards: NDArray[np.int64]
     """Shard numbers."""
 
     starts: NDArray[np.int64]
-    """How many samples of each shard are skipped; not 0 only for the first shard of a run."""
+    """Samples skipped at the start of each shard; non-zero only for the first shard of a run."""
 
     counts: NDArray[np.int64]
-    """Samples taken from each shard; 0 only between the ends, where a filter keeps none of it."""
+    """Samples taken from each shard; 0 only inside a run, if a filter keeps none of the shard."""
 
     offsets: NDArray[np.int64]
-    """Position of each shard's first sample, taken or not."""
+    """Position of the first sample of each shard, whether or not it is taken."""
 
     @property
     def ends(self) -> NDArray[np.int64]:
-        """Samples of the run up to and before each shard, `(n + 1,)` int64, from 0."""
+        """Cumulative `counts`, starting with 0, `(n + 1,)` int64."""
         return np.concatenate(([0], np.cumsum(self.counts)))
 
 
 class Elements(Protocol):
-    """Samples in an order that can be entered anywhere."""
+    """A sequence of samples that can be read from any index on."""
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
 
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions of `elements`, which ascend; both `(n,)` int64."""
+        """Return the positions of ascending `elements`; both `(n,)` int64."""
 
 
 class Line(Elements, Protocol):
@@ -57,10 +57,10 @@ class Line(Elements, Protocol):
 
     @property
     def shards(self) -> NDArray[np.int64]:
-        """Shard numbers in the order in which they are met."""
+        """Shard numbers in the order in which they are read."""
 
     def alive(self, element: int) -> range:
-        """Return the part of `shards` among which the order is mixed around `element`."""
+        """Return the range of `shards` over which samples are shuffled at `element`."""
 
 
 def cut_line(
@@ -72,13 +72,13 @@ def cut_line(
 ) -> tuple[Run, ...]:
     """Lay the shards of `order` end to end and cut the line into `partitions` runs.
 
-    Shards without samples are left out: nobody needs to fetch them.
+    Shards without samples are left out, because they need not be fetched.
 
     Args:
         counts: Samples of every shard, by shard number.
         order: Shard numbers in the order in which they are laid.
         partitions: Number of runs. Their lengths differ by at most one sample.
-        kept: How many of each shard's samples a filter keeps; these are laid. None: all.
+        kept: Number of samples of each shard that a filter keeps; only these count. None: all.
     """
     total = (counts if kept is None else kept)[order].sum()
     cuts = -(-np.arange(partitions + 1, dtype=np.int64) * total // partitions)
@@ -97,12 +97,13 @@ def cut_line_at(
     Args:
         counts: Samples of every shard, by shard number.
         order: Shard numbers in the order in which they are laid.
-        cuts: Elements of the line, ascending; run p goes from cut p to cut p + 1.
-        kept: How many of each shard's samples a filter keeps; these are laid. None: all.
+        cuts: Indices into the line, ascending; run p goes from cut p to cut p + 1.
+        kept: Number of samples of each shard that a filter keeps; only these count. None: all.
     """
     offsets = np.concatenate(([0], np.cumsum(counts)))
-    # An empty shard has no place in the order. One that a filter empties keeps its place, lest a
-    # filter move the samples of others; `firsts` and `stops` leave it out at the ends of a run.
+    # Empty shards are left out of the order. A shard of which a filter keeps nothing stays in it,
+    # so that filters do not move the samples of other shards; `firsts` and `stops` leave it out at
+    # the ends of a run.
     order = order[counts[order] > 0]
     sizes = (counts if kept is None else kept)[order]
     ends = np.concatenate(([0], np.cumsum(sizes)))
@@ -119,7 +120,7 @@ def cut_line_at(
 
 
 class StoredLine:
-    """A partition in stored order: one shard alive at a time, positions by arithmetic."""
+    """A partition in stored order, with one shard alive at a time and computed positions."""
 
     def __init__(self, run: Run) -> None:
         self.shards = run.shards
@@ -134,6 +135,6 @@ class StoredLine:
         return self._first + elements
 
     def alive(self, element: int) -> range:
-        """Return the one shard that holds `element`, as a range of `shards`."""
+        """Return the shard that holds `element`, as a range of indices into `shards`."""
         ordinal = int(np.searchsorted(self._ends, element, side="right")) - 1
         return range(ordinal, ordinal + 1)

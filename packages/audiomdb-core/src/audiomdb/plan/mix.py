@@ -1,20 +1,20 @@
-"""Mixtures: the epoch of several datasets together.
+"""Plan one epoch of a mixture of several datasets.
 
-The datasets are laid end to end and their shards numbered through, so that a mixture has positions,
-shards and random words as one large dataset would; `locate` says whose a position is.
+The datasets are laid end to end and their shards are numbered consecutively, so a mixture has
+positions, shards and random words as one large dataset would. `locate` maps a position to its
+dataset.
 
-Which source has the next turn is the `pattern`. A mixture of P partitions cuts the pattern into P
-even stretches, and each source's line where the pattern's counts are at the cuts: every stretch
-has its share of every source, and a node still reads its own shards only.
+The `pattern` determines which source has each turn. A mixture of P partitions cuts the pattern into
+P even ranges, and cuts each source's line at the counts that the pattern has reached there: every
+range has its share of every source, and a node still reads only its own shards.
 
-A source gives n of its N samples to an epoch; n and N are equal without weights. Its samples lie
-on an endless line, pass after pass in ever new orders, and epoch e takes the stretch from e * n to
-(e + 1) * n. So a small source is repeated, one that is used in part is used up before it is
-repeated, and without weights pass e is the source's own epoch e. The order of pass 2**32 is that of
-pass 0 again.
+A source with N samples contributes n of them to an epoch; without weights, n equals N. Its passes,
+each in a new order, form an endless line, of which epoch e takes elements e * n to (e + 1) * n. So
+a small source is repeated, a source that is used in part is used up before it is repeated, and
+without weights pass e is the source's own epoch e. Pass 2**32 has the order of pass 0 again.
 
-A source may be a mixture. Its passes are then epochs of that mixture, woven by its own pattern: for
-the mixture around it, it is one dataset of as many samples as it has in an epoch.
+A source may itself be a mixture. Its passes are then epochs of that mixture, interleaved by its own
+pattern. To the enclosing mixture, it is one dataset with as many samples as one of its epochs.
 """
 
 from __future__ import annotations
@@ -46,43 +46,47 @@ if TYPE_CHECKING:
 __all__ = ["INTERLEAVES", "Interleave", "MixPlan", "Stop"]
 
 Interleave: TypeAlias = Literal["pseudo", "ordered"] | None
-"""How the samples of the sources follow each other.
+"""How the samples of the sources are interleaved.
 
-- `"ordered"`: by deadlines, so that every stretch of turns has the sources' proportions;
-- `"pseudo"`: the same, shuffled inside blocks of 1024 turns;
-- None: one source after the other, inside each partition.
+- `"ordered"`: by deadlines, so that every range of turns has the sources' proportions;
+- `"pseudo"`: the same, but shuffled within blocks of 1024 turns;
+- None: one source after the other, within each partition.
 """
 
 INTERLEAVES: tuple[Interleave, ...] = ("pseudo", "ordered", None)
 
 Stop: TypeAlias = Literal["first", "last"] | int
-"""With weights, when an epoch ends: with the `"first"` source that ends, with the `"last"`, whose
-companions are repeated until then, or after a number of samples."""
+"""When an epoch with weights ends.
+
+- `"first"`: when the first source is used up;
+- `"last"`: when every source has been used up; the others are repeated until then;
+- a number: after that many samples.
+"""
 
 
 class MixPlan(Turns):
-    """The order of one epoch of several datasets. Frozen, thread-safe, pickles as its options.
+    """The order of one epoch of several datasets. Frozen and thread-safe; pickled as its options.
 
-    Costs O(shards) to build and O(sources * (block + window)) to enter anywhere.
+    Costs O(shards) to build and O(sources * (block + window)) to start reading at any place.
 
     Args:
-        sources: For each dataset, the samples in each of its shards; or a mixture, whose own seed,
-            epoch and partitions are not used.
-        weights: How many of its samples come for how many of the others: whole numbers, fractions
-            or decimals above 0. None: every sample of every source comes once an epoch.
+        sources: For each source, either the number of samples in each shard of a dataset, or a
+            mixture, whose own seed, epoch and partitions are ignored.
+        weights: Relative frequencies of the sources: whole numbers, fractions or decimals above 0.
+            None: every sample of every source is read once per epoch.
         interleave: See `Interleave`.
-        stop: See `Stop`; without weights, all end together.
+        stop: See `Stop`. Without weights, all sources end together.
         seed: 0 to 2**64 - 1.
         epoch: 0 to 2**32 - 1.
-        shuffle: Shuffle each dataset; see `EpochPlan`. Or one bool for each source; that of a
-            mixture is not used.
-        window: Of each dataset's shuffle; see `EpochPlan`. So many shards more are alive at once.
-            Or one number for each source.
+        shuffle: Whether to shuffle each dataset, see `EpochPlan`: one bool for all sources, or one
+            for each. That of a nested mixture is ignored.
+        window: Window of each dataset's shuffle, see `EpochPlan`: one number for all sources, or
+            one for each. Each dataset has up to `window` + 1 shards alive at once.
         partitions: See `EpochPlan`.
-        selections: For each source, which samples take part; None: all.
+        selections: For each source, the samples that take part. None: all.
 
     Raises:
-        PlanError: An option is out of range, or weights and sources do not fit each other.
+        PlanError: An option is out of range, or weights and sources do not match.
     """
 
     __match_args__ = (
@@ -101,17 +105,17 @@ class MixPlan(Turns):
 
     sources: tuple[NDArray[np.int64] | MixPlan, ...]
     weights: tuple[int, ...] | None
-    """Without common divisor."""
+    """Whole numbers without a common divisor."""
 
     interleave: Interleave
     stop: Stop
     seed: int
     epoch: int
     shuffle: tuple[bool, ...]
-    """Of each source."""
+    """Whether each source is shuffled."""
 
     window: tuple[int, ...]
-    """Of each source."""
+    """Shuffle window of each source."""
 
     partitions: int
     selections: tuple[Selection | None, ...]
@@ -163,12 +167,12 @@ class MixPlan(Turns):
         _check_length(self, weights)
 
     def __len__(self) -> int:
-        """Samples in the epoch, repeats counted."""
+        """Return the number of samples in the epoch, including repeats."""
         return self._total
 
     @property
     def options(self) -> dict[str, OptionValue]:
-        """What changes the order beside seed, epoch and the datasets, for `PlanState`."""
+        """Options that change the order, besides seed, epoch and datasets, for `PlanState`."""
         mixtures: list[OptionValue] = [
             None if not isinstance(one, MixPlan) else _without_partitions(one.options)
             for one in self.sources
@@ -186,7 +190,7 @@ class MixPlan(Turns):
 
     @property
     def sizes(self) -> list[int]:
-        """Samples that take part, of each source."""
+        """Number of samples of each source that take part."""
         pairs = zip(self.sources, self.selections, strict=True)
         return [
             len(source)
@@ -199,12 +203,12 @@ class MixPlan(Turns):
 
     @cached_property
     def shares(self) -> list[int]:
-        """Samples that each source gives to an epoch, repeats counted."""
+        """Number of samples that each source contributes to an epoch, including repeats."""
         return self.sizes if self.weights is None else self._pattern.counts(self._total)
 
     @cached_property
     def datasets(self) -> tuple[NDArray[np.int64], ...]:
-        """Samples in each shard, of each dataset: those of nested mixtures in their place."""
+        """Samples in each shard of each dataset; nested mixtures are expanded in place."""
         return tuple(
             counts
             for source in self.sources
@@ -213,10 +217,10 @@ class MixPlan(Turns):
 
     @property
     def unread(self) -> list[int]:
-        """Numbers of the datasets, through nested mixtures, that give an epoch nothing.
+        """Numbers of the datasets, including those of nested mixtures, that an epoch never reads.
 
-        Filters may leave none of a dataset. With weights, one that has its first turn after the
-        epoch's last never comes: every epoch begins the pattern anew.
+        Filters may exclude all samples of a dataset. With weights, a dataset whose first turn
+        comes after the end of the epoch is never read, because every epoch restarts the pattern.
         """
         unread: list[int] = []
         first = 0
@@ -231,7 +235,7 @@ class MixPlan(Turns):
 
     @property
     def window_shards(self) -> tuple[int, ...]:
-        """Shards over which a partition is mixed at once, of each dataset."""
+        """Number of shards of each dataset over which a partition is shuffled at once."""
         shards: list[int] = []
         for source, shuffle, window in zip(self.sources, self.shuffle, self.window, strict=True):
             if isinstance(source, MixPlan):
@@ -241,15 +245,15 @@ class MixPlan(Turns):
         return tuple(shards)
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return which datasets positions lie in, and at which position there; both `(n,)`."""
+        """Return the dataset number of each position, and the position in it; both `(n,)`."""
         datasets = np.searchsorted(self._ends, positions, side="right") - 1
         return datasets, positions - self._ends[datasets]
 
     def shards_alive(self, turn: int) -> NDArray[np.int64]:
-        """Return the shards over which the turn's partition is mixed there, `(n,)` int64.
+        """Return the shards over which the partition of a turn is shuffled there, `(n,)` int64.
 
-        Numbered through all datasets in order. At most `window` + 1 of each dataset (one without
-        shuffle).
+        Shards are numbered consecutively over all datasets, and sorted. There are at most
+        `window` + 1 of each dataset (one without shuffle).
 
         Raises:
             PlanError: There is no such turn.
@@ -263,23 +267,23 @@ class MixPlan(Turns):
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
         """Return the same as `shards_alive`, for an element of a partition's line.
 
-        After the last element, the shards of that; none where the line is empty.
+        Past the end, these are the shards of the last element; an empty line has none.
         """
         line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
         element = min(whole_number("element", element), len(line) - 1)
         return line.shards_alive(element) if len(line) else np.empty(0, np.int64)
 
     def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards of a dataset met from an element on; see `Turns`."""
+        """Return the shards of a dataset that are read from an element on; see `Turns`."""
         return self.lines[partition].shard_order(dataset, element)
 
     def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:
-        """Return which pass of each dataset an element's turn is in; see `Turns`."""
+        """Return the pass of each dataset at an element; see `Turns`."""
         return self.lines[partition].passes(element)
 
     @cached_property
     def lines(self) -> tuple[MixedLine, ...]:
-        """The samples of each partition in their order."""
+        """The samples of each partition in the order of the epoch."""
         whole = self._weave(self.seed, 0, 0, 0, 0)
         cuts = [-(-p * len(self) // self.partitions) for p in range(self.partitions + 1)]
         return tuple(whole.line(self.epoch, begin, end) for begin, end in pairwise(cuts))
@@ -287,14 +291,14 @@ class MixPlan(Turns):
     def _weave(
         self, seed: int, number: int, first_dataset: int, first_shard: int, first_position: int
     ) -> Weave:
-        """This mixture as a source.
+        """Return this mixture as a source of an enclosing mixture.
 
         Args:
-            seed: Of the outermost mixture.
-            number: Of this one among all, each before those it holds.
-            first_dataset: Number of its first dataset among all.
-            first_shard: Number of that one's first shard.
-            first_position: Position of that one's first sample.
+            seed: Seed of the outermost mixture.
+            number: Number of this mixture; each mixture precedes those nested in it.
+            first_dataset: Number of its first dataset, counted over all datasets.
+            first_shard: Number of the first shard of that dataset, counted over all datasets.
+            first_position: Position of the first sample of that dataset, over all datasets.
         """
         sources: list[Source] = []
         words = _block_words(seed, number) if self.interleave == "pseudo" else None
@@ -354,7 +358,7 @@ def _block_words(seed: int, number: int) -> Callable[[int, int, int], NDArray[np
 
 
 def _for_each(name: str, given: Any, sources: Sequence[object]) -> tuple[Any, ...]:  # noqa: ANN401
-    """One value for each source."""
+    """Return one value for each source, repeating a single value."""
     if not isinstance(given, Sequence):
         return (given,) * len(sources)
     if len(given) != len(sources):
@@ -363,7 +367,7 @@ def _for_each(name: str, given: Any, sources: Sequence[object]) -> tuple[Any, ..
 
 
 def _at_once(values: Sequence[OptionValue]) -> OptionValue:
-    """One value where all are equal, else all of them."""
+    """Return a single value if all values are equal, or else the list of them."""
     return values[0] if len(set(values)) == 1 else list(values)
 
 
@@ -372,7 +376,7 @@ def _without_partitions(options: dict[str, OptionValue]) -> dict[str, OptionValu
 
 
 def _check_length(plan: MixPlan, weights: Sequence[Weight] | None) -> None:
-    """Refuse an epoch that nobody sees the end of, and that int64 does not count."""
+    """Reject an epoch with more than `MAX_SAMPLES` samples, naming the weights that cause it."""
     if plan._total <= MAX_SAMPLES:
         return
     if weights is None or plan.weights is None:

@@ -1,9 +1,9 @@
-"""The lines of a mixture: several sources, each pass after pass, woven into one.
+"""Interleave the passes over several sources into the lines of a mixture.
 
-source 0   pass 3 ───┤├─── pass 4 ──         woven by the pattern, block by block
+source 0   pass 3 ───┤├─── pass 4 ──         interleaved by the pattern, block by block
 source 1   ── pass 0 ───────────────   ─►    0 1 0 0 1 0 1 ...
 
-A source is a dataset or, in a nested mixture, a weave itself: it has a line for every pass.
+A source is a dataset or, for a nested mixture, a `Weave`. It has one line for each pass.
 """
 
 from __future__ import annotations
@@ -28,43 +28,46 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "DatasetSource", "MixedLine", "Source", "SourceLine", "Weave"]
 
 BLOCK = 1024
-"""Turns woven at once, and shuffled among each other where that is asked for. Frozen."""
+"""Number of turns that are interleaved at once and, if requested, shuffled. Frozen."""
 
 _KEPT_BLOCKS = 4
-"""More than a stretch of steps has, because what is mixed is asked for behind it."""
+"""Number of blocks kept: more than one stretch of steps spans.
+
+Steps are read ahead in stretches, and the shards alive are queried for steps behind that.
+"""
 
 
 class SourceLine(Elements, Protocol):
-    """A stretch of what a source gives, positions and shards numbered through all datasets."""
+    """A range of the samples of a source; positions and shards count over all datasets."""
 
     def shards_alive(self, element: int) -> NDArray[np.int64]:
-        """Return the shards that are mixed around an element, `(n,)`."""
+        """Return the shards over which samples are shuffled at an element, `(n,)`."""
 
     def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:
-        """Return the shards of a dataset met from an element on, in order, each once."""
+        """Return the distinct shards of a dataset that are read from an element on, in order."""
 
     def passes(self, element: int) -> tuple[tuple[int, ...], ...]:
-        """Return, for each dataset, which pass the element or the one after it is of.
+        """Return, for each dataset, the pass of its first sample from an element on.
 
-        In a nested mixture, the passes of the mixtures around it come first. Empty where the
-        dataset gives nothing more.
+        The passes of a nested mixture precede those of the sources in it. The tuple of a dataset is
+        empty if none of its samples is left.
         """
 
 
 class Source(Protocol):
-    """What a mixture weaves: a dataset, or several that are woven."""
+    """A source of a mixture: a dataset, or a nested mixture."""
 
     @property
     def size(self) -> int:
-        """Samples in one pass."""
+        """Number of samples in one pass."""
 
     @property
     def datasets(self) -> range:
-        """Numbers of its datasets, counted through all."""
+        """Numbers of its datasets, counted over all datasets."""
 
     @property
     def even(self) -> bool:
-        """Whether every pass meets the same shards."""
+        """Whether every pass reads the same shards."""
 
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
@@ -74,12 +77,12 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
     """One dataset of a mixture.
 
     Attributes:
-        number: Of the dataset, counted through all.
+        number: Number of the dataset, counted over all datasets.
         counts: Samples in each of its shards.
-        selection: Which of them take part.
-        first_shard: Number of its first shard, counted through all datasets.
-        first_position: Position of its first sample, likewise.
-        seed: Of the mixture.
+        selection: The samples that take part. None: all.
+        first_shard: Number of its first shard, counted over all datasets.
+        first_position: Position of its first sample, counted over all datasets.
+        seed: Seed of the outermost mixture.
         shuffle: As in `EpochPlan`.
         window: As in `EpochPlan`.
     """
@@ -95,17 +98,17 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def size(self) -> int:
-        """Samples in one pass."""
+        """Number of samples in one pass."""
         return int(self.counts.sum()) if self.selection is None else len(self.selection)
 
     @property
     def datasets(self) -> range:
-        """Its number alone."""
+        """The range that holds only its own number."""
         return range(self.number, self.number + 1)
 
     @property
     def even(self) -> bool:
-        """True: a pass has all of the dataset."""
+        """True, because every pass covers the whole dataset."""
         return True
 
     def line(self, number: int, low: int, high: int) -> SourceLine:
@@ -132,11 +135,11 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
 
 
 class _DatasetLine(msgspec.Struct, frozen=True):
-    """A line of one dataset, numbered through all."""
+    """A line of one dataset, with positions and shards counted over all datasets."""
 
     line: Line
     kept: np.ndarray | None
-    """How many of each shard's samples a filter keeps; one of no samples is not read."""
+    """Number of samples of each shard that a filter keeps; shards with 0 are not read."""
 
     first_position: int
     first_shard: int
@@ -158,22 +161,22 @@ class _DatasetLine(msgspec.Struct, frozen=True):
         return ((),)
 
     def _filled(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of some shards that are read, numbered through all."""
+        """Return those of the given shards that are read, numbered over all datasets."""
         if self.kept is not None:
             shards = shards[self.kept[shards] > 0]
         return shards + self.first_shard
 
 
 class Weave(msgspec.Struct, frozen=True):
-    """Sources that are woven: a mixture without an epoch, a source itself.
+    """A mixture independent of any epoch, which can be a source of another mixture.
 
     Attributes:
-        sources: What is woven.
-        pattern: Whose turn it is.
-        shares: Samples of each source in one pass.
-        interleaved: False lays the sources one after the other.
-        words: Random words of turns `start` to `stop` in an epoch, by which blocks are shuffled.
-            None keeps the pattern.
+        sources: The sources to interleave.
+        pattern: Which source has each turn.
+        shares: Number of samples of each source in one pass.
+        interleaved: False puts the sources one after the other.
+        words: Returns the random words of turns `start` to `stop` in an epoch, by which blocks are
+            shuffled. None keeps the pattern.
     """
 
     sources: Sequence[Source]
@@ -184,17 +187,17 @@ class Weave(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Samples in one pass."""
+        """Number of samples in one pass."""
         return sum(self.shares)
 
     @property
     def datasets(self) -> range:
-        """Numbers of the datasets in it, counted through all."""
+        """Numbers of the datasets in it, counted over all datasets."""
         return range(self.sources[0].datasets.start, self.sources[-1].datasets.stop)
 
     @property
     def even(self) -> bool:
-        """Whether a pass has whole passes of every source, and these meet the same shards."""
+        """Whether a pass consists of whole passes over sources that are themselves even."""
         pairs = zip(self.sources, self.shares, strict=True)
         return all(not share or (share % one.size == 0 and one.even) for one, share in pairs)
 
@@ -226,7 +229,7 @@ def _of_pass(
 
 
 class _Pass(msgspec.Struct, frozen=True):
-    """The part of a pass that lies in a stretch: its line begins at `low` of the endless one."""
+    """The part of a pass that lies in a `_PassesLine`; it begins at `low` of the endless line."""
 
     number: int
     low: int
@@ -234,7 +237,7 @@ class _Pass(msgspec.Struct, frozen=True):
 
 
 class _PassesLine:
-    """Elements `start` to `stop` of a source's endless line. May be used from several threads."""
+    """Elements `start` to `stop` of the endless line of a source. Thread-safe."""
 
     def __init__(self, source: Source, start: int, stop: int) -> None:
         self._source = source
@@ -244,39 +247,39 @@ class _PassesLine:
 
     @property
     def datasets(self) -> range:
-        """Numbers of its datasets, counted through all."""
+        """Numbers of its datasets, counted over all datasets."""
         return self._source.datasets
 
     def __len__(self) -> int:
         return self._stop - self._start
 
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions of `elements`, which ascend, among all datasets; both `(n,)`."""
+        """Return the positions, over all datasets, of ascending `elements`; both `(n,)`."""
         positions = np.empty(len(elements), dtype=np.int64)
         done = 0
         while done < len(elements):
             part = self._pass(self._start + int(elements[done]))
-            first = part.low - self._start  # the endless line may be longer than int64 counts
+            first = part.low - self._start  # the endless line may exceed int64
             inside = slice(done, int(np.searchsorted(elements, first + len(part.line))))
             positions[inside] = part.line.take(elements[inside] - first)
             done = inside.stop
         return positions
 
     def shards_alive(self, element: int) -> NDArray[np.int64]:
-        """Return the shards mixed around an element, numbered through all datasets."""
+        """Return the shards that are shuffled at an element, numbered over all datasets."""
         endless = self._start + element
         part = self._pass(endless)
         return part.line.shards_alive(endless - part.low)
 
     def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:
-        """Return the shards of a dataset met from an element on, in order, each once."""
+        """Return the distinct shards of a dataset that are read from an element on, in order."""
         endless, size = self._start + element, self._source.size
         orders = []
         while endless < self._stop:
             part = self._make(endless)
             orders.append(part.line.shard_order(dataset, endless - part.low))
             if self._source.even and len(part.line) == size and endless == part.low:
-                break  # a whole pass: after it, none comes for the first time
+                break  # a whole pass: later passes read no other shards
             endless = part.low + len(part.line)
         if not orders:
             return np.empty(0, np.int64)
@@ -284,7 +287,7 @@ class _PassesLine:
         return met[np.sort(np.unique(met, return_index=True)[1])]
 
     def passes(self, element: int) -> tuple[tuple[int, ...], ...]:
-        """Return, for each dataset, its passes at an element; see `SourceLine`."""
+        """Return the passes of each dataset at an element; see `SourceLine`."""
         endless = self._start + element
         if endless >= self._stop:
             return ((),) * len(self._source.datasets)
@@ -306,15 +309,15 @@ class _PassesLine:
 
 
 class _Block(msgspec.Struct, frozen=True):
-    """Some consecutive elements of the mixed line, in their order."""
+    """A block of consecutive elements of a mixed line."""
 
     begin: int
     positions: np.ndarray
     owners: np.ndarray
-    """Whose they are."""
+    """Number of the source that each element comes from."""
 
     firsts: list[int]
-    """The first element that comes of each source, whether it comes here or later."""
+    """For each source, the index of its first element in this block or a later one."""
 
     @property
     def end(self) -> int:
@@ -324,15 +327,16 @@ class _Block(msgspec.Struct, frozen=True):
 class MixedLine:
     """A partition of a mixture: turns `begin` to `end` of the pattern.
 
-    Entering anywhere costs a block. The last blocks are kept. May be used from several threads.
+    Reading at any element costs one block. The most recent blocks are kept. Thread-safe.
 
     Args:
-        sources: What each source gives to this partition.
+        sources: The part of each source that belongs to this partition.
         begin: First turn of the pattern.
         end: Turn after the last.
-        before: How often each source comes in the pattern before `begin`.
-        pattern: None lays the sources one after the other.
-        shuffled: Random words of turns, by which blocks are shuffled. None keeps the pattern.
+        before: Number of turns that each source has in the pattern before `begin`.
+        pattern: Which source has each turn. None puts the sources one after the other.
+        shuffled: Returns the random words of turns, by which blocks are shuffled. None keeps the
+            pattern.
     """
 
     def __init__(
@@ -357,7 +361,7 @@ class MixedLine:
         return self._end - self._begin
 
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions of `elements`, which ascend; both `(n,)` int64."""
+        """Return the positions of ascending `elements`; both `(n,)` int64."""
         positions = np.empty(len(elements), dtype=np.int64)
         done = 0
         while done < len(elements):
@@ -368,25 +372,25 @@ class MixedLine:
         return positions
 
     def shards_alive(self, element: int) -> NDArray[np.int64]:
-        """Return the shards mixed when an element is read, numbered through all datasets."""
+        """Return the shards that are shuffled at an element, numbered over all datasets."""
         alive = [source.shards_alive(at) for source, at in self._coming(element)]
         return np.unique(np.concatenate(alive))
 
     def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:
-        """Return the shards of a dataset met from an element on, in order, each once."""
+        """Return the distinct shards of a dataset that are read from an element on, in order."""
         for source, at in self._coming(element):
             if dataset in source.datasets:
                 return source.shard_order(dataset, at)
         return np.empty(0, np.int64)
 
     def passes(self, element: int) -> tuple[tuple[int, ...], ...]:
-        """Return, for each dataset, its passes at an element; see `SourceLine`."""
+        """Return the passes of each dataset at an element; see `SourceLine`."""
         at = {id(source): place for source, place in self._coming(element)}
         ends = [source.passes(at.get(id(source), len(source))) for source in self._sources]
         return tuple(one for passes in ends for one in passes)
 
     def _coming(self, element: int) -> list[tuple[_PassesLine, int]]:
-        """The sources that give something from an element on, and what they give first."""
+        """Return the sources with samples left from an element on, and the next element of each."""
         if element >= len(self):
             return []
         block = self._block(element)
@@ -414,7 +418,7 @@ class MixedLine:
         return _Block(begin, positions, owners, firsts)
 
     def _owners(self, begin: int, end: int) -> tuple[NDArray[np.int64], list[int]]:
-        """Return whose elements `begin` to `end` are, and each source's first element there."""
+        """Return the source of elements `begin` to `end`, and the first element of each source."""
         if self._pattern is None:
             ends = np.cumsum([len(source) for source in self._sources])
             owners = np.searchsorted(ends, np.arange(begin, end), side="right")

@@ -1,8 +1,8 @@
-"""What nodes read of an epoch.
+"""Count the shards that are read by more than one node in an epoch.
 
-With n nodes dividing the partitions, and equally many ranks on each, a node reads its own
-partitions only: S shards are read S + n - 1 times at most, a shard on a cut by both neighbours.
-Otherwise partitions that lie across two nodes are read by both.
+If the number of nodes n divides the number of partitions, and every node has equally many ranks, a
+node reads only its own partitions: S shards are read at most S + n - 1 times, because a shard on a
+cut is read by both neighbours. Otherwise, a partition that spans two nodes is read by both.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["read_twice"]
 
 
 def read_twice(plan: Turns, nodes: int) -> int:
-    """Return how many shards are read by one more node than need be, each counted as often.
+    """Return the number of redundant shard reads: those beyond one read per shard.
 
     Args:
-        plan: Of the epoch.
-        nodes: That read it, with equally many ranks each.
+        plan: Plan of the epoch.
+        nodes: Number of nodes that read it, with equally many ranks each.
     """
     nodes = whole_number("nodes", nodes, low=1)
     partitions = plan.partitions

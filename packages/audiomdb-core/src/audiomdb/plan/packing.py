@@ -1,8 +1,8 @@
-"""Packing clips into slots of bounded padded seconds.
+"""Pack clips into slots of bounded padded seconds.
 
-Clips of a slot are padded to its longest, so n clips cost n times the longest. Clips sorted by
-duration and cut into slots from the longest down, each as full as it gets, take the fewest slots
-there are: any packing can be sorted without making a slot longer.
+The clips of a slot are padded to the longest, so n clips cost n times the longest. Sorting clips by
+duration and filling slots from the longest clip down, each as full as possible, takes the minimum
+number of slots: any packing can be sorted without making a slot longer.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 __all__ = ["SHORT", "SlotSize", "cut", "fewest_slots", "spread"]
 
 SHORT = 0.75
-"""A slot with less than this share of the clips that it holds is called short."""
+"""A slot filled to less than this share of its capacity in clips is called short."""
 
 _MANY = 4
-"""Slots of so many clips are not short when they lack one."""
+"""Minimum capacity of a slot that is not short when one clip is missing."""
 
 _LEAST_SHARE = 0.8
 _TRIES = 10
 
 
 class SlotSize(msgspec.Struct, frozen=True):
-    """What a slot holds.
+    """The capacity of a slot.
 
     Attributes:
-        seconds: Clips times the longest one, at most.
-        clips: Clips at most; None: any number.
+        seconds: Maximum of the number of clips times the longest clip, in seconds.
+        clips: Maximum number of clips. None: any number.
     """
 
     seconds: float
     clips: int | None = None
 
     def room(self, longest: float) -> int:
-        """How many clips of up to `longest` seconds a slot holds. `longest` is above 0."""
+        """Return how many clips of up to `longest` seconds (above 0) a slot holds."""
         count = int(self.seconds / longest)
-        # The division is rounded; the product decides.
+        # The division is rounded, so the product decides.
         while count * longest > self.seconds:
             count -= 1
         while (count + 1) * longest <= self.seconds:
@@ -53,11 +53,11 @@ class SlotSize(msgspec.Struct, frozen=True):
         return count if self.clips is None else min(count, self.clips)
 
     def fitting_one(self, durations: Sequence[float], surely: int) -> int:
-        """How many of the first clips fit one slot.
+        """Return how many of the first clips fit one slot.
 
         Args:
             durations: Seconds, in any order.
-            surely: So many are known to fit, at least 1.
+            surely: Number of clips that are known to fit, at least 1.
         """
         longest = max(durations[:surely])
         count = surely
@@ -70,12 +70,12 @@ class SlotSize(msgspec.Struct, frozen=True):
         return count
 
     def fitting(self, durations: NDArray[np.float64], slots: int, *, surely: int = 0) -> int:
-        """How many of the first clips fit so many slots. O(n log n log n).
+        """Return how many of the first clips fit a number of slots, in O(n log n log n).
 
         Args:
             durations: Seconds, in any order.
-            slots: How many.
-            surely: So many are known to fit.
+            slots: Number of slots.
+            surely: Number of clips that are known to fit.
         """
         low, high = min(surely, len(durations)), len(durations) + 1
         while high - low > 1:
@@ -87,7 +87,7 @@ class SlotSize(msgspec.Struct, frozen=True):
         return low
 
     def rooms(self, longest: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return `room` of each, `(n,)` int64."""
+        """Return `room` of each duration in `longest`, `(n,)` int64."""
         counts = np.floor(self.seconds / longest)
         counts -= counts * longest > self.seconds
         counts += (counts + 1) * longest <= self.seconds
@@ -104,7 +104,7 @@ class SlotSize(msgspec.Struct, frozen=True):
 
 
 def fewest_slots(rooms: Sequence[int]) -> int:
-    """How many slots clips take, at least.
+    """Return the minimum number of slots that clips take.
 
     Args:
         rooms: `SlotSize.room` of each clip, from the longest clip down.
@@ -117,15 +117,17 @@ def fewest_slots(rooms: Sequence[int]) -> int:
 
 
 def cut(room: Callable[[int], int], clips: int, slots: int) -> list[int]:
-    """Deal clips that fit out to slots, in even numbers if that fits, so that none goes without.
+    """Distribute clips that are known to fit over slots, evenly if possible.
+
+    An even distribution leaves no slot empty as long as there are as many clips as slots.
 
     Args:
-        room: Gives `SlotSize.room` of a clip by its number, from the longest clip down.
-        clips: How many.
-        slots: How many.
+        room: Returns `SlotSize.room` of a clip by its number, from the longest clip down.
+        clips: Number of clips.
+        slots: Number of slots.
 
     Returns:
-        Clips up to and with each slot.
+        The cumulative number of clips at the end of each slot.
     """
     borders = [slot * clips // slots for slot in range(slots + 1)]
     if all(end - begin <= room(begin) for begin, end in pairwise(borders) if end > begin):
@@ -139,18 +141,17 @@ def cut(room: Callable[[int], int], clips: int, slots: int) -> list[int]:
 
 
 def spread(rooms: Sequence[int], steps: int, each: int) -> list[int]:
-    """Deal clips that fit out to the slots of several steps, all equally full as far as can be.
+    """Distribute clips that are known to fit over the slots of several steps, filling them evenly.
 
-    No slot is left shorter for the sake of others than it may be without being called short; the
-    last steps have none then.
+    No slot is made short in favour of others; the last steps stay empty instead.
 
     Args:
         rooms: `SlotSize.room` of each clip, from the longest clip down.
-        steps: How many.
+        steps: Number of steps.
         each: Slots in a step.
 
     Returns:
-        Clips up to and with each slot.
+        The cumulative number of clips at the end of each slot.
     """
     if not steps:
         return []
@@ -167,7 +168,7 @@ def spread(rooms: Sequence[int], steps: int, each: int) -> list[int]:
                 best, high = ends, share
     used = bisect_left(best, len(rooms)) + 1
     if used % each:
-        # No slot goes without in a step in which others have some.
+        # Redistribute the last step in use, so that it has no empty slots beside filled ones.
         first = used // each * each
         begin = best[first - 1] if first else 0
         left = rooms[begin:]
@@ -177,13 +178,14 @@ def spread(rooms: Sequence[int], steps: int, each: int) -> list[int]:
 
 
 def _filled(rooms: Sequence[int], slots: int, share: float) -> list[int]:
-    """Fill slots one after the other up to a share of what they hold.
+    """Fill slots one after the other up to a share of their capacity.
 
-    One clip less would leave a slot of few clips short: such ones are filled. Others give or take a
-    part of a clip to or from the next.
+    Slots of fewer than `_MANY` clips are filled completely, because one clip less would make them
+    short. For larger slots, the fraction of a clip that rounding adds or omits is carried over.
 
     Returns:
-        Clips up to and with each slot; the last of these is not all of them where they do not fit.
+        The cumulative number of clips at the end of each slot. The last value is less than the
+        number of clips if not all of them fit.
     """
     total, at = len(rooms), 0
     ends = []

@@ -1,9 +1,9 @@
-"""Batches by seconds: steps whose slots hold clips of like durations, up to so many seconds.
+"""Form batches of clips of similar durations, limited by their padded seconds.
 
-A step has M slots, whatever the number of ranks; a rank takes M / R of them, a partition fills
-M / P. Which samples come together follows from their durations, so a step cannot be entered by
-counting: the epoch is divided into chapters of equally many samples, and entering a step costs
-making its chapter (see `chapters`).
+A step has M slots, whatever the number of ranks: each of R ranks takes M / R of them, and each of P
+partitions fills M / P. Which samples form a step depends on their durations, so the place of a step
+cannot be computed: the epoch is divided into chapters of equally many samples, and accessing a step
+means making its chapter (see `chapters`).
 """
 
 from __future__ import annotations
@@ -33,38 +33,39 @@ __all__ = ["SecondsOrder", "SecondsPlan", "SecondsReport"]
 _CHAPTER_INCREMENTS = 512
 _LEAST_INCREMENTS = 32
 _CHAPTER_SAMPLES = 2**17
-"""Of all partitions: they are made in a fifth of a second."""
+"""Default limit on the samples of a chapter, over all partitions: they are made in 0.2 s."""
 
 
 class SecondsOrder(Order, Protocol):
-    """An order with its random bits: `EpochPlan`, `MixPlan`."""
+    """An epoch's order with the seed and options it depends on: `EpochPlan` or `MixPlan`."""
 
     @property
     def seed(self) -> int:
-        """0 to 2**64 - 1."""
+        """Seed of the order, 0 to 2**64 - 1."""
 
     @property
     def epoch(self) -> int:
-        """0 to 2**32 - 1."""
+        """Number of the epoch, 0 to 2**32 - 1."""
 
     @property
     def options(self) -> Mapping[str, OptionValue]:
-        """What else changes the order."""
+        """All other options that change the order."""
 
 
 class SecondsReport(msgspec.Struct, frozen=True):
-    """What an epoch by seconds costs.
+    """Statistics of an epoch that is batched by seconds.
 
     Attributes:
-        steps: Steps.
-        samples: Samples, each counted once.
-        seconds: Their durations.
-        padded_seconds: Clips times longest clip, over all slots.
-        short_slots: Slots filled to less than three quarters of what they hold.
-        empty_slots: Slots without a sample that counts.
-        short_steps: Steps with such slots: those that were forced because a sample had waited long
-            enough, and those made of what was left of a chapter.
-        fill: `padded_seconds` by what all slots of all steps hold.
+        steps: Number of steps.
+        samples: Number of samples, each counted once.
+        seconds: Sum of their durations.
+        padded_seconds: Sum over all slots of the number of clips times the longest clip.
+        short_slots: Slots, not empty, filled to less than three quarters of their capacity in
+            clips.
+        empty_slots: Slots without samples, which repeat a masked one.
+        short_steps: Steps with short or empty slots: those that were forced because a sample had
+            waited too long, and those made of the remaining samples of a chapter.
+        fill: `padded_seconds` divided by the capacity of all slots of all steps.
     """
 
     steps: int
@@ -78,20 +79,20 @@ class SecondsReport(msgspec.Struct, frozen=True):
 
     @property
     def padding(self) -> float:
-        """Share of the padded seconds that is padding."""
+        """Fraction of the padded seconds that is padding."""
         return 1 - self.seconds / self.padded_seconds if self.padded_seconds else 0.0
 
 
 class SecondsPlan:
-    """The steps of one epoch, by seconds. May be used from several threads; pickles.
+    """The steps of one epoch that is batched by seconds. Thread-safe and picklable.
 
-    Every sample comes once. Reaching a step costs making its chapter, 1 to 1.5 us a sample (2.5
-    where a slot holds less than ten clips). That is 0.2 s at most for up to 256 slots of 30 clips,
-    and grows with the slots from there; the last chapter is kept.
+    Every sample is read once. Accessing a step means making its chapter, at 1 to 1.5 us per sample
+    (2.5 us if a slot holds fewer than ten clips). This takes at most 0.2 s for up to 256 slots of
+    30 clips, and grows with the number of slots beyond that. The last chapter is kept.
 
-    Partitions drift apart, the more the fewer clips one of them gives to a step, and then steps are
-    forced whose slots are short; what is left of a chapter is spread over slots that are all a
-    little less full. Of 1,000,000 clips (log-normal, 6 s in the middle, 1 to 20 s) in slots of
+    Partitions drift apart, the more so the fewer clips each contributes to a step, and this forces
+    steps with short slots. The remaining samples of a chapter are spread over slots that are all a
+    little less full. Results for 1,000,000 clips (log-normal, median 6 s, 1 to 20 s) in slots of
     200 s:
 
         partitions/slots   1/1      1/8      4/8      8/8      8/64
@@ -101,22 +102,25 @@ class SecondsPlan:
 
     Args:
         plan: The order of the epoch.
-        durations: Seconds of every sample by position, those left out too; the `duration` column.
-        max_batch_seconds: Clips times longest clip in a slot, at most.
-        slots: Slots of a step over all ranks, a multiple of the plan's partitions and, when steps
-            are taken, of the ranks.
-        max_batch_size: Clips in a slot, at most. None: any number.
-        borders: Durations at which the next bucket begins, ascending. None: `even_borders`.
-        increment: Samples of each partition that the planner takes at a time. None: for each of a
-            partition's slots half of what it holds on average, and at least 16.
-        max_age: Increments that a sample waits for others like it, at most. The longer, the fewer
-            slots are short, and the more shards are alive: `max_age * increment` samples of each
-            partition.
-        chapter: Increments in a chapter. The longer, the fewer steps are made of what is left, and
-            the more has to be replayed to go on in the middle. None: 512, but not more than 131072
-            samples of all partitions, as long as that is 32 increments.
-        some: Durations of some of the samples that take part, which stand for all of them where
-            borders or increment are None. Whoever gives these has checked all durations.
+        durations: Seconds of every sample by position, including excluded ones: the `duration`
+            column.
+        max_batch_seconds: Maximum of the number of clips times the longest clip in a slot.
+        slots: Slots of a step over all ranks: a multiple of the plan's partitions and of the world
+            size with which steps are read.
+        max_batch_size: Maximum number of clips in a slot. None: any number.
+        borders: Inclusive upper bounds of all buckets but the last, in seconds, ascending. None:
+            `even_borders`.
+        increment: Samples of each partition that are planned at a time. None: for each slot of a
+            partition, half of the average number of clips in a slot, and at least 16.
+        max_age: Maximum number of increments that a sample waits for similar ones. A higher value
+            gives fewer short slots, but keeps more shards alive: `max_age * increment` samples of
+            each partition.
+        chapter: Increments in a chapter. A higher value gives fewer steps made of remaining
+            samples, but more to replay when resuming within a chapter. None: 512, limited to
+            131072 samples of all partitions, but at least 32.
+        some: Durations of a subset of the samples that take part, from which borders and increment
+            are derived if these are None. If given, the durations are not checked: the caller must
+            have checked them.
 
     Raises:
         PlanError: An option is out of range, or a sample has no duration or is longer than
@@ -168,7 +172,7 @@ class SecondsPlan:
 
     @property
     def options(self) -> dict[str, OptionValue]:
-        """What changes the order beside seed, epoch and the datasets, for `PlanState`."""
+        """Options that change the order, besides seed, epoch and datasets, for `PlanState`."""
         return {
             **self.plan.options,
             "max_batch_seconds": self.size.seconds,
@@ -182,22 +186,23 @@ class SecondsPlan:
 
     @property
     def chapters(self) -> int:
-        """Chapters in the epoch."""
+        """Number of chapters in the epoch."""
         longest = max(len(line) for line in self.plan.lines)
         return -(-longest // (self.increment * self.chapter_increments))
 
     def chapter_end(self, chapter: int) -> int:
-        """Return the element of each partition with which the next chapter begins."""
+        """Return the element of each partition at which the next chapter begins."""
         return (chapter + 1) * self.increment * self.chapter_increments
 
     def steps(self, chapter: int) -> int:
-        """Return the number of steps in a chapter, which makes it."""
+        """Return the number of steps in a chapter. This makes the chapter."""
         return len(self._chapter(chapter).ends) // self.slots
 
     def step(self, chapter: int, number: int, rank: int = 0, world_size: int = 1) -> list[Step]:
         """Return a rank's slots of a step: `slots // world_size` batches.
 
-        A slot that has no sample repeats one of its partition, masked, so that no rank is without.
+        A slot without samples repeats one of its partition with the mask False, or one of another
+        partition if its own has none, so that every rank has a batch.
 
         Raises:
             PlanError: A number is out of range, or `world_size` does not divide `slots`.
@@ -212,7 +217,7 @@ class SecondsPlan:
         return [self._slot(made, number, slot) for slot in mine]
 
     def report(self) -> SecondsReport:
-        """Return what the epoch costs: one pass over all durations."""
+        """Return statistics of the epoch. This makes every chapter."""
         steps = samples = short = empty = short_steps = 0
         seconds = padded = 0.0
         for chapter in range(self.chapters):
@@ -276,7 +281,7 @@ class SecondsPlan:
         )
 
     def _mix_slots(self, chapter: int, made: Slots) -> Slots:
-        """Shuffle a step's slots inside each partition, lest rank 0 always have the longest."""
+        """Shuffle a step's slots within each partition, or rank 0 would always have the longest."""
         each = self.slots // self.plan.partitions
         if each == 1:
             return made
@@ -294,7 +299,8 @@ class SecondsPlan:
         positions = made.slot(at)
         if len(positions):
             return Step(positions.copy(), np.ones(len(positions), dtype=np.bool_))
-        # Repeat what is at hand: of this partition, in this step or the nearest before, or of any.
+        # Repeat a recently read sample: one of this partition in this step or the nearest earlier
+        # one, or else one of any partition in this step.
         each = self.slots // self.plan.partitions
         first = slot // each * each
         own = [

@@ -1,27 +1,29 @@
-"""Shuffling in strips: mix over a few shards at a time, find any place at once.
+"""Shuffle samples over a few shards at a time, with direct access to any place in the order.
 
-The method is our own. Shard number j of the partition's order occupies the interval [j, j + w + 1)
-of an axis, w being the window. Each of its samples draws a number u, uniform in [0, 1), and is put
-at the point j + (w + 1) * u. The order of the epoch is the order of the points.
+The algorithm was designed for this library. Shard number j in the order of the partition occupies
+the interval [j, j + w + 1) of an axis, where w is the window. Each of its samples draws a number u,
+uniform in [0, 1), and is placed at the point j + (w + 1) * u. The order of the epoch is the order
+of the points.
 
                  strip 0 │ strip 1 │ strip 2 │ strip 3 │ strip 4 │
     shard 0      · ·· ·    ··  ·     · · ··                            w = 2
     shard 1                ·  ···    ··  ·     · ·  ··
     shard 2                          · · ··    ··· ·     · ·   ·
 
-A **strip** is one unit of the axis. Seen from it:
+A **strip** is one unit of the axis. It follows that:
 
-- Only shards j = m - w to m can have samples in strip m. At any time exactly w + 1 shards are
-  alive; from strip to strip one enters and one leaves, so a cache works evenly, and the first
-  samples need one shard only. w = 0 shuffles inside each shard.
-- Strip m begins after all samples of shards before m - w and some of the w shards from there on.
-  An element of shard j's stretch of the unshuffled line therefore lies in one of the w + 1 strips
-  from j on: a binary search over those, and no table that grows with the dataset.
-- The price: the first and the last w strips mix fewer shards.
+- Only shards j = m - w to m can have samples in strip m, so at most w + 1 shards are alive at any
+  time. From one strip to the next, one shard enters and one leaves, so the load on a cache is even,
+  and the first samples need only one shard. w = 0 shuffles within each shard.
+- Strip m begins after all samples of the shards before m - w and some of those of the w shards from
+  there on. An element in shard j's range of the unshuffled line therefore lies in one of the w + 1
+  strips from j on. It is found by binary search over those, without a table that grows with the
+  dataset.
+- The drawback is that the first and the last w strips mix fewer shards.
 
 Points are integers: the upper 48 bits of a sample's random word times w + 1. The bits above the
-48th are the strip, counted from j; the lower 48 order the strip. Equal points keep the order
-(shard, place).
+lower 48 are the strip, counted from j, and the lower 48 bits give the order within the strip. Equal
+points are ordered by (shard, place).
 """
 
 from __future__ import annotations
@@ -45,10 +47,10 @@ __all__ = ["MAX_WINDOW", "ShuffledLine"]
 _POINT_BITS = 48
 
 _MOST_SPANS = 2**13
-"""Strips of which it is remembered where they lie."""
+"""Maximum number of strips whose ranges of elements are remembered."""
 
 MAX_WINDOW = 2 ** (64 - _POINT_BITS) - 1
-"""Points must fit 64 bits."""
+"""The widest window with which points fit 64 bits."""
 
 
 class _Piece(msgspec.Struct, frozen=True):
@@ -56,10 +58,10 @@ class _Piece(msgspec.Struct, frozen=True):
 
     positions: NDArray[np.int64]
     fractions: NDArray[np.uint64]
-    """Where in its strip each sample lies, in units of 2**-48."""
+    """Offset of each sample within its strip, in units of 2**-48."""
 
     borders: NDArray[np.int64]
-    """Samples before each of the shard's strips, `(w + 2,)`."""
+    """Cumulative number of samples before each of the shard's strips, `(w + 2,)`."""
 
 
 class _Strip(msgspec.Struct, frozen=True):
@@ -69,7 +71,7 @@ class _Strip(msgspec.Struct, frozen=True):
     begin: int
     positions: NDArray[np.int64]
     pieces: dict[int, _Piece]
-    """The shards alive, kept because all but one are alive in the next strip too."""
+    """Pieces of the shards alive, kept because all but one are alive in the next strip too."""
 
     @property
     def end(self) -> int:
@@ -77,16 +79,18 @@ class _Strip(msgspec.Struct, frozen=True):
 
 
 class ShuffledLine:
-    """A partition's samples, shuffled over `window` + 1 shards at a time.
+    """The samples of a partition, shuffled over `window` + 1 shards at a time.
 
-    With n samples in a shard, a place costs about (2w + 1) n random words to find; going on from
-    there costs one sort of each sample. The strip read last is kept, with its shards, so reading
-    in small steps costs no more than reading at once: 16 bytes a sample for w + 1 shards.
+    With n samples per shard, finding a place takes about (2w + 1) n random words; reading on from
+    there sorts each sample once. The strip read last is kept together with its shards, which takes
+    16 bytes per sample of w + 1 shards, so reading in small steps costs no more than reading at
+    once.
 
-    In a mixture, `first_stream` is the number of the dataset's first shard among all.
+    In a mixture, `first_stream` is the number of the dataset's first shard, counted over all
+    datasets.
 
-    Results depend on the arguments only. May be used from several threads: what is kept is one
-    reference to an immutable strip, and losing it costs time only.
+    Results depend only on the arguments. Thread-safe: the strip that is kept is immutable and held
+    by a single reference, and losing it to another thread only costs time.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class ShuffledLine:
         return int(self._ends[-1])
 
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions of `elements`, `(n,)` int64. The elements must ascend."""
+        """Return the positions of ascending `elements`; both `(n,)` int64."""
         positions = np.empty(len(elements), dtype=np.int64)
         done = 0
         while done < len(elements):
@@ -126,9 +130,9 @@ class ShuffledLine:
         return positions
 
     def alive(self, element: int) -> range:
-        """Return the shards that share the strip of `element`, as a range of `shards`."""
-        # Steps are read ahead in stretches, and this is asked one by one behind that: a search for
-        # the strip would draw all its shards again, and so would going on to read.
+        """Return the shards alive in the strip of `element`, as a range of indices into `shards`."""
+        # Steps are read ahead in stretches, and this is called for single steps behind that point.
+        # Searching for the strip would draw all its shards again, as would reading on afterwards.
         number, spans = self._asked, self._spans
         span = spans.get(number)
         while span is not None and element >= span[1]:
@@ -142,8 +146,9 @@ class ShuffledLine:
     def _strip_of(self, element: int) -> _Strip:
         strip = self._kept
         ordinal = int(np.searchsorted(self._ends, element, side="right")) - 1
-        # A strip never lies before its element's shard, so from here the next strip is either the
-        # one wanted or at most w before it. Further on, a search is shorter than the walk.
+        # An element of shard j lies in one of the strips j to j + w. If it is after the strip kept,
+        # the next strip is therefore the wanted one or at most w before it. For elements further
+        # ahead, a search is faster than reading on.
         if strip is None or element < strip.begin or ordinal > strip.number + 1:
             strip = self._search(element, ordinal)
             self._note(strip)
@@ -154,7 +159,7 @@ class ShuffledLine:
         return strip
 
     def _note(self, strip: _Strip) -> None:
-        """Remember which elements a strip has, of some thousand strips."""
+        """Remember the range of elements of a strip, for up to `_MOST_SPANS` strips."""
         spans = self._spans
         spans[strip.number] = strip.begin, strip.end
         if len(spans) > _MOST_SPANS:
@@ -169,7 +174,7 @@ class ShuffledLine:
         return self._make_strip(number, self._before(number, pieces), pieces)
 
     def _before(self, number: int, pieces: dict[int, _Piece]) -> int:
-        """Count the samples before strip `number`; pieces drawn on the way are put in `pieces`."""
+        """Count the samples before strip `number`, adding the pieces this draws to `pieces`."""
         alive = self._alive(number)
         entered = range(alive.start, min(alive.stop, number))
         for ordinal in entered:

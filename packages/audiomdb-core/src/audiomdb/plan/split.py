@@ -1,29 +1,30 @@
-"""Dealing the epoch out: partitions take turns, ranks take shares, workers take every W-th.
+"""Distribute the samples of an epoch over partitions, ranks and workers.
 
-The order of the epoch. Turn t is element t // P of partition t % P: the partitions are read side
-by side, a row of P samples at a time. (The last row is short when P does not divide N; it has one
-sample of each partition that is longer by one.)
+Order of the epoch: turn t is element t // P of partition t % P. The P partitions are read side by
+side, a row of P samples at a time. (The last row is short if P does not divide the number of
+samples N; it has one sample of each partition that is longer by one.)
 
-Ranks. The turns are dealt in blocks of G = lcm(P, R), the smallest number that gives every
-partition and every rank whole shares. A block is sorted by partition and cut into R even shares:
+Ranks: the turns are dealt to R ranks in blocks of G = lcm(P, R), the smallest block that gives
+every partition and every rank a whole share. A block is sorted by partition and cut into R even
+shares:
 
     P = 2, R = 4     turns of a block       0 1 2 3
                      partition              0 1 0 1
                      sorted by partition    0 2 1 3
                      rank                   0 1 2 3
 
-After k blocks the ranks together have read the first k * G turns: an epoch is the same for every
-world size. Rank r meets only the partitions between r * P / R and (r + 1) * P / R. On n nodes with
-equal numbers of ranks, numbered node by node, and n dividing P, a node meets its own P / n
-partitions.
+After k blocks, the ranks together have read the first k * G turns, so an epoch is the same for
+every world size. Rank r reads only the partitions between r * P / R and (r + 1) * P / R. On n nodes
+with equally many ranks each, numbered node by node, where n divides P, a node reads only its own
+P / n partitions.
 
-The last block holds the T = N mod G turns left over. The same rule serves it: sorted by partition,
-rank r's share begins at ceil(r * T / R). Even shares nest (see `line`), so nobody meets a new
-partition there, and ranks differ by at most one sample.
+The last block holds the remaining T = N mod G turns. The same rule applies: it is sorted by
+partition, and the share of rank r begins at ceil(r * T / R). Even shares nest (see `line`), so no
+rank reads another partition there, and ranks differ by at most one sample.
 
-Workers. Worker i of W takes every W-th sample of its rank, from the i-th on.
+Workers: worker i of W takes every W-th sample of its rank, starting with the i-th.
 
-Everything is closed form, O(1) a sample, and exact in int64.
+Everything has a closed form, O(1) per sample, and is exact in int64.
 """
 
 from __future__ import annotations
@@ -44,40 +45,40 @@ if TYPE_CHECKING:
 __all__ = ["TAILS", "Places", "Split", "Tail"]
 
 Tail: TypeAlias = Literal["uneven", "drop", "pad"]
-"""What becomes of the N mod R samples that R ranks cannot share evenly.
+"""How to treat the N mod R samples that R ranks cannot share evenly.
 
-- `"uneven"`: every sample once; N mod R ranks have one sample more than the others.
+- `"uneven"`: every sample is read once; N mod R ranks have one sample more than the others.
 - `"drop"`: those N mod R samples are left out; every rank has N // R.
-- `"pad"`: every rank has ceil(N / R); a rank that lacks one repeats its last sample, masked: it
-  is at hand, while the shard of an earlier one may have left the cache.
+- `"pad"`: every rank has ceil(N / R); a rank that lacks one repeats its last sample, masked. An
+  earlier sample would not do, because its shard may have been evicted from the cache.
 """
 
 TAILS: tuple[Tail, ...] = get_args(Tail)
 
 
 class Places(NamedTuple):
-    """Where samples stand on the lines of an epoch; arrays `(n,)`."""
+    """Locations of samples on the lines of an epoch; all arrays `(n,)`."""
 
     partitions: NDArray[np.int64]
     elements: NDArray[np.int64]
     mask: NDArray[np.bool_]
-    """False where a sample is repeated only to fill up."""
+    """False where a sample is repeated as padding."""
 
 
 class Split(msgspec.Struct, frozen=True):
     """The samples of one worker of one rank, as places on the lines of an epoch.
 
     Attributes:
-        total: Samples in the epoch, N.
-        partitions: Partitions of the epoch, P.
-        rank: This process, 0 to `world_size` - 1, numbered node by node.
-        world_size: Processes that share the epoch, R.
-        worker: This worker of the rank, 0 to `num_workers` - 1.
-        num_workers: Workers that share the rank's samples, W.
+        total: Number of samples in the epoch, N.
+        partitions: Number of partitions of the epoch, P.
+        rank: Rank of the process, 0 to `world_size` - 1, numbered node by node.
+        world_size: Number of processes that share the epoch, R.
+        worker: Worker of the rank, 0 to `num_workers` - 1.
+        num_workers: Number of workers that share the samples of the rank, W.
         tail: See `Tail`.
 
     Raises:
-        PlanError: A number is out of range, or `tail` unknown.
+        PlanError: A number is out of range, or `tail` is unknown.
     """
 
     total: int
@@ -97,12 +98,12 @@ class Split(msgspec.Struct, frozen=True):
             raise PlanError(f"tail must be one of {', '.join(map(repr, TAILS))}, not {self.tail!r}")
 
     def __len__(self) -> int:
-        """Samples of this worker, masked ones counted."""
+        """Return the number of samples of this worker, including masked ones."""
         return max(0, -(-(self.rank_samples - self.worker) // self.num_workers))
 
     @property
     def rank_samples(self) -> int:
-        """Samples of this rank over all its workers, masked ones counted."""
+        """Number of samples of this rank over all its workers, including masked ones."""
         if self.tail == "drop":
             return self.total // self.world_size
         if self.tail == "pad":
@@ -111,23 +112,23 @@ class Split(msgspec.Struct, frozen=True):
 
     @property
     def dropped(self) -> int:
-        """Samples of the epoch that no rank has."""
+        """Number of samples of the epoch that no rank reads."""
         return self.total % self.world_size if self.tail == "drop" else 0
 
     @property
     def partitions_met(self) -> range:
-        """The partitions from which this rank reads; those it shares with a neighbour included.
+        """Partitions that this rank reads, including those it shares with a neighbour.
 
-        A rank without samples (N < R) that is padded reads one sample of another's partition.
+        A padded rank without samples of its own (N < R) reads one sample of another partition.
         """
         first = self.rank * self.partitions // self.world_size
         stop = -(-(self.rank + 1) * self.partitions // self.world_size)
         return range(first, stop)
 
     def places(self, start: int, stop: int) -> Places:
-        """Return where this worker's samples `start` to `stop` (half open) stand.
+        """Return the places of this worker's samples `start` to `stop` (half open).
 
-        As in a slice, what lies beyond the end is left out.
+        As in a slice, indices beyond the end are ignored.
 
         Raises:
             PlanError: `start` or `stop` is negative.
@@ -140,20 +141,23 @@ class Split(msgspec.Struct, frozen=True):
         mask = index < dealt
         if dealt or not len(index):
             return Places(*self._deal(np.minimum(index, dealt - 1)), mask)
-        # Fewer samples than ranks, and none for this one: borrow a neighbour's.
+        # There are fewer samples than ranks, and none for this one: repeat a neighbour's.
         turn = self.rank * self.total // self.world_size
         return Places(*Split(self.total, self.partitions)._deal(np.array([turn])), mask)
 
     def place_of(self, sample: int, world_size: int, num_workers: int) -> int:
-        """Return which sample is next here after each worker of another world has read so many.
+        """Convert a number of samples read in another world to this worker's next sample.
 
         Args:
-            sample: Samples of each worker there, of this epoch.
-            world_size: Ranks there.
-            num_workers: Workers of each of them.
+            sample: Number of samples that each worker of the other world has read of this epoch.
+            world_size: Number of ranks in the other world.
+            num_workers: Number of workers of each of its ranks.
+
+        Returns:
+            The index of the next sample of this worker.
 
         Raises:
-            PlanError: What was read there is no whole share of every rank here.
+            PlanError: The samples read there are not a whole share of every rank here.
         """
         whole_number("sample", sample)
         there = f"{world_size} ranks of {num_workers} workers"
@@ -184,18 +188,18 @@ class Split(msgspec.Struct, frozen=True):
 
     @property
     def _dealt(self) -> int:
-        """Samples of this rank when all are dealt out and none is repeated."""
+        """Number of samples of this rank when every sample of the epoch is dealt exactly once."""
         blocks, rest = divmod(self.total, self._block)
         first, stop = self._share(rest)
         return blocks * (self._block // self.world_size) + stop - first
 
     def _share(self, size: int) -> tuple[int, int]:
-        """Return the part of a sorted block of `size` turns that this rank takes, half open."""
+        """Return the range of this rank in a sorted block of `size` turns, half open."""
         rank, ranks = self.rank, self.world_size
         return -(-rank * size // ranks), -(-(rank + 1) * size // ranks)
 
     def _deal(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return partition and element of the rank's samples `index`, each below `_dealt`."""
+        """Return the partition and element of the rank's samples `index`, each below `_dealt`."""
         full = self._block
         blocks, rest = divmod(self.total, full)
         each = full // self.world_size

@@ -1,9 +1,9 @@
-"""Where a run stands: what a checkpoint keeps to go on at the exact next step.
+"""Represent the progress of a run, so that a checkpoint resumes at the exact next step.
 
-A state names the plan, not the world: it says nothing of ranks, workers or threads, so a run may
-go on with other numbers of them. It does hold everything that changes the order, in readable form
-and as one hash, the plan id; going on with other options would repeat some samples and lose others,
-and is refused.
+A state identifies the plan, but not the world: it does not depend on ranks, workers or threads, so
+a run may resume with other numbers of them. It holds everything that changes the order, in readable
+form and as one hash, the plan id. Resuming with other options would repeat some samples and lose
+others, and is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["OptionValue", "PlanState", "plan_id"]
 OptionValue: TypeAlias = (
     "str | int | float | bool | list[OptionValue] | dict[str, OptionValue] | None"
 )
-"""What an option may be: anything that JSON writes."""
+"""Value of an option: anything that JSON can represent."""
 
 _VERSION = 1
 _LONGEST_OPTION = 48
@@ -29,15 +29,15 @@ _MOST_BYTES = 1000
 
 
 class PlanState(msgspec.Struct, frozen=True):
-    """The place of the next step. Small and readable: under 1 kB as JSON.
+    """The plan of a run and the place of its next step. Readable and under 1 kB as JSON.
 
     Attributes:
         plan_id: See `plan_id`.
-        seed: Of the plan.
+        seed: Seed of the plan.
         epoch: Epoch of the next step.
-        next_step: The next step's number in its epoch, or in its chapter where there are any.
-        chapter: Where steps are made by seconds, the chapter of the next step.
-        options: What else changes the order. Long values are replaced by their hash.
+        next_step: Number of the next step in its epoch or, for batches by seconds, in its chapter.
+        chapter: For batches by seconds, the chapter of the next step.
+        options: All other options that change the order. Long values are replaced by their hash.
     """
 
     plan_id: str
@@ -61,15 +61,16 @@ class PlanState(msgspec.Struct, frozen=True):
         """Make the state of a plan.
 
         Args:
-            fingerprint: Names the contents of the dataset, or of all of a mixture.
-            options: What changes the order beside the seed; never anything of the world.
-            seed: Of the plan.
-            epoch: Of the next step.
-            next_step: Its number.
-            chapter: Its chapter.
+            fingerprint: Identifies the contents of the dataset, or of all datasets of a mixture.
+            options: Options that change the order, besides the seed. They never depend on the
+                world.
+            seed: Seed of the plan.
+            epoch: Epoch of the next step.
+            next_step: Number of the next step.
+            chapter: Chapter of the next step.
 
         Raises:
-            PlanError: The options do not fit a state.
+            PlanError: The options make the state larger than 1000 bytes.
         """
         kept = {name: _shortened(options[name]) for name in sorted(options)}
         name = plan_id(fingerprint, {**options, "seed": seed})
@@ -83,19 +84,19 @@ class PlanState(msgspec.Struct, frozen=True):
         return state
 
     def at(self, epoch: int, next_step: int, *, chapter: int = 0) -> PlanState:
-        """Return the state of another place of the same plan."""
+        """Return the state of the same plan at another step."""
         return PlanState(self.plan_id, self.seed, epoch, next_step, chapter, self.options)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for a checkpoint: JSON writes it, and so does `torch.save`."""
+        """Return plain data for a checkpoint, which JSON and `torch.save` can write."""
         return {"version": _VERSION, **msgspec.structs.asdict(self), "options": dict(self.options)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PlanState:
-        """Return the state that `to_dict` wrote.
+        """Return the state from data that `to_dict` made.
 
         Raises:
-            PlanError: It is no such state, or one of a newer version.
+            PlanError: The data is not such a state, or is of another version.
         """
         if not isinstance(data, Mapping):
             raise PlanError(f"a plan's state is a dict, as to_dict() made it; not {data!r:.80}")
@@ -112,13 +113,13 @@ class PlanState(msgspec.Struct, frozen=True):
         return cls(**{name: data[name] for name in names})
 
     def check(self, here: PlanState) -> None:
-        """Refuse to go on from this state with the plan of another.
+        """Check that this state can be resumed with the plan of another state.
 
         Args:
-            here: Any state of the plan that is to go on.
+            here: Any state of the plan that is to resume.
 
         Raises:
-            PlanError: The plans differ. The message names each option that does.
+            PlanError: The plans differ. The message names each option that differs.
         """
         if self.plan_id == here.plan_id:
             return
@@ -137,11 +138,11 @@ class PlanState(msgspec.Struct, frozen=True):
 
 
 def plan_id(fingerprint: str, options: Mapping[str, OptionValue]) -> str:
-    """Return a name for an order: 32 hex digits that differ where anything that matters does.
+    """Return 32 hex digits that identify an order: a hash of everything that determines it.
 
     Args:
-        fingerprint: Names the contents of the dataset, or of all of a mixture.
-        options: Everything else that changes the order. The world never does.
+        fingerprint: Identifies the contents of the dataset, or of all datasets of a mixture.
+        options: Everything else that changes the order, which never depends on the world.
     """
     text = _json({"fingerprint": fingerprint, "options": dict(options), "version": _VERSION})
     return _sha256(text)[:32]

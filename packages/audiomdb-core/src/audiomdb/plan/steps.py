@@ -1,4 +1,4 @@
-"""Steps: global batches that are the same lists for every number of ranks.
+"""Divide an epoch into steps: global batches that are the same for every number of ranks.
 
 Step k of G samples takes turns k * G to (k + 1) * G, sorted by partition: it has G slots, and each
 of the P partitions fills g = G / P of them with its elements k * g to (k + 1) * g. Rank r of R
@@ -8,14 +8,14 @@ takes slots r * G / R to (r + 1) * G / R.
                              partition   0  0  0  0  1  1  1  1
                              rank        0  0  1  1  2  2  3  3
 
-Nothing here but the last line knows R, so the ranks' parts, laid end to end, are the same list for
-every R that divides G. With n nodes dividing P, each with equally many ranks, a node meets its own
-partitions only.
+Only the last line depends on R, so the ranks' parts, concatenated, are the same list for every R
+that divides G. With equally many ranks on each of n nodes, where n divides P, a node reads only its
+own partitions.
 
-The last step may have fewer than G samples. A partition with c left spreads them evenly over its g
-slots: slot i shows the one numbered floor(i * c / g). So each is shown once or several times in a
-row, the first time counts and the rest is filling. So the ranks' shares of what counts are even,
-too, to one sample for each partition of a rank.
+The last step may have fewer than G samples. A partition with c samples left spreads them evenly
+over its g slots: slot i has sample floor(i * c / g). Each sample appears in one or several adjacent
+slots; the first one counts, and the others are padding. The ranks' shares of the samples that count
+are therefore also even, to one sample per partition of a rank.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["Order", "Step", "StepPlan", "check_shares"]
 
 _STRETCH = 2048
-"""Samples of all ranks that are read at once. Lines know what is mixed so far behind."""
+"""Samples of all ranks that are read at once; lines remember the shards alive that far back."""
 
 
 class Order(Protocol):
-    """An epoch's order, of one dataset or of several: what steps are cut from."""
+    """The order of an epoch, of one dataset or a mixture, that steps are cut from."""
 
     @property
     def partitions(self) -> int:
@@ -53,29 +53,28 @@ class Order(Protocol):
     def lines(self) -> tuple[Elements, ...]:
         """The samples of each partition.
 
-        Line p of N samples in all has those from ceil(p * N / P) on, so lines differ in length by
-        at most one.
+        Line p begins at sample ceil(p * N / P) of all N, so lines differ in length by at most one.
         """
 
     def __len__(self) -> int:
-        """Samples in the epoch, N."""
+        """Return the number of samples in the epoch, N."""
 
 
 class Step(NamedTuple):
-    """One rank's part of a step; both `(n,)`."""
+    """One rank's part of a step; both arrays `(n,)`."""
 
     positions: NDArray[np.int64]
     mask: NDArray[np.bool_]
-    """False where a sample is repeated only to fill up."""
+    """False where a sample is repeated as padding."""
 
 
 class _Stretch(NamedTuple):
-    """Some whole steps of a rank, read at once."""
+    """Consecutive whole steps of a rank, read at once."""
 
     rank: int
     world_size: int
     first: int
-    """The first step."""
+    """Number of the first step."""
 
     positions: NDArray[np.int64]
     """`(steps, samples of the rank in a step)`."""
@@ -94,23 +93,23 @@ class _Stretch(NamedTuple):
 
 
 class StepPlan(msgspec.Struct, frozen=True, dict=True):
-    """The steps of one epoch. Frozen; may be used from several threads; pickles as its options.
+    """The steps of one epoch. Frozen and thread-safe; pickled as its options.
 
-    Steps are read from the plan in stretches of some 2000 samples of all ranks, of which the last
-    is kept: a reference, and losing it to another thread costs time only. Reaching a step anywhere
-    costs one stretch and what reaching a sample costs in the plan: O(window), whatever the number
-    of samples. Steps in order take 0.9 us a sample with 16 of them in a step and 0.5 us with 64,
-    for 1 to 8 partitions.
+    Steps are read from the plan in stretches of some 2000 samples of all ranks. The last stretch is
+    kept as a single reference, and losing it to another thread only costs time. Accessing any step
+    costs one stretch plus the cost of accessing a sample in the plan: O(window), whatever the
+    number of samples. Reading steps in order takes 0.9 us per sample with 16 samples in a step and
+    0.5 us with 64, for 1 to 8 partitions.
 
     Args:
         plan: The order of the epoch.
         batch_size: Samples in a step over all ranks, G. A multiple of the plan's partitions.
-        tail: What becomes of the N mod G samples that fill no step:
+        tail: How to treat the N mod G samples that do not fill a step:
 
-            - `"drop"`: they are left out of this epoch, all others come once;
-            - `"pad"`: one more step, filled up with repeats whose mask is False;
-            - `"uneven"`: one more step, not filled up. Ranks may get parts of different lengths,
-              even empty ones: for evaluation.
+            - `"drop"`: they are left out of this epoch; all others are read once;
+            - `"pad"`: one more step, padded with repeats whose mask is False;
+            - `"uneven"`: one more step without padding. Ranks may get parts of different lengths,
+              even empty ones, so this is for evaluation.
 
     Raises:
         PlanError: `batch_size` cannot be shared by the partitions, or `tail` is unknown.
@@ -128,24 +127,24 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def steps(self) -> int:
-        """Steps in the epoch, the same for every rank."""
+        """Number of steps in the epoch, the same for every rank."""
         whole, rest = divmod(len(self.plan), self.batch_size)
         return whole + (rest > 0 and self.tail != "drop")
 
     @property
     def dropped(self) -> int:
-        """Samples of the epoch that no step has."""
+        """Number of samples of the epoch that are in no step."""
         return len(self.plan) % self.batch_size if self.tail == "drop" else 0
 
     def step(self, number: int, rank: int = 0, world_size: int = 1) -> Step:
         """Return a rank's part of a step, in the order of its slots.
 
-        `batch_size // world_size` samples; with `tail="uneven"`, fewer in the last step.
+        It has `batch_size // world_size` samples, or fewer in the last step with `tail="uneven"`.
 
         Args:
             number: 0 to `steps` - 1.
-            rank: 0 to `world_size` - 1. Ranks of one node follow each other.
-            world_size: Ranks that share each step; a divisor of `batch_size`.
+            rank: 0 to `world_size` - 1. Ranks of one node are consecutive.
+            world_size: Number of ranks that share each step; a divisor of `batch_size`.
 
         Raises:
             PlanError: A number is out of range, or `world_size` does not divide `batch_size`. The
@@ -178,9 +177,9 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
         return Step(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def worker_steps(self, first: int, worker: int = 0, num_workers: int = 1) -> range:
-        """Return the steps that one of a rank's workers makes, from step `first` on.
+        """Return the numbers of the steps that one worker of a rank makes, from step `first` on.
 
-        Taking one of each worker in turn, from worker 0 on, gives the steps in order.
+        Taking one step from each worker in turn, starting with worker 0, gives the steps in order.
         """
         whole_number("first", first)
         num_workers = whole_number("num_workers", num_workers, low=1)
@@ -188,7 +187,7 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
         return range(first + worker, self.steps, num_workers)
 
     def _parts(self, rank: int, world_size: int) -> list[tuple[int, int, int]]:
-        """The partitions that a rank reads from, and which of each one's slots it has."""
+        """Return the partitions that a rank reads, with the range of the slots of each."""
         each, width = self.batch_size // world_size, self.batch_size // self.plan.partitions
         first, stop = rank * each, (rank + 1) * each
         return [
@@ -197,7 +196,7 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
         ]
 
     def _stretch(self, number: int, rank: int, world_size: int) -> _Stretch:
-        """The stretch that has a step, one in which no partition ends."""
+        """Return the stretch of whole steps that contains a step."""
         steps = max(1, _STRETCH // self.batch_size)
         first = number // steps * steps
         count = min(steps, len(self.plan) // self.batch_size - first)
@@ -213,7 +212,7 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
         return np.concatenate(columns, axis=1)
 
     def _slots(self, number: int, partition: int, first: int, stop: int) -> Step:
-        """Slots `first` to `stop` of a partition's part of the last step."""
+        """Return slots `first` to `stop` of a partition's part of the last step."""
         line = self.plan.lines[partition]
         width = self.batch_size // self.plan.partitions
         begin = number * width
@@ -225,8 +224,8 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
         if count:
             elements = begin + slots * count // width
         else:
-            # Nothing left: repeat the partition's last sample, which is at hand. One that never
-            # had any borrows from partition 0, which has some when anyone does.
+            # Nothing is left: repeat the partition's last sample, which was read most recently. An
+            # empty partition repeats a sample of partition 0, which is empty only if all are.
             line = line if len(line) else self.plan.lines[0]
             elements = np.full(len(slots), len(line) - 1, dtype=np.int64)
         return Step(line.take(elements), mask)
@@ -235,17 +234,17 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
 def check_shares(
     size: int, partitions: int, world_size: int = 1, *, name: str = "batch_size"
 ) -> None:
-    """Refuse a size that partitions and ranks cannot share evenly.
+    """Check that partitions and ranks can share a size evenly.
 
     Args:
         size: Samples or slots of a step over all ranks.
-        partitions: Of the plan.
+        partitions: Number of partitions of the plan.
         world_size: Number of ranks.
-        name: What the message calls the size.
+        name: Name of the size in the message.
 
     Raises:
-        PlanError: They do not divide it. The message names the nearest sizes they do divide, and
-            the nearest world sizes.
+        PlanError: One of them does not divide the size. The message names the nearest legal sizes
+            and, if partitions divide the size, the next smaller legal world size.
     """
     if size % partitions == 0 and size % world_size == 0:
         return

@@ -1,4 +1,4 @@
-"""What every order of an epoch can do: name the sample of a turn, and deal turns out to ranks."""
+"""Base class of all plans of an epoch: read the sample of a turn, and deal turns to ranks."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ __all__ = ["RankPlan", "Turns"]
 
 
 class Turns(ABC):
-    """Base of plans. A plan has `partitions`, `lines` and a length.
+    """Base class of plans, which have `partitions`, `lines` and a length.
 
-    Frozen like a dataclass, without the milliseconds that it takes to make one (decision 12).
+    Frozen like a dataclass, but without the milliseconds that creating a dataclass takes at import
+    (decision 12).
     """
 
     __match_args__: ClassVar[tuple[str, ...]] = ()
-    """Names of the options, all of which are pickled."""
+    """Names of the options; these attributes are pickled."""
 
     _shown: ClassVar[tuple[str, ...]] = ()
-    """Those that `repr` shows."""
+    """Names of the options that `repr` shows."""
 
     partitions: int
 
@@ -50,47 +51,49 @@ class Turns(ABC):
     @property
     @abstractmethod
     def lines(self) -> tuple[Elements, ...]:
-        """The samples of each partition in their order."""
+        """The samples of each partition in the order of the epoch."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Samples in the epoch."""
+        """Return the number of samples in the epoch."""
 
     @property
     @abstractmethod
     def datasets(self) -> tuple[NDArray[np.int64], ...]:
-        """Samples in each shard, of each dataset."""
+        """Number of samples in each shard of each dataset."""
 
     @property
     @abstractmethod
     def window_shards(self) -> tuple[int, ...]:
-        """Shards over which a partition is mixed at once, of each dataset, at most."""
+        """Maximum number of shards of each dataset over which a partition is shuffled at once."""
 
     @abstractmethod
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards among which an element of a partition is mixed, `(n,)` int64.
+        """Return the shards over which a partition is shuffled at an element, `(n,)` int64.
 
-        Numbered through all datasets. After the last element, those of that.
+        Shards are numbered consecutively over all datasets. Past the end, these are the shards of
+        the last element.
         """
 
     @abstractmethod
     def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards of a dataset that a partition meets from an element on, `(n,)` int64.
+        """Return the shards of a dataset that a partition reads from an element on, `(n,)` int64.
 
-        Numbered through all datasets, in the order in which they are first met, each once.
+        Shards are numbered consecutively over all datasets. Each is listed once, in the order in
+        which they are first read.
         """
 
     @abstractmethod
     def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:
-        """Return, for each dataset, which pass over it an element's turn is in.
+        """Return, for each dataset, the pass over it that an element is in.
 
-        While this stays the same, a dataset's shards are met each once.
+        As long as this value does not change, each shard of the dataset is entered at most once.
         """
 
     def positions(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the positions of turns `start` to `stop` (half open), `(n,)` int64.
 
-        As in a slice, what lies beyond the end is left out.
+        As in a slice, indices beyond the end are ignored.
 
         Raises:
             PlanError: `start` or `stop` is negative.
@@ -108,15 +111,15 @@ class Turns(ABC):
         """Return the part of the epoch that one worker of one rank reads.
 
         Args:
-            rank: 0 to `world_size` - 1. Ranks of one node follow each other.
-            world_size: Processes that share the epoch.
+            rank: 0 to `world_size` - 1. Ranks of one node are consecutive.
+            world_size: Number of processes that share the epoch.
             worker: 0 to `num_workers` - 1.
-            num_workers: Workers that share the rank's samples.
-            tail: What becomes of samples that the ranks cannot share evenly: `"uneven"` keeps
-                them, `"drop"` leaves them out, `"pad"` fills up with masked repeats.
+            num_workers: Number of workers that share the rank's samples.
+            tail: How to treat samples that the ranks cannot share evenly: `"uneven"` keeps them,
+                `"drop"` leaves them out, and `"pad"` adds masked repeats.
 
         Raises:
-            PlanError: A number is out of range, or `tail` unknown.
+            PlanError: A number is out of range, or `tail` is unknown.
         """
         split = Split(len(self), self.partitions, rank, world_size, worker, num_workers, tail)
         return RankPlan(self, split)
@@ -142,14 +145,14 @@ class RankPlan(msgspec.Struct, frozen=True):
     split: Split
 
     def __len__(self) -> int:
-        """Samples of this worker, masked ones counted."""
+        """Return the number of samples of this worker, including masked ones."""
         return len(self.split)
 
     def positions(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the positions of the worker's samples `start` to `stop` and their mask.
+        """Return the positions and the mask of the worker's samples `start` to `stop` (half open).
 
-        Both `(n,)`, int64 and bool. The mask is False where `tail="pad"` repeats a sample. As in
-        a slice, what lies beyond the end is left out.
+        Both are `(n,)`, int64 and bool. The mask is False where `tail="pad"` repeats a sample. As
+        in a slice, indices beyond the end are ignored.
 
         Raises:
             PlanError: `start` or `stop` is negative.
