@@ -130,7 +130,7 @@ class ShuffledLine:
         return positions
 
     def alive(self, element: int) -> range:
-        """Return the shards alive in the strip of `element`, as a range of indices into `shards`."""
+        """Return the shards alive in the strip of `element`, as a range of indices of `shards`."""
         # Steps are read ahead in stretches, and this is called for single steps behind that point.
         # Searching for the strip would draw all its shards again, as would reading on afterwards.
         number, spans = self._asked, self._spans
