@@ -1,4 +1,4 @@
-"""Features and labels for Whisper models, made at conversion or while reading."""
+"""Compute features and labels for Whisper models, at conversion or while reading."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ FEATURES = "input_features"
 LABELS = "labels"
 
 _IGNORED_LABEL = -100
-"""What PyTorch's cross entropy leaves out, and so the losses of transformers."""
+"""Label that PyTorch's cross entropy ignores, and so do the losses of transformers."""
 
 _ENCODED = (bytes, bytearray, memoryview, str, os.PathLike)
-"""Audio that says its rate itself."""
+"""Types of encoded audio, or of paths to it, which carries its own sample rate."""
 
 _MAX_LABEL_TOKENS = 448
 """`max_target_positions` of all published Whisper models."""
 
 _WINDOWS_AT_ONCE = 4
-"""For the extractor, which takes 26 MB for each while it works, and is no faster with more."""
+"""Windows per call of the extractor, which uses 26 MB for each and is no faster with more."""
 
 
 class WhisperProcessor(BaseProcessor):
-    """Makes `input_features` of a sample's audio and `labels` of its text.
+    """Compute `input_features` from a sample's audio and `labels` from its text.
 
         processor = WhisperProcessor(feature_extractor, tokenizer)
         FolderConverter("recordings", output_dir="features", processor=processor).run()
 
     `input_features` is a log-mel spectrogram, `(80, 3000)` with the usual extractor: mel bands by
-    frames of 10 ms, always of 30 s, silence at the end of shorter clips. `labels` are the int64
-    token ids of the text, `(tokens,)`, with the start and end tokens that the tokenizer adds. A
-    sample without audio gets no features, one without text no labels.
+    frames of 10 ms. It always covers 30 s, with shorter clips padded with silence at the end.
+    `labels` are the int64 token ids of the text, `(tokens,)`, with the start and end tokens that
+    the tokenizer adds. A sample without audio gets no features, one without text no labels.
 
-    No clip is ever cut. What is longer than 30 s is refused, or, with `long="chunk"`, becomes
-    several windows: `input_features` then is `(windows, 80, 3000)` for every clip, short ones
-    too, the windows following one another without overlap. `labels` stay those of the whole clip,
-    since its text does not say which words are in which window: chunks serve transcription, or
-    embeddings, but not training on long clips. A clip with NaN or infinite samples is refused.
+    No clip is truncated. A clip longer than 30 s is refused or, with `long="chunk"`, split into
+    windows without overlap: `input_features` is then `(windows, 80, 3000)` for every clip,
+    including short ones. `labels` are still those of the whole clip, because its text does not
+    say which words are in which window, so windows are suitable for transcription or embeddings,
+    but not for training on long clips. A clip with NaN or infinite samples is refused.
 
-    With torch installed, the extractor computes with it: several times as fast, and with results
-    that differ from NumPy's in the sixth digit. Picklable; may be called from several threads.
+    If torch is installed, the extractor computes with it, which is several times as fast and gives
+    results that differ from NumPy's in the sixth digit. Picklable and thread-safe.
 
     Args:
-        feature_extractor: Of the model, `WhisperFeatureExtractor`. Clips are resampled to its rate
-            and mixed to mono.
-        tokenizer: Of the model, `WhisperTokenizer`, set to language and task.
-        dtype: Of the features: "float32", or "float16" in half the space (480 kB a window).
-        long: What to do with clips longer than a window: "refuse" or "chunk".
-        max_label_tokens: The longest `labels` that the model's decoder takes; longer ones are
+        feature_extractor: The model's `WhisperFeatureExtractor`. Clips are resampled to its sample
+            rate and mixed to mono.
+        tokenizer: The model's `WhisperTokenizer`, set to language and task.
+        dtype: Dtype of the features: "float32", or "float16" in half the space (480 kB a window).
+        long: How to treat clips longer than a window: "refuse" or "chunk".
+        max_label_tokens: Maximum length of `labels` for the model's decoder. Longer ones are
             refused, unless `long` is "chunk".
-        keep_original: Store the sample's own fields too.
+        keep_original: Keep the sample's own fields too.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class WhisperProcessor(BaseProcessor):
         self.max_label_tokens = max_label_tokens
 
     def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Make features and labels of one sample.
+        """Compute the features and labels of one sample.
 
         Raises:
             AudioError: when the audio cannot be decoded.
-            SampleError: when the clip or its text is too long, or not audio or text at all; when
-                samples are NaN or infinite; when the rate of an array is missing or no number.
+            SampleError: when the clip or its text is too long, or is not audio or text at all; when
+                samples are NaN or infinite; when the sample rate of an array is missing or invalid.
         """
         result = dict(sample) if self.keep_original else {}
         if sample.get(AUDIO) is not None:
@@ -110,7 +110,7 @@ class WhisperProcessor(BaseProcessor):
         return result
 
     def __repr__(self) -> str:
-        """The options, with digests of what extractor and tokenizer were set to."""
+        """Return the options, with digests of the settings of extractor and tokenizer."""
         return (
             f"WhisperProcessor(dtype={self.dtype!r}, extractor={self._extractor_digest}, "
             f"keep_original={self.keep_original}, long={self.long!r}, "
@@ -133,7 +133,7 @@ class WhisperProcessor(BaseProcessor):
         for first in range(0, len(windows), _WINDOWS_AT_ONCE):
             some = windows[first : first + _WINDOWS_AT_ONCE]
             if not all(np.isfinite(window).all() for window in some):
-                # One such sample would make all features of its window NaN, without a word.
+                # One such sample would silently make all features of its window NaN.
                 raise SampleError(
                     f"the audio of {_name(sample)} holds NaN or infinite values; repair the clip, "
                     "or leave it out"
@@ -169,7 +169,7 @@ class WhisperProcessor(BaseProcessor):
 
 
 class WhisperCollator:
-    """Makes a batch for transformers' trainers out of samples with features and labels.
+    """Collate samples with features and labels into a batch for the trainers of transformers.
 
         Seq2SeqTrainer(
             model,
@@ -178,14 +178,14 @@ class WhisperCollator:
             args=Seq2SeqTrainingArguments(remove_unused_columns=False, ...),
         )
 
-    A batch has `input_features`, `(batch, 80, 3000)`, and, where the samples have any, `labels`,
-    int64 `(batch, longest)`, padded with -100, which losses leave out. All other fields are
-    dropped: a model takes no others. Picklable.
+    A batch has `input_features`, `(batch, 80, 3000)`, and, if the samples have them, `labels`,
+    int64 `(batch, longest)`, padded with -100, which losses ignore. All other fields are dropped,
+    because models do not accept them. Picklable.
 
     Args:
-        decoder_start_token_id: Drop this token from the front of `labels`: the model puts it there
-            itself when it shifts labels to make the decoder's input. None drops nothing.
-        dtype: Of the features in the batch, whatever they are stored as.
+        decoder_start_token_id: Token to drop from the front of `labels`, because the model adds it
+            when it shifts labels to make the decoder's input. None drops nothing.
+        dtype: Dtype of the features in the batch, regardless of the stored dtype.
         return_tensors: "pt" for torch tensors, "np" for NumPy arrays.
     """
 
@@ -203,11 +203,11 @@ class WhisperCollator:
         self.return_tensors = return_tensors
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Make a batch.
+        """Collate samples into a batch.
 
         Raises:
-            SampleError: when a sample lacks features, or some of them labels, or a clip has
-                several windows.
+            SampleError: when a sample lacks features, when only some samples have labels, or when
+                a clip has several windows.
         """
         batch = {FEATURES: np.stack([self._features(sample) for sample in samples])}
         labelled = [sample for sample in samples if sample.get(LABELS) is not None]
@@ -246,10 +246,10 @@ class WhisperCollator:
 
 
 def _rate(sample: Mapping[str, Any], given: Any) -> Any:  # noqa: ANN401
-    """The rate in Hz of audio that does not say it itself.
+    """Return the sample rate in Hz of audio that is not encoded.
 
     Raises:
-        SampleError: it is missing, or is no rate.
+        SampleError: the rate is missing, or is not a number above 0.
     """
     rate = given or sample.get(SAMPLE_RATE)
     if rate is None:
