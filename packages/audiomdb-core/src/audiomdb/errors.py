@@ -1,23 +1,23 @@
-"""Every error the library raises on purpose.
+"""Define all exceptions that the library raises deliberately.
 
     AudioMDBError
     ├── AudioError (ValueError)                    a clip cannot be used
     │   ├── UnreadableAudioError                   not audio, or no decoder for it
-    │   └── DamagedAudioError                      truncated, a lying header, missing frames
+    │   └── DamagedAudioError                      truncated, a wrong header, missing frames
     ├── SampleError (ValueError)                   a sample cannot be stored
     │   ├── UnsupportedValueError (TypeError)      a field's value has no stored form
     │   ├── InvalidKeyError                        empty, too long or not text
     │   └── DuplicateKeyError                      the dataset already holds this key
     ├── DatasetError                               a dataset on disk cannot be used
     │   ├── DatasetNotFoundError (FileNotFoundError)
-    │   ├── MetadataError (ValueError)             metadata.json is damaged or lies
+    │   ├── MetadataError (ValueError)             metadata.json is damaged or wrong
     │   ├── FormatVersionError                     written by a newer AudioMDB
     │   └── CorruptShardError                      a shard's file is incomplete or damaged
     │       └── CorruptRecordError                 one record of a shard is damaged
     ├── UnknownKeyError (KeyError)                 no sample has this key
     ├── UnknownColumnError (KeyError)              no such column or field
     ├── ConversionError                            a conversion cannot go on
-    │   ├── SourceError (ValueError)               a folder or manifest cannot be read as one
+    │   ├── SourceError (ValueError)               a folder or manifest is not a valid source
     │   ├── ProcessingError                        a processor failed on a sample
     │   ├── OutputExistsError (FileExistsError)    the output folder holds something else
     │   ├── OutputBusyError                        another process is writing there
@@ -25,20 +25,20 @@
     │   ├── OptionsChangedError (ValueError)       finished shards were made with other options
     │   └── SourceChangedError (ValueError)        the source yields other samples than before
     ├── PlanError (ValueError)                     the options of an epoch contradict each other
-    ├── InvalidURLError (ValueError)               a URL that leads nowhere
+    ├── InvalidURLError (ValueError)               a URL cannot be used here
     │   └── UnknownSchemeError                     no installed package opens URLs of this scheme
-    ├── BackendError (ImportError)                 a package says it opens a URL, and cannot
-    ├── UnknownOptionError (TypeError)             nothing takes an option of this name
-    ├── UploadError (OSError)                      a file did not arrive whole
-    ├── DownloadError (OSError)                    a file of a remote dataset cannot be had
-    │   └── DownloadInterruptedError (ConnectionError)  it broke off; trying again may help
+    ├── BackendError (ImportError)                 the package that opens a URL cannot be used
+    ├── UnknownOptionError (TypeError)             an option of this name does not exist
+    ├── UploadError (OSError)                      a file was not uploaded completely
+    ├── DownloadError (OSError)                    a file of a remote dataset is not available
+    │   └── DownloadInterruptedError (ConnectionError)  interrupted; a retry may succeed
     └── CacheError                                 a cache directory cannot be used
-        ├── CacheTooSmallError (ValueError)        max_cache_bytes is less than is needed at once
+        ├── CacheTooSmallError (ValueError)        max_cache_bytes is less than required at once
         ├── CacheFullError (OSError)               the disk is full, and nothing can be evicted
-        └── CachePlaceError (OSError)              a file system that cannot hold a cache
+        └── CachePlaceError (OSError)              a file system that is not fit for a cache
 
-Catch `AudioMDBError` for all of them, or the builtin named in brackets. Messages name the file,
-shard or key, say what was found and what to do.
+Catch `AudioMDBError` for all of them, or the built-in class named in parentheses. Messages name the
+file, shard or key, and state what was found and what to do.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ __all__ = [
 
 
 class AudioMDBError(Exception):
-    """Base of every error the library raises on purpose."""
+    """Base class of all exceptions that the library raises deliberately."""
 
 
 class AudioError(AudioMDBError, ValueError):
@@ -92,11 +92,11 @@ class AudioError(AudioMDBError, ValueError):
 
 
 class UnreadableAudioError(AudioError):
-    """The bytes are no audio, or no decoder here reads them."""
+    """The bytes are not audio, or no available decoder can read them."""
 
 
 class DamagedAudioError(AudioError):
-    """The clip is truncated, its header lies, or frames are missing."""
+    """The clip is truncated, its header is wrong, or frames are missing."""
 
 
 class SampleError(AudioMDBError, ValueError):
@@ -120,11 +120,11 @@ class DatasetError(AudioMDBError):
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
-    """There is no dataset at this place."""
+    """There is no dataset at this location."""
 
 
 class MetadataError(DatasetError, ValueError):
-    """`metadata.json` is damaged or does not fit the files beside it."""
+    """`metadata.json` is damaged or does not match the files beside it."""
 
 
 class FormatVersionError(DatasetError):
@@ -132,7 +132,7 @@ class FormatVersionError(DatasetError):
 
 
 class CorruptShardError(DatasetError):
-    """A shard's file is missing, incomplete or damaged."""
+    """The file of a shard is missing, incomplete or damaged."""
 
 
 class CorruptRecordError(CorruptShardError):
@@ -141,7 +141,7 @@ class CorruptRecordError(CorruptShardError):
 
 class _NamedKeyError(AudioMDBError, KeyError):
     def __str__(self) -> str:
-        # KeyError shows the repr of its argument, which would put quotes around a sentence.
+        # KeyError shows the repr of its argument, which would put the message in quotes.
         return str(self.args[0]) if self.args else ""
 
 
@@ -150,7 +150,7 @@ class UnknownKeyError(_NamedKeyError):
 
 
 class UnknownColumnError(_NamedKeyError):
-    """The index has no column, or the samples have no field, of this name."""
+    """The index has no column, or the samples have no field, with this name."""
 
 
 class ConversionError(AudioMDBError):
@@ -162,7 +162,7 @@ class SourceError(ConversionError, ValueError):
 
 
 class ProcessingError(ConversionError):
-    """A processor failed on a sample; the cause is the exception it raised."""
+    """A processor failed on a sample; its exception is the `__cause__`."""
 
 
 class OutputExistsError(ConversionError, FileExistsError):
@@ -174,15 +174,15 @@ class OutputBusyError(ConversionError):
 
 
 class OutputWriteError(ConversionError, OSError):
-    """The output folder cannot be written: a full disk, a missing permission."""
+    """The output folder cannot be written, such as on a full disk or without permission."""
 
 
 class OptionsChangedError(ConversionError, ValueError):
-    """Finished shards were made with other options than these."""
+    """Finished shards were made with other options than those given."""
 
 
 class SourceChangedError(ConversionError, ValueError):
-    """The source yields other samples, or another order, than finished shards were made of."""
+    """The source yields other samples, or another order, than when finished shards were made."""
 
 
 class PlanError(AudioMDBError, ValueError):
@@ -190,7 +190,7 @@ class PlanError(AudioMDBError, ValueError):
 
 
 class InvalidURLError(AudioMDBError, ValueError):
-    """A URL without a bucket, of another machine, or in the place of a folder."""
+    """A URL lacks a bucket, names another machine, or is given where a folder is expected."""
 
 
 class UnknownSchemeError(InvalidURLError):
@@ -198,25 +198,25 @@ class UnknownSchemeError(InvalidURLError):
 
 
 class BackendError(AudioMDBError, ImportError):
-    """An installed package registers a class for URLs that cannot be used, or two packages do."""
+    """The class registered for a URL's scheme cannot be used, or several packages register one."""
 
 
 class UnknownOptionError(AudioMDBError, TypeError):
-    """Neither the retriever or uploader of a URL nor the stream takes an option of this name."""
+    """Neither the retriever or uploader of a URL nor the stream has an option of this name."""
 
 
 class UploadError(AudioMDBError, OSError):
-    """A file did not arrive whole at its destination."""
+    """A file was not completely uploaded to its destination."""
 
 
 class DownloadError(AudioMDBError, OSError):
-    """A file of a remote dataset cannot be had: refused, missing, or given up after retries."""
+    """A remote file cannot be downloaded: it is missing, access is refused, or retries failed."""
 
 
 class DownloadInterruptedError(DownloadError, ConnectionError):
-    """A download broke off, or the store is busy: worth another try.
+    """A download was interrupted, or the store is busy, so a retry may succeed.
 
-    Retrievers raise it, or any other ConnectionError or TimeoutError, to be tried again.
+    Retrievers raise this, or any other ConnectionError or TimeoutError, to request a retry.
     """
 
 
@@ -225,7 +225,7 @@ class CacheError(AudioMDBError):
 
 
 class CacheTooSmallError(CacheError, ValueError):
-    """`max_cache_bytes` is less than must lie in the cache at once; the message has the number."""
+    """`max_cache_bytes` is less than the cache must hold at once; the message has the minimum."""
 
 
 class CacheFullError(CacheError, OSError):
@@ -233,4 +233,4 @@ class CacheFullError(CacheError, OSError):
 
 
 class CachePlaceError(CacheError, OSError):
-    """The cache directory is on a file system whose locks cannot be relied on."""
+    """The cache directory is on a file system whose locks are not reliable."""

@@ -1,7 +1,7 @@
-"""Names of a package whose module is imported when one of them is first asked for (PEP 562).
+"""Import submodules when one of their names is first accessed on the package (PEP 562).
 
-Training often reads shards in place, and every process that loads data imports anew: it need not
-pay for what writes shards or keeps a cache of them (docs/decisions/0026).
+Every process that loads data imports the library anew. Training often reads shards in place, and
+then need not import the code that writes or caches shards (docs/decisions/0026).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ __all__ = ["lazily"]
 def lazily(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Make a package's `__getattr__` and `__dir__`.
+    """Return the `__getattr__` and `__dir__` functions of a package with lazily imported names.
 
     Args:
-        package: The package's `__name__`.
-        modules: For each name, the module of the package that has it.
+        package: The `__name__` of the package.
+        modules: Maps each name to the module of the package that defines it.
     """
 
     def get(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value: object = getattr(import_module(f"{package}.{modules[name]}"), name)
-        setattr(sys.modules[package], name, value)  # found without asking here from now on
+        setattr(sys.modules[package], name, value)  # later accesses bypass this function
         return value
 
     def names() -> list[str]:

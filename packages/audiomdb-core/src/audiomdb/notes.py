@@ -1,4 +1,4 @@
-"""Notes on exceptions: what was being done, one line each (PEP 678), from Python 3.10 on."""
+"""Add notes (PEP 678) to exceptions, including on Python 3.10, to say what was being done."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["add_note", "with_notes"]
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a line to what is said of an exception, once.
+    """Add a note to an exception, unless the exception already has it.
 
-    Python 3.10 does not show such lines itself, but the command line does.
+    Python 3.10 does not show notes in tracebacks, but the command line of this library does.
     """
     if note in getattr(error, "__notes__", ()):
         return
@@ -21,6 +21,6 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def with_notes(error: BaseException) -> str:
-    """The error's text, its notes in brackets after it."""
+    """Return the message of an exception, followed by its notes in parentheses."""
     notes = (f"({note})" for note in getattr(error, "__notes__", ()))
     return " ".join([str(error), *notes])

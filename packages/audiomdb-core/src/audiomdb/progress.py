@@ -1,4 +1,4 @@
-"""Shows how far a long job is: the one place that writes to a terminal on the library's behalf."""
+"""Show the progress of long jobs. Only this module writes progress to a terminal."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 __all__ = ["Progress", "progress"]
 
 _COLUMNS, _LINES = 80, 24
-"""Taken where the terminal does not say how large it is."""
+"""Size used if the terminal does not report one."""
 
 
 class Progress:
-    """Takes account of work done. This one shows nothing; `progress` gives one that may.
+    """A progress display that shows nothing; `progress` returns one that may show a bar.
 
-    A context manager. `update` may be called from several threads.
+    It is a context manager. `update` may be called from several threads.
     """
 
     def update(self, n: int = 1) -> None:
-        """Say that `n` more are done, in the unit that the job is counted in."""
+        """Report that `n` more units of the job are done."""
 
     def close(self) -> None:
-        """Leave the bar as it stands and end its line. May be called twice."""
+        """End the line of the bar, leaving it as it is. May be called several times."""
 
     def __enter__(self) -> Progress:
         return self
@@ -45,17 +45,17 @@ def progress(
     description: str = "",
     show: bool | None = None,
 ) -> Progress:
-    """A progress bar on stderr with rate and time left; nothing at all where nobody watches.
+    """Return a progress bar on stderr with rate and time left, by default only on a terminal.
 
         with progress(len(files), description="reading") as bar:
             for file in files:
                 bar.update()
 
     Args:
-        total: How much there is to do; None when that is unknown.
-        unit: What is counted. "B" is scaled to kB, MB and so on (powers of 1000).
-        description: What is being done; stands before the bar.
-        show: Whether to show it. None: only when stderr is a terminal.
+        total: Number of units in the job. None: unknown.
+        unit: Name of the unit. "B" is scaled to kB, MB and so on (powers of 1000).
+        description: Text shown before the bar.
+        show: Whether to show the bar. None: only if stderr is a terminal.
     """
     if show is None:
         show = sys.stderr is not None and sys.stderr.isatty()
@@ -73,14 +73,14 @@ class _Bar(Progress):
             unit_scale=scaled,
             desc=description or None,
             file=sys.stderr,
-            # A recorded session is often 0 by 0, where tqdm would draw nothing.
+            # The terminal of a recorded session often has size 0 by 0, where tqdm draws nothing.
             dynamic_ncols=known,
             ncols=None if known else _COLUMNS,
             nrows=None if known else _LINES,
         )
 
     def update(self, n: int = 1) -> None:
-        with self._lock:  # tqdm adds without one, and loses counts between threads
+        with self._lock:  # tqdm uses none here, and loses counts between threads
             self._bar.update(n)
 
     def close(self) -> None:
@@ -95,10 +95,10 @@ def _terminal_size_is_known() -> bool:
 
 
 def _quiet_tqdm() -> Any:  # noqa: ANN401
-    """The class tqdm without its two side effects on the process.
+    """Return the tqdm class without its two side effects on the process.
 
-    It starts a monitor thread, after which Python 3.12 warns at every fork, and makes a lock of
-    multiprocessing, which starts a helper process where processes are spawned.
+    tqdm starts a monitor thread, after which Python 3.12 warns at every fork, and creates a
+    multiprocessing lock, which starts a helper process if processes are spawned.
     """
     from tqdm import tqdm
 

@@ -1,6 +1,6 @@
-"""From a URL to the class that opens it, through the entry points of installed packages.
+"""Find the class that opens a URL, through the entry points of installed packages.
 
-A package that brings a store says so in its pyproject.toml; the name is the URL's scheme:
+A package that supports a store registers its classes in its pyproject.toml, under the URL's scheme:
 
     [project.entry-points."audiomdb.retrievers"]
     s3 = "audiomdb.retrievers.s3:S3Retriever"
@@ -8,8 +8,8 @@ A package that brings a store says so in its pyproject.toml; the name is the URL
     [project.entry-points."audiomdb.uploaders"]
     s3 = "audiomdb.uploaders.s3:S3Uploader"
 
-Each class has a classmethod `from_url(url, **options)`. Nothing is looked up or imported before a
-URL asks for it, and what is not a URL is a path, which needs no look-up.
+Each class has a classmethod `from_url(url, **options)`. Entry points are looked up and loaded only
+when a URL needs them. Text that is not a URL is a path, which needs no look-up.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ __all__ = [
 ]
 
 RETRIEVERS = "audiomdb.retrievers"
-"""Group of the entry points that read."""
+"""Entry point group of the retrievers, which read datasets."""
 
 UPLOADERS = "audiomdb.uploaders"
-"""Group of the entry points that write."""
+"""Entry point group of the uploaders, which write datasets."""
 
 _PACKAGES = {"hf": "audiomdb-hf", "s3": "audiomdb-s3"}
-"""What to install for a scheme. Which class opens it, the package says itself."""
+"""Package to install for each scheme; its entry points name the classes."""
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -56,38 +56,39 @@ _T = TypeVar("_T", "BaseRetriever", "BaseUploader")
 
 
 def retriever_for(url: str | os.PathLike[str], **options: Any) -> BaseRetriever:  # noqa: ANN401
-    """Make the retriever for a URL or a path. Reads nothing and connects to nothing.
+    """Create the retriever for a URL or path, without reading or connecting to anything.
 
         retriever_for("s3://my-bucket/datasets/digits", max_cache_bytes=50 * 1024**3)
         retriever_for("hf://datasets/user/digits@main")
         retriever_for("digits"), retriever_for("file:///data/digits")
 
     Args:
-        url: Where the dataset lies.
-        options: Arguments of the class that opens it, by name. A path takes those about caching
-            too, and ignores them: it is read in place.
+        url: Location of the dataset.
+        options: Keyword arguments of the class that opens it. A path accepts the caching options
+            too, but ignores them, because it is read in place.
 
     Raises:
-        UnknownSchemeError: no installed package opens such URLs; says what to install.
-        InvalidURLError: the URL leads nowhere.
-        UnknownOptionError: the class takes no option of this name.
-        BackendError: the package that opens such URLs cannot be used, or two packages do.
+        UnknownSchemeError: no installed package opens such URLs; the message says what to install.
+        InvalidURLError: the URL is invalid for its scheme, such as one without a bucket.
+        UnknownOptionError: the class has no option of this name.
+        BackendError: the class registered for such URLs cannot be used, or several packages
+            register one.
         ValueError: an option is out of range.
     """
     return _made(retriever_class(url), url, options, BaseRetriever)
 
 
 def uploader_for(url: str | os.PathLike[str], **options: Any) -> BaseUploader:  # noqa: ANN401
-    """Make the uploader for a URL or a path. Reads nothing and connects to nothing.
+    """Create the uploader for a URL or path, without reading or connecting to anything.
 
         uploader_for("s3://my-bucket/datasets/digits", workers=8).upload_dir("digits")
 
     Args:
-        url: Where the dataset goes.
-        options: Arguments of the class, by name.
+        url: Destination of the dataset.
+        options: Keyword arguments of the class.
 
     Raises:
-        AudioMDBError, ValueError: as `retriever_for`.
+        AudioMDBError, ValueError: as in `retriever_for`.
     """
     from audiomdb.uploaders.base import BaseUploader
 
@@ -95,10 +96,10 @@ def uploader_for(url: str | os.PathLike[str], **options: Any) -> BaseUploader:  
 
 
 def retriever_class(url: str | os.PathLike[str]) -> type[BaseRetriever]:
-    """The class that reads from a URL or a path.
+    """Return the class that reads from a URL or path.
 
     Raises:
-        UnknownSchemeError, BackendError: as `retriever_for`.
+        UnknownSchemeError, BackendError: as in `retriever_for`.
     """
     scheme = _scheme(url, RETRIEVERS)
     if scheme is None:
@@ -107,10 +108,10 @@ def retriever_class(url: str | os.PathLike[str]) -> type[BaseRetriever]:
 
 
 def uploader_class(url: str | os.PathLike[str]) -> type[BaseUploader]:
-    """The class that uploads to a URL or a path.
+    """Return the class that uploads to a URL or path.
 
     Raises:
-        UnknownSchemeError, BackendError: as `retriever_for`.
+        UnknownSchemeError, BackendError: as in `retriever_for`.
     """
     from audiomdb.uploaders.base import BaseUploader
     from audiomdb.uploaders.local import LocalUploader
@@ -122,10 +123,10 @@ def uploader_class(url: str | os.PathLike[str]) -> type[BaseUploader]:
 
 
 def option_names(kind: type[Any]) -> frozenset[str]:
-    """Names of the options that a class takes for a URL.
+    """Return the names of the options that a class accepts for a URL.
 
-    Those of its constructor, of its base classes' where it passes `**kwargs` on, and what its
-    `from_url` names besides.
+    These are the parameters of its constructor, those of its base classes' constructors if it
+    passes `**kwargs` on, and the additional parameters of its `from_url`.
     """
     names: set[str] = set()
     inits = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
@@ -134,18 +135,18 @@ def option_names(kind: type[Any]) -> frozenset[str]:
         names.update(p.name for p in parameters if p.kind in _BY_NAME)
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
             break
-    # Those that from_url takes out of the URL are among them: Python says so when one is given.
+    # Parameters that from_url takes from the URL are included; passing one raises TypeError.
     _, *parameters = inspect.signature(kind.from_url).parameters.values()
     return frozenset(names.union(p.name for p in parameters if p.kind in _BY_NAME))
 
 
 def refuse_option(name: str, whose: str, names: Iterable[str]) -> UnknownOptionError:
-    """The error for an option that nothing takes.
+    """Return the error for an unknown option.
 
     Args:
-        name: Of the option.
-        whose: Who was given it.
-        names: Options there are.
+        name: Name of the option.
+        whose: The class or function it was passed to, for the message.
+        names: Names of the existing options.
     """
     import difflib
 
@@ -158,11 +159,11 @@ def refuse_option(name: str, whose: str, names: Iterable[str]) -> UnknownOptionE
 def _made(
     kind: type[_T], place: str | os.PathLike[str], options: Mapping[str, Any], base: type[_T]
 ) -> _T:
-    """What a class makes of a URL or a path.
+    """Create an instance of a class from a URL or path.
 
     Raises:
-        UnknownOptionError: it takes no option of this name.
-        BackendError: it makes something else than it should.
+        UnknownOptionError: the class has no option of this name.
+        BackendError: its `from_url` does not return an instance of `base`.
     """
     known = option_names(kind) if options else frozenset()
     for name in options:
@@ -182,14 +183,14 @@ def _made(
 
 
 def _scheme(url: str | os.PathLike[str], group: str) -> str | None:
-    """The scheme of a URL, None for a path.
+    """Return the scheme of a URL, or None for a path.
 
     Raises:
-        UnknownSchemeError: it is a path, and surely was meant to be a URL.
+        UnknownSchemeError: the path looks like a URL that has lost a slash.
     """
     text = os.fspath(url)
     scheme = scheme_of(text)
-    # `Path("s3://bucket")` is s3:/bucket, and an uploader would make a folder of that name.
+    # `Path("s3://bucket")` is s3:/bucket, for which an uploader would create a local folder.
     if scheme is None and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/?(?!/)", text)):
         meant = found[1].lower()
         if meant in {*_PACKAGES, *_entry_points(group)}:
@@ -201,11 +202,11 @@ def _scheme(url: str | os.PathLike[str], group: str) -> str | None:
 
 
 def _find(url: str | os.PathLike[str], scheme: str, group: str) -> EntryPoint:
-    """The entry point for a scheme.
+    """Return the entry point for a scheme.
 
     Raises:
         UnknownSchemeError: there is none.
-        BackendError: there are two.
+        BackendError: there is more than one.
     """
     points = _entry_points(group)
     found = points.get(scheme, [])
@@ -221,7 +222,7 @@ def _find(url: str | os.PathLike[str], scheme: str, group: str) -> EntryPoint:
 
 
 def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
-    """What installed packages register, by scheme. Not remembered: one may be installed later."""
+    """Return the installed entry points by scheme, not cached: packages may be added later."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[EntryPoint]] = {}
@@ -231,15 +232,15 @@ def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
 
 
 def _load(point: EntryPoint, base: type[_T]) -> type[_T]:
-    """The class that an entry point names.
+    """Import the class that an entry point names.
 
     Raises:
-        BackendError: it cannot be imported, or is something else.
+        BackendError: it cannot be imported, is not a subclass of `base`, or lacks `from_url`.
     """
     where = f"the package {_package(point)} names {point.value} for {point.name}:// URLs"
     try:
         kind = point.load()
-    except Exception as exc:  # whatever a module does while it is imported
+    except Exception as exc:  # importing a module may raise anything
         raise BackendError(
             f"{where}, which cannot be imported: {type(exc).__name__}: {exc}. Install the package "
             "again, or remove it"

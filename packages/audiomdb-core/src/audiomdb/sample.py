@@ -1,6 +1,6 @@
-"""What a sample is: a dict of named fields under a string key.
+"""Define the sample, a dict of named fields, and the field names that the library uses.
 
-The names below have a meaning to the library; every other field is the user's.
+All other fields belong to the user.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ __all__ = [
 Sample: TypeAlias = dict[str, Any]
 
 KEY = "__key__"
-"""A sample that was read carries its key under this name."""
+"""Field that holds the key of a sample that was read."""
 
 AUDIO = "audio"
-"""Encoded bytes exactly as they came, or an array `(frames,)` or `(frames, channels)`."""
+"""Encoded bytes, exactly as given, or an array `(frames,)` or `(frames, channels)`."""
 
 TEXT = "text"
-"""The transcript. The index keeps its length, not the text."""
+"""Transcript of the audio. The index stores its length, not the text."""
 
 SAMPLE_RATE = "sample_rate"
-"""Rate of `audio` in Hz."""
+"""Sample rate of `audio` in Hz."""
 
 CHANNELS = "channels"
-"""Channels of `audio`."""
+"""Number of channels of `audio`."""
 
 FRAMES = "frames"
-"""True number of frames of `audio`, at its own rate."""
+"""Actual number of frames of `audio`, at its own sample rate."""
 
 DURATION = "duration"
-"""Length of `audio` in seconds."""
+"""Duration of `audio` in seconds."""
 
 FACTS = frozenset((SAMPLE_RATE, CHANNELS, FRAMES, DURATION))
 """What is found out about `audio`, and belongs to it."""
 
 MAX_KEY_BYTES = 511
-"""LMDB's limit on a key, in bytes of UTF-8."""
+"""Maximum length of a key in bytes of UTF-8, as limited by LMDB."""

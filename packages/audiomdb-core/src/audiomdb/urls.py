@@ -1,4 +1,4 @@
-"""Taking URLs apart. What stands in them is taken as it is: a bucket's keys may hold any letter."""
+"""Split URLs into their parts. Object keys are not decoded: they may contain any character."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["folder_path", "local_path", "scheme_of", "split_url"]
 
 
 def scheme_of(text: str) -> str | None:
-    """The scheme of a URL in small letters ("s3"), None for what is no URL, such as a path."""
+    """Return the scheme of a URL in lower case ("s3"), or None if the text is not a URL."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
     return found[1].lower() if found else None
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """What comes first in a URL, its bucket or machine, and the rest without slashes at its ends.
+    """Return the bucket or host of a URL, and its path without leading and trailing slashes.
 
         >>> split_url("s3://my-bucket/datasets/digits/")
         ('my-bucket', 'datasets/digits')
 
-    Neither a query nor %-signs mean anything here.
+    Query strings and percent-encoding are not interpreted.
 
     Raises:
-        InvalidURLError: there is nothing after "://", or it is no URL.
+        InvalidURLError: the text is not a URL, or has no name after "://".
     """
     _, found, rest = url.partition("://")
     first, _, path = rest.partition("/")
@@ -38,15 +38,15 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def local_path(url: str) -> str:
-    """The path that a URL like `file:///data/speech` stands for, %-signs resolved.
+    """Return the path of a file URL such as `file:///data/speech`, percent-decoded.
 
         >>> local_path("file:///data/my%20speech")
         '/data/my speech'
 
-    Anything but a URL is a path already and returned as it is.
+    Text that is not a URL is taken as a path and returned unchanged.
 
     Raises:
-        InvalidURLError: it is not a path on this machine.
+        InvalidURLError: the URL is not a path on this machine.
     """
     scheme = scheme_of(url)
     if scheme is None:
@@ -63,14 +63,14 @@ def local_path(url: str) -> str:
 
 
 def folder_path(path: str | os.PathLike[str], *, instead: str) -> Path:
-    """The path of a folder, where a URL would become a folder called `s3:`.
+    """Return a folder's path, rejecting URLs, which `Path` would turn into a folder like `s3:`.
 
     Args:
-        path: What was given.
-        instead: What to do with a URL, for the error.
+        path: The path to check.
+        instead: What to do with a URL instead, for the error message.
 
     Raises:
-        InvalidURLError: it is a URL.
+        InvalidURLError: the path is a URL.
     """
     if scheme_of(os.fspath(path)) is not None:
         raise InvalidURLError(f"{os.fspath(path)} is a URL, expected a folder: {instead}")
