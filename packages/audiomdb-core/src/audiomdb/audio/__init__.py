@@ -1,14 +1,15 @@
-"""Encoded audio to arrays and back.
+"""Decode, inspect, resample and encode audio.
 
-`probe` reads headers, `check` decodes and counts, `decode` gives a clip or a window of it,
-`resample` changes its rate, `encode` makes a file of an array, at a rate that `check_rate` allows.
+`probe` reads headers, `check` decodes a clip to count its frames, `decode` returns a clip or a
+window of it, `resample` changes its sample rate, and `encode` turns an array into an audio file, at
+a rate that `check_rate` accepts.
 
-Read are WAV (RIFX, RF64, Wave64), FLAC, Ogg Vorbis and Opus, MP3, AIFF, AU, CAF, NIST SPHERE and
-VOC, whatever a file is called. Of these, the completeness of a file can be checked; other formats
-are refused with advice.
+The supported formats are WAV (and RIFX, RF64, Wave64), FLAC, Ogg Vorbis and Opus, MP3, AIFF, AU,
+CAF, NIST SPHERE and VOC; they are recognised by content, not by file name. All of them allow a file
+to be checked for completeness. Other formats are refused with advice.
 
-Decoded audio is float32 of shape `(frames,)`, or `(frames, channels)` with several channels. All
-functions are thread-safe.
+Decoded audio is float32 of shape `(frames,)`, or `(frames, channels)` if there are several
+channels. All functions are thread-safe.
 """
 
 from __future__ import annotations

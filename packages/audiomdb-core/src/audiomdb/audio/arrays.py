@@ -1,4 +1,4 @@
-"""Arrays of samples: those that did not come out of a decoder, and memory for those that do."""
+"""Validate and convert arrays of audio samples, and allocate memory for decoded ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ __all__ = [
 
 BELIEVED_BYTES = 64 << 20
 BELIEVED_RATIO = 64
-"""Memory for an announced length is taken at once up to 64 MiB, or 64 times the encoded size."""
+"""An announced length is allocated at once up to 64 MiB or 64 times the encoded size."""
 
 
 def check_shape(array: np.ndarray) -> None:
-    """Refuse what is neither `(frames,)` nor `(frames, channels)`.
+    """Require an array of shape `(frames,)` or `(frames, channels)`.
 
     Raises:
-        SampleError: says how to turn an array in torchaudio's order.
+        SampleError: it has another shape, or more channels than frames; then the message says how
+            to transpose an array in torchaudio's order.
     """
     if array.ndim not in (1, 2):
         raise SampleError(
@@ -40,10 +41,10 @@ def check_shape(array: np.ndarray) -> None:
 
 
 def array_rate(rate: object) -> int:
-    """The rate in Hz that a sample gives for an array of audio.
+    """Return the sample rate in Hz that a sample gives for its audio array.
 
     Raises:
-        SampleError: it is no whole number above 0.
+        SampleError: it is not an integer above 0.
     """
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate <= 0:
         raise SampleError(f"audio is an array and {SAMPLE_RATE} is {rate!r}; give its rate in Hz")
@@ -51,10 +52,10 @@ def array_rate(rate: object) -> int:
 
 
 def as_float(array: np.ndarray) -> np.ndarray:
-    """A float32 copy; integers are scaled by the range of their type to [-1, 1).
+    """Return a float32 copy, with integers scaled by the range of their type to [-1, 1).
 
     Raises:
-        SampleError: when the elements are no real numbers.
+        SampleError: the elements are neither floats nor integers.
     """
     kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
     if kind == "f":
@@ -67,12 +68,12 @@ def as_float(array: np.ndarray) -> np.ndarray:
 
 
 def room_for(shape: tuple[int, ...], out: np.ndarray | None) -> np.ndarray:
-    """Return `out` where that has the shape, else new memory, float32."""
+    """Return `out` if it has the given shape, or else a new float32 array."""
     return out if out is not None and out.shape == shape else np.empty(shape, np.float32)
 
 
 def placed(audio: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    """Return the audio in `out` where that has its shape, else as it is."""
+    """Copy the audio into `out` and return that if the shapes match, or else return the audio."""
     if out is None or audio is out or audio.shape != out.shape:
         return audio
     out[...] = audio

@@ -1,9 +1,9 @@
-"""The decoder that is always there: libsndfile, read from front to back.
+"""Decode audio with libsndfile, the decoder that is always available.
 
-Three habits of `soundfile.read` are worked around. It asks for the position and seeks there after
+This module works around three habits of `soundfile.read`. It seeks to the expected position after
 every read, which fails at the end of a FLAC of unknown length and in GSM 6.10, and hides the real
-error. It allocates for the announced length before anything is decoded. And it takes fewer frames
-than announced for an answer.
+error. It allocates memory for the announced length before anything is decoded. And it accepts fewer
+frames than announced.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK_FRAMES", "Decoder"]
 
 BLOCK_FRAMES = 1 << 16
-"""Frames decoded at a time where the result is not wanted, or its size not believed."""
+"""Frames decoded at a time if the audio is discarded, or the announced size is not trusted."""
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that says it cannot seek, so that soundfile does not do so after every read."""
+    """A file that claims not to be seekable, so that soundfile does not seek after every read."""
 
-    # soundfile's own is Python, and an interrupt that comes while a finalizer runs is lost. Who
-    # decodes closes the file.
+    # soundfile's finalizer is Python code, and an interrupt that arrives while a finalizer runs is
+    # lost. `Decoder` closes the file instead.
     __del__ = staticmethod(bool)
 
     def seekable(self) -> bool:
@@ -42,18 +42,18 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
     @property
     def can_seek(self) -> bool:
-        """Whether libsndfile can: in GSM 6.10 and some kinds of ADPCM it cannot."""
+        """Whether libsndfile can seek; it cannot in GSM 6.10 and some kinds of ADPCM."""
         return bool(super().seekable())
 
 
 class Decoder:
-    """A clip, or an excerpt made from it, that is being decoded.
+    """An open libsndfile decoder for a clip, or for an excerpt made from it.
 
-    Used by one thread, closed by `with`.
+    A context manager; not thread-safe.
 
     Raises:
-        UnreadableAudioError: libsndfile does not know the coding.
-        DamagedAudioError: the stream's own header is broken.
+        UnreadableAudioError: libsndfile does not support the coding.
+        DamagedAudioError: the header of the stream is broken.
     """
 
     def __init__(self, source: Source, structure: Structure, excerpt: Excerpt | None) -> None:
@@ -88,7 +88,7 @@ class Decoder:
 
     def _not_opened(self, error: soundfile.LibsndfileError) -> AudioError:
         reason = f"libsndfile cannot open this {self._structure.container}: {_text(error)}"
-        # The container's own rules were met, so what is wrong with these lies in the stream.
+        # These containers have already passed their own checks, so the stream must be damaged.
         if self._structure.container in ("FLAC", "OGG", "MP3"):
             return self._source.damaged(reason)
         return self._source.unreadable(reason)
@@ -102,7 +102,7 @@ class Decoder:
 
     @property
     def frames(self) -> int | None:
-        """Frames that a whole decode must give; None where only decoding can tell."""
+        """Number of frames in the whole clip; None if only decoding can tell."""
         if self._structure.frames is not None:
             return self._structure.frames
         if not self._structure.frames_known:
@@ -110,7 +110,7 @@ class Decoder:
         return max(0, int(self._file.frames) - self._lead)
 
     def skip_to(self, frame: int) -> None:
-        """Make `frame` the next one to be read, by seeking where that is exact."""
+        """Move to `frame`: seek if that is exact, or else decode and discard up to there."""
         if self._structure.seekable and self._file.can_seek and not self._lead:
             if frame:
                 self._seek(frame)
@@ -133,14 +133,14 @@ class Decoder:
             frames -= got
 
     def skip_lead(self) -> None:
-        """Drop the frames of an excerpt that were not asked for."""
+        """Discard the leading frames of an excerpt that are not part of the window."""
         self._discard(self._lead)
 
     def read(self, count: int) -> np.ndarray:
-        """The next `count` frames, or all that are left.
+        """Decode the next `count` frames, or all that are left.
 
         Returns:
-            float32 of shape `(frames,)`, or `(frames, channels)` with several channels.
+            float32 of shape `(frames,)`, or `(frames, channels)` if there are several channels.
         """
         believed = max(BELIEVED_BYTES, BELIEVED_RATIO * self._source.size)
         if count * self.channels * 4 <= believed:
@@ -168,11 +168,11 @@ class Decoder:
         )
 
     def read_all(self) -> np.ndarray:
-        """The whole clip.
+        """Decode the whole clip.
 
         Raises:
-            DamagedAudioError: the decoder stops, or gives another number of frames than the
-                container holds.
+            DamagedAudioError: decoding fails, or gives another number of frames than the container
+                holds.
         """
         if self.frames is None:
             audio = np.concatenate(list(self.blocks()))
@@ -183,7 +183,7 @@ class Decoder:
         return audio
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The whole clip in blocks of `BLOCK_FRAMES`, checked as by `read_all`."""
+        """Decode the whole clip in blocks of `BLOCK_FRAMES`, with the checks of `read_all`."""
         flac = self._structure.flac
         digest = StreamDigest(flac) if flac is not None and self.frames is None else None
         self.skip_lead()
@@ -210,6 +210,6 @@ class Decoder:
 
 
 def _text(error: soundfile.LibsndfileError) -> str:
-    # libsndfile 1.2.2 has no words for some of its numbers.
+    # libsndfile 1.2.2 has no message for some of its error codes.
     text = error.error_string.strip().removeprefix("Error : ").rstrip(".")
     return text or f"libsndfile error {error.code}"

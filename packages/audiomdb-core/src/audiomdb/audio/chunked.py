@@ -1,6 +1,6 @@
-"""Containers with sizes in their headers: AIFF, CAF, Sony Wave64, AU, NIST SPHERE and VOC.
+"""Check AIFF, CAF, Sony Wave64, AU, NIST SPHERE and VOC files for completeness.
 
-Each function answers one question: are all the bytes of audio there that the header announces?
+Each function checks that the file holds all the audio bytes that its header announces.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _AIFF_SAMPLE_BYTES = {
     b"fl64": 8,
     b"FL64": 8,
 }
-"""By coding, where COMM may name the width of what was encoded instead."""
+"""Bytes per stored sample, for codings whose COMM chunk may give the width before encoding."""
 _ALAC_20 = 2
-"""The format flags of CAF's ALAC that mean 20 bits."""
+"""Value of the CAF format flags for 20-bit ALAC."""
 
 
 def inspect_aiff(source: Source) -> Structure:
-    """AIFF and AIFF-C: the SSND chunk is whole and holds as many frames as COMM says."""
+    """Check that the SSND chunk of an AIFF or AIFF-C is whole and holds the frames of COMM."""
     frames, bits, channels = -1, 0, 0
     coding = b"NONE"
     sound_bytes = 0
@@ -67,8 +67,8 @@ def inspect_aiff(source: Source) -> Structure:
         raise source.damaged("AIFF without a COMM chunk: cut off inside its header")
     if frames > 0 and position > source.size + 1:
         raise source.damaged(f"AIFF cut off at byte {source.size}; fetch the file again")
-    # libsndfile takes an SSND chunk that is too short for the whole clip. Of codings in blocks
-    # only an empty one can be told: what COMM counts there differs between programs.
+    # libsndfile accepts an SSND chunk that is too short as the whole clip. For codings in blocks
+    # only an empty chunk can be detected: what COMM counts there differs between programs.
     frame_bytes = channels * _AIFF_SAMPLE_BYTES.get(coding, (bits + 7) // 8)
     counted = coding in _AIFF_PLAIN or coding in _AIFF_SAMPLE_BYTES
     if frames > 0 and sound_bytes < (frames * frame_bytes if counted else 1):
@@ -80,15 +80,15 @@ def inspect_aiff(source: Source) -> Structure:
     return Structure(
         "AIFF",
         samples_only=coding in (b"NONE", b"twos", b"sowt"),
-        # libsndfile says that it can seek in DWVW, and fails.
+        # libsndfile claims that DWVW is seekable, but seeking fails.
         seekable=coding != b"DWVW",
     )
 
 
 def inspect_caf(source: Source) -> Structure:
-    """Apple's CAF: all chunks up to the data, and the data, are whole.
+    """Check that the chunks of a CAF up to and including the data are whole.
 
-    A packet table (ALAC) may follow the data and is needed to read it, so it must be whole too.
+    A packet table (ALAC) may follow the data and is needed to decode it, so it must be whole too.
     """
     position, found = 8, False
     coding, flags = b"", 0
@@ -113,7 +113,7 @@ def inspect_caf(source: Source) -> Structure:
     return Structure(
         "CAF",
         samples_only=coding in (b"lpcm", b"alaw", b"ulaw"),
-        # Behind a seek libsndfile gives other samples in stereo.
+        # After a seek in 20-bit stereo ALAC, libsndfile returns different samples.
         seekable=(coding, flags) != (b"alac", _ALAC_20),
     )
 
@@ -126,7 +126,10 @@ _CAF_CHUNKS = frozenset(
 
 
 def inspect_w64(source: Source) -> Structure:
-    """Sony Wave64: 16-byte names, 64-bit sizes that count the chunk's own 24-byte head."""
+    """Check that the data chunk of a Sony Wave64 file is whole.
+
+    Chunks have 16-byte names and 64-bit sizes, which include the 24-byte chunk header.
+    """
     position = 40
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 24)
@@ -143,7 +146,7 @@ def inspect_w64(source: Source) -> Structure:
 
 
 def inspect_au(source: Source) -> Structure:
-    """Sun and NeXT AU: header size, then data size, where all bits set mean "to the end"."""
+    """Check that a Sun or NeXT AU holds the announced data; all size bits set mean "to the end"."""
     order: ByteOrder = "big" if source.at(0, 4) == b".snd" else "little"
     head = source.at(4, 8)
     start = int.from_bytes(head[:4], order)
@@ -162,7 +165,10 @@ def inspect_au(source: Source) -> Structure:
 
 
 def inspect_nist(source: Source) -> Structure:
-    """NIST SPHERE: a text header of fields such as `sample_count -i 30393`."""
+    """Check that a NIST SPHERE file holds the samples that its text header announces.
+
+    The header consists of fields such as `sample_count -i 30393`.
+    """
     fields: dict[str, str] = {}
     lines = source.at(0, 16).split(b"\n")
     header = int(lines[1]) if len(lines) > 2 and lines[1].strip().isdigit() else 0
@@ -188,7 +194,10 @@ def inspect_nist(source: Source) -> Structure:
 
 
 def inspect_voc(source: Source) -> Structure:
-    """Creative VOC: blocks of a type byte and a 24-bit size, ended by a 0 byte."""
+    """Check that a Creative VOC file is whole and has exactly one block of sound.
+
+    A block starts with a type byte and a 24-bit size; a 0 byte ends the file.
+    """
     position = int.from_bytes(source.at(20, 2), "little")
     sounds = 0
     for _ in range(_MAX_CHUNKS):

@@ -1,4 +1,4 @@
-"""From encoded audio to an array: a whole clip, or a window of it."""
+"""Decode a whole clip, or a window of it, into an array."""
 
 from __future__ import annotations
 
@@ -36,42 +36,43 @@ def decode(
 ) -> tuple[np.ndarray, int]:
     """Decode a clip, or a window of it.
 
-    Short audio never comes back without an error: what the container announces must be there and
-    must be what the decoder gives. Two things cannot be seen: an open-ended file (a WAV written
-    to a pipe, an MP3 without a tag) that was cut between two frames, and damage to bytes that
-    carry no checksum (WAV samples, the inside of MP3 frames).
+    Truncated audio is never returned without an error: the file must hold what the container
+    announces, and the decoder must return exactly that. Two faults cannot be detected: an
+    open-ended file (a WAV written to a pipe, an MP3 without a tag) that was cut between two frames,
+    and damage to bytes that carry no checksum (WAV samples, the inside of MP3 frames).
 
-    A window is decoded without the rest where seeking is exact; Opus, FLAC of unknown length and
-    some old codings (GSM 6.10, G.721, DWVW) are decoded from the start up to the window. It equals
-    the same slice of the whole decode, sample for sample. Inside a FLAC, only the window is checked
-    for damage.
+    If seeking is exact, a window is decoded on its own; Opus, FLAC of unknown length and some old
+    codings (GSM 6.10, G.721, DWVW) are decoded from the start up to the window. A window equals the
+    same slice of the whole clip, sample for sample. In a FLAC, only the window is checked for
+    damage.
 
     Thread-safe. The decoders release the GIL.
 
     Args:
         source: encoded bytes (not copied), or the path of a file.
-        sample_rate: rate of the result in Hz, made by `resample`; None keeps the clip's own.
+        sample_rate: rate of the result in Hz, converted by `resample`; None keeps the clip's rate.
         mono: average the channels into one.
         offset: start of the window in seconds, rounded to the nearest frame.
         duration: length of the window in seconds; None means to the end. Its end is rounded to
-            the nearest frame too, so that adjoining windows tile a clip. A window that reaches
-            over the end is shorter than asked for.
-        frames: number of frames recorded for the whole clip, at its own rate, when it was checked.
-            A whole decode that gives another number is an error; a window is not compared.
-        out: C-contiguous float32 array to put the audio into. Where its shape is that of the
-            result, it is the result; otherwise its contents are undefined afterwards.
-        name: how errors call the clip; the path by default.
+            the nearest frame too, so that adjoining windows tile a clip. A window that extends
+            past the end of the clip is shortened.
+        frames: number of frames that was recorded for the whole clip, at its own rate, when it was
+            checked. Decoding the whole clip to another number is an error; a window is not
+            compared.
+        out: C-contiguous float32 array to decode into. It is returned if its shape is that of the
+            result; otherwise its contents are undefined afterwards.
+        name: name of the clip in error messages; the path by default.
 
     Returns:
         The audio and its rate in Hz. The audio is float32, C-contiguous and writable, of shape
         `(frames,)`, or `(frames, channels)` if there are several and `mono` is False. Integer
-        formats lie in [-1, 1); float formats come as they are, with values beyond 1, NaN and
-        infinities kept.
+        formats lie in [-1, 1); float formats are returned unchanged, including values beyond 1,
+        NaN and infinities.
 
     Raises:
-        UnreadableAudioError: no audio, a format that is not read here, or no such file.
+        UnreadableAudioError: not audio, an unsupported format, or no such file.
         DamagedAudioError: truncated, damaged, or not as long as its header or `frames` says.
-        AudioError: the window is impossible, or starts at or behind the clip's end.
+        AudioError: the window is invalid, or starts at or after the clip's end.
     """
     whole = offset == 0.0 and duration is None
     if not whole:
@@ -159,7 +160,7 @@ def _read_window(
 ) -> np.ndarray:
     total = decoder.frames
     if total is None:
-        # Only decoding tells where the end is, and whether the stream is whole.
+        # Only decoding the whole stream finds its end, and shows that it is complete.
         audio = decoder.read_all()
         start, stop = _window(source, len(audio), decoder.sample_rate, offset, duration)
         return audio[start:stop].copy()
@@ -183,8 +184,8 @@ def _read_window(
 def _window(
     source: Source, total: int, rate: int, offset: float, duration: float | None
 ) -> tuple[int, int]:
-    """The half-open range of frames that a window in seconds covers."""
-    # Cut off before rounding: a float that is far beyond the end has no int, or is infinite.
+    """Return the half-open range of frames that a window in seconds covers."""
+    # Clamp before rounding: the product may overflow to infinity, which has no int.
     start = round(min(offset * rate, total + 1))
     if start >= total and start > 0:
         raise AudioError(

@@ -1,4 +1,4 @@
-"""From an array to a file in memory, the same bytes every time."""
+"""Encode an array to an audio file in memory, reproducibly byte for byte."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class _Format(msgspec.Struct, frozen=True):
     """Whether samples are stored as 16-bit integers; lossy encoders take float."""
     max_channels: int
     rates: tuple[int, ...] = ()
-    """The only rates there are, in Hz; empty where all up to `max_rate` will do."""
+    """The only supported rates in Hz; empty if all rates up to `max_rate` are supported."""
     max_rate: int = 2**31 - 1
-    """libsndfile takes no more."""
+    """Highest supported rate in Hz; the default is libsndfile's limit."""
     max_odd_rate: int = 2**31 - 1
-    """Above it, only multiples of 10 Hz can be written down."""
+    """Rate in Hz above which only multiples of 10 Hz can be stored."""
     empty: bool = False
-    """Whether a file without frames can be read again."""
+    """Whether a file without frames can be decoded again."""
 
 
 _FORMATS = {
@@ -47,7 +47,7 @@ _FORMATS = {
         max_channels=8,
         rates=(8000, 12000, 16000, 24000, 48000),
     ),
-    # Asked for more, libvorbis refuses, and libsndfile 1.2.2 goes on with what it did not get.
+    # libvorbis refuses higher rates, and libsndfile 1.2.2 ignores that failure.
     "vorbis": _Format(
         "OGG", "VORBIS", integers=False, max_channels=8, max_rate=200_000, empty=True
     ),
@@ -61,36 +61,40 @@ _FORMATS = {
 }
 
 _SERIAL = 0x42444D41
-"""Serial number of Ogg streams; the bytes `AMDB`."""
+"""Serial number of every Ogg stream written; its bytes are `AMDB`."""
 
 _USUAL_CHANNELS = 8
-"""An array with more channels than this and fewer frames is taken for (channels, frames)."""
+"""An array with more channels than this, and fewer frames than channels, is refused as
+transposed."""
 
 _BLOCK_FRAMES = 1 << 16
-"""Frames handed to the encoder at a time; libvorbis overflows the stack on very long blocks."""
+"""Frames passed to the encoder at a time; libvorbis overflows the stack on very long blocks."""
 
 
 def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> bytes:
-    """Encode audio. The same input gives the same bytes (with the same library versions).
+    """Encode an array as the bytes of an audio file.
+
+    The same input gives the same bytes, as long as the library versions stay the same.
 
     `"flac"` and `"wav"` store 16-bit integers: float samples are multiplied by 32768, rounded to
-    the nearest (ties to even) and clipped, so that values beyond [-1, 1) are cut off, and what
-    `decode` gave of a 16-bit file comes back unchanged. int16 arrays are stored as they are.
-    `"opus"`, `"vorbis"` and `"mp3"` are lossy and use libsndfile's default quality.
+    the nearest integer (ties to even) and clipped to [-1, 1), so that the decoded audio of a 16-bit
+    file is stored unchanged. int16 arrays are stored as they are. `"opus"`, `"vorbis"` and `"mp3"`
+    are lossy and use libsndfile's default quality.
 
     Thread-safe; releases the GIL while encoding.
 
     Args:
         audio: `(frames,)` or `(frames, channels)`; float (full scale is 1) or int16.
-        sample_rate: in Hz; see `check_rate`.
+        sample_rate: rate in Hz; see `check_rate`.
         audio_format: `"flac"`, `"wav"`, `"opus"`, `"vorbis"` or `"mp3"`.
 
     Returns:
-        The file's bytes.
+        The bytes of the file.
 
     Raises:
-        AudioError: another format, type, shape or rate; NaN or infinite samples; no frames, where
-            the format cannot say so (FLAC, Opus, MP3); or the encoder refuses.
+        AudioError: the format, dtype, shape or rate is not supported; samples are NaN or infinite;
+            there are no frames and the format cannot express that (FLAC, Opus, MP3); or the encoder
+            fails.
     """
     target = _target(audio_format)
     check_rate(audio_format, sample_rate)
@@ -119,17 +123,19 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
 
 
 def check_rate(audio_format: str, sample_rate: int) -> None:
-    """Refuse a rate that a format cannot have, before any audio is there.
+    """Require a sample rate that a format supports; needs no audio.
 
-    Opus has 8, 12, 16, 24 and 48 kHz, MP3 nine rates up to 48 kHz. FLAC has all up to 65535 Hz and
-    multiples of 10 Hz up to 655350, Vorbis all up to 200 kHz, WAV all that fit in 31 bits.
+    Opus supports 8, 12, 16, 24 and 48 kHz, and MP3 nine rates up to 48 kHz. FLAC supports all rates
+    up to 65535 Hz and multiples of 10 Hz up to 655350 Hz, Vorbis all rates up to 200 kHz, and WAV
+    all rates that fit in 31 bits.
 
     Args:
-        audio_format: as for `encode`.
-        sample_rate: in Hz.
+        audio_format: a format, as for `encode`.
+        sample_rate: rate in Hz.
 
     Raises:
-        AudioError: names the legal rates and the closest ones; or another format.
+        AudioError: the format does not support the rate, or is unknown; the message lists the legal
+            rates and the closest ones.
     """
     target = _target(audio_format)
     closest = _closest(target, sample_rate)
@@ -156,7 +162,7 @@ def _target(audio_format: str) -> _Format:
 
 
 def _closest(target: _Format, rate: int) -> tuple[int, ...]:
-    """The legal rates next to one, below and above; the rate alone where it is legal itself."""
+    """Return the nearest legal rates below and above a rate, or the rate alone if it is legal."""
     if target.rates:
         below = [legal for legal in target.rates if legal <= rate][-1:]
         above = [legal for legal in target.rates if legal >= rate][:1]
@@ -183,7 +189,7 @@ def _check(audio: np.ndarray, audio_format: str, target: _Format) -> None:
 
 def _check_channels(audio: np.ndarray, audio_format: str, target: _Format) -> None:
     frames, channels = audio.shape
-    # A clip may be as short as one frame, so more channels than frames alone prove nothing.
+    # A clip may be as short as one frame, so having more channels than frames proves nothing.
     turned = channels > frames > 0
     if not 1 <= channels <= target.max_channels:
         problem = f"{audio_format} holds 1 to {target.max_channels} channels, not {channels}"
@@ -200,7 +206,7 @@ def _check_channels(audio: np.ndarray, audio_format: str, target: _Format) -> No
 
 
 def _prepare(audio: np.ndarray, target: _Format) -> np.ndarray:
-    """What libsndfile is handed: int16 or float32, C-contiguous."""
+    """Convert audio to what libsndfile takes: C-contiguous int16 or float32."""
     if not target.integers:
         scale = 32768 if audio.dtype == np.int16 else 1
         return np.ascontiguousarray(audio / np.float32(scale), dtype=np.float32)

@@ -1,15 +1,15 @@
-"""Decoders that are faster than libsndfile and give the same samples.
+"""Decode WAV and FLAC faster than libsndfile does, to the same samples.
 
-Samples that lie in a file as an array (16-bit and float WAV) are read by NumPy alone. FLAC is
-decoded by dr_flac where the optional package `miniaudio` is installed. dr_flac drops a damaged
-frame without a word, so its result counts only when it has every frame that STREAMINFO announces;
-otherwise libsndfile is asked, which raises.
+Uncompressed samples (16-bit and 32-bit float WAV) are read by NumPy alone. FLAC is decoded by
+dr_flac if the optional package `miniaudio` is installed. dr_flac silently drops a damaged frame, so
+its result is used only if it has every frame that STREAMINFO announces; otherwise the file goes to
+libsndfile, which raises.
 
-What remains: a damaged frame has one chance in 65536 to keep its CRC-16, and libFLAC would mostly
-notice that the next frame is not where it should be; and libsndfile refuses a file whose comments
-are damaged, where dr_flac, which does not look at them, gives the audio.
+Two differences remain. A damaged frame has one chance in 65536 of keeping its CRC-16; libFLAC would
+mostly notice that the next frame is not where it should be, and dr_flac does not. And libsndfile
+refuses a file whose comments are damaged, while dr_flac ignores them and decodes the audio.
 
-Vorbis, Opus and MP3 stay with libsndfile: stb_vorbis and dr_mp3 do not give the same samples.
+Vorbis, Opus and MP3 are left to libsndfile: stb_vorbis and dr_mp3 do not give the same samples.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _FLAC_BITS = (8, 16, 24)
-"""Widths that libsndfile reads too, so that what is readable does not depend on an extra."""
+"""Bit depths that libsndfile reads too, so that an optional package changes no result."""
 
 _SCALE_16 = np.float32(1 / 32768)
 
@@ -54,9 +54,10 @@ _only_libsndfile: ContextVar[bool] = ContextVar("only_libsndfile", default=False
 
 @contextmanager
 def only_libsndfile() -> Iterator[None]:
-    """Within this block, this thread decodes everything with libsndfile.
+    """Decode everything with libsndfile within a `with` block, in the current context.
 
-    For comparing decoders, and for finding out whether one of them is at fault.
+    Other threads are not affected. Use it to compare decoders, or to find out whether one of them
+    is at fault.
     """
     token = _only_libsndfile.set(True)
     try:
@@ -66,12 +67,12 @@ def only_libsndfile() -> Iterator[None]:
 
 
 def decoders() -> dict[str, str]:
-    """Which decoder reads what, here and now.
+    """Return which decoder is used for each format in the current context.
 
     Returns:
         `{"FLAC": "dr_flac", "WAV": "numpy", "other": "libsndfile"}` with `miniaudio` installed;
-        `"FLAC": "libsndfile"` without. WAV is meant as 16-bit and float; other codings of it go
-        to libsndfile.
+        `"FLAC": "libsndfile"` without it. `"WAV"` stands for 16-bit and float WAV; other codings
+        use libsndfile.
     """
     forced = _only_libsndfile.get()
     return {
@@ -82,7 +83,7 @@ def decoders() -> dict[str, str]:
 
 
 class _DrFlac(msgspec.Struct, frozen=True):
-    """The parts of dr_flac that `miniaudio` was compiled with."""
+    """The functions of the dr_flac that is compiled into `miniaudio`."""
 
     ffi: Any
     open: Callable[..., Any]
@@ -92,16 +93,16 @@ class _DrFlac(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=1)
 def _dr_flac() -> _DrFlac | None:
-    """dr_flac, looked for once; None without `miniaudio`, or where it has other parts.
+    """Find dr_flac once; None without `miniaudio`, or if the functions are missing from it.
 
-    The package's own module is left alone: it is made for playing audio, and importing it takes as
-    long as decoding twenty clips. What it is built on does nothing when it is imported.
+    Only the compiled module `_miniaudio` is imported, which does nothing on import. The `miniaudio`
+    module is made for playback, and importing it takes as long as decoding twenty clips.
     """
     try:
         compiled = import_module("_miniaudio")
     except ImportError:
         return None
-    for prefix in ("ma_dr_flac_", "drflac_"):  # since miniaudio 1.70, and before
+    for prefix in ("ma_dr_flac_", "drflac_"):  # since miniaudio 1.70, and before it
         names = ("open_memory", "read_pcm_frames_f32", "close")
         if all(hasattr(compiled.lib, prefix + name) for name in names):
             return _DrFlac(compiled.ffi, *(getattr(compiled.lib, prefix + n) for n in names))
@@ -111,12 +112,12 @@ def _dr_flac() -> _DrFlac | None:
 def decode_recorded(
     octets: memoryview, frames: int, out: np.ndarray | None = None
 ) -> tuple[np.ndarray, int] | None:
-    """Decode a whole clip of which the number of frames was recorded at conversion.
+    """Decode a whole clip whose number of frames was recorded at conversion.
 
     Returns:
-        Float32 audio and its rate in Hz. None where `decode` has to look closer: it is neither
-        FLAC nor a WAV of the usual kind, announces another number of frames, or is damaged, or the
-        view is no plain sequence of bytes.
+        Float32 audio and its rate in Hz. None if `decode` has to inspect the clip: it is neither
+        FLAC nor a WAV with the shortest header, has no frames, announces another number of frames,
+        or is damaged, or the view is not a contiguous sequence of bytes.
     """
     if octets.format != "B" or octets.ndim != 1 or not octets.contiguous or frames == 0:
         return None
@@ -124,27 +125,27 @@ def decode_recorded(
         if plain.frames != frames:
             return None
         return _floats(octets[plain.position :], plain, out), plain.sample_rate
-    # A rate that is not the frames' own would be taken for the audio's.
+    # Without the rate in the frames, a wrong rate in the header would go unnoticed.
     coded = first_coded_rate(octets)
     return None if coded is None else decode_flac(octets, frames, coded, out)
 
 
 def usual_wav(octets: memoryview) -> Plain | None:
-    """The samples of a WAV that takes no closer look; None within `only_libsndfile`."""
+    """Locate the samples of a WAV with the shortest header; None within `only_libsndfile`."""
     return None if _only_libsndfile.get() else short_plain(octets)
 
 
 def decode_flac(
     octets: memoryview, frames: int, coded_rate: int, out: np.ndarray | None = None
 ) -> tuple[np.ndarray, int] | None:
-    """All frames of a FLAC stream, and its rate in Hz; None where libsndfile must be asked.
+    """Decode a whole FLAC stream with dr_flac; None if libsndfile must decode it.
 
-    Decodes into the result itself, outside the GIL.
+    Returns the audio and its rate in Hz. Decodes straight into the result, and releases the GIL.
 
     Args:
         octets: The stream.
-        frames: How many it has, as its header must say, too.
-        coded_rate: Of its frames, in Hz; 0 where they leave that to the header.
+        frames: Number of frames, which the header must announce too.
+        coded_rate: Rate in the frame headers in Hz; 0 if they leave it to STREAMINFO.
         out: See `decode`.
     """
     opened = _opened(octets, frames, coded_rate)
@@ -164,9 +165,9 @@ def decode_flac(
 
 
 def flac_is_whole(octets: memoryview, info: StreamInfo) -> bool:
-    """Whether every frame of a FLAC stream of known length decodes; False also where nobody knows.
+    """Whether every frame of a FLAC stream of known length decodes; False also without dr_flac.
 
-    Frames are decoded and their checksums compared, but samples are written nowhere.
+    The frames are decoded and their checksums compared, but no samples are stored.
     """
     opened = _opened(octets, info.frames, info.sample_rate)
     if opened is None:
@@ -179,9 +180,10 @@ def flac_is_whole(octets: memoryview, info: StreamInfo) -> bool:
 
 
 def _opened(octets: memoryview, frames: int, coded_rate: int) -> tuple[_DrFlac, Any] | None:
-    """dr_flac, and a stream opened over `octets` in place, which the caller has to close.
+    """Open a stream over `octets` without a copy, and return dr_flac and the stream to close.
 
-    None where dr_flac is not installed, or reads other facts in the stream than are known of it.
+    None if dr_flac is not installed or cannot open the stream, if the stream has another number of
+    frames or another rate than expected, or if its bit depth is not supported.
     """
     dr_flac = None if _only_libsndfile.get() else _dr_flac()
     if dr_flac is None:
@@ -203,9 +205,9 @@ def _opened(octets: memoryview, frames: int, coded_rate: int) -> tuple[_DrFlac, 
 def decode_plain(
     source: Source, plain: Plain, start: int, stop: int, out: np.ndarray | None = None
 ) -> np.ndarray | None:
-    """The frames `[start, stop)` of samples that lie in the file as an array.
+    """Read the frames `[start, stop)` of uncompressed samples.
 
-    Returns None within `only_libsndfile`; `out`, where that has the shape of the result.
+    Returns `out` if it has the shape of the result, and None within `only_libsndfile`.
     """
     if _only_libsndfile.get():
         return None

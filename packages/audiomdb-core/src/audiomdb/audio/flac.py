@@ -1,7 +1,7 @@
-"""FLAC: the stream header, and the digest for streams that do not announce their length.
+"""Check FLAC files for completeness by their headers, last frame and MD5 digest.
 
-Layout after RFC 9639, section 8: the marker `fLaC`, then metadata blocks of which the first is
-STREAMINFO (34 bytes), then frames, each closed by a CRC-16.
+The layout follows RFC 9639, section 8: the marker `fLaC`, then metadata blocks of which the first
+is STREAMINFO (34 bytes), then frames, each ending in a CRC-16.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ if TYPE_CHECKING:
 __all__ = ["StreamDigest", "StreamInfo", "first_coded_rate", "inspect_flac"]
 
 _HEADER_BYTES = 42
-"""Marker, block header and STREAMINFO."""
+"""Size of the marker, the first block header and STREAMINFO."""
 
 _MARKER = b"fLaC"
 _BEGINNINGS = (_MARKER + b"\x00\x00\x00\x22", _MARKER + b"\x80\x00\x00\x22")
-"""Marker and block header of STREAMINFO, always the first block; and where it is the last, too."""
+"""Marker and header of the first block, STREAMINFO, without and with the last-block flag."""
 
 _SMALLEST_FRAME_BYTES = 10
-"""Frame header of 6, one constant subframe of 2, CRC-16 of 2."""
+"""A frame header of 6 bytes, one constant subframe of 2 and a CRC-16 of 2."""
 
 _TAIL_BYTES = 512
-"""What may follow the last frame and still let it be found: an ID3v1 tag, some padding."""
+"""Bytes after the last frame that the first search allows for: an ID3v1 tag, some padding."""
 
 _NO_SAMPLES = (bytes(16), bytes.fromhex("d41d8cd98f00b204e9800998ecf8427e"))
-"""Digests that fit a stream of 0 frames: none, and the MD5 of nothing."""
+"""Digests that fit a stream of 0 frames: unknown, and the MD5 of no bytes."""
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
-    """The fields of STREAMINFO that matter here."""
+    """The fields of STREAMINFO that are used here."""
 
     sample_rate: int
     channels: int
     bits_per_sample: int
 
     frames: int
-    """Total announced; 0 means unknown (or none)."""
+    """Announced number of frames; 0 means unknown (or none)."""
 
     md5: bytes
-    """Digest of the samples; 16 zero bytes mean unknown."""
+    """MD5 of the samples; 16 zero bytes mean unknown."""
 
 
 def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = None) -> Structure:
-    """Read the header of the stream that starts at byte `start`, and compare a frame with it.
+    """Read the header of the stream at byte `start`, and compare a frame with it.
 
-    That is the last frame, which proves the announced length. Where the header announces
-    `known_frames`, no proof is needed: then it is the first one, which takes no search.
+    The frame is the last one, which proves the announced length. If the header announces
+    `known_frames`, no proof is needed, and the first frame is compared, which takes no search.
 
     Raises:
         DamagedAudioError: the file ends inside the header, announces more frames than its bytes
@@ -91,7 +91,7 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
         )
     if info.frames == 0:
         return Structure("FLAC", frames_known=False, seekable=False, flac=info)
-    # A lying total must not make anyone allocate for it.
+    # A wrong total must not cause a huge allocation.
     if info.frames > (source.size // _SMALLEST_FRAME_BYTES + 1) * max(block_size, 1):
         raise source.damaged(
             f"FLAC announces {info.frames} frames, more than {source.size} bytes can hold"
@@ -108,9 +108,10 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
 
 
 def first_coded_rate(octets: memoryview) -> int | None:
-    """Rate in Hz that the first frame gives by a code; 0 where it leaves that to STREAMINFO.
+    """Return the rate in Hz that the first frame's rate code stands for.
 
-    None where it says it in another way, or there is none where the metadata ends.
+    0 if the frame leaves the rate to STREAMINFO; None if it stores the rate as a number, or if no
+    frame follows the metadata.
     """
     if octets[: len(_MARKER)] != _MARKER:
         return None
@@ -130,7 +131,7 @@ def _read_stream_info(head: bytes) -> StreamInfo:
 
 
 def _behind_metadata(octets_at: Callable[[int, int], bytes | memoryview], start: int) -> int | None:
-    """The byte behind the last metadata block; None where the stream ends before."""
+    """Return the position after the last metadata block; None if the stream ends before it."""
     position = start + len(_MARKER)
     while len(head := octets_at(position, 4)) == 4:
         block = int.from_bytes(head, "big")
@@ -143,14 +144,14 @@ def _behind_metadata(octets_at: Callable[[int, int], bytes | memoryview], start:
 def _check_last_frame(
     source: Source, info: StreamInfo, audio_start: int, block_size: int, largest_frame: int
 ) -> None:
-    """Find the last frame, and see that it ends where STREAMINFO says.
+    """Check that the last frame ends at the total that STREAMINFO announces.
 
-    libFLAC and dr_flac both stop at a total that is too small, so they do not notice one.
+    libFLAC and dr_flac stop at the announced total, so they do not notice one that is too small.
 
     Raises:
-        DamagedAudioError: it does not, or is of another kind than STREAMINFO says.
+        DamagedAudioError: it does not, or contradicts STREAMINFO in another way.
     """
-    if largest_frame == 0:  # not known: as large as the samples themselves, and a little more
+    if largest_frame == 0:  # unknown: assume the raw samples and a little more
         largest_frame = block_size * info.channels * (info.bits_per_sample + 8) // 8
     count = min(largest_frame + _TAIL_BYTES, source.size - audio_start)
     last = find_last(source.at(source.size - count, count), block_size, info.frames)
@@ -165,10 +166,10 @@ def _check_last_frame(
 
 
 def _compare(source: Source, info: StreamInfo, frame: FrameHeader) -> None:
-    """See that a frame is of the kind that STREAMINFO says.
+    """Check that a frame has the rate, channels and bit depth of STREAMINFO.
 
     Raises:
-        DamagedAudioError: it is not.
+        DamagedAudioError: one of them differs.
     """
     for found, announced, unit in (
         (frame.sample_rate, info.sample_rate, "Hz"),
@@ -182,10 +183,10 @@ def _compare(source: Source, info: StreamInfo, frame: FrameHeader) -> None:
 
 
 class StreamDigest:
-    """Compares decoded audio with the MD5 in STREAMINFO, block by block.
+    """Compare decoded audio with the MD5 in STREAMINFO, block by block.
 
-    Used where the total is unknown: frames carry checksums of their own, but only the digest
-    shows that frames are missing at the end.
+    Used if the total is unknown: frames carry checksums of their own, but only the digest shows
+    that frames are missing at the end.
     """
 
     def __init__(self, info: StreamInfo) -> None:
@@ -205,5 +206,5 @@ class StreamDigest:
         self._digest.update(octets[:, :width].tobytes())
 
     def agrees(self) -> bool:
-        """Whether all of the audio was seen; True where the stream holds no digest."""
+        """Whether the audio matches the digest; True if the stream has no digest."""
         return not any(self._expected) or self._digest.digest() == self._expected

@@ -1,7 +1,7 @@
-"""Headers of FLAC frames, to learn from the last one how long a stream really is.
+"""Parse FLAC frame headers, and find the last frame to learn the true length of a stream.
 
-Layout after RFC 9639, section 9.1. A header carries the number of its frame and a checksum of
-itself, so the last one in a file says where the audio ends, whatever STREAMINFO announces.
+The layout follows RFC 9639, section 9.1. A header carries the number of its frame and a checksum of
+itself, so the last one in a file shows where the audio ends, whatever STREAMINFO announces.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 __all__ = ["LONGEST_FRAME_HEADER", "FrameHeader", "coded_rate", "find_last", "read_frame_header"]
 
-_SYNC = (b"\xff\xf8", b"\xff\xf9")  # frames counted by number, or by their first sample
+_SYNC = (b"\xff\xf8", b"\xff\xf9")  # identified by frame number, or by number of the first sample
 LONGEST_FRAME_HEADER = 16
 _RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
 _BITS = (0, 8, 12, -1, 16, 20, 24, 32)
@@ -30,10 +30,10 @@ def _crc8_table() -> bytes:
 
 
 class FrameHeader(msgspec.Struct, frozen=True):
-    """What a frame says of itself; 0 where it leaves a property to STREAMINFO."""
+    """A parsed FLAC frame header; properties that it leaves to STREAMINFO are 0."""
 
     number: int
-    """Of the frame, or of its first sample where the block size varies."""
+    """Number of the frame, or of its first sample if `counts_samples` (varying block size)."""
     counts_samples: bool
     block_size: int
     sample_rate: int
@@ -42,7 +42,7 @@ class FrameHeader(msgspec.Struct, frozen=True):
 
 
 def read_frame_header(octets: bytes) -> FrameHeader | None:
-    """Parse the header at the start of `octets`; None if there is none, or it is damaged."""
+    """Parse the frame header at the start of `octets`; None if there is none, or it is damaged."""
     if len(octets) < 6 or octets[:2] not in _SYNC:
         return None
     size_code, rate_code = octets[2] >> 4, octets[2] & 15
@@ -72,9 +72,10 @@ def read_frame_header(octets: bytes) -> FrameHeader | None:
 
 
 def coded_rate(octets: memoryview, at: int) -> int | None:
-    """Rate in Hz that the frame at a byte gives by a code; 0 where it leaves that to STREAMINFO.
+    """Return the rate in Hz that the rate code of the frame at byte `at` stands for.
 
-    None where it says it in another way, or there is no frame. Its checksum is for the decoder.
+    0 if the frame leaves the rate to STREAMINFO; None if it stores the rate as a number, or if
+    there is no frame. The checksum of the header is left to the decoder.
     """
     head = octets[at : at + 3]
     if head[:2] not in _SYNC or len(head) < 3:
@@ -84,7 +85,7 @@ def coded_rate(octets: memoryview, at: int) -> int | None:
 
 
 def _read_number(octets: bytes) -> tuple[int, int]:
-    """The number coded as in UTF-8 (up to 36 bits), and the byte behind it; 0 if malformed."""
+    """Parse the UTF-8-like number (up to 36 bits), and return it and its end; 0, 0 if malformed."""
     lead = octets[4]
     if lead < 0x80:
         return lead, 5
@@ -106,16 +107,16 @@ def _crc8(octets: bytes) -> int:
 
 
 def find_last(octets: bytes, block_size: int, frames: int) -> FrameHeader | None:
-    """The last frame's header, if the audio ends with it after `frames` frames.
+    """Return the header of the last FLAC frame if the audio ends there, at sample `frames`.
 
     Args:
         octets: the end of the file.
-        block_size: of all frames but the last, from STREAMINFO.
-        frames: what STREAMINFO announces.
+        block_size: samples per channel in all FLAC frames but the last, from STREAMINFO.
+        frames: total samples per channel that STREAMINFO announces.
 
     Returns:
-        None if no frame in `octets` ends there, or another frame follows it. Samples can look
-        like a header by chance, so headers that say anything else are passed over.
+        None if no frame in `octets` ends there, or another frame follows it. Samples can look like
+        a header by chance, so headers with any other number are skipped.
     """
     for sync in _SYNC:
         at = octets.rfind(sync)

@@ -1,8 +1,8 @@
-"""What libsndfile reads from: the descriptor of a file, on the disk or in memory.
+"""Provide libsndfile with a file descriptor to read from, for a file on disk or in memory.
 
-Reading a descriptor, libsndfile never calls back into Python. That matters beyond speed: when
-Ctrl-C arrives in the middle of a callback, the exception it raises can only be printed, and the
-decoder takes the read that failed for the end of the clip.
+When libsndfile reads from a descriptor, it never calls back into Python. That matters beyond speed:
+if Ctrl-C arrives during a callback, its exception can only be printed, and the decoder takes the
+failed read for the end of the clip.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ __all__ = ["Handle", "handle_of"]
 
 
 class Handle(msgspec.Struct, frozen=True):
-    """What soundfile opens.
+    """A file descriptor or stream for soundfile to open.
 
     Attributes:
-        target: A descriptor, or a stream where there are no files in memory.
-        owned: Whether `close` has to close the descriptor.
+        target: A file descriptor, or a stream if the platform has no in-memory files.
+        owned: Whether `close` closes the file descriptor.
     """
 
     target: int | _MemoryStream
     owned: bool = True
 
     def close(self) -> None:
-        """Give the descriptor back. Once."""
+        """Close the file descriptor if it is owned. Must be called only once."""
         if self.owned and isinstance(self.target, int):
             os.close(self.target)
 
 
 def handle_of(view: memoryview) -> Handle:
-    """A handle of bytes in memory.
+    """Return a handle for bytes in memory.
 
-    Copies them where the kernel has files in memory (Linux), which costs one part in a hundred of
-    decoding; otherwise reads them through callbacks.
+    The bytes are copied to an in-memory file if the kernel has those (Linux), which costs about 1 %
+    of the decoding time; otherwise they are read through callbacks.
     """
     if not hasattr(os, "memfd_create"):
         return Handle(_MemoryStream(view))
@@ -54,9 +54,9 @@ def handle_of(view: memoryview) -> Handle:
 class _MemoryStream:
     """A read-only binary stream over a memoryview that does not copy it.
 
-    `io.BytesIO` copies anything but `bytes`, and a record of a shard is a view into its mapping.
-    It also raises where libsndfile, reading a damaged header, asks for a place before the start;
-    an exception inside a callback from C can only be printed.
+    `io.BytesIO` copies anything but `bytes`, while a record of a shard is a view into its memory
+    map. It also raises when libsndfile, reading a damaged header, seeks to before the start, and an
+    exception in a callback from C can only be printed.
     """
 
     __slots__ = ("_position", "_view")
@@ -66,7 +66,7 @@ class _MemoryStream:
         self._position = 0
 
     def readinto(self, target: memoryview) -> int:
-        """Copy the next bytes into `target`, and say how many."""
+        """Copy the next bytes into `target`, and return how many."""
         start = self._position
         piece = self._view[start : start + len(target)]
         count = len(piece)
@@ -75,16 +75,16 @@ class _MemoryStream:
         return count
 
     def read(self, count: int = -1) -> bytes:
-        """The next `count` bytes, or all that are left."""
+        """Return the next `count` bytes, or all that are left."""
         stop = len(self._view) if count < 0 else self._position + count
         piece = bytes(self._view[self._position : stop])
         self._position += len(piece)
         return piece
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position counted from the start, the present place or the end.
+        """Move to an offset from the start, the current position or the end, and return it.
 
-        Stays where it is if that lies before the start.
+        The position stays unchanged if the new one would be before the start.
         """
         position = (0, self._position, len(self._view))[whence] + offset
         if position >= 0:
@@ -92,5 +92,5 @@ class _MemoryStream:
         return self._position
 
     def tell(self) -> int:
-        """The present position."""
+        """Return the current position."""
         return self._position

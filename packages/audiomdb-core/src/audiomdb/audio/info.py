@@ -1,4 +1,4 @@
-"""What a header says about a clip, and what counts as a source of one."""
+"""Define `AudioInfo`, the properties of an encoded clip, and the accepted audio sources."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import msgspec
 __all__ = ["AudioInfo", "AudioSource"]
 
 AudioSource: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str]
-"""Encoded audio in memory, or the path of a file. Never copied when in memory."""
+"""Encoded audio in memory, which is not copied, or the path of a file."""
 
 
 class AudioInfo(msgspec.Struct, frozen=True):
-    """Facts about one encoded clip."""
+    """Properties of one encoded clip."""
 
     container: str
-    """Container as libsndfile names it: `"WAV"`, `"FLAC"`, `"OGG"`, `"MP3"`, ..."""
+    """Container, as libsndfile names it: `"WAV"`, `"FLAC"`, `"OGG"`, `"MP3"`, ..."""
 
     subtype: str
     """Coding of the samples: `"PCM_16"`, `"FLOAT"`, `"VORBIS"`, `"OPUS"`, ..."""
@@ -26,12 +26,12 @@ class AudioInfo(msgspec.Struct, frozen=True):
     """Frames per second (Hz)."""
 
     channels: int
-    """Samples in a frame."""
+    """Number of channels, that is, samples in a frame."""
 
     frames: int | None
-    """Number of frames, or None where only decoding can tell (a streamed FLAC)."""
+    """Number of frames, or None if only decoding can tell (a streamed FLAC)."""
 
     @property
     def duration(self) -> float | None:
-        """Length in seconds, or None where `frames` is None."""
+        """Length in seconds, or None if `frames` is None."""
         return None if self.frames is None else self.frames / self.sample_rate

@@ -1,4 +1,4 @@
-"""From the first bytes to the rules of the container they open."""
+"""Recognise the container of a clip by its first bytes, and check it by that container's rules."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _BY_FORM: dict[tuple[bytes, bytes], Callable[[Source], Structure]] = {
 
 
 def inspect(source: Source, *, frames: int | None = None) -> Structure:
-    """Check the container's own account of itself, without decoding.
+    """Check that a clip holds everything that its container announces, without decoding.
 
     Args:
         source: The clip.
-        frames: How many it has, where that is known from elsewhere. What announces the same needs
-            no other proof of it.
+        frames: Number of frames, if known from elsewhere. A FLAC that announces the same number
+            needs no other proof of it.
 
     Raises:
-        UnreadableAudioError: no audio, or a format that is not read here.
-        DamagedAudioError: the container announces more than there is.
+        UnreadableAudioError: not audio, or an unsupported format.
+        DamagedAudioError: the container announces more than the file holds, or is damaged.
     """
     head = source.at(0, 12)
     if head[:4] == b"fLaC":

@@ -1,12 +1,12 @@
-"""MPEG audio (MP3): walking the frames to know what a decoder must deliver.
+"""Check MPEG audio (MP3) for completeness by walking its chain of frames.
 
 An MP3 has no container. Each frame's header gives its length, so the frames form a chain; an
-encoder may put a tag in front that says how many there are. Decoders resynchronise over a hole,
-guess the length where there is no tag, and stop quietly at the end of a truncated file. Walking
-the chain (about 0.2 us a frame) gives the true count.
+encoder may put a tag in front that announces their number. Decoders resynchronise over a gap, guess
+the length if there is no tag, and stop silently at the end of a truncated file. Walking the chain
+(about 0.2 us per frame) gives the true count.
 
-What cannot be seen: a file without a tag that was cut exactly between two frames, and damage
-inside a frame, which carries no checksum as a rule.
+Two faults cannot be detected: a file without a tag that was cut exactly between two frames, and
+damage inside a frame, which usually carries no checksum.
 """
 
 from __future__ import annotations
@@ -33,25 +33,28 @@ if TYPE_CHECKING:
 __all__ = ["find_first_frame", "inspect_mpeg"]
 
 _SEARCH_BYTES = 4096
-"""How far after the tags the first frame may start (zero padding, mostly)."""
+"""Maximum distance from the tags to the first frame (mostly zero padding)."""
 
 _DECODER_DELAY = 529
-"""Samples by which every MP3 decoder is late (LAME technical FAQ); dropped where there is a tag."""
+"""Delay of every MP3 decoder in samples (LAME technical FAQ); dropped if the file has a tag."""
 
 _PERIOD = 8
-"""libmpg123 rounds the last bit by a pattern that repeats after 8 frames (measured), so chains
-that are cut at multiples of 8 decode to the very same samples."""
+"""libmpg123 rounds the last bit by a pattern that repeats after 8 frames (measured), so a chain
+that is cut at a multiple of 8 decodes to exactly the same samples."""
 
 _SILENCED = 48
 """Frames at the start of an excerpt that only feed the bit reservoir, which reaches back 511 bytes:
 47 of the smallest frames."""
 
 _RUN_IN = _SILENCED + 8
-"""Frames before what was asked for. Overlap and filter reach back 2 frames; a multiple of 8."""
+"""Frames decoded before a window, a multiple of 8. Overlap and filter reach back 2 frames."""
 
 
 def find_first_frame(source: Source, start: int, *, within: int = _SEARCH_BYTES) -> int | None:
-    """Where a chain of frames begins within a few kB of `start`, or None."""
+    """Return the position of the first frame of a chain within `within` bytes of `start`, or None.
+
+    A frame counts if another one of the same stream, or the end of the file, follows it.
+    """
     head = source.at(start, within)
     skipped = head.find(b"\xff")
     while 0 <= skipped < len(head) - 3:
@@ -66,7 +69,7 @@ def find_first_frame(source: Source, start: int, *, within: int = _SEARCH_BYTES)
 
 
 def inspect_mpeg(source: Source, start: int) -> Structure:
-    """Walk the chain of frames whose first starts at byte `start`.
+    """Walk the chain of frames that starts at byte `start`.
 
     Raises:
         DamagedAudioError: the chain breaks, its last frame is cut off, or the number of frames
@@ -82,9 +85,9 @@ def inspect_mpeg(source: Source, start: int) -> Structure:
     instead = partial(_untagged, chain, start) if chain.joined else None
     if tag is not None and tag.frames == chain.length:
         _check_tail(source, chain, counted=True)
-        # libsndfile takes the tag's word, less the silence that the encoder added.
+        # libsndfile takes the number of frames from the tag, less the encoder's added silence.
         return Structure("MP3", seekable=False, instead=instead, excerpt=_Excerpts(chain, tag))
-    # Encoders that write no LAME extension may count the tag's own frame, or nothing at all.
+    # Encoders that write no LAME extension may count the tag's own frame, or write no count.
     if tag is None or tag.frames is None or (tag.frames == chain.length + 1 and not tag.by_lame):
         _check_tail(source, chain, counted=False)
         if first.layer != 3:
@@ -106,22 +109,22 @@ def inspect_mpeg(source: Source, start: int) -> Structure:
 
 class _Chain(msgspec.Struct, frozen=True):
     octets: bytes
-    """The file up to the last frame, without the tags between frames."""
+    """The file without tags between or after frames; the whole file if there are no such tags."""
     head: bytes
-    """The first four bytes of a frame."""
+    """First four bytes of the first frame."""
     first: FrameHeader
     anchors: list[int]
-    """The byte of `octets` at which every 8th frame starts."""
+    """Position in `octets` of every 8th frame."""
     stop: int
-    """The byte of `octets` at which the chain ends."""
+    """Position in `octets` at which the chain ends."""
     length: int
-    """Frames in the chain."""
+    """Number of frames in the chain."""
     joined: bool
-    """Whether there were tags between frames: files that were joined end to end."""
+    """Whether there are tags between frames, as in files that were joined end to end."""
     end: int
-    """The byte of the file at which neither a frame nor a tag follows."""
+    """Position in the file after the last frame and the tags that follow it."""
     tagged: bool
-    """Whether a tag ends there."""
+    """Whether a tag ends at `end`."""
 
 
 def _walk(
@@ -139,7 +142,7 @@ def _walk(
         if length is None:
             header = read_frame_header(head)
             if header is None or not first.fits(header):
-                behind = after_tags(octets, position)  # between joined files, or at the end
+                behind = after_tags(octets, position)  # tags between joined files, or at the end
                 if behind > position:
                     pieces.append(octets[piece_start:position])
                     skipped += behind - position
@@ -173,14 +176,14 @@ def _walk(
 
 
 def _check_tail(source: Source, chain: _Chain, *, counted: bool) -> None:
-    """Refuse bytes behind the chain that are no tag, where no count says it is complete.
+    """Refuse bytes after the chain that are not a tag, unless a count shows that it is complete.
 
-    And frames in any case: whoever joined two files meant to keep both.
+    Further frames are refused in any case: they may be a second file that was appended.
     """
     tail = bytes(source.view()[chain.end : chain.end + 16])
     if not tail:
         return
-    if chain.tagged or tail.startswith(TAGS):  # that is one whose sizes do not add up
+    if chain.tagged or tail.startswith(TAGS):  # a tag that was not skipped: its sizes are wrong
         more = find_first_frame(source, chain.end, within=source.size)
     elif counted:
         more = find_first_frame(source, chain.end)
@@ -195,23 +198,23 @@ def _check_tail(source: Source, chain: _Chain, *, counted: bool) -> None:
 
 
 def _untagged(chain: _Chain, start: int) -> Excerpt:
-    """The file from its first frame on, without the tags in between.
+    """Return the file from its first frame on, without the tags between frames.
 
-    libmpg123 knows some of these tags and resynchronises over others, at the price of a frame.
+    libmpg123 skips some of these tags and resynchronises after others, which loses a frame.
     """
     return Excerpt(chain.octets[start : chain.stop], 0)
 
 
 class _Excerpts:
-    """Cuts chains out of a chain so that libsndfile decodes them to the same samples.
+    """Cuts shorter MP3s out of a chain of frames that libsndfile decodes to the same samples.
 
-    libmpg123's own seek starts with an empty bit reservoir: it skips frames, complains on stderr,
-    and is wrong by up to 0.5 in the first frames of a compressible signal. A shorter MP3 that
-    starts with silence has none of that.
+    libmpg123's own seek starts with an empty bit reservoir: it skips frames, prints warnings to
+    stderr, and is wrong by up to 0.5 in the first frames of a compressible signal. A shorter MP3
+    that starts with silence avoids that.
 
-    Without a tag libsndfile guesses the length from the bit rate of the first frames and stops
-    there, even where the guess is too low (a variable bit rate that starts loud: 85104 of 321408
-    frames came back). So the whole chain can be had behind a tag of our own too.
+    Without a tag, libsndfile guesses the length from the bit rate of the first frames and stops
+    there, even if the guess is too low (a variable bit rate that starts loud: it returned 85104 of
+    321408 frames). For that case, `whole` puts a tag before the complete chain.
     """
 
     def __init__(self, chain: _Chain, tag: Tag | None) -> None:
@@ -219,16 +222,16 @@ class _Excerpts:
         self._tag = tag
 
     def whole(self) -> Excerpt:
-        """Everything, behind a tag."""
+        """Return the complete chain with a tag in front."""
         chain = self._chain
         start = chain.anchors[0] if chain.anchors else chain.stop
         return self._behind_tag(chain.octets[start : chain.stop], chain.length, 0)
 
     def __call__(self, start: int, stop: int, frames: int) -> Excerpt | None:
-        """The frames `[start, stop)` of a clip that libsndfile decodes to `frames` in all.
+        """Cut out audio frames `[start, stop)` of a clip that decodes to `frames` in total.
 
-        None where the run-in would reach the start, or where it is unclear how many samples the
-        decoder drops there.
+        None if the run-in would reach the start, if a frame of the run-in has a checksum, or if it
+        is unclear how many samples the decoder drops at the start.
         """
         chain, samples = self._chain, self._chain.first.samples
         dropped = 0
@@ -241,7 +244,7 @@ class _Excerpts:
         if run_in is None:
             return None
         position = chain.anchors[first] + len(run_in)
-        # One frame more than needed: the decoder is late by less than that.
+        # One frame more than needed, because the decoder's delay is less than a frame.
         last = ((stop + dropped) // samples + 2 + _PERIOD - 1) // _PERIOD
         end, end_frame = chain.stop, chain.length
         if last < len(chain.anchors):
@@ -253,19 +256,19 @@ class _Excerpts:
         )
 
     def _run_in(self, anchor: int) -> bytes | None:
-        """The frames from an anchor on that are decoded as silence."""
+        """Return the silenced frames from an anchor on; None if one of them has a checksum."""
         octets, position = self._chain.octets, self._chain.anchors[anchor]
         frames = []
         for _ in range(_SILENCED):
             header = read_frame_header(octets[position : position + 3])
             if header is None or header.checksum:
-                return None  # a checksum that would no longer fit
+                return None  # the checksum would no longer match
             frames.append(silenced(octets[position : position + header.size], header))
             position += header.size
         return b"".join(frames)
 
     def _behind_tag(self, octets: bytes, count: int, lead: int) -> Excerpt:
         chain = self._chain
-        # With a tag libmpg123 drops the samples of its own delay, here from the silence.
+        # After a tag, libmpg123 drops the samples of its own delay, here from the silence.
         front = silence_before(chain.head, chain.first, _PERIOD, count)
         return Excerpt(front + octets, lead + _PERIOD * chain.first.samples - _DECODER_DELAY)

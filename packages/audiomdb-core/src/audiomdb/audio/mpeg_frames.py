@@ -1,7 +1,7 @@
-"""Headers of MPEG audio frames, the tag in front of them, and how to make both.
+"""Parse and write MPEG audio frame headers, and the Xing tag in front of them.
 
-Tables after ISO/IEC 11172-3 and 13818-3; the Xing and LAME tags have no standard, their layout is
-that of LAME 3.100.
+The tables follow ISO/IEC 11172-3 and 13818-3. The Xing and LAME tags have no standard; their layout
+is that of LAME 3.100.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 __all__ = ["FrameHeader", "Tag", "read_frame_header", "read_tag", "silence_before", "silenced"]
 
-_BITRATES = {  # kbit/s by index 1 to 14, for MPEG-1 or the later two, and the layer
+_BITRATES = {  # kbit/s by index 1 to 14; keys are 1 for MPEG-1 or 2 for later versions, and layer
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -26,20 +26,20 @@ _DIVISORS = {3: 1, 2: 2, 0: 4}  # version bits: MPEG-1, MPEG-2, MPEG-2.5
 
 
 class FrameHeader(msgspec.Struct, frozen=True):
-    """What the first three bytes of a frame say."""
+    """The fields in the first three bytes of an MPEG audio frame."""
 
     size: int
-    """Bytes of the whole frame."""
+    """Size of the whole frame in bytes."""
     samples: int
-    """Frames of audio (samples per channel) that it decodes to."""
+    """Samples per channel that the frame decodes to."""
     sample_rate: int
     layer: int
     mpeg1: bool
     checksum: bool
-    """Whether two bytes of CRC follow the header."""
+    """Whether a CRC of two bytes follows the header."""
 
     def fits(self, other: FrameHeader) -> bool:
-        """Whether both can belong to one stream."""
+        """Whether both frames can belong to one stream."""
         return (self.sample_rate, self.layer, self.mpeg1) == (
             other.sample_rate,
             other.layer,
@@ -49,12 +49,12 @@ class FrameHeader(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=4096)
 def read_frame_header(head: bytes) -> FrameHeader | None:
-    """Parse the first three bytes of a frame; None where they cannot start one."""
+    """Parse the first three bytes of a frame; None if no frame can start with them."""
     if len(head) < 3 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
     bitrate, rate = head[2] >> 4, head[2] >> 2 & 3
-    # Bitrate 0 is the free format, whose frames do not tell their size.
+    # Bitrate 0 is the free format, whose headers do not give the frame size.
     if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
         return None
     mpeg1 = version == 3
@@ -70,24 +70,24 @@ def read_frame_header(head: bytes) -> FrameHeader | None:
 
 
 class Tag(msgspec.Struct, frozen=True):
-    """A Xing or Info tag, which stands in a first frame without audio."""
+    """A Xing or Info tag, stored in a first frame that holds no audio."""
 
     frames: int | None
-    """Frames that follow, or None where it does not say."""
+    """Number of frames that follow, or None if the tag does not state it."""
     by_lame: bool
-    """Whether the LAME extension is there, with the two lengths below."""
+    """Whether the tag has the LAME extension, which holds `delay` and `padding`."""
     delay: int
-    """Samples of silence that the encoder put in front."""
+    """Samples of silence that the encoder put before the audio."""
     padding: int
-    """Samples of silence that it put behind."""
+    """Samples of silence that the encoder put after the audio."""
 
 
 def read_tag(head: bytes, first: FrameHeader) -> Tag | None:
-    """The tag in the first frame, whose first 256 bytes are `head`, if there is one."""
+    """Parse the tag in the first frame, whose first 256 bytes are `head`; None without a tag."""
     if first.layer != 3:
         return None
     side_info = _side_info_bytes(head, first)
-    for position in (4 + side_info, 6 + side_info):  # the second behind a frame checksum
+    for position in (4 + side_info, 6 + side_info):  # the second is after a frame checksum
         if head[position : position + 4] in (b"Xing", b"Info"):
             break
     else:
@@ -101,16 +101,16 @@ def read_tag(head: bytes, first: FrameHeader) -> Tag | None:
 
 
 def silence_before(head: bytes, first: FrameHeader, silent: int, count: int) -> bytes:
-    """A frame with a tag that announces the rest, and `silent` frames of silence.
+    """Return a frame with a tag that announces all other frames, and `silent` frames of silence.
 
     Args:
         head: the first four bytes of a frame of the stream.
         first: the same, parsed.
         silent: frames of silence to write.
-        count: frames that will follow the silence.
+        count: number of frames that will follow the silence.
     """
-    # Without a frame checksum or a padding byte. The largest frames leave so many bytes in the
-    # bit reservoir that a frame behind them never asks for more than there are.
+    # These frames have no checksum and no padding byte. They are as large as possible, to leave
+    # more bytes in the bit reservoir than any frame after them can refer to.
     start = bytes((0xFF, head[1] | 1, _LARGEST_BITRATE << 4 | head[2] & 0x0C, head[3]))
     header = read_frame_header(start[:3])
     assert header is not None
@@ -120,7 +120,7 @@ def silence_before(head: bytes, first: FrameHeader, silent: int, count: int) -> 
 
 
 def silenced(frame: bytes, header: FrameHeader) -> bytes:
-    """The same layer III frame, which decodes to silence and still feeds the bit reservoir.
+    """Return a layer III frame changed to decode to silence while it feeds the bit reservoir.
 
     Its side information keeps only how far the frame reaches back (9 bits, or 8 in MPEG-2).
     """

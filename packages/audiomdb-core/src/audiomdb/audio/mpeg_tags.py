@@ -1,8 +1,8 @@
-"""Tags around MPEG audio, and no part of it: ID3, APE and Lyrics3.
+"""Skip the ID3, APE and Lyrics3 tags around MPEG audio.
 
-They stand in front of the first frame and behind the last one; where files were joined end to end,
-also in between. None has a standard that every program keeps to. A tag whose own sizes do not add
-up, or that reaches beyond the file, is therefore not stepped over: what it swallows may be audio.
+Tags are found before the first frame and after the last one, and also in between if files were
+joined end to end. None has a standard that every program follows. A tag with inconsistent sizes, or
+one that extends past the end of the file, is therefore not skipped: it may contain audio.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ if TYPE_CHECKING:
 __all__ = ["TAGS", "after_id3v2", "after_tags"]
 
 TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI")
-"""How tags begin: ID3v1, APE, Lyrics3, ID3v2, and the footer of an appended ID3v2."""
+"""Markers at the start of tags: ID3v1, APE, Lyrics3, ID3v2, the footer of an appended ID3v2."""
 
 _ID3V1_BYTES = 128
 _ENHANCED_BYTES = 227
-"""The extension `TAG+`, which is followed by an ID3v1."""
+"""Size of the extension `TAG+`, which is followed by an ID3v1."""
 
 _APE_BYTES = 32
-"""A header or footer; the size that both tell counts the items and the footer."""
+"""Size of a header or footer; the size stored in both counts the items and the footer."""
 _APE_IS_HEADER = 1 << 29
 
 
 def after_id3v2(source: Source) -> int:
-    """The byte behind all ID3v2 tags at the file's start, even beyond its end; 0 without one."""
+    """Return the end of all ID3v2 tags at the start of the file; 0 without one.
+
+    The position may be past the end of the file.
+    """
     start = 0
     while size := _id3v2_bytes(source.at(start, 10)):
         start += size
@@ -35,7 +38,7 @@ def after_id3v2(source: Source) -> int:
 
 
 def after_tags(octets: bytes, start: int) -> int:
-    """The byte behind all tags at `start` that are whole; `start` where there is none."""
+    """Return the end of all whole tags from `start` on; `start` if there is none."""
     while start < (stop := _after_tag(octets, start)) <= len(octets):
         start = stop
     return start
@@ -56,7 +59,7 @@ def _after_tag(octets: bytes, start: int) -> int:
 
 
 def _id3v2_bytes(head: bytes) -> int:
-    """Bytes of the ID3v2 tag whose first ten are in `head`; 0 where these begin none."""
+    """Return the size of the ID3v2 tag that starts with the ten bytes `head`; 0 if none does."""
     if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 0x7F:
         return 0
     size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
@@ -64,7 +67,10 @@ def _id3v2_bytes(head: bytes) -> int:
 
 
 def _after_ape(octets: bytes, start: int) -> int:
-    """Behind the APE tag at `start`; where it has no header, its footer says where it began."""
+    """Return the end of the APE tag at `start`, or `start` if there is none.
+
+    For a tag without a header, the size in its footer must lead back to `start`.
+    """
     place = octets.find(b"APETAGEX", start)
     if place < 0:
         return start

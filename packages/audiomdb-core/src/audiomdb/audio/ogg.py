@@ -1,8 +1,9 @@
-"""Ogg: pages, their checksums, and making a stream's serial number the same every time.
+"""Check all pages of an Ogg stream, and set its serial number.
 
-Page layout after RFC 3533, section 6. Decoders drop a page whose checksum is wrong and go on with
-the next, so damage is only heard as a gap; here every page is checked instead. That costs little:
-the checksum's polynomial is that of zlib's CRC-32, with the bits of each byte in reverse order.
+The page layout follows RFC 3533, section 6. Decoders drop a page whose checksum is wrong and
+continue with the next, so damage is only heard as a gap; here every page is checked. That costs
+little: the checksum uses the polynomial of zlib's CRC-32, with the bits of each byte in reverse
+order.
 """
 
 from __future__ import annotations
@@ -44,21 +45,22 @@ class _Page(msgspec.Struct, frozen=True):
     serial: int
     sequence: int
     body: int
-    """Byte at which the page's packets start."""
+    """Position at which the packets of the page start."""
 
 
 def checksum(page: bytes | bytearray) -> int:
-    """The CRC of a page whose checksum field is zero.
+    """Return the CRC-32 of an Ogg page whose checksum field is zero.
 
-    Polynomial 0x04C11DB7, most significant bit first, no start value, no final complement: what
-    zlib computes on reversed bytes, once its complements are undone and the result is reversed.
+    The polynomial is 0x04C11DB7, most significant bit first, with initial value 0 and no final
+    complement. zlib computes this on bit-reversed bytes, once its complements are undone and the
+    bits of the result are reversed.
     """
     value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(value.to_bytes(4, "little").translate(_REVERSED), "big")
 
 
 def _pages(view: memoryview) -> Iterator[_Page | str]:
-    """Every page in order; a last str says why the walk ended before the bytes did."""
+    """Yield every page in order, and last a str with the reason if the bytes do not end there."""
     position, size = 0, len(view)
     while position < size:
         if size - position < _HEADER.size:
@@ -80,11 +82,11 @@ def _pages(view: memoryview) -> Iterator[_Page | str]:
 
 
 def inspect_ogg(source: Source) -> Structure:
-    """Check that all pages of a single Vorbis or Opus stream are there and undamaged.
+    """Check that all pages of a single Vorbis or Opus stream are present and undamaged.
 
     Raises:
         UnreadableAudioError: another codec, or more than one stream.
-        DamagedAudioError: a page is missing, cut off or damaged, or the stream has no end.
+        DamagedAudioError: a page is missing, cut off or damaged, or the stream has no last page.
     """
     view = source.view()
     codec = ""
@@ -92,7 +94,7 @@ def inspect_ogg(source: Source) -> Structure:
     for page in _pages(view):
         if isinstance(page, str):
             if previous is not None and previous.flags & _LAST:
-                break  # whatever follows the stream's last page is not part of it
+                break  # bytes after the stream's last page are not part of it
             raise source.damaged(f"Ogg: {page}; fetch the file again")
         if previous is None:
             codec = _codec(source, view, page)
@@ -139,9 +141,9 @@ def _check_page(source: Source, view: memoryview, page: _Page) -> None:
 
 
 def set_serial(stream: bytes, serial: int) -> bytes:
-    """The same single stream under another serial number, with new checksums.
+    """Return a single Ogg stream with another serial number and new checksums.
 
-    libsndfile draws the number at random, which would give other bytes for the same audio.
+    libsndfile chooses a random serial number, so the same audio would be encoded to other bytes.
     """
     octets = bytearray(stream)
     for page in _pages(memoryview(stream)):

@@ -1,4 +1,4 @@
-"""The way to libsndfile, for clips that need it."""
+"""Open clips with libsndfile, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def open_decoder(
 ) -> Decoder:
     """Open a clip, or an excerpt made from it, with libsndfile.
 
-    That is imported by the first clip that comes here: processes that stream FLAC and WAV may
-    never meet one (docs/decisions/0026).
+    The first call imports libsndfile; a process that streams only FLAC and WAV may never need it
+    (docs/decisions/0026).
 
     Raises:
-        UnreadableAudioError: libsndfile does not know the coding.
-        DamagedAudioError: the stream's own header is broken.
+        UnreadableAudioError: libsndfile does not support the coding.
+        DamagedAudioError: the header of the stream is broken.
     """
     from audiomdb.audio.base_decoder import Decoder
 

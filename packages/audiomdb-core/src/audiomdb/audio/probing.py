@@ -1,4 +1,4 @@
-"""Facts about a clip: from its header alone, or from decoding all of it."""
+"""Read the properties of a clip from its headers alone, or by decoding all of it."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 __all__ = ["check", "probe"]
 
 _FLAC_SUBTYPES = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}
-"""As libsndfile names them."""
+"""libsndfile's name of the subtype for each bit depth."""
 
 
 def probe(source: AudioSource, *, name: str | None = None) -> AudioInfo:
-    """Read what the headers say, without decoding.
+    """Read the properties of a clip from its headers, without decoding.
 
-    What is announced is compared with what is there, so a truncated file is found here already;
-    damage inside a FLAC or MP3 takes `check`. Ogg and MP3 are read (not decoded) to their end.
-    Thread-safe.
+    The announced sizes are compared with the bytes in the file, so a truncated file is detected;
+    only `check` detects damage inside a FLAC or MP3. Ogg and MP3 are read (not decoded) to their
+    end. Thread-safe.
 
     Args:
         source: encoded bytes, or the path of a file.
-        name: how errors call the clip; the path by default.
+        name: name of the clip in error messages; the path by default.
 
     Returns:
-        The facts; `frames` is None for a FLAC that does not announce its length.
+        The properties; `frames` is None for a FLAC that does not announce its length.
 
     Raises:
-        UnreadableAudioError: no audio, a format that is not read here, or no such file.
-        DamagedAudioError: the header is cut off, or announces more than there is.
+        UnreadableAudioError: not audio, an unsupported format, or no such file.
+        DamagedAudioError: the header is cut off, or announces more than the file holds.
     """
     with Source(source, name=name) as opened:
         if (facts := _wav_facts(opened)) is not None:
@@ -52,21 +52,21 @@ def probe(source: AudioSource, *, name: str | None = None) -> AudioInfo:
 
 
 def check(source: AudioSource, *, name: str | None = None) -> AudioInfo:
-    """Decode everything, keep nothing, and say how many frames there really are.
+    """Decode a whole clip to verify it and count its frames, without keeping the audio.
 
-    Costs no more than `decode`, and no more memory than the encoded clip and a block. Samples that
-    lie in a file as they are (PCM, float, A-law, u-law) cannot fail to decode and are only
-    counted. Thread-safe.
+    Takes no longer than `decode`, and only the memory for the encoded clip and one decoded block.
+    Samples that are stored without compression (PCM, float, A-law, u-law) cannot fail to decode and
+    are only counted. Thread-safe.
 
     Args:
         source: encoded bytes, or the path of a file.
-        name: how errors call the clip; the path by default.
+        name: name of the clip in error messages; the path by default.
 
     Returns:
-        The facts, with the true number of frames.
+        The properties, with the true number of frames.
 
     Raises:
-        UnreadableAudioError: no audio, a format that is not read here, or no such file.
+        UnreadableAudioError: not audio, an unsupported format, or no such file.
         DamagedAudioError: truncated, damaged, or not as long as its header says.
     """
     with Source(source, name=name) as opened:
@@ -83,7 +83,7 @@ def check(source: AudioSource, *, name: str | None = None) -> AudioInfo:
 
 
 def _wav_facts(source: Source) -> AudioInfo | None:
-    """Facts about a WAV in memory that takes no closer look: libsndfile would say the same."""
+    """Return the properties of an in-memory WAV with the shortest header, as libsndfile would."""
     plain = usual_wav(source.view()) if source.in_memory else None
     if plain is None:
         return None

@@ -1,4 +1,4 @@
-"""Changing the sample rate, by the soxr library."""
+"""Resample audio with the soxr library."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["resample"]
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Give audio another sample rate.
+    """Convert audio to another sample rate.
 
-    Uses soxr's high quality ("HQ": 20 bits of precision, linear phase), which is enough for
-    16-bit material and costs about 1.3 ms for 10 s from 44.1 to 16 kHz. Deterministic.
-    Thread-safe; releases the GIL.
+    Uses soxr's high quality ("HQ": 20 bits of precision, linear phase), which is enough for 16-bit
+    material and takes about 1.3 ms for 10 s from 44.1 to 16 kHz. Deterministic. Thread-safe;
+    releases the GIL.
 
     Args:
-        audio: `(frames,)` or `(frames, channels)`, any real type; read as float32.
-        from_rate: its rate in Hz.
-        to_rate: the wanted rate in Hz. The same rate copies.
+        audio: `(frames,)` or `(frames, channels)`, of any real dtype; converted to float32.
+        from_rate: sample rate of `audio` in Hz.
+        to_rate: sample rate of the result in Hz. If both are equal, the audio is copied.
 
     Returns:
         float32, C-contiguous and writable, never the same memory as `audio`; about
@@ -39,7 +39,7 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         )
     if from_rate == to_rate or audio.shape[0] == 0:
         return np.array(audio, dtype=np.float32, order="C")
-    import soxr  # on first use: most readers of a dataset never resample
+    import soxr  # on first use, because most readers of a dataset never resample
 
     result = soxr.resample(
         np.ascontiguousarray(audio, dtype=np.float32), from_rate, to_rate, quality="HQ"

@@ -1,8 +1,9 @@
-"""WAV and its relatives: RIFF, big-endian RIFX, and RF64 with 64-bit sizes.
+"""Check WAV files for completeness: RIFF, big-endian RIFX, and RF64 with 64-bit sizes.
 
-A size field may be open-ended: a program that writes to a pipe cannot go back and fill it in. So
-all bits set (and SoX's 0x7FFFF000) mean "to the end of the file", and so does 0 where the RIFF
-size is 0 too. Such a file shows no truncation; every other one does.
+A size field may be open-ended, because a program that writes to a pipe cannot go back and fill it
+in. All bits set (and SoX's 0x7FFFF000) mean "to the end of the file", and so does 0 if the RIFF
+size is 0 too. Truncation between two frames of such a file cannot be detected; in every other file
+it can.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ _PLAIN_DTYPES: dict[tuple[int, int], np.dtype] = {
     (_PCM, 16): np.dtype("<i2"),
     (_FLOAT, 32): np.dtype("<f4"),
 }
-"""By coding and bits."""
+"""Dtype in little-endian files for each coding and bit depth."""
 
 _MAX_CHUNKS = 4096
 _TOLERATED_BYTES = 4096
 _MAX_CHANNELS, _MAX_RATE_HZ = 1024, 2**31 - 1
-"""As libsndfile has them: whether a file is read must not depend on who decodes it."""
+"""libsndfile's limits: whether a file is readable must not depend on which decoder is used."""
 
 _SHORT = Struct("<4sI8sIHHIIHH4sI")
-"""RIFF and its size; WAVE, the 16 bytes of `fmt `; data and its size. Most programs write this."""
+"""The shortest header, which most programs write: RIFF and its size, WAVE, the 16 bytes of `fmt `,
+data and its size."""
 
 _SHORT_BYTES = _SHORT.size
 _R = ord("R")
@@ -62,17 +64,17 @@ class _Format(msgspec.Struct, frozen=True):
 
 class _Data(msgspec.Struct, frozen=True):
     size_field: int
-    """Byte at which the chunk's 4-byte size stands."""
+    """Position of the chunk's 4-byte size field."""
     position: int
     size: int
-    """As announced; corrected by ds64 in RF64."""
+    """Announced size in bytes; taken from ds64 in RF64."""
 
 
 def inspect_riff(source: Source) -> Structure:
-    """Check that the data chunk is whole.
+    """Check that the data chunk of a WAV is whole.
 
     Raises:
-        UnreadableAudioError: no format or no data chunk.
+        UnreadableAudioError: no format or data chunk, or an impossible rate or number of channels.
         DamagedAudioError: fewer bytes than announced, or samples that no size field covers.
     """
     head = source.at(0, 12)
@@ -88,7 +90,7 @@ def inspect_riff(source: Source) -> Structure:
             raise source.damaged(f"{container} header without any audio behind it")
         rest = available % max(fmt.frame_bytes, 1)
         size = available - rest
-        if rest and not (rest == 1 and size % 2):  # one byte pads an odd number of them
+        if rest and not (rest == 1 and size % 2):  # an odd size is padded by one byte
             raise source.damaged(f"{container} cut off in the middle of a frame")
         if data.size == 0:
             rebuild = partial(_filled_in, source, data, size, order)
@@ -108,10 +110,10 @@ def inspect_riff(source: Source) -> Structure:
 
 
 def short_plain(octets: memoryview) -> Plain | None:
-    """The samples of a WAV that has the shortest header, and nothing behind them.
+    """Locate the samples of a WAV that has the shortest header and nothing after the samples.
 
-    None for any other, and where it contradicts itself or the number of bytes: all that
-    `inspect_riff` can find in such a file is found here, in a tenth of its time.
+    None for any other file, and if the header contradicts itself or the size of the file. This
+    detects everything that `inspect_riff` can detect in such a file, in a tenth of the time.
     """
     total = len(octets)
     if total <= _SHORT_BYTES or octets[0] != _R:
@@ -130,7 +132,7 @@ def short_plain(octets: memoryview) -> Plain | None:
 
 
 def _chunks(source: Source, order: ByteOrder, outer: int) -> tuple[_Format, _Data]:
-    """The format, and where the samples lie."""
+    """Walk the chunks, and return the format and the position of the samples."""
     fmt: _Format | None = None
     long_size: int | None = None
     position = 12
@@ -178,7 +180,7 @@ def _format(body: bytes, order: ByteOrder) -> _Format:
 
 
 def _is_open(container: str, size: int, outer: int, available: int) -> bool:
-    """Whether the data chunk reaches to the end of the file, whatever its size field says."""
+    """Whether the size field is open-ended, so that the data extends to the end of the file."""
     if container == "RF64":
         return False
     if size == 0:
@@ -194,10 +196,10 @@ def _filled_in(source: Source, data: _Data, size: int, order: ByteOrder) -> Exce
 
 
 def _check_rest(source: Source, container: str, order: ByteOrder, outer: int, data: _Data) -> None:
-    """What lies behind the data, inside the RIFF chunk, must be chunks and not more samples.
+    """Check that the data is followed by chunks and not by more samples, within the RIFF chunk.
 
-    Bytes behind the RIFF chunk belong to nobody and are left alone, unless they are the larger
-    part of the file: then it is the sizes that are too small (a file beyond 4 GiB, say).
+    Bytes after the RIFF chunk are ignored, unless they are the larger part of the file: then the
+    size fields must be too small (in a file over 4 GiB, for example).
     """
     if container == "RF64" or outer in _OPEN_SIZES:
         return

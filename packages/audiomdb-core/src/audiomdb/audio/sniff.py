@@ -1,6 +1,6 @@
-"""What bytes look like that are no audio, or audio without a decoder here.
+"""Describe files that are not audio, or that are audio in an unsupported format.
 
-The file's name is never believed: a FLAC called `.wav` is a FLAC.
+Files are recognised by content, never by name: a FLAC called `.wav` is a FLAC.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 
 
 def describe(head: bytes, size: int) -> str:
-    """One phrase for what the first bytes of a file look like.
+    """Describe in one phrase what kind of file starts with these bytes.
 
     Args:
         head: the first 512 bytes, or all of a shorter file.
-        size: bytes in the whole file.
+        size: size of the whole file in bytes.
     """
     if size == 0:
         return "empty (0 bytes)"
@@ -69,7 +69,7 @@ def describe(head: bytes, size: int) -> str:
 
 def _is_text(head: bytes) -> bool:
     try:
-        # A character may be cut in two at the end of what was read.
+        # The last character may be cut off at the end of the 512 bytes.
         text = head.decode("utf-8", "strict" if len(head) < 512 else "ignore")
     except UnicodeDecodeError:
         return False

@@ -1,8 +1,8 @@
-"""One way to look at encoded audio, whether it lies in memory or in a file.
+"""Access encoded audio in the same way whether it is in memory or in a file.
 
-A `Source` gives header parsers the bytes at a position, decoders something to read from, and
-every error its name. Bytes in memory are viewed, not copied. A file is read in pieces where a
-header or a window is all that is wanted, and whole where everything is decoded anyway.
+A `Source` gives header parsers the bytes at a position, decoders a handle to read from, and errors
+the name of the clip. Bytes in memory are viewed, not copied. A file is read in pieces if only a
+header or a window is needed, and as a whole if everything is decoded anyway.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ _ABOUT_THE_FILE = frozenset(
         errno.ENODEV,
     )
 )
-"""What is wrong with one file. Other operating system errors (a failing disk, too many open files)
-say nothing about the clip and reach the caller as they are."""
+"""Error numbers that concern a single file. Other operating system errors (a failing disk, too many
+open files) say nothing about the clip and are propagated unchanged."""
 
 _MORE_BYTES = 1 << 20
 
 
 def read_file(path: str | os.PathLike[str], *, name: str) -> bytes:
-    """All bytes of a regular file.
+    """Read all bytes of a regular file.
 
     Args:
         path: the file. A link is followed.
-        name: how errors call it.
+        name: name of the file in error messages.
 
     Raises:
         UnreadableAudioError: there is no such file, it may not be read, or it is a folder, a named
             pipe or a device.
-        OSError: what is wrong is not the file.
+        OSError: any other operating system error.
     """
     descriptor, size = _open_regular(path, name)
     try:
-        # One byte more than there should be, so that a file that did not grow takes one call.
+        # Ask for one byte more than the size, so that a file that did not grow takes one call.
         octets = os.read(descriptor, size + 1)
         if len(octets) == size:
             return octets
@@ -69,7 +69,7 @@ def read_file(path: str | os.PathLike[str], *, name: str) -> bytes:
 
 
 def _open_regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
-    """A descriptor to close, and the size of the file."""
+    """Open a regular file, and return its file descriptor (closed by the caller) and its size."""
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -77,11 +77,11 @@ def _open_regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
         if error.errno not in _ABOUT_THE_FILE:
             raise
         raise UnreadableAudioError(f"{name}: {error.strerror or error}") from error
-    except ValueError as error:  # a null byte in it, or half of a surrogate pair
+    except ValueError as error:  # a null byte or an unpaired surrogate in the path
         raise UnreadableAudioError(f"{name}: no file can have this name ({error})") from error
     try:
         status = os.fstat(descriptor)
-        # Storage with tapes behind it answers "try again" to who will not wait.
+        # Storage backed by tapes answers "try again" (EAGAIN) to a non-blocking read.
         os.set_blocking(descriptor, True)
     except BaseException:
         os.close(descriptor)
@@ -93,16 +93,16 @@ def _open_regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
 
 
 class Source:
-    """Encoded audio under a name. Used by one thread, closed by `with`."""
+    """Named encoded audio, in memory or in a file. A context manager; not thread-safe."""
 
     __slots__ = ("_file", "_view", "name", "size")
 
     def __init__(self, source: AudioSource, *, name: str | None = None) -> None:
-        """Look at bytes, or open a file.
+        """Wrap bytes, or open a file.
 
         Args:
             source: bytes-like object or path.
-            name: how errors call it; a path's own text, or the number of bytes, by default.
+            name: name in error messages; by default the path, or a text with the number of bytes.
 
         Raises:
             UnreadableAudioError: there is no such file, or it may not be read.
@@ -137,17 +137,17 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Close the file, if there is one. May be called twice."""
+        """Close the file, if there is one. May be called more than once."""
         if self._file is not None:
             self._file.close()
 
     @property
     def in_memory(self) -> bool:
-        """Whether all bytes are at hand without reading a file."""
+        """Whether all bytes are available without reading a file."""
         return self._view is not None
 
     def at(self, position: int, count: int) -> bytes:
-        """Up to `count` bytes from `position` on; fewer at the end, none beyond it."""
+        """Return up to `count` bytes from `position` on; fewer at the end, none beyond it."""
         if self._view is not None:
             return bytes(self._view[position : position + count])
         assert self._file is not None
@@ -164,13 +164,13 @@ class Source:
         return b"".join(pieces)
 
     def slice(self, position: int, count: int) -> memoryview:
-        """As `at`, without a copy where the bytes are in memory."""
+        """Return the same bytes as `at`, without a copy if they are in memory."""
         if self._view is not None:
             return self._view[position : position + count]
         return memoryview(self.at(position, count))
 
     def view(self) -> memoryview:
-        """All bytes; a file is read on the first call and kept."""
+        """Return all bytes; a file is read on the first call and kept in memory."""
         if self._view is None:
             assert self._file is not None
             self._view = memoryview(self.at(0, self.size))
@@ -178,7 +178,7 @@ class Source:
         return self._view
 
     def handle(self) -> Handle:
-        """Something new for libsndfile to read from the start. Close it before the source."""
+        """Return a new handle for libsndfile to read from the start. Close it before the source."""
         if self._view is not None:
             return handle_of(self._view)
         assert self._file is not None
@@ -186,16 +186,16 @@ class Source:
         return Handle(self._file.fileno(), owned=False)
 
     def unreadable(self, reason: str) -> UnreadableAudioError:
-        """The error for what is no audio, or has no decoder."""
+        """Return the error for a source that is not audio, or has no decoder."""
         return UnreadableAudioError(f"{self.name}: {reason}")
 
     def damaged(self, reason: str) -> DamagedAudioError:
-        """The error for audio that is not whole."""
+        """Return the error for audio that is truncated or damaged."""
         return DamagedAudioError(f"{self.name}: {reason}")
 
 
 def _flat(view: memoryview) -> memoryview:
     if view.format == "B" and view.ndim == 1 and view.contiguous:
         return view
-    # A view with gaps has no flat form; copying it is the only way.
+    # A view with gaps cannot be cast to flat bytes, so it is copied.
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())

@@ -1,9 +1,9 @@
-"""What the containers' own sizes say, before any decoder is asked.
+"""Define `Structure`, the result of checking a container before it is decoded.
 
-libsndfile clamps a size field that promises more than the file holds, and then reads short audio
-without an error. So every container read here is first walked by its own rules: is all that it
-announces there? Only then is it decoded, and the number of frames must be the announced one.
-Containers that this room cannot vouch for are refused.
+libsndfile clamps a size field that promises more than the file holds, and then returns short audio
+without an error. So every container is first checked, by its own rules, to hold all that it
+announces. Only then is it decoded, and the number of frames must be the announced one. Containers
+that cannot be checked are refused.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["ByteOrder", "Excerpt", "Plain", "Structure"]
 
 ByteOrder: TypeAlias = Literal["big", "little"]
-"""Of the numbers in a header, as `int.from_bytes` calls it."""
+"""Byte order of the numbers in a header, as `int.from_bytes` takes it."""
 
 
 class Plain(msgspec.Struct, frozen=True):
-    """Samples that lie in the file as an array, so that NumPy can read them in place."""
+    """The location of uncompressed samples, which NumPy can read in place."""
 
     dtype: np.dtype
-    """Of one sample; either 16-bit integers or 32-bit floats."""
+    """Dtype of a sample; either 16-bit integer or 32-bit float."""
 
     position: int
-    """Byte at which the first frame starts."""
+    """Position of the first frame in the file, in bytes."""
 
     frames: int
     channels: int
@@ -43,35 +43,35 @@ class Excerpt(msgspec.Struct, frozen=True):
 
     octets: bytes
     lead: int
-    """Frames at its start that were not asked for."""
+    """Frames at the start that are not part of the window, and are discarded."""
 
 
 class Structure(NamedTuple):
-    """A container whose announced parts are all there."""
+    """The description of a container that holds everything it announces."""
 
     container: str
-    """`"WAV"`, `"FLAC"`, `"OGG"`, `"MP3"`, ... as libsndfile calls it."""
+    """Container, as libsndfile names it: `"WAV"`, `"FLAC"`, `"OGG"`, `"MP3"`, ..."""
 
     frames: int | None = None
-    """Frames that the container proves, or None where libsndfile's own count is to be taken."""
+    """Number of frames that the check established, or None to use libsndfile's count."""
 
     frames_known: bool = True
-    """False where no header tells the number of frames: decode until the audio ends."""
+    """False if no header gives the number of frames, so that only decoding finds the end."""
 
     seekable: bool = True
-    """False where seeking does not give the samples that decoding from the start gives."""
+    """False if decoding after a seek gives other samples than decoding from the start."""
 
     samples_only: bool = False
-    """True where any bytes are valid samples, so that decoding proves nothing."""
+    """True if any bytes are valid samples, so that decoding proves nothing."""
 
     plain: Plain | None = None
     flac: StreamInfo | None = None
 
     rebuild: Callable[[], Excerpt] | None = None
-    """Makes the file as libsndfile must see it, for when it finds too few frames."""
+    """Makes a corrected file, used if libsndfile finds too few frames in the original."""
 
     instead: Callable[[], Excerpt] | None = None
-    """Makes what libsndfile reads in place of a file that it would stumble over."""
+    """Makes a file for libsndfile in place of one that it cannot decode completely."""
 
     excerpt: Callable[[int, int, int], Excerpt | None] | None = None
-    """Makes a smaller file that holds the frames `[start, stop)` of a clip of so many frames."""
+    """Makes a smaller file with frames `[start, stop)`; called with start, stop and total."""

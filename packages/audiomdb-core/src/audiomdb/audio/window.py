@@ -1,4 +1,4 @@
-"""A part of an audio file, named before it is read."""
+"""Define `AudioWindow`, a part of an audio file given by offset and duration."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["AudioWindow"]
 
 
 class AudioWindow(msgspec.Struct, frozen=True):
-    """Seconds `[offset, offset + duration)` of a file.
+    """Seconds `[offset, offset + duration)` of an audio file.
 
-    As a sample's `audio` it is cut out where the work on samples is done, and stored as a clip of
-    its own: as FLAC with 16 bits, unless the conversion asks for another `audio_format`. Nothing
-    is read, and the file need not exist, before that.
+    As the `audio` of a sample, the window is cut out when the sample is processed, and stored as a
+    clip of its own: as 16-bit FLAC, unless the conversion sets another `audio_format`. Before that,
+    nothing is read, and the file need not exist.
 
     Args:
         path: The file.
@@ -23,7 +23,8 @@ class AudioWindow(msgspec.Struct, frozen=True):
         duration: Length in seconds; None means to the end.
 
     Raises:
-        ValueError: for a window that no file can have.
+        ValueError: the offset is negative or not finite, or the duration is not above 0 or not
+            finite.
     """
 
     path: str | os.PathLike[str]
