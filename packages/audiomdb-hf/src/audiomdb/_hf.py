@@ -1,4 +1,4 @@
-"""What all parts for the Hub share: errors that say what to do."""
+"""Turn errors of the Hub's client into errors of AudioMDB that say what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["advice", "download_error", "error_names", "hub_errors", "request_err
 _LOG_IN = "log in (hf auth login), or give token="
 _AGAIN = "the Hub is busy or out of reach; run again, what has arrived is not sent again"
 
-# Looked for in this order: a refused repository says 404 too.
+# Checked in this order, because a refused repository also answers with status 404.
 _BY_CLASS = {
     "GatedRepoError": "accept the conditions of the repository on its page, and " + _LOG_IN,
     "RepositoryNotFoundError": "check the name; for a private repository, " + _LOG_IN,
@@ -26,7 +26,7 @@ _BY_CLASS = {
     "HFValidationError": "a repository is named 'user/name' or 'organization/name'",
     "LocalTokenNotFoundError": _LOG_IN,
     "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set",
-    # Of the HTTP library.
+    # Errors of the HTTP library.
     "InvalidSchema": "check endpoint= and HF_ENDPOINT",
     "InvalidURL": "check endpoint= and HF_ENDPOINT",
     "MissingSchema": "check endpoint= and HF_ENDPOINT",
@@ -57,27 +57,28 @@ _INTERRUPTED = frozenset(
         *("ConnectionError", "Timeout", "ChunkedEncodingError"),  # of requests
     }
 )
-"""Errors without an answer that another try may mend."""
+"""Names of errors without an HTTP response after which another attempt may succeed."""
 
 
 def request_errors() -> tuple[type[Exception], ...]:
-    """Classes of what the Hub's client raises when a request fails."""
+    """Return the classes of exceptions that the Hub's client raises when a request fails."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    # Among its bases is the root of the errors of the HTTP library that this release is built on,
-    # which has changed twice.
+    # Its bases include the base class of the errors of the HTTP library that the installed release
+    # is built on, which has changed twice.
     bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
     return (OSError, *bases)
 
 
 @contextmanager
 def hub_errors(doing: str, kind: type[AudioMDBError]) -> Iterator[None]:
-    """Turn whatever the Hub's client raises into `kind`, saying what to do.
+    """Turn any error of the Hub's client into an error of class `kind` that says what to do.
 
-    Only for calls of the client: it raises RuntimeError and ValueError, too.
+    Only for calls of the client, since it also turns RuntimeError and ValueError, which the client
+    raises, into `kind`.
 
     Args:
-        doing: What goes after "cannot", such as "upload to datasets/user/name".
+        doing: Text after "cannot" in the message, such as "upload to datasets/user/name".
         kind: Class of the error to raise.
     """
     errors: tuple[type[Exception], ...] = (*request_errors(), RuntimeError, ValueError)
@@ -90,37 +91,38 @@ def hub_errors(doing: str, kind: type[AudioMDBError]) -> Iterator[None]:
 
 
 def download_error(place: str, error: Exception) -> AudioMDBError:
-    """What to raise for an error of the Hub's client while a file is read.
+    """Return the exception to raise for an error of the Hub's client while reading a file.
 
     Args:
-        place: What the file is called.
-        error: What was raised.
+        place: Name of the file in the message.
+        error: The error of the client.
     """
     hint = _hint(error, _READING_BY_STATUS, {}) or _READING_AGAIN
     return _kind(error)(f"cannot read {place}: {_said(error)} ({hint})")
 
 
 def advice(error: BaseException) -> str:
-    """What to do about an error while writing, or about one of those that led to it."""
+    """Return advice on an error while writing, or on one of the errors that caused it."""
     return _hint(error, _BY_STATUS, _BY_WORD) or _AGAIN
 
 
 def error_names(error: BaseException) -> set[str]:
-    """Names of the classes that an error is of.
+    """Return the names of an error's class and its base classes.
 
-    Which module of the client, or which HTTP library, they are from depends on the release.
+    Names are used because the module of the client, or the HTTP library, that defines the classes
+    depends on the release.
     """
     return {base.__name__ for base in type(error).__mro__}
 
 
 def _kind(error: Exception) -> type[AudioMDBError]:
-    """Whether another try may help."""
+    """Choose the class of the error to raise by whether another attempt may succeed."""
     response = getattr(error, "response", None)
     if response is not None:
         status = response.status_code
         if status == 404:
             return DatasetNotFoundError
-        # Links to the store expire. Each try asks the Hub for a new one.
+        # Links to the store expire; each attempt asks the Hub for a new one.
         expired = status == 403 and response.history
         again = status in (408, 429) or status >= 500 or expired
     else:
@@ -147,8 +149,8 @@ def _hint(error: BaseException, by_status: dict[int, str], by_word: dict[str, st
 
 
 def _said(error: BaseException) -> str:
-    """An error's text on one line, without the signatures that links to the store carry."""
+    """Return an error's text on one line, without the signatures in links to the store."""
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
-        said += f" {_said(error.__cause__)}"  # it says that a file failed, but not why
+        said += f" {_said(error.__cause__)}"  # the RuntimeError itself does not say why
     return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", said)

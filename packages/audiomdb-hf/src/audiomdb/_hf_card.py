@@ -1,4 +1,4 @@
-"""The card of a dataset on the Hub: one part of it is ours, the rest whoever edits it."""
+"""Write a generated part into the card of a dataset on the Hub, and keep the rest unchanged."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def merge_card(
     subdir: str = "",
     revision: str | None = None,
 ) -> str:
-    """The card with its part about a dataset brought up to date.
+    """Return the card with an updated part about a dataset.
 
-    The part stands between two comments. Where there is none yet, it goes to the end of the card;
-    everything outside it stays as it is.
+    The part is delimited by two comments. If the card has none yet, it is added at the end;
+    everything outside it stays unchanged.
 
     Args:
-        card: Text of the card there is; None where there is none.
-        metadata: Of the dataset.
-        repo_id: Name of the repository, the title of a new card.
-        subdir: Where in the repository the dataset lies; each has a part of its own.
-        revision: Branch that the dataset is on; None for the main one.
+        card: Text of the existing card; None if there is none.
+        metadata: Metadata of the dataset.
+        repo_id: Name of the repository, whose last part is the title of a new card.
+        subdir: Folder of the dataset in the repository; each has a part of its own.
+        revision: Branch of the dataset; None for the main branch.
     """
     name = subdir or "."
     begin = f"<!-- audiomdb {name}: written at each upload, edit outside of it -->"
@@ -75,7 +75,7 @@ def merge_card(
 
 
 def _front_matter(metadata: Metadata) -> str:
-    # JSON's strings are YAML's too. The Hub's viewer knows nothing of LMDB.
+    # JSON strings are valid YAML. The Hub's dataset viewer cannot read LMDB.
     return (
         "---\n"
         f"pretty_name: {json.dumps(metadata.name, ensure_ascii=False)}\n"
@@ -87,7 +87,7 @@ def _front_matter(metadata: Metadata) -> str:
 
 
 def _size_category(samples: int) -> str:
-    """The Hub's name for this many samples: n<1K, 1K<n<10K, ... n>1T."""
+    """Return the Hub's size category for a number of samples: n<1K, 1K<n<10K, ... n>1T."""
     for exponent, size in enumerate(_SIZES):
         if samples < 1000 * 10**exponent:
             return f"{_SIZES[exponent - 1]}<n<{size}" if exponent else f"n<{size}"
@@ -95,7 +95,7 @@ def _size_category(samples: int) -> str:
 
 
 def _arguments(repo_id: str, revision: str | None, subdir: str) -> list[str]:
-    """Of `HFRetriever`, as Python."""
+    """Return the arguments of `HFRetriever` as Python source."""
     options = {"revision": revision, "subdir": subdir}
     given = [f"{name}={json.dumps(value)}" for name, value in options.items() if value]
     return [json.dumps(repo_id), *given]
@@ -126,6 +126,6 @@ def _holds(feature: Feature) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that stays one cell of a table and cannot open a comment or a tag."""
+    """Escape text so that it stays in one table cell and cannot open a comment or a tag."""
     text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
     return " ".join(text.split())

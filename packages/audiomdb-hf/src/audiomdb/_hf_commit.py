@@ -1,4 +1,4 @@
-"""The file that says which commit a cache's metadata is of."""
+"""Store the commit that the metadata in a cache belongs to."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ _COMMIT = re.compile(rb"[0-9a-f]{40,64}")
 
 
 class CommitFile:
-    """The file. Whoever fetches metadata for a cache writes it first.
+    """The file in a cache directory that names the commit of the cached metadata.
+
+    The process that fetches the metadata writes this file first.
 
     Args:
-        folder: Of the cache.
+        folder: Directory of the cache.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "commit"
 
     def read(self) -> str | None:
-        """The commit; None where there is no such file, or it came damaged off the disk."""
+        """Return the commit; None if the file is missing or damaged."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -30,13 +32,13 @@ class CommitFile:
         return content.decode("ascii") if _COMMIT.fullmatch(content) else None
 
     def write(self, commit: str) -> None:
-        """Write it, in place of what is there."""
+        """Write the commit, replacing any earlier one."""
         self.path.write_text(commit, encoding="ascii")
 
     def put_back(self, commit: str) -> None:
-        """Write it where somebody has deleted the directory, which has been made again.
+        """Write the commit again if the cache directory was deleted and recreated.
 
-        If somebody else has opened that for another commit meanwhile, his stays.
+        An existing file is kept: another process may have opened the directory for another commit.
         """
         with suppress(OSError), self.path.open("x", encoding="ascii") as file:
             file.write(commit)

@@ -1,4 +1,4 @@
-"""Reading the types of a dataset's columns: what would be decoded, and what numbers audio is."""
+"""Work with column types of `datasets`: turn off decoding, and find the dtype of integer audio."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _INTEGER = re.compile(r"u?int(8|16|32|64)")
 
 
 def undecoded(feature: Any) -> Any:  # noqa: ANN401
-    """The same type, of which nothing is decoded on reading: no audio, no images, no video.
+    """Return a column type with all decoding (audio, images, video) turned off.
 
     Args:
-        feature: Type of a column, with whatever is nested in it.
+        feature: Type of a column, including nested types.
     """
     if isinstance(feature, Mapping):
         return {name: undecoded(inner) for name, inner in feature.items()}
-    if isinstance(feature, list | tuple):  # what lists were before `datasets` 4
+    if isinstance(feature, list | tuple):  # the form of list types before `datasets` 4
         return [undecoded(inner) for inner in feature]
     if getattr(feature, "decode", False):
         return replace(feature, decode=False)
@@ -31,26 +31,28 @@ def undecoded(feature: Any) -> Any:  # noqa: ANN401
 
 
 def with_undecoded(dataset: Any, columns: Iterable[str]) -> Any:  # noqa: ANN401
-    """The dataset with these of its columns alone, nothing of which is decoded on reading.
+    """Return a dataset reduced to some columns, with their decoding turned off.
+
+    A dataset with a custom format keeps all its columns, and its nested columns stay decoded.
 
     Args:
         dataset: A Dataset or an IterableDataset whose columns have types.
         columns: Names of columns.
 
     Returns:
-        A dataset of the same rows. It may be an IterableDataset where it was none.
+        A dataset of the same rows. A Dataset may become an IterableDataset.
     """
     columns = list(columns)
     types = {column: dataset.features[column] for column in columns}
     changed = {c: new for c, old in types.items() if (new := undecoded(old)) != old}
     nested = {column for column in changed if not hasattr(types[column], "decode")}
     if (getattr(dataset, "format", None) or {}).get("type") == "custom":
-        # A function of the user's makes the rows, which may need any of the columns.
+        # The user's function that makes the rows may need any of the columns.
         changed = {c: feature for c, feature in changed.items() if c not in nested}
     else:
         dataset = dataset.select_columns(columns)
         if nested and hasattr(dataset, "__len__") and len(dataset):
-            # A Dataset casts what is nested by writing a copy of all its rows.
+            # A Dataset casts nested columns by writing a copy of all its rows.
             dataset = dataset.to_iterable_dataset()
     for column, feature in changed.items():
         dataset = dataset.cast_column(column, feature)
@@ -58,12 +60,12 @@ def with_undecoded(dataset: Any, columns: Iterable[str]) -> Any:  # noqa: ANN401
 
 
 def integer_dtype(feature: Any) -> np.dtype[Any] | None:  # noqa: ANN401
-    """The type of the integers that audio is held as; None where it is not held as integers.
+    """Return the dtype of a column that holds audio as integers; None for any other column.
 
-    Rows do not tell: they have Python's ints, or integers of 64 bits.
+    It cannot be found from rows, which hold Python ints or 64-bit integers.
 
     Args:
-        feature: Type of the column: of lists or arrays, or of dicts with such an "array".
+        feature: Type of the column: lists or arrays, or dicts with such an "array".
     """
     if isinstance(feature, Mapping):
         feature = feature.get("array")

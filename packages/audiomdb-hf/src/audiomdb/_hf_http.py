@@ -1,8 +1,8 @@
-"""Streaming a file through the Hub's own client, whatever HTTP library that stands on.
+"""Stream a file through the session of `huggingface_hub`, with any of its HTTP libraries.
 
-`huggingface_hub` stood on requests before its release 1.0, then on httpx, then on httpx2. The two
-kinds differ in how a streamed request is made and how its body is read. All else that is used here
-goes by the same names.
+`huggingface_hub` used requests before its release 1.0, then httpx, then httpx2. requests and the
+httpx family differ in how a streamed request is made and how its body is read. Everything else that
+is used here has the same name in both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 __all__ = ["Answer", "asked_to_wait_s", "get"]
 
 _CHUNK_BYTES = 16 * 1024
-"""Of requests, which loses what it has of a chunk when a connection breaks; httpx does not."""
+"""Chunk size for requests, which loses a partial chunk when a connection breaks; httpx does not."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _USED_UP = re.compile(r"\br=0\s*;\s*t=(\d+)")
@@ -31,23 +31,23 @@ def get(
     timeout_s: float | None,
     version: str | None = None,
 ) -> Answer:
-    """Ask for a file, following redirects; its body is read when the answer is iterated over.
+    """Request a file, following redirects; its body is read by iterating over the answer.
 
-    Both libraries drop the token where a redirect leads to another host, and keep the range.
+    If a redirect leads to another host, both libraries drop the token and keep the range.
 
     Args:
-        url: Of the file.
-        start: First byte wanted.
-        stop: First byte that is not; None: all to the end.
-        token: As the Hub's client takes it.
-        timeout_s: Seconds without a byte after which the connection counts as broken; None: as the
-            Hub's client has it.
-        version: Of the file, where the URL leads to this one alone.
+        url: URL of the file.
+        start: First byte to request.
+        stop: Byte to stop before; None: to the end of the file.
+        token: Token, as the Hub's client takes it.
+        timeout_s: Seconds without a byte after which the connection counts as broken; None: the
+            default of the Hub's client.
+        version: Version of the file, if the URL leads to this version only.
     """
     from huggingface_hub import constants
 
     headers = _client().build_hf_headers(token=token, user_agent="audiomdb")
-    # Ranges are of the file itself. Stores that would compress it ignore them.
+    # Ranges refer to the uncompressed file. Stores that would compress it ignore them.
     headers["Accept-Encoding"] = "identity"
     if start or stop is not None:
         headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
@@ -60,10 +60,10 @@ def get(
 
 
 class Answer:
-    """An answer to a request for a file, at the end of its redirects; its body is still to come.
+    """The response to a request for a file, after all redirects, with its body not yet read.
 
-    Large files lie in a store of their own, which the Hub redirects to. What the Hub says of a file
-    is said on the way there: the store may say something else of it, or nothing.
+    Large files are kept in a separate store that the Hub redirects to. The headers of the Hub's own
+    response describe the file; those of the store may differ or be missing.
     """
 
     def __init__(self, response: Any, version: str | None = None) -> None:  # noqa: ANN401
@@ -73,32 +73,35 @@ class Answer:
 
     @property
     def status(self) -> int:
-        """HTTP status."""
+        """HTTP status code."""
         return int(self._response.status_code)
 
     @property
     def commit(self) -> str | None:
-        """The commit that the file is of."""
+        """The commit that the file belongs to; None if no server states it."""
         return self._said("X-Repo-Commit")
 
     @property
     def version(self) -> str | None:
-        """What names the content: its sha256 for large files, else git's name for it."""
+        """Identifier of the content: the SHA-256 of large files, or else the Git blob id."""
         etag = self._version or self._said("X-Linked-ETag") or self._said("ETag")
         return etag.removeprefix("W/").strip('"') if etag else None
 
     @property
     def link(self) -> str | None:
-        """Where the Hub redirected to: a URL of the content alone that is good for a while.
+        """The URL of the content that the Hub redirected to, which is valid for a limited time.
 
-        None where the Hub has the file itself.
+        None if the Hub holds the file itself.
         """
         asked, answered = (urlsplit(str(self._hops[at].url)) for at in (0, -1))
         return None if asked.netloc == answered.netloc else answered.geturl()
 
     @property
     def span(self) -> tuple[int, int | None] | None:
-        """First byte that is sent, and bytes of the whole file; None where one cannot tell."""
+        """Position of the first byte sent, and size of the whole file in bytes, if known.
+
+        None if the answer is partial and does not state its range.
+        """
         headers = self._response.headers
         if self.status == 206:
             match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
@@ -109,11 +112,11 @@ class Answer:
         return 0, self._length
 
     def raise_for_status(self) -> None:
-        """Raise what the Hub's client raises for an answer like this; nothing for good ones."""
+        """Raise the error of the Hub's client for this answer, unless it was successful."""
         _client().hf_raise_for_status(self._response)
 
     def wait_s(self) -> float | None:
-        """Seconds that the server asks to wait before the next request."""
+        """Return the seconds that the server asks to wait before the next request, if any."""
         return asked_to_wait_s(self._response.headers, time.time())
 
     def __iter__(self) -> Iterator[bytes]:
@@ -124,17 +127,17 @@ class Answer:
             if left is not None:
                 left -= len(chunk)
                 if left == 0:
-                    # Readers stop here. The connection is used again only if its end was seen.
+                    # Readers stop here, but the connection is reused only after reading the end.
                     next(chunks, None)
             yield chunk
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the response, and release its connection."""
         self._response.close()
 
     @property
     def _length(self) -> int | None:
-        """Bytes of the body; None where it is encoded, or the server does not say."""
+        """Size of the body in bytes; None if it is encoded, or the server does not state it."""
         headers = self._response.headers
         if headers.get("Content-Encoding", "identity") != "identity":
             return None
@@ -142,20 +145,21 @@ class Answer:
         return int(length) if length.isdecimal() else None
 
     def _said(self, header: str) -> str | None:
-        """A header of the first server on the way that has it."""
+        """Return a header from the first response in the chain of redirects that has it."""
         values = (hop.headers.get(header) for hop in self._hops)
         return next((str(value) for value in values if value), None)
 
 
 def asked_to_wait_s(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that an answer asks to wait; None where it asks for nothing.
+    """Return the seconds that a response asks to wait; None if it does not ask.
 
-    The Hub counts requests in windows of five minutes, and says in the `RateLimit` header when the
-    next one begins (an IETF draft); others say it in `Retry-After`, in seconds or as a date.
+    The Hub counts requests in windows of five minutes, and states in the `RateLimit` header (an
+    IETF draft) when the next window begins; other servers use `Retry-After`, with seconds or a
+    date.
 
     Args:
-        headers: Of the answer.
-        now: Seconds since the epoch.
+        headers: Headers of the response.
+        now: Current time in seconds since the Unix epoch.
     """
     used_up = _USED_UP.search(headers.get("RateLimit") or "")
     if used_up:
@@ -172,7 +176,7 @@ def asked_to_wait_s(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _client() -> Any:  # noqa: ANN401
-    """Where every release has the functions that its client is made of."""
+    """Return the module that has the functions of the client in every release."""
     from huggingface_hub import utils
 
     return utils

@@ -1,4 +1,4 @@
-"""Leaving the Hub alone for as long as it asks, which nobody has to sit out."""
+"""Pause requests for as long as the Hub asks, in a way that can be interrupted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LOOK_UP_S = 0.1
 
 
 class Pause:
-    """The time until which the Hub wants no requests; one for all threads of a retriever.
+    """The time until which the Hub wants no requests, shared by all threads of a retriever.
 
-    Has no lock, which a fork could leave locked for ever.
+    Uses no lock, because a fork could leave a lock locked for ever.
     """
 
     def __init__(self) -> None:
@@ -24,25 +24,25 @@ class Pause:
         self._ends = 0
 
     def ask(self, seconds: float) -> None:
-        """Note that the Hub asks to wait."""
+        """Extend the pause to `seconds` from now, as the Hub has asked."""
         self._until = max(self._until, time.monotonic() + seconds)
 
     def left_s(self) -> float:
-        """Seconds that are left of it."""
+        """Return the seconds left of the pause."""
         return max(0.0, self._until - time.monotonic())
 
     def end(self) -> None:
-        """Have all who wait stop waiting. What the Hub asked for still stands."""
+        """Interrupt all current waits. The pause itself stays in force."""
         self._ends += 1
 
     def chunks(self, error: Exception) -> Generator[bytes, None, None]:
-        """Wait, in the shape of a file's bytes, of which none come; then raise the error.
+        """Yield empty chunks until the pause is over, then raise the error.
 
-        A cache looks at each chunk whether the file is still wanted. So it gives up soon where an
-        iteration is left, which it would not know of while a request is being made.
+        A cache checks after each chunk whether the file is still wanted, so it gives up soon after
+        an iteration is left. It could not notice that during a request.
 
         Args:
-            error: Why nothing comes, and whether another try may help.
+            error: The error to raise; its class shows whether another attempt may succeed.
 
         Raises:
             DownloadError: `end` was called.
@@ -60,9 +60,9 @@ class Pause:
                 yield b""
             raise error
         finally:
-            # Its traceback leads here: such a circle keeps all callers' variables alive.
+            # Its traceback refers to this frame; the cycle would keep all callers' variables alive.
             del error
 
 
 class _ClosedError(Stopped, DownloadError):
-    """Somebody closed the retriever: no failure that other processes are to hear of."""
+    """The retriever was closed; not a failure to be reported to other processes."""

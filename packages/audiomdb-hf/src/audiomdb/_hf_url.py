@@ -1,4 +1,4 @@
-"""URLs of datasets on the Hub, as `huggingface_hub` writes them."""
+"""Parse and build `hf://` URLs of datasets, in the form that `huggingface_hub` uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["hf_url", "parse_hf_url"]
 
 _FORM = "hf://datasets/user/repo[@revision][/subdir]"
 
-# A revision ends at the next "/", but for those that the Hub itself makes: refs/pr/1,
+# A revision ends at the next "/", except in the names that the Hub itself makes: refs/pr/1,
 # refs/convert/parquet.
 _URL = re.compile(
     r"hf://datasets/(?P<repo_id>[\w.-]+/[\w.-]+)"
@@ -22,17 +22,17 @@ _URL = re.compile(
 
 
 def parse_hf_url(url: str) -> tuple[str, dict[str, Any]]:
-    """Take a URL apart.
+    """Parse the URL of a dataset on the Hub.
 
     Args:
-        url: `hf://datasets/user/repo`, with `@revision` and `/subdir` where they are needed; "/"
-            in a revision is written "%2F".
+        url: `hf://datasets/user/repo`, optionally with `@revision` and `/subdir`; "/" in a
+            revision is written "%2F".
 
     Returns:
-        `repo_id`, and by keyword what else it says: `revision`, `subdir`.
+        `repo_id`, and a dict with those of `revision` and `subdir` that the URL has.
 
     Raises:
-        InvalidURLError: it is no such URL.
+        InvalidURLError: the URL has another form.
     """
     match = _URL.fullmatch(url)
     if match is None:
@@ -43,7 +43,7 @@ def parse_hf_url(url: str) -> tuple[str, dict[str, Any]]:
 
 
 def hf_url(repo_id: str, revision: str | None = None, subdir: str = "") -> str:
-    """The URL of a dataset; `parse_hf_url` takes it apart again."""
+    """Return the URL of a dataset on the Hub; the inverse of `parse_hf_url`."""
     at = f"@{quote(revision, safe='')}" if revision else ""
     return f"hf://datasets/{repo_id}{at}/{subdir}".rstrip("/")
 

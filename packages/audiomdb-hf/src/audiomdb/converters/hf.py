@@ -1,4 +1,4 @@
-"""Converting datasets of the Hugging Face Hub, and whatever else `datasets` opens."""
+"""Convert datasets from the Hugging Face Hub, or any that the `datasets` library opens."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ class HFConverter(BaseConverter):
 
         HFConverter("openslr/librispeech_asr", "librispeech", data_split="test.clean").run()
 
-    Audio is stored as the dataset holds it: nothing is decoded on the way, so that neither torch
-    nor torchcodec nor FFmpeg is needed. That goes for all columns. In those other than
-    `audio_column`, a recording (or an image), nested in lists and dicts or not, is stored as the
-    dict of its "bytes" and "path" that it is in the dataset. A clip without audio counts as one
-    that cannot be stored (see `on_error`). Folders of loose audio files are for `FolderConverter`.
+    Audio is stored as the dataset holds it. No column is decoded, so torch, torchcodec and FFmpeg
+    are not needed. In columns other than `audio_column`, a recording (or an image), also one nested
+    in lists and dicts, is stored as the dict of "bytes" and "path" that the dataset holds. A clip
+    without audio counts as one that cannot be stored (see `on_error`). For folders of loose audio
+    files, use `FolderConverter`.
 
     Rows may hold arrays instead, alone or as "array" beside "sampling_rate". Integers are scaled by
-    the range of their type, which has 8, 16 or 32 bits: that of the array, or of the column. Lists
-    of ints whose column has no such type are refused.
+    the range of the 8, 16 or 32-bit type of the array or of the column. Lists of ints whose column
+    has no such type are refused.
 
-    A stream may come without the types of its columns. Then its first row says which columns there
-    are. What a later row has besides is stored too, and what it lacks is left out of its sample.
+    A stream may lack the types of its columns. Then its first row defines the columns. Further
+    columns of a later row are stored too, and columns that a row lacks are left out of its sample.
 
     Args:
         data_id: Name of a dataset on the Hub, a local folder of Parquet files (or another kind of
-            file `load_dataset` opens), or a dataset object.
+            file that `load_dataset` opens), or a dataset object.
         output_dir: Folder of the dataset to make.
-        data_split: Which split; of no meaning for a dataset object without splits.
+        data_split: Name of the split; ignored for a dataset object without splits.
         processor: See `BaseConverter`, as for all options not listed here.
         samples_per_shard: See `BaseConverter`.
-        data_name: Which configuration, where the dataset has several ("en").
-        data_files: Which of its files, as `load_dataset` takes them.
+        data_name: Name of the configuration ("en"), if the dataset has several.
+        data_files: Files of the dataset to read, as `load_dataset` takes them.
         audio_column: Column of the audio; stored as `audio`.
-        text_column: Column of the text; stored as `text`. None: the first there is of "text",
-            "sentence", "transcription" and "transcript", which may be none.
-        store_columns: Which other columns to store. None: all.
-        key_column: Column of the keys, whose values must be unique. None: the sample's number in
-            nine digits.
+        text_column: Column of the text; stored as `text`. None: the first column named "text",
+            "sentence", "transcription" or "transcript", in this order, if there is one.
+        store_columns: Other columns to store. None: all.
+        key_column: Column of the keys, whose values must be unique. None: the number of the sample
+            in nine digits.
         streaming: Read the dataset while it is downloaded. False downloads it first, into the
             cache of `datasets`.
         revision: Branch, tag or commit on the Hub.
-        token: Of the Hub. None: the one of `hf auth login`.
+        token: Token for the Hub. None: the one of `hf auth login`.
         limit: See `BaseConverter`.
         options: See `BaseConverter`.
     """
@@ -116,7 +116,7 @@ class HFConverter(BaseConverter):
         return "hf"
 
     def source_options(self) -> dict[str, Any]:
-        """Options that decide what samples hold. Where the dataset lies does not."""
+        """Return the options that determine the contents of samples; the location does not."""
         return {
             "data_split": str(self._split),
             "data_name": self._load_options["name"],
@@ -127,15 +127,14 @@ class HFConverter(BaseConverter):
         }
 
     def sample_count(self) -> int | None:
-        """Rows of the split, where the dataset says."""
+        """Return the number of rows of the split, or None if the dataset does not state it."""
         return self._source.rows
 
     def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
-        """Yield each row under its key.
+        """Yield each row as a pair of key and sample.
 
         Raises:
-            SourceError: when the dataset or one of the columns asked for is not there, or reading
-                it fails.
+            SourceError: the dataset or one of the given columns does not exist, or reading fails.
         """
         source = self._source
         fields = source.fields
@@ -152,7 +151,7 @@ class HFConverter(BaseConverter):
         with self._explained("open"):
             dataset = self._open()
             rows, features = _rows(dataset), dataset.features
-            if features is None:  # only the rows can tell the columns
+            if features is None:  # the columns are only known from the rows
                 columns = [column for row in islice(dataset, 1) for column in row]
                 fields = self._fields(columns) if columns else {}
                 return _Source(dataset, fields, rows, may_grow=self._store_columns is None)
@@ -184,7 +183,7 @@ class HFConverter(BaseConverter):
         return dataset
 
     def _fields(self, columns: Iterable[str]) -> dict[str, str]:
-        """What each column to store is stored as."""
+        """Return the name of the sample field for each column to store."""
         there = list(columns)
         text = self._text_column or next((c for c in TEXT_COLUMNS if c in there), None)
         for option, column in (
@@ -198,7 +197,7 @@ class HFConverter(BaseConverter):
                     f"{self._shown} has no column {column!r}; {option}= may be {_listed(there)}"
                 )
         others = there if self._store_columns is None else self._store_columns
-        # WebDataset's own key has the name that every read sample's key has.
+        # WebDataset's key column has the same name as the key of every sample that is read.
         fields = {column: column for column in others if column != KEY}
         fields[self._audio_column] = AUDIO
         if text is not None:
@@ -214,7 +213,7 @@ class HFConverter(BaseConverter):
     def _grown(
         self, fields: Mapping[str, str], number: int, row: Mapping[str, Any]
     ) -> Mapping[str, str]:
-        """The fields, and those of columns that no row before this one had."""
+        """Return the fields, extended by the columns that first appear in this row."""
         new = [column for column in row if column not in fields and column != KEY]
         if not new:
             return fields
@@ -238,7 +237,7 @@ class HFConverter(BaseConverter):
         return {**sample, **self._audio(row.get(self._audio_column))}
 
     def _audio(self, value: Any) -> Sample:  # noqa: ANN401
-        """Audio in any of the forms that undecoded rows have."""
+        """Return the audio fields of a sample, from any form of audio in an undecoded row."""
         if isinstance(value, Mapping):
             if value.get("bytes") is not None:
                 value = value["bytes"]
@@ -249,19 +248,19 @@ class HFConverter(BaseConverter):
                 value = value.get("path")
         if isinstance(value, list) or (hasattr(value, "ndim") and value.ndim):
             value = self._array(value)
-        # No bytes are no audio: the check of clips says so, and of which sample.
+        # Empty bytes are not audio: the check of clips reports that, with the key of the sample.
         return {AUDIO: b"" if value is None else value}
 
     def _array(self, value: Any) -> np.ndarray:  # noqa: ANN401
-        """An array of float32, or of integers of their own type: then core scales them."""
+        """Return a float32 array, or an integer array of its own dtype, which core scales."""
         try:
             array = np.asarray(value)
-        except ValueError:  # lists of several lengths: the check of clips says of which sample
+        except ValueError:  # ragged lists: the check of clips reports them, with the key
             return np.asarray(value, object)
         if array.dtype.kind == "f":
             return np.asarray(array, np.float32)
         if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
-            # The rows of `datasets` have Python's ints, or are arrays of 64 bits ("numpy").
+            # The rows of `datasets` hold Python ints, or 64-bit arrays (in "numpy" format).
             dtype = self._source.integer_dtype
             if dtype is not None and dtype.itemsize <= 4:
                 return array.astype(dtype)
@@ -294,7 +293,7 @@ class HFConverter(BaseConverter):
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
-        """Turn what `datasets` raises about a source into a SourceError with what to do."""
+        """Turn errors of `datasets` about a source into a SourceError that says what to do."""
         from datasets.exceptions import DatasetsError
 
         try:
@@ -313,22 +312,22 @@ class HFConverter(BaseConverter):
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An open dataset, and what is known of it."""
+    """An open dataset and its properties."""
 
     dataset: Any
     fields: Mapping[str, str]
-    """What each column to store is stored as."""
+    """Name of the sample field for each column to store."""
 
     rows: int | None
     may_grow: bool = False
-    """Whether columns that only a later row has are to be stored as well."""
+    """Whether to store columns that first appear in a later row."""
 
     integer_dtype: np.dtype[Any] | None = None
-    """Of audio that is held as integers in lists, which have no type of their own."""
+    """Dtype of audio that is held as lists of integers, which have no dtype themselves."""
 
 
 def _rows(dataset: Any) -> int | None:  # noqa: ANN401
-    """How many rows there are, where the dataset says."""
+    """Return the number of rows, or None if the dataset does not state it."""
     if hasattr(dataset, "__len__"):
         return len(dataset)
     splits = getattr(dataset.info, "splits", None) or {}
@@ -337,7 +336,7 @@ def _rows(dataset: Any) -> int | None:  # noqa: ANN401
 
 
 def _said(error: BaseException) -> str:
-    """An error's text on one line, without its example of how to call `load_dataset`."""
+    """Return an error's text on one line, without its example of how to call `load_dataset`."""
     said = str(error).partition("Example of usage")[0]
     return " ".join(said.split()).rstrip(".")
 

@@ -1,4 +1,4 @@
-"""Datasets in dataset repositories of the Hugging Face Hub."""
+"""Read datasets from dataset repositories of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ __all__ = ["HFRetriever"]
 _METADATA_FILE = "metadata.json"
 
 _LONGEST_WAIT_S = 300.0
-"""The Hub counts requests in windows of this length."""
+"""Longest wait that is honoured; the Hub counts requests in windows of this length."""
 
 _LINK_S = 300.0
-"""Links to a store are good for longer. One that is not costs a request."""
+"""Seconds for which a link to a store is used. Links are usually valid for longer; one that is not
+costs a request."""
 
 _GOOD = (200, 206)
 
 _MOST_FILES = 10_000
-"""Looked through for datasets in other folders."""
+"""Most files that are searched for datasets in other folders."""
 
 
 class _Link(NamedTuple):
-    """Where the store has a version of a file, and the time until which that is believed."""
+    """The URL of a file's version in the store, and the monotonic time until which it is used."""
 
     url: str
     version: str | None
@@ -55,39 +56,38 @@ class _Link(NamedTuple):
 
 
 class HFRetriever(BaseRetriever):
-    """Reads a dataset that `HFUploader` uploaded, through a cache on a local disk.
+    """Reads a dataset that `HFUploader` uploaded to the Hub, through a cache on a local disk.
 
         retriever = HFRetriever("user/digits", max_cache_bytes=50 * 1024**3)
         for batch in DataLoader(StreamingDataset(retriever, shuffle=True), batch_size=32):
             ...
 
-    Shards are downloaded ahead of a stream, once for all processes of the machine. A download that
-    breaks off goes on from its last byte. When the Hub asks to wait, that is done, unless the loop
-    is left or the retriever closed meanwhile.
+    Shards are prefetched ahead of a stream, once for all processes of the machine. An interrupted
+    download is resumed from its last byte. If the Hub asks to wait, the retriever waits, unless the
+    loop is left or the retriever is closed in the meantime.
 
-    What a branch points at may change. The dataset is read from the commit that it pointed at when
-    the first process of the machine opened it, by all processes that use the same cache, as long as
-    any of them does; copies of an open retriever that are sent to other machines read that commit,
-    too. Who opens the dataset when nobody has it open looks where the branch is then, and shards
-    that have not changed are not downloaded again. Give a commit as `revision` to read the same
-    data for good.
+    A branch may move to another commit. All processes that use the same cache read the commit that
+    the branch pointed to when the first of them opened the dataset, as long as any of them has it
+    open; copies of an open retriever that are sent to other machines read that commit too. If no
+    process has the dataset open, opening it looks up the branch again, and shards that have not
+    changed are not downloaded again. Pass a commit as `revision` to always read the same data.
 
-    Requests go through the session of `huggingface_hub`, so that its settings count (HF_ENDPOINT,
+    Requests go through the session of `huggingface_hub`, so that its settings apply (HF_ENDPOINT,
     HF_TOKEN, proxies); files that the Hub keeps in Xet storage are read over plain HTTP. The token
-    is sent to the Hub alone, not to the stores that it redirects to.
+    is sent only to the Hub, not to the stores that it redirects to.
 
     Args:
         repo_id: Name of the repository, "user/name".
         revision: Branch, tag or commit. None: the main branch.
-        token: Of the Hub. None: the one of `hf auth login`, if there is one; False: none.
-        subdir: Where in the repository the dataset lies.
-        endpoint: URL of another Hub. None: HF_ENDPOINT, else https://huggingface.co.
+        token: Token for the Hub. None: the one of `hf auth login`, if there is one; False: none.
+        subdir: Folder of the dataset in the repository.
+        endpoint: URL of another Hub. None: HF_ENDPOINT, or else https://huggingface.co.
         read_timeout_s: Seconds without a byte after which a connection counts as broken. None:
             HF_HUB_DOWNLOAD_TIMEOUT, which is 10 unless it is set.
         cache_dir: Directory for caches, see `BaseRetriever`.
-        max_cache_bytes: Limit of this dataset's cache.
-        prefetch: Shards to download ahead of a stream.
-        workers: Downloads at once, over all processes of the machine.
+        max_cache_bytes: Limit of this dataset's cache in bytes.
+        prefetch: Number of shards to download ahead of a stream.
+        workers: Number of downloads at once, over all processes of the machine.
 
     Raises:
         ValueError: an option is out of range.
@@ -131,12 +131,12 @@ class HFRetriever(BaseRetriever):
     def from_url(cls, url: str, **options: Any) -> HFRetriever:  # noqa: ANN401
         """Make a retriever for `hf://datasets/user/repo[@revision][/subdir]`.
 
-        "/" in a revision is written "%2F". Anything else is an option, or comes from the
+        "/" in a revision is written "%2F". All other settings are options, or come from the
         environment as `huggingface_hub` reads it (HF_ENDPOINT, HF_TOKEN).
 
         Raises:
             InvalidURLError: the URL has another form.
-            TypeError: an option says what the URL says, too.
+            TypeError: an option repeats a part of the URL.
         """
         repo_id, where = parse_hf_url(url)
         return cls(repo_id, **where, **options)
@@ -146,8 +146,8 @@ class HFRetriever(BaseRetriever):
         """The commit that the dataset is read from.
 
         Raises:
-            DatasetError, DownloadError: as `open`.
-            CacheError: it is not known, since the cache's directory has been damaged.
+            DatasetError, DownloadError: as for `open`.
+            CacheError: the commit is unknown, because the cache directory has been damaged.
         """
         self.open()
         file = self._commit_file()
@@ -160,20 +160,20 @@ class HFRetriever(BaseRetriever):
         return commit
 
     def reader(self) -> DatasetReader:
-        """Open the dataset; the commit that its metadata is of is noted beside it."""
+        """Open the dataset, and record the commit of its metadata in the cache directory."""
         self._opening.commit_file = self._commit_file()
         try:
             reader = super().reader()
         finally:
             del self._opening.commit_file
-        # Whoever fetched the metadata, maybe another process, wrote it before the metadata came.
+        # The process that fetched the metadata, possibly another one, wrote the commit before it.
         self._commit = self._commit_file().read() or self._commit
         return reader
 
     def close(self) -> None:
-        """Let go of the dataset, and of its commit: opening it again looks where the branch is.
+        """Close the dataset and forget its commit: opening it again looks up the branch.
 
-        Whoever waits because the Hub asked for it gets a DownloadError.
+        Threads that wait because the Hub asked for it get a DownloadError.
         """
         super().close()
         self._commit = None
@@ -187,10 +187,10 @@ class HFRetriever(BaseRetriever):
         stop: int | None = None,
         validator: str | None = None,
     ) -> RemoteFile:
-        """Open a file from some byte on; from byte 0 if it is another than it was.
+        """Open a file from byte `start` on; from byte 0 if its content has changed.
 
-        While the Hub asks to wait, the file that is returned has no bytes: reading it waits, and
-        then raises the DownloadInterruptedError that says so.
+        While the Hub asks to wait, the returned file has no bytes: reading it waits, and then
+        raises the DownloadInterruptedError that says so.
         """
         try:
             return self._open_remote(path, start, stop, validator)
@@ -206,8 +206,8 @@ class HFRetriever(BaseRetriever):
         if not start or validator is not None:
             answer = self._ask(path, start, stop)
         if answer is not None and start and self._version(answer) != validator:
-            # Not by If-Range: the stores that the Hub redirects to have names of their own for a
-            # version, or none at all, and would send everything.
+            # Not checked with If-Range: the stores that the Hub redirects to have their own version
+            # identifiers, or none, and would send the whole file.
             answer.close()
             answer = None
         if answer is None or answer.span is None:
@@ -228,11 +228,11 @@ class HFRetriever(BaseRetriever):
         return f"HFRetriever({self._repo_id!r}{given})"
 
     def _ask(self, path: str, start: int = 0, stop: int | None = None) -> Answer | None:
-        """Ask for a file; None when it has no bytes where they were asked for.
+        """Request a file; None if the range starts past its end.
 
         Raises:
             DatasetNotFoundError: there is no such repository, revision or file.
-            DownloadError: anything else.
+            DownloadError: any other failure.
         """
         from huggingface_hub import hf_hub_url
 
@@ -263,9 +263,9 @@ class HFRetriever(BaseRetriever):
                 raise DownloadError(f"{url} answers {answer.status}, which is of no use here")
 
     def _ask_store(self, path: str, span: dict[str, Any]) -> Answer | None:
-        """Ask for the rest of a file where the Hub redirected to; None: ask the Hub.
+        """Request the rest of a file from the store; None if the Hub must be asked.
 
-        The Hub counts requests, and limits their number; its stores do not.
+        The Hub limits the number of requests; its stores do not.
         """
         link = self._links.get(path)
         if link is None or link.until < time.monotonic():
@@ -291,7 +291,7 @@ class HFRetriever(BaseRetriever):
             self._links[path] = _Link(url, self._version(answer), now + _LINK_S)
 
     def _pin(self, answer: Answer) -> None:
-        """Stay at the commit that the first answer is of."""
+        """Fix the commit to that of the first answer, and record it in the cache directory."""
         if self._commit is None:
             self._commit = answer.commit
         if self._commit is None:
@@ -302,18 +302,18 @@ class HFRetriever(BaseRetriever):
             )
         commit_file = getattr(self._opening, "commit_file", None)
         if commit_file is not None:
-            # The cache fetches metadata for all, and lets nobody in meanwhile.
+            # The cache holds a lock while it fetches the metadata for all processes.
             commit_file.write(self._commit)
         elif self._shards is not None:
             self._commit_file().put_back(self._commit)
 
     def _version(self, answer: Answer) -> str | None:
-        """What tells a file's content from another; behind some mirrors, the commit does."""
+        """Return an identifier of a file's content; some mirrors give none but the commit."""
         return answer.version or self._commit
 
     @contextlib.contextmanager
     def _errors(self, path: str) -> Iterator[None]:
-        """Turn errors of the Hub's client into ours, saying what to do."""
+        """Turn errors of the Hub's client into errors of AudioMDB that say what to do."""
         errors: tuple[type[Exception], ...] = (*request_errors(), ValueError)
         try:
             yield
@@ -323,7 +323,7 @@ class HFRetriever(BaseRetriever):
             raise self._missing(path, exc) or download_error(self._place(path), exc) from exc
 
     def _missing(self, path: str, error: Exception) -> DatasetNotFoundError | None:
-        """What to raise where there is no such repository, revision or file; else None."""
+        """Return the error for a missing repository, revision or file; None for other errors."""
         names = error_names(error)
         if "GatedRepoError" in names:
             return None
@@ -349,7 +349,7 @@ class HFRetriever(BaseRetriever):
         return DatasetNotFoundError(f"no dataset in {self._place()}, {path} is missing{advice}")
 
     def _names(self, look: Callable[[HfApi], Iterable[str]]) -> list[str]:
-        """What there is, for an error message, which comes without where it cannot be had."""
+        """List existing names for an error message; an empty list if that fails."""
         from huggingface_hub import HfApi
 
         errors: tuple[type[Exception], ...] = (*request_errors(), ValueError)
@@ -376,7 +376,7 @@ class HFRetriever(BaseRetriever):
         return f"{self._subdir}/{path}" if self._subdir else path
 
     def _place(self, path: str = "") -> str:
-        """What errors call a file."""
+        """Return the name of a file for error messages."""
         revision = self._revision or self._commit
         at = f"@{revision}" if revision else ""
         return f"datasets/{self._repo_id}{at}/{self._in_repository(path)}".rstrip("/")
@@ -386,7 +386,7 @@ class HFRetriever(BaseRetriever):
 
 
 class _Chunks:
-    """The bytes of an answer."""
+    """The body of an answer in chunks, with errors turned into errors of AudioMDB."""
 
     def __init__(
         self, answer: Answer, errors: Callable[[], contextlib.AbstractContextManager[None]]

@@ -1,4 +1,4 @@
-"""Uploading to a dataset repository of the Hugging Face Hub."""
+"""Upload datasets to dataset repositories of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -24,37 +24,38 @@ if TYPE_CHECKING:
 __all__ = ["HFUploader"]
 
 _FILES_PER_COMMIT = 100
-"""Half as many shards. An upload that breaks off loses the commit it was at, not what was sent."""
+"""Files in a commit, which are half as many shards. An interrupted upload loses only the commit in
+progress, not the files that were sent."""
 
 _FILES_PER_QUESTION = 500
 _CARD = "README.md"
 
 
 class HFUploader(BaseUploader):
-    """Uploads a dataset to a dataset repository, which is made where it does not exist.
+    """Uploads a dataset to a dataset repository of the Hub, which is created if it is missing.
 
         HFUploader("user/digits", private=True).upload_dir("digits")
 
-    Shards go in commits of their own; the last one, when all has arrived, adds `metadata.json` and
-    brings the card up to date. What is there already with the same content is not sent again. The
-    first commit that replaces a file of another dataset deletes its `metadata.json`, so that no
-    commit holds a mixture of both.
+    Shards are uploaded in separate commits. Once all have arrived, the last commit adds
+    `metadata.json` and updates the card. Files that the repository already holds with the same
+    content are not sent again. The first commit that replaces a file of another dataset deletes
+    the `metadata.json` of that dataset, so that no commit holds a mixture of both.
 
-    The card (README.md) tells what the metadata knows. Only the part between two comments is
-    written, so that it may be edited.
+    The card (README.md) describes the dataset from its metadata. Only the part between two comments
+    is written; the rest may be edited.
 
     Args:
         repo_id: Name of the repository, "user/name".
-        private: Whether a repository that is made is private.
-        revision: Branch, made where it does not exist. None: the main one.
-        token: Of the Hub. None: the one of `hf auth login`; False: none.
-        subdir: Where in the repository the dataset lies.
+        private: Whether to make the repository private if it is created.
+        revision: Branch, which is created if it is missing. None: the main branch.
+        token: Token for the Hub. None: the one of `hf auth login`; False: none.
+        subdir: Folder of the dataset in the repository.
         card: Whether to write the card.
-        endpoint: URL of another Hub. None: HF_ENDPOINT, else https://huggingface.co.
-        workers: Files sent at once.
-        progress: Whether the client of the Hub shows its progress bars on stderr; None: where that
-            is a terminal. What HF_HUB_DISABLE_PROGRESS_BARS says goes before. Where they are not
-            shown, no other thread's are meanwhile.
+        endpoint: URL of another Hub. None: HF_ENDPOINT, or else https://huggingface.co.
+        workers: Number of files sent at once.
+        progress: Whether the Hub's client shows its progress bars on stderr; None: if stderr is a
+            terminal. HF_HUB_DISABLE_PROGRESS_BARS takes precedence. While the bars are off, they
+            are off in all threads of the process.
     """
 
     def __init__(
@@ -83,22 +84,22 @@ class HFUploader(BaseUploader):
     def from_url(cls, url: str, **options: Any) -> HFUploader:  # noqa: ANN401
         """Make an uploader for `hf://datasets/user/repo[@revision][/subdir]`.
 
-        As `HFRetriever.from_url`; the revision is a branch.
+        The URL is read as by `HFRetriever.from_url`; the revision is a branch.
 
         Raises:
             InvalidURLError: the URL has another form.
-            TypeError: an option says what the URL says, too.
+            TypeError: an option repeats a part of the URL.
         """
         repo_id, where = parse_hf_url(url)
         return cls(repo_id, **where, **options)
 
     def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport:
-        """Upload the dataset in a folder. Interrupted or failed, it may simply be called again.
+        """Upload the dataset in a folder; after an interruption or failure, call it again.
 
         Raises:
-            DatasetNotFoundError: when the folder holds no finished dataset.
-            CorruptShardError: when a file is missing, or is not what conversion wrote.
-            UploadError: when the Hub refuses, or a file did not arrive whole.
+            DatasetNotFoundError: the folder holds no finished dataset.
+            CorruptShardError: a file is missing, or differs from what conversion wrote.
+            UploadError: the Hub refuses, or a file did not arrive whole.
         """
         files = dataset_files(Path(local_dir))
         with hub_errors(f"upload to {self.destination('')}", UploadError), _bars(self.progress):
@@ -118,7 +119,7 @@ class HFUploader(BaseUploader):
                 self._commit(api, operations, "shards")
                 self._compare(batch, self._look(api, batch))
             self._publish(api, metadata, missing, read_metadata(Path(local_dir)))
-            # All, for somebody else may have uploaded there meanwhile.
+            # Compare all files, because another upload may have replaced some in the meantime.
             self._compare(files, self._look(api, files))
         return UploadReport(
             files=len(files),
@@ -128,7 +129,7 @@ class HFUploader(BaseUploader):
         )
 
     def destination(self, rel_path: str) -> str:
-        """What errors call a file's place in the repository."""
+        """Return the name of a file in the repository for error messages."""
         branch = f"@{self._revision}" if self._revision else ""
         return f"datasets/{self._repo_id}{branch}/{self._path(rel_path)}".rstrip("/")
 
@@ -143,7 +144,7 @@ class HFUploader(BaseUploader):
             )
 
     def _look(self, api: HfApi, files: Sequence[DatasetFile]) -> dict[str, RepoFile]:
-        """What the repository holds of these files, by their path in the dataset."""
+        """Return the entries of those files that the repository holds, by path in the dataset."""
         from huggingface_hub.hf_api import RepoFile
 
         names = {self._path(file.rel_path): file.rel_path for file in files}
@@ -164,9 +165,9 @@ class HFUploader(BaseUploader):
         return addition
 
     def _withdrawals(self, metadata: DatasetFile, there: dict[str, RepoFile]) -> list[Any]:
-        """What deletes the metadata of another dataset, for the first commit that replaces a file.
+        """Return the operations that delete the old metadata, for the first replacing commit.
 
-        So that no commit holds a mixture of both that looks like a dataset.
+        They ensure that no commit holds a mixture of two datasets that looks like a dataset.
         """
         from huggingface_hub import CommitOperationDelete
 
@@ -224,7 +225,7 @@ class HFUploader(BaseUploader):
 
 @contextmanager
 def _bars(show: bool | None) -> Iterator[None]:
-    """Let the Hub's client show its progress bars, or keep it from that."""
+    """Show or hide the progress bars of the Hub's client within the `with` block."""
     from huggingface_hub import constants
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         are_progress_bars_disabled,
@@ -256,7 +257,7 @@ def _is_there(file: DatasetFile, found: RepoFile | None) -> bool:
 
 
 def _git_blob_id(path: Path) -> str:
-    """Git's name for a file's content. The Hub keeps small files in git itself."""
+    """Return the Git blob id of a file. The Hub keeps small files in Git itself."""
     content = path.read_bytes()
     digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
     digest.update(content)
