@@ -1,4 +1,4 @@
-"""Datasets for torch's DataLoader."""
+"""Define `StreamingDataset`, an iterable dataset for torch's `DataLoader`."""
 
 from __future__ import annotations
 
@@ -27,86 +27,84 @@ __all__ = ["CombinedDataset", "StreamingDataset"]
 
 
 class StreamingDataset(PlannedDataset):
-    """A dataset's samples, decoded, for `torch.utils.data.DataLoader`.
+    """Streams the decoded samples of a dataset to `torch.utils.data.DataLoader`.
 
         dataset = StreamingDataset(LocalRetriever("speech"), shuffle=True, sample_rate=16000)
         for batch in DataLoader(dataset, batch_size=32, num_workers=2):
             batch["audio"], batch["audio_lengths"], batch["text"]
 
-    Splits by itself over ranks and over the loader's workers, of any start method: in each epoch
-    each sample comes once, and all ranks get equally many; `tail` says what becomes of those that
-    are left over. Every pass over the loader is a new epoch, in a new order, whether
-    workers are kept or started anew.
+    The dataset splits itself over ranks and over the loader's workers, with any start method. In
+    each epoch, each sample comes once, and all ranks get the same number; `tail` determines what
+    happens to the remainder. Every pass over the loader is a new epoch in a new order, with
+    persistent or new workers.
 
-    Samples are dicts whose batches are padded by torch's default collate, see
-    `audiomdb.data.collate.pad_collate`. Their arrays are writable and of their own memory.
+    Samples are dicts that torch's default collate batches with padding, see
+    `audiomdb.data.collate.pad_collate`. Their arrays are writable and own their memory.
 
-    Where torch makes the batches, which samples come together depends on the workers. With a
-    `batch_size` of its own the dataset gives whole batches, the same for every number of ranks and
-    workers, and is read by `DataLoader(dataset, batch_size=None)`. `StreamingLoader` does that and
-    more.
+    If torch makes the batches, the samples in a batch depend on the number of workers. With
+    `batch_size`, the dataset yields whole batches, the same for every number of ranks and workers,
+    for use with `DataLoader(dataset, batch_size=None)`. `StreamingLoader` does that and more.
 
-    Reads nothing until it is first used.
+    Nothing is read before the dataset is first used.
 
-    Accelerate, and with it the transformers Trainer, splits whatever a `DataLoader` iterates once
-    more. The dataset notices that, says so in a warning, and leaves the splitting to them, at the
-    price that one process or all of them read everything. Where the first process reads for all,
-    which is what they do unless told otherwise, they can send nothing but batches of tensors of one
-    size: the padded batches of the default collate, with keys and text in lists, they refuse. Give
-    them a `StreamingLoader` instead, which they leave alone. Lightning does not split iterable
-    datasets.
+    Accelerate, and with it the transformers Trainer, splits the items of a `DataLoader` again. The
+    dataset detects this, warns, and leaves the splitting to them, at the price that one process or
+    all of them read everything. If the first process reads for all, which is their default, they
+    can only send batches of tensors of one size; they refuse the padded batches of the default
+    collate, which have keys and text in lists. Give them a `StreamingLoader` instead, which they do
+    not split. Lightning does not split iterable datasets.
 
     Args:
-        retriever: Leads to the dataset.
+        retriever: Provides the dataset.
         num_threads: Threads that decode, in each worker; 0 decodes in the worker itself.
-        shuffle: False keeps the stored order.
-        seed: Of the shuffle and the crops; the same in all ranks.
+        shuffle: Whether to shuffle. False keeps the stored order.
+        seed: Seed of the shuffle and the crops; the same in all ranks.
         batch_size: Samples in a batch over all ranks; each rank gets its share of every batch. A
             multiple of the world size and `partitions`. None: samples come one by one, and
             the loader makes batches.
-        decode: Turn audio into float32 arrays `(frames,)` or `(frames, channels)`.
+        decode: Whether to decode audio to float32 arrays `(frames,)` or `(frames, channels)`.
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
-        seconds: Decode a random window of this many seconds of each clip, and nothing else of it.
-            Where it lies depends on seed, epoch and the clip's position in the dataset alone. (In
-            a `CombinedDataset` seed and epoch are its own, however often it repeats this one.)
-            `crop_offset` and `crop_seconds` of a sample say which part of its clip it is, `frames`
-            is its own length, `duration` stays the clip's. Batches by seconds count what is left,
-            and what fills it up.
-        short_clips: With `seconds`, clips that are not longer are taken whole: "keep" leaves them
-            short, "pad" fills them up with zeros.
-        fields: Only these fields, and the key. None: all.
-        join: More fields, by key: `JoinedColumns`, or a table that it takes. They replace stored
-            fields of the same name and reach the processor.
+        seconds: Decode only a random window of this many seconds of each clip. Its offset depends
+            only on seed, epoch and the clip's position in the dataset. (In a `CombinedDataset`,
+            seed and epoch are those of the combination, however often it repeats this dataset.)
+            The fields `crop_offset` and `crop_seconds` of a sample give its window, `frames` is
+            the length of the window, and `duration` remains that of the clip. Batches by seconds
+            count the windows.
+        short_clips: With `seconds`, clips that are not longer are used whole: "keep" leaves them
+            short, "pad" pads them with zeros.
+        fields: Fields to load besides the key. None: all.
+        join: Additional fields, by key: `JoinedColumns`, or a table that it takes. They replace
+            stored fields of the same name and are passed to the processor.
         processor: A `BaseProcessor`, several, or a function from sample to sample, applied last,
-            in threads. For workers that are not forked it has to be picklable, or a function.
-        rank: Which training process this is. Unless given, `torch.distributed` is asked when an
-            iteration begins, then the environment (`RANK`, `WORLD_SIZE`).
-        world_size: How many there are; given with `rank`.
-        window: Shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
-        partitions: Groups of shards read side by side, so that every node reads its own only. None:
-            the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun sets it), or what
-            a loaded state says, since it is part of the order.
-        min_duration: Seconds; shorter clips are left out.
-        max_duration: Seconds; longer ones are.
-        where: `(samples,)` bool, or a function that makes it from the index's columns: False for
-            what is left out.
-        tail: What becomes of samples that ranks cannot share evenly: "uneven" keeps them, "drop"
-            leaves them out, "pad" fills up with repeats, whose field `__mask__` is False. None:
-            "uneven" for one rank alone, which shares with nobody, and "drop" for several, so that
-            all make equally many steps; with `batch_size`, where it is about the samples that fill
-            no batch, always "drop". What is dropped is logged when the first pass begins, as a
-            warning if "drop" was nobody's choice; see `dropped`.
+            in threads. For workers that are not forked, it must be picklable, or a function.
+        rank: Rank of this training process. None: taken from `torch.distributed` when an iteration
+            begins, or else from the environment (`RANK`, `WORLD_SIZE`).
+        world_size: Number of training processes; given with `rank`.
+        window: Number of shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
+        partitions: Groups of shards that are read in parallel, so that every node reads only its
+            own. None: the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun sets
+            it), or the value in a loaded state, since it is part of the order.
+        min_duration: Duration in seconds below which clips are left out.
+        max_duration: Duration in seconds above which clips are left out.
+        where: Selection of samples: a bool array `(samples,)`, or a function that makes it from the
+            columns of the index. Samples with False are left out.
+        tail: What happens to samples that ranks cannot share evenly: "uneven" keeps them, "drop"
+            leaves them out, "pad" adds repeated samples, whose field `__mask__` is False. None:
+            "uneven" for a single rank, and "drop" for several, so that all make the same number of
+            steps. With `batch_size`, this concerns the samples that do not fill a batch, and None
+            is always "drop". Dropped samples are logged when the first pass begins, as a warning
+            if "drop" is only the default; see `dropped`.
         epochs: Epochs in one pass. None: a pass never ends.
-        collate_fn: From a list of samples to a batch, with `batch_size`.
-        stall_after_s: Seconds of waiting after which a warning of the logger `audiomdb.stream`
-            says what is waited for: which shard, how far it is and how fast, or which sample is
-            being decoded, or is with the processor. None: never.
-        on_stall: Called with each such `Stall`, in a thread of the process that waits.
+        collate_fn: Function from a list of samples to a batch, with `batch_size`.
+        stall_after_s: Seconds of waiting after which the logger `audiomdb.stream` warns and states
+            the cause: which shard, with its progress and speed, or which sample is being decoded
+            or processed. None: never.
+        on_stall: Called with each such `Stall`, in a thread of the waiting process.
 
     Raises:
         PlanError: a number of the plan is out of range, or `batch_size` cannot be shared.
-        ValueError: another option is.
+        ValueError: another option is out of range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A loader whose batches are made by the plan, and which goes on at the exact next step."""
+"""Define `StreamingLoader`, whose batches follow the plan and which resumes at the next step."""
 
 from __future__ import annotations
 
@@ -27,81 +27,85 @@ __all__ = ["Batch", "StreamingLoader"]
 
 
 class StreamingLoader:
-    """Batches of a `StreamingDataset` or a `CombinedDataset`, made by the plan.
+    """Yields the batches of a `StreamingDataset` or a `CombinedDataset`, as the plan makes them.
 
         loader = StreamingLoader(StreamingDataset(retriever, shuffle=True), batch_size=64)
         for batch in loader:
             train(batch["audio"], batch["audio_lengths"], batch["text"])
             checkpoint["data"] = loader.state_dict()
 
-    Step k of an epoch has the same samples for every number of ranks, workers and threads;
-    `torch.utils.data.DataLoader` cannot say so, because each of its workers makes its own batches.
-    A run that stopped goes on with the next step on another number of them.
+    Step k of an epoch has the same samples for every number of ranks, workers and threads.
+    `torch.utils.data.DataLoader` cannot guarantee this, because each of its workers makes its own
+    batches. An interrupted run resumes at the next step, with any number of ranks, workers and
+    threads.
 
-    **By seconds.** With `max_batch_seconds` a batch holds clips of like durations, as many as fit:
-    padded to the longest, it has at most so many seconds. Every rank gets the same number of
-    batches, all batches of a step are of like durations, and every sample comes once. A rank gets
-    `batches_per_step` of them for each step; a step is gone on with as a whole, so a state that is
-    asked for in between stands before it. Where nothing is left for a batch, it has one sample that
-    is there already, whose field `__mask__` is False. `padding_report` says what an epoch costs.
+    **By seconds.** With `max_batch_seconds`, a batch holds as many clips of similar durations as
+    fit: padded to the longest, they have at most this many seconds. Every rank gets the same number
+    of batches, the batches of a step have similar durations, and every sample comes once. For each
+    step, a rank gets `batches_per_step` batches. Only whole steps are resumed: a state taken within
+    a step refers to its start. If no samples are left for a batch, it repeats one sample, whose
+    field `__mask__` is False. `padding_report` returns the padding of an epoch.
 
-    No worker processes, unless asked for or needed: the dataset's threads decode, which releases
-    Python's lock. Where there is a processor, which mostly holds it, workers are started.
+    By default, worker processes are only started for a processor, which usually holds the GIL.
+    Otherwise the dataset's threads decode, which releases the GIL.
 
-    With a `device`, batches are there before the loop asks for them: a thread collates, pins and
-    copies them, to CUDA on a stream of its own. What the loop does with a batch waits for its copy,
-    and for nothing else.
+    With a `device`, batches are ready before the loop asks for them: a thread collates, pins and
+    copies them, to CUDA on a separate stream. The work of the loop on a batch waits only for the
+    copy of that batch.
 
-    **With frameworks.** The data is split among the ranks already, and nobody splits it once more:
-    `Accelerator.prepare` and Lightning's `fit` take the loader as it is. Lightning's checkpoints
-    hold its state, which is loaded where they are from the middle of an epoch; between epochs, a
-    new loader goes on by the number of Lightning's epoch. Give `epochs` a number there: Lightning
-    takes one batch ahead of a loader that never ends, and it is lost when a run goes on. The
-    transformers Trainer gets the loader from a method of a subclass:
+    **With frameworks.** The loader is already split over the ranks, and frameworks do not split it
+    again: `Accelerator.prepare` and Lightning's `fit` take it as it is. Lightning's checkpoints
+    include its state, which Lightning loads if the checkpoint is from the middle of an epoch; from
+    a checkpoint between epochs, a new loader resumes by the number of Lightning's epoch. Set
+    `epochs` to a number there: Lightning fetches one batch ahead from a loader that never ends, and
+    that batch is lost when a run is resumed. The transformers Trainer gets the loader from a method
+    of a subclass:
 
         class StreamingTrainer(Trainer):
             def get_train_dataloader(self):
                 return StreamingLoader(self.train_dataset, 64, tail="pad", collate_fn=...)
 
-    The state counts what the loop has received, not what was made ahead of it.
+    The state counts the batches that the loop has received, not those made ahead.
 
-    Each pass is a new epoch. A pass that was left early is not gone on with, except by its state.
+    Each pass is a new epoch. A pass that was left early is only resumed from its state.
 
     Args:
-        dataset: What to read and how. Its `tail` and `epochs` are for `DataLoader`; they are given
+        dataset: The dataset to read. Its `tail` and `epochs` are for `DataLoader`; they are given
             here instead.
         batch_size: Samples in a step over all ranks; a multiple of the world size and
             `partitions`. None: by seconds, or the dataset's. A `BySeconds` has more options.
-        max_batch_seconds: Clips times longest clip of a rank's batch, at most, in seconds. Instead
-            of `batch_size`.
-        num_buckets: Ranges of durations. More of them leave less padding and need more shards at
-            once.
-        max_batch_size: By seconds, samples in a batch at most. None: any number.
-        slots: By seconds, batches in a step over all ranks. None: the number of ranks, or what a
-            loaded state says, since it is part of the order.
-        num_workers: Worker processes; 0 makes batches here, in the dataset's threads. None: 0, or
-            where there is a processor that workers can be given, as many as this rank's share of
-            the CPUs less one, from 1 to 8.
-        tail: What becomes of the samples that fill no step: "drop" leaves them out of this epoch,
-            "pad" makes one more step, filled up with repeats whose field `__mask__` is False,
-            "uneven" one that is not filled up; for evaluation, since a rank may be without. None:
-            "drop", or what a dataset with a `batch_size` says. What is dropped is logged when the
-            first pass begins, as a warning if "drop" was nobody's choice; see `dropped`.
-        partitions: Groups of shards read side by side, so that every node reads its own only. None:
-            the dataset's, or the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun
-            sets it), or what a loaded state says, since it is part of the order.
+        max_batch_seconds: Maximum of clips times longest clip in a rank's batch, in seconds.
+            Replaces `batch_size`.
+        num_buckets: Number of ranges of durations. More of them mean less padding and more shards
+            in use at once.
+        max_batch_size: By seconds, maximum number of samples in a batch. None: no limit.
+        slots: By seconds, batches in a step over all ranks. None: the least common multiple of the
+            number of ranks and `partitions`, or the value in a loaded state, since it is part of
+            the order.
+        num_workers: Worker processes; 0 makes batches in this process, in the dataset's threads.
+            None: 0, or with a processor that can be sent to workers, this rank's share of the CPUs
+            less one, from 1 to 8.
+        tail: What happens to the samples that do not fill a step: "drop" leaves them out of this
+            epoch, "pad" makes one more step, filled with repeated samples whose field `__mask__` is
+            False, "uneven" one more step that is not filled; that is for evaluation, since a rank
+            may get no batch. None: "drop", or the dataset's if that has a `batch_size`. Dropped
+            samples are logged when the first pass begins, as a warning if "drop" is only the
+            default; see `dropped`.
+        partitions: Groups of shards that are read in parallel, so that every node reads only its
+            own. None: the dataset's, or the value in a loaded state, since it is part of the order,
+            or else the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun sets it).
         epochs: Epochs in one pass. None: a pass never ends.
-        collate_fn: From a list of samples to a batch. None: the dataset's, which is `pad_collate`
-            unless it was given another.
-        device: Move batches there. None: they stay in the memory of the CPU.
-        pin_memory: Copy batches to pinned memory. None: where `device` is CUDA, on the way there.
-        multiprocessing_context: How workers are started; see `DataLoader`.
-        prefetch_factor: Steps that each worker makes ahead, and steps held on a `device`.
+        collate_fn: Function from a list of samples to a batch. None: the dataset's, by default
+            `pad_collate`.
+        device: Device to move batches to. None: they stay in CPU memory.
+        pin_memory: Copy batches to pinned memory. None: only on the way to a CUDA `device`.
+        multiprocessing_context: Start method of workers; see `DataLoader`.
+        prefetch_factor: Steps that each worker prefetches, and steps held on a `device`.
         persistent_workers: Keep workers from one pass to the next, until the loader is closed or
-            dropped.
-        stall_after_s: Seconds that the loop waits after which a warning of `audiomdb.stream` says
-            for what: which shard, how far it is and how fast, which sample is being decoded or
-            is with the processor. None: never.
+            garbage-collected.
+        stall_after_s: Seconds of waiting in the loop after which the logger `audiomdb.stream` warns
+            and states the cause: which shard, with its progress and speed, or which sample is being
+            decoded or processed. None: never.
         on_stall: Called with each such `Stall`, in a thread of this process. None: the dataset's.
 
     Raises:
@@ -181,14 +185,15 @@ class StreamingLoader:
         return f"<StreamingLoader of {self.dataset!r}>"
 
     def __len__(self) -> int:
-        """Batches in a whole pass, the one begun last or else the next; the same in every rank.
+        """Return the batches in the pass begun last, or in the next one; the same in every rank.
 
         With `tail="uneven"`, a rank that has no sample of an epoch's last step gets one less.
 
-        By seconds this takes a pass over the durations, 1 to 2 us a sample; it is remembered.
+        By seconds, this takes a pass over the durations, 1 to 2 us per sample; the result is
+        remembered.
 
         Raises:
-            TypeError: with `epochs=None`, a pass never ends.
+            TypeError: `epochs` is None, so a pass never ends.
         """
         if self._epochs is None:
             raise TypeError("a loader with epochs=None has no length")
@@ -197,17 +202,17 @@ class StreamingLoader:
         return steps * self.batches_per_step
 
     def __iter__(self) -> Iterator[Batch]:
-        """Begin a pass: the next epoch, or where a loaded state stands.
+        """Begin a pass: at the next epoch, or at the place of a loaded state.
 
-        What fails is raised where its batch would have come, and ends the pass. An iterator that is
-        never asked for anything is no pass: frameworks make some to see whether they can.
+        An error is raised in place of the batch that failed, and ends the pass. Making an iterator
+        without asking it for a batch begins no pass: frameworks do so as a test.
         """
-        self.dataset.place()  # where it cannot be found, that is said now
+        self.dataset.place()  # raises now if the rank cannot be determined
         return self._begun_when_asked()
 
     @property
     def batches_per_step(self) -> int:
-        """Batches that a rank gets for each step: more than one where ranks share its slots."""
+        """Batches that a rank gets for each step; by seconds, slots divided by the world size."""
         recipe = self._recipe()
         if not isinstance(recipe.batch_size, BySeconds):
             return 1
@@ -216,35 +221,35 @@ class StreamingLoader:
 
     @property
     def dropped(self) -> int:
-        """Samples of each epoch that no step has, over all ranks; fewer than a step has.
+        """Samples of each epoch that are in no step, over all ranks; fewer than a step has.
 
-        None by seconds, or with another `tail` than "drop".
+        0 by seconds, or with another `tail` than "drop".
         """
         return self._stream().dropped
 
     def padding_report(self, epoch: int | None = None) -> SecondsReport:
-        """Return what an epoch by seconds costs: its padding, and batches that are not full.
+        """Return the padding and the number of batches that are not full in an epoch by seconds.
 
-        Takes a pass over the durations, 1 to 2 us a sample; it is remembered.
+        Takes a pass over the durations, 1 to 2 us per sample; the result is remembered.
 
         Args:
-            epoch: None: of the pass begun last, or else the next.
+            epoch: Number of the epoch. None: that of the pass begun last, or else the next.
 
         Raises:
-            PlanError: batches are made by numbers of samples.
+            PlanError: batches are not made by seconds.
         """
         return self._stream().report(self._pass_epoch if epoch is None else epoch)
 
     def stats(self) -> StreamStats:
-        """What the loops over this loader have waited for, and what is to be done about it.
+        """Return how long the loops over this loader have waited, by cause, with advice.
 
-        Over all passes. Workers report a few times a second; of what they say the loop's waits
-        get their causes.
+        Covers all passes. Workers report a few times a second; their reports determine the causes
+        of the loop's waits.
         """
         return self._meter.stats(self.dataset.retrievers)
 
     def close(self) -> None:
-        """End the worker processes that are kept. The loader can be used again.
+        """End the persistent worker processes. The loader can be used again.
 
         A pass that they were making raises RuntimeError where its next batch would come.
         """
@@ -257,10 +262,10 @@ class StreamingLoader:
         self.close()
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass begin with this epoch; in every rank.
+        """Make the next pass begin with this epoch; call it in every rank.
 
-        Not needed as long as every rank begins every pass. Frameworks call it before each: a loaded
-        state that stands in this very epoch is still gone on with.
+        Not needed as long as every rank begins every pass. Frameworks call it before each pass, so
+        a loaded state within this same epoch is kept and resumed.
         """
         if self._loaded is None or self._loaded.epoch != epoch:
             self._next = self._state = self._stream().state(epoch)
@@ -268,29 +273,29 @@ class StreamingLoader:
 
     @property
     def batch_sampler(self) -> PassesOfLightning:
-        """Tells Lightning's epochs to a loader that has begun nothing, and is given no state."""
+        """Receives Lightning's epoch for a loader that has begun no pass and has no state."""
         return PassesOfLightning(self._skip_passes)
 
     def _skip_passes(self, passes: int) -> None:
-        # A loader that has begun a pass counts for itself: it may have served another run before.
+        # A loader that has begun a pass counts for itself: it may have been used in another run.
         if self._next is None and passes:
             self.set_epoch(passes * (self._epochs or 1))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the step after the last one received is; the same in every rank.
+        """Return the place of the step after the last one received; the same in every rank.
 
-        Under 1 kB of plain data. After the last batch of an epoch, it is the next epoch's start.
+        Under 1 kB of plain data. After the last batch of an epoch, the start of the next epoch.
         """
         state = self._state or self._next or self._stream().state()
         return state.to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next pass go on from a state: the rest of its epoch.
+        """Make the next pass resume from a state, with the rest of its epoch.
 
-        The number of ranks, workers and threads may have changed since.
+        The numbers of ranks, workers and threads may have changed.
 
         Raises:
-            PlanError: the state is of another plan; the message says what differs.
+            PlanError: the state belongs to another plan; the message states the differences.
         """
         loaded = PlanState.from_dict(state)
         before = self._kept
@@ -332,7 +337,7 @@ class StreamingLoader:
         )
 
     def _stream(self) -> StepStream:
-        """What knows the steps; it remembers what took long to find out."""
+        """Return the stream of steps, kept for the same recipe because it caches slow results."""
         recipe = self._recipe()
         if self._known is None or self._known[0] != recipe:
             self._known = recipe, recipe.stream()
@@ -347,7 +352,7 @@ class StreamingLoader:
         start = self._next or self._stream().state()
         self._state = start
         self._begun, self._loaded = start.epoch, None
-        # A pass that is left early has been begun all the same.
+        # Set now, because a pass that is left early counts as begun too.
         self._next = start.at(start.epoch + (self._epochs or 1), 0)
         yield from self._pass(recipe, start)
 
@@ -356,7 +361,7 @@ class StreamingLoader:
             making = self._workers.making(recipe, start)
         else:
             making = in_threads(recipe, start)
-        # Batches go into the loop's hands outside of all that is timed here.
+        # Batches are yielded outside of the timed wait.
         with (
             making as steps,
             closing(self._moved(steps)) as made,
