@@ -16,7 +16,7 @@
     │       └── CorruptRecordError                 one record of a shard is damaged
     ├── UnknownKeyError (KeyError)                 no sample has this key
     ├── UnknownColumnError (KeyError)              no such column or field
-    ├── ConversionError                            a conversion cannot go on
+    ├── ConversionError                            a conversion cannot continue
     │   ├── SourceError (ValueError)               a folder or manifest is not a valid source
     │   ├── ProcessingError                        a processor failed on a sample
     │   ├── OutputExistsError (FileExistsError)    the output folder holds something else
@@ -154,7 +154,7 @@ class UnknownColumnError(_NamedKeyError):
 
 
 class ConversionError(AudioMDBError):
-    """A conversion cannot go on."""
+    """A conversion cannot continue."""
 
 
 class SourceError(ConversionError, ValueError):

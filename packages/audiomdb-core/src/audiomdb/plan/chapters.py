@@ -16,7 +16,7 @@ bucket: which samples form a step, and when the last of them arrives, is known i
 increment that completes no step costs nothing.
 
 The result depends only on the samples, their durations and the random words of the chapter, so any
-process can make any chapter from its number alone.
+process can make any chapter, and only its number has to be stored.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class MixPlan(Turns):
         shuffle: Whether to shuffle each dataset, see `EpochPlan`: one bool for all sources, or one
             for each. That of a nested mixture is ignored.
         window: Window of each dataset's shuffle, see `EpochPlan`: one number for all sources, or
-            one for each. Each dataset has up to `window` + 1 shards alive at once.
+            one for each. In each partition, a dataset has up to `window` + 1 shards alive at once.
         partitions: See `EpochPlan`.
         selections: For each source, the samples that take part. None: all.
 

@@ -8,9 +8,9 @@ takes slots r * G / R to (r + 1) * G / R.
                              partition   0  0  0  0  1  1  1  1
                              rank        0  0  1  1  2  2  3  3
 
-Only the last line depends on R, so the ranks' parts, concatenated, are the same list for every R
-that divides G. With equally many ranks on each of n nodes, where n divides P, a node reads only its
-own partitions.
+Only the assignment to ranks depends on R, so the ranks' parts, concatenated, are the same list for
+every R that divides G. With equally many ranks on each of n nodes, where n divides P, a node reads
+only its own partitions.
 
 The last step may have fewer than G samples. A partition with c samples left spreads them evenly
 over its g slots: slot i has sample floor(i * c / g). Each sample appears in one or several adjacent
