@@ -1,4 +1,4 @@
-"""Making a batch of samples whose arrays differ in length."""
+"""Collate samples whose arrays differ in length into padded batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INTEGERS = int, np.integer, np.bool_
 
 
 class PaddingSample(dict[str, Any]):
-    """A sample that torch's default collate batches with `pad_collate`."""
+    """A sample dict that torch's default collate batches with `pad_collate`."""
 
     __slots__ = ()
 
@@ -36,28 +36,28 @@ def pad_collate(
     masks: bool = False,
     collate_fn_map: Mapping[Any, Any] | None = None,  # noqa: ARG001 (torch passes it)
 ) -> dict[str, Any]:
-    """Batch samples, padding arrays with zeros at their ends.
+    """Collate samples into a batch, padding arrays with zeros at their ends.
 
     A batch has every field that any of its samples has:
 
     - arrays and tensors: one tensor `(batch, ...)`, as long on each axis as the longest. A field
-      `<name>_lengths` (int64) tells the sizes before padding: `(batch,)` for arrays of one axis
-      and for `audio`, whose frames it counts, `(batch, axes)` for others. A missing array is
-      a row of zeros of length 0. With `masks`, `<name>_mask` (bool) says the same in another form:
-      `(batch, longest)` where lengths are `(batch,)`, of the field's own shape for others, True
-      where a value is and no padding.
+      `<name>_lengths` (int64) holds the sizes before padding: `(batch,)` for arrays of one axis
+      and for `audio`, where it counts frames, `(batch, axes)` for others. A missing array becomes
+      a row of zeros of length 0. With `masks`, `<name>_mask` (bool) is True for values and False
+      for padding; its shape is `(batch, longest)` if that of the lengths is `(batch,)`, and that
+      of the padded field otherwise;
     - numbers and bools: a tensor `(batch,)`;
     - dicts: a dict, batched in the same way;
-    - text, bytes, lists, anything else, and numbers and dicts of which one is missing: a list, in
-      which what is missing is None. So are arrays that fit no tensor together, and integers that
-      only a float would hold, not exactly: `uint64` beside a signed type, or an `int` of 2**63.
+    - text, bytes, lists, any other values, and numbers and dicts of which one is missing: a list,
+      with None for missing values. So are arrays that cannot form one tensor, and integers that
+      only a float could hold, and not exactly: `uint64` beside a signed type, or an `int` of 2**63.
 
     In a worker process, padded tensors are made in shared memory, so that they reach the training
     process without another copy.
 
     Args:
-        samples: At least one.
-        masks: Make masks too. A loader takes `functools.partial(pad_collate, masks=True)`.
+        samples: At least one sample.
+        masks: Whether to make masks. Pass `functools.partial(pad_collate, masks=True)` to a loader.
         collate_fn_map: Not used; torch's default collate passes its own.
 
     Raises:
@@ -89,7 +89,7 @@ default_collate_fn_map[PaddingSample] = pad_collate
 
 
 class _Rows:
-    """The arrays of one field, None where there is none."""
+    """The arrays of one field, with None for missing ones."""
 
     def __init__(self, column: Sequence[Any], dtype: torch.dtype, axes: int) -> None:
         self._column = column
@@ -100,7 +100,7 @@ class _Rows:
 
     @classmethod
     def of(cls, column: Sequence[Any]) -> _Rows | None:
-        """The rows, or None where the values are no arrays that fit one tensor."""
+        """Return the rows, or None if the values are not arrays that can form one tensor."""
         present = [value for value in column if value is not None]
         if not present or not _are(present, _ARRAYS):
             return None
@@ -112,7 +112,7 @@ class _Rows:
         return cls(column, dtype, present[0].ndim)
 
     def padded(self) -> torch.Tensor:
-        """All rows in one tensor."""
+        """Return all rows in one padded tensor."""
         in_place = batch_in_place(self._column, self._dtype)
         if in_place is not None:
             return in_place
@@ -121,18 +121,18 @@ class _Rows:
         try:
             arrays = [None if row is None else _as_array(row) for row in self._column]
             target = out.numpy()
-        except TypeError:  # bfloat16 and others that NumPy does not know
+        except TypeError:  # bfloat16 and other dtypes that NumPy does not have
             out.zero_()
             for i, (row, own) in enumerate(zip(self._column, self._shapes, strict=True)):
                 if row is not None:
                     out[_box(i, own)] = torch.as_tensor(row).detach()
             return out
         zeroed = out.is_shared()  # type: ignore[no-untyped-call]
-        # NumPy takes arrays as they are (read-only, reversed, of another byte order) and works in
-        # this thread. torch shares each row among all cores and waits for them, which took 10 ms
-        # a row while threads were decoding.
+        # NumPy accepts any array (read-only, reversed, of another byte order) and copies in this
+        # thread. torch splits each row over all cores and waits for them, which took 10 ms per row
+        # while threads were decoding.
         for i, (array, own) in enumerate(zip(arrays, self._shapes, strict=True)):
-            # Shared memory is new and zero; not touching it saves its pages until they are read.
+            # Shared memory is new and zero; untouched pages are not allocated before they are read.
             for axis, size in enumerate(() if zeroed else own):
                 target[(*_box(i, own[:axis]), slice(size, None))] = 0
             if array is not None:
@@ -140,7 +140,7 @@ class _Rows:
         return out
 
     def lengths(self, *, frames_only: bool) -> torch.Tensor | None:
-        """Sizes before padding; None where there is no axis."""
+        """Return the sizes before padding; None for arrays without axes."""
         if self._axes == 0:
             return None
         if frames_only or self._axes == 1:
@@ -151,7 +151,7 @@ class _Rows:
 
 
 def _mask(shape: Sequence[int], lengths: torch.Tensor) -> torch.Tensor:
-    """Where a padded tensor has values."""
+    """Return a mask that is True where a padded tensor has values."""
     if lengths.ndim == 1:
         return torch.arange(shape[1]) < lengths[:, None]
     mask = torch.ones((), dtype=torch.bool)
@@ -164,12 +164,12 @@ def _mask(shape: Sequence[int], lengths: torch.Tensor) -> torch.Tensor:
 
 
 def _box(row: int, sizes: tuple[int, ...]) -> tuple[int | slice, ...]:
-    """The beginning of a row, `sizes` long on its axes."""
+    """Return the index of the part of a row that has the given sizes, from its start."""
     return row, *map(slice, sizes)
 
 
 def _are(values: Iterable[Any], kinds: tuple[type, ...]) -> bool:
-    """Whether all values are of some kinds: a batch has many values, and few types of them."""
+    """Whether all values are of some kinds; fast, since a batch has many values of few types."""
     return all(issubclass(kind, kinds) for kind in set(map(type, values)))
 
 
@@ -178,7 +178,7 @@ def _as_array(row: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def _common_dtype(arrays: Sequence[Any]) -> torch.dtype | None:
-    """The dtype that holds all of them, None where torch has none."""
+    """Return the dtype that holds the values of all arrays, or None if torch has none."""
     try:
         dtypes = {_torch_dtype(dtype) for dtype in {value.dtype for value in arrays}}
     except TypeError:
@@ -190,7 +190,7 @@ def _common_dtype(arrays: Sequence[Any]) -> torch.dtype | None:
 
 @lru_cache(maxsize=64)
 def _promoted(dtypes: frozenset[torch.dtype]) -> torch.dtype | None:
-    # torch takes wide unsigned integers beside floats only, so these come first.
+    # torch promotes wide unsigned integers only together with floats, so floats come first.
     common, *others = sorted(dtypes, key=lambda dtype: not dtype.is_floating_point)
     try:
         for other in others:
@@ -203,11 +203,11 @@ def _promoted(dtypes: frozenset[torch.dtype]) -> torch.dtype | None:
 def _promoted_by_numpy(dtypes: frozenset[torch.dtype]) -> torch.dtype | None:
     try:
         known = [torch.empty(0, dtype=dtype).numpy().dtype for dtype in dtypes]
-    except TypeError:  # bfloat16 and others
+    except TypeError:  # bfloat16 and other dtypes that NumPy does not have
         return None
     common = np.result_type(*known)
     if common.kind == "f" and all(dtype.kind in "biu" for dtype in known):
-        return None  # uint64 beside a signed type: as floats they would be rounded
+        return None  # uint64 beside a signed type: floats would round them
     return _torch_dtype(common)
 
 
@@ -219,19 +219,19 @@ def _torch_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
 
 
 def rows_for(collate: Callable[..., Any]) -> Allocate | None:
-    """Makes memory that audio is decoded into row by row, and that becomes the batch as it is.
+    """Return an allocator of memory that audio is decoded into and that becomes the batch.
 
-    None for a collate function that may want samples whose memory is their own.
+    None for a collate function that may need samples that own their memory.
     """
     return BatchMemory() if getattr(collate, "func", collate) is pad_collate else None
 
 
 def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
-    """Values that are no arrays."""
+    """Batch values that are not arrays."""
     if _are(column, _NUMBERS):
         numbers = np.array(column)
         if numbers.dtype.kind == "f" and _are(column, _INTEGERS):
-            return list(column)  # as floats they would be rounded
+            return list(column)  # floats would round them
         try:
             return torch.from_numpy(numbers)
         except TypeError:  # text scalars, dates, integers beyond 64 bits
@@ -242,7 +242,7 @@ def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
 
 
 def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what cannot be one tensor, and warn of what hardly anybody wants to be one."""
+    """Refuse clips with different numbers of channels, and warn of different sample rates."""
     channels: dict[int, Any] = {}
     rates: set[Any] = set()
     for sample in samples:
@@ -256,7 +256,7 @@ def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
             "make the dataset with mono=True"
         )
     if len(rates) > 1 and None not in rates:
-        # Without keys: Python shows one text of a place once, and remembers every text it has seen.
+        # No keys in the text: Python shows each text once per place, and remembers all texts.
         warnings.warn(
             f"clips with different sample rates in one batch ({min(rates)} to {max(rates)} Hz, as "
             "sample_rate tells of each); make the datasets with sample_rate= to have them all at "

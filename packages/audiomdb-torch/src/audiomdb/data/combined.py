@@ -1,4 +1,4 @@
-"""Several datasets as one, for torch's DataLoader."""
+"""Define `CombinedDataset`, a mixture of several datasets for torch's `DataLoader`."""
 
 from __future__ import annotations
 
@@ -18,56 +18,57 @@ __all__ = ["CombinedDataset"]
 
 
 class CombinedDataset(PlannedDataset):
-    """Several datasets mixed into one.
+    """Mixes several datasets into one.
 
         speech = StreamingDataset(LocalRetriever("speech"), shuffle=True, sample_rate=16000)
         music = StreamingDataset(S3Retriever("bucket", "music"), shuffle=True, sample_rate=16000)
         for batch in DataLoader(CombinedDataset([speech, music]), batch_size=32, num_workers=2):
             batch["audio"], batch["__source__"]
 
-    Without weights every sample of every dataset comes once in an epoch. Which dataset has the next
-    turn is known beforehand, so a combination is split over ranks and workers, resumed, and made
-    into batches like a single dataset. Each dataset keeps what it was made with: fields, decoding,
-    processor, filters, its own shuffle, its cache and its prefetching. Everything else is the
-    combination's: a dataset that has ranks, batches, a tail, partitions or epochs of its own is
-    refused; its seed is not used, nor its threads. Random crops are drawn by the combination's seed
-    and epoch, so that a clip that is repeated within an epoch has the same window each time.
+    Without weights, every sample of every dataset comes once in an epoch. The order of the datasets
+    is planned ahead, so a combination is split over ranks and workers, resumed, and batched like a
+    single dataset. Each dataset keeps its own fields, decoding, processor, filters, shuffle, cache
+    and prefetching. All other options are those of the combination: a dataset with its own ranks,
+    batches, tail, partitions or epochs is refused, and its seed and number of threads are not used.
+    Random crops depend on the combination's seed and epoch, so a clip that is repeated within an
+    epoch has the same window each time.
 
-    The field `__source__` says which dataset a sample came from, counted from 0 and through nested
-    combinations. A field that only some samples of a batch have is None for the others; see
+    The field `__source__` is the number of the dataset that a sample came from, counted from 0
+    through nested combinations. For a field that only some samples of a batch have, see
     `pad_collate`.
 
     Args:
         datasets: `StreamingDataset` objects, and combinations, which are mixed in as one dataset.
-        shuffle: How they are mixed:
+        shuffle: How to mix the datasets:
 
-            - `"pseudo"`: at random, in proportion: of two datasets, every 1024 samples have the
-              right number of each, in random order; of n, within n / 2 or so;
-            - `"ordered"`: in turns that keep the proportions at every place, as closely;
+            - `"pseudo"`: at random, in proportion: with two datasets, every 1024 samples have the
+              right number of each, in random order; with n datasets, within about n / 2;
+            - `"ordered"`: in turns that keep the proportions equally close at every place;
             - None: one dataset after the other.
 
-            Whether a dataset's own samples are shuffled is said by that dataset.
-        weights: How many samples of each come for how many of the others. None: by size.
-        stop: With weights, when an epoch ends: with the `"first"` dataset that ends, with the
-            `"last"`, the others being repeated until then, or after a number of samples. What an
-            epoch leaves of a dataset is read first in the next.
-        seed: Of the mixing, and of every dataset's shuffle and crops; the same in all ranks.
-        num_threads: Threads that decode, in each worker. None: the most that a dataset has.
-        batch_size: As for `StreamingDataset`, and so is what follows.
-        rank: Which training process this is.
-        world_size: How many there are.
-        partitions: Groups of shards read side by side.
-        tail: What becomes of samples that ranks cannot share evenly. None: one rank keeps all,
-            several get equally many.
+            Each dataset determines whether its own samples are shuffled.
+        weights: Relative number of samples from each dataset. None: by size.
+        stop: With weights, when an epoch ends: with the `"first"` dataset to end, with the `"last"`
+            one, the others being repeated until then, or after a number of samples. Samples of a
+            dataset that an epoch leaves unread come first in the next.
+        seed: Seed of the mixing, and of every dataset's shuffle and crops; the same in all ranks.
+        num_threads: Threads that decode, in each worker. None: the maximum over the datasets.
+        batch_size: See `StreamingDataset`, as for all options below.
+        rank: Rank of this training process.
+        world_size: Number of training processes.
+        partitions: Groups of shards that are read in parallel.
+        tail: What happens to samples that ranks cannot share evenly. None: a single rank keeps
+            them; several ranks get the same number.
         epochs: Epochs in one pass.
-        collate_fn: From a list of samples to a batch.
-        stall_after_s: Seconds of waiting after which it is said what is waited for.
+        collate_fn: Function from a list of samples to a batch.
+        stall_after_s: Seconds of waiting after which the cause is logged.
         on_stall: Called with each `Stall`.
 
     Raises:
         PlanError: a number of the plan is out of range, or the weights do not fit the datasets.
-        ValueError: another option is, or a dataset has what only the combination may have.
-        TypeError: something else than such datasets was given.
+        ValueError: another option is out of range, or a dataset has an option that only the
+            combination may have.
+        TypeError: `datasets` is not a sequence of such datasets.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class CombinedDataset(PlannedDataset):
 
 
 def _seeded(what: Part | Mixture, seed: int) -> Part | Mixture:
-    """The same, with crops of this seed."""
+    """Return the same part or mixture with the seed of all crops replaced."""
     if isinstance(what, Mixture):
         return replace(what, parts=[_seeded(part, seed) for part in what.parts])
     if what.load.crop is None:
@@ -126,7 +127,7 @@ def _seeded(what: Part | Mixture, seed: int) -> Part | Mixture:
 
 
 def _refuse(number: int, dataset: PlannedDataset) -> None:
-    """Refuse a dataset that has what only the combination may have."""
+    """Refuse a dataset with an option that only the combination may have."""
     if not isinstance(dataset, PlannedDataset):
         raise TypeError(
             f"dataset {number} is {type(dataset).__name__}, expected a StreamingDataset or a "

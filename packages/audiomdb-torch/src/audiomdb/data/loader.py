@@ -212,7 +212,7 @@ class StreamingLoader:
 
     @property
     def batches_per_step(self) -> int:
-        """Batches that a rank gets for each step; by seconds, slots divided by the world size."""
+        """Batches per step of a rank: 1, or by seconds, the slots divided by the world size."""
         recipe = self._recipe()
         if not isinstance(recipe.batch_size, BySeconds):
             return 1

@@ -1,4 +1,4 @@
-"""A dataset as torch's samplers want it: samples by number."""
+"""Define `MapView`, a map-style view of a dataset for torch's samplers."""
 
 from __future__ import annotations
 
@@ -23,28 +23,26 @@ __all__ = ["MapView"]
 
 
 class MapView(Dataset[PaddingSample]):
-    """Samples by number, for torch's samplers and others that choose numbers.
+    """Provides samples by number, for torch's samplers and other code that chooses numbers.
 
         view = dataset.as_map()
         sampler = DistributedSampler(view)
         for batch in DataLoader(view, batch_size=32, sampler=sampler, num_workers=2):
             ...
 
-    Number i is the i-th sample in stored order of those that the dataset's filters keep. Nothing
-    is split over ranks here: that is the sampler's task. `dataset[i]` would do the same one by
-    one; a loader fetches a view's batches whole, in threads.
+    Sample i is the i-th in stored order among those that the dataset's filters keep. The view is
+    not split over ranks: that is the task of the sampler. `dataset[i]` loads samples one by one; a
+    loader fetches whole batches from a view, in threads.
 
-    Numbers in random order make shards come and go: a cache with room for the whole dataset
-    downloads each once, a smaller one many times. A stream mixes shards that are near each other
-    instead.
+    Numbers in random order access shards in random order: a cache with room for the whole dataset
+    downloads each shard once, a smaller one many times. A stream mixes neighbouring shards instead.
 
-    Made by `StreamingDataset.as_map`. Picklable; workers of every start method read for
-    themselves.
+    Made by `StreamingDataset.as_map`. Picklable; workers of every start method read independently.
 
     Args:
-        what: What is read, and how.
+        what: The dataset or mixture to read.
         num_threads: Threads that decode a batch, in each worker; 0 decodes in the worker itself.
-        epoch: Which windows are cut, where random ones are.
+        epoch: Epoch that determines random windows.
     """
 
     def __init__(self, what: Part | Mixture, *, num_threads: int = 4, epoch: int = 0) -> None:
@@ -55,27 +53,29 @@ class MapView(Dataset[PaddingSample]):
         self._kept: tuple[NDArray[np.int64] | None] | None = None
 
     def __len__(self) -> int:
-        """Samples that the filters keep."""
+        """Return the number of samples that the filters keep."""
         kept = self._positions()
         return len(self._reading()) if kept is None else len(kept)
 
     def __getitem__(self, which: SupportsIndex | str) -> PaddingSample:
-        """The sample of a number (negative from the end), or of a key, kept or not.
+        """Return the sample with a number (negative from the end) or a key.
+
+        A key may also be that of a sample that the filters leave out.
 
         Raises:
-            IndexError: no such number.
-            UnknownKeyError: no such key.
-            DatasetError, AudioError, Exception: as iterating the dataset does.
+            IndexError: there is no such number.
+            UnknownKeyError: there is no such key.
+            DatasetError, AudioError, Exception: as for iterating over the dataset.
         """
         reading = self._reading()
         position = reading.find(which) if isinstance(which, str) else self._position(index(which))
         return PaddingSample(reading.load(position, self._epochs.next_epoch, None))
 
     def __getitems__(self, numbers: Sequence[SupportsIndex]) -> list[PaddingSample]:
-        """The samples of several numbers, in their order. `DataLoader` calls it for a batch."""
+        """Return the samples of several numbers, in their order; `DataLoader` calls it."""
         reading, epoch = self._reading(), self._epochs.next_epoch
         positions = [self._position(index(number)) for number in numbers]
-        # Shard by shard, whatever the order: a cache may have room for few.
+        # Load shard by shard in any order, because a cache may only have room for a few shards.
         order = sorted(range(len(positions)), key=positions.__getitem__)
         samples: list[PaddingSample | None] = [None] * len(positions)
         loaded = in_order(
@@ -90,16 +90,16 @@ class MapView(Dataset[PaddingSample]):
         return samples  # type: ignore[return-value]
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which random windows are cut from now on; workers see it at their next batch."""
+        """Set the epoch that determines random windows; workers use it from their next batch on."""
         self._epochs.set(epoch)
 
     def column(self, name: str) -> np.ndarray:
-        """A column of the index, for samplers that sort or bucket: `(len(self),)`.
+        """Return a column of the index, `(len(self),)`, for samplers that sort or bucket.
 
-        Of several datasets one after the other. Read without any audio.
+        The columns of several datasets are concatenated. No audio is read.
 
         Raises:
-            UnknownColumnError: a dataset's index has no such column.
+            UnknownColumnError: the index of a dataset has no such column.
         """
         columns = [np.asarray(reader.index[name]) for reader in self._reading().readers]
         column = columns[0] if len(columns) == 1 else np.concatenate(columns)
@@ -108,7 +108,7 @@ class MapView(Dataset[PaddingSample]):
 
     @property
     def durations(self) -> NDArray[np.float64]:
-        """Seconds of each sample as it is read, `(len(self),)`; NaN where there is no audio."""
+        """Duration of each sample as loaded, in seconds, `(len(self),)`; NaN without audio."""
         kept = self._positions()
         seconds = self._reading().durations()
         return seconds if kept is None else seconds[kept]
@@ -117,7 +117,7 @@ class MapView(Dataset[PaddingSample]):
         return Reading(self._what, self._selections)
 
     def _positions(self) -> NDArray[np.int64] | None:
-        """Positions of what is kept; None: all."""
+        """Return the positions of the samples that the filters keep; None: all."""
         if self._kept is None:
             mask = self._reading().taking_part()
             self._kept = (None if mask is None else np.flatnonzero(mask),)

@@ -1,7 +1,8 @@
-"""Memory of batches: audio is decoded into it row by row, and it becomes the batch as it is.
+"""Allocate the memory of batches, which audio is decoded into row by row.
 
-Memory that nobody holds any more serves the next batch. New memory costs as much as copying the
-clips into it would: the system hands it out page by page, and zero.
+The memory becomes the batch without a copy. Memory that is no longer referenced is reused for the
+next batch, because new memory costs as much as copying the clips into it: the operating system
+provides it page by page, filled with zeros.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from audiomdb.stream.memory import Piece, ReusedMemory
 __all__ = ["BatchMemory", "batch_in_place", "uninitialised"]
 
 _PIECES = 8
-"""Of memory that are remembered. Fewer are under way at a time, unless a loop keeps its batches."""
+"""Pieces of memory kept for reuse. Fewer are in use at a time, unless a loop keeps its batches."""
 
 
 class BatchMemory:
-    """Makes arrays `(rows, frames)`, float32; see `audiomdb.stream.rows.Allocate`.
+    """Allocates float32 arrays `(rows, frames)`; see `audiomdb.stream.rows.Allocate`.
 
-    In a DataLoader's worker they lie in shared memory, always new. Threads share one.
+    In a worker of a DataLoader, they are in shared memory and always new. Thread-safe.
     """
 
     def __init__(self) -> None:
         self._memory = ReusedMemory(pieces=_PIECES)
 
     def __reduce__(self) -> tuple[type[BatchMemory], tuple[()]]:
-        return BatchMemory, ()  # memory of one process is of no use to another
+        return BatchMemory, ()  # another process cannot use the memory of this one
 
     def __call__(self, rows: int, frames: int) -> np.ndarray:
-        """Make one. What it holds is anything; in shared memory, zeros."""
+        """Allocate an array with arbitrary contents; in shared memory, with zeros."""
         if get_worker_info() is not None and rows and frames:
             shared: np.ndarray = uninitialised((rows, frames), torch.float32).numpy()
             return shared
@@ -43,9 +44,9 @@ class BatchMemory:
 
 
 def batch_in_place(column: Sequence[Any], dtype: torch.dtype) -> torch.Tensor | None:
-    """The tensor whose rows begin with these arrays, zero behind each.
+    """Return the tensor whose rows start with these arrays, with zeros after each.
 
-    None unless they are the rows of one array that `BatchMemory` has made, in their order.
+    None unless the arrays are, in order, the rows of one array that `BatchMemory` has made.
     """
     whole = getattr(column[0], "base", None)
     memory = getattr(whole, "base", None)
@@ -59,7 +60,7 @@ def batch_in_place(column: Sequence[Any], dtype: torch.dtype) -> torch.Tensor | 
     first, step = _address(whole), whole.strides[0]
     if any(_address(array) != first + number * step for number, array in enumerate(column)):
         return None
-    if isinstance(memory, torch.Tensor):  # shared: nothing but the clips has touched it
+    if isinstance(memory, torch.Tensor):  # shared memory, which is zero after the clips
         return memory
     for row, length in zip(whole, lengths, strict=True):
         row[length:] = 0
@@ -67,7 +68,7 @@ def batch_in_place(column: Sequence[Any], dtype: torch.dtype) -> torch.Tensor | 
 
 
 def uninitialised(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A new tensor; in a DataLoader's worker, in shared memory, and zero."""
+    """Return a new tensor; in a worker of a DataLoader, in shared memory and filled with zeros."""
     size = math.prod(shape) * dtype.itemsize
     if get_worker_info() is None or size == 0:
         return torch.empty(shape, dtype=dtype)

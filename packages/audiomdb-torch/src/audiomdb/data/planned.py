@@ -1,4 +1,4 @@
-"""What the datasets for torch have in common: they are read in the order of a plan."""
+"""Define `PlannedDataset`, the base of the datasets for torch that are read in a plan's order."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ __all__ = ["PlannedDataset"]
 
 
 class PlannedDataset(IterableDataset[Any]):
-    """Base of `StreamingDataset` and `CombinedDataset`.
+    """Base class of `StreamingDataset` and `CombinedDataset`.
 
     Args:
-        what: What is read; origins are retrievers or readers.
+        what: The dataset or mixture to read; origins are retrievers or readers.
         num_threads: Threads that decode, in each worker.
-        seed: Of all that is random in the order.
-        batch_size: Samples in a step over all ranks, or seconds; None: samples come one by one.
-        collate_fn: Makes batches, with `batch_size`.
-        rank: Which training process this is.
-        world_size: How many there are.
-        partitions: Groups of shards read side by side; None: as many as nodes.
-        tail: What becomes of what ranks cannot share evenly; None: "uneven" for one rank, "drop"
-            for several, and with `batch_size` "drop" for any number.
-        epochs: Epochs in one pass; None: it never ends.
-        stall_after_s: Seconds of waiting after which it is said what is waited for; None: never.
+        seed: Seed of everything random in the order.
+        batch_size: Samples in a step over all ranks; None: samples come one by one.
+        collate_fn: Function from a list of samples to a batch, with `batch_size`.
+        rank: Rank of this training process.
+        world_size: Number of training processes.
+        partitions: Groups of shards that are read in parallel; None: the number of nodes.
+        tail: What happens to samples that ranks cannot share evenly; None: "uneven" for one rank,
+            "drop" for several, and with `batch_size` "drop" for any number.
+        epochs: Epochs in one pass; None: a pass never ends.
+        stall_after_s: Seconds of waiting after which the cause is logged; None: never.
         on_stall: Called with each `Stall`.
 
     Raises:
         PlanError: a number of the plan is out of range.
-        ValueError: another option is.
+        ValueError: another option is out of range.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class PlannedDataset(IterableDataset[Any]):
         self._pass_stream(self.given_place or (0, 1))  # refuses impossible options now
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that is not forked knows nothing of this process's torch.distributed, nor of
-        # who called.
+        # A worker that is not forked has neither the torch.distributed state nor the callers of
+        # this process, so the place is determined here.
         return {**vars(self), "_makers_place": self.place(), "_at": None}
 
     def __repr__(self) -> str:
@@ -110,13 +110,13 @@ class PlannedDataset(IterableDataset[Any]):
         return f"<{type(self).__name__} of {origins}>"
 
     def __len__(self) -> int:
-        """Samples in one pass of this rank, over all its workers; with `batch_size`, batches.
+        """Return the samples (with `batch_size`, batches) of this rank's workers in one pass.
 
-        A loader that makes batches itself in several workers may give more than its `len()` says,
-        because each worker may end with a batch that is not full.
+        A loader that makes batches itself in several workers may yield more than its `len()`,
+        because the last batch of each worker may not be full.
 
         Raises:
-            TypeError: with `epochs=None`, a pass never ends.
+            TypeError: `epochs` is None, so a pass never ends.
         """
         if self.epochs is None:
             raise TypeError("a dataset with epochs=None has no length")
@@ -127,29 +127,30 @@ class PlannedDataset(IterableDataset[Any]):
 
     @property
     def dropped(self) -> int:
-        """Samples of each epoch that no rank gets, over all of them: what `tail="drop"` costs.
+        """Samples of each epoch that no rank gets, because of `tail="drop"`.
 
-        Fewer than there are ranks; with `batch_size`, fewer than that.
+        Fewer than the world size; with `batch_size`, fewer than the batch size.
         """
         return self._pass_stream(self.place()).dropped
 
     def __getitem__(self, which: int | str) -> PaddingSample:
-        """The sample at a position in stored order (negative from the end), or of a key.
+        """Return the sample at a position in stored order (negative from the end), or of a key.
 
-        Of several datasets, positions are numbered through, and the first that has the key counts.
+        Positions run on from one dataset to the next; a key is taken from the first that has it.
         """
         return PaddingSample(self.samples((0, 1))[which])
 
     def __iter__(self) -> Iterator[Any]:
-        """Begin a pass: the next epoch's samples, or batches, of this rank and worker.
+        """Begin a pass over the samples, or batches, of this rank and worker in the next epoch.
 
-        What fails is raised where the sample would have come, and ends the pass: an exception of
+        An error is raised in place of the sample that failed, and ends the pass: an exception of
         the dataset or its audio names shard and key; one of the processor carries them in a note.
 
-        An iterator that is never asked for anything is no pass, but for a DataLoader's workers.
+        Making an iterator without asking it for an item begins no pass, except in a worker of a
+        DataLoader.
         """
-        self.place()  # where it cannot be found, that is said now
-        # torchdata's StatefulDataLoader makes iterators for the sake of their state.
+        self.place()  # raises now if the rank cannot be determined
+        # torchdata's StatefulDataLoader makes iterators only for their state.
         return self._begun() if get_worker_info() is not None else self._begun_when_asked()
 
     def _begun_when_asked(self) -> Generator[Any, None, None]:
@@ -157,7 +158,7 @@ class PlannedDataset(IterableDataset[Any]):
 
     def _begun(self) -> Generator[Any, None, None]:
         own, self._own_start = self._own_start, None
-        # Workers that were given states of their own say the same of where the pass ends.
+        # Workers that were given states of their own agree on the end of the pass.
         at = None if own is None else Pass(int(own["epoch"]), own, self._end(own))
         begun = self._epochs.take(self.epochs, at)
         start = begun.start if own is None else own
@@ -186,33 +187,33 @@ class PlannedDataset(IterableDataset[Any]):
         return self._followed(standing.noted(made), watch)
 
     def _end(self, state: Mapping[str, Any]) -> int | None:
-        """The epoch that ends the pass of a state; None: the state, or the dataset, has no end."""
+        """Return the epoch that ends the pass of a state; None if state or dataset has no end."""
         end = state.get(END)
         return None if end is None or self.epochs is None else int(end)
 
     def as_map(self) -> MapView:
-        """A view of the dataset for samplers: samples by number, unsplit. See `MapView`."""
+        """Return a map-style view for samplers, not split over ranks; see `MapView`."""
         return MapView(self.what, num_threads=self.num_threads)
 
     def stats(self) -> StreamStats:
-        """What passes over this dataset have waited for, and what is to be done about it.
+        """Return how long the passes over this dataset have waited, by cause, with advice.
 
-        Over all passes of this training process, in its workers too; these report a few times a
-        second, and when a pass ends. Those of a `StreamingLoader` count there.
+        Covers all passes of this training process and its workers, which report a few times a
+        second and when a pass ends. Passes of a `StreamingLoader` are counted by the loader.
         """
         return self.monitor.stats(self.retrievers)
 
     @property
     def retrievers(self) -> list[BaseRetriever]:
-        """What leads to the datasets."""
+        """The retrievers of the datasets."""
         origins = [part.origin for part in parts_of(self.what)]
         return [origin for origin in origins if isinstance(origin, BaseRetriever)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass begin with this epoch; in every rank, before `iter(loader)`.
+        """Make the next pass begin with this epoch; call it in every rank before `iter(loader)`.
 
-        Not needed as long as every rank begins every pass. Frameworks call it before each: a loaded
-        state that stands in this very epoch is still gone on with.
+        Not needed as long as every rank begins every pass. Frameworks call it before each pass, so
+        a loaded state within this same epoch is kept and resumed.
         """
         following = self._epochs.next
         if following.start is None or following.epoch != epoch:
@@ -220,21 +221,22 @@ class PlannedDataset(IterableDataset[Any]):
             self._at = self._own_start = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the sample, or batch, after the last one that this process was given is.
+        """Return the place after the last sample, or batch, that this process has yielded.
 
-        Under 1 kB of plain data. In a DataLoader's worker, of that worker alone; a loader such as
-        torchdata's `StatefulDataLoader` collects them, for as many workers. What it collects also
-        says where the pass ends, and after its last batch nothing is left of the pass; otherwise
-        the next epoch's beginning is what follows an epoch.
+        Under 1 kB of plain data. In a worker of a DataLoader, the state is that of this worker
+        alone; a loader such as torchdata's `StatefulDataLoader` collects the states, which need the
+        same number of workers. Such a state includes the end of the pass: after the last batch,
+        nothing of the pass is left. Any other state after the end of an epoch is the start of the
+        next epoch.
 
         Raises:
-            PlanError: workers of a plain `DataLoader` have read the last pass: they do not say
-                what the loop has received of them.
+            PlanError: workers of a plain `DataLoader` have read the last pass, and do not report
+                what the loop has received from them.
         """
         if self._own_start is not None:
             return dict(self._own_start)
         by_workers = get_worker_info() is None and self._epochs.taken_by_workers
-        # A forked worker has the pass of its parent, which is not its own.
+        # A forked worker inherits the pass of its parent, which is not its own.
         if self._at is not None and self._at[0] == os.getpid() and not by_workers:
             return self._at[1]()
         if by_workers:
@@ -248,18 +250,19 @@ class PlannedDataset(IterableDataset[Any]):
         return self._beginning(following.epoch)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next pass go on from a state: the rest of its epoch.
+        """Make the next pass resume from a state, with the rest of its epoch.
 
-        That counts as one of `epochs`, unless a `StatefulDataLoader` has collected the state: then
-        the pass ends where that of the state would have.
+        That epoch counts as one of `epochs`, unless a `StatefulDataLoader` has collected the state:
+        then the pass ends at the same epoch as the pass of the state.
 
-        With `batch_size`, the numbers of ranks, workers and threads may have changed since;
-        without, where the ranks have read even shares and there were no workers and are none, or
-        where an epoch begins. A state of a worker goes to the same worker of as many.
+        With `batch_size`, the numbers of ranks, workers and threads may have changed. Without it,
+        they may only if the ranks have read even shares and no workers were or are used, or if the
+        state is at the start of an epoch. The state of a worker is for the same worker among the
+        same number of workers.
 
         Raises:
-            PlanError: the state is of another plan, or its place is none here; the message says
-                what differs.
+            PlanError: the state belongs to another plan, or its place does not exist here; the
+                message states the differences.
         """
         before = self._kept_partitions
         self._keep_partitions(state)
@@ -275,7 +278,7 @@ class PlannedDataset(IterableDataset[Any]):
             self._epochs.set(int(state["epoch"]), dict(state), self._end(state))
 
     def place(self) -> tuple[int, int]:
-        """Rank and world size, as they are now: 0 of 1 for who splits by himself."""
+        """Return the current rank and world size; (0, 1) if a framework splits the samples."""
         makers = self._makers_place if get_worker_info() is not None else None
         place = makers or self.given_place or distributed_place() or environment_place() or (0, 1)
         return (0, 1) if place[1] > 1 and split_by_framework(self) else place
@@ -283,7 +286,7 @@ class PlannedDataset(IterableDataset[Any]):
     def samples(
         self, place: tuple[int, int], worker: int = 0, num_workers: int = 1
     ) -> SampleStream:
-        """The samples of one worker of one rank."""
+        """Return the stream of samples of one worker of one rank."""
         return SampleStream(
             self.what,
             num_threads=self.num_threads,
@@ -307,7 +310,7 @@ class PlannedDataset(IterableDataset[Any]):
         tail: Tail | None = None,
         partitions: int | None = None,
     ) -> StepStream:
-        """The steps of one worker of one rank. `partitions`: None: of this dataset."""
+        """Return the steps of one worker of one rank; `partitions` defaults to the dataset's."""
         return StepStream(
             self.what,
             batch_size,
@@ -322,7 +325,10 @@ class PlannedDataset(IterableDataset[Any]):
         )
 
     def warn_of_nodes(self, place: tuple[int, int], partitions: int | None = None) -> None:
-        """Warn if nodes do not divide the partitions, so that some read what others do."""
+        """Warn if the number of partitions is not a multiple of the number of nodes.
+
+        In that case, some shards are read by two nodes.
+        """
         partitions = self._partitions(place) if partitions is None else partitions
         nodes = nodes_of(place[1])
         if partitions % nodes == 0 or not self._epochs.first_to(f"warn {partitions} {nodes}"):
