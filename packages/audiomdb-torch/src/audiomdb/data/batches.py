@@ -1,4 +1,4 @@
-"""A pass of a dataset in one worker, over batches that the plan makes; and where it stands."""
+"""Run a worker's pass over batches that the plan makes, and track the state of a pass."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from audiomdb.stream.watch import Watch
 __all__ = ["END", "Batch", "BatchPass", "Collate", "Standing", "check_workers", "of_a_worker"]
 
 Batch: TypeAlias = Any
-"""What `collate_fn` makes: a dict of tensors and lists, unless another is given."""
+"""The result of `collate_fn`: a dict of tensors and lists, unless another function is given."""
 
 Collate: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Batch]
-"""From a list of samples to a batch."""
+"""Function from a list of samples to a batch."""
 
 END = "end"
-"""In a state of a place in a pass: the epoch that ends the pass, unread. Absent where none does."""
+"""Key in a state of a pass for the epoch at which the pass ends, exclusive; absent without end."""
 
 _SKIP = "skip"
 
 
 class BatchPass:
-    """The batches of one of a rank's workers.
+    """A pass over the batches of one of a rank's workers.
 
     Args:
-        stream: Its steps.
-        epoch: Where the pass begins.
-        start: Another place to begin, as `state_dict` gave it.
-        worker: Which worker this is.
-        num_workers: Of how many.
+        stream: The steps of the worker.
+        epoch: Epoch at which the pass begins.
+        start: Another place to begin at, as returned by `state_dict`.
+        worker: Number of this worker.
+        num_workers: Number of workers.
 
     Raises:
-        PlanError: `start` is of a worker, and of another number of them.
+        PlanError: `start` is the state of a worker among another number of workers.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class BatchPass:
         self._ahead = worker if self._skip is None else self._skip
 
     def state_dict(self, *, of_worker: bool, of_pass: bool) -> dict[str, Any]:
-        """Return where the batch after the last one is.
+        """Return the place of the batch after the last one.
 
         Args:
-            of_worker: Say it of this worker alone.
-            of_pass: Where an epoch is over, return its end, where nothing is left of it, instead of
-                the beginning of the next. A worker's state always does.
+            of_worker: Return the place of this worker alone.
+            of_pass: After the end of an epoch, return that end, with nothing left of the epoch,
+                instead of the start of the next one. A worker's state always does.
         """
         place, following = self._place, self._following
         if of_worker:
@@ -78,7 +78,7 @@ class BatchPass:
     def made(
         self, collate: Collate, until: int | None, watch: Watch
     ) -> Generator[Batch, None, None]:
-        """Make the batches up to an epoch; None: without end."""
+        """Yield the batches up to epoch `until`, exclusive; None: without end."""
         steps = self._stream.read(
             self._first,
             epochs=None if until is None else max(0, until - self._first.epoch),
@@ -97,12 +97,12 @@ class BatchPass:
 
 
 class Standing:
-    """Where a pass stands, for its state.
+    """Tracks the place of a pass, to return its state.
 
     Args:
-        made_by: What makes its samples, or batches.
-        in_worker: Whether a DataLoader's worker does.
-        until: The epoch that ends the pass, unread; None: it never ends.
+        made_by: The stream or pass that makes its samples or batches.
+        in_worker: Whether this is a worker of a DataLoader.
+        until: The epoch at which the pass ends, exclusive; None: it never ends.
     """
 
     def __init__(
@@ -114,14 +114,14 @@ class Standing:
         self._over = False
 
     def noted(self, made: Generator[Any, None, None]) -> Generator[Any, None, None]:
-        """Hand on what is made, and note when the pass is over."""
+        """Yield all items from `made`, and record when the pass is over."""
         with closing(made):
             yield from made
         self._over = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the sample, or batch, after the last one is; in a worker, of it alone."""
-        # Who asks for the state of a worker does not know either that its part is over.
+        """Return the place after the last sample or batch; in a worker, of that worker alone."""
+        # A loader that collects a worker's state does not know that the worker's part is over.
         of_pass = self._in_worker or (not self._over and asked_by_stateful_loader())
         if isinstance(self._made_by, SampleStream):
             state = self._made_by.state_dict(of_pass=of_pass)
@@ -136,10 +136,10 @@ def of_a_worker(state: Mapping[str, Any]) -> bool:
 
 
 def check_workers(state: Mapping[str, Any], num_workers: int) -> None:
-    """Refuse a worker's state where there are more or fewer of them.
+    """Refuse the state of a worker if the number of workers has changed.
 
     Raises:
-        PlanError: there are.
+        PlanError: it has changed.
     """
     then = state.get("num_workers", num_workers) if of_a_worker(state) else num_workers
     if then != num_workers:

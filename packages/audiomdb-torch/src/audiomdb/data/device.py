@@ -1,4 +1,4 @@
-"""Batches on a device before they are asked for."""
+"""Move batches to a device ahead of time, in a thread."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _LOOK_S = 0.1
-"""How often a thread that has nowhere to put a batch looks whether it is still wanted."""
+"""Interval in seconds at which a thread with a full queue checks whether it should stop."""
 
 
 def map_tensors(batch: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401
     """Apply a function to every tensor of a batch.
 
-    Goes into dicts and other mappings, lists, tuples and named tuples, of any depth. What has a
-    method `to` without being a tensor (a `PackedSequence`, a `BatchFeature`) is given to `change`
-    as a whole. All else, such as text, stays.
+    Recurses into dicts and other mappings, lists, tuples and named tuples. An object that has a
+    method `to` but is not a tensor (a `PackedSequence`, a `BatchFeature`) is passed to `change` as
+    a whole. All other values, such as text, are left unchanged.
     """
     if isinstance(batch, torch.Tensor):
         return change(batch)
@@ -44,21 +44,21 @@ def _like(batch: Mapping[Any, Any], made: dict[Any, Any]) -> Mapping[Any, Any]:
         return made
     try:
         return type(batch)(made)  # type: ignore[call-arg]
-    except TypeError:  # one that is not made of a mapping
+    except TypeError:  # a class that cannot be constructed from a mapping
         return made
 
 
 class DeviceMover:
-    """Moves batches to a device, in two steps that two threads may take.
+    """Moves batches to a device, in two steps that may run in two threads.
 
-    `begin` copies; on a CUDA device it only starts the copy, on a stream of its own, out of pinned
-    memory if asked to. `finish` makes the calling thread's stream wait for it, so that work which
-    is launched afterwards finds the batch whole. The batch's memory is not given to others before
-    that work is done (`Tensor.record_stream`).
+    `begin` copies; on a CUDA device it only starts the copy, on a separate stream, from pinned
+    memory if requested. `finish` makes the calling thread's stream wait for the copy, so that work
+    launched afterwards sees the whole batch. The batch's memory is not reused before that work is
+    done (`Tensor.record_stream`).
 
     Args:
-        device: Where to; None leaves batches where they are.
-        pin_memory: Copy batches into pinned memory first. None: where the device is CUDA.
+        device: Target device; None leaves batches where they are.
+        pin_memory: Copy batches to pinned memory first. None: only for a CUDA device.
 
     Raises:
         RuntimeError: torch does not know the device, or cannot pin memory here.
@@ -69,7 +69,7 @@ class DeviceMover:
     ) -> None:
         self.device = None if device is None else torch.device(device)
         cuda = self.device is not None and self.device.type == "cuda"
-        if self.device == torch.device("cuda"):  # without a number: this thread's
+        if self.device == torch.device("cuda"):  # without a number: this thread's current device
             self.device = torch.device("cuda", torch.cuda.current_device())
         self._pin = cuda if pin_memory is None else pin_memory
         if self._pin and not torch.cuda.is_available():
@@ -81,7 +81,7 @@ class DeviceMover:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def begin(self, batch: Any) -> tuple[Any, Any]:  # noqa: ANN401
-        """Start moving a batch; the result is for `finish`."""
+        """Start moving a batch, and return a handle for `finish`."""
         if self._pin:
             batch = map_tensors(batch, _pinned)
         if self.device is None:
@@ -89,8 +89,8 @@ class DeviceMover:
         if self._stream is None:
             return map_tensors(batch, lambda value: value.to(self.device)), None
         with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-            # Out of pageable memory the call returns when the copy is done. A pinned block is kept
-            # by torch's allocator until the copy is done, whoever forgets it.
+            # From pageable memory, the call returns when the copy is done. torch's allocator keeps
+            # a pinned block until the copy is done, even if nothing refers to it.
             moved = map_tensors(batch, lambda value: value.to(self.device, non_blocking=True))
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
@@ -125,7 +125,7 @@ def _pinned(value: Any) -> Any:  # noqa: ANN401
 
 
 class _End(Generic[T]):
-    """The end of what is made, and the error that ended it."""
+    """Marks the end of the prepared items, with the error that caused it, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -139,21 +139,21 @@ def made_ahead(
     interrupt: Callable[[], None] = lambda: None,
     patience_s: float = 0.0,
 ) -> Generator[R, None, None]:
-    """Yield `prepare(item)` for each item, made in a thread, up to `depth` of them ahead.
+    """Yield `prepare(item)` for each item, prepared in a thread up to `depth` items ahead.
 
-    An exception of either is raised at its place, as itself. The thread is started by the first
-    `next`, and gone when the generator has ended, was closed or was collected.
+    An exception of `source` or `prepare` is raised unchanged, in place of its item. The first
+    `next` starts the thread; it has ended when the generator is exhausted, closed or collected.
 
     Args:
-        source: Iterated in the thread, and closed when the thread is gone.
+        source: Iterated over in the thread, and closed after the thread has ended.
         prepare: Called in the thread.
-        depth: Items held ready.
-        interrupt: Called at the end, in the closing thread: ends a `next(source)` under way that
-            would not end by itself.
-        patience_s: Seconds that it is given to end by itself.
+        depth: Maximum number of prepared items.
+        interrupt: Called at the end, in the closing thread, to end a call of `next(source)` that
+            does not return by itself.
+        patience_s: Seconds that such a call is given to return by itself.
     """
-    # Queues of C: an interrupt between two lines of `queue.Queue` leaves its lock as it should not
-    # be, and the threads with it.
+    # These queues are written in C: an interrupt between two lines of `queue.Queue` could leave its
+    # lock, and so the threads, in a broken state.
     ready: queue.SimpleQueue[R | _End[R]] = queue.SimpleQueue()
     places: queue.SimpleQueue[None] = queue.SimpleQueue()
     for _ in range(depth):
@@ -177,7 +177,7 @@ def made_ahead(
             finally:
                 del error
     finally:
-        # When the interpreter ends, daemon threads stand still; from Python 3.13 on they never end.
+        # At interpreter shutdown daemon threads are frozen; from Python 3.13 on they never end.
         if not sys.is_finalizing():
             closed.set()
             _wait_for(thread, interrupt, patience_s)
@@ -187,7 +187,7 @@ def made_ahead(
 
 
 def _wait_for(thread: threading.Thread, interrupt: Callable[[], None], patience_s: float) -> None:
-    # The garbage collector may close a generator in any thread, that one among them.
+    # The garbage collector may close a generator in any thread, including `thread` itself.
     if thread is threading.current_thread() or thread.ident is None:
         return
     thread.join(patience_s)
@@ -210,14 +210,14 @@ def _make(
             if not _place(places, closed):
                 return
             ready.put(prepared)
-            del item, prepared  # held by whoever takes it, and by nobody else
+            del item, prepared  # only the consumer should hold a reference
     except BaseException as error:  # noqa: BLE001 (raised by the consumer, at its place)
         end.error = error
     ready.put(end)
 
 
 def _place(places: queue.SimpleQueue[None], closed: threading.Event) -> bool:
-    """Wait for a place in the queue; False when nobody wants more."""
+    """Wait for a place in the queue; return False if the consumer has closed it."""
     while not closed.is_set():
         with suppress(queue.Empty):
             places.get(timeout=_LOOK_S)

@@ -1,12 +1,13 @@
-"""Counting epochs across processes.
+"""Count epochs across a training process and its DataLoader workers.
 
-A DataLoader sends its workers a copy of the dataset as it was made, and with every `iter(loader)`
-it starts new ones: left alone, every epoch would be epoch 0. Nothing runs in the training process
-that could tell. So the count lives in a note that all copies share.
+A DataLoader sends its workers a copy of the dataset as it was constructed, and starts new workers
+with every `iter(loader)`: without a shared count, every epoch would be epoch 0. No code of the
+dataset runs in the training process that could count. So the count is kept in a note that all
+copies share.
 
-The workers of one pass have to agree. They share a token, torch's base seed, which is drawn anew
-for each pass: the first to bring a token that is not known takes the next epoch for it, the others
-find it. Persistent workers keep their seed and count their passes.
+The workers of one pass must agree. They share a token, torch's base seed, which is drawn anew for
+each pass: the first worker with an unknown token takes the next epoch for it, and the others find
+it. Persistent workers keep their seed, so they also count their passes.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from audiomdb.data.shared import SharedNote, training_process
 __all__ = ["EpochCounter", "Pass"]
 
 _PASSES_KEPT = 256
-"""Passes whose workers may still come to ask."""
+"""Number of passes that are remembered for workers that have yet to begin them."""
 
 
 class Pass(NamedTuple):
-    """Where a pass begins."""
+    """The first epoch of a pass, the state it starts from, and its end."""
 
     epoch: int
     start: Mapping[str, Any] | None = None
-    """What `EpochCounter.set` was given beside the epoch."""
+    """The data that `EpochCounter.set` was given with the epoch."""
 
     until: int | None = None
-    """The epoch that ends it, unread; None: it never ends."""
+    """The epoch at which the pass ends, exclusive; None: it never ends, or its end is not set."""
 
 
 class EpochCounter:
     """The number of the next epoch, shared by a training process and its DataLoader workers.
 
-    Survives fork, spawn and forkserver. Each training process counts for itself, though several
-    may hold copies of one counter: ranks that begin every epoch agree. Pickled otherwise than to
-    start a process, it becomes a new counter that goes on from here.
+    Shared across fork, spawn and forkserver. Each training process counts for itself, even if
+    several hold copies of one counter; ranks that begin every epoch agree. Pickled for any purpose
+    other than starting a process, it becomes a new counter that continues from the same epoch.
 
     Holds one file descriptor.
 
@@ -69,12 +70,12 @@ class EpochCounter:
 
     @property
     def next_epoch(self) -> int:
-        """The epoch that `take` would return to a training process."""
+        """The first epoch of the pass that `take` would return in the training process."""
         return self.next.epoch
 
     @property
     def next(self) -> Pass:
-        """What `take` would return to a training process."""
+        """The pass that `take` would return in the training process, before its end is set."""
         with self._note.changing() as state:
             return _next(state, str(training_process()))
 
@@ -85,17 +86,17 @@ class EpochCounter:
             return str(training_process()) in state["by_workers"]
 
     def take(self, epochs: int | None, at: Pass | None = None) -> Pass:
-        """Begin a pass over `epochs` epochs and return where it begins and ends.
+        """Begin a pass over `epochs` epochs, and return its start and end.
 
-        All workers of a DataLoader's pass get the same answer. It follows that whoever seeds torch
-        in the same way before each pass gets the same order in each, as with torch's own shuffling:
-        a worker cannot tell a new pass from its own that others have begun, and have left, before.
+        All workers of one DataLoader pass get the same result. Therefore, seeding torch in the same
+        way before each pass gives the same order in each, as with torch's own shuffling: a worker
+        cannot distinguish a new pass from one that other workers with the same seed began before.
 
         Args:
-            epochs: How many, unless it was said where the pass ends; the next begins there. None:
-                it never ends.
-            at: Begin there, wherever the next would: for workers that go on, each from a place of
-                its own, and all to the same end.
+            epochs: Number of epochs, unless `set` or `at` gives the end of the pass. The next pass
+                begins at that end. None: the pass never ends.
+            at: Begin there instead of at the next epoch: for workers that resume, each from its own
+                place and all with the same end.
         """
         owner = str(training_process())
         token = self._token(owner)
@@ -124,16 +125,16 @@ class EpochCounter:
         """Make the next pass of this training process begin with `epoch`.
 
         Args:
-            epoch: Its number.
-            start: Plain data that goes to that pass, and to no other.
-            until: The epoch that ends that pass. None: it is as long as any.
+            epoch: Number of the epoch.
+            start: Plain data that is passed only to that pass.
+            until: The epoch at which that pass ends, exclusive. None: it has its usual length.
         """
         owner = str(training_process())
         with self._note.changing() as state:
             _set(state, owner, Pass(epoch, start, until))
 
     def first_to(self, act: str) -> bool:
-        """Whether this training process, its workers included, has not asked that before."""
+        """Whether this is the first call for `act` in this training process and its workers."""
         done = f"{training_process()} {act}"
         with self._note.changing() as state:
             if done in state["done"]:

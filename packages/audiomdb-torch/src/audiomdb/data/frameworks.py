@@ -1,4 +1,4 @@
-"""Noticing what a framework does with a dataset that cannot be told."""
+"""Detect what frameworks do with a dataset, and receive Lightning's epochs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _SPLITTERS = {
     "accelerate.data_loader": {"DataLoaderDispatcher", "IterableDatasetShard"},
     "transformers.trainer_pt_utils": {"IterableDatasetShard"},
 }
-"""Classes that iterate an `IterableDataset` and give each process a part of it."""
+"""Classes that iterate over an `IterableDataset` and give each process a part of it."""
 
 
 def split_by_framework(dataset: object) -> bool:
-    """Whether an iteration that begins now is one whose samples Accelerate shares out.
+    """Whether Accelerate splits the samples of an iteration that begins now.
 
     `Accelerator.prepare`, and with it the transformers Trainer, wraps a `DataLoader` over an
-    iterable dataset in one of two ways: every process reads everything and drops what is for
-    others, or the first one reads and sends the others theirs. A dataset that splits by itself
-    would lose the parts of all ranks but one, and nobody would say so. There is nothing to ask, but
-    whoever wraps is among the callers: in this process, and in a forked worker, whose callers are
-    its parent's.
+    iterable dataset in one of two ways: every process reads everything and drops the samples of the
+    others, or the first process reads everything and sends the others their samples. A dataset that
+    splits itself would silently lose the parts of all ranks but one. No interface reveals the
+    wrapper, but it is among the callers: in this process, and in a forked worker, which inherits
+    the callers of its parent.
 
-    Warns when it finds one, since both ways waste what the plan could save.
+    Warns if it finds a wrapper, since both ways read more than the plan requires.
     """
     if not any(name in sys.modules for name in _SPLITTERS):
         return False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         names = _SPLITTERS.get(frame.f_globals.get("__name__", ""))
-        # Only there: looking at a frame's variables keeps them alive for a while.
+        # Only in these modules, because reading a frame's variables keeps them alive for a while.
         if names is not None and _splits(frame.f_locals.get("self"), names, dataset):
             warnings.warn(
                 "Accelerate shares this dataset's samples out among the processes, so each of them "
@@ -50,10 +50,10 @@ def split_by_framework(dataset: object) -> bool:
 
 
 def asked_by_stateful_loader() -> bool:
-    """Whether it is torchdata's `StatefulDataLoader` that asks for a dataset's state.
+    """Whether torchdata's `StatefulDataLoader` is the one asking for a dataset's state.
 
-    It counts passes, and takes a dataset's state for a place in the pass that it is in: where
-    nothing is left of that, it wants its end, and not the beginning of another.
+    It counts passes, and interprets a dataset's state as a place in the current pass: if nothing is
+    left of that pass, it needs the end of the pass and not the start of another.
     """
     if "torchdata" not in sys.modules:
         return False
@@ -66,11 +66,11 @@ def asked_by_stateful_loader() -> bool:
 
 
 class PassesOfLightning:
-    """What Lightning looks for at a loader, to say which of its epochs it begins.
+    """A stand-in for a loader's `batch_sampler`, through which Lightning announces its epochs.
 
-    It says so to the `set_epoch` of `loader.batch_sampler.sampler`. That is the only word about a
-    run that goes on from a checkpoint which was written between epochs: it loads no state then.
-    (It would take `loader.sampler`, too, but `overfit_batches` would want to replace that.)
+    Lightning calls `set_epoch` of `loader.batch_sampler.sampler`. This is the only information
+    about a run that is resumed from a checkpoint written between epochs, since Lightning loads no
+    state then. (It would also use `loader.sampler`, but `overfit_batches` would replace that.)
 
     Args:
         begin: Called with the number of passes that came before.
@@ -81,7 +81,7 @@ class PassesOfLightning:
 
     @property
     def sampler(self) -> PassesOfLightning:
-        """This object."""
+        """This object itself."""
         return self
 
 

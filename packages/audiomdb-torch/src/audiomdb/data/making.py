@@ -1,4 +1,4 @@
-"""Making a loader's steps: in this process's threads, or in worker processes that are kept."""
+"""Make a loader's steps in threads of this process, or in persistent worker processes."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from audiomdb.stream.watch import Watch, Whose
 __all__ = ["Made", "Making", "Recipe", "Workers", "in_threads", "worker_count"]
 
 _MOST_WORKERS = 8
-"""More than so many are seldom faster; whoever wants them says so."""
+"""Maximum default number of workers; more are seldom faster."""
 
 Made: TypeAlias = tuple[list[Batch], PlanState]
-"""The batches of a step, none where the rank has no sample of it, and where the next step is."""
+"""The batches of a step (none if the rank has no sample of it), and the place of the next step."""
 
 
 class Making(NamedTuple):
-    """Steps that are being made."""
+    """An iterator over steps that are being made, with functions to inspect and interrupt it."""
 
     made: Iterator[Made]
     look: Callable[[], Stall | None]
-    """What making waits for just now."""
+    """Returns the current wait in making steps, or None."""
 
     interrupt: Callable[[], None]
-    """Ends, from another thread, a wait for the next step."""
+    """Ends a wait for the next step; called from another thread."""
 
     patience_s: float
-    """How long such a wait is given to end by itself."""
+    """Seconds that such a wait is given to end by itself before it is interrupted."""
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """What makes steps, in this process or in a worker's."""
+    """All options for making steps, in this process or in a worker."""
 
     dataset: PlannedDataset
     batch_size: int | BySeconds
@@ -62,7 +62,7 @@ class Recipe(msgspec.Struct, frozen=True):
     rows: Allocate | None
 
     def stream(self, worker: int = 0, num_workers: int = 1) -> StepStream:
-        """The steps of a worker, not yet collated."""
+        """Return the stream of a worker's steps, not yet collated."""
         return self.dataset.steps(
             self.batch_size,
             self.place,
@@ -75,7 +75,7 @@ class Recipe(msgspec.Struct, frozen=True):
     def made(
         self, start: PlanState, watch: Watch, worker: int = 0, num_workers: int = 1
     ) -> Generator[Made, None, None]:
-        """Make a worker's steps from `start` on."""
+        """Yield the collated steps of a worker from `start` on."""
         stream = self.stream(worker, num_workers)
         steps = stream.read(start, epochs=self.epochs, watch=watch, allocate=self.rows)
         with closing(steps):
@@ -87,7 +87,7 @@ class Recipe(msgspec.Struct, frozen=True):
 
 @contextmanager
 def in_threads(recipe: Recipe, start: PlanState) -> Generator[Making, None, None]:
-    """Make steps in this process: the dataset's threads decode, whoever asks collates."""
+    """Make steps in this process: the dataset's threads decode, and the consumer collates."""
     watch = Watch(Whose(*recipe.place))
     made = recipe.made(start, watch)
     with recipe.monitor.following(watch, recipe.dataset.retrievers, speaks=False), closing(made):
@@ -95,13 +95,13 @@ def in_threads(recipe: Recipe, start: PlanState) -> Generator[Making, None, None
 
 
 class Workers:
-    """Worker processes of a loader.
+    """The worker processes of a loader.
 
     Args:
-        number: Of processes.
-        context: How they are started.
-        prefetch_factor: Steps that each makes ahead.
-        persistent: Keep them from one pass to the next.
+        number: Number of processes.
+        context: Start method or multiprocessing context; see `DataLoader`.
+        prefetch_factor: Steps that each worker prefetches.
+        persistent: Whether to keep the processes from one pass to the next.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Workers:
 
     @contextmanager
     def making(self, recipe: Recipe, start: PlanState) -> Generator[Making, None, None]:
-        """Have steps made, one of each worker in turn: that is their order."""
+        """Make steps in the workers, taken from each worker in turn, which gives their order."""
         keeps = self._persistent and not self._busy
         loader = self._loader(recipe) if keeps else self._new(recipe, persistent=False)
         assert isinstance(loader.dataset, _WorkerSteps)
@@ -140,7 +140,7 @@ class Workers:
             )
             whole = True
         except GeneratorExit:
-            whole = True  # the loop was left, nothing is wrong with the workers
+            whole = True  # the loop was left, and the workers are intact
             raise
         finally:
             if keeps:
@@ -150,7 +150,7 @@ class Workers:
                 self._kept = None if keeps else self._kept
 
     def close(self) -> None:
-        """End the processes that are kept. May be called twice."""
+        """End the persistent processes. May be called more than once."""
         kept, self._kept = self._kept, None
         if kept is not None and (steps := kept[1]._iterator) is not None:
             self._closed += 1
@@ -171,7 +171,7 @@ class Workers:
             )
 
     def _loader(self, recipe: Recipe) -> DataLoader[Parcel]:
-        """The loader whose processes are kept, a new one for another recipe."""
+        """Return the persistent loader; if the recipe has changed, make a new one."""
         if self._kept is None or self._kept[0] != recipe:
             self.close()
             self._kept = recipe, self._new(recipe, persistent=True)
@@ -190,9 +190,9 @@ class Workers:
 
 
 class _WorkerSteps(IterableDataset[Parcel]):
-    """The steps of one worker, in each pass from where the training process says.
+    """The steps of one worker; the training process sets the start of each pass.
 
-    What is sent as a `Parcel` arrives as `Made`.
+    Each step is sent as a `Parcel` and arrives as `Made`.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -200,7 +200,7 @@ class _WorkerSteps(IterableDataset[Parcel]):
         self._note = SharedNote({})
 
     def begin(self, start: PlanState) -> None:
-        """Say where the next pass starts."""
+        """Set the start of the next pass."""
         with self._note.changing() as note:
             note["start"] = start.to_dict()
 
@@ -221,14 +221,14 @@ class _WorkerSteps(IterableDataset[Parcel]):
 
 
 def _end(steps: Any) -> None:  # noqa: ANN401 (torch's own iterator)
-    """End the workers of an iterator. Left to the garbage collector, each may take 5 s."""
+    """End the workers of an iterator; the garbage collector may take 5 s for each of them."""
     steps._shutdown_workers()
 
 
 def _interrupt(steps: Any) -> None:  # noqa: ANN401
-    """End the workers of an iterator, and the wait of a thread for them."""
+    """End the workers of an iterator, and a wait for them in another thread."""
     _end(steps)
-    steps._worker_result_queue.put(None)  # no batch: the thread that gets it ends
+    steps._worker_result_queue.put(None)  # not a batch, so the thread that gets it ends
     steps._worker_result_queue.close()
 
 
@@ -237,7 +237,7 @@ def _unchanged(made: Any) -> Any:  # noqa: ANN401 (whatever torch hands over)
 
 
 def worker_count(dataset: PlannedDataset, context: str | BaseContext | None) -> int:
-    """Worker processes where none are asked for: for processors, if they can go there."""
+    """Return the default number of workers: 0, or more for processors that can be sent to them."""
     processors = [part.load.processor for part in parts_of(dataset.what)]
     if not any(processors):
         return 0

@@ -75,7 +75,7 @@ class MapView(Dataset[PaddingSample]):
         """Return the samples of several numbers, in their order; `DataLoader` calls it."""
         reading, epoch = self._reading(), self._epochs.next_epoch
         positions = [self._position(index(number)) for number in numbers]
-        # Load shard by shard in any order, because a cache may only have room for a few shards.
+        # Load in stored order, shard by shard, because a cache may have room for few shards.
         order = sorted(range(len(positions)), key=positions.__getitem__)
         samples: list[PaddingSample | None] = [None] * len(positions)
         loaded = in_order(

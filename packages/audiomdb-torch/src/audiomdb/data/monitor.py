@@ -1,4 +1,4 @@
-"""What a dataset's iterations wait for, in this process and in its workers."""
+"""Measure what the iterations over a dataset wait for, in this process and in its workers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["Loop", "LoopMeter", "Monitor", "Report"]
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a worker says of one of its iterations.
+    """A worker's report on one of its iterations.
 
     Attributes:
-        owner: The training process.
-        pid: The worker.
-        stats: So far.
-        stall: What it waits for just now; None while it does not.
+        owner: Process id of the training process.
+        pid: Process id of the worker.
+        stats: Statistics of the iteration so far.
+        stall: The current wait; None if there is none.
     """
 
     owner: int
@@ -40,7 +40,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class _Here:
-    """What a monitor knows of this process's iterations."""
+    """The state of a monitor for the iterations in this process."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -52,15 +52,14 @@ class _Here:
 
 
 class Monitor:
-    """Follows the iterations over a dataset.
+    """Collects statistics and stalls of the iterations over a dataset.
 
-    Those of the training process are asked when there is need. Workers leave reports in a note
-    that all copies of the dataset share, now and then and when an iteration ends.
+    Iterations of the training process are queried on demand. Workers write reports to a note that
+    all copies of the dataset share, periodically and at the end of an iteration.
 
     Args:
-        stall_after_s: Seconds of waiting after which it is said what is waited for; None: never.
-        on_stall: Called with each `Stall` after it was logged, in a thread of the process that
-            waits.
+        stall_after_s: Seconds of waiting after which the cause is logged; None: never.
+        on_stall: Called with each `Stall` after it was logged, in a thread of the waiting process.
     """
 
     def __init__(
@@ -84,12 +83,12 @@ class Monitor:
     def following(
         self, watch: Watch, retrievers: Iterable[BaseRetriever], *, speaks: bool = True
     ) -> Generator[None, None, None]:
-        """Follow an iteration from here on.
+        """Monitor an iteration within the `with` block.
 
         Args:
-            watch: Of the iteration.
-            retrievers: Of what it reads.
-            speaks: Whether stalls are said here. Otherwise a worker only reports them.
+            watch: The watch of the iteration.
+            retrievers: The retrievers that the iteration reads from.
+            speaks: Whether to log stalls here. If False, a worker only reports them.
         """
         here = self._mine()
         here.used = True
@@ -107,7 +106,7 @@ class Monitor:
                 report(None)
 
     def stats(self, retrievers: Iterable[BaseRetriever] = ()) -> StreamStats:
-        """The sums over all iterations of this training process, its workers' among them."""
+        """Return the sums over all iterations of this training process and its workers."""
         here = self._mine()
         total = here.ended
         for watch in list(here.watches):
@@ -124,7 +123,7 @@ class Monitor:
         return total
 
     def stall_of_workers(self) -> Stall | None:
-        """The longest wait that a worker of this process has reported; None when there is none."""
+        """Return the longest current wait that a worker of this process reports, or None."""
         with self._note.changing() as note:
             reports = _reports(note, training_process())
         stalls = [report.stall for report in reports if report.stall is not None]
@@ -138,7 +137,7 @@ class Monitor:
         reported = here.reported
 
         def report(stall: Stall | None) -> None:
-            # Of the cache, what has come on top of what earlier iterations have reported.
+            # Earlier iterations have already reported part of the cache's statistics.
             here.reported = _cache_stats(retrievers)
             cache = _since(here.reported, reported)
             stats = msgspec.structs.replace(watch.stats, cache=cache)
@@ -153,17 +152,17 @@ class Monitor:
         return report
 
     def _mine(self) -> _Here:
-        """Of this process: a forked worker has a copy of its parent's, which is not its own."""
+        """Return the state of this process, and not the one that a forked worker has inherited."""
         if self._here.process != os.getpid():
             self._here = _Here()
         return self._here
 
 
 class LoopMeter:
-    """How long loops over batches wait, and how long they take for themselves.
+    """Measures how long loops over batches wait, and how long they take themselves.
 
     Args:
-        monitor: Of whatever makes the batches.
+        monitor: Monitor of the iterations that make the batches.
     """
 
     def __init__(self, monitor: Monitor) -> None:
@@ -174,11 +173,11 @@ class LoopMeter:
 
     @contextmanager
     def loop(self, whose: Whose, inner: Callable[[], Stall | None]) -> Generator[Loop, None, None]:
-        """Follow a loop, and say so when it waits for long.
+        """Measure a loop within the `with` block, and log when it waits for long.
 
         Args:
-            whose: Which part of a run it is.
-            inner: What the making of its batches waits for, while it does.
+            whose: The part of the run that the loop belongs to.
+            inner: Returns the current wait in making the batches, or None.
         """
         monitor, loop = self._monitor, Loop(whose, inner)
         speak = log_stall(monitor.on_stall)
@@ -192,10 +191,10 @@ class LoopMeter:
             self._consumer_s += loop.consumer_s
 
     def stats(self, retrievers: Iterable[BaseRetriever]) -> StreamStats:
-        """What the loops have waited for so far.
+        """Return how long the loops have waited so far, by cause.
 
-        Batches are made ahead, so not every wait of their makers held a loop up: a loop's own wait
-        is shared out in the proportions of its makers'.
+        Batches are made ahead, so a wait in making them need not delay a loop: the waiting time of
+        the loops is divided among the causes in the proportions of the waits in making batches.
         """
         made, running = self._monitor.stats(retrievers), list(self._running)
         waited = self._waited_s + sum(loop.waited_s for loop in running)
@@ -212,11 +211,11 @@ class LoopMeter:
 
 
 class Loop:
-    """One loop over batches.
+    """The times of one loop over batches.
 
     Args:
-        whose: Which part of a run it is.
-        inner: What the making of its batches waits for, while it does.
+        whose: The part of the run that the loop belongs to.
+        inner: Returns the current wait in making the batches, or None.
     """
 
     def __init__(self, whose: Whose, inner: Callable[[], Stall | None]) -> None:
@@ -229,7 +228,7 @@ class Loop:
 
     @contextmanager
     def waiting(self) -> Generator[None, None, None]:
-        """Around the wait for a batch."""
+        """Measure the wait for a batch, which is the `with` block."""
         began = self._waiting_since = perf_counter()
         if self._left_at is not None:
             self.consumer_s += began - self._left_at
@@ -241,7 +240,7 @@ class Loop:
             self.waited_s += self._left_at - began
 
     def look(self) -> Stall | None:
-        """The present wait; None while there is none."""
+        """Return the current wait of the loop; None if there is none."""
         since = self._waiting_since
         if since is None:
             return None
@@ -256,18 +255,18 @@ class Loop:
 
 
 def _cache_stats(retrievers: Iterable[BaseRetriever]) -> CacheStats | None:
-    """What this process did with the caches of some datasets; None where there is no cache."""
+    """Return the summed cache statistics of this process; None if no dataset has a cache."""
     total = StreamStats()
     for retriever in dict.fromkeys(retrievers):
         try:
             total = total.plus(StreamStats(cache=retriever.cache_stats))
         except CacheError:
-            continue  # read in place
+            continue  # the dataset is read in place, without a cache
     return total.cache
 
 
 def _since(now: CacheStats | None, before: CacheStats | None) -> CacheStats | None:
-    """What has come on top: an earlier iteration of the same worker has reported the rest."""
+    """Return the difference to what an earlier iteration of the same worker has reported."""
     if now is None or before is None:
         return now
     names = CacheStats.__struct_fields__

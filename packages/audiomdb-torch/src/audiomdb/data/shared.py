@@ -1,4 +1,4 @@
-"""A small note that a training process and its DataLoader workers share."""
+"""Define `SharedNote`, plain data shared by a training process and its DataLoader workers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["SharedNote", "training_process"]
 
 
 class SharedNote:
-    """Plain data in a file without a name, under a lock that the kernel takes back.
+    """Plain data in an unnamed file, under a lock that the kernel releases if a process ends.
 
-    Whoever forks, and whoever is started by spawn or forkserver, sees the same note; pickled
-    otherwise, it becomes another with the same contents. Holds one file descriptor.
+    Child processes started by fork, spawn or forkserver share the note; pickled for any other
+    purpose, it becomes a separate note with the same contents. Holds one file descriptor.
 
     Args:
-        contents: What it says at first.
-        file: Open descriptor of the file of a note that there is already.
+        contents: Initial contents.
+        file: Open file descriptor of an existing note.
     """
 
     def __init__(self, contents: dict[str, Any], *, file: int | None = None) -> None:
@@ -38,7 +38,7 @@ class SharedNote:
             self._put(msgspec.json.encode(contents))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # No fallback: a process that is being started inherits the descriptor, and only that does.
+        # Only a process that is being started can inherit the file descriptor.
         if context.get_spawning_popen() is not None:
             return _attach, (reduction.DupFd(self._file),)
         with self.changing() as contents:
@@ -46,10 +46,10 @@ class SharedNote:
 
     @contextmanager
     def changing(self) -> Generator[dict[str, Any], None, None]:
-        """Give the contents, for nobody else at the time; what is changed in them is kept."""
+        """Yield the contents under an exclusive lock, and store changes made to them."""
         with self._threads():
-            # A record lock belongs to the process: unlike flock's, it is not shared with forked
-            # children, although they share the open file.
+            # A record lock belongs to the process: unlike a flock lock, it is not shared with
+            # forked children, although they share the open file.
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             try:
                 octets = os.pread(self._file, os.fstat(self._file).st_size, 0)
@@ -61,7 +61,7 @@ class SharedNote:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _threads(self) -> threading.Lock:
-        """This process's lock: one that a thread held during a fork stays locked in the child."""
+        """Return the lock of this process; a lock held during a fork stays locked in the child."""
         if self._lock[0] != os.getpid():
             self._lock = os.getpid(), threading.Lock()
         return self._lock[1]
@@ -72,7 +72,7 @@ class SharedNote:
 
 
 def training_process() -> int:
-    """The process that trains: this one, or the one that made this worker."""
+    """Return the process id of the training process: this one, or the parent of this worker."""
     parent = multiprocessing.parent_process()
     if get_worker_info() is not None and parent is not None and parent.pid is not None:
         return parent.pid

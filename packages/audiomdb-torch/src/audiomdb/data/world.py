@@ -1,4 +1,4 @@
-"""Which of how many training processes this is."""
+"""Determine the rank, the world size and the number of nodes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ __all__ = ["distributed_place", "environment_place", "nodes_of"]
 
 
 def distributed_place() -> tuple[int, int] | None:
-    """Rank and world size from `torch.distributed`, where it was initialised."""
+    """Return rank and world size from `torch.distributed`; None if it is not initialised."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return None
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def environment_place() -> tuple[int, int] | None:
-    """Rank and world size from `RANK` and `WORLD_SIZE`, as torchrun sets them.
+    """Return rank and world size from `RANK` and `WORLD_SIZE`, as torchrun sets them.
+
+    None if one of them is not set.
 
     Raises:
-        ValueError: one of them is no number.
+        ValueError: one of them is not a number.
     """
     values = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE")]
     if None in values:
@@ -38,6 +40,6 @@ def environment_place() -> tuple[int, int] | None:
 
 
 def nodes_of(world_size: int) -> int:
-    """Nodes of a run, as far as the environment says: `LOCAL_WORLD_SIZE`, as torchrun sets it."""
+    """Return the number of nodes by `LOCAL_WORLD_SIZE`, as torchrun sets it; 1 if unknown."""
     local = ranks_here(world_size)
     return 1 if local is None else world_size // local
