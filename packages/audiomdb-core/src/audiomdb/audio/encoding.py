@@ -64,8 +64,7 @@ _SERIAL = 0x42444D41
 """Serial number of every Ogg stream written; its bytes are `AMDB`."""
 
 _USUAL_CHANNELS = 8
-"""An array with more channels than this, and fewer frames than channels, is refused as
-transposed."""
+"""Most channels for which an array with more channels than frames is not taken as transposed."""
 
 _BLOCK_FRAMES = 1 << 16
 """Frames passed to the encoder at a time; libvorbis overflows the stack on very long blocks."""

@@ -39,12 +39,14 @@ _DECODER_DELAY = 529
 """Delay of every MP3 decoder in samples (LAME technical FAQ); dropped if the file has a tag."""
 
 _PERIOD = 8
-"""libmpg123 rounds the last bit by a pattern that repeats after 8 frames (measured), so a chain
-that is cut at a multiple of 8 decodes to exactly the same samples."""
+"""Number of frames at whose multiples a chain can be cut without changing the decoded samples.
+
+libmpg123 rounds the last bit by a pattern that repeats after 8 frames (measured)."""
 
 _SILENCED = 48
-"""Frames at the start of an excerpt that only feed the bit reservoir, which reaches back 511 bytes:
-47 of the smallest frames."""
+"""Frames at the start of an excerpt that only feed the bit reservoir.
+
+It reaches back 511 bytes: 47 of the smallest frames."""
 
 _RUN_IN = _SILENCED + 8
 """Frames decoded before a window, a multiple of 8. Overlap and filter reach back 2 frames."""

@@ -40,8 +40,9 @@ _MAX_CHANNELS, _MAX_RATE_HZ = 1024, 2**31 - 1
 """libsndfile's limits: whether a file is readable must not depend on which decoder is used."""
 
 _SHORT = Struct("<4sI8sIHHIIHH4sI")
-"""The shortest header, which most programs write: RIFF and its size, WAVE, the 16 bytes of `fmt `,
-data and its size."""
+"""The shortest header, which most programs write.
+
+RIFF and its size; WAVE; the 16 bytes of `fmt `; data and its size."""
 
 _SHORT_BYTES = _SHORT.size
 _R = ord("R")

@@ -36,8 +36,10 @@ _ABOUT_THE_FILE = frozenset(
         errno.ENODEV,
     )
 )
-"""Error numbers that concern a single file. Other operating system errors (a failing disk, too many
-open files) say nothing about the clip and are propagated unchanged."""
+"""Error numbers that concern a single file.
+
+Other operating system errors (a failing disk, too many open files) are unrelated to the clip and
+are propagated unchanged."""
 
 _MORE_BYTES = 1 << 20
 

@@ -38,8 +38,9 @@ _LONGEST_WAIT_S = 300.0
 """Longest wait that is honoured; the Hub counts requests in windows of this length."""
 
 _LINK_S = 300.0
-"""Seconds for which a link to a store is used. Links are usually valid for longer; one that is not
-costs a request."""
+"""Seconds for which a link to a store is used.
+
+Links are usually valid for longer; one that is not costs a request."""
 
 _GOOD = (200, 206)
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["HFUploader"]
 
 _FILES_PER_COMMIT = 100
-"""Files in a commit, which are half as many shards. An interrupted upload loses only the commit in
-progress, not the files that were sent."""
+"""Files in a commit, which are half as many shards.
+
+An interrupted upload loses only the commit in progress, not the files that were sent."""
 
 _FILES_PER_QUESTION = 500
 _CARD = "README.md"
