@@ -1,4 +1,4 @@
-"""From a place in a dataset to the sample that training sees: read, decode, process."""
+"""Load a sample of a dataset for training: read, crop, decode and process it."""
 
 from __future__ import annotations
 
@@ -32,51 +32,51 @@ Processing: TypeAlias = (
 """One or several processors, or any function from sample to sample."""
 
 _APART_BYTES = range(16 << 10, 16 << 20)
-"""Encoded audio of so many bytes is read, else it is mapped.
+"""Encoded audio of a size in this range is read into memory; otherwise it is mapped.
 
-What was read is gone when it was decoded, and took less time than to map so much and let go of it
-again. Less than that has its pages mapped with those of its neighbours; more takes too much room.
-"""
+Memory that was read into is freed after decoding, and reading takes less time than mapping and
+unmapping as much. The pages of smaller payloads are mapped together with those of their neighbours;
+larger payloads would take too much memory."""
 
 _MAPPED_BYTES = 16 << 20
-"""Encoded audio that may stay mapped after it was decoded.
+"""Bytes of encoded audio that may stay mapped after decoding.
 
-Else a process would come to have all of a dataset as its memory, by its own account and by that of
-whoever limits it. To find 16 MB in the page cache again takes 1.5 ms; to decode them, 150 ms.
-"""
+Without this limit, the whole dataset would eventually count as memory of the process, both in its
+own statistics and against any limit set on it. Reading 16 MB from the page cache again takes 1.5
+ms, and decoding them takes 150 ms."""
 
 _REUSED_FRAMES = range(16 << 10, 16 << 20)
-"""Clips of so many frames are decoded into memory that serves again.
+"""Clips with a number of frames in this range are decoded into memory that is reused.
 
-What is smaller, the C library keeps by itself. What is larger takes long to decode, and too much
-room to be kept.
-"""
+The C library itself reuses the memory of smaller arrays. Larger clips take long to decode, so there
+is little to gain, and too much memory to keep."""
 
 _PIECES = 128
-"""Of such memory. Threads look ahead by fewer clips of such a size."""
+"""Number of such pieces of memory. Threads look ahead by fewer clips of such a size."""
 
 _FACTS = frozenset({SAMPLE_RATE, CHANNELS, FRAMES})
 
 _ADDED = _FACTS | {KEY, CROP_OFFSET, CROP_SECONDS}
-"""Fields that a sample may have on its way out, whatever is stored."""
+"""Fields that a loaded sample may have, whatever is stored."""
 
 
 class LoadOptions(PortableStruct, frozen=True, kw_only=True):
-    """What becomes of a stored sample on its way out.
+    """Options for loading stored samples.
 
     Attributes:
-        fields: Only these, and the key. None: all. Audio that is not among them is not touched.
-        decode: Turn audio into a float32 array; False gives it as it is stored.
-        sample_rate: Decoded audio is resampled to this rate in Hz. None keeps each clip's own.
+        fields: Fields to load besides the key. None: all. Audio that is not among them is not read.
+        decode: Whether to decode audio to a float32 array. False leaves it as it is stored.
+        sample_rate: Resample decoded audio to this rate in Hz. None keeps the rate of each clip.
         mono: Average the channels of decoded audio.
-        crop: Decode this window of each clip only. Its fields `crop_offset` and `crop_seconds` say
-            where in the clip it lies; `frames` is its own length, `duration` stays the clip's.
-        join: Columns that are added to each sample, whatever `fields` says.
-        processor: Applied to what comes out of that; its result takes the sample's place.
+        crop: Decode only this window of each clip. The fields `crop_offset` and `crop_seconds` of a
+            sample give its window, `frames` is the length of the window, and `duration` remains
+            that of the clip.
+        join: Columns that are added to each sample, regardless of `fields`.
+        processor: Applied last; its result replaces the sample.
 
     Raises:
-        TypeError: an option is of another kind.
-        ValueError: it is out of range, or contradicts another.
+        TypeError: an option has the wrong type.
+        ValueError: an option is out of range, or contradicts another.
     """
 
     fields: Collection[str] | None = None
@@ -97,20 +97,20 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
         if not self.decode and self.crop is not None:
             raise ValueError("seconds cuts decoded audio; leave decode=True")
-        if not isinstance(self.processor, Iterator):  # which gives its processors once
+        if not isinstance(self.processor, Iterator):  # an iterator yields its processors only once
             _function(self.processor, self.sample_rate)
 
 
 class SampleLoader:
-    """Loads samples of one dataset. Threads share one.
+    """Loads samples of one dataset. Thread-safe.
 
-    Samples own their memory: nothing in them is a view into a shard, all arrays are writable.
-    Encoded audio goes from the shard's file into the decoder.
+    Samples own their memory: nothing in them is a view into a shard, and all arrays are writable.
+    Encoded audio is passed directly from the shard's file to the decoder.
 
     Args:
-        reader: Of the dataset.
-        options: What becomes of a sample.
-        watch: Told what each thread is at.
+        reader: Reader of the dataset.
+        options: How samples are loaded.
+        watch: Records what each thread does.
     """
 
     def __init__(
@@ -133,31 +133,32 @@ class SampleLoader:
             options.decode and self._audio and self._crop is None and self._process is None
         )
         self._memory = ReusedMemory(pieces=_PIECES)
-        # Threads add to both without a lock: a clip too few does not matter.
+        # Threads update both without a lock: missing one clip does not matter.
         self._mapped_of = set[int]()
         self._mapped_bytes = 0
-        # Copying takes less time than it would take to say so.
+        # If samples are only copied, recording it would take longer than the copy itself.
         self._marks = None if self.only_copies else self._watch.activities
 
     @property
     def only_copies(self) -> bool:
-        """Whether nothing is decoded or processed: threads would wait for each other, mostly."""
+        """Whether nothing is decoded or processed, in which case threads would mostly wait."""
         return self._process is None and not (self._options.decode and self._audio)
 
     def load(self, position: int, epoch: int = 0, out: np.ndarray | None = None) -> Sample:
         """Load the sample at a position.
 
         Args:
-            position: In stored order.
-            epoch: Which window of the clip is taken, where one is.
-            out: Where to put its audio, if that has this shape and nobody processes it.
+            position: Position in stored order.
+            epoch: Epoch, which determines the random window of a cropped clip.
+            out: Array to decode into. Used only if its shape is that of the audio, and not for
+                windows.
 
         Raises:
             CorruptShardError: the shard is missing or damaged.
             CorruptRecordError: the record is damaged.
-            AudioError: its audio cannot be decoded.
-            UnknownKeyError: the joined columns have no row for it.
-            Exception: whatever the processor raises, with a note that names shard and key.
+            AudioError: the audio cannot be decoded.
+            UnknownKeyError: the joined columns have no row for the sample.
+            Exception: any exception of the processor, with a note that names shard and key.
         """
         if self._marks is not None:
             activity = self._marks.get(get_ident()) or self._watch.activity()
@@ -178,8 +179,8 @@ class SampleLoader:
                     out = self._room(sample, shard, place)
                 self._decode(sample, shard, out)
             else:
-                # What is taken whole is checked whole, later. Of a window, the codec checks what it
-                # decodes: the payload's checksum would take reading all of it.
+                # A clip that is taken whole is verified later. For a window, the codec checks the
+                # part that it decodes; the payload's checksum would require reading all of it.
                 sample = shard.read(place, fields=self._read, copy=False, verify=False)
                 self._decode_window(crop, sample, shard, place, epoch, position)
             for name, value in sample.items():
@@ -197,9 +198,9 @@ class SampleLoader:
         return self._processed(self._process, sample, shard)
 
     def length(self, position: int) -> int | None:
-        """Frames that decoding will give, of one channel; None where that cannot be told before.
+        """Return the frames that a clip of one channel will have; None if unknown before decoding.
 
-        Opens a shard only where it does not have to arrive first.
+        Does not wait for a shard to be downloaded: the result is then None.
         """
         if not self._length_is_known:
             return None
@@ -220,16 +221,16 @@ class SampleLoader:
         return frames if rate is None or rate == _whole(columns.get(SAMPLE_RATE), place) else None
 
     def weigh(self, position: int) -> int:
-        """Bytes of stored payload that `load` will go through."""
+        """Return the size in bytes of the stored payload that `load` will process."""
         number, place = self._reader.locate(position)
         shard = self._reader.opened(number)
-        if shard is None:  # opening it may take a download, and this is a guess anyway
+        if shard is None:  # opening it may require a download, and an estimate suffices
             entry = self._reader.metadata.shards[number]
             return entry.bytes // entry.samples
         return int(shard.index.payload_bytes[place])
 
     def _room(self, sample: Sample, shard: ShardReader, place: int) -> np.ndarray | None:
-        """Memory for an encoded clip; None where its length is not known, or not worth it."""
+        """Return memory for decoding a clip, or None if its length is unknown or out of range."""
         if type(sample.get(AUDIO)) is not memoryview:
             return None
         frames = self._frames(shard, place)
@@ -240,7 +241,7 @@ class SampleLoader:
     def _release_pages(self) -> None:
         self._mapped_bytes = 0
         numbers, self._mapped_of = self._mapped_of, set()
-        # A copy, made in one go: another thread may still be adding.
+        # A copy, made atomically: another thread may still be adding.
         for number in tuple(numbers):
             if (shard := self._reader.opened(number)) is not None:
                 shard.release_pages()
@@ -284,7 +285,7 @@ class SampleLoader:
         frames, rate = _length(sample, encoded, name)
         span = crop.span(epoch, position, frames, rate)
         if span.whole:
-            sample[AUDIO] = shard.read(place, fields={AUDIO}, copy=False)[AUDIO]  # checked now
+            sample[AUDIO] = shard.read(place, fields={AUDIO}, copy=False)[AUDIO]  # verifies it
             self._decode(sample, shard)
         elif encoded:
             window, to_rate = decode(
@@ -315,7 +316,7 @@ class SampleLoader:
                 del sample[name]
 
     def _from_array(self, array: np.ndarray, rate: int | None) -> tuple[np.ndarray, int | None]:
-        """An array that was stored as one, in the form that decoding gives."""
+        """Convert audio stored as an array to the form that decoding gives."""
         wanted = self._options.sample_rate
         check_shape(array)
         audio = as_float(array)
@@ -353,7 +354,7 @@ class SampleLoader:
 
 
 def _refuse_unknown(fields: frozenset[str], reader: DatasetReader) -> None:
-    """Refuse a field that no sample has: a misspelt one would be missing without a word."""
+    """Refuse a field that no sample has, since a misspelt one would be missing silently."""
     known = reader.metadata.features.keys() | _ADDED
     if reader.metadata.samples and (unknown := sorted(fields - known)):
         raise UnknownColumnError(
@@ -363,7 +364,7 @@ def _refuse_unknown(fields: frozenset[str], reader: DatasetReader) -> None:
 
 
 def _length(sample: Sample, encoded: bool, name: str) -> tuple[int, int]:
-    """Frames of a stored clip, as they were counted at conversion, and its rate in Hz."""
+    """Return the frames of a stored clip, as counted at conversion, and its rate in Hz."""
     audio, rate, frames = sample[AUDIO], sample.get(SAMPLE_RATE), sample.get(FRAMES)
     if not encoded:
         frames = len(audio)
@@ -377,7 +378,7 @@ def _length(sample: Sample, encoded: bool, name: str) -> tuple[int, int]:
 
 
 def _whole(column: Column | None, place: int) -> int | None:
-    """What a column of integers says; None where there is none, or some value is missing."""
+    """Return a value of an integer column; None without such a column, or if values are missing."""
     if not isinstance(column, np.ndarray) or column.dtype.kind not in "iu":
         return None
     return int(column[place])
@@ -388,13 +389,13 @@ def _name(sample: Sample, shard: ShardReader) -> str:
 
 
 def held_bytes(sample: Sample) -> int:
-    """Bytes that a sample's large values hold."""
+    """Return the size in bytes of a sample's large values."""
     total = 0
     for value in sample.values():
         if isinstance(value, bytes):
             total += len(value)
         else:
-            # Arrays, and tensors of whatever library a processor uses.
+            # Arrays, and tensors of any library that a processor uses.
             total += getattr(value, "nbytes", 0)
     return total
 
@@ -415,7 +416,7 @@ def _function(
 
 
 def _owned(value: Any) -> Any:  # noqa: ANN401
-    """The same value without a view into a mapping."""
+    """Return a value without views into a mapping."""
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""From a URL or a path to a stream of samples, in one call."""
+"""Open a dataset by URL or path as a stream of samples, in one call."""
 
 from __future__ import annotations
 
@@ -46,58 +46,58 @@ def open_dataset(
     epochs: int | None = 1,
     **backend: Any,  # noqa: ANN401
 ) -> SampleStream:
-    """Stream a dataset from wherever it lies.
+    """Open a dataset from a URL, a folder or a retriever as a `SampleStream`.
 
         with open_dataset("s3://my-bucket/datasets/digits", max_cache_bytes=10**9) as digits:
             print(len(digits), digits["3_theo_0"]["text"])
             for sample in digits:
                 print(sample["audio"].shape)
 
-    Nothing is read or connected to before the first use. Closing the stream closes what was opened
-    for it; the cache stays for the next time.
+    Nothing is read and no connection is made before the first use. Closing the stream closes what
+    was opened for it; the cache is kept.
 
-    What has no option here is said by a `Part`, which `SampleStream` takes in place of a retriever:
-    `Part(retriever_for(url), load=LoadOptions(crop=Crop(2.0)))` for random windows, `join=` for
-    columns of another table.
+    For options that this function lacks, pass a `Part` to `SampleStream`: `Part(retriever_for(url),
+    load=LoadOptions(crop=Crop(2.0)))` for random windows, or `join=` for columns of another table.
 
     Args:
         source: A URL (`s3://bucket/prefix`, `hf://datasets/user/repo@revision/subdir`,
-            `file:///folder`, or of another scheme that an installed package registers), a folder,
-            or a retriever, which stays its owner's.
-        cache_dir: Directory for caches, see `BaseRetriever`. Has no effect on a folder, which is
-            read in place; the same goes for the next three.
-        max_cache_bytes: Limit of this dataset's cache. None: no limit but the disk's.
-        prefetch: Shards to download ahead. None: the retriever's default.
-        workers: Downloads at once, over all processes of the machine. None: as before.
+            `file:///folder`, or with another scheme that an installed package registers), a folder,
+            or a retriever, which the caller has to close.
+        cache_dir: Directory for caches, see `BaseRetriever`. Like the next three options, it has no
+            effect on a folder, which is read in place.
+        max_cache_bytes: Limit of this dataset's cache. None: limited only by the disk.
+        prefetch: Number of shards to download ahead. None: the retriever's default.
+        workers: Number of concurrent downloads, over all processes of the machine. None: the
+            retriever's default.
         num_threads: Threads that read, decode and process; see `SampleStream` for this and all
-            that follow.
-        shuffle: False keeps the stored order.
-        seed: Of the shuffle.
-        window: Shards that samples are mixed over.
-        min_duration: Seconds; shorter clips are left out.
-        max_duration: Seconds; longer ones are.
-        where: What else is left out.
-        partitions: Groups of shards read side by side.
-        rank: Which of `world_size` processes this is.
-        world_size: Processes that share each epoch.
-        worker: Which of `num_workers` this is.
-        num_workers: Workers of the rank, which share its samples.
-        tail: What becomes of samples that ranks cannot share evenly. None: one rank keeps all,
-            several get equally many.
-        fields: Only these fields. None: all.
-        decode: Turn audio into float32 arrays.
+            following options.
+        shuffle: Whether to shuffle. False keeps the stored order.
+        seed: Seed of the shuffle.
+        window: Number of shards that samples are mixed over.
+        min_duration: Duration in seconds below which clips are left out.
+        max_duration: Duration in seconds above which clips are left out.
+        where: Selection of samples; those with False are left out.
+        partitions: Groups of shards that are read in parallel.
+        rank: Rank of this process.
+        world_size: Number of processes that share each epoch.
+        worker: Number of this worker.
+        num_workers: Number of workers of the rank, which share its samples.
+        tail: What happens to samples that ranks cannot share evenly. None: a single rank keeps all;
+            several ranks get the same number.
+        fields: Fields to load besides the key. None: all.
+        decode: Whether to decode audio to float32 arrays.
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
-        processor: Applied last.
-        epochs: Epochs in one iteration. None: it never ends.
-        backend: What else the retriever of the URL takes, such as `endpoint_url` for S3.
+        processor: Applied last to each sample.
+        epochs: Epochs in one iteration. None: an iteration never ends.
+        backend: Other options of the URL's retriever, such as `endpoint_url` for S3.
 
     Raises:
-        UnknownSchemeError: no installed package opens such URLs; says what to install.
-        InvalidURLError: the URL leads nowhere.
+        UnknownSchemeError: no installed package opens such URLs; the message says what to install.
+        InvalidURLError: the URL does not name a dataset, for example because it lacks a bucket.
         BackendError: the package that opens such URLs cannot be used.
-        UnknownOptionError: neither the stream nor the retriever takes an option of this name, or
-            an option for a retriever is given beside one that is made already.
+        UnknownOptionError: neither the stream nor the retriever has an option of this name, or an
+            option of a retriever is given together with a retriever.
         ValueError: an option is out of range.
     """
     caching = {
@@ -149,7 +149,7 @@ def _refuse_all(retriever: BaseRetriever, asked: Iterable[str]) -> None:
 
 
 def _refuse_unknown(kind: type[BaseRetriever], backend: Iterable[str]) -> None:
-    """Refuse what neither takes, with the names of both: `shufle` is meant for the stream."""
+    """Refuse an unknown option, suggesting options of both: `shufle` is meant for the stream."""
     known = option_names(kind)
     for name in backend:
         if name not in known:

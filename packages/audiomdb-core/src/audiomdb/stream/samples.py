@@ -1,4 +1,4 @@
-"""All samples of a dataset, or of a mixture, in the order of a plan."""
+"""Stream the samples of a dataset or a mixture in the order of a plan."""
 
 from __future__ import annotations
 
@@ -38,74 +38,74 @@ if TYPE_CHECKING:
 __all__ = ["MASK", "SampleStream"]
 
 _LAST_EPOCH = 2**32 - 1
-"""The last that a plan can make; an endless stream ends before it."""
+"""The last epoch that a plan can make. An endless stream ends before it."""
 
 _BLOCK = 512
-"""Positions drawn from the plan at a time."""
+"""Number of positions drawn from the plan at a time."""
 
 
 class _Place(msgspec.Struct):
-    """Where an iteration stands."""
+    """The place of an iteration."""
 
     epoch: int
-    """In which it began."""
+    """Epoch in which the iteration began."""
 
     first: int
-    """At which of its samples there."""
+    """Number of the sample in that epoch with which it began."""
 
     taken: int = 0
-    """Samples handed out."""
+    """Number of samples yielded."""
 
 
 class SampleStream:
-    """Samples, decoded, in the order of a plan: for any framework, or none.
+    """Iterates over decoded samples in the order of a plan, independently of any framework.
 
         with SampleStream("speech", shuffle=True, sample_rate=16000) as stream:
             for sample in stream:
                 train(sample["audio"], sample["text"])
 
-    Each iteration is an epoch (or `epochs` of them), and each is in a new order; the order depends
-    on the options alone, not on threads. Iterations may run side by side. Whatever a sample holds
-    belongs to the caller: arrays are writable and of their own memory.
+    Each iteration reads an epoch (or `epochs` of them), each in a new order. The order depends only
+    on the options, not on threads. Several iterations may run concurrently. Samples belong to the
+    caller: arrays are writable and own their memory.
 
-    Making a stream reads nothing and starts nothing. Threads run while an iteration does: they are
-    gone when it has ended, was closed, or its iterator was dropped. It pickles where its source
-    and processor do; the copy starts with the same next epoch.
+    Creating a stream reads nothing and starts no threads. An iteration's threads end when it is
+    exhausted or closed, or when its iterator is garbage-collected. A stream can be pickled if its
+    source and processor can; the copy starts with the same next epoch.
 
     Args:
-        source: A dataset's folder, a retriever, or an open reader; or several, as a `Mixture`, or
-            one as a `Part`, which say themselves what the options from `shuffle` to `where` and
-            from `fields` to `processor` are.
-        num_threads: Threads that read, decode and process, beside the one that iterates; 0 does
-            all of it there, and so does whatever neither decodes nor processes. Up to 256 samples
-            or 64 MiB are held ready.
-        shuffle: False keeps the stored order.
-        seed: Of the shuffle.
-        window: Shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
-        min_duration: Seconds; shorter clips are left out.
-        max_duration: Seconds; longer ones are.
-        where: What else is left out: `(samples,)` bool, False for a sample that is, or a function
-            that makes it from the index's columns. The same in all ranks.
-        partitions: Groups of shards read side by side, see `EpochPlan`. Part of the order.
-        rank: Which of `world_size` processes this is, each of which reads its share.
-        world_size: Processes that share each epoch. More than one have to say their `rank`.
-        worker: Which of `num_workers` this is, which share a rank's samples in turn.
-        num_workers: Workers of the rank. More than one have to say their `worker`.
-        tail: What becomes of samples that ranks cannot share evenly: "uneven" keeps them, "drop"
-            leaves them out, "pad" fills up with repeats, whose field `__mask__` is False. None:
-            "uneven" for one rank alone, which shares with nobody, and "drop" for several, so that
-            all have equally many.
-        fields: Only these fields. None: all.
-        decode: Turn audio into float32 arrays `(frames,)` or `(frames, channels)`.
+        source: A dataset's folder, a retriever, or an open reader. Or several datasets as a
+            `Mixture`, or one as a `Part`: these have the options from `shuffle` to `where` and from
+            `fields` to `processor` themselves.
+        num_threads: Threads that read, decode and process, besides the iterating thread; 0 does all
+            work in the iterating thread, as does a stream that neither decodes nor processes. Up to
+            256 samples or 32 MiB are held ready.
+        shuffle: Whether to shuffle. False keeps the stored order.
+        seed: Seed of the shuffle.
+        window: Number of shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
+        min_duration: Duration in seconds below which clips are left out.
+        max_duration: Duration in seconds above which clips are left out.
+        where: Selection of samples: a bool array `(samples,)`, or a function that makes it from the
+            columns of the index. Samples with False are left out. It must be the same in all ranks.
+        partitions: Groups of shards that are read in parallel, see `EpochPlan`. Part of the order.
+        rank: Rank of this process, which reads its share. Required if `world_size` is not 1.
+        world_size: Number of processes that share each epoch.
+        worker: Number of this worker; workers take the samples of their rank in turn. Required if
+            `num_workers` is not 1.
+        num_workers: Number of workers of the rank.
+        tail: What happens to samples that ranks cannot share evenly: "uneven" keeps them, "drop"
+            leaves them out, "pad" adds repeated samples, whose field `__mask__` is False. None:
+            "uneven" for a single rank, and "drop" for several, so that all get the same number.
+        fields: Fields to load besides the key. None: all.
+        decode: Whether to decode audio to float32 arrays `(frames,)` or `(frames, channels)`.
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
-        processor: A `BaseProcessor`, several of them, or a function from sample to sample, applied
-            last. Called from several threads.
-        epochs: Epochs in one iteration. None: it never ends.
+        processor: A `BaseProcessor`, several, or a function from sample to sample, applied last.
+            Called from several threads.
+        epochs: Epochs in one iteration. None: an iteration never ends.
 
     Raises:
         PlanError: a number of the plan is out of range.
-        ValueError: another option is.
+        ValueError: another option is out of range.
     """
 
     def __init__(
@@ -194,10 +194,10 @@ class SampleStream:
         self.close()
 
     def __len__(self) -> int:
-        """Samples in one iteration, for this rank and worker.
+        """Return the number of samples in one iteration, for this rank and worker.
 
         Raises:
-            TypeError: with `epochs=None` it never ends.
+            TypeError: with `epochs=None`, an iteration never ends.
         """
         if self._epochs is None:
             raise TypeError("a stream with epochs=None has no length")
@@ -205,7 +205,7 @@ class SampleStream:
 
     @property
     def dropped(self) -> int:
-        """Samples of each epoch that no rank gets, over all of them; fewer than there are ranks.
+        """Number of samples of each epoch that no rank gets, fewer than the world size.
 
         Raises:
             DatasetError: the dataset cannot be opened.
@@ -213,28 +213,28 @@ class SampleStream:
         return self._of(self._plan(self._reading(), 0)).split.dropped
 
     def __getitem__(self, which: int | str) -> Sample:
-        """The sample at a position in stored order (negative from the end), or of a key.
+        """Return the sample at a position in stored order (negative from the end), or with a key.
 
-        In a mixture, positions are numbered through, and the first dataset that has the key counts.
+        The positions of a mixture run through its datasets in order, and a key is that of the first
+        dataset that has it.
 
         Raises:
-            IndexError: no such position.
-            UnknownKeyError: no such key.
-            DatasetError, AudioError, Exception: as iteration does.
+            IndexError: there is no such position.
+            UnknownKeyError: there is no such key.
+            DatasetError, AudioError, Exception: as in iteration.
         """
         reading = self._reading()
         return reading.load(reading.find(which), 0, None)
 
     def __iter__(self) -> Iterator[Sample]:
-        """Begin the next epoch, or go on where a loaded state stands.
+        """Begin the next epoch, or resume from a loaded state.
 
-        What fails is raised where the sample would have come, as the exception it is, and ends
-        the iteration.
+        An exception is raised unchanged where the sample would have come, and ends the iteration.
 
         Raises:
             DatasetError: the dataset or one of its records is missing or damaged.
-            AudioError: a clip cannot be decoded; shard and key are named.
-            Exception: whatever the processor raises, with a note that names shard and key.
+            AudioError: a clip cannot be decoded; the message names shard and key.
+            Exception: any exception of the processor, with a note that names shard and key.
         """
         if self._says:
             self._says = False
@@ -242,9 +242,9 @@ class SampleStream:
         return self.samples()
 
     def say_dropped(self) -> None:
-        """Log how many samples an epoch does without, if any, and what it has nothing of.
+        """Log how many samples an epoch drops, and warn of datasets from which it reads nothing.
 
-        Rank 0 does when it first begins.
+        Called on rank 0 when the first iteration begins.
         """
         reading = self._reading()
         plan = self._plan(reading, 0)
@@ -257,11 +257,11 @@ class SampleStream:
     def samples(
         self, watch: Watch | None = None, *, until: int | None = None
     ) -> Generator[Sample, None, None]:
-        """Do the same as `iter`, watched, and without a word of what is dropped.
+        """Iterate as `iter` does, observed by a `Watch`, but without logging dropped samples.
 
         Args:
-            watch: Told what threads are at.
-            until: The epoch that ends it, unread. None: as many are read as the stream says.
+            watch: Records what the threads do.
+            until: Epoch before which the iteration ends. None: it ends after `epochs` epochs.
         """
         epoch, first = self._next
         if until is None and self._epochs is not None:
@@ -276,23 +276,23 @@ class SampleStream:
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration begin with this epoch.
 
-        Processes that share an epoch have to agree on it; they do without this as long as all of
-        them begin each epoch.
+        Processes that share an epoch must agree on it. They do so without this method as long as
+        all of them begin each epoch.
 
         Raises:
-            PlanError: it is no number from 0 to 2**32 - 1.
+            PlanError: `epoch` is not a whole number from 0 to 2**32 - 1.
         """
         epoch = whole_number("epoch", epoch, high=_LAST_EPOCH)
         self._next, self._place = (epoch, 0), None
 
     def state_dict(self, *, of_pass: bool = False) -> dict[str, Any]:
-        """Return where the sample after the last one handed out is, by the last iteration begun.
+        """Return the place of the next sample of the iteration begun last, as a state to resume from.
 
-        Under 1 kB of plain data. Other ranks that have handed out as many samples have the same.
+        Under 1 kB of plain data. It is the same for other ranks that have yielded as many samples.
 
         Args:
-            of_pass: Where an epoch is over, return its end, where nothing is left of it, instead of
-                the beginning of the next.
+            of_pass: At the end of an epoch, return its end, from which nothing is left to read,
+                instead of the beginning of the next epoch.
         """
         here, each = self._beginning()
         epoch, first = self._next
@@ -306,15 +306,15 @@ class SampleStream:
         return {**here.at(epoch, first).to_dict(), **world}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration go on from a state: the rest of its epoch.
+        """Make the next iteration resume from a state and read the rest of its epoch.
 
-        The numbers of ranks and workers may be others where an epoch begins. In the middle of one
-        the number of ranks may, without workers, where the ranks share what was read evenly. (Of
-        `StepStream` they may be others anywhere.)
+        At the beginning of an epoch, the numbers of ranks and workers may differ from those of the
+        state. Within an epoch, the number of ranks may differ if there are no workers and the ranks
+        have read equal shares. (`StepStream` can resume anywhere with other numbers.)
 
         Raises:
-            PlanError: the state is of another plan, or of a world whose place is none in this one.
-                The message says what differs.
+            PlanError: the state is of another plan, or its place does not exist with these numbers
+                of ranks and workers. The message says what differs.
         """
         then = PlanState.from_dict(state)
         if missing := [name for name in ("world_size", "num_workers") if name not in state]:
@@ -330,14 +330,14 @@ class SampleStream:
         self._place = _Place(*self._next)
 
     def plan(self, epoch: int = 0) -> EpochPlan | MixPlan:
-        """Return the order of an epoch, of all ranks together."""
+        """Return the order of an epoch over all ranks."""
         return self._plan(self._reading(), epoch)
 
     def close(self) -> None:
         """End the running iterations; the stream can be used again.
 
-        A dataset that was given as a folder is let go of, too; a reader or retriever is its
-        owner's. Not while another thread is inside `next`.
+        A dataset that was given as a folder is closed too; readers and retrievers that were passed
+        in stay open. Must not be called while another thread is inside `next`.
         """
         for samples in list(self._running):
             samples.close()
@@ -359,11 +359,12 @@ class SampleStream:
         )
 
     def _beginning(self) -> tuple[PlanState, int]:
-        """The state of epoch 0, and the samples of each epoch for this rank and worker."""
+        """Return the state of epoch 0, and the samples of each epoch for this rank and worker."""
         if self._known is None:
             reading = self._reading()
             plan = self._plan(reading, 0)
-            # As it was given: what it is for this world is no part of the order.
+            # The option as given: what None stands for depends on the world, which is no part of
+            # the order.
             options = {**plan.options, "tail": self._tail}
             here = reading.state(options, seed=self._seed)
             self._known = here, len(self._of(plan))
@@ -404,14 +405,14 @@ class SampleStream:
     def _tasks(
         self, reading: Reading, epochs: range, first: int, follower: Follower
     ) -> Iterator[Task]:
-        """Positions with their mask, visit and epoch, epoch after epoch."""
+        """Yield the tasks of all epochs in order: positions with mask, visit and epoch."""
         for epoch in epochs:
             whole = self._plan(reading, epoch)
             plan = self._of(whole)
             if not len(plan):
-                return  # and never will be there anything, though `epochs` may be endless
+                return  # every epoch is empty, though `epochs` may be endless
             if follower.active:
-                # Where this iteration ends, the next one is likely to go on.
+                # The iteration after this one probably continues with the next epoch.
                 after = self._plan(reading, min(epoch + 1, _LAST_EPOCH))
                 follower.begin(
                     before_sample(whole, plan.split, first),

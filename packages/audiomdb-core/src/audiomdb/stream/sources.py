@@ -1,4 +1,4 @@
-"""What a stream reads: one dataset, or several mixed."""
+"""Describe what a stream reads: one dataset, or a mixture of several."""
 
 from __future__ import annotations
 
@@ -32,29 +32,30 @@ __all__ = [
 ]
 
 SOURCE = "__source__"
-"""Field of a mixture's samples: the number of the dataset that a sample came from, from 0. Those of
-nested mixtures are counted through."""
+"""Field of a mixture's samples: the number of the dataset that a sample came from, from 0. Datasets
+of nested mixtures are numbered consecutively with the others."""
 
 Origin: TypeAlias = str | os.PathLike[str] | BaseRetriever | DatasetReader
 """A dataset's folder, a retriever, or an open reader."""
 
 Where: TypeAlias = "Callable[[Columns], NDArray[np.bool_]] | NDArray[np.bool_]"
-"""Which samples take part: one bool for each, or a function that makes them of the index."""
+"""Which samples take part: a bool array `(samples,)`, or a function that makes it from the
+index."""
 
 
 class Part(PortableStruct, frozen=True):
-    """One dataset and how it is read.
+    """One dataset of a stream, with the options for reading it.
 
         Part("speech", shuffle=True, max_duration=20, load=LoadOptions(sample_rate=16000))
 
     Attributes:
         origin: The dataset.
-        shuffle: False keeps the stored order.
-        window: Shards that its samples are mixed over, see `audiomdb.plan.EpochPlan`.
-        min_duration: Seconds; shorter clips are left out.
-        max_duration: Seconds; longer ones are.
-        where: What else is left out: False for a sample that is. The same in all ranks.
-        load: What becomes of its samples.
+        shuffle: Whether to shuffle. False keeps the stored order.
+        window: Number of shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
+        min_duration: Duration in seconds below which clips are left out.
+        max_duration: Duration in seconds above which clips are left out.
+        where: Selection of samples; those with False are left out. Must be the same in all ranks.
+        load: How samples are loaded.
     """
 
     origin: Origin
@@ -75,29 +76,30 @@ class Part(PortableStruct, frozen=True):
 
     @property
     def filtered(self) -> bool:
-        """Whether samples are left out."""
+        """Whether any filter is set."""
         limits = (self.min_duration, self.max_duration, self.where)
         return any(limit is not None for limit in limits)
 
 
 class Mixture(msgspec.Struct, frozen=True):
-    """Several datasets, read as one.
+    """Several datasets that are read as one.
 
         speech = Part("speech", shuffle=True, load=LoadOptions(sample_rate=16000))
         SampleStream(Mixture([speech, Part(noise_retriever, shuffle=True)], weights=[3, 1]))
 
-    A sample says by the field `__source__` which dataset it came from. Each dataset keeps its own
-    fields, cache, prefetching and shuffle; the random bits come from the seed of the whole.
+    The field `__source__` of a sample is the number of its dataset. Each dataset has its own
+    fields, cache, prefetching and shuffle options; the seed is that of the stream.
 
     Attributes:
-        parts: The datasets; mixtures among them are read as one dataset each.
-        weights: How many samples of each come for how many of the others. None: every sample of
-            every part comes once in an epoch.
-        interleave: "ordered" keeps the proportions at every place, as evenly as can be; "pseudo"
-            does in blocks of 1024 samples, inside which the order is random; None reads one part
+        parts: The datasets. A nested mixture is read as if it were one dataset.
+        weights: Relative frequencies of the parts. None: every sample of every part comes once in
+            an epoch.
+        interleave: "ordered" keeps the proportions everywhere, as evenly as possible; "pseudo" does
+            so in blocks of 1024 samples, within which the order is random; None reads one part
             after the other.
-        stop: With weights, when an epoch ends: with the "first" part that ends, with the "last",
-            whose companions are repeated until then, or after a number of samples.
+        stop: With weights, when an epoch ends: "first", when the first part is used up; "last",
+            when every part has been used up, the others being repeated until then; or after a
+            number of samples.
     """
 
     parts: Sequence[Part | Mixture]
@@ -107,7 +109,7 @@ class Mixture(msgspec.Struct, frozen=True):
 
 
 def parts_of(what: Part | Mixture) -> Iterator[Part]:
-    """The datasets, those of nested mixtures in their place."""
+    """Yield the datasets in order, including those of nested mixtures."""
     if isinstance(what, Part):
         yield what
         return
@@ -116,10 +118,10 @@ def parts_of(what: Part | Mixture) -> Iterator[Part]:
 
 
 def refuse_impossible(what: Part | Mixture, *, seed: int, partitions: int) -> None:
-    """Check options without opening anything.
+    """Check options without opening a dataset.
 
     Raises:
-        PlanError: one is out of range, or weights do not fit the parts.
+        PlanError: an option is out of range, or the weights do not fit the parts.
     """
     for part in parts_of(what):
         EpochPlan([], seed=seed, shuffle=part.shuffle, window=part.window, partitions=partitions)
@@ -140,10 +142,10 @@ def _refuse_mixtures(what: Part | Mixture) -> None:
 
 
 def opened_by_us(what: Part | Mixture) -> tuple[Part | Mixture, list[LocalRetriever]]:
-    """Lead to folders by retrievers, which the caller has to close.
+    """Replace folders by retrievers, which the caller has to close.
 
     Returns:
-        The same with retrievers and readers only, and those made here.
+        The same description with only retrievers and readers, and the retrievers made here.
     """
     made: list[LocalRetriever] = []
 
@@ -168,10 +170,10 @@ def described(
     where: Where | None,
     load: LoadOptions,
 ) -> Part | Mixture:
-    """Return what a stream reads, from its arguments.
+    """Return the description of what a stream reads, from the stream's arguments.
 
     Raises:
-        ValueError: options are given beside a part or a mixture, which has its own.
+        ValueError: options are given together with a part or a mixture, which has its own.
     """
     one = Part(
         source if not isinstance(source, Part | Mixture) else "",
