@@ -15,8 +15,9 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from audiomdb.data.base import CombinedDataset, StreamingDataset
+from audiomdb.data.loader import StreamingLoader
 from audiomdb.data.mapped import MapView
-from audiomdb.errors import CorruptRecordError, UnknownColumnError, UnknownKeyError
+from audiomdb.errors import CorruptRecordError, PlanError, UnknownColumnError, UnknownKeyError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
@@ -121,6 +122,22 @@ def test_windows_change_with_the_epoch_in_kept_workers_too(path: Path) -> None:
     streamed = StreamingDataset(LocalRetriever(path), seconds=0.05, seed=2)
     streamed.set_epoch(1)
     assert [sample["crop_offset"] for sample in streamed] == offsets(alone)
+
+
+def test_an_epoch_that_cannot_be_is_refused_where_it_is_set(path: Path) -> None:
+    dataset = StreamingDataset(LocalRetriever(path), shuffle=True, seconds=0.05)
+    loader, view = StreamingLoader(dataset, 10), dataset.as_map()
+    for one in (dataset, loader, view):
+        for wrong in (-1, 2**32, "2", 2.0, None):
+            with pytest.raises(
+                PlanError, match="epoch must be a whole number from 0 to 4294967295"
+            ):
+                one.set_epoch(wrong)  # type: ignore[arg-type]
+        one.set_epoch(np.int64(2))  # type: ignore[arg-type]
+    assert [batch["__key__"] for batch in loader] == [
+        batch["__key__"] for batch in DataLoader(dataset, 10)
+    ]
+    assert (loader.state_dict()["epoch"], dataset.state_dict()["epoch"]) == (3, 3)
 
 
 def test_what_cannot_be_read_is_named(path: Path, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from torch.utils.data import get_worker_info
 
 from audiomdb.data.shared import SharedNote, training_process
+from audiomdb.plan.bits import EPOCHS
+from audiomdb.plan.checks import whole_number
 
 __all__ = ["EpochCounter", "Pass"]
 
@@ -128,7 +130,11 @@ class EpochCounter:
             epoch: Number of the epoch.
             start: Plain data that is passed only to that pass.
             until: The epoch at which that pass ends, exclusive. None: it has its usual length.
+
+        Raises:
+            PlanError: `epoch` is no number that a plan can make.
         """
+        epoch = whole_number("epoch", epoch, high=EPOCHS - 1)
         owner = str(training_process())
         with self._note.changing() as state:
             _set(state, owner, Pass(epoch, start, until))

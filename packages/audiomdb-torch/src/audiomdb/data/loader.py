@@ -20,6 +20,8 @@ from audiomdb.data.planned import PlannedDataset
 from audiomdb.data.world import nodes_of
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState, SecondsReport, Tail
+from audiomdb.plan.bits import EPOCHS
+from audiomdb.plan.checks import whole_number
 from audiomdb.stream import BySeconds, Stall, StepStream, StreamStats
 from audiomdb.stream.watch import Whose
 
@@ -266,7 +268,11 @@ class StreamingLoader:
 
         Not needed as long as every rank begins every pass. Frameworks call it before each pass, so
         a loaded state within this same epoch is kept and resumed.
+
+        Raises:
+            PlanError: it is no number from 0 to 2**32 - 1.
         """
+        epoch = whole_number("epoch", epoch, high=EPOCHS - 1)
         if self._loaded is None or self._loaded.epoch != epoch:
             self._next = self._state = self._stream().state(epoch)
             self._begun = self._loaded = None

@@ -90,7 +90,11 @@ class MapView(Dataset[PaddingSample]):
         return samples  # type: ignore[return-value]
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that determines random windows; workers use it from their next batch on."""
+        """Set the epoch that determines random windows; workers use it from their next batch on.
+
+        Raises:
+            PlanError: it is no number from 0 to 2**32 - 1.
+        """
         self._epochs.set(epoch)
 
     def column(self, name: str) -> np.ndarray:

@@ -214,6 +214,9 @@ class PlannedDataset(IterableDataset[Any]):
 
         Not needed as long as every rank begins every pass. Frameworks call it before each pass, so
         a loaded state within this same epoch is kept and resumed.
+
+        Raises:
+            PlanError: it is no number from 0 to 2**32 - 1.
         """
         following = self._epochs.next
         if following.start is None or following.epoch != epoch:
