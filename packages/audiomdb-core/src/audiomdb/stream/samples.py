@@ -286,7 +286,7 @@ class SampleStream:
         self._next, self._place = (epoch, 0), None
 
     def state_dict(self, *, of_pass: bool = False) -> dict[str, Any]:
-        """Return the place of the next sample of the last iteration begun, as a state to resume from.
+        """Return the place of the next sample of the iteration begun last, to resume from.
 
         Under 1 kB of plain data. It is the same for other ranks that have yielded as many samples.
 
