@@ -1,4 +1,4 @@
-"""The dataset format: writing, reading, checking. docs/format.md specifies it."""
+"""Write, read and verify datasets in the AudioMDB format, which docs/format.md specifies."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Putting a dataset together shard by shard, so that a crash at any instant loses no whole shard.
+"""Assemble a dataset shard by shard, so that a crash never loses a finished shard.
 
-A shard is made under `.partial/`, synced, and renamed to its final place; `metadata.json` comes
-last. So the output folder holds whole shards or none, and a dataset or none. Each shard carries a
-journal of what it was made of; a second run finds the finished shards, compares, and goes on.
+A shard is written under `.partial/`, synced, and renamed to its final path; `metadata.json` is
+written last. The output folder therefore never holds a partial shard or a partial dataset. Each
+shard carries a journal of its source; a later run finds the finished shards, compares them with the
+source, and continues after them.
 """
 
 from __future__ import annotations
@@ -46,24 +47,25 @@ if TYPE_CHECKING:
 __all__ = ["DatasetAssembly"]
 
 _SHARDS_LOOKED_INTO = 64
-"""At once, for keys that occur twice. Each holds two file descriptors."""
+"""Shards open at once while duplicate keys are looked up. Each holds two file descriptors."""
 
 _CLIPS_SAID = 10
-"""Clips with samples that are not finite that the log names."""
+"""How many clips with NaN or infinite samples are logged by name."""
 
 
 class DatasetAssembly:
-    """Writes the shards of one dataset in order, and leaves alone those that are there already.
+    """Writes the shards of one dataset in order, and keeps those that earlier runs finished.
 
-    Called from one thread. Another hashes and publishes finished shards, and a third sends to the
-    disk what the open one holds so far.
+    Must be called from one thread. A second thread hashes and publishes finished shards, and a
+    third syncs the data written so far to the open shard.
 
     Args:
-        output_dir: Folder of the dataset; made where it does not exist, locked while this is open.
+        output_dir: Folder of the dataset; created if missing, and locked until `close`.
         name: Name of the dataset.
-        options: What a shard's bytes depend on besides its source samples, as plain data.
+        options: Everything besides the source samples that a shard's bytes depend on, as plain
+            data.
         map_size: See `ShardWriter`.
-        duplicates: "raise", or "skip" to reject a key that the dataset holds already.
+        duplicates: "raise", or "skip" to reject a key that the dataset already holds.
 
     Raises:
         OutputExistsError: when the folder holds something else.
@@ -92,8 +94,8 @@ class DatasetAssembly:
         self._open: _OpenShard | None = None
         self._folder = OutputFolder(output_dir)
         self._background = ThreadPoolExecutor(1, "audiomdb-publish")
-        # Sends to the disk what a shard holds so far. Otherwise the disk would rest until a shard
-        # is complete, and the end of a conversion would wait for it to write the last ones.
+        # Syncs the open shard as it grows. Otherwise the disk would be idle until a shard is
+        # complete, and the end of a conversion would wait for the last shards to be written.
         self._sync = ThreadPoolExecutor(1, "audiomdb-sync")
         self._shards: dict[int, Future[FinishedShard]] = {}
         self._earlier: dict[int, Journal] = {}
@@ -109,7 +111,7 @@ class DatasetAssembly:
 
     @property
     def finished_shards(self) -> int:
-        """How many shards are whole, here or on their way to the disk."""
+        """Number of finished shards, including those that are still being published."""
         return len(self._shards)
 
     def is_finished(self, shard: int) -> bool:
@@ -117,12 +119,12 @@ class DatasetAssembly:
         return shard in self._earlier
 
     def goes_beyond(self, shard: int, samples: int) -> bool:
-        """Whether an earlier run went beyond so many source samples of this shard."""
+        """Whether an earlier run got past the first `samples` source samples of this shard."""
         last = max(self._earlier, default=-1)
         return last > shard or (last == shard and self._earlier[last].samples > samples)
 
     def begin_shard(self, shard: int) -> None:
-        """Open a shard that no earlier run finished."""
+        """Open a new shard, which no earlier run may have finished."""
         syncs: list[Future[None]] = []
         with _disk_errors(self._dir):
             writer = ShardWriter(
@@ -156,18 +158,18 @@ class DatasetAssembly:
             self._say_not_finite(record.key.decode(), source)
 
     def add_features(self, features: Mapping[str, Feature]) -> None:
-        """Take into account what the fields of some samples of the open shard hold."""
+        """Merge the features of some samples into those of the open shard."""
         self._current.features.append(features)
 
     def reject(self, rejection: Rejection) -> None:
-        """Note a source sample that could not be stored."""
+        """Record that a source sample could not be stored."""
         self._current.rejected.append(rejection)
 
     def end_shard(self, shard: int, source: SourceDigest) -> None:
-        """Close a shard whose source samples have all been met.
+        """Finish a shard after its last source sample, or compare it if an earlier run finished it.
 
         Raises:
-            SourceChangedError: when an earlier run finished it from other samples.
+            SourceChangedError: when an earlier run finished it from different samples.
             DuplicateKeyError: when an earlier shard holds one of its keys.
             OutputWriteError: when the disk is full.
         """
@@ -179,17 +181,17 @@ class DatasetAssembly:
         finished, keys = self._finish_shard(shard, made, source)
         self._open = None
         self._keys.add(keys)
-        if shard - 2 in self._shards:  # bounds what waits, and lets an error there surface soon
+        if shard - 2 in self._shards:  # bounds the backlog, and surfaces its errors early
             with _disk_errors(self._dir):
                 self._shards[shard - 2].result()
         self._shards[shard] = self._background.submit(self._publish, finished, made.syncs)
 
     def finish(self, shards: int, processors: Sequence[str] = ()) -> Metadata:
-        """Write index, rejections and metadata, in this order. Now the dataset exists.
+        """Write the index, the rejections and, last, the metadata, which completes the dataset.
 
         Args:
-            shards: How many shards the source gave.
-            processors: What was applied, for metadata.
+            shards: Number of shards that the source filled.
+            processors: Names of the processors that were applied, for the metadata.
 
         Raises:
             SourceChangedError: when an earlier run finished shards beyond the source's end.
@@ -227,11 +229,11 @@ class DatasetAssembly:
         return metadata
 
     def journals(self) -> list[Journal]:
-        """The accounts of all shards in order; waits until the last is published."""
+        """Return the journals of all shards in order; waits until the last shard is published."""
         return [shard.journal for shard in self._results()]
 
     def close(self) -> None:
-        """Drop the open shard, wait for finished ones, unlock the folder. May be called twice."""
+        """Discard the open shard, wait for finished ones, and unlock the folder. Idempotent."""
         if self._open is not None:
             self._open.writer.close()
             self._open = None
@@ -331,14 +333,14 @@ class DatasetAssembly:
 
     def _publish(self, shard: FinishedShard, syncs: Sequence[Future[None]]) -> FinishedShard:
         measured = shard.measured(self._folder.stage(shard.number))
-        # The system tells of a write that failed once: a sync that comes later may succeed.
+        # The system reports a failed write only once: a later sync may succeed.
         for sync in syncs:
             sync.result()
         self._folder.publish(shard.number)
         return measured
 
     def _check(self, shard: FinishedShard) -> FinishedShard:
-        """Measure a shard of an earlier run, and refuse it where the disk has damaged it since."""
+        """Check and measure a shard of an earlier run, which may have been damaged since."""
         directory = self._dir / shard.entry.path
         check_payloads(directory)
         return shard.measured(directory)
@@ -357,7 +359,7 @@ class _OpenShard(msgspec.Struct, frozen=True):
 def _holder(
     key: str, shards: Sequence[ShardEntry], index: Callable[[ShardEntry], ShardIndex]
 ) -> str | None:
-    """Name of the shard that holds a key."""
+    """Return the path of the shard that holds a key, or None."""
     for entry in shards:
         if entry.first_key <= key <= entry.last_key and index(entry).find(key) is not None:
             return entry.path
@@ -366,12 +368,12 @@ def _holder(
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """Say of a disk that is full, or cannot be written, what that means for the conversion."""
+    """Turn disk and LMDB errors into an OutputWriteError that says how to continue."""
     try:
         yield
     except OutputWriteError:
         raise
-    except (OSError, lmdb.Error) as exc:  # LMDB calls a write that was cut short an I/O error
+    except (OSError, lmdb.Error) as exc:  # LMDB reports a short write as an I/O error
         free = shutil.disk_usage(folder).free
         raise OutputWriteError(
             f"cannot write to {folder}: {exc} ({free} bytes are free there). "

@@ -1,4 +1,4 @@
-"""Which shard a source sample belongs to: a pure function of the samples before it."""
+"""Decide which shard a source sample belongs to, as a pure function of the samples before it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["ShardBorders"]
 class ShardBorders:
     """Assigns source samples to shards, in order.
 
-    Counts what the source gives, before processing and rejection: what a shard is made of then
-    depends on nothing else, and a run that was cut short finds the same borders again.
+    Samples are counted as the source yields them, before processing and rejection, so that shard
+    borders depend on nothing else and a resumed run finds the same ones.
 
     Args:
         samples_per_shard: Close a shard at this many source samples. None: by bytes.
-        max_shard_bytes: Close a shard before its source bytes exceed this; a larger sample has a
-            shard to itself. None: 64 MiB, or no limit where `samples_per_shard` is given.
+        max_shard_bytes: Close a shard before its source bytes exceed this; a larger sample gets a
+            shard of its own. None: 64 MiB, or no limit if `samples_per_shard` is given.
 
     Raises:
-        TypeError: a limit is no whole number.
-        ValueError: it is below 1.
+        TypeError: when a limit is not an integer.
+        ValueError: when a limit is below 1.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ShardBorders:
         self._shard = self._samples = self._bytes = 0
 
     def place(self, size: int) -> int:
-        """Number of the shard that takes the next source sample, of `size` bytes."""
+        """Return the number of the shard for the next source sample, which has `size` bytes."""
         full = self.samples_per_shard is not None and self._samples >= self.samples_per_shard
         over = self.max_shard_bytes is not None and self._bytes + size > self.max_shard_bytes
         if self._samples and (full or over):

@@ -1,15 +1,15 @@
-"""A sample as bytes, and back. Self-describing, without pickle.
+"""Encode samples as records and decode them: self-describing, without pickle.
 
-A record has two parts. The *head* holds every small value: a MessagePack map behind a checksum.
-The *payloads* (byte strings and arrays over `INLINE_BYTES`) lie apart, so that text and numbers
-are read without touching audio. docs/format.md specifies the bytes.
+A record has two parts. The *head* holds every small value: a MessagePack map preceded by a
+checksum. The *payloads* (byte strings and arrays over `INLINE_BYTES`) are stored separately, so
+that text and numbers are read without touching audio. docs/format.md specifies the bytes.
 
-Values that MessagePack does not know are extension types:
+Values without a native MessagePack type are extension types:
 
     1  payload, bytes        where (u64), length (u64), crc32 (u32)
-    2  payload, array        the same, then a dtype header
+    2  payload, array        as 1, then a dtype header
     3  array in the head     dtype header, then the elements in C order
-    4  NumPy scalar          the same, with an empty shape
+    4  NumPy scalar          as 3, with an empty shape
 
 `where` counts from the start of the record's own payloads. A dtype header is its length (u16) and
 a MessagePack list `[descr, shape]`, with `descr` as in NumPy's .npy files.
@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 HEAD_PREFIX = Struct("<III")
-"""crc32 of all that follows, number of the block, where in the block the payloads start."""
+"""CRC-32 of everything after it, block number, offset of the payloads within the block."""
 
 _PAYLOADS = frozenset({PAYLOAD_BYTES, PAYLOAD_ARRAY})
 
@@ -74,19 +74,19 @@ _Ext = msgspec.msgpack.Ext
 
 
 Place: TypeAlias = tuple[int, int, int, int]
-"""Of a record: head offset, head size, payload offset and payload size."""
+"""Location of a record: head offset, head size, payload offset and payload size."""
 
 Damaged: TypeAlias = Callable[[int, Exception], Exception]
-"""Makes the exception that is raised, of the offset of a head and what is wrong."""
+"""Makes the exception to raise, from the offset of the damaged head and the cause."""
 
 
 class RecordDecoder(NamedTuple):
-    """What `record_decoder` makes.
+    """The two functions that `record_decoder` returns.
 
     Attributes:
-        one: Decodes a record, of head offset, head size, what holds the payload, its offset there
-            and its size.
-        several: Decodes records of `file` one after another, of their places.
+        one: Decodes one record, given head offset, head size, the buffer that holds its payloads,
+            their offset in that buffer and their size.
+        several: Decodes records of `file` in turn, given their places.
     """
 
     one: Callable[[int, int, memoryview, int, int], Sample]
@@ -99,8 +99,8 @@ class EncodedRecord(msgspec.Struct, frozen=True):
     Attributes:
         key: UTF-8 of the key.
         body: The head's MessagePack map, without its prefix.
-        payloads: Buffers that follow one another, padded so that each starts aligned.
-        payload_bytes: Their total length.
+        payloads: Buffers to write consecutively, with padding so that each payload is aligned.
+        payload_bytes: Their total size.
     """
 
     key: bytes
@@ -109,13 +109,13 @@ class EncodedRecord(msgspec.Struct, frozen=True):
     payload_bytes: int
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # On its way back from a worker process. Python does not pickle views.
+        # For the way back from a worker process: Python cannot pickle memoryviews.
         payloads = tuple(bytes(p) if isinstance(p, memoryview) else p for p in self.payloads)
         return EncodedRecord, (self.key, self.body, payloads, self.payload_bytes)
 
 
 def encode_key(key: object) -> bytes:
-    """The stored form of a key.
+    """Encode a key as UTF-8.
 
     Raises:
         InvalidKeyError: unless `key` is a string of 1 to 511 bytes of UTF-8.
@@ -134,16 +134,16 @@ def encode_key(key: object) -> bytes:
 
 
 def encode_record(key: str, sample: Mapping[str, Any]) -> EncodedRecord:
-    """Encode one sample. Buffers of the sample are referred to, not copied.
+    """Encode one sample; the record refers to the sample's buffers instead of copying them.
 
     Raises:
-        InvalidKeyError: for a key LMDB cannot hold, or a `__key__` field that contradicts it.
-        UnsupportedValueError: for a value without a stored form; names key and field.
+        InvalidKeyError: for a key that LMDB cannot hold, or a `__key__` field that differs from it.
+        UnsupportedValueError: for a value that cannot be stored; names key and field.
     """
     raw_key = encode_key(key)
     if sample.get(KEY, key) != key:
         raise InvalidKeyError(f"sample {key!r} calls itself {sample[KEY]!r} in its field {KEY!r}")
-    key = str.__str__(key)  # of a class that stands for text, such as NumPy's: the text itself
+    key = str.__str__(key)  # of a str subclass, such as NumPy's, the plain str
     packer = Packer(key)
     tree = {KEY: key}
     for field, value in sample.items():
@@ -164,23 +164,23 @@ def encode_record(key: str, sample: Mapping[str, Any]) -> EncodedRecord:
 
 
 def pack_head(body: bytes, block: int, offset: int) -> bytes:
-    """The head as it lies in the file: prefix, checksum included, and body."""
+    """Build the head as stored in the file: the prefix, with its checksum, and the body."""
     tail = HEAD_PREFIX.pack(0, block, offset)[4:] + body
     return crc32(tail).to_bytes(4, "little") + tail
 
 
 def decode_head(head: memoryview) -> Sample:
-    """Check a head as it lies in the file and decode it; payloads are left to `resolve_fields`.
+    """Check the checksum of a stored head and decode it, leaving payloads to `resolve_fields`.
 
     Raises:
-        CorruptRecordError: without a place: the caller knows shard and key.
+        CorruptRecordError: does not name the record; the caller knows shard and key.
     """
     _check_head(head)
     return decode_body(head[_PREFIX_BYTES:])
 
 
 def decode_body(body: Buffer) -> Sample:
-    """Decode the map of a head, its checksum already checked."""
+    """Decode the MessagePack map of a head whose checksum was already checked."""
     try:
         sample = _decode_tree(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
@@ -193,14 +193,15 @@ def decode_body(body: Buffer) -> Sample:
 def resolve_fields(
     sample: Sample, file: memoryview, start: int, size: int, copy: bool, verify: bool
 ) -> None:
-    """Replace, in place, the extension values of a decoded map by what they stand for.
+    """Replace the extension values of a decoded map, in place, by the values they encode.
 
     Args:
         sample: A decoded map.
-        file: What holds the payloads.
-        start: Where in it the record's payloads begin; below 0 where it lacks the first of them.
-        size: How many bytes they have.
-        copy: Give `bytes` and writable arrays; otherwise read-only views into `file`.
+        file: Buffer that holds the payloads.
+        start: Offset of the record's payloads in `file`; negative if `file` lacks the first bytes
+            of them.
+        size: Size of the record's payloads in bytes.
+        copy: Return `bytes` and writable arrays; otherwise read-only views into `file`.
         verify: Check each payload's checksum.
 
     Raises:
@@ -209,7 +210,7 @@ def resolve_fields(
     for name, value in sample.items():
         kind = type(value)
         if kind is _Ext:
-            if value.code == PAYLOAD_BYTES:  # nearly always: spelled out, for it is the hot path
+            if value.code == PAYLOAD_BYTES:  # nearly always: inlined, as this is the hot path
                 view = _payload(value.data, file, start, size, verify)
                 sample[name] = bytes(view) if copy else view
             else:
@@ -221,13 +222,14 @@ def resolve_fields(
 
 
 def payload_span(sample: Sample, size: int) -> tuple[int, int]:
-    """The half-open range of a record's payload bytes that a decoded map refers to.
+    """Return the half-open range of a record's payload bytes that a decoded map refers to.
 
-    All of them where dicts or lists may hold references too, or a reference is malformed.
+    This is the full range if the map has dicts or lists, which may hold references too, or if a
+    reference is malformed.
 
     Args:
-        sample: Before `resolve_fields`.
-        size: Bytes of the record's payloads.
+        sample: A decoded map, before `resolve_fields`.
+        size: Size of the record's payloads in bytes.
     """
     first, end = size, 0
     for value in sample.values():
@@ -243,23 +245,23 @@ def payload_span(sample: Sample, size: int) -> tuple[int, int]:
 
 
 def record_decoder(file: memoryview, *, copy: bool, verify: bool) -> RecordDecoder:
-    """Functions that decode whole records, for one thread at a time.
+    """Make functions that decode whole records; each pair serves one thread at a time.
 
-    They do what `decode_head` and `resolve_fields` do, in half of their time, because values are
-    resolved while the map is decoded instead of being looked for afterwards.
+    They do the work of `decode_head` and `resolve_fields` in half the time, because payloads are
+    resolved while the map is decoded instead of in a second pass.
 
     Args:
-        file: What holds heads and payloads.
-        copy: Give `bytes` and writable arrays; otherwise read-only views into `file`.
+        file: Buffer that holds heads and payloads.
+        copy: Return `bytes` and writable arrays; otherwise read-only views into `file`.
         verify: Check each payload's checksum.
     """
-    # What `resolve` is to look at changes with every record: variables shared between functions,
-    # because looking up attributes of an object would take a tenth of all the time.
+    # The state that `resolve` reads changes with every record. It is kept in closure variables,
+    # because attribute look-ups would take a tenth of the total time.
     held, first, size = file, 0, 0
 
     def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
         if code == PAYLOAD_BYTES and len(data) == _REF_BYTES:
-            # The hot path, spelled out; whatever is not as it should be is left to the slow one.
+            # The hot path, inlined; anything unexpected is left to `_resolve_ext`.
             where, length, crc = _read_ref(data)
             if where + length <= size:
                 begin = first + where
@@ -281,7 +283,7 @@ def record_decoder(file: memoryview, *, copy: bool, verify: bool) -> RecordDecod
         except _UNDECODABLE as exc:
             raise _undecodable(exc) from exc
         finally:
-            held = file  # else this would keep the memory of a payload that was read apart
+            held = file  # otherwise a payload that was read apart would stay in memory
 
     def several(places: Iterable[Place], damaged: Damaged) -> Iterator[Sample]:
         nonlocal first, size
@@ -302,7 +304,7 @@ _UNDECODABLE = (StructError, msgspec.DecodeError, RecursionError, UnicodeDecodeE
 
 
 def _undecodable(exc: Exception) -> Exception:
-    """What a user is told: of exceptions that speak of decoding, what they mean here."""
+    """Translate an error of the decoding libraries to CorruptRecordError; return others as is."""
     if isinstance(exc, StructError):
         return CorruptRecordError("its head lies beyond the end of the file")
     if isinstance(exc, _UNDECODABLE):
@@ -387,7 +389,7 @@ def _array(data: memoryview, elements: memoryview | None, copy: bool) -> np.ndar
         )
     if len(elements) == 0:
         return np.empty(shape, dtype)
-    # A bytearray, not array.copy(), which leaves the padding of structured dtypes unset.
+    # A bytearray, not array.copy(), which leaves the padding of structured dtypes uninitialised.
     source = bytearray(elements) if copy else elements
     array: np.ndarray = np.frombuffer(source, dtype).reshape(shape)
     return array

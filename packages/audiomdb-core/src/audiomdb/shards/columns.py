@@ -1,8 +1,9 @@
-"""Columns over samples: built from rows when a shard closes, joined over shards when asked for.
+"""Per-sample index columns: built from rows when a shard closes, joined across shards on request.
 
-A number column is an array; a missing value makes it float64 with NaN. A text column keeps each
-distinct value once and a code per sample, -1 for a missing one. Integers are stored in as few bytes
-as the shard's values need: a stream over millions of clips fetches the index first.
+A numeric column is an array; a missing value makes it float64 with NaN. A text column keeps each
+distinct value once and a code per sample, -1 for a missing value. Integers are stored in the
+smallest dtype that holds the shard's values, because a stream over millions of clips fetches the
+index first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["MAX_TEXT_BYTES", "Column", "add_up", "build_columns", "join_column",
 Column: TypeAlias = "np.ndarray | dict[str, Any]"
 
 MAX_TEXT_BYTES = 1024
-"""A text longer than this keeps its column out of the shard's index: the index is read whole."""
+"""A text longer than this keeps its column out of the shard's index, which is read as a whole."""
 
 _EXACT_IN_FLOAT64 = 2**53
 _MAX_FLOAT = sys.float_info.max
@@ -31,7 +32,7 @@ def build_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Column],
     """Turn rows of scalars into columns.
 
     Returns:
-        The columns by name, and for each name left out the reason, in words.
+        The columns by name, and the reason, in words, for each name left out.
     """
     names = sorted({name for row in rows for name in row})
     columns: dict[str, Column] = {}
@@ -46,14 +47,14 @@ def build_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Column],
 
 
 def join_column(name: str, parts: Iterable[tuple[Column | None, int]]) -> np.ndarray:
-    """Join a column's parts, one per shard, given with the shard's number of samples.
+    """Join a column's parts, one per shard, each given with the shard's number of samples.
 
     Returns:
-        A writable array over all samples: int64 (uint64 where it takes that), float64, bool, or
+        A writable array over all samples: int64 (uint64 if a part needs it), float64, bool, or
         dtype object holding str and None.
 
     Raises:
-        CorruptShardError: when a part does not fit its shard.
+        CorruptShardError: when a part's length differs from its shard's number of samples.
     """
     pieces: list[np.ndarray] = []
     for part, samples in parts:
@@ -76,7 +77,7 @@ def join_column(name: str, parts: Iterable[tuple[Column | None, int]]) -> np.nda
 
 
 def narrow(values: np.ndarray) -> np.ndarray:
-    """The same integers in the smallest dtype that holds them all."""
+    """Return the same integers in the smallest dtype that holds them all."""
     if not len(values):
         return values.astype(np.uint8)
     low, high = int(values.min()), int(values.max())
@@ -89,9 +90,9 @@ def narrow(values: np.ndarray) -> np.ndarray:
 
 
 def total(column: Column | None) -> float:
-    """Sum of a number column, missing and infinite values left out; 0 for any other.
+    """Sum a numeric column without its missing and infinite values; 0 for any other column.
 
-    At most the largest float, for JSON knows no infinity.
+    The result is limited to the largest float, because JSON has no infinity.
     """
     if not isinstance(column, np.ndarray):
         return 0.0
@@ -99,10 +100,10 @@ def total(column: Column | None) -> float:
 
 
 def add_up(numbers: Iterable[float]) -> float:
-    """Finite numbers added up one by one in order, at most the largest float.
+    """Add finite numbers one by one in order; the result is limited to the largest float.
 
-    The built-in `sum` carries along what rounding loses since Python 3.12, and did not before: a
-    dataset would have other bytes, depending on the Python that made it.
+    Since Python 3.12 the built-in `sum` compensates for rounding errors, so a dataset's bytes would
+    depend on the Python version that made it.
     """
     added: float = 0
     for number in numbers:
@@ -170,7 +171,7 @@ def _expand(name: str, part: Column) -> np.ndarray:
 
 
 def _as_objects(numbers: np.ndarray) -> np.ndarray:
-    # A column absent from one shard joins as NaN; beside text that means None.
+    # A column that a shard lacks is joined as NaN; in a text column that means None.
     out = numbers.astype(object)
     if numbers.dtype.kind == "f":
         out[np.isnan(numbers)] = None

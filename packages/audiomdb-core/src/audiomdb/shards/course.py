@@ -1,4 +1,4 @@
-"""What a reader of samples in a known order tells whoever keeps its shards."""
+"""The protocol by which an iteration announces its shard order to the store of its shards."""
 
 from __future__ import annotations
 
@@ -9,60 +9,61 @@ __all__ = ["Arrival", "Course"]
 
 
 class Arrival(NamedTuple):
-    """How much of a shard is there."""
+    """How much of a shard has been downloaded."""
 
     there_bytes: int
-    """What has arrived, whoever fetches it."""
+    """Bytes that have arrived, whichever process fetches them."""
 
     total_bytes: int
-    """The shard's size."""
+    """Size of the shard in bytes."""
 
     retries: int
-    """Transfers that this process has begun again, of all shards."""
+    """Transfers that this process has retried, over all shards."""
 
 
 class Course(Protocol):
-    """The way of one iteration through the shards, epoch after epoch.
+    """The path of one iteration through the shards, epoch after epoch.
 
-    The iteration says which shards it will visit (`begin`), draws tasks in order (`draw`), and
-    brackets the work on each by `enter` and `leave`, from any thread. In between, the task's shard
-    is open in the reader. A shard that no drawn task and no later one needs is let go of.
+    The iteration announces the shards it will visit (`begin`), draws tasks in order (`draw`), and
+    brackets the work on each task with `enter` and `leave`, from any thread. In between, the task's
+    shard is open in the reader. A shard is released once no drawn or later task needs it.
     """
 
     def begin(
         self, order: Sequence[int], following: Sequence[int] = (), *, continues: bool = True
     ) -> None:
-        """Begin an epoch, or say in the middle of one what comes from there on.
+        """Begin an epoch, or announce the remaining order in the middle of one.
 
         Args:
-            order: The shards it visits, each once, in the order in which it first needs them. It
-                serves fetching ahead and eviction; a task of another shard is no error.
-            following: The order of the epoch after it, as far as it is known.
-            continues: Whether this iteration reads that one too. Otherwise another is likely to:
-                it is a reason to keep shards, and none to fetch them.
+            order: The shards to visit, each once, in the order in which they are first needed. It
+                guides prefetching and eviction; a task of a shard not listed is not an error.
+            following: The order of the next epoch, as far as it is known.
+            continues: Whether this iteration reads the next epoch too. Otherwise another iteration
+                probably will, so its shards are kept, but not fetched.
         """
 
     def draw(self, shards: Sequence[int], needed: Collection[int]) -> list[int]:
-        """Announce tasks that follow those drawn before.
+        """Announce the next tasks, in order.
 
         Args:
             shards: The shard of each task.
             needed: Shards already visited, or about to be, that later tasks of this epoch need. If
-                they are more than the iteration may hold, some are let go of in between.
+                there are more than the iteration may hold, some are released in between.
 
         Returns:
-            For each task the visit it belongs to, for `enter` and `leave`.
+            The visit that each task belongs to, for `enter` and `leave`.
         """
 
     def enter(self, visit: int) -> None:
-        """Wait until the shard of a task is open. Tasks never wait for later ones.
+        """Wait until the shard of a task is open. A task never waits for a later one.
 
         Raises:
-            Exception: it cannot be opened, or the course is closed; the task counts as done.
+            Exception: when the shard cannot be opened, or the course is closed; the task then
+                counts as done.
         """
 
     def leave(self, visit: int) -> None:
-        """Say that a task that has entered is done, or has failed."""
+        """Report that a task that has entered is done or has failed."""
 
     def close(self) -> None:
-        """End it: whoever waits is woken with an exception, shards are let go of."""
+        """End the course: waiting threads raise an exception, and the shards are released."""

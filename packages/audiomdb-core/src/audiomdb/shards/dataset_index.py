@@ -1,4 +1,4 @@
-"""The columns of a whole dataset, without its audio."""
+"""The index columns of a whole dataset, read without its audio."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ __all__ = ["DatasetIndex", "IndexFile", "index_file_parts"]
 
 
 class DatasetIndex(Mapping[str, np.ndarray]):
-    """Per-sample columns over all shards, by name; joined when first asked for, then kept.
+    """Per-sample columns over all shards, by name; joined on first access, then kept.
 
-    Numbers come as arrays of numbers, NaN where a sample has none; text comes as an object array
-    of str and None. `"__key__"` gives the keys. Columns the library knows: `duration` (seconds),
-    `sample_rate` (Hz), `channels`, `frames`, `audio_bytes`, `text_length` (characters).
+    A numeric column is a numeric array, with NaN where a sample has no value; a text column is an
+    object array of str and None. `"__key__"` gives the keys. Columns that the library adds:
+    `duration` (seconds), `sample_rate` (Hz), `channels`, `frames`, `audio_bytes`, `text_length`
+    (characters).
 
-    Looking up a column raises CorruptShardError where a shard's index is damaged.
+    Looking up a column raises CorruptShardError if a shard's index is damaged.
 
     Args:
-        parts: The shards' indexes, in order.
+        parts: The indexes of the shards, in order.
     """
 
     def __init__(self, parts: Sequence[ShardIndex]) -> None:
@@ -55,7 +56,7 @@ class DatasetIndex(Mapping[str, np.ndarray]):
         return name in self._names
 
     def apart(self) -> DatasetIndex:
-        """The same columns, for somebody who keeps none of them: what is joined goes with it."""
+        """Return the same index without its cache: columns joined there are freed along with it."""
         return DatasetIndex(self.parts)
 
     @cached_property
@@ -94,7 +95,7 @@ class DatasetIndex(Mapping[str, np.ndarray]):
 
 
 def index_file_parts(dataset: Path, shards: Sequence[ShardEntry]) -> Iterator[bytes]:
-    """What a dataset's index file holds: the index of each shard, each padded to start aligned."""
+    """Yield the contents of a dataset's index file: each shard's index, padded to the alignment."""
     for shard in shards:
         with (dataset / shard.path / DATA_FILE).open("rb") as file:
             index = os.pread(file.fileno(), shard.index_bytes, shard.index_offset)
@@ -102,20 +103,20 @@ def index_file_parts(dataset: Path, shards: Sequence[ShardEntry]) -> Iterator[by
 
 
 class IndexFile(Sequence[ShardIndex]):
-    """A dataset's index file: each shard's index is parsed when it is asked for, and not kept.
+    """A dataset's index file; each shard's index is parsed on access and not kept.
 
-    So the index of tens of thousands of shards takes no memory of its own but what its columns
-    take. A part is checked when it is first asked for. Threads share one.
+    The index of tens of thousands of shards therefore takes no memory beyond that of its columns. A
+    part is checked on first access. Thread-safe.
 
     Args:
-        data: All of the file; what is parsed keeps views.
-        metadata: Of the dataset.
-        name: What errors call the file.
+        data: The whole file; the parsed indexes keep views into it.
+        metadata: Metadata of the dataset.
+        name: Name of the file in error messages.
 
     Raises:
-        MetadataError: when the file is of another size than metadata says; of a part, when that
-            has another number of samples.
-        CorruptShardError: when a part is damaged.
+        MetadataError: when the size of the file differs from the metadata; on access to a part,
+            when its number of samples does.
+        CorruptShardError: on access to a part, when it is damaged.
     """
 
     def __init__(self, data: memoryview, metadata: Metadata, name: str) -> None:
@@ -152,5 +153,5 @@ class IndexFile(Sequence[ShardIndex]):
         return part
 
     def release(self) -> None:
-        """Have none of the file's pages count as this process's memory any longer."""
+        """Drop the file's pages from this process's resident memory, see `release_pages`."""
         release_pages(self._data)

@@ -1,4 +1,4 @@
-"""Reading a dataset by position or key, across its shards."""
+"""Read the samples of a dataset by position or key, across its shards."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _open_shards = OpenShards()
 
 
 class Shards(ABC):
-    """Where a reader gets shards from. Picklable; called from several threads."""
+    """The source of a reader's shards. Picklable; called from several threads."""
 
     @property
     def max_open(self) -> int:
-        """Shards that a reader keeps open at most; see also `OpenShards`."""
+        """Maximum number of shards that a reader keeps open; see also `OpenShards`."""
         return 128
 
     @property
     def index_first(self) -> bool:
-        """Whether keys are looked up in the index, because opening a shard may take a download."""
+        """Whether to look up keys in the index file, because opening a shard may download it."""
         return False
 
     def follow(
@@ -50,12 +50,12 @@ class Shards(ABC):
         workers: int,  # noqa: ARG002
         ranks: int,  # noqa: ARG002
     ) -> Course | None:
-        """Follow an iteration over `reader` that mixes `at_once` shards at a time.
+        """Begin to follow an iteration over `reader` that mixes `at_once` shards at a time.
 
-        So do `workers` processes side by side, this one among them, of each of `ranks` that are
-        known to be on this machine.
+        Each of the `ranks` ranks known to be on this machine iterates in `workers` processes,
+        including this one.
 
-        None: it makes no difference in which order shards are read.
+        Returns None if the order in which shards are read makes no difference.
         """
         return None
 
@@ -64,20 +64,20 @@ class Shards(ABC):
         """Open shard `number`."""
 
     def arrival(self, number: int) -> Arrival | None:  # noqa: ARG002
-        """How much of a shard is there; None where shards do not arrive."""
+        """Return how much of a shard has arrived; None if shards are not downloaded."""
         return None
 
     def index(self, metadata: Metadata) -> DatasetIndex:
-        """The columns of all shards; here gathered from the shards themselves."""
+        """Return the columns of all shards; by default gathered from the shards themselves."""
         return DatasetIndex([self.open(number).index for number in range(len(metadata.shards))])
 
 
 class LocalShards(Shards):
-    """Shards of a dataset in a folder, read in place.
+    """The shards of a dataset in a local folder, read in place.
 
     Args:
-        path: The folder.
-        metadata: What its metadata.json says.
+        path: Folder of the dataset.
+        metadata: Contents of its metadata.json.
     """
 
     def __init__(self, path: Path, metadata: Metadata) -> None:
@@ -90,41 +90,42 @@ class LocalShards(Shards):
         return ShardReader(self.path / entry.path, entry)
 
     def index(self, metadata: Metadata) -> DatasetIndex:
-        """The columns, out of the folder's index file."""
+        """Return the columns from the folder's index file."""
         path = self.path / INDEX_FILE
         return DatasetIndex(IndexFile(map_file(path), metadata, str(path)))
 
 
 class DatasetReader:
-    """All samples of a dataset, in order of shard and key.
+    """The samples of a dataset, ordered by shard and, within a shard, by key.
 
         reader = DatasetReader.open("speech")
         reader[0], reader[-1], reader["clip-0"], len(reader), reader.index["duration"]
 
-    A shard is opened when first needed, so that opening a dataset costs one small file whatever
-    its size. Threads may share a reader; it may be used on both sides of a fork, and pickled.
+    A shard is opened when first needed, so that opening a dataset reads one small file, whatever
+    the size of the dataset. A reader is thread-safe and picklable, and may be used on both sides of
+    a fork.
 
     Args:
-        metadata: Of the dataset.
-        shards: Opens its shards; as many as it says are kept open.
+        metadata: Metadata of the dataset.
+        shards: Opens its shards; at most `shards.max_open` are kept open.
     """
 
     def __init__(self, metadata: Metadata, shards: Shards) -> None:
         self.metadata = metadata
         self._source = shards
         *self._starts, self._size = accumulate(self.counts, initial=0)
-        # A plain dict and no lock: a lock held by some thread during a fork stays locked for ever
-        # in the child, while two threads opening one shard at once do no harm.
+        # A plain dict without a lock: a lock that a thread holds during a fork stays locked for
+        # ever in the child, while two threads that open the same shard at once do no harm.
         self._open: dict[int, ShardReader] = {}
         _open_shards.enter(self)
         self._kept: dict[int, list[ShardReader]] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DatasetReader:
-        """Open a dataset in a folder.
+        """Open a dataset in a local folder.
 
         Raises:
-            DatasetNotFoundError: when there is none.
+            DatasetNotFoundError: when there is no dataset.
             MetadataError: when its metadata is damaged.
             FormatVersionError: when a newer library wrote it.
             InvalidURLError: when the path is a URL.
@@ -165,12 +166,12 @@ class DatasetReader:
 
     @cached_property
     def index(self) -> DatasetIndex:
-        """Per-sample columns, without audio."""
+        """Per-sample columns, read without any audio."""
         return self._source.index(self.metadata)
 
     @property
     def counts(self) -> list[int]:
-        """Samples of each shard."""
+        """Number of samples in each shard."""
         return [shard.samples for shard in self.metadata.shards]
 
     def read(
@@ -184,19 +185,19 @@ class DatasetReader:
         """Read one sample; its key is in the field `__key__`.
 
         Args:
-            which: Position, negative from the end, or key.
-            fields: Only these (and the key); audio is not touched unless it is among them.
+            which: Position (negative: from the end) or key.
+            fields: Read only these and the key; audio is not touched unless it is among them.
             copy: Return `bytes` and writable arrays. False: read-only views, which stay valid
-                whatever happens to reader and file.
+                even if the reader is closed or the file deleted.
             verify: Check payload checksums. The checksum of small fields is always checked.
 
         Raises:
             IndexError: for a position outside the dataset.
-            UnknownKeyError: for a key that is not in it.
+            UnknownKeyError: for a key that is not in the dataset.
             CorruptShardError: when the shard is missing, incomplete or damaged.
             CorruptRecordError: when the record is damaged.
         """
-        # What `locate` would say, spelled out where it is nearly always the same: a call less.
+        # `locate`, inlined for the usual case to save a call.
         if type(which) is int and 0 <= which < self._size:
             number = bisect_right(self._starts, which) - 1
             place = which - self._starts[number]
@@ -216,12 +217,12 @@ class DatasetReader:
         copy: bool = True,
         verify: bool = True,
     ) -> Iterator[Sample]:
-        """Read all samples in order, faster than one by one. Arguments as for `read`."""
+        """Read all samples in order, faster than by `read`, which has the same arguments."""
         for number in range(len(self._starts)):
             yield from self.shard(number).scan(fields=fields, copy=copy, verify=verify)
 
     def locate(self, position: int) -> tuple[int, int]:
-        """Shard and place in the shard of a position.
+        """Return the shard number of a position, and the place within that shard.
 
         Raises:
             IndexError: for a position outside the dataset.
@@ -235,10 +236,10 @@ class DatasetReader:
         return shard, at - self._starts[shard]
 
     def position(self, key: str) -> int:
-        """Position of a key.
+        """Return the position of a key.
 
         Raises:
-            UnknownKeyError: when no sample has it.
+            UnknownKeyError: when no sample has this key.
         """
         found = self._find(key)
         if found is None:
@@ -248,20 +249,20 @@ class DatasetReader:
         return found
 
     def key(self, position: int) -> str:
-        """Key of a position, without reading the sample."""
+        """Return the key at a position, without reading the sample."""
         shard, place = self.locate(position)
         return self._index_of(shard).key(place)
 
     def keys(self) -> Iterator[str]:
-        """All keys, in order of position."""
+        """Yield all keys, in order of position."""
         for number in range(len(self._starts)):
             yield from self._index_of(number).all_keys()
 
     def shard(self, number: int) -> ShardReader:
-        """The reader of a shard."""
+        """Return the reader of a shard, which is opened if necessary."""
         reader = self.opened(number)
         if reader is None:
-            # Before opening: a shard that is let go of may make room for the next.
+            # Close shards first: a closed shard can be evicted to make room for the next one.
             while len(self._open) >= self._source.max_open:
                 self.let_one_go()
             _open_shards.make_way()
@@ -269,20 +270,20 @@ class DatasetReader:
         return reader
 
     def opened(self, number: int) -> ShardReader | None:
-        """The reader of a shard if it is open."""
+        """Return the reader of a shard if it is open, otherwise None."""
         kept = self._kept.get(number)
         if kept:
-            # A slice, because another thread may drop the last one meanwhile.
+            # A slice, because another thread may drop the last one in the meantime.
             for shard in kept[-1:]:
                 return shard
         return self._open.get(number)
 
     def keep(self, number: int, shard: ShardReader) -> None:
-        """Keep a shard open, whatever else is opened, until `drop` was called as often."""
+        """Keep a shard open regardless of `max_open`, until `drop` has been called as often."""
         self._kept.setdefault(number, []).append(shard)
 
     def drop(self, number: int) -> None:
-        """Keep a shard once less."""
+        """Undo one call of `keep`."""
         if kept := self._kept.get(number):
             kept.pop()
 
@@ -292,34 +293,34 @@ class DatasetReader:
         return type(self._source).follow is not Shards.follow
 
     def follow(self, at_once: int, *, workers: int = 1, ranks: int = 1) -> Course | None:
-        """Begin an iteration that mixes `at_once` shards at a time; see `Course`.
+        """Begin to follow an iteration that mixes `at_once` shards at a time; see `Course`.
 
-        So do `workers` processes side by side, this one among them, of each of `ranks` that are
-        known to be on this machine.
+        Each of the `ranks` ranks known to be on this machine iterates in `workers` processes,
+        including this one.
 
-        None: it makes no difference in which order shards are read.
+        Returns None if the order in which shards are read makes no difference.
         """
         return self._source.follow(self, at_once, workers, ranks)
 
     def arrival(self, number: int) -> Arrival | None:
-        """How much of a shard is there, while it is waited for; None where shards do not arrive."""
+        """Return how much of a shard has arrived; None if shards are not downloaded."""
         return self._source.arrival(number)
 
     @property
     def open_shards(self) -> int:
-        """How many shards are open only for the next read to be faster."""
+        """Number of shards kept open only to make later reads faster (those of `keep` excluded)."""
         return len(self._open)
 
     def let_one_go(self) -> None:
-        """Let go of the one of those that was opened first."""
+        """Close the shard of `open_shards` that was opened first."""
         self._open.pop(next(iter(tuple(self._open)), -1), None)
 
     def relent(self) -> None:
-        """Let go of all of those."""
+        """Close all shards of `open_shards`."""
         self._open.clear()
 
     def close(self) -> None:
-        """Let go of all shards. Views handed out stay valid; reading opens shards again."""
+        """Close all shards. Existing views stay valid, and a later read opens shards again."""
         self._open.clear()
         self._kept.clear()
 
@@ -339,10 +340,10 @@ class DatasetReader:
 
 
 def whole_position(position: Any) -> int:  # noqa: ANN401
-    """A position as an int, whatever class of whole number it is of.
+    """Convert a position of any integer type to int.
 
     Raises:
-        TypeError: it is no whole number.
+        TypeError: when it is not an integer.
     """
     try:
         return index(position)

@@ -1,4 +1,4 @@
-"""Writing a dataset sample by sample, with the work on each spread over workers."""
+"""Write a dataset sample by sample, preparing the samples in parallel workers."""
 
 from __future__ import annotations
 
@@ -30,38 +30,40 @@ __all__ = ["DatasetWriter", "default_workers"]
 _BATCH_BYTES = 1024 * 1024
 _BATCH_SAMPLES = 64
 _WAITING_BATCHES = 24
-"""Batches that may wait beside those being worked on: committing a shard to LMDB, which is done by
-the thread that hands them out, takes as long as preparing so many."""
+"""Batches that may be queued besides two per worker: the thread that submits them also commits
+shards to LMDB, which takes as long as preparing this many."""
 _HUGE_SHARD_BYTES = 4 * 1024**3
 
 
 class DatasetWriter:
-    """Writes samples, in the order given, as a dataset.
+    """Writes samples as a dataset, in the order given.
 
         with DatasetWriter("speech") as writer:
             writer.write("clip-0", {"audio": "clip.flac", "text": "hello"})
 
     The dataset exists once the `with` block ends without an exception. Otherwise finished shards
-    stay: write the same samples to the same folder again, and those are compared instead of made
-    again. The bytes of the shards depend on samples and options alone, not on the workers.
+    are kept: if the same samples are written to the same folder again, these shards are compared
+    with them instead of being rewritten. The bytes of the shards depend on samples and options
+    only, not on the workers.
 
-    Called from one thread. Memory stays bounded: `write` waits while too much is under way.
+    Must be called from one thread. Memory is bounded: `write` blocks while too many batches are
+    pending.
 
     Args:
-        output_dir: Folder of the dataset; empty, absent, or of an earlier run.
-        name: Name of the dataset; the folder's unless given.
-        samples_per_shard: Close shards by number of samples instead of bytes.
-        max_shard_bytes: Close shards at this many source bytes (64 MiB).
-        map_size: Bytes of address space for LMDB to start with; it grows by itself.
-        check_audio: "decode" every clip once, or believe its "header". See `AudioOptions`.
-        audio_format: Store audio in this format instead of as it came.
+        output_dir: Folder of the dataset; missing, empty, or left by an earlier run.
+        name: Name of the dataset; the folder's name by default.
+        samples_per_shard: Close shards at this number of samples instead of by bytes.
+        max_shard_bytes: Close shards before their source bytes exceed this (default 64 MiB).
+        map_size: Initial LMDB map size in bytes; it grows as needed.
+        check_audio: "decode" every clip once, or trust its "header". See `AudioOptions`.
+        audio_format: Store audio in this format instead of unchanged.
         sample_rate: Store audio at this rate in Hz.
-        on_error: "raise", or "skip": list what cannot be stored in `rejected.jsonl`.
+        on_error: "raise", or "skip" to list samples that cannot be stored in `rejected.jsonl`.
         process: Applied to every sample; its result is stored.
-        process_names: What metadata calls that.
-        num_workers: Samples worked on at once; the number of usable cores unless given.
-        executor: Where the work is done; threads of this process unless given. Not shut down.
-        options: More that the result depends on, for comparison when a run is taken up again.
+        process_names: Names of the processors in `process`, for the metadata.
+        num_workers: Samples prepared at once; by default the number of usable cores.
+        executor: Runs the workers; a thread pool by default. It is not shut down.
+        options: Further options that the result depends on, compared when a run is resumed.
 
     Raises:
         InvalidURLError: when `output_dir` is a URL.
@@ -115,7 +117,7 @@ class DatasetWriter:
                 "audio_format": audio_format,
                 "sample_rate": sample_rate,
                 "processors": list(process_names),
-                # As it comes back from a finished shard: tuples as lists.
+                # Converted as in a finished shard, where tuples are lists.
                 **msgspec.msgpack.decode(msgspec.msgpack.encode(dict(options or {}))),
             },
             map_size=map_size,
@@ -150,25 +152,25 @@ class DatasetWriter:
             self.close()
 
     def write(self, key: str, sample: Mapping[str, Any]) -> None:
-        """Take one sample. Errors may be those of a sample given earlier.
+        """Write one sample; an error raised here may concern an earlier sample.
 
         Args:
             key: Unique in the dataset, 1 to 511 bytes of UTF-8.
-            sample: Its fields. `audio` is encoded bytes, a path (read by a worker), or an array
-                `(frames,)` or `(frames, channels)` with the rate in `sample_rate`. The dict, and
-                dicts, lists and byte arrays in it, may be filled anew afterwards; arrays may not.
+            sample: Fields of the sample. `audio` is encoded bytes, a path (read by a worker), or an
+                array `(frames,)` or `(frames, channels)` with the rate in `sample_rate`. The dict,
+                and dicts, lists and byte arrays in it, may be reused afterwards; arrays may not.
 
         Raises:
             AudioError: for audio that cannot be used; names file or key.
             SampleError: for a sample that cannot be stored.
-            SourceError: when an array is the one of the sample before, filled anew.
-            SourceChangedError: when an earlier run made a shard of other samples.
+            SourceError: when an array of the previous sample is passed again with other elements.
+            SourceChangedError: when an earlier run finished a shard from different samples.
             OutputWriteError: when the disk is full.
             ConversionError: when this writer has been finished or closed.
         """
         self._refuse_if_over()
         if type(key) is not str and isinstance(key, str):
-            key = str.__str__(key)  # the text itself: that of an enum, or of NumPy's str
+            key = str.__str__(key)  # of a str subclass, such as an enum or NumPy's, the plain str
         found = contents(sample)
         shard = self._borders.place(found.size)
         if shard != self._shard:
@@ -183,14 +185,14 @@ class DatasetWriter:
             self._drain(self._under_way)
 
     def flush(self) -> None:
-        """Wait for all full batches given so far; shards that are complete are finished then."""
+        """Wait for all batches submitted so far, and finish the shards that are complete."""
         self._drain(0)
 
     def finish(self) -> Metadata:
-        """End the dataset: write what is under way, index and metadata. May be called twice.
+        """Complete the dataset: write pending samples, index and metadata. Idempotent.
 
         Raises:
-            ConversionError: when this writer was closed before, by an error or by its owner.
+            ConversionError: when this writer was closed before, by an error or by `close`.
         """
         if self._metadata is None:
             self._refuse_if_over()
@@ -205,19 +207,19 @@ class DatasetWriter:
 
     @property
     def finished_shards(self) -> int:
-        """Shards that need not be written any more, those of earlier runs included."""
+        """Number of finished shards, including those of earlier runs."""
         return self._assembly.finished_shards
 
     def ends_short(self) -> bool:
-        """Whether shards that an earlier run finished hold source samples after those given."""
+        """Whether an earlier run's shards hold source samples beyond those written so far."""
         return self._assembly.goes_beyond(self._shard, self._source.samples)
 
     def journals(self) -> list[Journal]:
-        """Accounts of the shards, in order. Complete once the dataset is finished."""
+        """Return the journals of the shards, in order; complete once the dataset is finished."""
         return self._assembly.journals()
 
     def close(self) -> None:
-        """Stop without ending the dataset; finished shards stay. May be called twice."""
+        """Stop without completing the dataset; finished shards are kept. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -258,7 +260,7 @@ class DatasetWriter:
             self._batch, self._batch_bytes = [], 0
 
     def _drain(self, allowed: int) -> None:
-        """Take finished work in order until no more than `allowed` batches are under way."""
+        """Store prepared batches in order until at most `allowed` batches are pending."""
         while self._pending:
             entry = self._pending[0]
             if isinstance(entry, _Begin):
@@ -292,7 +294,7 @@ class DatasetWriter:
 
 
 def default_workers() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""Finding out what a sample's audio really is, before the sample is stored.
+"""Determine the facts of a sample's audio from the audio itself, before the sample is stored.
 
-Sources often carry a sample rate or duration that is wrong. What the audio itself says wins: the
-fields `sample_rate`, `channels`, `frames` and `duration` of a stored sample are facts.
+Sources often give a wrong sample rate or duration. The audio itself takes precedence: the fields
+`sample_rate`, `channels`, `frames` and `duration` of a stored sample are facts.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE,
 __all__ = ["AudioOptions", "Description", "describe", "file_bytes", "source_name", "value_bytes"]
 
 _DURATION_TOLERANCE_S = 0.05
-"""Manifests round durations; beyond this (and 1 %) one contradicts the audio."""
+"""Manifests round durations; a difference over this and over 1 % contradicts the audio."""
 
 _DEFAULT_FORMAT = "flac"
 
 _COMMON_RATE = 16_000
-"""Of all formats: what is refused at it is the format."""
+"""Hz. All formats support this rate: a refusal at it concerns the format itself."""
 
 _WINDOW_BYTES_PER_S = 32_000
-"""What a cut counts for shard borders: 16 bits at 16 kHz. Its file is not looked into for that."""
+"""Size of a window for shard borders: 16 bits at 16 kHz. Its file is not opened for that."""
 
 _MOST_BYTES = 2**30
-"""What a cut counts at most, 9 hours: a row may ask for far more seconds than its file has."""
+"""Maximum size of a window, 9 hours: a row may ask for far more seconds than its file has."""
 
 _FLOATS = frozenset(("FLOAT", "DOUBLE"))
-"""Codings whose samples may be NaN."""
+"""Subtypes whose samples may be NaN."""
 
 _SAME_CONTAINER = {"RF64": "WAV", "WAVEX": "WAV"}
-"""Kinds of WAV that libsndfile tells apart: many recorders write 24 bits as WAVEX."""
+"""WAV variants that libsndfile distinguishes: many recorders write 24 bits as WAVEX."""
 
 
 class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a sample's audio is checked and stored.
 
     Attributes:
-        check_audio: "decode": every clip is decoded once, so that a damaged one is found now and
-            `frames` is true. "header": the header is believed, except where it gives no count.
+        check_audio: "decode": every clip is decoded once, so that damage is found now and `frames`
+            is exact. "header": the header is trusted, unless it gives no number of frames.
         audio_format: Store all audio in this format ("flac", "wav", "opus", "vorbis", "mp3").
-            None keeps the bytes as they came.
+            None keeps the bytes unchanged.
         sample_rate: Store all audio at this rate in Hz. A clip at another rate is resampled and
-            stored as `audio_format`, FLAC where that is None.
+            stored as `audio_format`, or as FLAC if that is None.
     """
 
     check_audio: Literal["decode", "header"] = "decode"
@@ -77,17 +77,17 @@ _AS_IT_IS = AudioOptions()
 _PLAIN = frozenset((bool, int, float, str))
 
 _NO_COLUMN = frozenset((KEY, TEXT))
-"""The index has keys anyway, and of text its length."""
+"""Fields without an index column: the index holds all keys anyway, and only the length of text."""
 
 
 class Description(msgspec.Struct, frozen=True):
-    """A sample with its audio read and described.
+    """A sample whose audio was read and described.
 
     Attributes:
         sample: The sample to store.
-        row: Its index columns: audio facts, sizes, and the user's scalars.
-        contradictions: Fields whose value from the source was wrong.
-        finite: Whether no sample of the audio is NaN or infinite, as far as that was looked at.
+        row: Values of its index columns: audio facts, sizes, and the user's scalars.
+        contradictions: Fields whose value in the source contradicts the audio.
+        finite: False if NaN or infinite audio samples were found; "header" checks do not look.
     """
 
     sample: Sample
@@ -97,7 +97,7 @@ class Description(msgspec.Struct, frozen=True):
 
 
 def value_bytes(value: Any) -> int:  # noqa: ANN401
-    """Size of a field's value as its source gave it, 0 where it is neither text nor a buffer."""
+    """Return the size of a field's value in the source; 0 if it is neither text nor a buffer."""
     if isinstance(value, AudioWindow):
         seconds = value.duration
         if seconds is None:
@@ -113,7 +113,7 @@ def value_bytes(value: Any) -> int:  # noqa: ANN401
 
 
 def file_bytes(path: str | os.PathLike[str]) -> int:
-    """Size of a file, 0 where there is none: whoever reads it says so later."""
+    """Return the size of a file in bytes; 0 if it is missing, which is reported when it is read."""
     try:
         return os.stat(path).st_size  # noqa: PTH116 (a Path costs more than the call)
     except (OSError, ValueError):  # ValueError: a name that no file can have
@@ -121,7 +121,7 @@ def file_bytes(path: str | os.PathLike[str]) -> int:
 
 
 def source_name(sample: Mapping[str, Any]) -> str | None:
-    """The file a sample's audio comes from, where it is a path or a window."""
+    """Return the file that a sample's audio comes from, if the audio is a path or a window."""
     audio = sample.get(AUDIO)
     if isinstance(audio, AudioWindow):
         return str(audio)
@@ -129,14 +129,14 @@ def source_name(sample: Mapping[str, Any]) -> str | None:
 
 
 def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Description:
-    """Read, check and, where asked for, convert a sample's audio; add the facts.
+    """Read, check and, if requested, convert a sample's audio, and add the facts as fields.
 
-    Safe in any thread.
+    Thread-safe.
 
     Raises:
         AudioError: when the audio cannot be used; names its file, or the key.
-        SampleError: when audio is of the wrong kind or shape.
-        SourceError: when the system fails to read a file for a reason that is not the file's.
+        SampleError: when the audio has the wrong type or shape.
+        SourceError: when reading a file fails for a reason unrelated to the file.
     """
     out = dict(sample)
     wrong: tuple[str, ...] = ()
@@ -147,7 +147,7 @@ def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Desc
         try:
             out[AUDIO], info, came = _audio(name, out, options)
         except OSError as exc:
-            # Not an error of the clip: left out because of it, it would be missing for ever.
+            # Not an error of the clip: rejected because of it, the clip would be missing for ever.
             raise SourceError(
                 f"{name}: {exc.strerror}. This says nothing about the clip; run the same "
                 "conversion again once the disk is well"
@@ -160,7 +160,7 @@ def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Desc
 
 
 def _audio(name: str, sample: Sample, options: AudioOptions) -> tuple[Any, AudioInfo, AudioInfo]:
-    """The audio to store, what it is, and what it was as it came."""
+    """Return the audio to store, its facts, and the facts of the audio as it came."""
     audio = sample[AUDIO]
     if hasattr(audio, "__array__"):
         array, rate = _array(name, sample)
@@ -170,7 +170,7 @@ def _audio(name: str, sample: Sample, options: AudioOptions) -> tuple[Any, Audio
         array, rate = decode(audio.path, offset=audio.offset, duration=audio.duration, name=name)
         return _stored(name, array, rate, options.sample_rate, audio_format)
     data = _read(audio, name)
-    if options == _AS_IT_IS:  # the header would be read twice
+    if options == _AS_IT_IS:  # `probe` below would read the header a second time
         info = check(data, name=name)
         return data, info, info
     info = probe(data, name=name)
@@ -194,7 +194,7 @@ def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN
 
 
 def _array(name: str, sample: Sample) -> tuple[np.ndarray, int]:
-    """Audio that is an array, and its rate in Hz."""
+    """Return a sample's audio as an array, and its rate in Hz."""
     array = np.asarray(sample[AUDIO])
     try:
         check_shape(array)
@@ -206,7 +206,7 @@ def _array(name: str, sample: Sample) -> tuple[np.ndarray, int]:
 def _stored(
     name: str, array: np.ndarray, rate: int, wanted_rate: int | None, audio_format: str | None
 ) -> tuple[Any, AudioInfo, AudioInfo]:
-    """An array in the form it is stored in, what that is, and what it was."""
+    """Resample and encode an array as requested; return the audio, its new and its old facts."""
     came = _array_info(array, rate)
     try:
         if wanted_rate is not None and wanted_rate != rate:
@@ -227,7 +227,7 @@ def _array_info(array: np.ndarray, rate: int) -> AudioInfo:
 
 
 def _is_finite(audio: Any, info: AudioInfo) -> bool:  # noqa: ANN401
-    """Whether no sample is NaN or infinite, which only floats can be."""
+    """Whether no audio sample is NaN or infinite, which only floats can be."""
     if info.container != "ARRAY":
         if info.subtype not in _FLOATS:
             return True
@@ -288,7 +288,7 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401
 
 
 def _has_no_utf8(text: str) -> bool:
-    """Whether a text cannot be stored; a processor may leave it out of the record yet."""
+    """Whether a text has no UTF-8 form. A processor may still leave it out of the record."""
     if text.isascii():
         return False
     try:

@@ -1,6 +1,6 @@
-"""Dtype and shape of an array as a record writes them: a MessagePack list `[descr, shape]`.
+"""Encode and decode an array's dtype and shape as a MessagePack list `[descr, shape]`.
 
-`descr` is what NumPy's own .npy files hold, with lists in place of tuples.
+`descr` is the same as in NumPy's .npy files, with lists in place of tuples.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _NUMBERS = "biufc"
 
 
 def encode_dtype(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """Encode dtype and shape.
+    """Encode the dtype and shape of an array.
 
     Raises:
-        ValueError: `parse_dtype` would not give the same dtype back; the message says why.
+        ValueError: when `parse_dtype` would not return the same dtype; the message says why.
     """
-    if dtype.isbuiltin == 1 and dtype.kind in _NUMBERS:  # nearly all: nothing to find out
+    if dtype.isbuiltin == 1 and dtype.kind in _NUMBERS:  # nearly all: no need to try it
         return msgspec.msgpack.encode([dtype.str, shape])
     try:
         header = msgspec.msgpack.encode([np.lib.format.dtype_to_descr(dtype), shape])
@@ -38,10 +38,10 @@ def encode_dtype(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 @lru_cache(maxsize=1024)
 def parse_dtype(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Decode dtype and shape.
+    """Decode the dtype and shape of an array.
 
     Raises:
-        CorruptRecordError: the bytes are no such header, or one of an array of objects.
+        CorruptRecordError: when the header is invalid or its dtype holds Python objects.
     """
     try:
         descr, shape = msgspec.msgpack.decode(header)
@@ -63,7 +63,7 @@ def parse_dtype(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
 
 
 def _tuples(descr: Any) -> Any:  # noqa: ANN401
-    # .npy's descr marks fields by tuples, which MessagePack turned into lists.
+    # The descr of .npy files has tuples for fields, which MessagePack turned into lists.
     if isinstance(descr, list):
         return [(_title(f[0]), _tuples(f[1]), *map(tuple, f[2:])) for f in descr]
     return descr

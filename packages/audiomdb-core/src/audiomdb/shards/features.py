@@ -1,4 +1,4 @@
-"""What the fields of many samples hold, summed up for metadata.json."""
+"""Summarise the types, dtypes and shapes of the fields of many samples for metadata.json."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class FeatureSummary:
         self._met: set[tuple[str, Any]] = set()
 
     def add(self, sample: Mapping[str, Any]) -> None:
-        """Take one sample into account."""
+        """Add one sample to the summary."""
         for field, value in sample.items():
             if field == KEY:
                 continue
-            # Most samples hold what the one before held: look before building anything.
+            # Most samples have the same types as the one before: check before building a Feature.
             if (field, type(value)) in self._met:
                 continue
             value = _as_array(value)
@@ -52,12 +52,12 @@ class FeatureSummary:
             self._features[field] = new if old is None else _merge(old, new)
 
     def result(self) -> dict[str, Feature]:
-        """Features by field name, in order of name."""
+        """Return the features by field name, sorted by name."""
         return dict(sorted(self._features.items()))
 
 
 def merge_features(parts: Iterable[Mapping[str, Feature]]) -> dict[str, Feature]:
-    """The features of several shards as one."""
+    """Merge the features of several shards into one mapping, sorted by field name."""
     merged: dict[str, Feature] = {}
     for part in parts:
         for field, feature in part.items():
@@ -67,7 +67,7 @@ def merge_features(parts: Iterable[Mapping[str, Feature]]) -> dict[str, Feature]
 
 
 def _as_array(value: Any) -> Any:  # noqa: ANN401
-    """What is stored as an array (a tensor, say) as one; everything else as it is."""
+    """Convert a value that is stored as an array, such as a tensor; return any other unchanged."""
     if value is None or isinstance(value, _NOT_ARRAYS):
         return value
     return np.asarray(value)

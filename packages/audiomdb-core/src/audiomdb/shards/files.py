@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one, the new one, or none, never half of one."""
+"""Write files atomically, sync them to disk, and compute their SHA-256 digests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _CHUNK_BYTES = 256 * 1024
 
 
 def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
-    """Write `chunks` to `path` through a temporary file beside it; return size and sha256.
+    """Write `chunks` to `path` through a temporary file beside it; return size and SHA-256.
 
     Raises:
-        OSError: it cannot be written. At `path` is what was there before, or all that is new.
+        OSError: when it cannot be written. Then, as after a crash, `path` is unchanged or holds the
+            complete new file.
     """
     import hashlib
 
@@ -40,18 +41,18 @@ def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
 
 
 def sha256_hex(data: Buffer) -> str:
-    """Hex digest of bytes."""
+    """Return the SHA-256 of some bytes as a hex digest."""
     import hashlib
 
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
+    """Return the SHA-256 of a file, read in chunks, as a hex digest."""
     import hashlib
 
     digest = hashlib.sha256()
-    # One buffer that stays in the processor's cache; a new one for each piece costs page faults.
+    # One buffer, which stays in the CPU cache; a new one for each chunk would cost page faults.
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
@@ -60,7 +61,7 @@ def sha256_file(path: Path) -> str:
 
 
 def bytes_below(folder: Path) -> int:
-    """Bytes of all files in a folder and those below it, as they are while somebody writes them."""
+    """Return the total size of all files below a folder, which may be written to meanwhile."""
     total = 0
     for where, _, names in os.walk(folder):
         for name in names:
@@ -72,13 +73,13 @@ def bytes_below(folder: Path) -> int:
 
 
 def sync(path: Path) -> None:
-    """Return once what a file holds, or the names in a folder, are on the disk."""
+    """Sync a file's contents and metadata, or the entries of a folder, to the disk."""
     _sync(path, os.fsync)
 
 
 def sync_data(path: Path) -> None:
-    """As `sync`, but for the file's times, which change with every write."""
-    _sync(path, getattr(os, "fdatasync", os.fsync))  # macOS has no such call
+    """Sync a file as `sync` does, but without its timestamps, which change with every write."""
+    _sync(path, getattr(os, "fdatasync", os.fsync))  # macOS has no fdatasync
 
 
 def _sync(path: Path, call: Callable[[int], None]) -> None:

@@ -1,4 +1,4 @@
-"""Shards that are finished, by this run of a conversion or by an earlier one."""
+"""Describe finished shards, of this run of a conversion or an earlier one, and check the latter."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from audiomdb.shards.shard_reader import ShardReader
 __all__ = ["SOURCE_OPTIONS", "FinishedShard", "check_payloads", "find_finished"]
 
 SOURCE_OPTIONS = "source"
-"""Option that holds those of the converter, as a map."""
+"""Name of the option that holds the converter's own options, as a map."""
 
 
 class FinishedShard(msgspec.Struct, frozen=True):
-    """A whole shard and its account."""
+    """A complete shard with its metadata entry, features and journal."""
 
     number: int
     entry: ShardEntry
@@ -42,7 +42,7 @@ class FinishedShard(msgspec.Struct, frozen=True):
         features: Mapping[str, Feature],
         journal: Journal,
     ) -> FinishedShard:
-        """A shard whose size and sha256 are not known yet; UTF-8 of its keys, sorted."""
+        """Describe a shard whose size and SHA-256 are not known yet; `keys` are sorted UTF-8."""
         offset, length = index_place
         entry = ShardEntry(
             path=shard_name(number),
@@ -58,7 +58,7 @@ class FinishedShard(msgspec.Struct, frozen=True):
         return cls(number, entry, features, journal)
 
     def measured(self, directory: Path) -> FinishedShard:
-        """The same with size and sha256 of its file, which lies in `directory`."""
+        """Return a copy with the size and SHA-256 of its data.mdb, which is in `directory`."""
         path = directory / DATA_FILE
         size, digest = path.stat().st_size, sha256_file(path)
         entry = msgspec.structs.replace(self.entry, bytes=size, sha256=digest)
@@ -68,14 +68,14 @@ class FinishedShard(msgspec.Struct, frozen=True):
 def find_finished(
     output_dir: Path, numbers: Sequence[int], options: Mapping[str, Any]
 ) -> Iterator[tuple[FinishedShard, Sequence[bytes]]]:
-    """Read what earlier runs left; size and sha256 are still to be measured.
+    """Read the finished shards of earlier runs; their size and SHA-256 are not measured yet.
 
     Yields:
-        Each shard with the UTF-8 of its keys.
+        Each shard with its keys as UTF-8.
 
     Raises:
-        CorruptShardError: when one is damaged.
-        OptionsChangedError: when one was made with other options.
+        CorruptShardError: when a shard is damaged.
+        OptionsChangedError: when a shard was made with other options.
     """
     for number in numbers:
         directory = output_dir / shard_name(number)
@@ -103,7 +103,7 @@ def check_payloads(directory: Path) -> None:
     """Check every record of a shard, payloads included.
 
     Raises:
-        CorruptShardError: when one is damaged.
+        CorruptShardError: when a record is damaged.
     """
     shard = ShardReader(directory)
     try:
@@ -132,7 +132,7 @@ def _compare_options(directory: Path, old: Mapping[str, Any], new: Mapping[str, 
 
 
 def _by_name(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as a user gives them, those of the converter in place of the map of them."""
+    """Flatten options to the names that a user gives, with the converter's own among them."""
     named = dict(options)
     of_source = named.pop(SOURCE_OPTIONS, None)
     if not isinstance(of_source, Mapping):

@@ -1,4 +1,4 @@
-"""A folder that one process writes to at a time."""
+"""Lock a folder so that only one process writes to it at a time."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["lock_folder"]
 
 
 def lock_folder(path: Path) -> int:
-    """Make a folder where there is none, and lock it until the descriptor returned is closed.
+    """Create a folder if it is missing, and lock it until the returned file descriptor is closed.
 
-    The lock (flock) is on the folder itself: it needs no file and ends with its process. Where a
-    network's file system knows no locks, there is none.
+    The lock (flock) is on the folder itself: it needs no lock file and ends with its process. On a
+    network file system without locks, the folder is not locked.
 
     Raises:
-        OutputBusyError: another process has it.
-        OutputExistsError: it is a file.
-        OutputWriteError: it cannot be made or opened.
+        OutputBusyError: when another process holds the lock.
+        OutputExistsError: when the path is a file.
+        OutputWriteError: when the folder cannot be created or opened.
     """
-    # Not at the top: there is no such module on Windows.
+    # Imported here, because Windows has no such module.
     import fcntl
 
     try:
@@ -39,5 +39,5 @@ def lock_folder(path: Path) -> int:
             f"another process is writing to {path}; wait for it, or use another folder"
         ) from exc
     except OSError:
-        pass  # two writers at once do work twice; what they write is in place at once or not at all
+        pass  # two concurrent writers would duplicate work, but each publishes files atomically
     return descriptor

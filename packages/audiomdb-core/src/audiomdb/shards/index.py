@@ -1,8 +1,8 @@
-"""The index of a shard: where each record lies, and columns that are read without any audio.
+"""Encode and parse the index of a shard: record locations, and columns read without any audio.
 
-It is one value in the shard's main database and, word for word, a part of the dataset's
-`index.bin`. Its bytes: magic (8), crc32 of all that follows (u32), length of the map (u32), the
-map, zeros up to a multiple of 16, arrays. Map and arrays are a record as `codec` writes it.
+The index is one value in the shard's main database and, byte for byte, a part of the dataset's
+`index.bin`. Its bytes: magic (8), CRC-32 of everything after it (u32), length of the map (u32), the
+map, zeros up to a multiple of 16, arrays. Map and arrays are a record as `codec` encodes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FORMATS: dict[str, Literal["B", "H", "I", "Q"]] = {"u1": "B", "u2": "H", "u4": 
 
 
 class _Body(msgspec.Struct):
-    """The map of an index. What most who open an index never look at stays undecoded."""
+    """The map of an index. Values that are rarely needed stay undecoded."""
 
     samples: int
     key_ends: msgspec.msgpack.Ext
@@ -47,18 +47,18 @@ _decode_map = msgspec.msgpack.Decoder(_Body).decode
 
 
 class ShardIndex(msgspec.Struct, frozen=True, eq=False, dict=True):
-    """One shard's index, mostly views into the bytes it was parsed from. Safe to share.
+    """The index of one shard, mostly views into the bytes it was parsed from. Thread-safe.
 
-    Columns, features and journal are decoded when they are asked for; each of them raises
-    CorruptShardError where it is not what it should be.
+    Columns, features and journal are decoded on access, which raises CorruptShardError if they are
+    damaged.
 
     Attributes:
         samples: Number of records.
-        head_offset: File offset of each head, records in key order.
+        head_offset: File offset of each head, in key order.
         head_bytes: Size of each head.
         payload_offset: File offset of each record's payloads.
-        payload_bytes: Their size.
-        left_out: Columns that are missing here, and why.
+        payload_bytes: Size of each record's payloads.
+        left_out: Names of the columns that were left out, with reasons.
     """
 
     samples: int
@@ -77,34 +77,34 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     @property
     def column_names(self) -> Collection[str]:
-        """Names of the columns, none of which is decoded for that."""
+        """Names of the columns; none is decoded."""
         return self._columns.keys()
 
     def column(self, name: str) -> Column | None:
-        """A column as `columns.build_columns` makes it, or None; the others are not decoded."""
+        """Return a column as `columns.build_columns` makes it, or None; no other is decoded."""
         raw = self._columns.get(name)
         return None if raw is None else self._decoded({name: raw})[name]
 
     @cached_property
     def columns(self) -> Mapping[str, Column]:
-        """Per-sample columns by name."""
+        """All per-sample columns by name."""
         return self._decoded(self._columns)
 
     @cached_property
     def features(self) -> Mapping[str, Any]:
-        """Field name to `metadata.Feature` as plain data."""
+        """Map of field names to `metadata.Feature`s, as plain data."""
         return self._map(self._features)
 
     @cached_property
     def journal(self) -> Mapping[str, Any]:
-        """What the shard was made of (`journal.Journal`) as plain data."""
+        """The shard's `journal.Journal`, as plain data."""
         return self._map(self._journal)
 
     def key(self, i: int) -> str:
-        """Key of record `i`.
+        """Return the key of record `i`.
 
         Raises:
-            CorruptShardError: when it is no UTF-8; no writer of ours makes such an index.
+            CorruptShardError: when the key is not UTF-8; this library writes no such index.
         """
         try:
             return str(self._key_at(i), "utf-8")
@@ -112,18 +112,18 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False, dict=True):
             raise CorruptShardError(f"key {i} of an index is no UTF-8: {exc}") from exc
 
     def raw_key(self, i: int) -> bytes:
-        """UTF-8 of the key of record `i`."""
+        """Return the key of record `i` as UTF-8."""
         return bytes(self._key_at(i))
 
     def all_keys(self) -> Iterator[str]:
-        """All keys in order."""
+        """Return an iterator over all keys in order."""
         return (self.key(i) for i in range(self.samples))
 
     def find(self, key: str) -> int | None:
-        """Place of a key in the shard, or None. Binary search; keys are sorted as UTF-8."""
+        """Return the place of a key in the shard, or None; a binary search over the UTF-8 keys."""
         raw = key.encode("utf-8", "surrogatepass")
-        # Spelled out: bisect would call a function for each key it looks at, which takes twice
-        # as long as looking.
+        # Not bisect, which would call a function for each key it compares, at twice the cost of
+        # the comparison.
         text, ends = self.key_text, self.key_ends
         low, high = 0, self.samples
         while low < high:
@@ -163,16 +163,16 @@ def encode_index(
     features: Mapping[str, Any],
     journal: Mapping[str, Any],
 ) -> bytes:
-    """Encode an index.
+    """Encode the index of a shard.
 
     Args:
-        keys: UTF-8 of the keys in order.
+        keys: The keys as UTF-8, in order.
         heads: `(samples, 2)` uint64, offset and size of each head in the file.
-        payloads: `(samples, 2)` uint64, the same of each record's payloads.
+        payloads: `(samples, 2)` uint64, offset and size of each record's payloads in the file.
         columns: Columns by name.
-        left_out: Names of columns not taken, with reasons.
-        features: What each field holds.
-        journal: What the shard was made of.
+        left_out: Names of columns that were left out, with reasons.
+        features: Features by field name, as plain data.
+        journal: The shard's journal, as plain data.
     """
     ends = np.cumsum(np.fromiter((len(k) for k in keys), np.uint64, len(keys)), dtype=np.uint64)
     record = encode_record(
@@ -197,15 +197,15 @@ def encode_index(
 
 
 def parse_index(data: memoryview, shard: str, *, check: bool = True) -> ShardIndex:
-    """Check and decode an index.
+    """Check and decode the index of a shard.
 
     Args:
-        data: Its bytes; the result keeps views into them.
-        shard: What errors call the shard.
-        check: False: these very bytes were checked before.
+        data: Bytes of the index; the result keeps views into them.
+        shard: Name of the shard in error messages.
+        check: Check the checksum and the key table. False if the same bytes were checked before.
 
     Raises:
-        CorruptShardError: when the bytes are damaged or do not fit each other.
+        CorruptShardError: when the bytes are damaged or inconsistent.
     """
     if bytes(data[: len(_MAGIC)]) != _MAGIC:
         raise CorruptShardError(f"{shard}: no index where one is expected")
@@ -268,7 +268,8 @@ def _table(array: np.ndarray, samples: int | None) -> memoryview:
     form = _FORMATS.get(array.dtype.str[1:])
     if form is None or array.ndim != 1 or samples not in (None, len(array)):
         raise ValueError(f"table {array.dtype} {array.shape} for {samples} samples")
-    # A memoryview gives Python integers, in half the time NumPy takes to give its own. Through
-    # bytes, because NumPy marks one that is not aligned (a small index) as of unknown format.
+    # A memoryview returns Python integers, in half the time that NumPy takes to return its own.
+    # It is cast from bytes, because NumPy gives a memoryview of an unaligned array (in a small
+    # index) an unknown format.
     data: memoryview = array.view(np.uint8).data
     return data.cast(form)

@@ -1,4 +1,4 @@
-"""What a shard was made of, kept inside the shard, so that a conversion can be taken up again."""
+"""The journal of a shard, stored inside it: what it was made from, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Rejection(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, key: str, source: str | None, reason: str) -> Rejection:
-        """Make one of texts that need not have a UTF-8 form."""
+        """Make a rejection from texts that may have no UTF-8 form."""
         return cls(utf8(key), source and utf8(source), utf8(reason))
 
 
 class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The account of one shard.
+    """What one shard was made from.
 
     Attributes:
-        options: What the shard's bytes depend on besides the source, as plain data.
-        samples: Source samples, stored or rejected.
-        bytes: Their size as the source gave it.
-        digest: Hex digest over them; see `SourceDigest`.
-        rejected: Those that could not be stored.
-        contradictions: Field name to how often the source was wrong about the audio.
-        not_finite: Stored samples whose audio holds NaN or infinite values.
+        options: Everything besides the source that the shard's bytes depend on, as plain data.
+        samples: Number of source samples, stored or rejected.
+        bytes: Total size of the source samples.
+        digest: Hex digest of the source samples; see `SourceDigest`.
+        rejected: Source samples that could not be stored.
+        contradictions: For each field, how often its source value contradicted the audio.
+        not_finite: Number of stored samples whose audio holds NaN or infinite values.
     """
 
     options: dict[str, Any]
@@ -50,7 +50,7 @@ class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def write_rejected(dataset: Path, rejected: Sequence[Rejection]) -> None:
-    """Write `rejected.jsonl`, or see that there is none where nothing was rejected."""
+    """Write `rejected.jsonl`, or delete it if nothing was rejected."""
     path = dataset / REJECTED_FILE
     if rejected:
         write_atomically(path, (msgspec.json.encode(one) + b"\n" for one in rejected))
@@ -59,5 +59,5 @@ def write_rejected(dataset: Path, rejected: Sequence[Rejection]) -> None:
 
 
 def utf8(text: str) -> str:
-    """The same text where it has a UTF-8 form, which the name of a file need not have."""
+    """Return the text, with characters that have no UTF-8 form (as in file names) escaped."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Which keys a dataset holds already, in eight bytes a key."""
+"""A compact, approximate set of the keys that a dataset already holds: eight bytes per key."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["KeySet"]
 class KeySet:
     """A set of 64-bit hashes in sorted runs that double in length.
 
-    Adding n keys in batches takes O(n log n) in all and 8 bytes a key at rest. Membership can err
-    on the side of yes (two keys may share a hash), so a hit is confirmed by whoever has the keys.
+    Adding n keys in batches takes O(n log n) time in total and 8 bytes per key at rest. Membership
+    tests may give false positives (two keys may share a hash), so the caller has to confirm a hit.
     """
 
     def __init__(self) -> None:
         self._runs: list[np.ndarray] = []
 
     def add(self, keys: Sequence[bytes]) -> None:
-        """Add a batch."""
+        """Add a batch of keys."""
         run = np.sort(_hashes(keys))
         while self._runs and len(self._runs[-1]) <= 2 * len(run):
             run = np.sort(np.concatenate((self._runs.pop(), run)), kind="stable")
         self._runs.append(run)
 
     def maybe(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those of `keys` that are possibly in the set, and none that is not."""
+        """Return those of `keys` that may be in the set; the others certainly are not."""
         hashes = _hashes(keys)
         hit = np.zeros(len(keys), np.bool_)
         for run in self._runs:
@@ -38,5 +38,5 @@ class KeySet:
 
 
 def _hashes(keys: Sequence[bytes]) -> np.ndarray:
-    # Python's own hash is salted per process, so nobody can choose keys that collide.
+    # Python's own hash is salted per process, so that keys cannot be crafted to collide.
     return np.fromiter(map(hash, keys), np.int64, len(keys))

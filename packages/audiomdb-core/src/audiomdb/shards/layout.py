@@ -33,34 +33,34 @@ DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"
 
 SAMPLES_DB = b"samples"
-"""Named database: the user's key > the head of its record."""
+"""Named database that maps the user's keys to the heads of their records."""
 
 BLOCKS_DB = b"blocks"
-"""Named database: block number (4 bytes, big endian) > payloads of neighbouring records."""
+"""Named database that maps block numbers (4 bytes, big endian) to payloads of adjacent records."""
 
 INDEX_KEY = b"index"
-"""Key, in the main database, of the shard's index."""
+"""Key of the shard's index in the main database."""
 
 ALIGNMENT = 16
 """Payloads start at multiples of this in the file: LMDB puts a large value 16 bytes into a page."""
 
 BLOCK_BYTES = 256 * 1024
-"""Payloads are packed until a block would exceed this. See docs/decisions/0006 for the choice."""
+"""Payloads are packed until a block would exceed this size; docs/decisions/0006 says why."""
 
 INLINE_BYTES = 256
-"""Byte strings and arrays up to this size stay in the head, longer ones go to a block."""
+"""Byte strings and arrays up to this size are stored in the head, larger ones in a block."""
 
 MAX_SHARD_BYTES = 64 * 1024 * 1024
-"""Source bytes at which a shard closes unless the caller says otherwise."""
+"""Default limit on the source bytes of a shard."""
 
 
 def shard_name(number: int) -> str:
-    """Folder of shard `number`, relative to the dataset."""
+    """Return the folder of shard `number`, relative to the dataset."""
     return f"shard_{number:05d}"
 
 
 def shard_number(name: str) -> int | None:
-    """Number of the shard whose folder has this name; None where `shard_name` gives no such."""
+    """Return the number of the shard whose folder has this name; None if it is no shard's name."""
     found = re.fullmatch(r"shard_([0-9]{5,9})", name)
     number = int(found[1]) if found else 0
     return number if name == shard_name(number) else None

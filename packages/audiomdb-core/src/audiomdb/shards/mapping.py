@@ -1,4 +1,4 @@
-"""A data.mdb mapped read-only, as one memoryview."""
+"""Map files read-only as memoryviews, and find a shard's index in its data.mdb."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ __all__ = ["find_index", "map_descriptor", "map_file", "read_apart", "release_pa
 
 _QUEUE: Any = getattr(select, "epoll", None) or getattr(select, "kqueue", None)
 _CLOSING: Callable[[int], object] | None = None if _QUEUE is None else _QUEUE.fromfd
-"""Makes an object that closes a descriptor, of any kind, when nobody has the object any longer, and
-without any Python code, unlike a `__del__`: there, a Ctrl-C that comes while `os.close` waits for
-Python's lock would be dropped."""
+"""Makes an object that closes a given file descriptor, of any kind, when it is garbage-collected.
+No Python code runs for that, unlike with a `__del__` method, in which a Ctrl-C that arrives while
+`os.close` waits for the GIL would be lost."""
 
 
 def map_file(path: Path) -> memoryview:
-    """Map a whole file.
+    """Map a whole file as a read-only memoryview.
 
-    The mapping lives as long as the view or any slice of it: it outlives the file's deletion, the
-    caller's own references and a fork, so a view can never point to unmapped memory. Bounds are
-    the file's size now, so a truncated file gives short slices, not SIGBUS; truncating it in place
-    *later* cannot be survived by any mapping, and nothing in this library does that.
+    The mapping lives as long as the view or any slice of it, and survives the file's deletion and a
+    fork, so a view never points to unmapped memory. Its length is the current file size, so a
+    truncated file gives short slices, not SIGBUS; no mapping survives truncation in place *later*,
+    and nothing in this library does that.
 
     Raises:
         CorruptShardError: when there is no such file.
     """
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:  # which mmap refuses
+            if os.fstat(file.fileno()).st_size == 0:  # mmap rejects empty files
                 return memoryview(b"")
             return map_descriptor(file.fileno())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
@@ -45,23 +45,24 @@ def map_file(path: Path) -> memoryview:
 
 
 def map_descriptor(fd: int) -> memoryview:
-    """Map a whole open file that is not empty; the descriptor stays the caller's."""
+    """Map a whole open file, which must not be empty; the caller still owns the descriptor."""
     return memoryview(_Mapping(fd, 0, access=mmap.ACCESS_READ))
 
 
 def read_apart(file: memoryview, start: int, length: int) -> memoryview:
-    """Read some bytes of a mapped file into memory of their own, without the mapping.
+    """Read some bytes of a mapped file into new memory with pread, bypassing the mapping.
 
-    Quicker than copying them out of it where their pages are not in this process yet, and leaves
-    them out of it. Waits for the disk without Python's lock. Fewer bytes where the file ends.
+    This is faster than copying them from the mapping if their pages are not resident in this
+    process yet, and does not make them resident. The GIL is released while the disk is read. Fewer
+    bytes are returned at the end of the file.
 
     Args:
-        file: All of the mapping, as `map_file` makes it.
+        file: The whole mapping, as returned by `map_file`.
         start: Offset in the file.
-        length: How many bytes.
+        length: Number of bytes.
 
     Raises:
-        OSError: the disk does not give them; of a mapping, that would be SIGBUS.
+        OSError: when the disk fails, where access to the mapping would raise SIGBUS.
     """
     mapped = file.obj
     if isinstance(mapped, _Mapping) and mapped.fd >= 0:
@@ -70,10 +71,10 @@ def read_apart(file: memoryview, start: int, length: int) -> memoryview:
 
 
 def release_pages(file: memoryview) -> None:
-    """Have none of a mapped file's pages count as this process's memory any longer.
+    """Drop the pages of a mapped file from this process's resident memory.
 
-    They stay in the system's page cache, and reading on finds them there: views stay valid. Does
-    nothing where system or memory are of another kind.
+    They stay in the page cache, where later reads find them; views stay valid. Does nothing if
+    `file` is not a mapping or the system has no MADV_DONTNEED.
     """
     mapped = file.obj
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
@@ -81,7 +82,7 @@ def release_pages(file: memoryview) -> None:
 
 
 class _Mapping(mmap.mmap):
-    """A mapping that can also be read from. It has a descriptor of its own, but shows it nobody."""
+    """A mapping with a duplicate of the file descriptor, so that the file can also be read."""
 
     fd = -1
 
@@ -92,7 +93,7 @@ class _Mapping(mmap.mmap):
 
 
 def find_index(file: memoryview, name: str) -> tuple[int, int]:
-    """Offset and size of a shard's index, found through LMDB's pages, without metadata.
+    """Find the offset and size of a shard's index through LMDB's pages, without metadata.
 
     Raises:
         CorruptShardError: when the file is damaged or holds no index.

@@ -1,4 +1,4 @@
-"""`metadata.json`: what a dataset holds. Written last, so that a dataset is whole or absent."""
+"""Read, check and write `metadata.json`, which is written last and makes a folder a dataset."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ __all__ = [
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False):
-    """What one field holds over all samples.
+    """The types of one field's values over all samples.
 
     Attributes:
-        types: Sorted names of the kinds met: "array", "bool", "bytes", "dict", "float", "int",
-            "list", "null", "scalar", "str".
-        dtype: NumPy's name of the dtype, where all arrays share one.
-        shape: Their shape, with None where it varies; None when the number of axes varies.
+        types: Sorted names of the types that occur: "array", "bool", "bytes", "dict", "float",
+            "int", "list", "null", "scalar", "str".
+        dtype: NumPy's name of the dtype, if all arrays have the same.
+        shape: Shape of the arrays, with None for a length that varies; None if the number of axes
+            varies.
     """
 
     types: tuple[str, ...]
@@ -38,17 +39,17 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 
 class ShardEntry(msgspec.Struct, frozen=True):
-    """One shard of the dataset.
+    """The entry of one shard in `metadata.json`.
 
     Attributes:
         path: Folder, relative to the dataset.
-        samples: Samples in it.
+        samples: Number of samples.
         bytes: Size of its data.mdb.
         sha256: Hex digest of its data.mdb.
-        duration: Seconds of audio, as conversion found them.
+        duration: Seconds of audio, as measured during conversion.
         first_key: Smallest key, "" for an empty shard.
-        last_key: Largest key.
-        index_offset: Where in data.mdb the shard's index lies.
+        last_key: Largest key, "" for an empty shard.
+        index_offset: Offset of the shard's index in data.mdb.
         index_bytes: Size of the index.
     """
 
@@ -64,7 +65,7 @@ class ShardEntry(msgspec.Struct, frozen=True):
 
 
 class IndexEntry(msgspec.Struct, frozen=True):
-    """The file with every shard's index, in shard order."""
+    """The entry of the file that holds every shard's index, in shard order."""
 
     path: str
     bytes: int
@@ -72,16 +73,16 @@ class IndexEntry(msgspec.Struct, frozen=True):
 
 
 class Metadata(msgspec.Struct, frozen=True):
-    """All that `metadata.json` says.
+    """The contents of `metadata.json`.
 
     Attributes:
         name: Name of the dataset.
-        samples: Samples over all shards.
-        bytes: Size of all data.mdb files.
+        samples: Number of samples in all shards.
+        bytes: Total size of all data.mdb files.
         duration: Seconds of audio.
-        features: Field name to what it holds.
-        processors: What was applied at conversion, in order.
-        rejected: Source samples that could not be stored (`rejected.jsonl` lists them).
+        features: Features by field name.
+        processors: Names of the processors applied during conversion, in order.
+        rejected: Number of source samples that could not be stored (see `rejected.jsonl`).
         index: The file of all shards' indexes.
         shards: The shards, in order.
     """
@@ -100,7 +101,7 @@ class Metadata(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest that names the dataset's contents: equal contents, equal fingerprint."""
+        """Hex digest over the shards' SHA-256: equal contents have equal fingerprints."""
         import hashlib
 
         digest = hashlib.sha256()
@@ -113,7 +114,7 @@ def read_metadata(dataset: Path) -> Metadata:
     """Read and check a dataset's metadata.
 
     Raises:
-        DatasetNotFoundError: when there is none (a conversion that has not ended leaves none).
+        DatasetNotFoundError: when there is none, as after an unfinished conversion.
         FormatVersionError: when a newer library wrote it.
         MetadataError: when it is damaged or contradicts itself.
     """
@@ -134,10 +135,10 @@ def read_metadata(dataset: Path) -> Metadata:
 
 
 def parse_metadata(raw: bytes, name: str) -> Metadata:
-    """Decode and check metadata; `name` is what errors call it.
+    """Decode and check metadata; `name` is its name in error messages.
 
     Raises:
-        FormatVersionError, MetadataError: as `read_metadata`.
+        FormatVersionError, MetadataError: as for `read_metadata`.
     """
     try:
         head: Any = msgspec.json.decode(raw)
@@ -169,7 +170,7 @@ def write_metadata(dataset: Path, metadata: Metadata) -> None:
 
 def _check(metadata: Metadata, name: str) -> None:
     for shard in metadata.shards:
-        # Metadata may come from anywhere: no other path is let through.
+        # Metadata may be untrusted: a path of any other form could leave the dataset's folder.
         if shard_number(shard.path) is None:
             raise MetadataError(
                 f"{name}: shard path {shard.path!r} is not of the form 'shard_00000'"

@@ -1,8 +1,8 @@
-"""How many shards the readers of a process have open together, of the files it may have open.
+"""Limit how many shards all readers of a process keep open, by its file descriptor limit.
 
-A shard takes two file descriptors, and a third one in a cache. A process often may have 1024, on
-macOS 256, and needs some for other things: a reader that keeps shards open only for the next read
-to be faster must not use them up, however many readers there are.
+A shard takes two file descriptors, and a third one in a cache. The limit of a process is often
+1024, on macOS 256, and it needs some for other purposes. Shards that are kept open only to make
+later reads faster must not exhaust it, however many readers there are.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from typing import Protocol
 __all__ = ["OpenShards"]
 
 _FILES_A_SHARD = 5
-"""Of the limit. With three descriptors each, shards take three fifths of it."""
+"""File descriptors of the limit per shard: at three each, shards take up to three fifths of it."""
 
 
 class _Reader(Protocol):
     @property
     def open_shards(self) -> int:
-        """How many it keeps open."""
+        """Number of shards that it keeps open."""
 
     def let_one_go(self) -> None:
-        """Close the one that it has had open longest."""
+        """Close the shard that has been open longest."""
 
 
 class OpenShards:
-    """What the readers of this process have open.
+    """Tracks the readers of this process and the number of shards they have open.
 
-    Threads share it. It has no lock, which a fork could leave locked for ever; so it may come to a
-    few too many.
+    Used by several threads. There is no lock, which a fork could leave locked for ever, so the
+    limit may be exceeded by a few shards.
     """
 
     def __init__(self) -> None:
         self._readers: weakref.WeakValueDictionary[int, _Reader] = weakref.WeakValueDictionary()
 
     def enter(self, reader: _Reader) -> None:
-        """Count a reader for as long as anybody has it."""
+        """Register a reader, which is held by a weak reference."""
         self._readers[id(reader)] = reader
 
     def make_way(self) -> None:
-        """Have those close shards that have most, until one more may be opened."""
+        """Close shards of the readers with the most open ones, until another one may be opened."""
         most = _most()
-        # Not `values`, which is no list: another thread may enter a reader meanwhile.
+        # Not `values`, which is lazy: another thread may enter a reader in the meantime.
         readers = [reader for ref in self._readers.valuerefs() if (reader := ref()) is not None]
         counts = [reader.open_shards for reader in readers]
         while most is not None and sum(counts) >= most:
@@ -52,7 +52,7 @@ class OpenShards:
 
 
 def _most() -> int | None:
-    """Shards that may be open at once; None where there is no limit."""
+    """Return the number of shards that may be open at once; None if there is no limit."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""The output folder of a conversion: locked, cleared of leftovers, closed to strangers' files."""
+"""The output folder of a conversion: locked, cleared of leftovers, and free of foreign files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ __all__ = ["OutputFolder", "output_path"]
 
 _PARTIAL = ".partial"
 _LEFT_OVER = {INDEX_FILE, REJECTED_FILE, _PARTIAL}
-"""What may be left of ours alone. Many programs have a metadata.json: that one is looked into."""
+"""Names that an interrupted run may leave on their own. `metadata.json` is not among them: other
+programs write such a file too, so its contents are checked."""
 
 
 def output_path(output_dir: str | os.PathLike[str]) -> Path:
-    """The path of a folder to write to.
+    """Return the path of a folder to write to.
 
     Raises:
-        InvalidURLError: it is a URL.
+        InvalidURLError: when it is a URL.
     """
     return folder_path(
         output_dir,
@@ -43,15 +44,15 @@ def output_path(output_dir: str | os.PathLike[str]) -> Path:
 
 
 class OutputFolder:
-    """A folder that one process writes shards to.
+    """A locked folder that this process writes shards to.
 
     Args:
-        path: Made where it does not exist.
+        path: The folder; created if missing.
 
     Raises:
-        OutputExistsError: when it holds something and no shard or metadata of ours.
-        OutputBusyError: when another process has it.
-        OutputWriteError: when it cannot be made.
+        OutputExistsError: when it holds other files and no AudioMDB shard or metadata.
+        OutputBusyError: when another process has locked it.
+        OutputWriteError: when it cannot be created.
     """
 
     _lock = -1
@@ -63,7 +64,7 @@ class OutputFolder:
         try:
             self._refuse_strangers()
             self._staging = path / _PARTIAL
-            # An earlier run's half-made shards are of no use: the source is read again.
+            # Unfinished shards of an earlier run are useless: their source is read again.
             if self._staging.exists():
                 shutil.rmtree(self._staging)
             self._withdraw_metadata_of_missing_shards()
@@ -72,20 +73,20 @@ class OutputFolder:
             raise
 
     def __del__(self) -> None:
-        # A writer that was dropped, in a notebook say, must not keep the folder to itself.
+        # A writer that was dropped without `close`, as in a notebook, must not keep the lock.
         self.close()
 
     def shards(self) -> list[int]:
-        """Numbers of the finished shards, sorted."""
+        """Return the numbers of the finished shards, sorted."""
         numbers = (shard_number(entry.name) for entry in self.path.iterdir())
         return sorted(number for number in numbers if number is not None)
 
     def stage(self, shard: int) -> Path:
-        """Where to make a shard; its writer makes the folder."""
+        """Return the folder to write a shard to; its writer creates it."""
         return self._staging / shard_name(shard)
 
     def publish(self, shard: int) -> None:
-        """Give a shard that was made under `stage` its final place, once it is on the disk."""
+        """Sync a shard that was written to `stage` and move it to its final path."""
         staged, final = self.stage(shard), self.path / shard_name(shard)
         for name in (DATA_FILE, LOCK_FILE):
             sync(staged / name)
@@ -94,9 +95,9 @@ class OutputFolder:
         sync(self.path)
 
     def withdraw_metadata(self, shards: Sequence[ShardEntry]) -> None:
-        """Remove an earlier run's metadata, unless it promises just these shards.
+        """Remove the metadata of an earlier run, unless it lists exactly these shards.
 
-        Before the index is written: metadata and index that do not belong together are no dataset.
+        Call this before the index is written: metadata must never be found with another index.
         """
         path = self.path / METADATA_FILE
         if not path.exists():
@@ -107,19 +108,19 @@ class OutputFolder:
             sync(self.path)
 
     def discard_staging(self) -> None:
-        """Remove what was not published."""
+        """Remove shards that were not published."""
         shutil.rmtree(self._staging, ignore_errors=True)
 
     @property
     def closed(self) -> bool:
-        """Whether the lock was given up."""
+        """Whether the lock has been released."""
         return self._lock < 0
 
     def close(self) -> None:
-        """Unlock, and leave no empty folder behind that was made here. May be called twice."""
+        """Unlock the folder, and remove it if it was created here and is empty. Idempotent."""
         if self._lock >= 0:
             if self._made:
-                with suppress(OSError):  # it holds something
+                with suppress(OSError):  # it is not empty
                     self.path.rmdir()
             os.close(self._lock)
             self._lock = -1
@@ -134,14 +135,14 @@ class OutputFolder:
             )
 
     def _withdraw_metadata_of_missing_shards(self) -> None:
-        # Metadata promises every shard. Where one was deleted to be made again, the promise waits.
+        # Metadata must not list a shard that was deleted in order to be converted again.
         metadata = self._metadata()
         there = [shard_name(number) for number in self.shards()]
         if metadata is not None and [shard.path for shard in metadata.shards] != there:
             self.withdraw_metadata(())
 
     def _metadata(self) -> Metadata | None:
-        """What an earlier run has promised, if it has and that can be read."""
+        """Return the metadata of an earlier run, or None if it is missing or unreadable."""
         try:
             return read_metadata(self.path)
         except (DatasetNotFoundError, MetadataError):

@@ -1,4 +1,4 @@
-"""The values of one sample as MessagePack knows them, with what is large put aside."""
+"""Convert the values of a sample to MessagePack types, and collect its large values as payloads."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ __all__ = [
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 PAYLOAD_BYTES, PAYLOAD_ARRAY, INLINE_ARRAY, INLINE_SCALAR = 1, 2, 3, 4
-"""Codes of the extension types; `codec` says what they hold."""
+"""Codes of the extension types, which `codec` documents."""
 
 REF = Struct("<QQI")
-"""Reference to a payload: where among those of the record, length, crc32."""
+"""Reference to a payload: offset within the record's payloads, length, CRC-32."""
 
 _MAX_DEPTH = 64
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
 
 class Packer:
-    """Turns one sample's values into what MessagePack knows, and collects its payloads.
+    """Converts the values of one sample to MessagePack types, and collects its payloads.
 
     Args:
-        key: Of the sample, for errors.
+        key: Key of the sample, for error messages.
     """
 
     def __init__(self, key: str) -> None:
         self._key = key
         self.payloads: list[Buffer] = []
-        """Buffers that follow one another, padded so that each starts aligned."""
+        """Buffers to write consecutively, with padding so that each payload is aligned."""
 
         self.size = 0
-        """Bytes of them all."""
+        """Total size of `payloads` in bytes."""
 
     def name(self, field: object, path: str) -> str:
-        """Check the name of a field of the value at `path`.
+        """Check the name of a field of the mapping at `path`, and return it as a plain str.
 
         Raises:
-            UnsupportedValueError: it is no text.
+            UnsupportedValueError: when the name is not a str.
         """
         if not isinstance(field, str):
             where = f" in {path!r}" if path else ""
             raise self._refusal(
                 f"has the field name {field!r} ({type(field).__name__}){where}, expected str"
             )
-        return str.__str__(field)  # the text itself: an enum's own str() is another
+        return str.__str__(field)  # not str(), which gives another text for an enum
 
     def pack(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
-        """Turn the value at `path`, so many containers deep.
+        """Convert the value at `path`, which is nested in `depth` containers.
 
         Raises:
-            UnsupportedValueError: it has no stored form; names key and path.
+            UnsupportedValueError: when the value cannot be stored; names key and path.
         """
         kind = type(value)
         if kind is str or kind is float or value is None or kind is bool:

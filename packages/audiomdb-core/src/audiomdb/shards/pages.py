@@ -1,9 +1,9 @@
-"""Where values lie in an LMDB file, found by reading its pages.
+"""Locate values in an LMDB file by parsing its pages, without opening an LMDB environment.
 
 A finished shard never changes, and LMDB stores a value in consecutive bytes, so each value has one
-fixed place in the file. Knowing it, a reader maps the file and slices: no environment, no reader
-table, nothing to go wrong over fork or a second open, and every step bounded, so that a damaged
-file gives an error where LMDB itself would touch memory it does not own.
+fixed offset in the file. A reader maps the file and slices it there: it needs no environment or
+reader table, and a fork or a second open is safe. Every access is bounds-checked, so that a damaged
+file raises an error where LMDB itself would access memory out of bounds.
 
 The page layout is LMDB 0.9's on 64-bit machines (`mdb.c`: MDB_page, MDB_node, MDB_meta, MDB_db),
 little endian.
@@ -34,7 +34,7 @@ _MIN_PAGE_BYTES, _MAX_PAGE_BYTES = 512, 65536
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A key and where in the file its value lies."""
+    """A key, and the offset and length of its value in the file."""
 
     key: bytes
     offset: int
@@ -46,8 +46,8 @@ def places(file: memoryview, database: bytes | None = None) -> Iterator[Place]:
 
     Args:
         file: The whole file.
-        database: Name of a named database, or None for the main one (named databases, which the
-            main one also lists, are left out).
+        database: Name of a named database, or None for the main one, without its entries for the
+            named databases.
 
     Raises:
         CorruptShardError: when a page is damaged, or the named database is missing.
@@ -70,7 +70,7 @@ class _Node(Place, frozen=True):
 
 
 def _header(file: memoryview) -> tuple[int, int]:
-    """Page size and root of the main database, from the newer of the two meta pages."""
+    """Return page size and root page of the main database, from the newer of the two meta pages."""
     first = _meta(file, 0)
     page_bytes = first[0]
     newest = max(first, _meta(file, page_bytes), key=lambda meta: meta[2])
@@ -80,7 +80,7 @@ def _header(file: memoryview) -> tuple[int, int]:
 
 
 def _meta(file: memoryview, at: int) -> tuple[int, int, int]:
-    """Page size, root of the main database, and number of the transaction that wrote the page."""
+    """Return page size, root page of the main database and transaction number of a meta page."""
     try:
         magic, version, _, _ = _META.unpack_from(file, at + _PAGE.size)
         free_db = at + _PAGE.size + _META.size
@@ -100,12 +100,12 @@ def _meta(file: memoryview, at: int) -> tuple[int, int, int]:
 
 
 def _nodes(file: memoryview, page_bytes: int, root: int) -> Iterator[_Node]:
-    """Entries of the tree under `root`, in order."""
+    """Yield the entries of the tree under page `root`, in key order."""
     seen: set[int] = set()
     to_visit = [] if root == _NO_PAGE else [root]
     while to_visit:
         page = to_visit.pop()
-        if page in seen:  # a crafted tree could lead in circles
+        if page in seen:  # a crafted tree could contain a cycle
             raise CorruptShardError(f"page {page} occurs twice in the tree of pages")
         seen.add(page)
         start = page * page_bytes

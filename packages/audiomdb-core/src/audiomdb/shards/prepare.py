@@ -1,4 +1,4 @@
-"""From a source sample to a record, many at a time: the work that goes to workers."""
+"""Prepare batches of source samples as records: the work that is done in parallel workers."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ NO_RATE = (
     "returned audio as an array and not its rate: return it in Hz beside it, as 'sample_rate', or "
     "return encoded audio"
 )
-"""What is said of a processor."""
+"""Error message about a processor, without its subject."""
 
 _TEXT = frozenset((str,))
 
 _PASSING = "passing"
-"""Attribute of an error that travels with it from another process; its cause does not."""
+"""Name of an attribute of an error. Unlike `__cause__`, it survives pickling between processes."""
 
 _ENVIRONMENT = (OSError, MemoryError, ImportError)
-"""What goes wrong around a processor: a server, a disk, the machine."""
+"""Errors of a processor's environment: a server, a disk, the machine."""
 
 _LONGEST_CHAIN = 100
-"""Of causes: nothing keeps an exception from being its own."""
+"""Maximum number of causes to follow, because an exception can be its own cause."""
 
 Process = Callable[[Sample], Mapping[str, Any]]
-"""What a processor does to a sample. Has to be picklable for workers in other processes."""
+"""Function that a processor applies to a sample; must be picklable for worker processes."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A record and what is known of it.
+    """A record and the facts about its sample.
 
     Attributes:
         record: The encoded sample.
-        row: Its index columns.
-        contradictions: Fields that its source was wrong about.
-        finite: Whether no sample of its audio is NaN or infinite.
-        source: The file that its audio comes from, if it was one.
+        row: Values of its index columns.
+        contradictions: Fields whose value in the source contradicts the audio.
+        finite: Whether no audio sample was found to be NaN or infinite.
+        source: The file that its audio comes from, if any.
     """
 
     record: EncodedRecord
@@ -66,7 +66,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class PreparedBatch(msgspec.Struct, frozen=True):
-    """Outcomes in the order of the samples, and what the prepared ones' fields hold."""
+    """Outcomes in the order of the samples, and the merged features of the prepared ones."""
 
     outcomes: Sequence[Prepared | Rejection]
     features: Mapping[str, Feature]
@@ -78,18 +78,18 @@ def prepare_batch(
     process: Process | None,
     skip: bool,
 ) -> PreparedBatch:
-    """Read, check, process and encode samples.
+    """Read, check, process and encode a batch of samples.
 
     Args:
         items: Keys and samples.
         options: How audio is checked and stored.
-        process: Applied to each sample once its audio is described.
-        skip: Turn what cannot be stored into a `Rejection` instead of raising.
+        process: Applied to each sample after its audio was described.
+        skip: Return a `Rejection` for a sample that cannot be stored instead of raising.
 
     Raises:
         AudioError: for audio that cannot be used.
         SampleError: for a sample that cannot be stored.
-        ProcessingError: when `process` fails; for a reason that may pass also where `skip` is set.
+        ProcessingError: when `process` fails; even with `skip` if the reason may be temporary.
     """
     features = FeatureSummary()
     outcomes: list[Prepared | Rejection] = []
@@ -105,14 +105,14 @@ def prepare_batch(
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether a processor failed for a reason that says nothing about the sample."""
+    """Whether a processor failed because of its environment, for a reason that may be temporary."""
     return bool(vars(error).get(_PASSING))
 
 
 def lacks_rate(result: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
-    """Whether a processor made another clip of a sample's, as an array, and does not say its rate.
+    """Whether a processor returned new audio as an array without its sample rate.
 
-    Under the name `audio` it may also return what is no clip, such as an array of three axes.
+    A value under `audio` that is not a clip, such as an array of three axes, does not count.
     """
     audio = result.get(AUDIO)
     if audio is sample.get(AUDIO) or result.get(SAMPLE_RATE) is not None:
@@ -124,7 +124,7 @@ def lacks_rate(result: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
 
 
 def _with_plain_names(sample: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The sample, with fields that are called by enums and the like called by their text."""
+    """Return the sample with field names that are str subclasses, such as enums, as plain str."""
     if _TEXT.issuperset(map(type, sample)):
         return sample
     return {
@@ -165,7 +165,7 @@ def _processed(key: str, described: Description, process: Process, rate: int | N
     except Exception as exc:
         error = ProcessingError(f"sample {key!r}: {type(exc).__name__}: {exc}")
         if _says_nothing_of_the_sample(exc):
-            # Left out because of it, the sample would be missing for ever.
+            # Rejected because of it, the sample would be missing for ever.
             error = ProcessingError(
                 f"{error}. This says nothing about the sample; run the same conversion again once "
                 "the cause is mended. A processor that means the sample raises a ValueError"
@@ -179,22 +179,22 @@ def _processed(key: str, described: Description, process: Process, rate: int | N
     if audio is None:
         return out
     if audio is before.get(AUDIO):
-        # A rate that the processor returns is that of its features, not of the clip beside them.
+        # A rate that the processor returns is that of its features, not of the unchanged clip.
         return out | {name: before[name] for name in FACTS.intersection(out)}
     told = rate is not None or hasattr(before.get(AUDIO), "__array__")
     if not told and lacks_rate(out, before):
         raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
     if isinstance(audio, bytes | bytearray | memoryview) or SAMPLE_RATE in out:
-        # The facts described the old clip; decoding checks against them, so find the new ones.
+        # The facts describe the old clip. Decoding checks against them, so determine the new ones.
         out = describe(key, out, AudioOptions()).sample
     return out
 
 
 def _says_nothing_of_the_sample(error: BaseException) -> bool:
-    """Whether an exception is, or comes of, one of what is around the processor.
+    """Whether an exception is, or was caused by, an error of the processor's environment.
 
-    A ValueError is a word about the sample, whatever it comes of: that is what a processor raises
-    that means it, and what an AudioError is.
+    A ValueError, whatever its cause, concerns the sample: a processor raises one to say so, and an
+    AudioError is one.
     """
     cause: BaseException | None = error
     for _ in range(_LONGEST_CHAIN):

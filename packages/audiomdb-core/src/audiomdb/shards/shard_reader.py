@@ -1,4 +1,4 @@
-"""Reading one shard, by position or key, through a mapping of its file."""
+"""Read the records of one shard, by position or key, through a mapping of its file."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ __all__ = ["ShardReader"]
 class ShardReader:
     """The records of one shard in key order.
 
-    Holds a mapping and nothing else: no lock, no LMDB environment. Any number of readers of the
-    same shard may live in one process; threads share one freely; it works on after a fork.
-    Views handed out keep the mapping alive by themselves.
+    Holds only a mapping: no lock, no LMDB environment. A process may have any number of readers of
+    the same shard. A reader is thread-safe and works after a fork. Views that it returns keep the
+    mapping alive.
 
     Args:
         directory: The shard's folder.
-        entry: What metadata says of it. Without it, size and contents go unchecked against it.
-        file: Its data.mdb, where that lies elsewhere; the folder then only names it.
+        entry: The shard's entry in the metadata, against which size and number of samples are
+            checked. None: they are not checked.
+        file: The shard's data.mdb, if it is elsewhere; `directory` is then only used in messages.
 
     Raises:
         CorruptShardError: when the file is missing, of the wrong size, or damaged.
@@ -60,9 +61,9 @@ class ShardReader:
                 )
             offset, length = entry.index_offset, entry.index_bytes
         self.index_place = (offset, length)
-        """Where in the file the index lies: offset and size."""
+        """Offset and size of the index in the file."""
         self.index = parse_index(self._file[offset : offset + length], self._name)
-        """Where each record lies, and its columns."""
+        """Locations of the records, and the shard's columns."""
         if entry is not None and entry.samples != self.index.samples:
             raise CorruptShardError(
                 f"{self._name} holds {self.index.samples} samples, metadata says {entry.samples}"
@@ -75,10 +76,10 @@ class ShardReader:
         return self.scan()
 
     def find(self, key: str) -> int:
-        """Place of a key.
+        """Return the place of a key in key order.
 
         Raises:
-            UnknownKeyError: when the shard does not hold it.
+            UnknownKeyError: when the shard does not hold the key.
         """
         i = self.index.find(key)
         if i is None:
@@ -98,14 +99,14 @@ class ShardReader:
 
         Args:
             i: Its place in key order.
-            fields: Only these; payloads of others are not touched. None: all.
+            fields: Read only these and the key; payloads of others are not touched. None: all.
             copy: Return `bytes` and writable arrays. False: read-only views into the mapping.
             verify: Check payload checksums too. The head's is always checked.
-            apart: Read the payload from the file instead of through the mapping, see `read_apart`.
-                Views are into that memory then.
+            apart: Read payloads from the file instead of through the mapping, see `read_apart`.
+                Views are then into memory of their own.
 
         Raises:
-            CorruptRecordError: names shard, place and, where it can be read, the key.
+            CorruptRecordError: names shard, place and, if it can be read, the key.
         """
         if fields is None:
             return self.whole(i, copy, verify, apart)
@@ -124,13 +125,13 @@ class ShardReader:
         return sample
 
     def whole(self, i: int, copy: bool, verify: bool, apart: bool = False) -> Sample:
-        """`read` of all fields, by position alone: for who comes here with every sample."""
+        """Read all fields of record `i` as `read` does, with less overhead per call."""
         index = self.index
         start, size = index.payload_offset[i], index.payload_bytes[i]
         held_by = self._file
         decoders = self._decoders[2 * copy + verify]
         try:
-            # Taken out while it works: each is for one thread at a time.
+            # Removed while in use, because a decoder serves one thread at a time.
             decoder = decoders.pop()
         except IndexError:
             decoder = record_decoder(held_by, copy=copy, verify=verify)
@@ -150,7 +151,7 @@ class ShardReader:
         copy: bool = True,
         verify: bool = True,
     ) -> Iterator[Sample]:
-        """Read all records in order, faster than one by one. Arguments and errors as for `read`."""
+        """Read all records in order, faster than by `read`, with the same arguments and errors."""
         if fields is not None:
             return (self.read(i, fields=fields, copy=copy, verify=verify) for i in range(len(self)))
         index = self.index
@@ -163,7 +164,7 @@ class ShardReader:
         )
 
     def release_pages(self) -> None:
-        """See the function of this name in `mapping`."""
+        """Drop the file's pages from this process's memory, see `mapping.release_pages`."""
         release_pages(self._file)
 
     def _damaged(self, i: int, exc: Exception) -> CorruptRecordError:
@@ -177,6 +178,6 @@ class ShardReader:
 
 
 def _some(head: memoryview, fields: Collection[str]) -> Sample:
-    """The key and some fields of a record, payloads not resolved yet."""
+    """Decode the key and the given fields of a record; payloads are not resolved yet."""
     sample = decode_head(head)
     return {name: v for name, v in sample.items() if name in fields or name == KEY}

@@ -1,4 +1,4 @@
-"""Writing one shard: an ordinary LMDB environment, byte for byte a function of its records."""
+"""Write one shard as an LMDB environment whose bytes are a pure function of its records."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from audiomdb.shards.pages import places
 
 __all__ = ["ShardWriter", "WrittenShard"]
 
-# Commit points end up in the file, so they depend on what was put, never on memory or time. LMDB
-# keeps a copy of what was put until it is committed (docs/decisions/0019).
+# Commits affect the file's bytes, so they must depend on the data only, never on memory or time.
+# LMDB keeps a copy of all data until it is committed (docs/decisions/0019).
 _COMMIT_BYTES = 4 * 1024 * 1024
 _MAP_BYTES = 1024 * 1024 * 1024
 _ENTRY_OVERHEAD = 64
@@ -38,11 +38,11 @@ _SLACK_BYTES = 4 * 1024 * 1024
 
 
 class WrittenShard(NamedTuple):
-    """What is known of a shard that was just written.
+    """The result of writing a shard.
 
     Attributes:
-        keys: UTF-8 of the keys, sorted.
-        index_place: Where in data.mdb the index lies: offset and size.
+        keys: The keys as UTF-8, sorted.
+        index_place: Offset and size of the index in data.mdb.
     """
 
     keys: Sequence[bytes]
@@ -50,17 +50,17 @@ class WrittenShard(NamedTuple):
 
 
 class ShardWriter:
-    """Writes records into a new directory.
+    """Writes the records of one shard into a new directory.
 
-    Payloads go to the file as they come, in blocks; heads are kept (some hundred bytes a record)
-    and written in key order by `finish`. Used by one thread at a time.
+    Payloads are written as they come, in blocks; heads are kept in memory (some hundred bytes per
+    record) and written in key order by `finish`. Must be used by one thread at a time.
 
-    Where the disk is full or fails, its methods raise an OSError or lmdb.Error, as these come.
+    If the disk is full or fails, the methods raise the original OSError or lmdb.Error.
 
     Args:
-        directory: Made here; must not exist.
-        map_size: Bytes of address space LMDB may use at first; it is doubled when it fills up.
-        on_commit: Called with the path of the file each time that some MiB were written to it.
+        directory: Created here; must not exist.
+        map_size: Initial LMDB map size in bytes; it is doubled when it fills up.
+        on_commit: Called with the path of the file after each commit of some MiB.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class ShardWriter:
         return len(self._records)
 
     def add(self, record: EncodedRecord) -> None:
-        """Take one record.
+        """Add one record.
 
         Raises:
-            DuplicateKeyError: when the shard holds the key already.
+            DuplicateKeyError: when the shard already holds the key.
         """
         if record.key in self._records:
             raise DuplicateKeyError(f"key {record.key.decode()!r} occurs twice")
@@ -112,7 +112,7 @@ class ShardWriter:
         self._records[record.key] = (record.body, *place, record.payload_bytes)
 
     def drop(self, key: bytes) -> None:
-        """Forget a record. Its payloads stay behind as unused bytes of their block."""
+        """Remove a record; its payloads remain in their block as unused bytes."""
         del self._records[key]
 
     def finish(
@@ -123,7 +123,7 @@ class ShardWriter:
         features: Mapping[str, Any],
         journal: Mapping[str, Any],
     ) -> WrittenShard:
-        """Write heads and index, in that order, and close the file. Columns are in key order."""
+        """Write heads and index, and close the file. `columns` must be in key order."""
         self._end_block()
         keys = sorted(self._records)
         for key in keys:
@@ -143,13 +143,13 @@ class ShardWriter:
         self._put(None, INDEX_KEY, index)
         self._commit()
         self.close()
-        # Part of the seed's layout; LMDB needs none and our readers never look at it.
+        # Part of the format, for other LMDB tools; LMDB needs none and our readers never use it.
         (self._directory / LOCK_FILE).touch()
         path = self._directory / DATA_FILE
         return WrittenShard(keys, find_index(map_file(path), str(path)))
 
     def close(self) -> None:
-        """Let go of the file; what was not finished is left unfinished."""
+        """Close the file without finishing the shard. Harmless after `finish`."""
         if self._transaction is not None:
             self._transaction.abort()
             self._transaction = None
@@ -170,7 +170,7 @@ class ShardWriter:
     def _end_block(self) -> None:
         if not self._block:
             return
-        # A clip that fills a block alone goes to LMDB without being copied here first.
+        # A payload that is alone in its block is passed to LMDB without a copy.
         data = self._block[0] if len(self._block) == 1 else b"".join(self._block)
         self._put(self._blocks_db, self._blocks.to_bytes(4, "big"), data)
         self._blocks += 1
@@ -204,7 +204,7 @@ class ShardWriter:
             self._uncommitted = 0
 
     def _find(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Where heads and payloads lie: later commits never move what these wrote."""
+        """Return offset and size of all heads and payloads, which later commits never move."""
         heads = np.zeros((len(keys), 2), np.uint64)
         payloads = np.zeros((len(keys), 2), np.uint64)
         file = map_file(self._directory / DATA_FILE)
@@ -222,14 +222,14 @@ def _open(directory: Path, map_bytes: int) -> lmdb.Environment:
     options: dict[str, Any] = {
         "map_size": map_bytes,
         "max_dbs": 4,
-        "lock": False,  # nobody else knows the directory yet
+        "lock": False,  # no other process uses the directory yet
         "sync": False,  # the whole directory is synced once, before it gets its final name
         "metasync": False,
         "meminit": True,  # unused bytes are zero, not whatever memory held
-        "writemap": False,  # a full disk is an error here, SIGBUS with a writable map
+        "writemap": False,  # so that a full disk raises an error, not SIGBUS
     }
-    # From 3.0 on py-lmdb carries two engines and an environment variable can choose; datasets are
-    # always in the 0.9 format that every release reads.
+    # Since 3.0 py-lmdb bundles two engines, and an environment variable can select one. Datasets
+    # always use the 0.9 format, which every release reads.
     if int(lmdb.__version__.split(".")[0]) >= 3:
         options["lib_version"] = 0
-    return lmdb.open(os.fsencode(directory), **options)  # a name need not have a UTF-8 form
+    return lmdb.open(os.fsencode(directory), **options)  # a path may have no UTF-8 form

@@ -1,4 +1,4 @@
-"""Samples as they were when they were given, for the work on them is done later."""
+"""Copy samples when written, because their source may change them before they are stored."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ __all__ = ["Snapshots"]
 
 _NEVER_CHANGE = frozenset((bool, bytes, float, int, str, type(None)))
 _MAX_DEPTH = 64
-"""Deeper values are not stored, and lists may hold themselves."""
+"""Deeper nesting is not copied: such values are rejected anyway, and a list may contain itself."""
 
 
 class Snapshots:
-    """Keeps samples from what their source does next.
+    """Protects samples from later changes by their source.
 
-    Copies a sample's dict, and the dicts, lists and byte arrays in it. NumPy arrays are shared: a
-    copy of ten seconds takes a quarter of the time of storing them. One that is filled anew for the
-    next sample is noticed, if it has the same shape again.
+    Copies a sample's dict, and the dicts, lists and byte arrays in it. NumPy arrays are shared,
+    because copying ten seconds takes a quarter of the time of storing them. An array that is
+    refilled for the next sample is detected if it has the same shape again.
     """
 
     def __init__(self) -> None:
-        # What is held here cannot be freed, so that an array at the same place is the same array.
+        # These references keep the arrays alive, so that an array at the same address is the same.
         self._last: Mapping[str, Any] = {}
         self._last_fields: Mapping[Any, Any] = {}
         self._last_key: object = None
 
     def take(self, key: object, sample: Any, fields: Mapping[Any, Any]) -> Any:  # noqa: ANN401
-        """A copy of one sample, or what was given in place of it.
+        """Copy one sample; a value that is not a mapping is returned unchanged.
 
         Args:
-            key: Of the sample.
-            sample: As the source gave it.
-            fields: The same values as `contents` sums them up.
+            key: Key of the sample.
+            sample: The sample as the source gave it.
+            fields: The digests of its values, as `contents` returns them.
 
         Raises:
-            SourceError: when an array is the one of the sample before, with other elements.
+            SourceError: when an array of the previous sample is passed again with other elements.
         """
         if not isinstance(sample, Mapping):
             return sample

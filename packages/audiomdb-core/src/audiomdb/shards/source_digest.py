@@ -1,4 +1,4 @@
-"""What the source gave for a shard, summed up, so that a later run sees whether it still does."""
+"""Digest the source samples of a shard, so that a later run can detect a changed source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from audiomdb.shards.packing import PAYLOAD_BYTES, REF, Buffer, Packer
 __all__ = ["Contents", "SourceDigest", "contents"]
 
 _FILE, _OTHER = 5, 6
-"""Extension types beside those of a record: a file, and what has no stored form."""
+"""Extension types besides those of a record: a file, and a value that cannot be stored."""
 
 _SIZE = Struct("<Q")
 _WINDOW = Struct("<Qdd")
@@ -36,11 +36,11 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Contents(NamedTuple):
-    """What a source sample holds.
+    """The size and field digests of a source sample.
 
     Attributes:
-        size: Bytes as the source gave it, which is what shard borders count.
-        fields: Its values as the digest takes them.
+        size: Size in bytes as the source gave it, which determines shard borders.
+        fields: Its values in the form in which they enter the digest.
     """
 
     size: int
@@ -48,18 +48,18 @@ class Contents(NamedTuple):
 
 
 def contents(sample: object) -> Contents:
-    """Look into a source sample, whatever it is.
+    """Return the size and field digests of a source sample, which may be of any type.
 
-    Its size is that of its texts, in code points, and of its byte strings and arrays. A path counts
-    as its file's size, 0 when the file is missing (reading it says so later). A window counts 32 kB
-    a second, or as its whole file where it has no end.
+    The size is the sum of its texts, in code points, and of its byte strings and arrays. A path
+    counts as its file's size, 0 if the file is missing (reading it raises later). A window counts
+    32 kB per second, or its whole file if it has no end.
     """
     if not isinstance(sample, Mapping):
-        return Contents(0, {})  # refused where samples are prepared
+        return Contents(0, {})  # rejected when samples are prepared
     size = 0
     fields: dict[Any, Any] = {}
     for field, value in sample.items():
-        # Each sample of each run comes by here, in one thread: the usual ones are spelled out.
+        # Every sample of every run passes here, in one thread: the usual types are inlined.
         kind = type(value)
         if kind in _NUMBERS:
             fields[field] = value
@@ -80,11 +80,12 @@ def contents(sample: object) -> Contents:
 
 
 class SourceDigest:
-    """Sums up the source samples of one shard, in order.
+    """A SHA-256 over the source samples of one shard, in order.
 
-    All values count, audio in memory by its checksum. Of files on disk the size counts, for their
-    content would have to be read, and their names do not: the same files may lie elsewhere.
-    docs/format.md says which bytes are hashed; they are the same in every process.
+    All values are included, audio in memory by its checksum. Files on disk are included by their
+    size, because hashing their contents would mean reading them, and not by their name, because the
+    same files may be elsewhere later. docs/format.md specifies the hashed bytes; they are the same
+    in every process.
     """
 
     def __init__(self) -> None:
@@ -96,7 +97,7 @@ class SourceDigest:
         self.bytes = 0
 
     def add(self, key: object, found: Contents) -> None:
-        """Count one source sample, of this key and with these contents."""
+        """Add one source sample, with its key and contents."""
         self._waiting += _encoded(key, found)
         if len(self._waiting) > _HASHED_AT_ONCE:
             self._hash.update(self._waiting)
@@ -105,14 +106,14 @@ class SourceDigest:
         self.bytes += found.size
 
     def hexdigest(self) -> str:
-        """Hex digest over all that was added."""
+        """Return the hex digest of all samples added so far."""
         self._hash.update(self._waiting)
         self._waiting.clear()
         return self._hash.hexdigest()
 
 
 class _Packer(Packer):
-    """Packs like a record, but keeps no payloads and refuses nothing. Has no state."""
+    """Packs values as in a record, but keeps no payloads and rejects nothing. Stateless."""
 
     def name(self, field: object, path: str) -> Any:  # noqa: ANN401
         return super().name(field, path) if isinstance(field, str) else _type_name(field)
@@ -124,8 +125,8 @@ class _Packer(Packer):
         try:
             return super().pack(value, path, depth)
         except UnsupportedValueError:
-            # The sample may be rejected, or a processor may take the value. What such a thing holds
-            # is not known to be the same in another process.
+            # The sample may be rejected, or a processor may handle the value. Only its type is
+            # used, because its contents may differ in another process.
             return Ext(_OTHER, _type_name(value))
 
     def _payload(self, data: Buffer) -> bytes:
@@ -143,10 +144,10 @@ def _encoded(key: object, found: Contents) -> bytes:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """A value as MessagePack takes it where it does not take it as it is.
+    """Convert a value that MessagePack cannot encode to one that it can.
 
-    Text without a UTF-8 form, which names of files may have, becomes a byte string. An integer of
-    more than 64 bits and a name that is no text count by their type.
+    Text without a UTF-8 form, as in file names, becomes a byte string. An integer of more than 64
+    bits, or a field name that is not a str, is replaced by the name of its type.
     """
     if isinstance(value, str):
         text = str.__str__(value)

@@ -1,4 +1,4 @@
-"""Checking a dataset from end to end, without trusting any of it."""
+"""Verify every byte of a dataset, without trusting any part of it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["Problem", "shard_damage", "verify_dataset"]
 
 
 _ROUNDING = 1e-6
-"""Of sums of durations, relative: a billion numbers in double precision lose less."""
+"""Tolerance for sums of durations, relative and in seconds: a billion float64 terms lose less."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something wrong: the file it is in, relative to the dataset, and what it is."""
+    """A problem found in a dataset: the file, relative to the dataset, and the reason."""
 
     file: str
     reason: str
@@ -46,11 +46,11 @@ def verify_dataset(
 
     Args:
         path: The dataset's folder.
-        workers: Shards checked at once.
-        on_shard: Called as each shard is done, for progress.
+        workers: Number of shards checked at once.
+        on_shard: Called in order as each shard is done, for progress.
 
     Returns:
-        What is wrong, in order of shard; empty for a dataset that is whole.
+        The problems found, in shard order; empty if the dataset is intact.
 
     Raises:
         DatasetNotFoundError: when there is no dataset.
@@ -79,15 +79,15 @@ def _shard_problems(dataset: Path, entry: ShardEntry) -> list[Problem]:
 
 
 def shard_damage(path: Path, entry: ShardEntry, name: Path | None = None) -> Iterator[str]:
-    """Check every byte of one shard, wherever it lies.
+    """Check every byte of one shard, wherever its file is.
 
     Args:
-        path: Its data.mdb.
-        entry: What metadata says of it.
-        name: What problems call the shard's folder. None: the folder that the file is in.
+        path: The shard's data.mdb, whatever its file name.
+        entry: The shard's entry in the metadata.
+        name: The shard's folder as named in problems. None: the folder of the file.
 
     Yields:
-        What is wrong.
+        The reason of each problem found.
     """
     try:
         reader = ShardReader(name or path.parent, entry, file=map_file(path))
@@ -109,7 +109,7 @@ def shard_damage(path: Path, entry: ShardEntry, name: Path | None = None) -> Ite
 
 
 def _entry_reasons(reader: ShardReader, entry: ShardEntry) -> Iterator[str]:
-    """Whether metadata says of a shard what its index says. A key is looked for by that."""
+    """Compare a shard's metadata entry, which key look-ups rely on, with its index."""
     index = reader.index
     try:
         first, last = (index.key(0), index.key(len(reader) - 1)) if len(reader) else ("", "")
@@ -127,12 +127,12 @@ def _entry_reasons(reader: ShardReader, entry: ShardEntry) -> Iterator[str]:
 
 
 def _same_seconds(a: float, b: float) -> bool:
-    """Whether two sums of durations differ by no more than the order of adding can make of it."""
+    """Whether two sums of durations are equal except for rounding in another order of addition."""
     return isclose(a, b, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
 
 
 def _page_reasons(path: Path, reader: ShardReader) -> Iterator[str]:
-    """Whether LMDB's tree leads to the same records as the index."""
+    """Compare the records in LMDB's tree with those in the index."""
     index = reader.index
     try:
         file = map_file(path)
@@ -168,7 +168,7 @@ def _index_problems(dataset: Path, metadata: Metadata) -> list[Problem]:
 
 
 def _sums(metadata: Metadata, parts: Iterable[ShardIndex]) -> Iterator[str]:
-    """Whether what metadata says of all shards together is what they say."""
+    """Compare the totals in the metadata with those of the shards."""
     shards, rejected = metadata.shards, 0
 
     def features_of_each() -> Iterator[dict[str, Feature]]:
