@@ -1,7 +1,7 @@
-"""The command line: `audiomdb`, or `python -m audiomdb.cli`. A face over the public API.
+"""The command line interface, `audiomdb` or `python -m audiomdb.cli`, a layer over the public API.
 
-Each command is a file of this room. They import the library when they run, so that `--help` and
-a mistyped option are answered at once.
+Each command is a module of this package. It imports the library only when it runs, so that `--help`
+and usage errors respond immediately.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the command line as `python -m audiomdb.cli`."""
+"""Run the command line interface as `python -m audiomdb.cli`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picks the command, runs it, and turns what goes wrong into one line and an exit code."""
+"""The entry point: parses the arguments, runs a command, and reports errors on one line each."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ exit codes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line interface.
 
     Args:
-        argv: Arguments without the program's name; those of the process unless given.
+        argv: Arguments without the program's name; by default those of the process.
 
     Returns:
         The exit code.
@@ -111,7 +111,7 @@ def _report(exc: BaseException, code: int, args: argparse.Namespace) -> int:
 
         traceback.print_exc()
     message = "interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc)
-    # A converter notes on its errors how to go on.
+    # A converter adds a note to its errors that says how to continue.
     for line in (message, *getattr(exc, "__notes__", ())):
         _say(line)
     return code
@@ -119,7 +119,7 @@ def _report(exc: BaseException, code: int, args: argparse.Namespace) -> int:
 
 @contextmanager
 def _one_line_messages(level: int) -> Iterator[None]:
-    """Say what the library warns of or logs in the same form as errors."""
+    """Print warnings and log messages of the library in the same form as errors."""
 
     class Messages(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -143,7 +143,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _say(message: str) -> None:
-    # Whatever a file is called, a message stays one line and moves no cursor.
+    # Whatever a file name contains, a message stays on one line and does not move the cursor.
     print("audiomdb:", one_line(" ".join(message.splitlines())), file=sys.stderr)
 
 
@@ -154,7 +154,7 @@ def _escape_what_the_terminal_cannot_show() -> None:
 
 
 def _drop_output() -> None:
-    # Python flushes stdout once more on its way out, and would complain about the pipe again.
+    # Python flushes stdout again at exit, and would report the broken pipe a second time.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)

@@ -1,4 +1,4 @@
-"""What the parsers of all commands have in common."""
+"""The argument parser, exit codes and options that the commands share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 _CACHE_DIR = "audiomdb in $XDG_CACHE_HOME or ~/.cache"
 
 _WIDEST = 100
-"""Columns of a paragraph of help; longer lines are hard to read however wide the terminal is."""
+"""Maximum width of help paragraphs, in columns; longer lines are hard to read in any terminal."""
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -38,15 +38,15 @@ EXIT_DAMAGED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-"""128 + SIGPIPE, as other programs end when `head` has seen enough. Nothing was verified then."""
+"""128 + SIGPIPE, as other programs exit when their output is no longer read. Not a success."""
 
 
 class UsageError(Exception):
-    """The command was called in a way that cannot work."""
+    """Raised for arguments that are invalid or do not work together."""
 
 
 class _Help(argparse.HelpFormatter):
-    """Wraps the paragraphs of descriptions to the terminal; leaves lists and examples alone."""
+    """Wraps paragraphs of descriptions to the terminal width; keeps lists and examples as is."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         import textwrap
@@ -59,10 +59,10 @@ class _Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no option by the beginning of its name, and says which one a misspelt one is near to.
+    """An argument parser that rejects abbreviated options and suggests names for misspelt ones.
 
     Args:
-        options: Of `argparse.ArgumentParser`.
+        options: Arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
         args: Sequence[str] | None = None,
         namespace: Any = None,  # noqa: ANN401
     ) -> tuple[Any, list[str]]:
-        """Refuse here what nothing takes: argparse would do so with the main parser's usage."""
+        """Reject unknown arguments here; argparse would print the main parser's usage for them."""
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             near = list(dict.fromkeys(self._near(unknown)))
@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
-"""What takes a parser for each command."""
+"""The object that `add_subparsers` returns, to which each command adds its parser."""
 
 
 def add_command(
@@ -105,16 +105,16 @@ def add_command(
     example: str,
     usage: str | None = None,
 ) -> Parser:
-    """Add a command.
+    """Add the parser of a command.
 
     Args:
-        commands: Where to.
-        name: What the user types.
-        run: Does the work and returns the exit code.
-        summary: One line, for the list of commands.
-        description: More than that, for the command's own help.
-        example: Command lines with a remark each, shown at the end of the help.
-        usage: The command's form, where the one that argparse makes would be too long.
+        commands: The object to add it to.
+        name: Name of the command.
+        run: Runs the command and returns the exit code.
+        summary: One line for the list of commands.
+        description: Details for the command's own help, after the summary.
+        example: Command lines, each with a remark, shown at the end of the help.
+        usage: The usage line, if the one that argparse generates would be too long.
     """
     parser = commands.add_parser(
         name,
@@ -129,8 +129,8 @@ def add_command(
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
-    """Let an option `--debug` stand before or after the command's name."""
-    # Without SUPPRESS the command's default would undo what stood before its name.
+    """Add `--debug`, which may be given before or after the command's name."""
+    # Without SUPPRESS the command's default would override an option given before its name.
     parser.add_argument(
         "--debug",
         action="store_true",
@@ -140,7 +140,7 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that names a dataset to read, and how to reach one at a URL."""
+    """Add the argument for the dataset to read, and the options for a dataset at a URL."""
     parser.add_argument(
         "dataset",
         metavar="DATASET",
@@ -152,7 +152,7 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cache(group: argparse._ArgumentGroup, *, default: str = _CACHE_DIR) -> None:
-    """Add what says where shards of remote datasets are kept; `default` is for the help."""
+    """Add the options for the cache of remote datasets; `default` is shown in the help."""
     group.add_argument(
         "--cache-dir",
         metavar="DIR",
@@ -167,7 +167,7 @@ def add_cache(group: argparse._ArgumentGroup, *, default: str = _CACHE_DIR) -> N
 
 
 def add_options(group: argparse._ArgumentGroup) -> None:
-    """Add what the class behind a URL wants to know."""
+    """Add `--option`, for arguments of the class that opens a URL."""
     group.add_argument(
         "-o",
         "--option",
@@ -181,12 +181,12 @@ def add_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add `--json`, which prints `what` for programs."""
+    """Add `--json`, which prints `what` in a form for programs."""
     parser.add_argument("--json", action="store_true", help=f"print {what}, for programs")
 
 
 def count(text: str) -> int:
-    """An argument that is a whole number from 1."""
+    """Parse an argument that is an integer of at least 1."""
     try:
         number = int(text)
     except ValueError:
@@ -197,7 +197,7 @@ def count(text: str) -> int:
 
 
 def octets(text: str) -> int:
-    """An argument that is a number of bytes: 1000000, 500MB, 64MiB."""
+    """Parse an argument that is a number of bytes, such as 1000000, 500MB or 64MiB."""
     found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
     if found is None or int(found[1]) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 500MB or 64MiB")

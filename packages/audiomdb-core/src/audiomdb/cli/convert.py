@@ -1,4 +1,4 @@
-"""`audiomdb convert`: from a folder or a manifest to a dataset."""
+"""`audiomdb convert`: convert a folder or a manifest of audio files to a dataset."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _MANIFEST_EXAMPLE = """\
 
 
 def add(commands: Commands) -> None:
-    """Add the command and its two kinds of source."""
+    """Add the `convert` command, with a subcommand for each kind of source."""
     parser = commands.add_parser(
         "convert",
         help="make a dataset from audio files",
@@ -206,7 +206,7 @@ def _add_options(
         metavar="N",
         help="samples worked on at once (default: the number of cores)",
     )
-    parser.set_defaults(log_level=logging.INFO)  # what was left out of a folder is worth a line
+    parser.set_defaults(log_level=logging.INFO)  # files left out of a folder are logged as INFO
 
 
 def _folder(args: argparse.Namespace) -> int:
@@ -276,10 +276,10 @@ def _convert(converter: BaseConverter, args: argparse.Namespace) -> int:
 
 
 def _processor(name: str) -> BaseProcessor:
-    """The processor that `--processor` names.
+    """Import the processor that `--processor` names.
 
     Raises:
-        UsageError: when there is none.
+        UsageError: when there is no such processor.
     """
     import importlib
 
@@ -290,7 +290,7 @@ def _processor(name: str) -> BaseProcessor:
         raise UsageError(f"--processor {name!r} is not of the form MODULE:NAME")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does; an installed command lacks it
+        sys.path.insert(0, here)  # as `python -m` does; an installed command does not
     try:
         found = getattr(importlib.import_module(module), attribute)
         processor = found() if isinstance(found, type) else found

@@ -1,4 +1,4 @@
-"""`audiomdb info`: what a dataset holds, without touching its audio."""
+"""`audiomdb info`: show what a dataset holds, from its metadata and index."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _COMMON_VALUES = 5
 
 
 def add(commands: Commands) -> None:
-    """Add the command."""
+    """Add the `info` command to the command line."""
     parser = add_command(
         commands,
         "info",
@@ -101,7 +101,7 @@ def _facts(dataset: str, retriever: BaseRetriever) -> dict[str, Any]:
 
 
 def _cache(retriever: BaseRetriever) -> dict[str, Any] | None:
-    """What the cache holds; None of a dataset that is read in place, wherever that is."""
+    """Return what the cache holds; None for a dataset that is read in place, even at a URL."""
     from pathlib import Path
 
     from audiomdb.cli.verifying import cached_shards
@@ -120,7 +120,7 @@ def _cache(retriever: BaseRetriever) -> dict[str, Any] | None:
 def _columns(index: DatasetIndex | None) -> dict[str, Any] | None:
     if index is None:
         return None
-    # One after the other: all of them at once would take gigabytes of a hundred million samples.
+    # One at a time: all columns of a hundred million samples would take gigabytes.
     return {name: _column(index.apart()[name]) for name in index if name != "__key__"}
 
 
@@ -139,7 +139,7 @@ def _total(name: str, index: DatasetIndex | None) -> int | None:
 
 
 def _column(values: np.ndarray) -> dict[str, Any]:
-    """What a column holds: its range, or its most common values."""
+    """Summarise a column: missing values, and its range or its most common values."""
     import numpy as np
 
     if values.dtype == object or values.dtype.kind == "b":
@@ -151,7 +151,7 @@ def _column(values: np.ndarray) -> dict[str, Any]:
     facts: dict[str, Any] = {"missing": len(values) - len(present)}
     if len(present):
         low, high = present.min().item(), present.max().item()
-        with np.errstate(invalid="ignore"):  # of infinities there may be no middle
+        with np.errstate(invalid="ignore"):  # the mean of inf and -inf is undefined
             median = float(np.median(present))
         facts |= {"min": low, "median": median, "max": high}
         different, counted = np.unique(present, return_counts=True)
@@ -232,7 +232,7 @@ def _column_rows(columns: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]
 def _common(name: str, facts: dict[str, Any]) -> str:
     common, different, notes = facts.get("common", []), facts.get("different", 0), []
     if different > len(common) and common[0]["samples"] == 1:
-        notes.append(f"{number(different)} different values")  # such as digests: none is common
+        notes.append(f"{number(different)} different values")  # all occur once, as digests do
     elif len(common) > 1 or "different" in facts:
         shown = [f"{_value(name, one['value'])} ({number(one['samples'])})" for one in common]
         notes.append(", ".join(shown))

@@ -1,4 +1,4 @@
-"""How loud a clip is over its length."""
+"""Measure the loudness of a clip over its length, and draw it as a line of bars."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["Level", "draw", "measure"]
 
 _BINS = 48
 _LONG_S = 300.0
-"""A longer clip is decoded in parts, so that an hour of music does not take gigabytes."""
+"""Seconds. A longer clip is decoded in parts, so that an hour of music does not take gigabytes."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.-=+*%#"
 
 
 class Level(msgspec.Struct, frozen=True):
-    """Loudness of a clip, of those of its samples that are finite; 1.0 is full scale.
+    """Loudness of a clip, measured over its finite samples; 1.0 is full scale.
 
     Attributes:
         peak: Largest magnitude.
-        rms: Root of the mean square over frames and channels.
-        peaks: Largest magnitude in each of 48 equal parts; fewer in a very short clip.
-        samples: All samples, each channel's counted.
-        not_finite: Those of them that are NaN or infinite.
+        rms: Root mean square over frames and channels.
+        peaks: Largest magnitude in each of 48 equal parts; fewer parts for a very short clip.
+        samples: Number of samples, counted per channel.
+        not_finite: Number of samples that are NaN or infinite.
     """
 
     peak: float
@@ -46,7 +46,7 @@ class Level(msgspec.Struct, frozen=True):
 
     @property
     def rms_db(self) -> float:
-        """RMS in dBFS, where a square wave of full scale has 0; -inf for silence."""
+        """RMS in dBFS, where a full-scale square wave is 0; -inf for silence."""
         return _decibels(self.rms)
 
 
@@ -54,11 +54,11 @@ def measure(sample: Mapping[str, Any], name: str) -> Level:
     """Decode a sample's audio and measure it.
 
     Args:
-        sample: Read from a dataset, with audio: encoded, or an array that `as_float` takes.
-        name: What errors call the clip.
+        sample: A sample of a dataset whose audio is encoded or an array that `as_float` accepts.
+        name: Name of the clip in error messages.
 
     Raises:
-        AudioError: when it cannot be decoded.
+        AudioError: when the audio cannot be decoded.
     """
     peaks: list[float] = []
     squares, samples, finite = 0.0, 0, 0
@@ -76,14 +76,14 @@ def measure(sample: Mapping[str, Any], name: str) -> Level:
 
 
 def draw(level: Level, *, ascii_only: bool = False) -> str:
-    """The peaks as a line of bars; the highest bar is the highest peak, whatever that is."""
+    """Draw the peaks as a line of bars, scaled so that the highest peak has the highest bar."""
     bars = _ASCII_BARS if ascii_only else _BARS
     scale = (len(bars) - 1) / level.peak if level.peak > 0 else 0.0
     return "".join(bars[round(peak * scale)] for peak in level.peaks)
 
 
 def _parts(sample: Mapping[str, Any], name: str) -> Iterator[tuple[np.ndarray, int]]:
-    """The audio in order, and how many bins each part fills."""
+    """Yield the audio in consecutive parts, each with the number of bins that it fills."""
     audio = sample["audio"]
     if isinstance(audio, np.ndarray):
         yield as_float(audio), _BINS

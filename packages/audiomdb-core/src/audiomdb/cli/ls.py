@@ -1,4 +1,4 @@
-"""`audiomdb ls`: the samples of a dataset, one a line."""
+"""`audiomdb ls`: list the samples of a dataset, one per line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FEW = 4
 
 
 def add(commands: Commands) -> None:
-    """Add the command."""
+    """Add the `ls` command to the command line."""
     parser = add_command(
         commands,
         "ls",
@@ -84,12 +84,12 @@ def _columns(reader: DatasetReader, index: DatasetIndex | None, wanted: str | No
 def _rows(
     reader: DatasetReader, index: DatasetIndex | None, columns: Sequence[str]
 ) -> Iterator[tuple[int, str, list[Any]]]:
-    """Position, key and values of each sample.
+    """Yield position, key and values of each sample.
 
     Args:
-        reader: Of the dataset.
-        index: Of a remote one, to be used as far as that goes.
-        columns: Fields, or columns of the index such as audio_bytes.
+        reader: Reader of the dataset.
+        index: Index of a remote dataset, used in place of samples where possible; otherwise None.
+        columns: Names of fields, or of index columns such as audio_bytes.
     """
     fields = [
         name
@@ -108,10 +108,10 @@ def _rows(
 
 
 def _of_index(reader: DatasetReader, name: str) -> list[Any]:
-    """A column of the index.
+    """Return the values of an index column.
 
     Raises:
-        UnknownColumnError: there is none; says which there are, and which fields.
+        UnknownColumnError: when there is no such column; names those that exist, and the fields.
     """
     from audiomdb.errors import UnknownColumnError
 
@@ -123,9 +123,9 @@ def _of_index(reader: DatasetReader, name: str) -> list[Any]:
 
 
 def _same_in_index(reader: DatasetReader, index: DatasetIndex, name: str) -> bool:
-    """Whether the index has the values that the samples have.
+    """Whether the index column `name` has exactly the values that the samples have.
 
-    It knows nothing of what a processor has changed, and makes whole numbers floats where one is
+    The index does not reflect changes by processors, and converts integers to float if a value is
     missing.
     """
     exact = ({"str"}, {"null", "str"}, {"int"}, {"float"}, {"bool"})
@@ -135,7 +135,7 @@ def _same_in_index(reader: DatasetReader, index: DatasetIndex, name: str) -> boo
 
 
 def _numbers(reader: DatasetReader, columns: Sequence[str]) -> set[str]:
-    """Columns that hold numbers, which read best when their right edges stand in line."""
+    """Return the names of numeric columns, which are aligned to the right."""
     features = reader.metadata.features
     return {
         name

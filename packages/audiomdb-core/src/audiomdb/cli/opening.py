@@ -1,4 +1,4 @@
-"""From what the user typed to a dataset."""
+"""Open the dataset, retriever or uploader that the user named on the command line."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _T = TypeVar("_T")
 
 
 def folder_of(dataset: str) -> Path:
-    """The dataset's folder.
+    """Return the path of a dataset's folder.
 
     Raises:
-        UsageError: for a URL.
+        UsageError: when `dataset` is a URL.
     """
     from pathlib import Path
 
@@ -46,21 +46,21 @@ def folder_of(dataset: str) -> Path:
 
 
 def place_of(retriever: BaseRetriever) -> Path | None:
-    """The folder of a dataset that is read in place, None for any other."""
+    """Return the folder of a local dataset, which is read in place; None for any other."""
     from audiomdb.retrievers.local import LocalRetriever
 
     return retriever.path if isinstance(retriever, LocalRetriever) else None
 
 
 def refuse_file(place: Path | None, dataset: str) -> None:
-    """Refuse a file where a dataset's folder is expected; any other place is looked at elsewhere.
+    """Reject a file where the folder of a dataset is expected; nothing else is checked here.
 
     Args:
-        place: The folder, None for what is no path.
-        dataset: What the user typed.
+        place: The folder; None for a URL.
+        dataset: The argument that the user gave.
 
     Raises:
-        UsageError: it is a file.
+        UsageError: when `place` is a file.
     """
     from audiomdb.shards.layout import METADATA_FILE
 
@@ -70,7 +70,7 @@ def refuse_file(place: Path | None, dataset: str) -> None:
 
 
 def is_cache(folder: Path) -> bool:
-    """Whether a folder is the cache of a dataset."""
+    """Whether a folder is the cache of a remote dataset."""
     from audiomdb.cache.layout import CacheLayout
 
     layout = CacheLayout(folder)
@@ -79,11 +79,11 @@ def is_cache(folder: Path) -> bool:
 
 @contextmanager
 def opened(args: argparse.Namespace) -> Iterator[BaseRetriever]:
-    """The dataset that the user named, with the options of `add_dataset`.
+    """Open the dataset that the user named with the arguments of `add_dataset`; close it on exit.
 
     Raises:
-        UsageError: it is a file, a URL of an unknown kind, or takes no such option.
-        DatasetError, DownloadError: there is no dataset, or its metadata is damaged.
+        UsageError: when it is a file, a URL of an unknown scheme, or does not accept an option.
+        DatasetError, DownloadError: when there is no dataset, or its metadata is damaged.
     """
     retriever = make_retriever(
         args.dataset, args.option, cache_dir=args.cache_dir, max_cache_bytes=args.max_cache_bytes
@@ -107,15 +107,15 @@ def make_retriever(
     settings: Sequence[str],
     **options: Any,  # noqa: ANN401
 ) -> BaseRetriever:
-    """The retriever for a URL or a folder.
+    """Create the retriever for a URL or a folder.
 
     Args:
-        url: What the user typed.
-        settings: NAME=VALUE, as `--option` has them.
-        options: More arguments; None leaves one out.
+        url: The URL or folder that the user gave.
+        settings: The NAME=VALUE strings of `--option`.
+        options: Further arguments; those that are None are left out.
 
     Raises:
-        UsageError: it is a URL of an unknown kind, or takes no such option.
+        UsageError: when the URL has an unknown scheme, or its class does not accept an option.
     """
     from audiomdb.registry import retriever_for
 
@@ -127,10 +127,10 @@ def make_uploader(
     settings: Sequence[str],
     **options: Any,  # noqa: ANN401
 ) -> BaseUploader:
-    """The uploader to a URL or a folder. Arguments as for `make_retriever`.
+    """Create the uploader to a URL or a folder, with the arguments of `make_retriever`.
 
     Raises:
-        UsageError: as `make_retriever`.
+        UsageError: as for `make_retriever`.
     """
     from audiomdb.registry import uploader_for
 
@@ -138,7 +138,7 @@ def make_uploader(
 
 
 def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
-    """The columns of the index, as far as that takes no shard; None where only shards have them."""
+    """Return the index columns if no shard has to be downloaded for them, otherwise None."""
     from audiomdb.errors import CacheError
     from audiomdb.shards.dataset_index import DatasetIndex, IndexFile
     from audiomdb.shards.layout import INDEX_FILE
@@ -146,7 +146,7 @@ def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
     reader = retriever.open()
     try:
         cache = retriever.cached_shards().cache
-    except CacheError:  # it is read in place
+    except CacheError:  # the dataset is read in place
         return reader.index
     data = cache.index_file()
     if data is None:
@@ -164,15 +164,12 @@ def _make(
     try:
         return make(url, **given, **more)
     except (TypeError, ValueError) as exc:
-        # The URL or an option: nothing is read yet.
+        # It concerns the URL or an option, because nothing has been read yet.
         raise UsageError(str(exc)) from exc
 
 
 def _settings(settings: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE as arguments: a value that is JSON, or True, False or None, is what it says.
-
-    Any other is text.
-    """
+    """Parse NAME=VALUE strings; VALUE is JSON, or True, False or None, and otherwise text."""
     import json
 
     in_python = {"True": True, "False": False, "None": None}

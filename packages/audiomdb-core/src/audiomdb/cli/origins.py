@@ -1,4 +1,4 @@
-"""Where a dataset is pulled from: a store, through a cache, or a folder."""
+"""The origins that `audiomdb pull` reads a dataset from: a store, through a cache, or a folder."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _LOOK_S = 0.1
 
 
 class ShardProgress:
-    """Told how far one shard is, by any thread; raises when the work is to stop.
+    """Reports the progress of one shard, from any thread, and raises if the work has to stop.
 
     Args:
-        on_bytes: Told how many bytes more are there.
-        check: Raises when it is to stop.
+        on_bytes: Called with the number of bytes that have arrived since the last call.
+        check: Raises if the work has to stop.
     """
 
     def __init__(self, on_bytes: Callable[[int], None], check: Check) -> None:
@@ -41,21 +41,21 @@ class ShardProgress:
         self._seen = 0
 
     def at(self, size: int) -> None:
-        """So many bytes of the shard are there."""
+        """Report that `size` bytes of the shard have arrived in total."""
         with self._lock:
             more, self._seen = size - self._seen, size
-        self._on_bytes(more)  # less than 0 where a download begins again
+        self._on_bytes(more)  # negative if a download has restarted
         self.check()
 
 
 class Origin(Protocol):
-    """Where a dataset is pulled from. `bring` is called from several threads."""
+    """The source of a dataset that is pulled. `bring` is called from several threads."""
 
     metadata: Metadata
 
     @property
     def raw_metadata(self) -> bytes:
-        """`metadata.json` as it is."""
+        """The bytes of `metadata.json`."""
 
     @property
     def begun_bytes(self) -> int:
@@ -63,20 +63,20 @@ class Origin(Protocol):
 
     @property
     def received_bytes(self) -> int:
-        """Bytes that came from there so far."""
+        """Bytes received from the origin so far."""
 
     def bring(self, number: int, final: Path, progress: ShardProgress) -> None:
-        """Put a shard's file in its place, whole and verified."""
+        """Write the file of shard `number` to `final`, complete and verified."""
 
 
 class CacheOrigin:
-    """A remote dataset. A context manager: entered, it has its share of the cache's budget.
+    """A remote dataset, read through a cache whose budget is claimed while the context is entered.
 
     Args:
-        retriever: Of the dataset.
-        workers: Shards at once.
-        move: Take shards out of the cache, which is on the target's disk and ours alone. Otherwise
-            they are copied.
+        retriever: Retriever of the dataset.
+        workers: Number of shards fetched at once.
+        move: Move shards out of the cache, which must be on the target's disk and not be shared.
+            Otherwise they are copied.
     """
 
     def __init__(self, retriever: BaseRetriever, *, workers: int, move: bool) -> None:
@@ -100,12 +100,12 @@ class CacheOrigin:
 
     @property
     def raw_metadata(self) -> bytes:
-        """`metadata.json` as it came."""
+        """The bytes of `metadata.json` as downloaded."""
         return self._layout.metadata.read_bytes()
 
     @property
     def begun_bytes(self) -> int:
-        """Bytes in parts, where these are going to be the target's shards."""
+        """Bytes of cached and partial shards if they will be moved to the target, otherwise 0."""
         if not self._move:
             return 0
         folders = (self._layout.parts, self._layout.shards)
@@ -113,11 +113,11 @@ class CacheOrigin:
 
     @property
     def received_bytes(self) -> int:
-        """Bytes that came from the store, those of broken transfers included."""
+        """Bytes received from the store, including those of failed transfers."""
         return self._cache.stats.fetched_bytes
 
     def bring(self, number: int, final: Path, progress: ShardProgress) -> None:
-        """Move or copy a shard out of the cache, after it has come there."""
+        """Fetch a shard into the cache, and move or copy it from there to `final`."""
         entry = self.metadata.shards[number]
         name = entry_name(number, entry)
         part, spans = self._layout.parts / name, self._layout.spans(name)
@@ -144,10 +144,10 @@ class CacheOrigin:
 
 
 class FolderOrigin:
-    """A dataset in a folder, which is copied.
+    """A dataset in a local folder, whose files are copied.
 
     Args:
-        folder: Of the dataset.
+        folder: Folder of the dataset.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -158,15 +158,16 @@ class FolderOrigin:
 
     @property
     def raw_metadata(self) -> bytes:
-        """`metadata.json` as it is."""
+        """The bytes of `metadata.json`."""
         return (self._folder / METADATA_FILE).read_bytes()
 
     def bring(self, number: int, final: Path, progress: ShardProgress) -> None:
-        """Copy a shard."""
+        """Copy the file of shard `number` to `final` and verify it."""
         entry = self.metadata.shards[number]
         source = self._folder / entry.path / DATA_FILE
         if source.exists() and final.exists() and source.samefile(final):
-            # Linked to each other: what is brought is not whole there, and this is the only copy.
+            # One file under two names. It is damaged, or `bring` would not have been called, but it
+            # is the only copy and must not be removed.
             raise CorruptShardError(_changed(source, entry, sha256_file(source)))
         with closing(_chunks(source)) as chunks:
             digest = _written(final, chunks, progress)
@@ -184,7 +185,7 @@ def _changed(source: Path, entry: ShardEntry, digest: str) -> str:
 
 
 def _written(final: Path, chunks: Iterator[bytes | memoryview], progress: ShardProgress) -> str:
-    """Write a file; returns the sha256 of what was written."""
+    """Write a file and return the SHA-256 of its contents."""
 
     def counted() -> Iterator[bytes | memoryview]:
         size = 0

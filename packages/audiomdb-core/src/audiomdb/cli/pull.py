@@ -1,4 +1,4 @@
-"""`audiomdb pull`: a whole dataset from a URL into a folder."""
+"""`audiomdb pull`: download a whole dataset from a URL into a folder."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _EXAMPLE = """\
 
 
 def add(commands: Commands) -> None:
-    """Add the command."""
+    """Add the `pull` command to the command line."""
     parser = add_command(
         commands,
         "pull",
@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
     source = place_of(retriever)
     refuse_file(source, args.source)
     if source is not None and source.exists() and folder.exists() and source.samefile(folder):
-        # A shard that is damaged would be brought out of itself.
+        # A damaged shard would be copied from itself.
         raise UsageError(f"{args.source} and {args.target} are one folder; pull into another one")
     target = Target(folder)
     try:

@@ -1,11 +1,11 @@
-"""Bringing a whole dataset into a folder, so that it can be gone on with after a stop.
+"""Copy a whole dataset into a folder, in a way that can be resumed after an interruption.
 
-    speech/shard_00000/data.mdb   whole and verified
-    speech/.pull/                 a cache with what is under way
-    speech/index.bin              made of the shards, as conversion made it
-    speech/metadata.json          last
+    speech/shard_00000/data.mdb   complete and verified
+    speech/.pull/                 a cache with unfinished downloads
+    speech/index.bin              rebuilt from the shards, as conversion builds it
+    speech/metadata.json          written last
 
-With `metadata.json` the folder is a dataset, and `.pull` goes.
+With `metadata.json` the folder is a dataset, and `.pull` is removed.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, LOCK_FILE, METADATA_FI
 __all__ = ["STATE", "Target", "pull"]
 
 STATE = ".pull"
-"""Folder in the target with what is under way. Where there is one, the target is ours."""
+"""Folder in the target for unfinished downloads. It marks the target as one of an earlier pull."""
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Target:
-    """The folder that a dataset goes to, locked until `close`.
+    """The folder that a dataset is pulled into, locked until `close`.
 
     Args:
-        path: Missing, empty, left by an earlier pull, or holding the same dataset.
+        path: A folder that is missing, empty, left by an earlier pull, or holds the same dataset.
 
     Raises:
-        OutputExistsError: it holds something else.
-        OutputBusyError: another process is writing there.
-        OutputWriteError: it cannot be made.
+        OutputExistsError: when it holds something else.
+        OutputBusyError: when another process is writing there.
+        OutputWriteError: when it cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,14 +66,14 @@ class Target:
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Whether the folder holds anything that a later pull can resume from."""
         return any(self.path.glob(f"shard_*/{DATA_FILE}")) or any(_parts(self._state))
 
     def refuse_another(self, metadata: Metadata) -> None:
-        """Refuse to replace another dataset.
+        """Raise an error if the folder holds a dataset other than that of `metadata`.
 
         Raises:
-            OutputExistsError: the folder holds one.
+            OutputExistsError: when the folder holds another dataset.
         """
         if not (self.path / METADATA_FILE).exists():
             return
@@ -86,7 +86,7 @@ class Target:
         )
 
     def missing_bytes(self, metadata: Metadata) -> int:
-        """Bytes of what is not there, by its name."""
+        """Return the total size of the index and of the shards without a file in the folder."""
         there = (self.path / entry.path / DATA_FILE for entry in metadata.shards)
         missing = sum(
             entry.bytes
@@ -96,18 +96,18 @@ class Target:
         return missing + metadata.index.bytes
 
     def finish(self, metadata: Metadata, raw: bytes) -> None:
-        """Make the folder a dataset: what goes with the shards, then metadata."""
+        """Complete the dataset: write the index, the rejections and, last, the metadata."""
         if not (self.path / METADATA_FILE).exists():
             self._remove_shards_of_another_version(metadata)
         self._write_index(metadata)
         write_atomically(self.path / METADATA_FILE, [raw])
 
     def close(self) -> None:
-        """Let go of the folder, and leave no trace of us where there is nothing to go on with."""
+        """Unlock the folder, and remove leftovers that a later pull cannot resume from."""
         if (self.path / METADATA_FILE).exists() or not self.begun:
             shutil.rmtree(self._state, ignore_errors=True)
         for folder in (*self.path.glob("shard_*"), *([self.path] if self._made else [])):
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
         os.close(self._lock)
 
@@ -120,14 +120,14 @@ class Target:
             )
 
     def _remove_shards_of_another_version(self, metadata: Metadata) -> None:
-        """A pull that was stopped may be gone on with when the dataset has become a smaller one."""
+        """Remove shards that the dataset no longer has, if it shrank since an interrupted pull."""
         wanted = {entry.path for entry in metadata.shards}
         for folder in self.path.glob("shard_*"):
             if folder.name not in wanted:
                 shutil.rmtree(folder)
 
     def _write_index(self, metadata: Metadata) -> None:
-        """Write what conversion makes of the shards' indexes; the shards are whole by now."""
+        """Write the index file and the rejections from the shards, which are complete by now."""
         parts = index_file_parts(self.path, metadata.shards)
         _, digest = write_atomically(self.path / INDEX_FILE, parts)
         if digest != metadata.index.sha256:
@@ -143,21 +143,21 @@ class Target:
 
 
 def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[int], None]) -> int:
-    """Bring a dataset into a folder, whole or not at all. After a stop it goes on where it was.
+    """Copy a dataset into a folder, as a whole or not at all, resuming an interrupted pull.
 
     Args:
-        origin: Where from.
-        target: Where to.
-        workers: Shards at once.
-        on_bytes: Told how many bytes of shards more are there.
+        origin: Where to read the dataset from.
+        target: Where to write it to.
+        workers: Number of shards copied at once.
+        on_bytes: Called with the number of bytes of shards that have arrived since the last call.
 
     Returns:
-        How many shards were not there.
+        The number of shards that had to be fetched.
 
     Raises:
-        DatasetError: a shard is damaged, or missing.
-        DownloadError: the store cannot be read.
-        OutputWriteError: the disk is full.
+        DatasetError: when a shard is damaged or missing.
+        DownloadError: when the store cannot be read.
+        OutputWriteError: when the disk is full.
     """
     metadata = origin.metadata
 
@@ -186,7 +186,7 @@ def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[in
 
 
 def _parts(state: Path) -> Iterator[Path]:
-    """Files of shards in the caches of an unfinished pull."""
+    """Yield the complete and partial shard files in the caches of an unfinished pull."""
     for cache in state.iterdir():
         layout = CacheLayout(cache)
         for folder in (layout.parts, layout.shards, layout.staging):
@@ -202,7 +202,7 @@ def _is_whole(path: Path, entry: ShardEntry) -> bool:
 
 
 def _refuse_full_disk(folder: Path, missing: int) -> None:
-    """Refuse before the first byte what cannot end well."""
+    """Raise an error before the first download if the disk has too little free space."""
     free = shutil.disk_usage(folder).free
     if missing > free:
         raise OutputWriteError(

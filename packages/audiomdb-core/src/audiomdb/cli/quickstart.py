@@ -1,4 +1,4 @@
-"""`audiomdb quickstart`: the library's main job on recordings that come with the package."""
+"""`audiomdb quickstart`: convert, verify and stream recordings that come with the package."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _EXAMPLE = f"""\
 
 
 def add(commands: Commands) -> None:
-    """Add the command."""
+    """Add the `quickstart` command to the command line."""
     parser = add_command(
         commands,
         "quickstart",
@@ -109,14 +109,14 @@ def _verify(output: Path, stages: _Stages) -> list[str]:
 
 
 def _is_ours(output: Path) -> bool:
-    """Whether an earlier quickstart made a dataset there."""
+    """Whether `output` holds the dataset of an earlier quickstart."""
     from audiomdb.errors import DatasetNotFoundError
     from audiomdb.shards import read_metadata
 
     try:
         name = read_metadata(output).name
     except DatasetNotFoundError:
-        return False  # nothing, an interrupted run, or strangers, whom the converter refuses
+        return False  # empty, an interrupted run, or foreign files, which the converter rejects
     if name != _NAME:
         raise OutputExistsError(
             f"{output} holds the dataset {name!r}, which the quickstart did not make; "
@@ -126,21 +126,21 @@ def _is_ours(output: Path) -> bool:
 
 
 class _Stages:
-    """What was done, how long it took, and a remark."""
+    """The finished stages, each with its name, duration in seconds and a remark."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, float, str]] = []
 
     @contextmanager
     def timed(self, name: str, remark: str) -> Iterator[None]:
-        """Time a stage."""
+        """Time a stage of the quickstart."""
         start = time.perf_counter()
         yield
         self.done.append((name, time.perf_counter() - start, remark))
 
 
 class _Streamed:
-    """What came out of the stream: frames of each clip by key, in the order of arrival."""
+    """What the stream yielded: key and number of frames of each clip, in order of arrival."""
 
     def __init__(self) -> None:
         self.frames: list[tuple[str, int]] = []
@@ -178,7 +178,7 @@ def _batches(samples: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 
 def _pad(clips: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Clips of different lengths as one array `(clips, frames)`, zeros behind, and the lengths."""
+    """Pad clips with zeros to one float32 array `(clips, frames)`; return it with their lengths."""
     import numpy as np
 
     lengths = np.array([len(clip) for clip in clips])
@@ -189,7 +189,7 @@ def _pad(clips: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _differences(came: _Streamed, reader: DatasetReader) -> Iterator[str]:
-    """Clips that did not come exactly once, or not with all their frames."""
+    """Describe each clip that the stream did not yield exactly once and with all its frames."""
     from collections import Counter
 
     index = reader.index
@@ -254,7 +254,7 @@ def _next_steps(output: Path) -> Iterator[str]:
 
 
 def _program(name: str) -> str:
-    """What to type for a program of this environment, which need not be an active one."""
+    """Return the command for a program of this environment, which may not be on the PATH."""
     import os
     import shutil
     import sys

@@ -1,4 +1,4 @@
-"""`audiomdb show`: one sample with everything in it."""
+"""`audiomdb show`: show all fields of one sample, and the level of its audio."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MAX_CHARACTERS = 2000
 
 
 def add(commands: Commands) -> None:
-    """Add the command."""
+    """Add the `show` command to the command line."""
     parser = add_command(
         commands,
         "show",
@@ -102,7 +102,10 @@ def _position(retriever: BaseRetriever, sample: str) -> int:
 
 
 def _find(retriever: BaseRetriever, key: str) -> int | None:
-    """Position of a key. Of a remote dataset out of the index: keys of shards may overlap."""
+    """Return the position of a key, or None.
+
+    For a remote dataset it is looked up in the index, because the key ranges of shards may overlap.
+    """
     reader = retriever.open()
     index = columns_of(retriever) if place_of(retriever) is None else None
     if index is None:
@@ -137,7 +140,7 @@ def _save(key: str, audio: Any, target: str) -> None:  # noqa: ANN401
             sys.stdout.buffer.write(audio)
         else:
             Path(target).write_bytes(audio)
-    except BrokenPipeError:  # whoever read it has seen enough
+    except BrokenPipeError:  # the reader of the pipe has ended
         raise
     except OSError as exc:
         raise OutputWriteError(
@@ -182,7 +185,7 @@ def _print_json(
 
 
 class _Clip(NamedTuple):
-    """What a sample's audio is, as far as that is known; `error` says why it has no level."""
+    """Facts about a sample's audio, as far as they are known; `error` says why `level` is None."""
 
     container: str
     subtype: str
@@ -194,7 +197,7 @@ class _Clip(NamedTuple):
 
 
 def _clip(key: str, sample: dict[str, Any]) -> _Clip | None:
-    """The clip in a sample; None where it has none, or a processor stored something else there."""
+    """Describe a sample's clip; None if there is none, or a processor stored something else."""
     from audiomdb.cli.level import measure
     from audiomdb.errors import AudioError
 

@@ -1,4 +1,4 @@
-"""Numbers, values and tables as a person reads them."""
+"""Format numbers, values and tables for people to read."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = [
 ]
 
 _LOOK_AHEAD = 200
-"""Rows that decide how wide a column is, so that a long table starts at once."""
+"""Rows that determine the column widths, so that a long table is printed without delay."""
 
 
 def size(n_bytes: float) -> str:
-    """`873 B`, `1.2 MB`; powers of 1000, as the progress bars have them."""
+    """Format a size as `873 B` or `1.2 MB`, with powers of 1000 as in the progress bars."""
     if n_bytes < 1000:
         return f"{n_bytes:.0f} B"
     for unit in ("kB", "MB", "GB"):
@@ -36,7 +36,7 @@ def size(n_bytes: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`0.298 s`, `12.3 s`, `2 min 05 s`, `1,203 h 07 min`; `-` for an unknown one."""
+    """Format a time as `0.298 s`, `12.3 s`, `2 min 05 s` or `1,203 h 07 min`; `-` if unknown."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
     if seconds < 10:
@@ -51,12 +51,12 @@ def duration(seconds: float | None) -> str:
 
 
 def hertz(rate: float | None) -> str:
-    """`16,000 Hz`; `-` for an unknown one."""
+    """Format a sample rate as `16,000 Hz`; `-` if unknown."""
     return "-" if rate is None or not math.isfinite(rate) else f"{rate:,.0f} Hz"
 
 
 def number(value: float) -> str:
-    """An integer in full, any other number with four digits or more; `-` for NaN."""
+    """Format an integer in full, other numbers to four significant digits or more; `-` for NaN."""
     if isinstance(value, int):
         return f"{value:,}"
     if math.isnan(value):
@@ -67,19 +67,19 @@ def number(value: float) -> str:
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
-    """`1 shard`, `1,204 shards`; `many` where an s does not make it."""
+    """Format a count as `1 shard` or `1,204 shards`; `many` is the plural unless it adds an s."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks and whatever else would move the cursor written as escapes."""
+    """Escape line breaks and all other characters that are not printable."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def summary(value: Any) -> str:  # noqa: ANN401
-    """Any stored value on one line; bytes and arrays by their size."""
+    """Format any stored value on one line; bytes and arrays by their size."""
     import numpy as np
 
     if value is None:
@@ -98,7 +98,7 @@ def summary(value: Any) -> str:  # noqa: ANN401
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
-    """A stored value as JSON can hold it; bytes and arrays are described, NaN becomes null."""
+    """Convert a stored value for JSON; bytes and arrays are described, NaN and inf become null."""
     import numpy as np
 
     if isinstance(value, np.ndarray):
@@ -119,12 +119,12 @@ def plain(value: Any) -> Any:  # noqa: ANN401
 def table(
     rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: str = ""
 ) -> Iterator[str]:
-    """Rows as lines of aligned columns. The first 200 rows decide the widths.
+    """Yield rows as lines with aligned columns; the first 200 rows determine the widths.
 
     Args:
-        rows: Cells; the last one of a row is not padded.
-        right: Numbers of the columns to align to the right.
-        indent: Put before each line.
+        rows: Rows of cells; trailing padding is stripped.
+        right: Indices of the columns to align to the right.
+        indent: Prefix of each line.
     """
     rest = iter(rows)
     first = list(itertools.islice(rest, _LOOK_AHEAD))
@@ -141,7 +141,7 @@ def table(
 
 
 def shortened(text: str, columns: int) -> str:
-    """The text, cut with an ellipsis where it takes more columns of a terminal."""
+    """Cut a text to `columns` columns of a terminal, with an ellipsis if it is longer."""
     if _columns(text) <= columns:
         return text
     while text and _columns(text) >= columns:
@@ -150,7 +150,7 @@ def shortened(text: str, columns: int) -> str:
 
 
 def _columns(text: str) -> int:
-    """Columns that a text takes in a terminal: Chinese takes two a letter, an accent none."""
+    """Return the terminal columns of a text: wide characters take two, combining accents none."""
     if text.isascii():
         return len(text)
     import unicodedata

@@ -1,4 +1,4 @@
-"""Work on many things at once that Ctrl-C can end."""
+"""Run work on many items in threads, in a way that Ctrl-C can interrupt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from audiomdb.cache.retry import Stopped
 __all__ = ["Check", "each"]
 
 Check: TypeAlias = Callable[[], None]
-"""To be called now and then; raises when the work is to stop."""
+"""Function for `work` to call at intervals; raises if the work has to stop."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -25,19 +25,19 @@ _JOIN_S = 2.0
 def each(
     work: Callable[[_T, Check], _R], items: Iterable[_T], *, workers: int
 ) -> Generator[_R, None, None]:
-    """Results of work on each item, in the order in which they come.
+    """Yield the results of `work` on each item, in order of completion.
 
-    The first failure, or closing the iterator, ends the rest. The threads are not waited for beyond
-    two seconds: one of them may hang on a store that does not answer. What it does may be cut short
-    at any point by the end of the process.
+    The first error, or closing the generator, stops the rest. Threads are joined for at most two
+    seconds in total, because one of them may hang on a store that does not respond. Such a thread
+    is a daemon and may be cut off at any point by the end of the process.
 
     Args:
-        work: Called in threads.
-        items: What for.
-        workers: How many at once.
+        work: Called in threads, with an item and a function that raises if the work has to stop.
+        items: The items to work on.
+        workers: Number of threads.
 
     Raises:
-        Exception: what `work` raises.
+        Exception: the error that `work` raised.
     """
     todo = deque(items)
     done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
@@ -55,7 +55,7 @@ def each(
                 return
             try:
                 done.put((work(item, check), None))
-            except BaseException as exc:  # noqa: BLE001 - it is raised where the result is awaited
+            except BaseException as exc:  # noqa: BLE001 - re-raised in the consuming thread
                 done.put((None, exc))
                 return
 

@@ -1,4 +1,4 @@
-"""`audiomdb upload`: a finished dataset goes to a store."""
+"""`audiomdb upload`: upload a finished dataset to a store or copy it to a folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _EXAMPLE = """\
 
 
 def add(commands: Commands) -> None:
-    """Add the command."""
+    """Add the `upload` command to the command line."""
     parser = add_command(
         commands,
         "upload",
@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
 
         from msgspec.structs import asdict
 
-        # None of an uploader that keeps no account.
+        # An uploader that does not track what it sends returns no report.
         facts = {} if report is None else asdict(report)
         print(
             json.dumps({"target": args.target, "name": metadata.name, **facts, "seconds": seconds})
@@ -105,10 +105,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _refuse_others(target: Path, metadata: Metadata, *, replace: bool) -> None:
-    """Refuse a folder that holds something else than this dataset, or a part of it.
+    """Raise an error if a folder holds anything but this dataset or a part of it.
 
     Raises:
-        OutputExistsError: says what.
+        OutputExistsError: says what the folder holds.
     """
     from audiomdb.errors import (
         DatasetNotFoundError,
@@ -154,10 +154,10 @@ def _refuse_others(target: Path, metadata: Metadata, *, replace: bool) -> None:
 
 @contextlib.contextmanager
 def _marked(target: Path, metadata: Metadata) -> Iterator[None]:
-    """Note in a folder what is to replace the shards there, until that is done.
+    """Mark a folder, until the upload is done, with the dataset that is replacing its shards.
 
-    Without its metadata, which goes first, the other dataset is not to be told from an unfinished
-    conversion when a stopped upload goes on.
+    The metadata of the old dataset is deleted first. Without the mark, a resumed upload could not
+    distinguish its shards from those of an unfinished conversion.
     """
     from audiomdb.shards.files import write_atomically
     from audiomdb.uploaders.local import MARK
@@ -176,7 +176,7 @@ def _marked(target: Path, metadata: Metadata) -> Iterator[None]:
 
 
 def _mark(target: Path) -> str | None:
-    """Digest of the dataset that was to replace the shards there, when an upload was stopped."""
+    """Return the index digest of the dataset that an interrupted upload was writing, or None."""
     from audiomdb.uploaders.local import MARK
 
     try:
@@ -186,7 +186,7 @@ def _mark(target: Path) -> str | None:
 
 
 def _other_shards(target: Path, metadata: Metadata) -> Iterator[str]:
-    """Names of shards in a folder that are not this dataset's."""
+    """Yield the names of shard files in a folder that are not those of this dataset."""
     from audiomdb.shards.files import sha256_file
     from audiomdb.shards.layout import DATA_FILE
 

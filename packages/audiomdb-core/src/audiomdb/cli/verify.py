@@ -1,4 +1,4 @@
-"""`audiomdb verify`: checks every byte of a dataset."""
+"""`audiomdb verify`: check every byte of a dataset."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _EXAMPLE = """\
 
 
 def add(commands: Commands) -> None:
-    """Add the command."""
+    """Add the `verify` command to the command line."""
     parser = add_command(
         commands,
         "verify",
@@ -88,7 +88,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 class _Checked:
-    """What was checked, and the progress bar."""
+    """What is being checked, and its progress bar."""
 
     metadata: Metadata
 
@@ -107,7 +107,7 @@ class _Checked:
 
 
 def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem], Path | None]:
-    """What is wrong; and the cache that was looked at, if it was one."""
+    """Return the problems found, and the folder of the cache that was checked, if any."""
     from audiomdb.cli.verifying import verify_cache, verify_store
     from audiomdb.errors import DatasetNotFoundError
     from audiomdb.shards import read_metadata, verify_dataset
@@ -177,7 +177,7 @@ def _verdict(
 
 
 def _damaged_files(problems: Sequence[Problem], cache: Path, metadata: Metadata) -> list[str]:
-    """Paths of the damaged files in a cache."""
+    """Return the paths of the damaged files in a cache."""
     from audiomdb.cli.verifying import cached_shards
     from audiomdb.shards.layout import DATA_FILE
 

@@ -1,4 +1,4 @@
-"""Checking datasets that are not a folder: in a store, and what a cache holds of them."""
+"""Verify datasets that are not in a local folder: in a store, or the part that a cache holds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from audiomdb.shards.verify import shard_damage
 __all__ = ["cached_shards", "verify_cache", "verify_store"]
 
 Begin = Callable[[Metadata, Sequence[ShardEntry]], Callable[[ShardEntry], None]]
-"""Told what is going to be checked; returns what is told of each shard that is done."""
+"""Called with the metadata and the shards to check; returns a function to call for each shard
+that is done."""
 
 
 def cached_shards(directory: Path, metadata: Metadata) -> list[tuple[ShardEntry, Path]]:
-    """The shards of a dataset that its cache holds whole, with their files."""
+    """Return the shards of a dataset that are complete in its cache, with their files."""
     folder = CacheLayout(directory).shards
     files = [folder / entry_name(i, entry) for i, entry in enumerate(metadata.shards)]
     pairs = zip(metadata.shards, files, strict=True)
@@ -32,16 +33,16 @@ def cached_shards(directory: Path, metadata: Metadata) -> list[tuple[ShardEntry,
 
 
 def verify_cache(directory: Path, *, workers: int, begin: Begin) -> list[Problem]:
-    """Check every byte that a cache holds, where it lies. Whoever uses the cache may go on.
+    """Check every byte that a cache holds, in place; other processes may use the cache meanwhile.
 
     Args:
-        directory: Of the dataset's cache.
-        workers: Shards checked at once.
-        begin: See there.
+        directory: Directory of the dataset's cache.
+        workers: Number of shards checked at once.
+        begin: See `Begin`.
 
     Raises:
-        DatasetNotFoundError: the cache holds nothing.
-        MetadataError: its metadata is damaged.
+        DatasetNotFoundError: when the cache holds nothing.
+        MetadataError: when its metadata is damaged.
     """
     metadata = read_metadata(directory)
     shards = cached_shards(directory, metadata)
@@ -49,7 +50,7 @@ def verify_cache(directory: Path, *, workers: int, begin: Begin) -> list[Problem
     def check_one(item: tuple[ShardEntry, Path], _: Check) -> tuple[ShardEntry, list[Problem]]:
         entry, path = item
         lease = try_shared(path)
-        if lease is None:  # evicted meanwhile
+        if lease is None:  # evicted in the meantime
             return entry, []
         with lease:
             return entry, _problems(path, entry, metadata)
@@ -66,20 +67,20 @@ def verify_cache(directory: Path, *, workers: int, begin: Begin) -> list[Problem
 def verify_store(
     make: Callable[[Path], BaseRetriever], scratch: Path | None, *, workers: int, begin: Begin
 ) -> list[Problem]:
-    """Fetch a whole dataset anew and check every byte of it, keeping nothing.
+    """Download a whole dataset anew and check every byte of it, without keeping it.
 
-    No more of it lies on the disk than `workers` shards.
+    At most `workers` shards are on the disk at a time.
 
     Args:
-        make: Makes the retriever, for the directory of a cache.
-        scratch: Folder for that directory. None: that of the system.
-        workers: Shards fetched and checked at once.
-        begin: See there.
+        make: Creates the retriever, given the directory of its cache.
+        scratch: Parent folder of that directory. None: the system's temporary folder.
+        workers: Number of shards fetched and checked at once.
+        begin: See `Begin`.
 
     Raises:
-        DatasetNotFoundError: there is no dataset.
-        MetadataError: its metadata is damaged.
-        DownloadError: the store cannot be read.
+        DatasetNotFoundError: when there is no dataset.
+        MetadataError: when its metadata is damaged.
+        DownloadError: when the store cannot be read.
     """
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def verify_store(
             try:
                 view = cache.lease(number, check=check)
             except (CorruptShardError, DatasetNotFoundError) as exc:
-                # The cache tells where it has put what came, but that goes with this folder.
+                # The message names the file of the damaged data, which is deleted with this folder.
                 reason = str(exc).partition(" (what came is in ")[0]
                 return entry, [Problem(f"{entry.path}/{DATA_FILE}", reason)]
             try:
