@@ -54,7 +54,7 @@ def join_column(name: str, parts: Iterable[tuple[Column | None, int]]) -> np.nda
         dtype object holding str and None.
 
     Raises:
-        CorruptShardError: when a part's length differs from its shard's number of samples.
+        CorruptShardError: when a part is damaged or has another length than its shard.
     """
     pieces: list[np.ndarray] = []
     for part, samples in parts:

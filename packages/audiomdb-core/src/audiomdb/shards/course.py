@@ -39,7 +39,7 @@ class Course(Protocol):
                 guides prefetching and eviction; a task of a shard not listed is not an error.
             following: The order of the next epoch, as far as it is known.
             continues: Whether this iteration reads the next epoch too. Otherwise another iteration
-                probably will, so its shards are kept, but not fetched.
+                probably will, so that its shards are worth keeping, but not worth fetching.
         """
 
     def draw(self, shards: Sequence[int], needed: Collection[int]) -> list[int]:

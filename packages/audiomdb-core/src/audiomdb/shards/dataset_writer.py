@@ -62,7 +62,7 @@ class DatasetWriter:
         process: Applied to every sample; its result is stored.
         process_names: Names of the processors in `process`, for the metadata.
         num_workers: Samples prepared at once; by default the number of usable cores.
-        executor: Runs the workers; a thread pool by default. It is not shut down.
+        executor: Runs the workers, and is not shut down; by default a thread pool of the writer.
         options: Further options that the result depends on, compared when a run is resumed.
 
     Raises:

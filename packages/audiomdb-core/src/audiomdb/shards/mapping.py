@@ -50,7 +50,7 @@ def map_descriptor(fd: int) -> memoryview:
 
 
 def read_apart(file: memoryview, start: int, length: int) -> memoryview:
-    """Read some bytes of a mapped file into new memory with pread, bypassing the mapping.
+    """Read some bytes of a mapped file into new memory, bypassing the mapping.
 
     This is faster than copying them from the mapping if their pages are not resident in this
     process yet, and does not make them resident. The GIL is released while the disk is read. Fewer
