@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 from contextlib import closing
@@ -19,6 +20,8 @@ from audiomdb.processors.base import BaseProcessor
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import (
     BySeconds,
+    Crop,
+    LoadOptions,
     Mixture,
     Part,
     SampleStream,
@@ -117,6 +120,18 @@ def test_a_dataset_without_samples_takes_any_filter_and_any_batch(
 def test_an_epoch_is_a_number_that_a_plan_can_make(dataset: Path, epoch: Any) -> None:
     with pytest.raises(PlanError, match="epoch"):
         SampleStream(dataset).set_epoch(epoch)
+
+
+def test_numbers_of_numpy_are_numbers(dataset: Path) -> None:
+    seed: Any = np.int64(3)
+    crop = LoadOptions(fields=[], crop=Crop(np.float32(2.0), seed))  # type: ignore[arg-type]
+    part = Part(dataset, shuffle=True, load=crop, min_duration=1)
+    how: Any = {"seed": seed, "world_size": np.int64(2), "rank": np.int64(1)}
+    for stream in (SampleStream(part, **how), StepStream(part, BySeconds(9), **how)):
+        state = (
+            stream.state_dict() if isinstance(stream, SampleStream) else stream.state().to_dict()
+        )
+        assert json.loads(json.dumps(state))["seed"] == 3
 
 
 @pytest.mark.parametrize("state", ["{}", None, [1]])

@@ -10,10 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
+from audiomdb.data.base import StreamingDataset
 from audiomdb.data.epochs import EpochCounter
+from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.shards import DatasetWriter
 
 
 class Epochs(IterableDataset[int]):
@@ -97,3 +101,12 @@ def test_a_counter_gives_its_descriptor_back() -> None:
     counters.clear()
     gc.collect()
     assert descriptors() == before
+
+
+def test_epochs_may_be_a_number_of_numpy(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "clips") as writer:
+        for i in range(3):
+            writer.write(str(i), {"text": str(i)})
+    dataset = StreamingDataset(LocalRetriever(tmp_path / "clips"), epochs=np.int64(2))  # type: ignore[arg-type]
+    assert len(dataset) == len(list(dataset)) == 6
+    assert dataset.state_dict()["epoch"] == 2

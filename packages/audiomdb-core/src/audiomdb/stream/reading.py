@@ -158,7 +158,7 @@ class Reading:
     def crops(self) -> list[OptionValue]:
         """How each dataset is cropped: seconds, and what becomes of shorter clips; None: not."""
         crops = [part.load.crop for part in self._parts]
-        return [None if crop is None else [crop.seconds, crop.short] for crop in crops]
+        return [None if crop is None else [float(crop.seconds), crop.short] for crop in crops]
 
     def taking_part(self) -> NDArray[np.bool_] | None:
         """Which samples are not left out, `(samples,)`; None: all of them are read."""

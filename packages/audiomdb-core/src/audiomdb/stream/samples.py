@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from itertools import repeat
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -162,7 +163,7 @@ class SampleStream:
         self._says = rank == worker == 0
         self._own: BaseRetriever | None = None
         self._what, self._made = opened_by_us(what)
-        self._seed = seed
+        self._seed = index(seed)  # a state holds plain numbers
         self._num_threads = num_threads
         self._epochs = epochs
         self._selections: Selections = {}

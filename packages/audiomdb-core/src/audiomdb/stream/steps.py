@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import count, repeat
+from operator import index
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -152,7 +153,7 @@ class StepStream:
         self._how.check(partitions, world_size)
         self._marked = by_seconds or tail == "pad"
         self._what, self._made = opened_by_us(what)
-        self._seed = seed
+        self._seed = index(seed)  # a state holds plain numbers
         self._num_threads = num_threads
         self._selections: Selections = {}
         self._known = _Known()

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
+from operator import index
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -85,7 +86,7 @@ class PlannedDataset(IterableDataset[Any]):
         self.batch_size = batch_size
         self.partitions = partitions
         self.tail = tail
-        self.epochs = epochs
+        self.epochs = None if epochs is None else index(epochs)
         self.given_place: tuple[int, int] | None = None
         if rank is not None and world_size is not None:
             self.given_place = (rank, world_size)
