@@ -304,3 +304,23 @@ def test_functions_without_a_name_go_to_workers(
     loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=start_method)
     frames = sorted(int(number) for batch in loader for number in batch["frames"])
     assert frames == [50 + 3 * i + shift for i in range(CLIPS) if 50 + 3 * i >= 200]
+
+
+def test_a_filter_looks_at_the_index_once_for_all_passes_and_workers(
+    retriever: LocalRetriever, tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+
+    def where(columns: Any) -> Any:
+        with calls.open("a", encoding="ascii") as file:
+            file.write("called\n")
+        return columns["frames"] >= 200
+
+    dataset = StreamingDataset(retriever, shuffle=True, where=where)
+    kept = len(dataset)
+    assert 0 < kept < CLIPS
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    for _ in range(2):
+        assert sum(1 for _ in loader) == kept
+    assert sum(1 for _ in StreamingLoader(dataset, 1)) == kept
+    assert calls.read_text(encoding="ascii") == "called\n"

@@ -334,6 +334,10 @@ class SampleStream:
         """Return the order of an epoch over all ranks."""
         return self._plan(self._reading(), epoch)
 
+    def share(self, selections: Selections) -> None:
+        """Take over what filters have kept of the same datasets, and add to it what is missing."""
+        self._selections = selections
+
     def close(self) -> None:
         """End the running iterations; the stream can be used again.
 

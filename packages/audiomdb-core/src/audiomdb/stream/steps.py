@@ -292,6 +292,10 @@ class StepStream:
         finally:
             follower.close()
 
+    def share(self, selections: Selections) -> None:
+        """Take over what filters have kept of the same datasets, and add to it what is missing."""
+        self._selections = selections
+
     def close(self) -> None:
         """Let go of datasets that were given as folders; they are opened again when needed."""
         for retriever in self._made:

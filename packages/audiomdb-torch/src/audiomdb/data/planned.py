@@ -30,7 +30,7 @@ from audiomdb.stream import (
     StepStream,
     StreamStats,
 )
-from audiomdb.stream.reading import Reading
+from audiomdb.stream.reading import Reading, Selections
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 
@@ -99,6 +99,9 @@ class PlannedDataset(IterableDataset[Any]):
         self._epochs = EpochCounter()
         self._own_start: Mapping[str, Any] | None = None
         self._at: tuple[int, Callable[[], dict[str, Any]]] | None = None
+        # Workers that are forked or started later know what is known here: a pass over the index of
+        # a large corpus takes seconds, for each of them and each epoch.
+        self._selections: Selections = {}
         self._pass_stream(self.given_place or (0, 1))  # refuses impossible options now
 
     def __getstate__(self) -> dict[str, Any]:
@@ -291,7 +294,7 @@ class PlannedDataset(IterableDataset[Any]):
         self, place: tuple[int, int], worker: int = 0, num_workers: int = 1
     ) -> SampleStream:
         """Return the stream of samples of one worker of one rank."""
-        return SampleStream(
+        stream = SampleStream(
             self.what,
             num_threads=self.num_threads,
             seed=self.seed,
@@ -303,6 +306,8 @@ class PlannedDataset(IterableDataset[Any]):
             tail=self.tail,
             epochs=self.epochs,
         )
+        stream.share(self._selections)
+        return stream
 
     def steps(
         self,
@@ -315,7 +320,7 @@ class PlannedDataset(IterableDataset[Any]):
         partitions: int | None = None,
     ) -> StepStream:
         """Return the steps of one worker of one rank; `partitions` defaults to the dataset's."""
-        return StepStream(
+        stream = StepStream(
             self.what,
             batch_size,
             num_threads=self.num_threads,
@@ -327,6 +332,8 @@ class PlannedDataset(IterableDataset[Any]):
             num_workers=num_workers,
             tail=tail,
         )
+        stream.share(self._selections)
+        return stream
 
     def warn_of_nodes(self, place: tuple[int, int], partitions: int | None = None) -> None:
         """Warn if the number of partitions is not a multiple of the number of nodes.
@@ -337,7 +344,9 @@ class PlannedDataset(IterableDataset[Any]):
         nodes = nodes_of(place[1])
         if partitions % nodes == 0 or not self._epochs.first_to(f"warn {partitions} {nodes}"):
             return
-        plan = Reading(self.what, {}).plan(seed=self.seed, epoch=0, partitions=partitions)
+        plan = Reading(self.what, self._selections).plan(
+            seed=self.seed, epoch=0, partitions=partitions
+        )
         shards = sum(map(len, plan.datasets))
         warnings.warn(
             f"{partitions} partitions cannot be shared evenly by {nodes} nodes: of {shards} shards "
