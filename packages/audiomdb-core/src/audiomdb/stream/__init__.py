@@ -1,4 +1,4 @@
-"""Streaming a dataset's samples, decoded, in the order of a plan; without torch."""
+"""Stream the decoded samples of a dataset in the order of a plan, without torch."""
 
 from __future__ import annotations
 

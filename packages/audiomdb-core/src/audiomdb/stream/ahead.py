@@ -1,10 +1,10 @@
-"""Looking ahead: threads do the work, results come in the order of the tasks.
+"""Process tasks ahead of time in threads, and yield the results in the order of the tasks.
 
-Tasks are taken in chunks, because handing one task to a thread and its result back costs up to
-20 us, which is as much as decoding a short word. A thread takes a chunk, works on it and takes the
-next, until as much is held ready as allowed; then it rests. The consumer wakes it when there is
-room again. Nobody polls, and no thread waits for another: what the consumer needs next is either
-done, or some thread is at it, or the consumer does it itself.
+Tasks are handed to threads in chunks, because passing one task to a thread and its result back
+costs up to 20 us, as much as decoding a short word. A thread processes one chunk after another
+until as many results are held ready as allowed, and then stops. The consumer restarts it when there
+is room again. Nothing polls, and no thread waits for another: the result that the consumer needs
+next is ready, or a thread is working on it, or the consumer computes it itself.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ from audiomdb.stream.watch import Activity, Watch
 __all__ = ["Room", "in_order"]
 
 _TIME_EVERY = 32
-"""Without threads, one task of so many is timed: that costs 1 us, reading a short text 4 us."""
+"""Without threads, one of this many tasks is timed: that costs 1 us, reading a short text 4 us."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Room(msgspec.Struct, frozen=True):
-    """How far threads look ahead.
+    """Limits on how far threads work ahead.
 
     Attributes:
-        results: Results held ready, and under way, at most.
-        held_bytes: The same in bytes. A result's size is known when it is there, so what the
-            threads are at comes on top: a chunk for each thread. Decoded audio of 500 s.
-        chunk_tasks: Tasks in a chunk. The first chunks are smaller: nobody waits for sixteen
-            results to get one, nor for one thread's five while the others work ahead.
-        chunk_bytes: Sum of the weights of a chunk's tasks, unless it is a single one.
+        results: Maximum number of results that are ready or in progress.
+        held_bytes: Maximum size in bytes of the results that are ready. The size of a result is
+            only known when it is done, so work in progress is added to this: one chunk for each
+            thread. The default holds about 500 s of decoded audio at 16 kHz.
+        chunk_tasks: Maximum number of tasks in a chunk. The first chunks are smaller, so that the
+            consumer does not have to wait for sixteen results to get the first, nor for one
+            thread's chunk of five while the other threads work further ahead.
+        chunk_bytes: Maximum sum of the weights of a chunk's tasks, unless it has only one.
     """
 
     results: int = 256
@@ -63,22 +65,23 @@ def in_order(
 ) -> Generator[R, None, None]:
     """Yield `work(task)` for each task, in order.
 
-    An exception of `work`, or of `tasks`, is raised at its place in the order, unchanged, and ends
-    the generator. Threads are started by the first `next` and are gone when the generator has
-    ended, was closed or was collected; that waits for a task under way, and for no other.
+    An exception of `work` or `tasks` is raised unchanged at its place in the order, and ends the
+    generator. Threads are started by the first `next`. They have ended when the generator is
+    exhausted, closed or garbage-collected, which waits only for tasks in progress.
 
     Args:
-        work: Called from several threads at once.
-        tasks: Iterated in one thread at a time, but not always the same.
-        num_threads: Threads beside the consumer's; 0 does everything in the consumer's.
-        weigh: What a task costs, in bytes, for cutting chunks.
-        size: What a result holds, in bytes.
-        room: How far to look ahead.
-        at_least: Results to look ahead in any case, whatever they hold: those that the consumer
-            needs at once, so that they are there when it asks. Handed out one by one at first.
-            May change; called often.
-        before_close: Called at the end, before threads are waited for: ends what `work` waits on.
-        watch: Counts results, and what the consumer waits for.
+        work: Called from several threads concurrently.
+        tasks: Iterated by one thread at a time, but not always the same thread.
+        num_threads: Threads besides the consumer's; 0 does all work in the consumer's.
+        weigh: Returns the cost of a task in bytes, which determines how chunks are cut.
+        size: Returns the size of a result in bytes.
+        room: Limits on how far to work ahead.
+        at_least: Returns the number of results to work ahead regardless of their size: those that
+            the consumer needs at once, so that they are ready when it asks for them. Until this
+            many tasks have been taken, chunks hold one task each. May change; called often.
+        before_close: Called at the end, before waiting for the threads; has to end any waiting in
+            `work`.
+        watch: Counts the results, and what the consumer waits for.
     """
     watch = watch or Watch()
     watch.begin()
@@ -100,7 +103,7 @@ def _at_once(work: Callable[[T], R], tasks: Iterable[T], watch: Watch) -> Genera
     activity, rest = watch.inline(), iter(tasks)
     done = 0
     try:
-        # Not map(): it would take a StopIteration that `work` lets slip for the end.
+        # Not map(), which would take a StopIteration that escapes from `work` for the end.
         for task in rest:
             watch.inside = done + 1
             network_s, process_s, began = activity.network_s, activity.process_s, perf_counter()
@@ -131,9 +134,10 @@ def _ahead(ahead: _Ahead[T, R], watch: Watch) -> Generator[R, None, None]:
             while results:
                 yield results.pop()
         finally:
-            watch.samples -= len(results)  # of an iteration that was left here
+            watch.samples -= len(results)  # if the iteration was left here
         if (error := chunk.error) is not None:
-            # Its traceback leads to the chunk: without this, a cycle keeps samples alive.
+            # The traceback refers to the chunk, so without this, a reference cycle would keep
+            # samples alive.
             chunk.error = None
             try:
                 raise error
@@ -143,33 +147,33 @@ def _ahead(ahead: _Ahead[T, R], watch: Watch) -> Generator[R, None, None]:
 
 
 class _Chunk(Generic[T, R]):
-    """Tasks that one thread works on, then their results."""
+    """Tasks that one thread processes, and their results."""
 
     __slots__ = ("activity", "done", "error", "held", "results", "spent", "tasks")
 
     def __init__(self, activity: Activity) -> None:
         self.activity = activity
         self.spent = 0.0, 0.0
-        """Seconds of decoding and of processing, when it is done."""
+        """Seconds of decoding and of processing, once the chunk is done."""
 
         self.tasks: list[T] = []
         self.results: list[R] = []
         self.held = 0
         self.error: BaseException | None = None
-        # A lock that is released once is the cheapest thing to wait for.
+        # A lock that is released once is the cheapest object to wait for.
         self.done = threading.Lock()
         self.done.acquire()
 
     def seconds(self) -> tuple[float, float]:
-        """What was spent on it, by whoever has waited for it."""
+        """Return `spent`; to be called once the chunk is done."""
         return self.spent
 
 
 class _Ahead(Generic[T, R]):
-    """What the consumer and its threads share.
+    """State shared by the consumer and its threads.
 
-    Does not refer to the generator that uses it: threads hold this object, and the generator must
-    be collectable while they run.
+    It must not refer to the generator that uses it: the threads hold this object, and the generator
+    must remain garbage-collectable while they run.
     """
 
     def __init__(
@@ -197,8 +201,8 @@ class _Ahead(Generic[T, R]):
         self._members: set[int] = set()
         self._this_thread = threading.get_ident
         self._closed = False
-        # What follows changes under the lock only, which is held for microseconds, or for as long
-        # as `tasks` takes to give one.
+        # The following attributes change only under the lock, which is held for microseconds, or
+        # for as long as `tasks` takes to yield a task.
         self._lock = threading.Lock()
         self._tasks = iter(tasks)
         self._left_over: list[T] = []
@@ -212,7 +216,7 @@ class _Ahead(Generic[T, R]):
         self._runners = 0
 
     def next_chunk(self) -> _Chunk[T, R] | None:
-        """The next chunk in order, done; None at the end."""
+        """Return the next chunk in order, once it is done; None at the end."""
         if os.getpid() != self._process:
             raise RuntimeError(
                 f"this iteration began in process {self._process}, whose threads do not exist in "
@@ -222,7 +226,7 @@ class _Ahead(Generic[T, R]):
             own = None if self._pending else self._take(1)
             chunk = self._pending.popleft() if self._pending else None
             self._in_hand = 0 if chunk is None else len(chunk.tasks)
-        self._wake()  # now, for the consumer may not ask again for long
+        self._wake()  # now, since the consumer may not ask again for long
         if own is not None:
             self._watch.wait(partial(self._run, own), own.activity, own.seconds)
         if chunk is not None and not chunk.done.acquire(blocking=False):
@@ -230,9 +234,9 @@ class _Ahead(Generic[T, R]):
         return chunk
 
     def consumed(self, chunk: _Chunk[T, R]) -> None:
-        """Count a chunk's results as gone."""
+        """Subtract a consumed chunk from the results that are held."""
         if os.getpid() != self._process:
-            return  # a thread may have held the lock during the fork, and here nobody frees it
+            return  # a thread may have held the lock during the fork, and none here releases it
         with self._lock:
             self._pending_tasks -= len(chunk.tasks)
             self._held -= chunk.held
@@ -241,14 +245,14 @@ class _Ahead(Generic[T, R]):
     def close(self) -> None:
         """End the threads and wait for them."""
         self._closed = True
-        # The garbage collector may run in one of the threads, which cannot wait for itself. It may
-        # also run when the interpreter ends and modules have lost their names: no globals here, and
-        # no `cancel_futures`, which needs some (what is queued sees `_closed` and returns).
+        # The garbage collector may call this in one of the threads, which cannot wait for itself,
+        # or at interpreter shutdown, when the globals of modules are gone. So this uses no globals,
+        # and no `cancel_futures`, which needs some (queued calls see `_closed` and return).
         self._pool.shutdown(wait=self._this_thread() not in self._members)
 
     def _wake(self) -> None:
         with self._lock:
-            # Not for every little bit of room: waking a thread costs more than a small task.
+            # Not as soon as there is any room: waking a thread costs more than a small task.
             if self._ended or self._full(0.5):
                 return
             resting = self._num_threads - self._runners
@@ -275,8 +279,8 @@ class _Ahead(Generic[T, R]):
         return pending >= share * max(room.results, least) or self._held >= share * room.held_bytes
 
     def _take(self, most: int) -> _Chunk[T, R] | None:
-        """Cut the next chunk off the tasks and put it in the order; None when there are none."""
-        # By the thread that will run it.
+        """Cut the next chunk off the tasks and add it to the order; None if no tasks are left."""
+        # The calling thread is the one that will run the chunk.
         chunk: _Chunk[T, R] = _Chunk(self._watch.activity())
         weight = 0
         most = min(most, self._next_tasks)

@@ -1,4 +1,4 @@
-"""Random windows of clips: where they lie is drawn before anything is decoded."""
+"""Choose random windows of clips before anything is decoded."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["CROP_OFFSET", "CROP_SECONDS", "Crop", "ShortClips", "Span"]
 
 CROP_OFFSET = "crop_offset"
-"""Field of a cropped sample: where in its clip the crop begins, in seconds."""
+"""Field of a cropped sample: the start of the window in its clip, in seconds."""
 
 CROP_SECONDS = "crop_seconds"
-"""Field of a cropped sample: seconds of the clip that are in it; padding does not count."""
+"""Field of a cropped sample: the length of the window in seconds, without padding."""
 
 ShortClips: TypeAlias = Literal["keep", "pad"]
-"""What becomes of clips that are shorter than a crop."""
+"""What happens to clips that are not longer than the window."""
 
 _BLOCK = 1024
-"""Clips whose random words are drawn together: a draw costs 10 us, whatever its size."""
+"""Number of clips whose random words are drawn together: a draw costs 10 us, whatever its size."""
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -34,8 +34,8 @@ class Span(msgspec.Struct, frozen=True):
 
     Attributes:
         start: First frame.
-        frames: How many.
-        whole: Whether that is all of the clip.
+        frames: Number of frames.
+        whole: Whether the span is the whole clip.
     """
 
     start: int
@@ -44,17 +44,17 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Crop(msgspec.Struct, frozen=True):
-    """Cut a window of so many seconds out of every clip, at random.
+    """Cuts a random window of a fixed length out of every clip.
 
-    Where it lies is a function of seed, epoch and the clip's position in the dataset: ranks,
-    workers, threads and what else is read make no difference, and a run that is resumed gets the
-    same windows. All starts at which the window fits are equally likely.
+    Its offset depends only on seed, epoch and the clip's position in the dataset, not on ranks,
+    workers, threads or other samples, and a resumed run gets the same windows. All offsets at which
+    the window fits are equally likely.
 
     Args:
-        seconds: Length of the window.
+        seconds: Length of the window in seconds.
         seed: 0 to 2**64 - 1.
-        short: A clip that is not longer than the window is taken whole; "pad" fills it up with
-            zeros at its end, "keep" leaves it short.
+        short: Clips that are not longer than the window are used whole: "keep" leaves them short,
+            "pad" pads them with zeros at the end.
 
     Raises:
         ValueError: an option is out of range.
@@ -71,23 +71,23 @@ class Crop(msgspec.Struct, frozen=True):
             raise ValueError(f"short_clips is {self.short!r}, expected 'keep' or 'pad'")
 
     def frames_at(self, rate: int) -> int:
-        """Frames of a window at a rate in Hz."""
+        """Return the number of frames of a window at a rate in Hz."""
         return max(1, round(self.seconds * rate))
 
     def lasts(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the seconds of what is made of clips of `seconds`, NaN of NaN; both `(n,)`."""
+        """Return the seconds of the windows of clips of `seconds`, NaN for NaN; both `(n,)`."""
         if self.short == "pad":
             return np.where(np.isnan(seconds), seconds, self.seconds)
         return np.minimum(seconds, self.seconds)
 
     def span(self, epoch: int, position: int, frames: int, rate: int) -> Span:
-        """Where the window of a clip lies.
+        """Return the place of the window in a clip.
 
         Args:
             epoch: 0 to 2**32 - 1.
-            position: Of the clip in its dataset.
-            frames: Of the clip, at its own rate.
-            rate: That rate in Hz.
+            position: Position of the clip in its dataset.
+            frames: Number of frames of the clip, at its own rate.
+            rate: Rate of the clip in Hz.
         """
         wanted = self.frames_at(rate)
         if frames <= wanted:
@@ -98,14 +98,14 @@ class Crop(msgspec.Struct, frozen=True):
         return Span(word * (frames - wanted + 1) >> 64, wanted, whole=False)
 
     def fitted(self, audio: np.ndarray, rate: int, *, short: bool) -> np.ndarray:
-        """Give a decoded window its exact length.
+        """Return a decoded window with its exact length.
 
-        Resampling a window may give a frame more or less than its seconds say.
+        Resampling may make a window one frame shorter or longer than its seconds.
 
         Args:
             audio: `(frames, ...)`.
-            rate: Of `audio`, in Hz.
-            short: Whether the clip was no longer than the window.
+            rate: Rate of `audio` in Hz.
+            short: Whether the clip was not longer than the window.
         """
         wanted = self.frames_at(rate)
         if len(audio) == wanted or (short and self.short == "keep"):

@@ -1,4 +1,4 @@
-"""Telling whoever keeps the shards what an iteration reads, and when it is done with it."""
+"""Announce to the cache which shards an iteration reads, and report when it is done with them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["Follower", "Front", "before_sample", "before_step", "partitions_met"
 
 
 class Front(NamedTuple):
-    """Where an iteration stands: what it has not read yet lies behind."""
+    """The place of an iteration: everything beyond it has yet to be read."""
 
     plan: EpochPlan | MixPlan
     elements: Mapping[int, int]
-    """Of each partition that it still reads from, the next element."""
+    """The next element of each partition that is still read."""
 
     first: Mapping[int, Sequence[int]] = {}
-    """Of some datasets, shards that come before all else."""
+    """For some datasets, shards that are needed before all others."""
 
     def order(self, dataset: int) -> list[int]:
-        """The shards of a dataset that come, in the order in which they are first needed."""
+        """Return the remaining shards of a dataset, in the order in which they are first needed."""
         lines = [
             self.plan.shards_from(dataset, partition, element).tolist()
             for partition, element in self.elements.items()
@@ -42,20 +42,20 @@ class Front(NamedTuple):
         return [shard for shard in met if shard is not None]
 
     def alive(self) -> set[int]:
-        """The shards that are being mixed, of all datasets."""
+        """Return the shards that are being mixed, of all datasets."""
         alive: set[int] = set()
         for partition, element in self.elements.items():
             alive.update(self.plan.shards_mixed(partition, element).tolist())
         return alive
 
     def passes(self, dataset: int) -> list[tuple[int, ...]]:
-        """Which pass over a dataset each partition is in."""
+        """Return, for each partition, the pass over a dataset that it is in."""
         return [self.plan.passes(*place)[dataset] for place in self.elements.items()]
 
 
 def before_sample(plan: EpochPlan | MixPlan, split: Split, index: int) -> Front:
-    """Where a worker stands before its sample `index`; beyond the last, at the end."""
-    # So many of its samples that each partition it still reads from is among them.
+    """Return a worker's place before its sample `index`; the end if there is no such sample."""
+    # Enough of its samples to include each partition that it still reads.
     round_trip = lcm(split.partitions, split.world_size) // split.world_size
     places = split.places(index, index + round_trip)
     partitions, first = np.unique(places.partitions, return_index=True)
@@ -64,24 +64,24 @@ def before_sample(plan: EpochPlan | MixPlan, split: Split, index: int) -> Front:
 
 
 def before_step(plan: EpochPlan | MixPlan, element: int, rank: int, world_size: int) -> Front:
-    """Where a rank stands before a step that begins with this element of each partition."""
+    """Return a rank's place before a step that begins with this element of each partition."""
     met = partitions_met(plan.partitions, rank, world_size)
     elements = {at: min(element, len(plan.lines[at]) - 1) for at in met if len(plan.lines[at])}
     if len(elements) < len(met) and 0 not in elements and len(plan.lines[0]):
-        elements[0] = len(plan.lines[0]) - 1  # what an empty partition borrows to fill up
+        elements[0] = len(plan.lines[0]) - 1  # an empty partition is padded with this element
     return Front(plan, elements)
 
 
 def partitions_met(partitions: int, rank: int, world_size: int) -> range:
-    """The partitions that a rank reads from."""
+    """Return the partitions that a rank reads."""
     first = rank * partitions // world_size
     return range(first, -(-(rank + 1) * partitions // world_size))
 
 
 class _Lane:
-    """A reader, the datasets that are read through it, and what follows it.
+    """A reader, the datasets that are read through it, and its course.
 
-    Several parts of a mixture may share a reader: views of one dataset, say.
+    Several parts of a mixture may share a reader, for example if they are views of one dataset.
     """
 
     def __init__(self, reader: DatasetReader) -> None:
@@ -93,18 +93,18 @@ class _Lane:
 
 
 class Follower:
-    """One iteration's talk with the courses of what it reads; without any it says nothing.
+    """Reports the progress of one iteration to the courses of its readers, if they have any.
 
     Args:
-        reading: What is read.
-        at_once: Gives the shards of each dataset that are mixed at a time; called where that
-            matters.
-        watch: Told what threads wait for.
-        workers: Processes of this rank that read so side by side, this one among them.
-        ranks: On this machine, as far as is known.
+        reading: The datasets that are read.
+        at_once: Returns the number of shards of each dataset that are mixed at a time; only called
+            if a reader uses it.
+        watch: Records what threads wait for.
+        workers: Processes of this rank that read concurrently in this way, including this one.
+        ranks: Number of ranks on this machine, as far as known.
 
     Raises:
-        CacheTooSmallError: a cache cannot hold so many.
+        CacheTooSmallError: a cache cannot hold that many shards.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Follower:
         self._dataset_ends = np.cumsum([len(reader) for reader in reading.readers])
         self._following: Front | None = None
         self._continues = False
-        # Of each shard, its lane and its number there.
+        # The lane of each shard, and its number there.
         self._lane_of = np.full(self._firsts[-1], -1)
         self._local = np.arange(self._firsts[-1])
         for at, lane in enumerate(self._lanes):
@@ -150,16 +150,16 @@ class Follower:
 
     @property
     def active(self) -> bool:
-        """Whether anything is said at all."""
+        """Whether any reader has a course."""
         return bool(self._lanes)
 
     def begin(self, front: Front, following: Front | None, *, continues: bool) -> None:
         """Begin an epoch.
 
         Args:
-            front: Where.
-            following: Where the epoch after it begins; None: there is none.
-            continues: Whether this iteration reads that one too.
+            front: Place where the iteration begins.
+            following: Place where the next epoch begins; None: there is no next epoch.
+            continues: Whether this iteration also reads the next epoch.
         """
         self._following, self._continues = following, continues
         for lane in self._lanes:
@@ -171,12 +171,12 @@ class Follower:
         """Announce samples.
 
         Args:
-            positions: Of the samples, `(n,)`, in the order in which they are read.
-            front: Where the iteration stands after them; None: at the end of its epoch.
-            needed: Shards that later samples need, beside those being mixed there.
+            positions: Positions of the samples, `(n,)`, in the order in which they are read.
+            front: Place of the iteration after them; None: at the end of its epoch.
+            needed: Shards that later samples need, besides those being mixed there.
 
         Returns:
-            For each sample its visit, for `enter` and `leave`.
+            The visit of each sample, for `enter` and `leave`.
         """
         if not self._lanes:
             return [0] * len(positions)
@@ -194,21 +194,21 @@ class Follower:
         return visits.tolist()
 
     def enter(self, position: int, visit: int) -> None:
-        """Wait until a sample's shard is open.
+        """Wait until the shard of a sample is open.
 
         Raises:
-            Exception: as `Course.enter`.
+            Exception: as in `Course.enter`.
         """
         if (course := self._course(position)) is not None:
             course.enter(visit)
 
     def leave(self, position: int, visit: int) -> None:
-        """Say that a sample that has entered is done."""
+        """Report that a sample, after `enter`, is done."""
         if (course := self._course(position)) is not None:
             course.leave(visit)
 
     def close(self) -> None:
-        """End it. May be called twice."""
+        """End the courses. May be called twice."""
         for lane in self._lanes:
             if lane.course is not None:
                 lane.course.close()

@@ -1,4 +1,4 @@
-"""Columns that are joined to samples by key while they are read."""
+"""Join columns of another table to samples by key while reading."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ Table: TypeAlias = Any
 _KEY_COLUMNS = (KEY, "key", "id")
 
 _Keyed: TypeAlias = tuple[str, str, Mapping[str, Any]]
-"""A row: where it stands, its key, its fields."""
+"""A row: its place in the table, its key and its fields."""
 
 
 class JoinedColumns:
-    """More fields for the samples of a dataset, by key: better transcripts, say, or new labels.
+    """Additional fields for samples, joined by key, such as corrected transcripts or new labels.
 
         better = JoinedColumns("transcripts.csv", columns=["text"], missing="keep")
         StreamingDataset(retriever, join=better)
 
-    A sample gets its row's fields when it is read, before the processor sees it. What it has under
-    the same name is replaced. The dataset itself stays as it is, and so does its order; filters
-    still go by the dataset's own index.
+    A sample gets the fields of its row when it is read, before it is passed to the processor. They
+    replace stored fields of the same name. The dataset and its order do not change, and filters
+    still use the dataset's own index.
 
-    The table is read here, once, and held in memory; it pickles with all its rows. Threads share
-    one.
+    The table is read once, by the constructor, and held in memory; it is pickled with all its rows.
+    Thread-safe.
 
     Args:
         table: The path of a CSV, TSV or JSON lines file (see `ManifestConverter` for the types of
             its values); a mapping from key to a mapping of fields; an iterable of such mappings,
-            each with its key in a column; or a table of pandas, Polars or PyArrow, which is how
-            Parquet comes in: `JoinedColumns(pyarrow.parquet.read_table(path))`.
-        key: The column with the keys. Unless given, the first of `__key__`, `key` and `id` that
-            the first row has. A mapping from key to row needs none.
-        columns: Join only these. None: all but the one with the keys.
-        missing: What becomes of samples that the table has no row for: "error", or "keep" them as
-            they are stored, with None in columns that are not.
+            each with its key in a column; or a table of pandas, Polars or PyArrow. Parquet is read
+            through PyArrow: `JoinedColumns(pyarrow.parquet.read_table(path))`.
+        key: Name of the key column. By default, the first of `__key__`, `key` and `id` that the
+            first row has. Not used with a mapping from key to row.
+        columns: Columns to join. None: all but the key column.
+        missing: What happens to samples without a row in the table: "error" raises, "keep" leaves
+            them as they are stored, with None in columns that they lack.
 
     Raises:
-        SourceError: the table cannot be read, or has a key twice; says where.
-        UnknownColumnError: no row has a column that is asked for.
+        SourceError: the table cannot be read, or has a key twice; the message says where.
+        UnknownColumnError: no row has a requested column.
         ValueError: an option is out of range, or a column is called `audio`.
     """
 
@@ -65,8 +65,8 @@ class JoinedColumns:
         self.missing = missing
         self.name = os.fspath(table) if isinstance(table, str | os.PathLike) else "the joined table"
         wanted = None if columns is None else frozenset(columns)
-        # A row is the tuple of its columns' names, which rows share, and its values: a fifth of
-        # the memory of a dict.
+        # A row is a tuple of its column names, shared between rows, and its values. This takes a
+        # fifth of the memory of a dict.
         self._rows: dict[str, tuple[Any, ...]] = {}
         shapes: dict[tuple[str, ...], tuple[str, ...]] = {}
         for place, name, row in self._keyed(table, key):
@@ -79,18 +79,18 @@ class JoinedColumns:
         self._check(wanted)
 
     def __len__(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
         return len(self._rows)
 
     def add_to(self, sample: Sample, place: str) -> None:
-        """Give a sample its row's fields.
+        """Add the fields of its row to a sample.
 
         Args:
-            sample: With its key.
-            place: Where it is stored, for the error.
+            sample: The sample, with its key.
+            place: Where the sample is stored, for the error message.
 
         Raises:
-            UnknownKeyError: there is no row for it, and `missing` is "error".
+            UnknownKeyError: there is no row for the sample, and `missing` is "error".
         """
         row = self._rows.get(sample[KEY])
         if row is not None:

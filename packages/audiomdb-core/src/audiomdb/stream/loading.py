@@ -42,14 +42,14 @@ _MAPPED_BYTES = 16 << 20
 """Bytes of encoded audio that may stay mapped after decoding.
 
 Without this limit, the whole dataset would eventually count as memory of the process, both in its
-own statistics and against any limit set on it. Reading 16 MB from the page cache again takes 1.5
-ms, and decoding them takes 150 ms."""
+own statistics and against any limit set on it. To map 16 MB from the page cache again takes 1.5 ms;
+to decode them takes 150 ms."""
 
 _REUSED_FRAMES = range(16 << 10, 16 << 20)
 """Clips with a number of frames in this range are decoded into memory that is reused.
 
-The C library itself reuses the memory of smaller arrays. Larger clips take long to decode, so there
-is little to gain, and too much memory to keep."""
+The C library itself reuses the memory of smaller arrays. For larger ones, decoding takes long
+anyway, and keeping them would take too much memory."""
 
 _PIECES = 128
 """Number of such pieces of memory. Threads look ahead by fewer clips of such a size."""
@@ -136,7 +136,7 @@ class SampleLoader:
         # Threads update both without a lock: missing one clip does not matter.
         self._mapped_of = set[int]()
         self._mapped_bytes = 0
-        # If samples are only copied, recording it would take longer than the copy itself.
+        # Recording what a thread does would take longer than copying a sample.
         self._marks = None if self.only_copies else self._watch.activities
 
     @property

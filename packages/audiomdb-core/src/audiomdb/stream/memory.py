@@ -1,8 +1,8 @@
-"""Memory of decoded audio that serves again when nobody holds any more what was in it.
+"""Reuse the memory of decoded audio once nothing refers to it.
 
-The C library gives the memory of a large array back to the system when that is freed, and the
-system hands out other memory for the next one, page by page, and zero. For a clip of 8 s that takes
-0.1 ms, longer than turning its 16-bit samples into floats (docs/decisions/0025).
+The C library returns the memory of a large array to the system when it is freed, and the system
+provides other memory for the next one, zeroed page by page. For a clip of 8 s, this takes 0.1 ms,
+longer than converting its 16-bit samples to floats (docs/decisions/0025).
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ import numpy as np
 __all__ = ["Piece", "ReusedMemory"]
 
 _SPARE = 8
-"""A piece is so much larger than asked for, one part in this many: the next array may be longer."""
+"""A piece is larger than requested by one part in this many, since the next array may be longer."""
 
 _WASTE = 2
-"""A piece is at most so many times as large as what it is used for."""
+"""Maximum ratio of the size of a piece to the size that is used."""
 
 _FLOAT_BYTES = 4
 
 
 class Piece(np.ndarray):
-    """What memory is known by: the `base` of an array that lies in it, and of no other.
+    """Memory that is the `base` of exactly one array.
 
-    A type of its own, because NumPy has views refer to the last array of their own type: to the
-    array in the piece, and so its end is the end of all views.
+    It has a type of its own because the `base` of a NumPy view is the last array of the view's own
+    type. Views of the array in a piece therefore refer to that array, not to the piece, so the
+    array lives as long as any of its views.
     """
 
 
 class ReusedMemory:
-    """Makes float32 arrays. What they hold is anything. Threads share one.
+    """Allocates uninitialised float32 arrays in memory that is reused. Thread-safe.
 
-    The memory of an array serves another when nothing refers to it any more: no view, no tensor
-    made of it. Whether anything does is asked, rather than told by a finalizer: an interrupt that
-    comes while a finalizer runs is lost, and there would be one for each array.
+    The memory of an array is reused once nothing refers to the array: no view, and no tensor made
+    from it. This is checked on allocation rather than by a finalizer: an interrupt during a
+    finalizer is lost, and each array would need one.
 
     Args:
-        pieces: How many are remembered, in use or not. The oldest of more is forgotten: it is
-            freed with its array, as memory usually is.
+        pieces: Maximum number of pieces of memory that are remembered, in use or not. Beyond it,
+            the oldest is forgotten and freed with its array, as memory usually is.
     """
 
     def __init__(self, *, pieces: int) -> None:
@@ -49,7 +50,7 @@ class ReusedMemory:
         self._known: list[_Known] = []
 
     def __call__(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Make an array of some shape, C-contiguous."""
+        """Return a C-contiguous array of the given shape."""
         size = math.prod(shape) * _FLOAT_BYTES
         piece = self._unused(size)
         if piece is None:
@@ -60,11 +61,12 @@ class ReusedMemory:
         return array
 
     def _unused(self, size: int) -> Piece | None:
-        """A piece of about this size that is free. If there is none, those too small are forgotten.
+        """Return a free piece of about this size; if there is none, forget the smaller free ones.
 
-        Of several the one used last, which may still be in the processor's caches.
+        Among several, the one used last is chosen, which may still be in the CPU's caches.
         """
-        # One is mostly found among the last few, and to ask whether an array lives takes a while.
+        # A free piece is usually among the last few, and checking whether an array is alive is
+        # slow.
         all_known = tuple(self._known)
         for known in reversed(all_known):
             if size <= known.size <= _WASTE * size and known.array() is None and self._taken(known):
@@ -75,8 +77,8 @@ class ReusedMemory:
         return None
 
     def _taken(self, known: _Known) -> bool:
-        """Whether this thread is the one that has a piece now."""
-        with suppress(ValueError):  # another thread was quicker
+        """Take a piece, and return whether this thread was the one to get it."""
+        with suppress(ValueError):  # another thread took it first
             self._known.remove(known)
             return True
         return False

@@ -80,7 +80,7 @@ def open_dataset(
         partitions: Groups of shards that are read in parallel.
         rank: Rank of this process.
         world_size: Number of processes that share each epoch.
-        worker: Number of this worker.
+        worker: Index of this worker.
         num_workers: Number of workers of the rank, which share its samples.
         tail: What happens to samples that ranks cannot share evenly. None: a single rank keeps all;
             several ranks get the same number.

@@ -1,7 +1,8 @@
-"""How an epoch is cut into steps: by numbers of samples, or by seconds.
+"""Divide epochs into steps, by numbers of samples or by seconds.
 
-Steps stand in chapters, which is what has to be made to enter the middle: one of a whole epoch
-where steps can be counted.
+Steps are grouped in chapters. A chapter is the unit that has to be computed to start in the middle
+of an epoch. By numbers of samples, an epoch is a single chapter, because the place of a step is
+computed directly.
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ _Order = EpochPlan | MixPlan
 
 
 class BySeconds(msgspec.Struct, frozen=True):
-    """Steps of clips of like durations, up to so many seconds.
+    """Steps of clips of similar durations, limited in seconds.
 
-    A step has a fixed number of slots, and a slot is a batch: padded to its longest clip, it has at
-    most `max_batch_seconds`. All slots of a step are of one bucket of durations, but for the few
-    that are made of what is left. A slot for which nothing is left repeats a sample, whose field
-    `__mask__` is False. Every sample comes once.
+    A step has a fixed number of slots, and each slot is a batch: padded to its longest clip, it has
+    at most `max_batch_seconds`. All slots of a step are from one bucket of durations, except in the
+    few steps that are made of remaining samples. A slot for which no samples are left repeats one
+    sample, whose field `__mask__` is False. Every sample comes once.
 
     Attributes:
-        max_batch_seconds: Clips times longest clip of a batch, at most.
-        max_batch_size: Clips in a batch, at most. None: any number.
-        slots: Batches in a step over all ranks, a multiple of their number and of the partitions.
-            None: the smallest such number. Part of the order.
-        num_buckets: Ranges of durations, each of about equally many seconds. More of them leave
-            less padding, and need more shards at once.
-        increment: See this and what follows in `audiomdb.plan.SecondsPlan`. None: of the clips
-            that take part.
+        max_batch_seconds: Maximum of clips times longest clip in a batch, in seconds.
+        max_batch_size: Maximum number of clips in a batch. None: no limit.
+        slots: Batches in a step over all ranks: a multiple of the number of ranks and of
+            partitions. None: their least common multiple. Part of the order.
+        num_buckets: Number of ranges of durations, each of which causes about the same amount of
+            padding. More of them mean less padding and more shards in use at once.
+        increment: See `audiomdb.plan.SecondsPlan`, also for the following options. None: derived
+            from the clips that take part.
         max_age: In increments.
-        chapter: In increments. None: as there.
+        chapter: In increments. None: see `SecondsPlan`.
     """
 
     max_batch_seconds: float
@@ -64,10 +65,10 @@ class BySeconds(msgspec.Struct, frozen=True):
     chapter: int | None = None
 
     def check(self, partitions: int, world_size: int) -> None:
-        """Check options without a dataset.
+        """Check the options without a dataset.
 
         Raises:
-            PlanError: one is out of range, or the slots cannot be shared.
+            PlanError: an option is out of range, or the slots cannot be shared.
         """
         whole_number("num_buckets", self.num_buckets, low=1)
         check_shares(self.slots_for(partitions, world_size), partitions, world_size, name="slots")
@@ -80,7 +81,7 @@ class BySeconds(msgspec.Struct, frozen=True):
         return whole_number("slots", self.slots, low=1)
 
     def pace(self, reading: Reading, world_size: int) -> Pace:
-        """Return the steps of a dataset's epochs.
+        """Return a `Pace` that divides the epochs of a dataset.
 
         Raises:
             PlanError: a sample has no duration, or is longer than `max_batch_seconds`.
@@ -114,28 +115,28 @@ class BySeconds(msgspec.Struct, frozen=True):
 
 
 class BySamples(msgspec.Struct, frozen=True):
-    """Steps of so many samples over all ranks.
+    """Steps of a fixed number of samples over all ranks.
 
     Attributes:
         batch_size: Samples in a step.
-        tail: What becomes of those that fill no step, see `audiomdb.plan.StepPlan`.
+        tail: What happens to the samples that do not fill a step, see `audiomdb.plan.StepPlan`.
     """
 
     batch_size: int
     tail: Tail = "drop"
 
     def check(self, partitions: int, world_size: int) -> None:
-        """Check options without a dataset; see `BySeconds`."""
+        """Check the options without a dataset; see `BySeconds`."""
         StepPlan(EpochPlan([], partitions=partitions), self.batch_size, self.tail)
         check_shares(self.batch_size, partitions, world_size)
 
     def pace(self, reading: Reading, world_size: int) -> Pace:  # noqa: ARG002
-        """Return the steps of a dataset's epochs."""
+        """Return a `Pace` that divides the epochs of a dataset."""
         return _SamplesPace(self)
 
 
 class Pace(ABC):
-    """Cuts epochs of one dataset or mixture into steps."""
+    """Divides the epochs of a dataset or a mixture into steps."""
 
     @abstractmethod
     def of(self, plan: _Order) -> EpochSteps:
@@ -143,7 +144,7 @@ class Pace(ABC):
 
 
 class Chapter(ABC):
-    """The steps of a chapter that one worker of a rank makes."""
+    """The steps of a chapter that are made by one worker of a rank."""
 
     @abstractmethod
     def slots(self, number: int) -> list[Step]:
@@ -151,13 +152,14 @@ class Chapter(ABC):
 
     @abstractmethod
     def front(self, number: int) -> Front | None:
-        """Return where the worker stands before a step, and None where its epoch is over.
+        """Return the worker's place before a step; None if its epoch is over.
 
-        That of the first number says what is read in the whole epoch from there.
+        The front of the first step covers everything that the worker reads in the rest of the
+        epoch.
         """
 
     def needed(self, number: int) -> Sequence[int]:  # noqa: ARG002
-        """Return the shards that the worker needs from a step on, beside those of the front."""
+        """Return the shards that the worker needs from a step on, besides those of the front."""
         return ()
 
 
@@ -169,11 +171,11 @@ class EpochSteps(ABC):
     @property
     @abstractmethod
     def options(self) -> dict[str, OptionValue]:
-        """What changes the steps beside seed, epoch and the datasets, for `PlanState`."""
+        """Options that change the steps, other than seed, epoch and datasets, for `PlanState`."""
 
     @property
     def dropped(self) -> int:
-        """Samples of the epoch that no step has."""
+        """Number of samples of the epoch that are in no step."""
         return 0
 
     @abstractmethod
@@ -184,21 +186,21 @@ class EpochSteps(ABC):
     def chapter(
         self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
     ) -> Chapter:
-        """Return what a worker makes of a chapter.
+        """Return the part of a chapter that one worker makes.
 
         Args:
-            chapter: Which.
-            numbers: Of its steps.
-            rank: Whose.
-            world_size: Of how many.
-            reading: What is read.
+            chapter: Number of the chapter.
+            numbers: Numbers of the worker's steps in the chapter.
+            rank: Rank of the worker.
+            world_size: Number of ranks.
+            reading: The datasets that are read.
         """
 
     @abstractmethod
     def at_once(
         self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
     ) -> list[int]:
-        """Return how many shards of each dataset a worker needs at a time, at most."""
+        """Return the maximum number of shards of each dataset that a worker needs at a time."""
 
 
 class _SamplesPace(Pace):
@@ -292,7 +294,7 @@ class _SecondsPace(Pace):
 
 
 class EpochBySeconds(EpochSteps):
-    """An epoch by seconds; `steps` has its report."""
+    """The steps of an epoch that is batched by seconds; `steps` provides its report."""
 
     def __init__(self, steps: SecondsPlan, plan: _Order, crops: list[OptionValue]) -> None:
         self.steps = steps
@@ -302,17 +304,17 @@ class EpochBySeconds(EpochSteps):
 
     @property
     def options(self) -> dict[str, OptionValue]:
-        """What else the order depends on."""
+        """Options that change the steps, including how clips are cropped."""
         return {**self.steps.options, **({"crops": self._crops} if any(self._crops) else {})}
 
     def count(self, chapter: int) -> int:
-        """Steps of a chapter."""
+        """Return the number of steps in a chapter."""
         return self.steps.steps(chapter)
 
     def chapter(
         self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
     ) -> Chapter:
-        """Some steps of a chapter."""
+        """Return the part of a chapter that one worker makes."""
         slots = {at: self.steps.step(chapter, at, rank, world_size) for at in numbers}
         end = None
         if chapter + 1 < self.chapters:
@@ -322,14 +324,14 @@ class EpochBySeconds(EpochSteps):
     def at_once(
         self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
     ) -> list[int]:
-        """Shards of each dataset that a chapter needs at a time."""
+        """Return the maximum number of shards of each dataset that a worker needs at a time."""
         made = self.chapter(chapter, numbers, rank, world_size, reading)
         assert isinstance(made, _ChapterBySeconds)
         return made.at_once()
 
 
 class _ChapterBySeconds(Chapter):
-    """Steps of a chapter; finds out which shards are needed until when if that is asked."""
+    """Steps of a chapter. The shards that each step needs are only computed on demand."""
 
     def __init__(
         self, slots: dict[int, list[Step]], end: Front | None, plan: _Order, reading: Reading
@@ -355,7 +357,7 @@ class _ChapterBySeconds(Chapter):
         return [shard for shard, (_, last) in self._uses.items() if last >= number]
 
     def at_once(self) -> list[int]:
-        """Shards of each dataset that are needed at a time, at most."""
+        """Return the maximum number of shards of each dataset that are needed at a time."""
         stays = set() if self._end is None else self._end.alive()
         stop = max(self._slots, default=0) + 1
         change = np.zeros((len(self._reading.readers), stop + 1), np.int64)
@@ -368,7 +370,7 @@ class _ChapterBySeconds(Chapter):
 
     @cached_property
     def _uses(self) -> dict[int, tuple[int, int]]:
-        """The first and the last step of each shard, in the order of the first."""
+        """The first and last step that need each shard, in the order of the first."""
         uses: dict[int, tuple[int, int]] = {}
         for number, batches in self._slots.items():
             positions = np.concatenate([batch.positions for batch in batches])

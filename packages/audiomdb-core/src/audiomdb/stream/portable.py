@@ -1,4 +1,4 @@
-"""Options that hold functions go to other processes."""
+"""Pickle options that hold functions, for use in other processes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["PortableStruct"]
 
 
 class PortableStruct(msgspec.Struct, frozen=True):
-    """A struct that pickles though its fields hold lambdas, or functions of a notebook.
+    """A struct that can be pickled even if its fields hold lambdas or functions of a notebook.
 
-    Workers of a DataLoader that are not forked (the default on macOS, and of Python 3.14) get what
-    they work on by pickle, which knows functions by their names only.
+    DataLoader workers that are not forked (the default on macOS, and with Python 3.14) receive
+    their data by pickle, which stores functions by name only.
     """
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:

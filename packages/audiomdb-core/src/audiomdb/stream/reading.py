@@ -1,7 +1,7 @@
-"""What a stream reads, opened: positions in, samples out.
+"""Open the datasets of a stream and load samples by position.
 
-Positions and shards of several datasets are numbered through, in their order; a single one keeps
-its own numbers. Nothing here knows in which order anything is read.
+Positions and shards run through several datasets in their order; those of a single dataset keep
+their own numbers. This module does not determine the order in which samples are read.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 __all__ = ["Reading", "Selections"]
 
 Selections = dict[int, Selection]
-"""What filters have kept of the parts, by their numbers; made once."""
+"""The samples that the filters of each part keep, by part number; computed once."""
 
 
 class Reading:
-    """Datasets that are open for an iteration.
+    """The open datasets of an iteration.
 
-    Threads share one. Opening costs what opening the datasets' metadata costs, once a process.
+    Thread-safe. Making one opens the metadata of the datasets, once per process.
 
     Args:
         what: Parts whose origins are retrievers or readers.
-        selections: What is known of the parts' filters; grows.
-        watch: Told what threads are at.
+        selections: Known results of the parts' filters; new ones are added.
+        watch: Records what the threads do.
 
     Raises:
         DatasetError: a dataset cannot be opened.
@@ -64,24 +64,24 @@ class Reading:
         self.mixed = isinstance(what, Mixture)
 
     def __len__(self) -> int:
-        """Samples, those that are left out too, each once."""
+        """Return the number of samples, including those that are left out, each counted once."""
         return self._ends[-1]
 
     @property
     def load(self) -> Callable[[int, int, np.ndarray | None], Sample]:
         """A function that loads the sample at a position in an epoch; see `SampleLoader.load`.
 
-        Of one dataset its loader's own, with nothing in between.
+        For a single dataset, this is the loader's own method, which saves a call.
         """
         return self._load if self.mixed else self._loaders[0].load
 
     @property
     def weigh(self) -> Callable[[int], int]:
-        """A function that says how many bytes of stored payload `load` will go through."""
+        """A function that returns the bytes of stored payload that `load` will process."""
         return self._weigh if self.mixed else self._loaders[0].weigh
 
     def length(self, position: int) -> int | None:
-        """Frames of a clip, if they are known before it is decoded; see `SampleLoader.length`."""
+        """Return the frames of a clip, if known before it is decoded; see `SampleLoader.length`."""
         number = bisect_right(self._ends, position) if self.mixed else 0
         place = position - (self._ends[number - 1] if number else 0)
         return self._loaders[number].length(place)
@@ -92,14 +92,14 @@ class Reading:
         return all(loader.only_copies for loader in self._loaders)
 
     def state(self, options: dict[str, OptionValue], *, seed: int) -> PlanState:
-        """Return the state of a plan over what is read, at its beginning.
+        """Return the state at the beginning of a plan over the datasets.
 
         Args:
-            options: Of the plan.
-            seed: Of the plan.
+            options: Options of the plan.
+            seed: Seed of the plan.
         """
         sizes: list[OptionValue] = [len(reader) for reader in self.readers]
-        # Part of the fingerprint too, but a number can be told when it differs.
+        # The fingerprint also covers this, but an error message can name a number that differs.
         known = {**options, "samples": sizes if self.mixed else sizes[0]}
         return PlanState.of(self._fingerprint, known, seed=seed)
 
@@ -114,11 +114,11 @@ class Reading:
 
     @property
     def names(self) -> str:
-        """What the datasets call themselves."""
+        """The names of the datasets, separated by commas."""
         return ", ".join(reader.metadata.name for reader in self.readers)
 
     def unread(self, plan: EpochPlan | MixPlan) -> list[str]:
-        """Return the numbers and names of datasets with samples of which the plan has none."""
+        """Return numbers and names of the datasets with samples of which the plan reads none."""
         numbers = plan.unread if isinstance(plan, MixPlan) else []
         return [
             f"dataset {number} ({self.readers[number].metadata.name})"
@@ -130,7 +130,7 @@ class Reading:
         """Return the order of an epoch.
 
         Raises:
-            PlanError: a part has a weight and no samples, or a filter does not fit the index.
+            PlanError: a part has a weight but no samples, or a filter does not fit the index.
         """
         if isinstance(self._what, Part):
             return EpochPlan(
@@ -145,7 +145,7 @@ class Reading:
         return self._mix(self._what, 0, seed=seed, epoch=epoch, partitions=partitions)
 
     def durations(self) -> NDArray[np.float64]:
-        """Seconds of every sample as it is read, those left out too; NaN where there are none."""
+        """Return the seconds of every sample after cropping, also if left out; NaN if unknown."""
         columns = []
         for part, reader in zip(self._parts, self.readers, strict=True):
             column = reader.index[DURATION] if len(reader) else np.empty(0)
@@ -156,12 +156,12 @@ class Reading:
 
     @property
     def crops(self) -> list[OptionValue]:
-        """How each dataset is cropped: seconds, and what becomes of shorter clips; None: not."""
+        """For each dataset, the seconds of its crop and the option for short clips, or None."""
         crops = [part.load.crop for part in self._parts]
         return [None if crop is None else [float(crop.seconds), crop.short] for crop in crops]
 
     def taking_part(self) -> NDArray[np.bool_] | None:
-        """Which samples are not left out, `(samples,)`; None: all of them are read."""
+        """Return which samples are not left out, `(samples,)`; None: all of them are read."""
         masks = []
         for number, reader in enumerate(self.readers):
             selection = self._select(number)
@@ -169,13 +169,13 @@ class Reading:
         return None if all(mask.all() for mask in masks) else np.concatenate(masks)
 
     def find(self, which: int | str) -> int:
-        """Return the position of a key, or of a number that may count from the end.
+        """Return the position of a key, or of a position that may be negative (from the end).
 
-        Of several datasets, the first that has the key.
+        Among several datasets, a key is looked up in the first that has it.
 
         Raises:
-            IndexError: no such position.
-            UnknownKeyError: no such key.
+            IndexError: there is no such position.
+            UnknownKeyError: there is no such key.
         """
         if not isinstance(which, str):
             position = whole_position(which)
@@ -191,7 +191,7 @@ class Reading:
         raise UnknownKeyError(f"no sample {which!r} in any of {self.names}")
 
     def key(self, position: int) -> tuple[str, str]:
-        """Return the name of a sample's dataset and its key."""
+        """Return the name of a sample's dataset and the sample's key."""
         number = bisect_right(self._ends, position)
         reader = self.readers[number]
         key = reader.key(position - (self._ends[number - 1] if number else 0))
@@ -199,13 +199,13 @@ class Reading:
 
     @cached_property
     def shard_ends(self) -> NDArray[np.int64]:
-        """Position after the last of each shard, numbered through."""
+        """The position after the last sample of each shard, over all datasets."""
         counts = [count for reader in self.readers for count in reader.counts]
         return np.fromiter(accumulate(counts), np.int64, len(counts))
 
     @cached_property
     def first_shards(self) -> list[int]:
-        """Number of each dataset's first shard, and what would be the next one's."""
+        """The number of the first shard of each dataset, and the total number of shards."""
         return [0, *accumulate(len(reader.counts) for reader in self.readers)]
 
     def _load(self, position: int, epoch: int, out: np.ndarray | None) -> Sample:
@@ -222,7 +222,7 @@ class Reading:
     def _mix(
         self, what: Mixture, number: int, *, seed: int = 0, epoch: int = 0, partitions: int = 1
     ) -> MixPlan:
-        """The plan of a mixture whose first part has this number."""
+        """Return the plan of a mixture whose first part has this number."""
         sources: list[Sequence[int] | MixPlan] = []
         selections: list[Selection | None] = []
         shuffle, window = [], []
@@ -254,11 +254,12 @@ class Reading:
 
     def _select(self, number: int) -> Selection | None:
         part, reader = self._parts[number], self.readers[number]
-        if not part.filtered or not len(reader):  # without samples, there are no columns either
+        if not part.filtered or not len(reader):  # without samples, there are no columns
             return None
         if number not in self._selections:
             selection = select(
-                # Columns of a hundred million bytes are not kept for what becomes a bit a sample.
+                # Columns of a hundred million bytes are not kept for a result of one bit per
+                # sample.
                 reader.index.apart(),
                 reader.counts,
                 min_duration=part.min_duration,

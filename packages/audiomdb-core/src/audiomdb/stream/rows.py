@@ -1,8 +1,9 @@
-"""Batches in one piece: clips are decoded into the rows of what becomes their batch.
+"""Decode clips directly into the rows of their batch.
 
-Otherwise each clip lies in memory of its own until its batch is put together, which copies it: a
-tenth of the time that decoding FLAC takes. It needs the lengths of a batch's clips before they are
-decoded, and nobody in between who wants another array (docs/decisions/0022).
+Otherwise each clip is decoded into memory of its own, and collating copies it, which takes a tenth
+of the time of decoding FLAC. Decoding into rows requires that the lengths of a batch's clips are
+known before they are decoded, and that nothing in between needs another array
+(docs/decisions/0022).
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ if TYPE_CHECKING:
 __all__ = ["Allocate", "Row", "rows_of"]
 
 Allocate: TypeAlias = "Callable[[int, int], np.ndarray]"
-"""Makes a C-contiguous float32 array `(rows, frames)`; what it holds does not matter."""
+"""Returns a C-contiguous float32 array `(rows, frames)` with arbitrary contents."""
 
 Row: TypeAlias = "Callable[[], np.ndarray]"
-"""Gives the memory of one clip, `(frames,)`."""
+"""Returns the memory for one clip, `(frames,)`."""
 
 
 def rows_of(frames: Sequence[int | None], allocate: Allocate) -> Sequence[Row | None]:
     """Return a row for each clip of a batch, as long as the clip; all None if a length is unknown.
 
-    The memory is made when the first clip asks for it: a batch is planned long before it is read.
-    Threads may ask at the same time.
+    The memory is allocated when the first clip asks for it, because a batch is planned long before
+    it is read. Thread-safe.
 
     Args:
-        frames: Of each clip.
-        allocate: Makes the memory of all of them, as wide as the longest.
+        frames: Number of frames of each clip.
+        allocate: Allocates the memory for all of them, as wide as the longest.
     """
     known = [count for count in frames if count is not None]
     if len(known) < len(frames) or not known:

@@ -90,7 +90,7 @@ class SampleStream:
         partitions: Groups of shards that are read in parallel, see `EpochPlan`. Part of the order.
         rank: Rank of this process, which reads its share. Required if `world_size` is not 1.
         world_size: Number of processes that share each epoch.
-        worker: Number of this worker; workers take the samples of their rank in turn. Required if
+        worker: Index of this worker; workers take the samples of their rank in turn. Required if
             `num_workers` is not 1.
         num_workers: Number of workers of the rank.
         tail: What happens to samples that ranks cannot share evenly: "uneven" keeps them, "drop"

@@ -1,4 +1,4 @@
-"""Which of several this is, and how many of them are here."""
+"""Determine which of several ranks or workers this is, and how many ranks this machine has."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["ranks_here", "which_of"]
 
 
 def which_of(name: str, which: int | None, several: str, number: int) -> int:
-    """Return which of several this is, which need not be said where there is one.
+    """Return the number of this process among several, which defaults to 0 if there is only one.
 
-    Nobody gets a part of the data without having asked for it.
+    With several, it is required, so that no process reads only a part of the data by mistake.
 
     Args:
-        name: Of the argument that says it.
+        name: Name of the argument with the number of this process.
         which: That argument.
-        several: Name of the argument that says how many there are.
+        several: Name of the argument with the number of processes.
         number: That argument.
 
     Raises:
-        PlanError: there are several, and nobody says which of them this is.
+        PlanError: there are several, and `which` is None.
     """
     if which is None and number != 1:
         raise PlanError(
@@ -32,9 +32,9 @@ def which_of(name: str, which: int | None, several: str, number: int) -> int:
 
 
 def ranks_here(world_size: int) -> int | None:
-    """Ranks on each machine, by `LOCAL_WORLD_SIZE` of the environment, as torchrun sets it.
+    """Return the number of ranks per machine, from `LOCAL_WORLD_SIZE`, as torchrun sets it.
 
-    None where it says nothing, or no even share of `world_size`.
+    None if it is not set, or does not divide `world_size`.
     """
     text = os.environ.get("LOCAL_WORLD_SIZE", "")
     local = int(text) if text.isdigit() else 0

@@ -1,4 +1,4 @@
-"""Saying what a loop waits for when it waits for long."""
+"""Report what a loop waits for if it waits for long."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from audiomdb.stream.stats import Cause
 __all__ = ["Stall", "StallWatcher", "log_stall"]
 
 _LOOKS = 4
-"""How often a watcher looks before it speaks."""
+"""Number of times a watcher looks before it reports."""
 
 _LONGEST_TICK_S = 1.0
 
 
 class Stall(msgspec.Struct, frozen=True, kw_only=True):
-    """A wait that has become long, and why. Its text is what is logged.
+    """A long wait and its cause. `str()` gives the logged text.
 
     Attributes:
-        waited_s: Seconds without a sample or batch, so far.
-        cause: "network": a shard is not there yet; "decode" and "process": a sample is being
-            decoded, or is with the processor; "collate": a batch is being put together; "worker":
-            a worker process has said nothing of itself.
-        rank: Of the training process.
-        world_size: How many there are.
-        worker: The worker process; None where there are none.
+        waited_s: Seconds without a sample or batch so far.
+        cause: "network": a shard has not arrived yet; "decode" and "process": a sample is being
+            decoded or processed; "collate": a batch is being collated; "worker": a worker process
+            has not reported anything.
+        rank: Rank of the training process.
+        world_size: Number of ranks.
+        worker: Index of the worker process; None without worker processes.
         dataset: Name of the dataset.
-        shard: The shard's folder.
-        key: Of the sample, where it is known.
-        there_bytes: How much of the shard has arrived.
-        total_bytes: Its size.
-        bytes_per_s: How fast it has been arriving while this was watched.
-        retries: Transfers this process has begun again, of this shard and others.
+        shard: Folder of the shard.
+        key: Key of the sample, if known.
+        there_bytes: Bytes of the shard that have arrived.
+        total_bytes: Size of the shard.
+        bytes_per_s: Speed at which the shard has arrived while it was observed.
+        retries: Transfers that this process has restarted, over all shards.
     """
 
     waited_s: float
@@ -82,15 +82,15 @@ class Stall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StallWatcher:
-    """A thread that looks now and then, and speaks when a wait has become long.
+    """A context manager with a thread that reports long waits.
 
-    It speaks after `after_s`, then whenever the wait has doubled. Use it as a context.
+    It reports a wait after `after_s`, and again whenever its length has doubled.
 
     Args:
-        look: Called several times until then: the wait as it stands, None while there is none.
-        after_s: Seconds. None: never speak.
-        speak: Called with the stall, in this object's thread.
-        each_look: Called with what `look` gave, each time.
+        look: Called several times within `after_s`; returns the present wait, or None.
+        after_s: Seconds after which a wait is reported. None: never.
+        speak: Called with the stall, in the watcher's thread.
+        each_look: Called with each result of `look`.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class StallWatcher:
 
     def __exit__(self, *exc: object) -> None:
         if sys.is_finalizing():
-            return  # daemon threads stand still by now; from Python 3.13 on they never end
+            return  # daemon threads are stopped by now; from Python 3.13 on, they never end
         self._closed.set()
         # The garbage collector may close an iteration in this very thread.
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -142,14 +142,14 @@ class StallWatcher:
                     limit = 2 * stall.waited_s
                     self._speak(stall)
         except Exception:
-            # Watching is a convenience: the loop goes on without it.
+            # Watching is optional: the loop continues without it.
             import logging
 
             logging.getLogger("audiomdb.stream").exception("watching for stalls has ended")
 
 
 def log_stall(call: Callable[[Stall], Any] | None = None) -> Callable[[Stall], None]:
-    """A function that logs a stall as a warning of `audiomdb.stream`, then calls `call`."""
+    """Return a function that logs a stall as a warning of `audiomdb.stream`, then calls `call`."""
 
     def speak(stall: Stall) -> None:
         import logging

@@ -1,4 +1,4 @@
-"""What an iteration waited for, in numbers."""
+"""Report where the time of an iteration was spent."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from audiomdb.cache import CacheStats
 __all__ = ["Cause", "StreamStats"]
 
 Cause: TypeAlias = Literal["network", "decode", "process", "collate", "consumer"]
-"""What holds a run up."""
+"""What the time of a loop was spent on: one of four kinds of waiting, or the consumer itself."""
 
 _CAUSES: tuple[Cause, ...] = ("network", "decode", "process", "collate", "consumer")
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of a loop over samples or batches went.
+    """Where the time of a loop over samples or batches was spent.
 
-    The five times add up to the time that passed from the first `next` on. Four are waits of the
-    loop, by what it waited for; work that was done ahead of time, in threads or workers, costs it
-    nothing and counts nowhere. Of loops in several worker processes they are the sums.
+    The five times add up to the time since the first `next`. Four of them are waiting times of the
+    loop, by cause; work that is done ahead of time, in threads or workers, does not delay the loop
+    and is not counted. For loops in several worker processes, all values are sums.
 
     Attributes:
-        samples: Samples handed out.
-        sample_bytes: What their arrays and bytes held, where they were made in threads.
-        network_s: The loop waited for a shard to be downloaded.
-        decode_s: For samples to be read and decoded.
-        process_s: For the processor.
-        collate_s: For batches to be put together and moved.
-        consumer_s: Nobody waited: the time between `next` and `next`, as training takes it.
-        cache: What the process did with the dataset's cache since it opened it; None without one.
+        samples: Samples yielded.
+        sample_bytes: Size in bytes of their arrays and bytes objects, if they were made in threads.
+        network_s: Seconds of waiting for a shard to be downloaded.
+        decode_s: Seconds of waiting for samples to be read and decoded.
+        process_s: Seconds of waiting for the processor.
+        collate_s: Seconds of waiting for batches to be collated and moved.
+        consumer_s: Seconds without waiting: the time between two calls of `next`, spent on
+            training.
+        cache: Counts of the dataset's cache in this process since it was opened; None without a
+            cache.
     """
 
     samples: int = 0
@@ -45,27 +47,27 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wait_s(self) -> float:
-        """Seconds that the loop waited, for whatever."""
+        """Seconds that the loop waited, over all causes."""
         return self.network_s + self.decode_s + self.process_s + self.collate_s
 
     @property
     def bound_by(self) -> Cause:
-        """What a faster run would need more of.
+        """What limits the speed of the loop.
 
-        "consumer" if the loop waited for no more than a tenth of its time; or else what it waited
-        for longest.
+        "consumer" if the loop waited for at most a tenth of its time, or else the cause of the
+        longest waiting time.
         """
         if self.wait_s <= 0.1 * (self.wait_s + self.consumer_s):
             return "consumer"
         return max(_CAUSES[:-1], key=self.seconds)
 
     def seconds(self, cause: Cause) -> float:
-        """The time that went to a cause."""
+        """Return the seconds spent on a cause."""
         seconds: float = getattr(self, f"{cause}_s")
         return seconds
 
     def plus(self, other: StreamStats) -> StreamStats:
-        """The sums of both."""
+        """Return the sums of both."""
         sums: dict[str, Any] = {
             name: _sum(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__
         }

@@ -1,4 +1,4 @@
-"""Putting the samples of a step together again, after they came one by one."""
+"""Group samples, which arrive one by one, into the batches of their steps."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ __all__ = ["Coming", "StepBatch", "drawn_last", "joined", "place_after", "togeth
 
 
 class StepBatch(NamedTuple):
-    """One rank's samples of a step."""
+    """The samples of one rank in a step."""
 
     batches: list[list[Sample]]
-    """One of them, or by seconds one for each of the rank's slots. Empty only in the last step of
+    """A single batch; by seconds, one for each of the rank's slots. Empty only in the last step of
     an epoch, with `tail="uneven"`."""
 
     place: PlanState
-    """Where this step is."""
+    """Place of this step."""
 
     following: PlanState
-    """Where the step after it is: the state to go on from when this one was used."""
+    """Place of the next step: the state from which to resume after this step was used."""
 
     @property
     def samples(self) -> list[Sample]:
-        """All samples, batch after batch."""
+        """All samples, in the order of the batches."""
         return list(chain.from_iterable(self.batches))
 
 
 Coming: TypeAlias = tuple[list[int], PlanState, PlanState]
-"""Sizes of the batches of a step, where it is, and where the next is."""
+"""Sizes of the batches of a step, its place, and the place of the next step."""
 
 
 def drawn_last(coming: deque[Coming]) -> int:
-    """Samples of the step that was drawn last; 0 when all have been given out.
+    """Return the number of samples of the step drawn last; 0 if all steps have been yielded.
 
-    Other threads may put in and take out meanwhile.
+    Other threads may add and remove steps meanwhile.
     """
     for sizes, _, _ in tuple(coming)[-1:]:
         return sum(sizes)
@@ -49,7 +49,13 @@ def drawn_last(coming: deque[Coming]) -> int:
 
 
 def place_after(place: PlanState, steps: int, chapters: int) -> PlanState:
-    """The place of the next step, in a chapter of so many and an epoch of so many chapters."""
+    """Return the place of the step after `place`.
+
+    Args:
+        place: Place of a step.
+        steps: Number of steps in its chapter.
+        chapters: Number of chapters in its epoch.
+    """
     if place.next_step + 1 < steps:
         return place.at(place.epoch, place.next_step + 1, chapter=place.chapter)
     if place.chapter + 1 < chapters:
@@ -58,14 +64,14 @@ def place_after(place: PlanState, steps: int, chapters: int) -> PlanState:
 
 
 def joined(slots: list[Step]) -> Step:
-    """All slots of a step, one after the other."""
+    """Return all slots of a step, concatenated."""
     if len(slots) == 1:
         return slots[0]
     return Step(*(np.concatenate(columns) for columns in zip(*slots, strict=True)))
 
 
 def together(samples: Iterable[Sample], coming: deque[Coming]) -> Generator[StepBatch, None, None]:
-    """Put samples together again. A step is in `coming` before its first sample is drawn."""
+    """Yield the batches of steps. A step must be in `coming` before its first sample is drawn."""
     batch: list[Sample] = []
     for sample in samples:
         while not sum(coming[0][0]):

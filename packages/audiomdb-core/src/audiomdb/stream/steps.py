@@ -1,4 +1,4 @@
-"""Batches that the plan makes: the same for every number of ranks and workers."""
+"""Stream batches that are made by the plan: the same for every number of ranks and workers."""
 
 from __future__ import annotations
 
@@ -47,47 +47,49 @@ __all__ = ["StepBatch", "StepStream", "Where"]
 
 
 class StepStream:
-    """Steps of a dataset or a mixture, decoded: for any framework, or none.
+    """Reads decoded batches of a dataset or a mixture, independently of any framework.
 
         with StepStream("speech", 64, shuffle=True, sample_rate=16000) as stream:
             for batch in stream.read():
                 train(batch.samples)
                 checkpoint["data"] = batch.following.to_dict()
 
-    A step is a batch over all ranks, of a number of samples or by seconds. Which samples are in it
-    follows from the plan alone, so a run goes on with the exact next step on any number of ranks,
+    A step is a batch over all ranks, limited by a number of samples or by seconds. Its samples are
+    determined by the plan alone, so a run resumes at the exact next step with any numbers of ranks,
     workers and threads that divide it.
 
-    Making a stream reads nothing; threads run while an iteration does. It pickles where its source
-    and processor do. Several iterations may run side by side.
+    Creating a stream reads nothing; threads run only during an iteration. A stream can be pickled
+    if its source and processor can. Several iterations may run concurrently.
 
     Args:
-        source: A dataset's folder, a retriever, or an open reader; or several, as a `Mixture`, or
-            one as a `Part`, which say themselves what the options from `shuffle` to `where` and
-            from `fields` to `processor` are.
+        source: A dataset's folder, a retriever, or an open reader. Or several datasets as a
+            `Mixture`, or one as a `Part`: these have the options from `shuffle` to `where` and from
+            `fields` to `processor` themselves.
         batch_size: Samples in a step over all ranks; a multiple of `world_size` and `partitions`.
             Or `BySeconds`.
-        tail: What becomes of the samples that fill no step, see `audiomdb.plan.StepPlan`. None:
-            "drop". With "pad", samples have a field `__mask__`, False where one is repeated. By
-            seconds there is no tail, and always the field.
-        shuffle: False keeps the stored order.
-        seed: Of the shuffle.
-        window: Shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
-        partitions: Groups of shards read side by side, see there. Part of the order.
-        min_duration: Seconds; shorter clips are left out.
-        max_duration: Seconds; longer ones are.
-        where: What else is left out: False for a sample that is. The same in all ranks.
-        rank: Which of `world_size` processes this is.
-        world_size: Processes that share each step. More than one have to say their `rank`.
-        worker: Which of `num_workers` this is, which make a rank's steps in turn.
-        num_workers: Workers of the rank. More than one have to say their `worker`.
-        num_threads: Threads that read, decode and process; 0 does it in the iterating one.
-        fields: Only these fields. None: all.
-        decode: Turn audio into float32 arrays `(frames,)` or `(frames, channels)`.
+        tail: What happens to the samples that do not fill a step, see `audiomdb.plan.StepPlan`.
+            None: "drop". With "pad", samples have a field `__mask__`, which is False for repeated
+            samples. By seconds, there is no tail, and samples always have the field.
+        shuffle: Whether to shuffle. False keeps the stored order.
+        seed: Seed of the shuffle.
+        window: Number of shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
+        partitions: Groups of shards that are read in parallel, see `EpochPlan`. Part of the order.
+        min_duration: Duration in seconds below which clips are left out.
+        max_duration: Duration in seconds above which clips are left out.
+        where: Selection of samples: a bool array `(samples,)`, or a function that makes it from the
+            columns of the index. Samples with False are left out. It must be the same in all ranks.
+        rank: Rank of this process. Required if `world_size` is not 1.
+        world_size: Number of processes that share each step.
+        worker: Index of this worker; workers make the steps of their rank in turn. Required if
+            `num_workers` is not 1.
+        num_workers: Number of workers of the rank.
+        num_threads: Threads that read, decode and process; 0 does all work in the iterating thread.
+        fields: Fields to load besides the key. None: all.
+        decode: Whether to decode audio to float32 arrays `(frames,)` or `(frames, channels)`.
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
-        processor: A `BaseProcessor`, several of them, or a function from sample to sample, applied
-            last. Called from several threads.
+        processor: A `BaseProcessor`, several, or a function from sample to sample, applied last.
+            Called from several threads.
 
     Raises:
         PlanError: a number of the plan is out of range, or `batch_size` cannot be shared.
@@ -159,7 +161,7 @@ class StepStream:
         self._known = _Known()
 
     def __getstate__(self) -> dict[str, object]:
-        # What is known may be as large as a column of the index, and is found again.
+        # This may be as large as a column of the index, and is computed again.
         return {**vars(self), "_known": _Known()}
 
     def __enter__(self) -> StepStream:
@@ -170,7 +172,7 @@ class StepStream:
 
     @property
     def steps(self) -> int:
-        """Steps in an epoch, the same for every rank. By seconds, in epoch 0.
+        """Number of steps in an epoch, the same for every rank; by seconds, that of epoch 0.
 
         Raises:
             DatasetError: the dataset cannot be opened.
@@ -180,7 +182,8 @@ class StepStream:
     def steps_in(self, epoch: int) -> int:
         """Return the number of steps in an epoch.
 
-        By seconds this takes a pass over the durations, 1 to 2 us a sample; it is remembered.
+        By seconds, the first call for an epoch takes a pass over the durations, 1 to 2 us per
+        sample.
         """
         if isinstance(self._how, BySeconds):
             return self.report(epoch).steps
@@ -188,13 +191,13 @@ class StepStream:
 
     @property
     def dropped(self) -> int:
-        """Samples of each epoch that no step has; fewer than a step has. By seconds, none."""
+        """Number of samples of each epoch in no step, fewer than fill a step; 0 by seconds."""
         return self._steps(self._reading(), 0).dropped
 
     def say_dropped(self) -> None:
-        """Log how many samples an epoch does without, if any, and what it has nothing of.
+        """Log how many samples an epoch drops, and warn of datasets from which it reads nothing.
 
-        Rank 0 does when it first begins.
+        Called on rank 0 when the first iteration begins.
         """
         reading = self._reading()
         plan = self._plan(reading, 0)
@@ -206,12 +209,12 @@ class StepStream:
             say_dropped(self.dropped, total, why, asked_for=self._asked_for)
 
     def report(self, epoch: int = 0) -> SecondsReport:
-        """Return what an epoch by seconds costs: padding, and slots that are not full.
+        """Return statistics of an epoch by seconds: its padding, and slots that are not full.
 
-        Takes a pass over the durations, 1 to 2 us a sample; it is remembered.
+        The first call for an epoch takes a pass over the durations, 1 to 2 us per sample.
 
         Raises:
-            PlanError: steps are made by numbers of samples.
+            PlanError: batches are limited by a number of samples, not by seconds.
         """
         if not isinstance(self._how, BySeconds):
             raise PlanError("only batches by seconds have a report; these are made by numbers")
@@ -223,7 +226,7 @@ class StepStream:
         return reports[epoch]
 
     def state(self, epoch: int = 0, step: int = 0, *, chapter: int = 0) -> PlanState:
-        """Return the place of a step."""
+        """Return the state that resumes at a step."""
         here = self._known.state
         if here is None:
             reading = self._reading()
@@ -242,22 +245,25 @@ class StepStream:
     ) -> Generator[StepBatch, None, None]:
         """Yield this worker's steps from `start` on.
 
-        Closing the generator, or dropping it, ends its threads. What fails is raised where its
-        batch would have come, and ends it.
+        The threads end when the generator is closed or garbage-collected. An exception is raised
+        where its batch would have come, and ends the generator.
 
         Args:
-            start: The first step of all workers together, a state of this plan. None: of epoch 0.
-            epochs: Epochs, the one of `start` counted whole. None: without end.
-            skip: This worker begins with the step so many after `start`. None: its number.
-            watch: Told what threads are at, and what is waited for. Who has one says himself what
-                is dropped.
-            allocate: Makes memory for a batch's audio. Where the lengths of its clips are known
-                before they are decoded, their arrays are then the beginnings of its rows.
+            start: State of this plan: the first step, over all workers. None: the beginning of
+                epoch 0.
+            epochs: Number of epochs; that of `start` counts as one. None: never ends.
+            skip: Number of steps after `start` at which this worker begins. None: its worker
+                index.
+            watch: Records what the threads do, and what the consumer waits for. If given, dropped
+                samples are not logged: that is left to the caller.
+            allocate: Allocates memory for the audio of a batch. If the lengths of its clips are
+                known before decoding, each clip's array is then the beginning of a row of this
+                memory.
 
         Raises:
             PlanError: `start` is of another plan; the message says what differs.
             CacheTooSmallError: the cache cannot hold the shards that are needed at once.
-            DatasetError, AudioError, Exception: as iterating `SampleStream` does.
+            DatasetError, AudioError, Exception: as when iterating over a `SampleStream`.
         """
         if self._says and watch is None:
             self._says = False
@@ -297,7 +303,7 @@ class StepStream:
         self._selections = selections
 
     def close(self) -> None:
-        """Let go of datasets that were given as folders; they are opened again when needed."""
+        """Close datasets that were given as folders; they are opened again when needed."""
         for retriever in self._made:
             retriever.close()
 
@@ -312,7 +318,7 @@ class StepStream:
         coming: deque[Coming],
         allocate: Allocate | None,
     ) -> Iterator[Task]:
-        """Samples to load; before those of a step, what it is made of is put in `coming`."""
+        """Yield the samples to load; the composition of a step is added to `coming` before them."""
         split = self._split
         numbers: Iterable[int] = count(first.epoch)
         if epochs is not None:
@@ -320,7 +326,7 @@ class StepStream:
         for epoch in numbers:
             steps = self._steps(reading, epoch)
             if not steps.chapters or (steps.chapters == 1 and not steps.count(0)):
-                return  # and never will be there any, though `epochs` may be endless
+                return  # every epoch is empty, though `epochs` may be endless
             begun = False
             at = first if epoch == first.epoch else here
             for chapter in range(at.chapter, steps.chapters):
@@ -331,7 +337,7 @@ class StepStream:
                 part = steps.chapter(chapter, mine, split.rank, split.world_size, reading)
                 if follower.active and not begun and (front := part.front(mine.start)):
                     begun = True
-                    # Where this iteration ends, the next one is likely to go on.
+                    # The iteration after this one probably continues with the next epoch.
                     plan = self._plan(reading, epoch + 1)
                     beginning = before_step(plan, 0, split.rank, split.world_size)
                     continues = epochs is None or epoch + 1 < first.epoch + epochs
@@ -353,7 +359,7 @@ class StepStream:
                     yield from zip(positions.tolist(), mask.tolist(), visits, repeat(epoch), rows)
 
     def _at_once(self, reading: Reading, first: PlanState, skip: int) -> list[int]:
-        """Shards of each dataset that this worker needs at a time."""
+        """Return the number of shards of each dataset that this worker needs at a time."""
         steps = self._steps(reading, first.epoch)
         chapter = min(first.chapter, max(0, steps.chapters - 1))
         split = self._split
@@ -378,17 +384,17 @@ class StepStream:
 
 
 def _rows(slots: list[Step], reading: Reading, allocate: Allocate) -> Iterator[Row | None]:
-    """Where the audio of a step's samples goes."""
+    """Yield the memory for the audio of each sample of a step."""
     for slot in slots:
         yield from rows_of([reading.length(at) for at in slot.positions.tolist()], allocate)
 
 
 class _Known(msgspec.Struct):
-    """What a stream has found out, to be found again by a copy."""
+    """Computed facts about a stream, which a copy computes again."""
 
     pace: Pace | None = None
     steps: tuple[int, EpochSteps] | None = None
-    """Those of the last epoch asked for."""
+    """The steps of the epoch that was used last, with its number."""
 
     state: PlanState | None = None
     reports: dict[int, SecondsReport] = msgspec.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What becomes of samples that cannot be shared evenly, where nobody says; and saying so."""
+"""Choose what happens to samples that cannot be shared evenly, and log what is left out."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["say_dropped", "say_empty", "say_unread", "tail_of_samples"]
 
 
 def tail_of_samples(tail: Tail | None, world_size: int) -> Tail:
-    """Return what becomes of samples that ranks cannot share evenly.
+    """Return what happens to samples that ranks cannot share evenly.
 
-    Unless it is said, one rank alone loses nothing, and several get equally many: training in
-    lockstep hangs when one of them ends before the others.
+    By default, a single rank keeps all samples, and several ranks get the same number: synchronous
+    training hangs if one rank ends before the others.
     """
     if tail is not None:
         return tail
@@ -24,13 +24,13 @@ def tail_of_samples(tail: Tail | None, world_size: int) -> Tail:
 
 
 def say_dropped(dropped: int, total: int, why: str, *, asked_for: bool) -> None:
-    """Log, with `audiomdb.stream`, how many samples an epoch does without.
+    """Log the number of samples that each epoch drops, to the logger `audiomdb.stream`.
 
     Args:
-        dropped: So many; none are not worth a word.
-        total: Of so many.
-        why: What they do not fit.
-        asked_for: Whether the caller chose to drop them: then it is no warning.
+        dropped: Number of dropped samples. Nothing is logged if it is 0.
+        total: Number of samples of the epoch.
+        why: The reason, for the message.
+        asked_for: Whether the caller chose to drop them; otherwise the message is a warning.
     """
     if not dropped:
         return
@@ -47,12 +47,12 @@ def say_dropped(dropped: int, total: int, why: str, *, asked_for: bool) -> None:
 
 
 def say_empty(taking_part: int, samples: int, names: str) -> None:
-    """Log a warning where filters leave none of the samples: nothing else would show it.
+    """Log a warning if filters exclude all samples, since nothing else would show it.
 
     Args:
         taking_part: Samples of an epoch.
-        samples: All there are.
-        names: Of the datasets.
+        samples: All samples of the datasets.
+        names: Names of the datasets.
     """
     if samples and not taking_part:
         import logging
@@ -66,10 +66,10 @@ def say_empty(taking_part: int, samples: int, names: str) -> None:
 
 
 def say_unread(names: Sequence[str], total: int) -> None:
-    """Log a warning where a mixture has nothing of some datasets that do have samples.
+    """Log a warning if a mixture reads nothing from datasets that do have samples.
 
     Args:
-        names: Of these datasets.
+        names: Names of these datasets.
         total: Samples of an epoch.
     """
     if names and total:

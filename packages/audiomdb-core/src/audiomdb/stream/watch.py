@@ -1,8 +1,8 @@
-"""Knowing what the threads of an iteration are at, and what its consumer waits for.
+"""Track what the threads of an iteration do, and what its consumer waits for.
 
-Cheap enough to be always on: a thread notes the position it begins with, and looks at the clock
-twice for a chunk of samples. Only what may take long, fetching a shard and a user's processor, is
-timed by itself.
+The overhead is low enough to be always on: a thread records the position it begins with, and reads
+the clock twice per chunk of samples. Only operations that may take long, fetching a shard and a
+user's processor, are timed individually.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["Activity", "Watch", "Whose"]
 R = TypeVar("R")
 
 _FETCHED_S = 0.0005
-"""Opening a shard that is there takes less."""
+"""Opening a shard that is already there takes less time than this."""
 
 
 class Whose(msgspec.Struct, frozen=True):
-    """Which part of a run an iteration is."""
+    """The rank and worker of an iteration."""
 
     rank: int = 0
     world_size: int = 1
@@ -37,7 +37,7 @@ class Whose(msgspec.Struct, frozen=True):
 
 
 class Activity:
-    """What one thread is at. Written by that thread alone."""
+    """What one thread is doing. Written only by that thread."""
 
     __slots__ = ("fetching", "network_s", "position", "process_s", "processing", "reader")
 
@@ -46,33 +46,33 @@ class Activity:
         self.position = -1
         self.processing = False
         self.fetching: tuple[DatasetReader, int, float] | None = None
-        """The shard that is waited for, and since when."""
+        """The shard that is waited for, and the time since when."""
 
         self.network_s = 0.0
         self.process_s = 0.0
 
     def network_until(self, now: float) -> float:
-        """Seconds spent on fetching shards, the present wait included."""
+        """Return the seconds spent on fetching shards, including the present wait."""
         fetching = self.fetching
         return self.network_s + (0.0 if fetching is None else now - fetching[2])
 
     def spend(self, began: float, network_s: float, process_s: float) -> tuple[float, float]:
-        """Seconds of decoding and of processing since this thread began something.
+        """Return the seconds of decoding and of processing since this thread began some work.
 
         Args:
-            began: When.
-            network_s: As it was then.
-            process_s: As it was then.
+            began: Time when it began.
+            network_s: Value of `network_s` at that time.
+            process_s: Value of `process_s` at that time.
         """
         processed = self.process_s - process_s
         return perf_counter() - began - processed - (self.network_s - network_s), processed
 
 
 class Watch:
-    """The threads of one iteration and its consumer.
+    """Observes the threads of one iteration and its consumer.
 
     Args:
-        whose: For what is said of it.
+        whose: Rank and worker of the iteration, for reports.
     """
 
     def __init__(self, whose: Whose | None = None) -> None:
@@ -80,11 +80,12 @@ class Watch:
         self.samples = 0
         self.sample_bytes = 0
         self.inside = 0
-        """Without threads: the task that the consumer is at, counted from 1; 0 between them."""
+        """Without threads: number of the task that the consumer is working on, from 1; 0 between
+        tasks."""
 
         self._waited = {"network_s": 0.0, "decode_s": 0.0, "process_s": 0.0, "collate_s": 0.0}
         self.activities: dict[int, Activity] = {}
-        """By thread."""
+        """Activities by thread identifier."""
 
         self._courses: list[_WatchedCourse] = []
         self._inline: Activity | None = None
@@ -95,11 +96,11 @@ class Watch:
         self._stuck: tuple[int, float] | None = None
 
     def begin(self) -> None:
-        """The consumer has asked for the first sample or batch."""
+        """Record that the consumer has asked for the first sample or batch."""
         self._began = perf_counter()
 
     def end(self) -> None:
-        """The iteration is over. May be called twice."""
+        """Record that the iteration is over. May be called twice."""
         if self._ended is None:
             self._ended = perf_counter()
             self._waiting = None
@@ -111,12 +112,12 @@ class Watch:
         return self._ended is not None
 
     def interrupt(self) -> None:
-        """Wake whoever waits for a shard, with an exception. From any thread."""
+        """Wake all threads that wait for a shard, with an exception. Thread-safe."""
         for course in self._courses:
             course.close()
 
     def activity(self) -> Activity:
-        """What the calling thread is at."""
+        """Return the activity of the calling thread."""
         thread = threading.get_ident()
         activity = self.activities.get(thread)
         if activity is None:
@@ -124,7 +125,7 @@ class Watch:
         return activity
 
     def follow(self, course: Course | None, reader: DatasetReader) -> Course | None:
-        """A course that notes how long tasks wait for shards."""
+        """Return a course that records how long tasks wait for shards."""
         if course is None:
             return None
         watched = _WatchedCourse(course, reader, self)
@@ -132,7 +133,7 @@ class Watch:
         return watched
 
     def fetch(self, reader: DatasetReader, number: int, get: Callable[[], R]) -> R:
-        """Return what `get` does, which may wait for a shard; in the thread that waits."""
+        """Return the result of `get`, which may wait for a shard; called in the waiting thread."""
         activity = self.activity()
         began = perf_counter()
         activity.fetching = reader, number, began
@@ -150,12 +151,13 @@ class Watch:
         activity: Activity,
         spent: Callable[[], tuple[float, float]],
     ) -> None:
-        """Let the consumer wait for a thread, which may be its own.
+        """Wait in the consumer for a thread, which may be the consumer's own.
 
         Args:
             until: Returns when the wait is over.
-            activity: Of that thread.
-            spent: Tells, then, the seconds of decoding and of processing in what was waited for.
+            activity: Activity of that thread.
+            spent: Called after the wait; returns the seconds of decoding and of processing that the
+                awaited work took.
         """
         began = perf_counter()
         fetched = activity.network_until(began)
@@ -174,13 +176,13 @@ class Watch:
             self.worked(rest - processing, processing)
 
     def worked(self, decode_s: float, process_s: float) -> None:
-        """Count what the consumer waited for samples to be made."""
+        """Add seconds that the consumer waited for samples to be decoded and processed."""
         self._waited["decode_s"] += decode_s
         self._waited["process_s"] += process_s
 
     @contextmanager
     def collating(self) -> Generator[None, None, None]:
-        """Around what the consumer does to make a batch."""
+        """Enclose the consumer's work of making a batch."""
         began = perf_counter()
         self._waiting = began, None
         try:
@@ -190,13 +192,13 @@ class Watch:
             self._waited["collate_s"] += perf_counter() - began
 
     def inline(self) -> Activity:
-        """The consumer does the work itself; returns what it is at."""
+        """Record that the consumer does the work itself, and return its activity."""
         self._inline = self.activity()
         return self._inline
 
     @property
     def stats(self) -> StreamStats:
-        """The counts so far."""
+        """The statistics so far."""
         waited: dict[str, Any] = dict(self._waited)
         if self._inline is not None:
             waited["network_s"] += self._inline.network_s
@@ -206,7 +208,7 @@ class Watch:
             waiting = self._waiting
             rest = now - self._began - (0.0 if waiting is None else now - waiting[0])
             consumer = rest - sum(waited.values())
-            if consumer < 0:  # what is timed now and then may be guessed too long
+            if consumer < 0:  # times extrapolated from a few tasks may be too long
                 consumer = 0.0
                 guessed = waited["decode_s"] + waited["process_s"]
                 room = max(0.0, rest - waited["network_s"] - waited["collate_s"])
@@ -217,7 +219,7 @@ class Watch:
         )
 
     def look(self) -> Stall | None:
-        """The consumer's present wait; None while there is none. For one thread."""
+        """Return the consumer's present wait, or None. To be called from a single thread."""
         waiting = self._inline_wait() or self._waiting
         if waiting is None:
             self._seen = None
@@ -234,7 +236,7 @@ class Watch:
         return self._stall(waited_s, cause, **_sample(activity))
 
     def _inline_wait(self) -> tuple[float, Activity] | None:
-        """The wait of a consumer that does the work itself, seen from when it was first seen."""
+        """Return the wait of a consumer that does the work itself, from when it was first seen."""
         inside = self.inside
         if self._inline is None or not inside:
             self._stuck = None
@@ -270,7 +272,7 @@ class Watch:
 
 
 def _sample(activity: Activity) -> dict[str, Any]:
-    """Names of the sample that a thread is at, as far as they are known."""
+    """Return the names of the sample that a thread is working on, as far as they are known."""
     reader, position = activity.reader, activity.position
     if reader is None:
         return {}
@@ -285,7 +287,7 @@ def _sample(activity: Activity) -> dict[str, Any]:
 
 
 class _WatchedCourse:
-    """A course whose waits are noted."""
+    """A course whose waiting times are recorded."""
 
     def __init__(self, course: Course, reader: DatasetReader, watch: Watch) -> None:
         self._course = course

@@ -1,4 +1,4 @@
-"""The samples of an iteration: tasks in, in order, decoded samples out."""
+"""Load the samples of an iteration in order, in threads."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["MASK", "Task", "loaded"]
 
 MASK = "__mask__"
-"""With `tail="pad"`, whether a sample counts: False where it is repeated to fill up."""
+"""Field with `tail="pad"`: whether a sample counts. False for one repeated as padding."""
 
 Task: TypeAlias = "tuple[int, bool, int, int, Row | None]"
-"""Position of a sample, whether it counts, the visit to a shard that it belongs to, its epoch, and
-where its audio goes, if that is known."""
+"""Position of a sample, whether it counts, its shard visit, its epoch, and the memory for its audio
+if that is known."""
 
 
 def loaded(
@@ -38,13 +38,13 @@ def loaded(
     """Yield the samples of tasks, in order.
 
     Args:
-        reading: Where from.
-        follower: Told when a sample is at work.
-        tasks: Drawn a little ahead.
-        num_threads: Beside the consumer's.
-        marked: Whether samples get a field that says whether they count.
-        at_least: See `in_order` for this and `watch`.
-        watch: The same.
+        reading: The datasets to read from.
+        follower: Notified before and after each sample is loaded.
+        tasks: Drawn ahead of the samples yielded.
+        num_threads: Threads besides the consumer's.
+        marked: Whether samples get the field `MASK`.
+        at_least: See `in_order`.
+        watch: See `in_order`.
     """
     load_one = reading.load
 
