@@ -1,7 +1,7 @@
-"""Shards of remote datasets on a local disk, shared by all processes of a machine.
+"""Cache the shards of remote datasets on a local disk, shared by all processes of a machine.
 
-`layout` shows the directory, `lock` what its locks can do. The room takes functions that fetch and
-knows nothing of retrievers.
+`layout` documents the directory, `lock` the properties of its locks. This package is given
+functions that fetch, and does not depend on retrievers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The border to a backend: what its methods return is checked here, what they raise gets a name.
+"""Check what a backend's methods return, and add context to the exceptions they raise.
 
-Further in, an answer of a wrong type would come to light as an error that names neither class nor
-file, or not at all: the store would be blamed.
+Without the check, an answer of a wrong type would surface later as an error that names neither
+class nor file, or not at all, and the store would be blamed.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ __all__ = ["Answers", "closing_chunks", "named"]
 
 
 class Answers:
-    """An `open_remote` whose answers are what they have to be.
+    """Wraps an `open_remote` and checks its answers.
 
     Args:
-        open_remote: Of a backend.
-        whose: What errors call the backend. None: the class that the method is of.
+        open_remote: The method of a backend.
+        whose: Name of the backend in errors. None: that of the method's class.
     """
 
     def __init__(self, open_remote: Callable[..., RemoteFile], whose: str | None = None) -> None:
         self._open = open_remote
         owner = getattr(open_remote, "__self__", None)
         self.whose = whose or (type(owner).__name__ if owner is not None else "the retriever")
-        """What errors call the backend."""
+        """Name of the backend in errors."""
         self.name = f"{self.whose}.open_remote"
-        """What they call the method."""
+        """Name of the method in errors."""
         self.takes_stop = "stop" in inspect.signature(open_remote).parameters
 
     def __call__(self, path: str, **request: Any) -> RemoteFile:  # noqa: ANN401
-        """Ask for a file.
+        """Open a file.
 
         Raises:
-            TypeError: the answer is not what it has to be; names class, method and path.
+            TypeError: the answer has a wrong type; names class, method and path.
             Exception: as the method, with a note of the path.
         """
         doing = f"while {self.whose} fetched {path}"
@@ -58,7 +58,7 @@ class Answers:
 
 
 class _Chunks:
-    """Chunks that are bytes."""
+    """Iterable of chunks that checks that they are bytes."""
 
     def __init__(self, chunks: Iterable[bytes], called: str, doing: str, path: str) -> None:
         self._chunks = chunks
@@ -75,23 +75,23 @@ class _Chunks:
                 yield chunk
 
     def close(self) -> None:
-        """Close them, where that can be done."""
+        """Close the chunks, if they can be closed."""
         with closing_chunks(self._chunks):
             pass
 
 
 def closing_chunks(chunks: Iterable[bytes]) -> AbstractContextManager[Any]:
-    """Closes chunks at the end of a `with` block, where they can be closed."""
+    """Return a context manager that closes chunks on exit, if they can be closed."""
     return closing(chunks) if hasattr(chunks, "close") else nullcontext()
 
 
 @contextmanager
 def named(doing: str, what: str) -> Iterator[None]:
-    """Note with what a backend's code raises in a `with` block what it was doing.
+    """Add a note to exceptions of a backend's code in a `with` block, saying what it was doing.
 
     Args:
         doing: The note.
-        what: Is named by it; an error that says so itself needs no note.
+        what: The file that the note names; an error whose message names it gets no note.
     """
     try:
         yield
@@ -104,8 +104,8 @@ def named(doing: str, what: str) -> Iterator[None]:
 
 
 def _what_is_wrong(remote: RemoteFile) -> str:
-    """Which field of an answer is of a wrong type, and what it should be; empty where none is."""
-    fields: Any = remote  # as a backend made it: nothing has looked at the types
+    """Describe the first field of a wrong type, and what is expected; empty if there is none."""
+    fields: Any = remote  # made by a backend: its types are not to be trusted
     if isinstance(fields.chunks, bytes | bytearray | memoryview | str):
         return f"chunks are {_a(fields.chunks)}, expected an iterable of bytes, such as [content]"
     if not hasattr(fields.chunks, "__iter__"):
@@ -120,7 +120,7 @@ def _what_is_wrong(remote: RemoteFile) -> str:
 
 
 def _is_count(value: object) -> bool:
-    # NumPy's integers count too.
+    # NumPy's integers are allowed too.
     return hasattr(value, "__index__") and not isinstance(value, bool) and int(value) >= 0
 
 

@@ -1,8 +1,8 @@
-"""What fits into a cache, and what goes first: pure functions of numbers.
+"""Compute what fits into a cache and what is evicted first, as pure functions of numbers.
 
-The rule for victims is Belady's ("A study of replacement algorithms", IBM Systems Journal 5, 1966):
-what is needed furthest in the future goes first. Where the future is not known, what was used
-longest ago goes first.
+Victims are chosen by Belady's rule ("A study of replacement algorithms", IBM Systems Journal 5,
+1966): what is needed furthest in the future is evicted first. Where the future is not known, what
+was used least recently is evicted first.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ __all__ = [
 ]
 
 NEVER = math.inf
-"""Next use of what nobody is known to need."""
+"""Next use of something that no reader is known to need."""
 
 
 DONE = -1
+"""Stands for a visit that is over, see `Reading`."""
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """Something in the cache that could go.
+    """A file in the cache that can be evicted.
 
     Attributes:
         name: Its name.
-        size: Bytes that its going would free.
-        next_use: Visits to shards until it is needed; infinite when nobody is known to need it.
-        used_at: When it was used last, in any unit.
+        size: Bytes that its eviction would free.
+        next_use: Visits to shards until it is needed; infinite when no reader is known to need it.
+        used_at: When it was last used, in any unit.
     """
 
     name: str
@@ -53,13 +54,13 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What one reader does with a dataset.
+    """The needs and the planned visits of one reader of a dataset.
 
     Attributes:
         needs: Bytes of shards it must be able to hold at once.
         visits: Numbers of the shards it reads, `(n,)` int32, in the order in which it first needs
-            them; `DONE` in place of a visit that is over before earlier ones.
-        done: How many of these visits lie behind it, all before them included.
+            them; `DONE` in place of a visit that is over before earlier ones are.
+        done: Number of visits at the start of `visits` that are all over.
     """
 
     needs: int
@@ -68,11 +69,11 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 def eviction_order(stored: Iterable[Stored], *, later_than: float = -1.0) -> list[Stored]:
-    """What may go, first victim first.
+    """Return what may be evicted, first victim first.
 
     Args:
-        stored: What is there.
-        later_than: Only what is needed later than this: what is fetched ahead must not push out
+        stored: Files in the cache.
+        later_than: Return only files whose next use is later than this: prefetching must not evict
             what is needed sooner.
     """
     candidates = [item for item in stored if item.next_use > later_than]
@@ -80,13 +81,13 @@ def eviction_order(stored: Iterable[Stored], *, later_than: float = -1.0) -> lis
 
 
 def next_uses(readings: Iterable[Reading], shards: int) -> NDArray[np.float64]:
-    """Visits until each shard is needed by the reader that needs it soonest, `(shards,)`."""
+    """Return the visits until any reader needs each shard, `(shards,)` float64."""
     soonest = np.full(shards, NEVER)
     for reading in readings:
         visits = reading.visits[reading.done :]
         at = np.flatnonzero((visits >= 0) & (visits < shards))[::-1]
         uses = np.full(shards, NEVER)
-        uses[visits[at]] = at  # of several visits to a shard the last to be assigned, its first
+        uses[visits[at]] = at  # reversed, so that the first of several visits is assigned last
         np.minimum(soonest, uses, out=soonest)
     return soonest
 
@@ -94,35 +95,35 @@ def next_uses(readings: Iterable[Reading], shards: int) -> NDArray[np.float64]:
 def within_reach(
     uses: NDArray[np.float64], sizes: NDArray[np.int64], number: int, capacity: float
 ) -> bool:
-    """Whether a shard is worth fetching now, though nobody needs it yet.
+    """Return whether a shard is worth prefetching now.
 
-    It is when all shards that are needed as soon or sooner, by any reader, fit into the cache
-    together with it. Otherwise it, or one of those, has to go again before it was read: readers
-    that run ahead of each other would fetch the same shards over and over.
+    It is if it fits into the cache together with all shards that any reader needs as soon or
+    sooner. Otherwise one of them would be evicted before it is read: readers that run ahead of each
+    other would fetch the same shards over and over.
 
     Args:
-        uses: Of each shard, see `next_uses`.
-        sizes: Of each shard, in bytes.
-        number: The shard.
+        uses: Next use of each shard, see `next_uses`.
+        sizes: Size of each shard in bytes.
+        number: Number of the shard.
         capacity: Bytes that shards may take up.
     """
     return float(sizes[uses <= uses[number]].sum()) <= capacity
 
 
 def need_bytes(sizes: Sequence[int], at_once: int) -> int:
-    """Bytes that any `at_once` of the shards fit into."""
+    """Return the bytes that any `at_once` of the shards fit into."""
     return sum(sorted(sizes, reverse=True)[:at_once])
 
 
 def smallest_budget(needs: Iterable[int], total: int, fixed: int) -> int:
-    """The smallest budget with which no reader ever waits for another for ever.
+    """Return the smallest budget with which readers never wait for each other for ever.
 
-    With it, what is leased by all others leaves room for what one of them lacks. More than the
-    whole dataset is never needed.
+    With it, the leases of the other readers always leave room for what a reader lacks. More than
+    the whole dataset is never needed.
 
     Args:
-        needs: Of each reader, see `Reading`.
+        needs: Needs of each reader in bytes, see `Reading`.
         total: Bytes of all shards.
-        fixed: Bytes of all else in the directory.
+        fixed: Bytes of everything else in the directory.
     """
     return min(sum(needs), total) + fixed

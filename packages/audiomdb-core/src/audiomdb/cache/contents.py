@@ -1,6 +1,6 @@
-"""What lies in a cache directory: what of it counts, what could go, and who needs what.
+"""Take inventory of a cache directory: what counts, what can be evicted, what readers need.
 
-All of it is read anew each time.
+Everything is read from the directory each time.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
 __all__ = ["Contents", "Inventory", "files"]
 
 _ALLOWANCE_BYTES = 64 * 1024
-"""Counted for lock files, notes and what is said about parts, which are not measured."""
+"""Counted for lock files, notes, and the validators and spans of parts, which are not measured."""
 
 _STALE, _DAMAGED = -1.0, -2.0
-"""Times of last use that come before all others."""
+"""Times of last use that are earlier than all others."""
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """What lies in the directory, and what its readers say.
+    """The contents of a cache directory, and what its readers need.
 
     Attributes:
-        used: Bytes that count.
-        stored: What could go.
+        used: Bytes that count towards the budget.
+        stored: Files that can be evicted.
         uses: Visits until each shard is needed, float64.
-        for_others: Bytes that are spoken for by all but shards whose visits are known.
+        for_others: Bytes of metadata, index and readers' files, plus the needs of readers that have
+            not published their visits.
     """
 
     used: int
@@ -47,11 +48,11 @@ class Contents(msgspec.Struct, frozen=True):
 
 
 class Inventory:
-    """Looks at a cache directory. Threads share it.
+    """Reads the contents of a cache directory. Thread-safe.
 
     Args:
         layout: The directory.
-        metadata: Of the dataset.
+        metadata: Metadata of the dataset.
     """
 
     def __init__(self, layout: CacheLayout, metadata: Metadata) -> None:
@@ -62,7 +63,7 @@ class Inventory:
         self._index_bytes = metadata.index.bytes
 
     def fixed_bytes(self) -> int:
-        """Bytes of all but shards, parts, quarantined files and readers' notes."""
+        """Return the bytes of all files but shards, parts, quarantined files and readers' files."""
         try:
             metadata_bytes = self._layout.metadata.stat().st_size
         except FileNotFoundError:
@@ -70,10 +71,10 @@ class Inventory:
         return metadata_bytes + self._index_bytes + _ALLOWANCE_BYTES
 
     def contents(self) -> Contents:
-        """What is there now.
+        """Return the current contents.
 
-        A shard that some reader needs next is not looked at one by one: it has the size that
-        metadata says, for it is whole, and goes by when it is needed.
+        The file of a shard that some reader needs is not looked up: it counts with the size in the
+        metadata, and its next use decides when it is evicted.
 
         Raises:
             FileNotFoundError: a folder is missing.
@@ -82,7 +83,7 @@ class Inventory:
         used, stored, whole = fixed, [], set[str]()
         layout = self._layout
         for folder in (layout.shards, layout.parts, layout.quarantine):
-            # Not looked up for each of ten thousand files: all this is done under `budget.lock`.
+            # Outside the loop over perhaps ten thousand files, which runs under `budget.lock`.
             parts, damaged, under = folder == layout.parts, folder == layout.quarantine, folder.name
             for entry in _entries(folder):
                 name = entry.name
@@ -91,7 +92,7 @@ class Inventory:
                 number = self._numbers.get(name)
                 size = None if number is None or damaged else self.sizes[number]
                 if parts and name in whole:
-                    number = None  # left by somebody who died right after the shard was whole
+                    number = None  # left by a process that died right after admitting the shard
                 whole.add(name)
                 use = NEVER if number is None or damaged else float(uses[number])
                 at = _DAMAGED if damaged else _STALE
@@ -108,7 +109,7 @@ class Inventory:
         return Contents(used, stored, uses, fixed + unknown)
 
     def _readings(self) -> tuple[NDArray[np.float64], int, int]:
-        """Next uses; bytes of all that is no shard; bytes that readers of unknown visits need."""
+        """Return next uses, bytes of fixed files, and needs of readers without published visits."""
         readings: list[Reading] = []
         fixed, unknown = self.fixed_bytes(), 0
         for reading, size in live_readings(self._layout.readers):
@@ -120,7 +121,7 @@ class Inventory:
 
 
 def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """What lies in a folder, by name."""
+    """Yield the name and status of each entry of a folder, sorted by name."""
     for entry in sorted(_entries(folder), key=lambda entry: entry.name):
         if (info := _seen(entry)) is not None:
             yield entry.name, info

@@ -1,4 +1,4 @@
-"""What a process did with its cache, in numbers."""
+"""Count what a process does with its cache: hits, misses, fetches and evictions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class CacheStats(msgspec.Struct, frozen=True):
     Attributes:
         hits: Shards that were in the cache when they were needed.
         misses: Shards that had to be waited for.
-        wait_s: Seconds that readers waited for those, summed over threads.
-        fetched_shards: Shards this process fetched, ahead or on demand.
-        fetched_bytes: Bytes this process received, those of broken transfers included.
-        retries: Transfers begun again after a failure.
+        wait_s: Seconds that readers waited for misses, summed over threads.
+        fetched_shards: Shards that this process fetched, ahead or on demand.
+        fetched_bytes: Bytes that this process received, including those of broken transfers.
+        retries: Attempts to fetch that were repeated after a failure.
         corrupt: Files that arrived damaged.
-        evictions: Shards this process removed to make room.
-        evicted_bytes: Their size.
-        prefetch_errors: Shards that could not be fetched ahead; whoever needs them tries again.
+        evictions: Shards, parts and quarantined files that this process removed to make room.
+        evicted_bytes: Bytes freed by these evictions.
+        prefetch_errors: Shards that could not be prefetched; they are fetched again when needed.
     """
 
     hits: int = 0
@@ -38,14 +38,14 @@ class CacheStats(msgspec.Struct, frozen=True):
 
 
 class Counters:
-    """Counts that several threads add to."""
+    """Mutable `CacheStats` of a process. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stats = CacheStats()
 
     def add(self, **amounts: float) -> None:
-        """Add to counts, by the names of `CacheStats`."""
+        """Add amounts to counts, named as in `CacheStats`."""
         with self._lock:
             stats = self._stats
             sums = {name: getattr(stats, name) + amount for name, amount in amounts.items()}

@@ -1,17 +1,17 @@
-"""Following a reader through the shards: what to keep open, what to fetch next.
+"""Decide which shards an iteration keeps open and which are fetched next.
 
-A reader whose budget is short may hold only so many shards at once, though its threads work on
-tasks of different shards. Two rules keep it from waiting for itself.
+With a small budget, an iteration may hold only `at_once` shards at a time, while its threads work
+on tasks of different shards. Two rules keep it from waiting for itself.
 
-A **visit** is what tasks of one shard have in common while later ones need it. When tasks are
-drawn, one after another, no more than `at_once` visits are open ended at any time: where a task of
-another shard comes, the visit needed furthest in the future is cut short, and its shard's next task
-begins a new one. (This does not happen to an order that mixes `at_once` shards, unless a shard
-lies on a cut between its partitions.)
+A **visit** comprises the tasks of one shard that are drawn while later tasks need the shard. It is
+open-ended while more tasks may join it. Tasks are drawn in order, and at most `at_once` visits are
+open-ended at any time: when a task of another shard is drawn, the visit needed furthest in the
+future is cut short, and its shard's next task begins a new one. (This does not happen with an order
+that mixes `at_once` shards, unless a shard lies across a boundary between partitions.)
 
 A task's shard may be opened while fewer than `at_once` other shards belong to unfinished visits
-that began before. The earliest task under way always fulfils it: those visits were open ended when
-it was drawn. So tasks wait for earlier ones only, and never in a circle.
+that began earlier. The earliest unfinished task always meets this condition, since those visits
+were open-ended when it was drawn. So tasks only wait for earlier ones, and never in a circle.
 """
 
 from __future__ import annotations
@@ -30,36 +30,37 @@ from audiomdb.cache.retry import Stopped
 __all__ = ["CacheCourse"]
 
 _UNKNOWN = -1
-"""Place of a shard that is not in the order."""
+"""Position of a shard that is not in the order."""
 
 
 class _Visit(msgspec.Struct):
-    """A shard, from its first task to its last."""
+    """One visit to a shard, from its first task to its last."""
 
     shard: int
     place: int
-    """Of the shard in the order that was announced."""
+    """Position of the shard in the announced order."""
 
     tasks: int = 0
-    """Drawn and not done."""
+    """Number of tasks that are drawn and not done."""
 
     coming: bool = True
-    """Whether more tasks may be drawn."""
+    """Whether the visit is open-ended: more tasks may join it."""
 
     again: bool = False
-    """Whether the shard comes again, in another visit."""
+    """Whether the shard will have another visit, because this one was cut short."""
 
 
 class CacheCourse:
-    """An iteration's way through a cached dataset; see `audiomdb.shards.Course`.
+    """Implements `audiomdb.shards.Course` for a cached dataset.
 
     Args:
-        cache: Where the shards are.
+        cache: The cache of the dataset.
         at_once: Shards that the iteration's order mixes at a time.
-        workers: Processes that do the same beside each other, this one among them.
-        ranks: On this machine, each with so many of them, as far as is known.
-        open_shard: Opens a shard and keeps it open; gets a function to call while it waits.
-        let_go: Lets go of one.
+        workers: Number of processes that iterate side by side, including this one.
+        ranks: Number of ranks on this machine, each with `workers` processes, as far as known.
+        open_shard: Function that opens a shard and keeps it open; its second argument is a function
+            that it calls while it waits.
+        let_go: Function that closes a shard.
 
     Raises:
         CacheTooSmallError: the budget is less than all readers of the directory need.
@@ -84,7 +85,7 @@ class CacheCourse:
             at_once, 2 * len(cache.metadata.shards), workers=workers, ranks=ranks
         )
         self._changed = threading.Condition()
-        # Unfinished visits by number: in the order in which they began.
+        # Unfinished visits by number, in the order in which they began.
         self._visits: dict[int, _Visit] = {}
         self._begun = 0
         self._coming: dict[int, int] = {}
@@ -106,7 +107,7 @@ class CacheCourse:
         """Begin an epoch, see `Course`."""
         with self._changed:
             known = frozenset(order)
-            # What is still under way comes first, unless it goes on.
+            # Unfinished visits come first, except those that continue in the new order.
             left = [v for v in self._visits.values() if not (v.coming and v.shard in known)]
             first = list(dict.fromkeys(visit.shard for visit in left))
             self._places = {shard: len(first) + at for at, shard in enumerate(order)}
@@ -162,7 +163,7 @@ class CacheCourse:
             raise
 
     def leave(self, visit: int) -> None:
-        """Say that a task is done, see `Course`."""
+        """Mark a task as done, see `Course`."""
         with self._changed:
             shard = self._visits[visit].shard
             self._in_use[shard] -= 1
@@ -171,12 +172,12 @@ class CacheCourse:
             self._done(visit)
 
     def close(self) -> None:
-        """End it, see `Course`. May be called twice.
+        """End the iteration, see `Course`. May be called twice.
 
-        Shards that tasks are at work on are let go of when these are done.
+        Shards that tasks are using are closed when these tasks are done.
         """
         if os.getpid() != self._process:
-            return  # of a fork's parent, one of whose threads may have held the lock meanwhile
+            return  # in a forked child: a thread of the parent may have held the lock
         with self._changed:
             self._closed = True
             for shard in list(self._open):
@@ -197,7 +198,7 @@ class CacheCourse:
         return number
 
     def _end(self, shard: int, *, again: bool = False) -> None:
-        """No more tasks join a shard's visit."""
+        """Let no more tasks join a shard's visit."""
         number = self._coming.pop(shard)
         visit = self._visits[number]
         visit.coming, visit.again = False, again
@@ -205,7 +206,7 @@ class CacheCourse:
             self._finish(number)
 
     def _cut_short(self, shards: Sequence[int], at: int, last: dict[int, int]) -> None:
-        """End the visit that is needed furthest in the future."""
+        """End the open-ended visit that is needed furthest in the future."""
 
         def next_use(shard: int) -> int:
             if last.get(shard, -1) < at:
@@ -216,7 +217,7 @@ class CacheCourse:
 
     def _enter(self, visit: int, shard: int) -> None:
         with self._changed:
-            # Not even one that is open is used out of turn: it would have to stay open until then.
+            # Even an open shard is not used out of turn: it would have to stay open until its turn.
             while not (self._may_open(visit) and self._open.get(shard)):
                 self._check()
                 if shard not in self._open and self._may_open(visit):
@@ -242,7 +243,7 @@ class CacheCourse:
             self._moved()
 
     def _look_ahead(self) -> None:
-        """Begin to prefetch, once the first shard is open: until then nothing shares the line."""
+        """Start prefetching after the first shard, which thus has the whole bandwidth."""
         options = self._cache.options
         if self._prefetcher is None and options.prefetch and not self._closed:
             threads = min(max(1, options.workers - 1), options.prefetch)
@@ -291,7 +292,7 @@ class CacheCourse:
             self._prefetcher.wake()
 
     def _wanted(self) -> list[int]:
-        """Shards to fetch ahead: those not open, up to `prefetch` after the last one opened."""
+        """Return the shards to prefetch: not open, up to `prefetch` after the last one opened."""
         with self._changed:
             unfinished = self._unfinished()
             low = min(unfinished, default=self._entered)

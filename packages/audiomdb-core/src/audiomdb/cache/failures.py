@@ -1,8 +1,8 @@
-"""Telling those who wait for a file why it does not come.
+"""Report a failed fetch to the threads and processes that wait for the file.
 
-Who fetches a file leaves a note when it fails. Who waits remembers the number of the last note
-from before it began to wait: when there is a newer one, that failure is its own, and it neither
-waits on nor repeats the attempt. Who comes later tries afresh.
+A process whose fetch fails leaves a numbered note. A waiting thread remembers the number of the
+last note from before it began to wait. If there is a newer note, it raises that failure instead of
+waiting on or repeating the attempt. A thread that comes later tries again.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class _Note(msgspec.Struct, frozen=True):
 
 
 class Failures:
-    """Notes in a folder, one for each file that failed last time."""
+    """Stores notes in a folder, one for each file whose last fetch failed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def attempt(self, name: str) -> int:
-        """Number of the last failure; 0 when there is none."""
+        """Return the number of a file's last failure; 0 when there is none."""
         note = self._read(name)
         return note.attempt if note else 0
 
     def raise_newer(self, name: str, than: int) -> None:
-        """Raise the last failure if it came after attempt `than`.
+        """Raise the last failure of a file if its number is greater than `than`.
 
         Raises:
-            AudioMDBError: of the class that the other process raised, if it is one of ours.
-            DownloadError: in place of any other.
+            AudioMDBError: of the class that the other process raised, if that is a subclass.
+            DownloadError: in place of any other exception.
         """
         note = self._read(name)
         if note is None or note.attempt <= than:
@@ -55,9 +55,10 @@ class Failures:
         raise DownloadError(f"{note.kind} in the process that fetched it: {note.text}")
 
     def record(self, name: str, error: Exception) -> None:
-        """Leave a note; only while holding the right to fetch the file.
+        """Leave a note; only call this while holding the right to fetch the file.
 
-        Where there is no room even for that, those who wait try for themselves.
+        If the note cannot be written, for example to a full disk, waiting threads try to fetch the
+        file themselves.
         """
         temporary = self._folder / f".{name}.{os.getpid()}"
         with contextlib.suppress(OSError):
@@ -68,7 +69,7 @@ class Failures:
             temporary.replace(self._folder / name)
 
     def forget(self, name: str) -> None:
-        """Remove the note of a file that has come."""
+        """Remove the note of a file that has been fetched."""
         with contextlib.suppress(OSError):
             (self._folder / name).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""A full disk: what it is called, what is done about it, and what is said when nothing helps."""
+"""Detect a full disk, make room by evicting, and raise `CacheFullError` when that fails."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def is_full_disk(error: OSError) -> bool:
-    """Whether an error says that there is no room left, on the disk or in a quota."""
+    """Return whether an error means that the disk is full or a quota is exhausted."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def full_disk_error(error: OSError) -> CacheFullError:
-    """What to raise when the disk is full and nothing can be evicted."""
+    """Return the error to raise when the disk is full and nothing can be evicted."""
     return CacheFullError(
         error.errno,
         "the disk of the cache is full and nothing in the cache can be evicted; free some space, "
@@ -28,14 +28,14 @@ def full_disk_error(error: OSError) -> CacheFullError:
 
 
 def despite_full_disk(action: Callable[[], T], make_room: Callable[[], bool]) -> T:
-    """Do what takes disk; where there is none, make room and try again.
+    """Call a function that writes to disk; while the disk is full, make room and call it again.
 
     Args:
-        action: Raises OSError when the disk is full.
-        make_room: False: nothing can go.
+        action: Function to call; raises OSError when the disk is full.
+        make_room: Evicts something; returns False when nothing can be evicted.
 
     Raises:
-        CacheFullError: the disk is full, and stays so.
+        CacheFullError: the disk is full and nothing can be evicted.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The index file of a dataset in its cache: fetched once, checked by each process that opens it."""
+"""Keep the index file of a dataset in its cache: fetched once, verified by each process."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from audiomdb.shards.metadata import IndexEntry
 __all__ = ["FetchIndex", "IndexCopy"]
 
 _NAME = "index"
-"""Of its part, where shards have their numbers."""
+"""Name of its part; parts of shards are named after the shard's number."""
 
 
 class FetchIndex(NamedTuple):
-    """The two ways to bring an index file of so many bytes.
+    """The two ways to fetch an index file of a given size.
 
     Attributes:
-        into: Into a part, resuming what breaks off.
-        whole: Into memory; None where it has more bytes.
+        into: Fetches it into a part, resuming after an interruption.
+        whole: Fetches it into memory; returns None if it has more bytes than given.
     """
 
     into: Callable[[Part, int, ExtraSlots], Delivered]
@@ -40,16 +40,16 @@ class FetchIndex(NamedTuple):
 
 
 class IndexCopy:
-    """Keeps a dataset's index file in a cache directory. Threads share it.
+    """Keeps a dataset's index file in a cache directory. Thread-safe.
 
-    Shards that nobody reads go for it. Where there is no room all the same, each process has it in
-    its memory.
+    Shards that are not being read are evicted for it. If the disk is still full, each process
+    keeps it in its memory.
 
     Args:
         layout: The directory.
-        entry: What metadata says of the file.
-        fetch: None: there is no way to it but the shards.
-        room: In the directory.
+        entry: Entry of the file in the metadata.
+        fetch: Functions that fetch the file. None: it can only be gathered from the shards.
+        room: The room in the directory.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class IndexCopy:
         self._room = room
 
     def open(self, extra: ExtraSlots) -> memoryview | None:
-        """Map the file, which is fetched where it is missing; None where it cannot be.
+        """Map the file, fetching it if it is missing; return None if it cannot be fetched.
 
         Args:
-            extra: Where it gets leave to fetch several pieces at a time.
+            extra: Slots for fetching several pieces at a time.
 
         Raises:
-            MetadataError: it is not what metadata says.
+            MetadataError: the file is not the one described in the metadata.
             DownloadError, Exception: as the source.
-            CacheError: somebody deletes the directory over and over.
+            CacheError: the directory is deleted over and over.
         """
-        # Without a lock: of a large dataset it takes seconds, and all processes of a machine do it.
+        # Without a lock: every process verifies the file, which takes seconds if it is large.
         data = self._whole()
         if data is not None or self._fetch is None:
             return data
@@ -83,12 +83,12 @@ class IndexCopy:
             return self._in_memory(self._fetch)
 
     def keep(self, content: bytes) -> None:
-        """Keep one that was gathered from shards, if it is what metadata describes."""
+        """Keep an index gathered from shards, if it is the one described in the metadata."""
         if sha256_hex(content) != self._entry.sha256:
             return
 
         def written() -> None:
-            # If somebody deletes the directory, it is not kept.
+            # If the directory is deleted meanwhile, the index is not kept.
             with index_lock(self._layout), suppress(FileNotFoundError):
                 write_atomically(self._layout.index, [content])
 
@@ -124,11 +124,11 @@ class IndexCopy:
         return data if digest == self._entry.sha256 else None
 
     def _fetched(self, fetch: FetchIndex, extra: ExtraSlots) -> memoryview | None:
-        """Fetch it, resuming what breaks off; None where somebody deletes it meanwhile."""
+        """Fetch and map the file, resuming if interrupted; return None if it was deleted."""
         folder = self._layout.staging / _NAME
-        shutil.rmtree(folder, ignore_errors=True)  # left by somebody who died
+        shutil.rmtree(folder, ignore_errors=True)  # left by a process that died
         try:
-            self._layout.make()  # somebody may have deleted it, or parts of it
+            self._layout.make()  # all or part of the directory may have been deleted
             folder.mkdir()
             held = try_exclusive(folder / INDEX_FILE, new=True)
         except FileNotFoundError:
@@ -144,7 +144,7 @@ class IndexCopy:
             return _mapped(self._layout.index)
         except FileNotFoundError:
             if is_at(held.fd, part.path):
-                raise  # the source's own
+                raise  # raised by the source
             return None
         finally:
             held.release()

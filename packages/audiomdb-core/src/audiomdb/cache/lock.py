@@ -1,14 +1,15 @@
-"""Locks that end with their process: flock, and what has to be known about it.
+"""Lock files with flock, whose locks are released when their process ends.
 
 - A lock belongs to the *open file description*. Two threads that share a descriptor share the lock,
   so a file is opened anew for every acquisition.
-- A fork shares descriptions. Unlocking in a child would take the parent's lock away, closing does
-  not; so a child only ever closes, which a hook does right after the fork. The owner unlocks
-  before it closes, because a copy in some child would otherwise keep the lock. No fork comes
-  between opening a file and noting it, so that the hook closes all there is.
-- Turning a shared lock into an exclusive one can lose both: that is never done.
-- A lock on a deleted file is granted: whoever gets one looks whether the file is still there.
-- POSIX record locks (`lockf`) vanish when any descriptor of the file is closed: never used here.
+- A fork shares descriptions. Unlocking in a child would release the parent's lock, closing does
+  not; so a child only closes, which a hook does right after the fork. The owner unlocks before it
+  closes, because a descriptor inherited by a child would otherwise keep the lock. Forks cannot
+  happen between opening a file and registering it, so the hook closes all of them.
+- Upgrading a shared lock to an exclusive one can lose both, so it is never done.
+- A lock on a deleted file is granted, so the path is checked after every acquisition.
+- POSIX record locks (`lockf`) vanish when any descriptor of the file is closed, so they are not
+  used.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ _opening = threading.RLock()
 
 
 class Held:
-    """A file that is open and locked, until `release` or the end of the process.
+    """A file that is open and locked until `release` or the end of the process.
 
     Made by `try_exclusive`, `try_shared` and `exclusive`. In a forked child it is closed.
+
+    Attributes:
+        fd: File descriptor; -1 once released.
     """
 
     def __init__(self, path: Path, flags: int) -> None:
@@ -45,21 +49,21 @@ class Held:
             _all_held.add(self)
 
     def lock(self, *, shared: bool = False, wait: bool = False) -> None:
-        """Lock it.
+        """Lock the file.
 
         Raises:
-            BlockingIOError: somebody else has it, and `wait` is False.
+            BlockingIOError: a conflicting lock is held, and `wait` is False.
         """
-        # Not at the top: there is no such module on Windows, where only caches are refused.
+        # Not at the top: Windows, where only caches are unsupported, does not have this module.
         import fcntl
 
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         fcntl.flock(self.fd, kind if wait else kind | fcntl.LOCK_NB)
 
     def downgrade(self) -> None:
-        """Make an exclusive lock shared.
+        """Turn an exclusive lock into a shared one.
 
-        Not atomic: done under `budget.lock`, without which nobody takes a whole shard's lock
+        Not atomic. Call this under `budget.lock`, without which no process locks a complete shard
         exclusively.
         """
         self.lock(shared=True, wait=True)
@@ -83,48 +87,50 @@ class Held:
 
 
 def try_exclusive(path: Path, *, create: bool = False, new: bool = False) -> Held | None:
-    """Open a file for reading and writing and lock it, if nobody else has a lock on it.
+    """Open a file for reading and writing and lock it exclusively, without waiting.
 
     Args:
         path: The file.
-        create: Make it where it is missing.
-        new: Make it, and fail where it exists.
+        create: Create it if it is missing.
+        new: Create it, and fail if it exists.
 
     Returns:
-        None when it is missing, locked, or was replaced meanwhile.
+        None when the file is missing, locked, or was replaced meanwhile.
 
     Raises:
-        FileExistsError: with `new`.
-        FileNotFoundError: it cannot be made, because its folder is missing.
+        FileExistsError: the file exists, and `new` is True.
+        FileNotFoundError: it cannot be created, because its folder is missing.
     """
     flags = os.O_RDWR | (os.O_CREAT if create or new else 0) | (os.O_EXCL if new else 0)
     return _try(path, flags, shared=False)
 
 
 def try_shared(path: Path, *, create: bool = False) -> Held | None:
-    """Open a file for reading and share a lock on it, if nobody has it exclusively.
+    """Open a file for reading and take a shared lock on it, without waiting.
 
     Returns:
-        None when it is missing, locked exclusively, or was replaced meanwhile.
+        None when the file is missing, locked exclusively, or was replaced meanwhile.
 
     Raises:
-        FileNotFoundError: it cannot be made, because its folder is missing.
+        FileNotFoundError: it cannot be created, because its folder is missing.
     """
     return _try(path, os.O_RDONLY | (os.O_CREAT if create else 0), shared=True)
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Wait for a lock that others hold for moments only.
+    """Hold an exclusive lock in a `with` block.
+
+    Blocks until the lock is free, so this is for locks that are held only briefly.
 
     Raises:
-        FileNotFoundError: its folder is missing.
+        FileNotFoundError: the folder of the lock file is missing.
     """
     while True:
         held = Held(path, os.O_RDWR | os.O_CREAT)
         try:
             held.lock(wait=True)
-            # Somebody may have deleted the file; whoever comes next would lock another one.
+            # The file may have been deleted; the next process would then lock a new one.
             if is_at(held.fd, path):
                 yield
                 return
@@ -133,9 +139,9 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody has an exclusive lock on a file now.
+    """Return whether a file is locked exclusively now.
 
-    Looked at through a shared one, so that those who look do not take each other for holders.
+    Tested with a shared lock, so that concurrent calls do not mistake each other for holders.
     """
     try:
         held = Held(path, os.O_RDONLY)
@@ -150,7 +156,7 @@ def is_held(path: Path) -> bool:
 
 
 def is_at(fd: int, path: Path) -> bool:
-    """Whether an open file is the one that a path leads to."""
+    """Return whether an open file is the one at a path."""
     try:
         there = path.stat()
     except FileNotFoundError:
@@ -160,10 +166,10 @@ def is_at(fd: int, path: Path) -> bool:
 
 
 def map_held(held: Held) -> memoryview:
-    """Map a locked file; its lock ends when the last view of the mapping is gone.
+    """Map a locked file; its lock is released when the last view of the mapping is gone.
 
-    This is the lease of a shard: what is being read cannot be evicted, and no code has to
-    remember to give anything back.
+    This is the lease of a shard: a shard that is being read cannot be evicted, and callers need
+    not release anything.
     """
     try:
         view = map_descriptor(held.fd)
@@ -179,7 +185,7 @@ def _try(path: Path, flags: int, *, shared: bool) -> Held | None:
         held = Held(path, flags)
     except FileNotFoundError:
         if flags & os.O_CREAT:
-            raise  # to whoever waits, a folder that is missing must not look like a lock
+            raise  # a missing folder must not look like a lock to callers that wait
         return None
     try:
         held.lock(shared=shared)

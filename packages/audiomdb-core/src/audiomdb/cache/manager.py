@@ -1,4 +1,4 @@
-"""The cache of one dataset on one machine."""
+"""Define `ShardCache`, the cache of one dataset on one machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["ShardCache"]
 _COLLECT_AFTER_S = 0.5
 
 _MOST_LOST = 30
-"""Times that somebody may delete a shard while it is fetched."""
+"""Times that a shard may be deleted from outside while it is fetched, before that is an error."""
 
 _NOT_AS_DESCRIBED = (
     "The copy in the store is not what metadata.json describes: if the dataset was replaced there "
@@ -46,31 +46,31 @@ _NOT_AS_DESCRIBED = (
 )
 
 _LOOK_EVERY_S = 0.5
-"""A transfer that nobody waits for looks so often whether it is in the way."""
+"""Interval at which a prefetching transfer checks whether it keeps a reader waiting."""
 
 
 class ShardCache:
-    """Gives out shards of a dataset, fetching what is missing, within a budget.
+    """Leases the shards of a dataset, fetching missing ones, within a budget.
 
     All processes of a machine that name the same directory share it: each shard is fetched once,
-    by one of them, and everything in the directory together stays within the budget. Give all of
-    them the same options; otherwise `max_bytes` and `workers` of the first one hold for all.
-    Threads share an object; after a fork the child makes its own.
+    by one of them, and the total size of the directory stays within the budget. Give all of them
+    the same options; otherwise `max_bytes` and `workers` of the first process hold for all.
+    Thread-safe; after a fork, the child must make its own object.
 
     Args:
-        directory: Of this dataset alone. Made where it is missing.
-        source: Where the dataset comes from.
-        options: See there.
+        directory: Directory for this dataset only. Created if it is missing.
+        source: Source of the dataset.
+        options: Options of the cache.
 
     Raises:
         CachePlaceError: the directory cannot be written, or is on a network file system.
         CacheFullError: the disk is full.
-        DownloadError, DatasetError: the metadata cannot be had, or is damaged.
+        DownloadError, DatasetError: the metadata cannot be fetched, or is damaged.
     """
 
     def __init__(self, directory: Path, source: Source, options: CacheOptions) -> None:
         self.relent: Callable[[], None] = _nothing
-        """Called while a reader waits for room: lets go of shards that are kept for comfort."""
+        """Called while a reader waits for room: closes shards kept open only for faster reads."""
         self._layout = CacheLayout(directory)
         self._counters = Counters()
         self._failures = Failures(self._layout.failed)
@@ -82,10 +82,10 @@ class ShardCache:
             self._counters,
         )
         self.metadata: Metadata = opened.metadata
-        """Of the dataset."""
+        """Metadata of the dataset."""
         self._prefetch = options.prefetch
         self._tenancy = Tenancy(self._layout, opened)
-        # For whoever forgets to close it.
+        # In case the caller forgets to close it.
         weakref.finalize(self, self._tenancy.close).atexit = False
         self._room = Room(
             self._layout,
@@ -105,7 +105,7 @@ class ShardCache:
 
     @property
     def options(self) -> CacheOptions:
-        """As given, or as they are for all who use the directory now."""
+        """Options in effect: `prefetch` as given, the others as agreed by all users."""
         limits = self._tenancy.limits
         return CacheOptions(
             max_bytes=limits.max_bytes, workers=limits.workers, prefetch=self._prefetch
@@ -113,38 +113,38 @@ class ShardCache:
 
     @property
     def directory(self) -> Path:
-        """Where the cache lies."""
+        """Directory of the cache."""
         return self._layout.root
 
     @property
     def stats(self) -> CacheStats:
-        """What this process has done with the cache."""
+        """Counts of what this process has done with the cache."""
         return self._counters.stats
 
     @property
     def holds_everything(self) -> bool:
-        """Whether nothing ever has to be evicted."""
+        """Whether the whole dataset fits, so that nothing is ever evicted."""
         return self._room.holds_everything
 
     def close(self) -> None:
-        """Say that this process no longer uses the directory. Leases stay."""
+        """Stop using the directory. Leases remain valid."""
         self._tenancy.close()
 
     def register(
         self, at_once: int, visits: int = 0, *, workers: int = 1, ranks: int = 1
     ) -> Registration:
-        """Enter a reader that holds `at_once` shards at a time and publishes up to `visits`.
+        """Register a reader that holds `at_once` shards at a time and publishes up to `visits`.
 
-        The budget has to do for `workers` such readers, this one among them.
+        The budget must suffice for `workers` such readers, including this one.
 
         Raises:
-            CacheTooSmallError: with the smallest budget that would do for as many of each of
-                `ranks`, should all of them use this directory.
+            CacheTooSmallError: it does not; the message names the smallest budget that suffices
+                for `workers` readers of each of `ranks`, should all of them use this directory.
         """
         return self._room.register(at_once, visits, workers, ranks)
 
     def publish(self, registration: Registration, visits: list[int]) -> None:
-        """Say which shards a reader visits from now on, in order."""
+        """Publish the numbers of the shards that a reader will visit from now on, in order."""
         import numpy as np
 
         self._room.publish(registration, np.array(visits, np.int32))
@@ -152,16 +152,16 @@ class ShardCache:
     def lease(self, number: int, *, check: Callable[[], None] | None = None) -> memoryview:
         """Map a shard's file; it stays in the cache until the last view of it is gone.
 
-        Fetches it, or waits for whoever does.
+        Fetches a missing shard, or waits if another thread or process is fetching it.
 
         Args:
-            number: Of the shard.
-            check: Called now and then while waiting; raises to give up.
+            number: Number of the shard.
+            check: Called repeatedly while waiting; raises to give up.
 
         Raises:
-            CorruptShardError: it arrived damaged, twice.
+            CorruptShardError: the shard arrived damaged, twice.
             DownloadError, Exception: as the source, here or in the process that fetched it.
-            CacheTooSmallError: every shard in the cache is being read, and stays so.
+            CacheTooSmallError: every shard in the cache is being read, and that does not change.
             CacheFullError: the disk is full.
         """
         held = self._try_lease(number)
@@ -175,20 +175,20 @@ class ShardCache:
             self._counters.add(misses=1, wait_s=time.monotonic() - started)
 
     def arrival(self, number: int) -> Arrival:
-        """How much of a shard is there, whichever process fetches it."""
+        """Return how much of a shard has arrived, whichever process fetches it."""
         size = self._room.sizes[number]
         there = size if self._room.shard_path(number).exists() else self._arrived(number)
-        if not there:  # a backend that fetches whole files does it in a folder of its own
+        if not there:  # a backend that fetches whole files writes to its staging folder
             there = bytes_below(self._layout.staging / self._room.names[number])
         return Arrival(there, size, self._counters.stats.retries)
 
     def fetch_ahead(
         self, number: int, check: Callable[[], None]
     ) -> Literal["there", "busy", "slots", "full", "fetched", "failed"]:
-        """Fetch a shard that will be needed, if there is room and nobody else does it.
+        """Prefetch a shard, if there is room and no other thread or process is fetching it.
 
         Returns:
-            "slots" when as much is under way as there may be.
+            "slots" when all slots for transfers are taken.
         """
         if self._room.shard_path(number).exists():
             return "there"
@@ -208,7 +208,7 @@ class ShardCache:
             except Stopped:
                 raise
             except Exception as error:  # noqa: BLE001
-                # Noted for those who wait; whoever needs the shard later tries again and raises.
+                # Recorded for waiting threads; a later reader of the shard tries again and raises.
                 import logging
 
                 log = logging.getLogger("audiomdb.cache")
@@ -221,20 +221,20 @@ class ShardCache:
         return "fetched"
 
     def lacking_slot(self) -> contextlib.AbstractContextManager[object]:
-        """Say, for the time of a `with` block, that a shard could be fetched ahead with a slot."""
+        """Signal in a `with` block that a shard could be prefetched if there were a slot."""
         return self._slots.lacking(ahead=True) or contextlib.nullcontext()
 
     def index_file(self) -> memoryview | None:
-        """The dataset's index file; None where it can only be gathered from the shards.
+        """Map the dataset's index file; None if it can only be gathered from the shards.
 
         Raises:
-            MetadataError: it is not what metadata says.
+            MetadataError: the file is not the one described in the metadata.
             DownloadError: as the source.
         """
         return self._index.open(self._slots.extra(ahead=False))
 
     def keep_index(self, content: bytes) -> None:
-        """Keep an index file that was gathered from shards, if it is what metadata describes."""
+        """Keep an index gathered from shards, if it is the one described in the metadata."""
         self._index.keep(content)
 
     def _try_lease(self, number: int) -> Held | None:
@@ -250,7 +250,7 @@ class ShardCache:
         return held
 
     def _obtain(self, number: int, check: Callable[[], None]) -> Held:
-        """Fetch a shard, or wait for whoever does."""
+        """Fetch a shard, or wait for the thread or process that fetches it."""
         name = self._room.names[number]
         known = self._failures.attempt(name)
         patience = Patience(check)
@@ -270,7 +270,7 @@ class ShardCache:
                 if claimed == "full":
                     self.relent()
                     if patience.seconds >= collect_at_s:
-                        # Leases end with their views, which circles of garbage keep alive.
+                        # Leases end with their views, which reference cycles may keep alive.
                         gc.collect()
                         collect_at_s *= 8
                     if not waits_for_room and (marker := self._room.waiting()) is not None:
@@ -316,10 +316,10 @@ class ShardCache:
         return slot
 
     def _deliver(self, part: Part, check: Callable[[], None], *, ahead: bool) -> Held | None:
-        """Fetch a part, twice if it comes damaged, and make it a whole shard.
+        """Fetch a part, twice if it arrives damaged, and turn it into a complete shard.
 
         Returns:
-            None when somebody has removed the part from the directory.
+            None when the part was removed from the directory meanwhile.
         """
         entry = self.metadata.shards[part.number]
         extra = self._slots.extra(ahead=ahead)
@@ -341,7 +341,7 @@ class ShardCache:
                 return None
             if isinstance(error, Exception) and not isinstance(error, Stopped):
                 self._failures.record(part.name, error)
-            part.held.release()  # the part stays: whoever comes next goes on from there
+            part.held.release()  # the part stays, for the next attempt to resume
             raise
         corrupt = CorruptShardError(self._damage(part.number, delivered))
         self._failures.record(part.name, corrupt)
@@ -349,9 +349,9 @@ class ShardCache:
         raise corrupt
 
     def _give_way(self, number: int, check: Callable[[], None]) -> Callable[[], None]:
-        """A check for a transfer that nobody waits for: it ends where it keeps others waiting.
+        """Return a check that ends a prefetching transfer that stalls and keeps readers waiting.
 
-        As long as it brings something, they wait for no more than its end.
+        While the transfer makes progress, it goes on: readers wait at most until its end.
         """
         looked, before = time.monotonic(), -1
 
@@ -369,13 +369,13 @@ class ShardCache:
         return give_way
 
     def _arrived(self, number: int) -> int:
-        """Bytes of a shard that are on the disk."""
+        """Return the number of bytes of a shard's part that have arrived."""
         name, size = self._room.names[number], self._room.sizes[number]
         return arrived(self._layout.parts / name, self._layout.spans(name), size)
 
     @property
     def _slots(self) -> Slots:
-        # A new one each time: how many there are may change with the directory.
+        # Made anew each time, because the limit may change when the directory is made again.
         return Slots(self._layout.slots, self._tenancy.limits.workers)
 
     def _take_slot(self, *, ahead: bool) -> Held | None:
@@ -411,8 +411,8 @@ class ShardCache:
 
 
 class _GaveWay(Stopped):
-    """A transfer has ended because somebody needs its room, its slot or its shard more."""
+    """Raised to end a stalled prefetching transfer whose room, slot or shard a reader needs."""
 
 
 def _nothing() -> None:
-    """Go on."""
+    """Do nothing."""

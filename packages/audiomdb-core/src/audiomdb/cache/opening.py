@@ -1,4 +1,4 @@
-"""Opening a cache directory: what all processes that use it have to agree on."""
+"""Open a cache directory, whose users must agree on the dataset's metadata and on limits."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ __all__ = [
 
 TRIES = 20
 PAUSE_S = 0.02
-"""Who deletes a directory goes on while it is made again, but not for long."""
+"""Creating a directory again is retried, as its deletion may still be going on for a moment."""
 
 _SHOWN_BYTES = 60
-"""Of what came instead of metadata."""
+"""Bytes quoted in errors of what was received instead of metadata."""
 
 T = TypeVar("T")
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What holds for a directory, whoever uses it.
+    """Limits of a cache directory that hold for all processes that use it.
 
     Attributes:
-        max_bytes: Its budget; None has no limit.
-        workers: Transfers at once.
+        max_bytes: Budget in bytes. None: no limit.
+        workers: Maximum number of concurrent transfers.
     """
 
     max_bytes: int | None
     workers: int
 
     def __post_init__(self) -> None:
-        # What nobody may ask for did not come from a process either, but from a damaged disk.
+        # Validates what is read from the file, where invalid values mean a damaged disk.
         CacheOptions(max_bytes=self.max_bytes, workers=self.workers)
 
 
@@ -71,9 +71,9 @@ class Opened(msgspec.Struct, frozen=True):
     """A cache directory in use.
 
     Attributes:
-        metadata: Of the dataset.
-        limits: That hold now.
-        in_use: Held while this process uses the directory.
+        metadata: Metadata of the dataset.
+        limits: Limits now in force.
+        in_use: Lock held while this process uses the directory.
     """
 
     metadata: Metadata
@@ -84,17 +84,17 @@ class Opened(msgspec.Struct, frozen=True):
 def open_cache(
     layout: CacheLayout, source: Source, limits: Limits, failures: Failures, counters: Counters
 ) -> Opened:
-    """Make the directory and get the dataset's metadata.
+    """Create the directory and get the dataset's metadata.
 
     As long as any process uses the directory, metadata and limits are those of the first of them,
-    so all see the same dataset and none waits for room that another one takes for its own. The
-    next first one fetches metadata anew and so notices a dataset that has changed; shards that it
-    shares with the old version stay.
+    so that all see the same dataset and the same budget. The first process to open an unused
+    directory fetches the metadata again, which detects a changed dataset; shards that are the same
+    in both versions are kept.
 
     Raises:
         CachePlaceError: the directory cannot be written, or is on a network file system.
         CacheFullError: the disk is full.
-        CacheError: somebody deletes the directory over and over.
+        CacheError: the directory is deleted over and over.
         DownloadError, Exception: as the source.
         DatasetError: the metadata is damaged.
     """
@@ -109,25 +109,25 @@ def open_cache(
 
 
 def make_again(layout: CacheLayout, opened: Opened) -> Opened:
-    """Make a directory again that somebody has deleted, or parts of it, while it is used.
+    """Create a directory again that was deleted, in whole or in part, while it is used.
 
-    Those who used it together do so again: the first of them writes metadata and limits, which are
-    the same for all, and all share the lock that says it is in use. If a newcomer was quicker, the
-    directory is the newcomer's: its limits hold, for two budgets for one directory would each take
-    what the other one counts on. What is here goes on with its own metadata, which may be older;
-    shards have their digest in their name, so those of two versions lie beside each other.
+    Its users share it again: the first of them writes metadata and limits, which are the same for
+    all, and all share the lock that says it is in use. If a new process opened the directory
+    earlier, the limits of that process hold, because a directory must not have two budgets. This
+    process keeps its own metadata, which may be older. Shards of two versions can coexist, because
+    their names contain their digests.
 
     Args:
         layout: The directory.
-        opened: What held in it. Its lock stays as it is.
+        opened: The directory as it was in use. Its lock is not changed.
 
     Returns:
-        What holds now.
+        The directory as it is in use now.
 
     Raises:
-        CachePlaceError: it cannot be made.
+        CachePlaceError: it cannot be created.
         CacheFullError: the disk is full.
-        FileNotFoundError: somebody deletes it at this moment.
+        FileNotFoundError: it is being deleted at this moment.
     """
     _make(layout)
     patience = Patience(lambda: None)
@@ -142,7 +142,7 @@ def make_again(layout: CacheLayout, opened: Opened) -> Opened:
             in_use = try_shared(layout.in_use_lock, create=True)
         if in_use is not None:
             break
-        patience.wait()  # for one that opens the directory, whose metadata.lock is deleted
+        patience.wait()  # for a process that is opening it, whose metadata.lock was deleted
     if limits != opened.limits:
         _say_so(layout, opened.limits, limits)
     return Opened(opened.metadata, limits, in_use)
@@ -159,7 +159,7 @@ def index_lock(layout: CacheLayout) -> Held:
 
 
 def deleted_error(root: Path) -> CacheError:
-    """What to raise when there is no going on in a directory."""
+    """Return the error to raise when a directory is deleted over and over."""
     return CacheError(
         f"the cache directory {root}, or a part of it, is deleted as often as it is made again; "
         "find out who clears it away, or give cache_dir= a directory that is left alone"
@@ -183,7 +183,7 @@ def _waited_for(layout: CacheLayout, lock: Path, what: str) -> Held:
 def _try_to_open(
     layout: CacheLayout, source: Source, limits: Limits, failures: Failures, counters: Counters
 ) -> Opened | None:
-    """Open a directory; None where somebody has deleted it meanwhile, or a part of it."""
+    """Open a directory; return None if it, or a part of it, is deleted meanwhile."""
     _make(layout)
     known = failures.attempt(METADATA_FILE)
     with metadata_lock(layout) as lock:
@@ -193,10 +193,10 @@ def _try_to_open(
             in_use = try_shared(layout.in_use_lock)
         except FileNotFoundError:
             if layout.has_folders() and is_at(lock.fd, layout.metadata_lock):
-                raise  # the source's own
+                raise  # raised by the source
             return None
         if in_use is not None and not is_at(lock.fd, layout.metadata_lock):
-            # Others may have made it again by now, and have agreed without us.
+            # Others may have created it again by now, and agreed without this process.
             in_use.release()
             return None
     return None if in_use is None else Opened(metadata, holding, in_use)
@@ -205,7 +205,7 @@ def _try_to_open(
 def _agreed(
     layout: CacheLayout, source: Source, limits: Limits, failures: Failures, counters: Counters
 ) -> tuple[Metadata, Limits]:
-    """Metadata and limits, those of the first process that uses the directory. Under the lock."""
+    """Return metadata and limits of the directory's first user. Call under `metadata.lock`."""
     alone = try_exclusive(layout.in_use_lock, create=True)
     try:
         if alone is not None:
@@ -245,10 +245,10 @@ def _made(layout: CacheLayout) -> Held | None:
         try:
             layout.make()
             check_place(layout.root)
-            # Where locks do not work at all, it shows here and not in the middle of a training run.
+            # If locks do not work at all, this fails here and not in the middle of a training run.
             return try_exclusive(layout.budget_lock, create=True)
         except (FileNotFoundError, FileExistsError):
-            # Somebody deletes it at this moment: what existed when it was to be made has gone.
+            # The directory is being deleted: a folder that existed a moment ago is gone.
             tries += 1
             if tries >= TRIES:
                 raise
@@ -256,7 +256,7 @@ def _made(layout: CacheLayout) -> Held | None:
 
 
 def _kept_metadata(layout: CacheLayout) -> Metadata | None:
-    """What the first process fetched; None where it is gone or damaged."""
+    """Return the metadata that the first process fetched; None if it is gone or damaged."""
     try:
         return parse_metadata(layout.metadata.read_bytes(), str(layout.metadata))
     except (OSError, MetadataError):
@@ -274,7 +274,7 @@ def _fetch(layout: CacheLayout, source: Source, failures: Failures, counters: Co
     try:
         raw = _despite_full_disk(layout, lambda: source.metadata(layout, counters))
         name = f"{METADATA_FILE} of {source.place}"
-        if not raw.lstrip().startswith(b"{"):  # a page that says "log in here", for one
+        if not raw.lstrip().startswith(b"{"):  # such as the HTML of a login page
             name += f", which begins with {raw[:_SHOWN_BYTES]!r},"
         metadata = parse_metadata(raw, name)
     except Exception as error:
@@ -290,12 +290,12 @@ def _write(layout: CacheLayout, path: Path, content: bytes) -> None:
 
 
 def _despite_full_disk(layout: CacheLayout, action: Callable[[], T]) -> T:
-    """Do what takes a little disk; where there is none, what was used longest ago goes.
+    """Call a function that writes little; while the disk is full, evict the least recently used.
 
-    What an earlier run has left may be all that fills the disk.
+    The disk may be full only of what an earlier run has left.
 
     Raises:
-        CacheFullError: the disk is full, and stays so.
+        CacheFullError: the disk is full and nothing can be evicted.
     """
 
     def make_room() -> bool:
@@ -306,10 +306,10 @@ def _despite_full_disk(layout: CacheLayout, action: Callable[[], T]) -> T:
 
 
 def _sweep(layout: CacheLayout) -> None:
-    """Clear away what killed processes have left and nothing else would ever come across.
+    """Remove files of killed processes that would otherwise never be removed.
 
-    Parts stay, to be resumed or to go when room is needed, unless their shard is there: then they
-    are what was not cleared away at the very end.
+    Parts are kept, to be resumed or evicted, unless their shard is complete: then the process was
+    killed before it removed them.
     """
     for path in layout.parts.iterdir():
         if layout.is_part(path.name) and (layout.shards / path.name).exists():

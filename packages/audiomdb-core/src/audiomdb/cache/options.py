@@ -1,4 +1,4 @@
-"""What a cache is told about itself."""
+"""Define `CacheOptions`, the options of a cache."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ __all__ = ["CacheOptions"]
 
 
 class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a cache may hold, and how eager it is.
+    """Limits of a cache, and how far it prefetches.
 
     Attributes:
-        max_bytes: Limit of the directory, partial files included. None: the disk's.
-        prefetch: Shards fetched ahead of the one being read, where the order is known.
-        workers: Transfers at once, over all processes of the machine.
+        max_bytes: Maximum size of the directory, including partial files. None: only limited by
+            the disk.
+        prefetch: Number of shards prefetched beyond the one being read, if the order is known.
+        workers: Maximum number of concurrent transfers, over all processes of the machine.
     """
 
     max_bytes: int | None = None

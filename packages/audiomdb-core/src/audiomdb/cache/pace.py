@@ -1,4 +1,4 @@
-"""Saying how far and how fast a transfer is, so that a slow one does not look like a hang."""
+"""Log the progress and speed of slow transfers, so that they do not look like a hang."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _SAY_SO_EVERY_S = 30.0
 
 
 def how_far(done: int, size: int, gained: int, seconds: float) -> str:
-    """Text for bytes of a file that are there, and how fast they came lately."""
+    """Describe how many bytes of a file have arrived, and how fast they arrived recently."""
     speed = gained / seconds / 1e6 if seconds > 0 else 0.0
     return f"{done / 1e6:.1f} of {size / 1e6:.1f} MB are there, at {speed:.2f} MB/s"
 
 
 class Pace:
-    """Tells, now and then, how something gets on that takes long.
+    """Logs the progress of a long transfer at intervals.
 
     Args:
-        what: It is.
-        size: Bytes that are to come.
-        done: Bytes that are there; called when something is said.
+        what: Name of what is transferred.
+        size: Total number of bytes.
+        done: Function that returns the bytes that have arrived; called for each message.
     """
 
     def __init__(self, what: str, size: int, done: Callable[[], int]) -> None:
@@ -33,7 +33,7 @@ class Pace:
         self._before: int | None = None
 
     def tick(self, doing: str = "fetching") -> None:
-        """Say it, if it has not been said for a while. Costs nothing otherwise."""
+        """Log the progress, if that was not done for a while. Cheap otherwise."""
         now = time.monotonic()
         if self._before is None:
             self._before = self._done()
@@ -56,7 +56,7 @@ class Pace:
 
 
 class Watch:
-    """Ticks for code that cannot do it itself, in a `with` block."""
+    """Calls `Pace.tick` from a thread during a `with` block, for code that cannot do so itself."""
 
     def __init__(self, pace: Pace, doing: str) -> None:
         self._pace, self._doing = pace, doing
@@ -83,11 +83,11 @@ class Watch:
 
 
 class Waiting:
-    """What is known of a transfer that somebody else makes.
+    """Describes the progress of a transfer in another thread or process.
 
     Args:
-        arrived: Gives the bytes that are there.
-        size: Bytes that are to come.
+        arrived: Function that returns the bytes that have arrived.
+        size: Total number of bytes.
     """
 
     def __init__(self, arrived: Callable[[], int], size: int) -> None:
@@ -95,7 +95,7 @@ class Waiting:
         self._at, self._before = time.monotonic(), arrived()
 
     def for_what(self, why: str) -> str:
-        """Say why a shard is not there yet: "full", or somebody fetches it."""
+        """Describe why a shard is not there yet: no room if `why` is "full", else its transfer."""
         if why == "full":
             return "there is no room for it, and every shard in the cache is in use"
         now, here = time.monotonic(), self._arrived()

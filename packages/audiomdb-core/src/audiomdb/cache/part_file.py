@@ -1,8 +1,8 @@
-"""A shard on its way: what of it is there, written down so that a crash loses next to nothing.
+"""Write a partially fetched shard and track its bytes, so that a crash loses almost none of them.
 
-One stream writes from the beginning to the end, and the file's length says how far it is. Several
-streams write pieces, and a second file says how far each is; it is there before the first byte is
-written out of turn, and is ignored where the part is empty.
+If one stream writes from the beginning to the end, the file's length is its progress. If several
+streams write pieces, a second file has the progress of each; it is created before the first byte is
+written out of order, and is ignored if the part is empty.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ _LONGEST_VALIDATOR = 1024
 
 
 class PartFile:
-    """The file of a part, which threads write to. Use it in a `with` block.
+    """The file of a part, which several threads can write to. Use it in a `with` block.
 
-    After the block nothing is written any more, whatever threads still run: the file may be a
-    whole shard by then.
+    After the block nothing is written, even by threads that still run: the file may be a complete
+    shard by then.
 
     Args:
-        fd: The file, open for reading and writing.
-        size: Bytes it will have.
-        validator: Where the validator is kept.
-        spans: Where it is kept which bytes are there, unless they are all up to some place.
+        fd: File descriptor, open for reading and writing.
+        size: Size of the complete file in bytes.
+        validator: Path of the file that keeps the validator.
+        spans: Path of the file that keeps the spans, if the part is fetched in several pieces.
 
     Attributes:
         size: As given.
         received: Bytes written so far, by all threads.
-        wrong_size: What the store says it has instead of `size`, once that is known.
-        changed: Notified when a stream gives a span back, or ends. Its lock guards everything.
+        wrong_size: Size of the store's file, once it is known to differ from `size`.
+        changed: Condition that is notified when a stream gives back a span, or ends. Its lock
+            guards the spans and all that is written to the file.
     """
 
     def __init__(self, fd: int, size: int, *, validator: Path, spans: Path) -> None:
@@ -70,7 +71,7 @@ class PartFile:
             self._open = False
             self._close_map()
         with self._hashing:
-            pass  # a thread that is at it reads the file, whose descriptor may be closed now
+            pass  # wait for a thread that is hashing: the descriptor may be closed after this
 
     @property
     def in_pieces(self) -> bool:
@@ -79,29 +80,29 @@ class PartFile:
 
     @property
     def arrived(self) -> int:
-        """Bytes that are there."""
+        """Number of bytes that have arrived."""
         with self.changed:
             return sum(span.done - span.start for span in self._spans)
 
     @property
     def gap(self) -> int:
-        """The first byte that is not there; the size where all are."""
+        """Offset of the first missing byte; the size if none is missing."""
         with self.changed:
             gaps = missing(self._spans)
         return gaps[0][0] if gaps else self.size
 
     @property
     def whole(self) -> bool:
-        """Whether all of it is there."""
+        """Whether the file is complete."""
         return self.arrived == self.size
 
     @property
     def validator(self) -> str | None:
-        """What the store called the version of the file that is being fetched."""
+        """The store's validator for the version of the file that is being fetched."""
         return self._validator
 
     def keep_validator(self, validator: str | None) -> None:
-        """Keep it, before the bytes it is about."""
+        """Store the validator; call this before writing the bytes it is about."""
         if validator is None:
             self._validator_path.unlink(missing_ok=True)
         else:
@@ -109,12 +110,12 @@ class PartFile:
         self._validator = validator
 
     def cut(self, piece: int | None) -> None:
-        """Let several streams fetch what is missing, in pieces of so many bytes."""
+        """Cut what is missing into pieces of at most `piece` bytes, for several streams."""
         with self.changed:
             self._spans, self._taken = cut(self._spans, piece), set()
             self._close_map()
             temporary = self._spans_path.with_name(f"{self._spans_path.name}.new")
-            # Open from the start: whoever clears things away meanwhile takes the name only.
+            # The file is kept open, so that only its name is lost if it is deleted meanwhile.
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             try:
                 os.pwrite(fd, packed(self._spans), 0)
@@ -126,7 +127,7 @@ class PartFile:
             self._map = fd
 
     def claim(self) -> Span | None:
-        """The first span that lacks bytes and that nobody is at; `give_back` it."""
+        """Return the first incomplete span that no stream has; `give_back` must follow."""
         with self.changed:
             for span in self._spans:
                 if span.done < span.stop and id(span) not in self._taken:
@@ -135,22 +136,22 @@ class PartFile:
         return None
 
     def give_back(self, span: Span) -> None:
-        """Let others fetch what is missing of a span."""
+        """Let other streams fetch what is missing of a span."""
         with self.changed:
             self._taken.discard(id(span))
             self.changed.notify_all()
 
     def unclaimed(self) -> int:
-        """Spans that lack bytes and that nobody is at."""
+        """Return the number of incomplete spans that no stream has."""
         with self.changed:
             return sum(s.done < s.stop and id(s) not in self._taken for s in self._spans)
 
     def restart(self) -> Span:
-        """Throw away what is there, and whatever other streams still bring; claims all of it."""
+        """Discard all bytes, also those that other streams still bring; claim the whole file."""
         import hashlib
 
         with self._hashing, self.changed:
-            # First this: of an empty part nobody believes that anything is there.
+            # Truncate first: the spans of an empty part are ignored.
             os.ftruncate(self._fd, 0)
             self._close_map()
             self._spans_path.unlink(missing_ok=True)
@@ -161,12 +162,13 @@ class PartFile:
             return span
 
     def write(self, span: Span, chunk: bytes) -> int:
-        """Write what comes next in a span; returns how much of it was written.
+        """Write the next bytes of a span; return how many of them were written.
 
         Raises:
-            Stopped: the span is no longer part of the file.
-            DownloadInterruptedError: somebody else has written to the file; it begins anew.
-            OSError: as writing does, a full disk above all.
+            Stopped: the span is no longer part of the file, or the file is closed.
+            DownloadInterruptedError: something else has written to the file, which was therefore
+                emptied.
+            OSError: writing failed, usually because the disk is full.
         """
         with self.changed:
             place = self._place(span)
@@ -187,16 +189,16 @@ class PartFile:
         return written
 
     def take_received(self) -> int:
-        """Bytes written since this was called last."""
+        """Return the number of bytes written since the last call."""
         with self.changed:
             counted, self._counted = self._counted, self.received
             return self.received - counted
 
     def hash_on(self, *, wait: bool = True) -> None:
-        """Read and hash what is there without a gap and not hashed yet.
+        """Read and hash what precedes the first gap and is not hashed yet.
 
         Args:
-            wait: For another thread that is at it; otherwise leave it to that one.
+            wait: Wait for another thread that is hashing; otherwise leave it to that thread.
         """
         if not self._hashing.acquire(blocking=wait):
             return
@@ -205,23 +207,23 @@ class PartFile:
             while self._hashed < stop and self._open:
                 chunk = os.pread(self._fd, min(_READ_BYTES, stop - self._hashed), self._hashed)
                 if not chunk:
-                    return  # somebody has cut it off, and will see a wrong digest
+                    return  # truncated from outside, which the digest will reveal
                 self._digest.update(chunk)
                 self._hashed += len(chunk)
         finally:
             self._hashing.release()
 
     def sha256(self) -> str:
-        """Hex digest of what is there without a gap."""
+        """Return the hex digest of all bytes before the first gap."""
         self.hash_on()
         return self._digest.hexdigest()
 
     def sync(self) -> None:
-        """Return once all of it is on the disk."""
+        """Flush the file to disk."""
         os.fsync(self._fd)
 
     def _tampered(self, span: Span) -> DownloadInterruptedError:
-        """Begin anew; what was hashed as it came is not what lies there."""
+        """Empty the file, whose bytes are not those that were hashed; return the error to raise."""
         import hashlib
 
         found = os.fstat(self._fd).st_size
@@ -239,7 +241,7 @@ class PartFile:
     def _found(self) -> list[Span]:
         length = os.fstat(self._fd).st_size
         spans = _read_spans(self._spans_path, self.size, length)
-        if spans is None:  # nothing, or nothing that can be believed
+        if spans is None:  # empty, or not consistent
             os.ftruncate(self._fd, 0)
             self._spans_path.unlink(missing_ok=True)
             return [Span(0, self.size, 0)]
@@ -252,7 +254,7 @@ class PartFile:
             text = self._validator_path.read_bytes()[:_LONGEST_VALIDATOR].decode("ascii")
         except (FileNotFoundError, UnicodeDecodeError):
             return None
-        # Half a validator matches nothing, which costs a fetch from the start and is never wrong.
+        # A truncated validator matches nothing, which only costs a fetch from the start.
         return text if text.isprintable() else None
 
     def _close_map(self) -> None:
@@ -262,7 +264,7 @@ class PartFile:
 
 
 def arrived(part: Path, spans: Path, size: int) -> int:
-    """Bytes of a part that are there, as seen from outside while it grows."""
+    """Return the number of bytes in a part that another thread or process may be fetching."""
     try:
         found = _read_spans(spans, size, part.stat().st_size)
     except FileNotFoundError:
@@ -271,7 +273,7 @@ def arrived(part: Path, spans: Path, size: int) -> int:
 
 
 def _read_spans(path: Path, size: int, length: int) -> list[Span] | None:
-    """The spans of a part of some length now; None: it cannot be known what of it is there."""
+    """Return the spans of a part whose file has `length` bytes; None if empty or inconsistent."""
     if not 0 < length <= size:
         return None
     try:

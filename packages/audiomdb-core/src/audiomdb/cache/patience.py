@@ -1,4 +1,4 @@
-"""Waiting for other threads and processes: in growing steps, not silently, not for ever."""
+"""Wait for other threads and processes in growing steps, with log messages and a limit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LONGEST_WAIT_S = 0.02
 _SAY_SO_EVERY_S = 30.0
 _LOOK_EVERY_S = 1.0
 _STALL_S = 60.0
-"""Room that nobody frees for so long is held by views that outlive their use."""
+"""If nothing changes for so long, the room is held by views that outlive their use."""
 
 
 class Patience:
-    """One wait.
+    """Controls one wait, which the caller makes in a loop.
 
     Args:
         check: Called in each step; raises to give up.
@@ -32,17 +32,17 @@ class Patience:
 
     @property
     def seconds(self) -> float:
-        """How long it has lasted."""
+        """Duration of the wait so far."""
         return time.monotonic() - self._began
 
     def wait(self) -> None:
-        """Wait one step, longer than the last one."""
+        """Call `check` and sleep for one step, which is longer each time, up to 0.02 s."""
         self._check()
         time.sleep(self._step)
         self._step = min(2 * self._step, _LONGEST_WAIT_S)
 
     def say(self, what: Callable[[], str]) -> None:
-        """Say now and then what is waited for."""
+        """Log at intervals what is waited for, as `what` returns it."""
         now = time.monotonic()
         if now - self._said >= _SAY_SO_EVERY_S:
             self._said = now
@@ -51,10 +51,10 @@ class Patience:
             logging.getLogger("audiomdb.cache").warning("%s (%.0f s so far)", what(), self.seconds)
 
     def watch(self, state: Callable[[], object], problem: Callable[[], str]) -> None:
-        """Give up when `state` has been the same for too long.
+        """Give up when the result of `state` has not changed for a minute.
 
         Raises:
-            CacheTooSmallError: with what `problem` says.
+            CacheTooSmallError: with the text that `problem` returns.
         """
         now = time.monotonic()
         if self._state is not None and now - self._looked < _LOOK_EVERY_S:

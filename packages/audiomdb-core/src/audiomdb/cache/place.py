@@ -1,4 +1,4 @@
-"""Which file systems can hold a cache."""
+"""Check that a file system can hold a cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_place(directory: Path) -> None:
     """Refuse a directory on a network file system, and any on Windows.
 
     Raises:
-        CachePlaceError: locks there are advisory at best, and a mapped file may change or vanish.
+        CachePlaceError: locks there do not work reliably, and a mapped file may change or vanish.
     """
     if sys.platform == "win32":
         raise CachePlaceError(
@@ -35,7 +35,7 @@ def check_place(directory: Path) -> None:
 
 
 def file_system(directory: Path) -> str | None:
-    """Type of the file system a directory is on ("ext4"), None where that cannot be found out."""
+    """Return the type of a directory's file system, such as "ext4"; None if it is unknown."""
     if sys.platform == "darwin":
         listing = subprocess.run(["/sbin/mount"], capture_output=True, text=True, check=False)
         return _from_mount(listing.stdout, os.path.realpath(directory))
@@ -48,7 +48,7 @@ def file_system(directory: Path) -> str | None:
 
 
 def _from_mountinfo(text: str, device: str) -> str | None:
-    """Linux: `36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw` (proc(5))."""
+    """Parse Linux's `36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw` (proc(5))."""
     for line in text.splitlines():
         mount, _, source = line.partition(" - ")
         if mount.split()[2:3] == [device] and source:
@@ -57,7 +57,7 @@ def _from_mountinfo(text: str, device: str) -> str | None:
 
 
 def _from_mount(text: str, path: str) -> str | None:
-    """macOS: `/dev/disk3s1 on / (apfs, sealed, local)`; the longest mount point wins."""
+    """Parse macOS's `/dev/disk3s1 on / (apfs, sealed, local)`; the longest mount point wins."""
     best, kind = -1, None
     for line in text.splitlines():
         found = re.fullmatch(r".* on (/.*) \(([^,)]+).*\)", line)

@@ -1,4 +1,4 @@
-"""Threads that fetch shards before they are needed."""
+"""Prefetch shards in background threads."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from audiomdb.cache.retry import Stopped
 __all__ = ["Prefetcher"]
 
 _LOOK_AGAIN_S = 0.25
-"""After this a thread with nothing to do looks whether another process has made room."""
+"""Interval at which an idle thread first checks whether another process has made room."""
 
 _LOOK_AGAIN_AT_LAST_S = 2.0
-"""Each look reads the directory, so a thread that finds nothing looks less and less often."""
+"""Maximum of that interval, which doubles while there is none: each check reads the directory."""
 
 _LOOK_FOR_A_SLOT_S = 0.05
 
 _AFTER_A_FAILURE_S = 30.0
-"""So long a shard that could not be fetched is left to whoever needs it."""
+"""After a failure, a shard is not prefetched for so long."""
 
 _JOIN_S = 2.0
 
 
 class Prefetcher:
-    """Fetches what is wanted soonest and nobody else is fetching.
+    """Prefetches the shards needed soonest that are not being fetched already.
 
     Args:
-        cache: Where to.
-        wanted: Numbers of the shards that are needed next, soonest first.
-        threads: How many.
+        cache: Cache to fetch into.
+        wanted: Function that returns the numbers of the shards needed next, soonest first.
+        threads: Number of threads.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class Prefetcher:
             thread.start()
 
     def wake(self) -> None:
-        """Look again: other shards are wanted."""
+        """Wake the threads, because other shards are wanted now."""
         with self._changed:
             self._changes += 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stop. What is under way is given up at its next chunk, and resumed by whoever needs it.
+        """Stop the threads. A transfer ends at its next chunk, and is resumed when it is needed.
 
-        Does not wait for a store that does not answer.
+        Waits for at most 2 s, so a store that does not answer does not block it.
         """
         self._closed = True
         self.wake()
@@ -85,25 +85,25 @@ class Prefetcher:
         except Stopped:
             pass
         except Exception:
-            # Prefetching is a convenience: without it, shards are fetched when they are needed.
+            # Prefetching is optional: without it, shards are fetched when they are needed.
             import logging
 
             logging.getLogger("audiomdb.cache").exception("prefetching has ended")
 
     def _rest(self, changes: int, seconds: float) -> bool:
-        """Wait for other shards to be wanted than at a count of changes; returns whether so."""
+        """Wait until `wake` is called after the given count of changes; return whether it was."""
         with self._changed:
             if self._changes == changes:
                 self._changed.wait(seconds)
             return self._changes != changes
 
     def _fetch_one(self) -> str:
-        """Fetch what is wanted soonest; returns what came of it, "busy" where there is nothing."""
+        """Fetch the shard wanted soonest; return the outcome, "busy" if there is none to fetch."""
         for number in self._wanted():
             if time.monotonic() < self._failed.get(number, 0.0):
                 continue
             outcome = self._cache.fetch_ahead(number, self._check)
-            if outcome == "failed":  # whoever needs it learns why
+            if outcome == "failed":  # a reader that needs it raises the reason
                 self._failed[number] = time.monotonic() + _AFTER_A_FAILURE_S
             if outcome in ("fetched", "full", "slots"):
                 return outcome

@@ -1,9 +1,9 @@
-"""What each reader of a cache needs and reads next, for all processes of the node to see.
+"""Publish what each reader of a cache needs and reads next to all processes of the machine.
 
-A reader's file is flocked by its process for as long as it reads. A file whose lock can be had is
-a dead reader's and is removed. Files are made, changed and removed under `budget.lock`; only what
-is done is written without it, 4 or 8 bytes in place: read half written they would mislead one
-choice of a victim, and nothing else.
+A reader's file is flocked by its process for as long as it reads. A file whose lock is free belongs
+to a dead reader and is removed. Files are created, changed and removed under `budget.lock`; only
+progress is written without it, 4 or 8 bytes in place: a torn read would affect one choice of a
+victim, and nothing else.
 """
 
 from __future__ import annotations
@@ -34,66 +34,66 @@ _DONE_AT = 16
 
 
 def registration_bytes(visits: int) -> int:
-    """Size of a reader's file."""
+    """Return the size in bytes of a reader's file with `visits` visits."""
     return _HEAD.size + 4 * visits
 
 
 class Registration:
-    """This process's entry among the readers. Made and changed under `budget.lock`.
+    """The entry of one reader of this process. Created and changed under `budget.lock`.
 
-    Threads share it.
+    Thread-safe.
 
     Args:
-        folder: Of all readers.
+        folder: Folder of all readers' files.
         needs: Bytes of shards it must be able to hold at once.
-        capacity: Visits that it will publish at most; the file has its final size from the start,
-            because it counts.
+        capacity: Maximum number of visits that it will publish. The file has its final size from
+            the start, because it counts towards the budget.
     """
 
     def __init__(self, folder: Path, needs: int, capacity: int = 0) -> None:
         self._folder = folder
         self._needs = needs
         self._capacity = capacity
-        # The file may be exchanged for another one while threads note what is done. In a forked
-        # child, where a thread may have left the lock locked, the file is closed and nobody asks.
+        # The file may be replaced while threads write progress. In a forked child, the lock may be
+        # left locked, but the file is closed there, which is checked before the lock is taken.
         self._lock = threading.Lock()
         self.path, self._held = self._new_file(self._content(np.empty(0, np.int32)))
 
     def publish(self, visits: NDArray[np.int32]) -> None:
-        """Say what is read from now on, in order."""
+        """Publish the numbers of the shards that are read from now on, in order."""
         content = self._content(visits[: self._capacity])
         with self._lock:
             os.pwrite(self._held.fd, content, 0)
 
     def advance(self, done: int) -> None:
-        """Say how many of the published visits lie behind. Needs no lock."""
+        """Publish how many of the published visits are over. Needs no lock."""
         self._note(struct.pack("<Q", done), _DONE_AT)
 
     def strike(self, visit: int) -> None:
-        """Say that one of the published visits is done, though others before it are not."""
+        """Mark a published visit as over, though earlier ones are not. Needs no lock."""
         if 0 <= visit < self._capacity:
             self._note(struct.pack("<i", DONE), registration_bytes(visit))
 
     def is_there(self) -> bool:
-        """Whether its file is still among the readers'; so it is of one that is closed."""
+        """Return whether the reader's file still exists; True if the reader is closed."""
         if self._held.fd < 0:
             return True
         with self._lock:
             return self._held.fd < 0 or is_at(self._held.fd, self.path)
 
     def enter_again(self) -> None:
-        """Enter it again, with all it has said, where somebody has deleted its file."""
+        """Create the reader's file again, with its last content, if it was deleted."""
         with self._lock:
             if self._held.fd < 0 or is_at(self._held.fd, self.path):
                 return
             content = os.pread(self._held.fd, registration_bytes(self._capacity), 0)
             deleted = self._held
-            # By another name: whatever may lie at the old one now is not ours.
+            # Under another name: a file at the old one would belong to another reader.
             self.path, self._held = self._new_file(content)
             deleted.release()
 
     def close(self) -> None:
-        """End it. May be called twice."""
+        """Remove the entry. May be called twice."""
         if self._held.fd < 0:
             return
         with self._lock:
@@ -108,7 +108,7 @@ class Registration:
     def _note(self, content: bytes, at: int) -> None:
         if self._held.fd < 0:
             return
-        # What cannot be written misleads a choice of victims; it is no reason to end a training.
+        # A lost write only affects the choice of victims, which is no reason to end a training run.
         with self._lock, suppress(OSError):
             if self._held.fd >= 0:
                 os.pwrite(self._held.fd, content, at)
@@ -117,7 +117,7 @@ class Registration:
         path = self._folder / f"{os.getpid()}-{uuid4().hex[:12]}"
         held = try_exclusive(path, new=True)
         if held is None:
-            # Under budget.lock nobody touches a new reader's file, unless that lock is deleted too.
+            # Under budget.lock, no process touches a new file, unless that lock was deleted too.
             raise FileNotFoundError(errno.ENOENT, "somebody has deleted it", str(path))
         try:
             os.ftruncate(held.fd, registration_bytes(self._capacity))
@@ -130,7 +130,7 @@ class Registration:
 
 
 def live_readings(folder: Path) -> Iterator[tuple[Reading, int]]:
-    """All live readers with the size of their files; dead ones are removed on the way."""
+    """Yield each live reader with the size of its file; remove the files of dead readers."""
     for path in sorted(folder.iterdir()):
         held: Held | None = try_shared(path)
         if held is not None:

@@ -1,4 +1,4 @@
-"""What a store answers."""
+"""Define `RemoteFile`, a store's answer to a request for a file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["RemoteFile"]
 
 
 class RemoteFile(msgspec.Struct, frozen=True):
-    """An answer to a request for a file, from some byte on.
+    """A store's answer to a request for a file, from some byte on.
 
     Attributes:
-        chunks: The bytes. Closed after use where it can be closed.
-        start: Where in the file they begin: the byte asked for, or 0 from a store that ignores
-            ranges or has another version of the file than the validator names.
-        validator: What names the version of the file (an ETag), to be given back when resuming.
-        size: Bytes of the whole file, where the store says so.
+        chunks: The bytes. Closed after use, if it has a `close` method.
+        start: Offset of the first byte in the file: the byte asked for, or 0 from a store that
+            ignores ranges or has another version of the file than the validator names.
+        validator: Name of the version of the file (an ETag), to be sent back when resuming.
+        size: Size of the whole file in bytes, if the store reports it.
     """
 
     chunks: Iterable[bytes]

@@ -1,4 +1,4 @@
-"""Removing what lies in a cache directory and nobody uses. Under `budget.lock`."""
+"""Remove unused files from a cache directory. Call these functions under `budget.lock`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["evicted", "forget", "oldest_first"]
 
 
 def evicted(layout: CacheLayout, victims: Iterable[Stored], size: int) -> Iterator[Stored]:
-    """Remove those victims that nobody uses, one after another, until `size` bytes are free.
+    """Remove unused victims, one after another, until `size` bytes are free.
 
-    Yields each that is gone.
+    Yields:
+        Each victim that was removed.
     """
     for item in victims:
         if size <= 0:
@@ -28,7 +29,7 @@ def evicted(layout: CacheLayout, victims: Iterable[Stored], size: int) -> Iterat
 
 
 def oldest_first(layout: CacheLayout) -> list[Stored]:
-    """What could go, for who knows nothing of the dataset yet: what arrived damaged comes first."""
+    """Return the files that can be evicted, without metadata: damaged ones first, then by age."""
     stored = [
         Stored(f"{folder.name}/{name}", info.st_size, used_at=info.st_mtime_ns if whole else -1.0)
         for folder, whole in (
@@ -43,17 +44,17 @@ def oldest_first(layout: CacheLayout) -> list[Stored]:
 
 
 def forget(layout: CacheLayout, name: str) -> None:
-    """Remove everything about a part but the part."""
+    """Remove the staging folder, validator and spans of a part, but not the part."""
     shutil.rmtree(layout.staging / name, ignore_errors=True)
     layout.validator(name).unlink(missing_ok=True)
     layout.spans(name).unlink(missing_ok=True)
 
 
 def _remove(layout: CacheLayout, path: Path) -> bool:
-    """Remove a shard, part or quarantined file that nobody uses."""
+    """Remove a shard, part or quarantined file if it is unused; return whether it was removed."""
     try:
         held = try_exclusive(path)
-    except OSError:  # a folder, say, that somebody made there: not ours to clear away
+    except OSError:  # such as a folder created by others, which is not to be removed
         return False
     if held is None:
         return False

@@ -1,14 +1,13 @@
-"""Trying again what may succeed another time, and when to stop.
+"""Retry fetches that may succeed another time, up to a limit.
 
-Cut connections and busy stores are normal, so an attempt that brought something new does not count
-against the limit: a file arrives though the connection breaks every few megabytes. What does count
-are attempts in a row that bring nothing; between them the waits grow, up to a limit, and are drawn
-at random, so that the processes of many machines do not come back at the same moment. There is a
-limit on all attempts together, too: a store that brings crumbs for ever, or begins anew each time,
-does not work.
+Broken connections and busy stores are normal, so an attempt that made progress does not count
+against the limit: a file arrives even if the connection breaks every few megabytes. What counts is
+consecutive attempts without progress. The waits between them grow, up to a limit, and are random,
+so that the processes of many machines do not retry at the same moment. The total number of attempts
+is limited too, against a store that delivers only a few bytes each time, or restarts each time.
 
-Once the store has failed somebody for good, there is no sense in everybody else finding out by
-themselves: for a while, each of the others tries once.
+After one process has given up on the store, the others need not find out by themselves: for a
+while, each of them tries only once.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from audiomdb.errors import DownloadInterruptedError
 __all__ = ["Outage", "Progress", "Retries", "Stopped", "pause"]
 
 _ATTEMPTS = 8
-"""In a row that bring nothing. The waits between them are 22 s on average, 45 s at most."""
+"""Consecutive attempts without progress. Their waits sum to 22 s on average, 45 s at most."""
 
 _ATTEMPTS_AT_THE_START = 5
-"""The same for the small files that a dataset begins with: 3 s, and 6 s. There, a wrong address is
-likelier than an outage."""
+"""The same for the small files that are fetched first: 3 s on average, 6 s at most. There, a wrong
+address is likelier than an outage."""
 
 _ATTEMPTS_IN_ALL = 20
 _BYTES_AN_ATTEMPT = 256 * 1024
-"""On average each attempt beyond those has to bring so much."""
+"""Bytes that each attempt beyond those must bring on average."""
 
 _FIRST_WAIT_S = 0.4
 _LONGEST_WAIT_S = 20.0
 _PROGRESS_BYTES = 64 * 1024
-"""An attempt that brings less counts as one that brought nothing."""
+"""An attempt that brings fewer bytes counts as one without progress."""
 
 _LOOK_UP_S = 0.1
 _LONGEST_REASON = 500
@@ -49,15 +48,15 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):  # noqa: N818
-    """A transfer was given up because nobody needs it any more; never seen outside."""
+    """Raised to end a transfer that is no longer needed; never seen by users of the library."""
 
 
 class Progress(Protocol):
-    """What tells whether attempts bring something."""
+    """Measures the progress of attempts."""
 
     @property
     def received(self) -> int:
-        """Bytes that all of them have brought."""
+        """Bytes that all attempts together have brought."""
 
 
 class _Nothing:
@@ -65,17 +64,17 @@ class _Nothing:
 
 
 class Outage:
-    """A sign, for all processes of the machine, that the store has failed one of them for good.
+    """Tells all processes of the machine, by a file, that one of them has given up on the store.
 
     Args:
-        path: The file that is the sign.
+        path: Path of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def lately(self) -> bool:
-        """Whether somebody gave up in the last half minute, and nobody has succeeded since."""
+        """Return whether a process gave up in the last 30 s, and none has succeeded since."""
         try:
             age = time.time() - self._path.stat().st_mtime
         except OSError:
@@ -83,39 +82,40 @@ class Outage:
         return 0 <= age < _OUTAGE_S
 
     def begin(self, why: str = "") -> None:
-        """Say that the store does not answer, and why that is thought.
+        """Record that the store does not answer, and the error.
 
-        While it is said already, the first reason stays: what comes after it was tried once only.
+        During an outage that is already recorded, the first error is kept, because later ones are
+        of a single attempt.
         """
-        with suppress(OSError):  # without it others take a little longer to find out
+        with suppress(OSError):  # without the file, others only take longer to find out
             if self.lately():
                 self._path.touch()
             else:
                 self._path.write_text(why[:_LONGEST_REASON], encoding="utf-8")
 
     def why(self) -> str:
-        """What was said when it began; empty where that is not known."""
+        """Return the error recorded when the outage began; empty if unknown."""
         try:
             return self._path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
 
     def end(self) -> None:
-        """Say that it does."""
+        """Record that the store answers."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
 
 class Retries:
-    """The attempts at one thing, which may be several: the limits hold for all of them together.
+    """Repeats the attempts at fetching one file; the limits hold for all calls together.
 
     Args:
-        what: Is being fetched, for messages.
-        counters: Where retries are counted.
+        what: Name of what is fetched, for messages.
+        counters: Counters in which retries are counted.
         check: Called several times a second while waiting; raises to stop.
-        size: Bytes that are to come.
-        at_the_start: A small file that comes first.
-        outage: Whether the store has failed others lately: then there is one attempt.
+        size: Size of the file in bytes.
+        at_the_start: Whether this is one of the small files that are fetched first.
+        outage: Outage of the store; if there was one lately, only one attempt is made.
     """
 
     def __init__(
@@ -140,17 +140,17 @@ class Retries:
         self._began = time.monotonic()
 
     def __call__(self, attempt: Callable[[], T], progress: Progress | None = None) -> T:
-        """Call `attempt` until it succeeds, as long as it fails with what another try may mend.
+        """Call `attempt` until it succeeds, fails too often, or fails with a permanent error.
 
         Args:
-            attempt: Raises ConnectionError or TimeoutError where another try may help.
-            progress: An attempt that brought something starts the count, and the waits, anew.
+            attempt: Function to call; raises ConnectionError or TimeoutError if a retry may help.
+            progress: Progress of the attempts; any progress resets the count and the waits.
 
         Raises:
             DownloadInterruptedError: it has failed too often; says how often, how long and why.
             Exception: any other that an attempt raised.
         """
-        # Takes longer to import than the rest of this room.
+        # Takes longer to import than the rest of this package.
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
         from tenacity.wait import wait_random_exponential
 
@@ -191,8 +191,8 @@ class Retries:
                 self._check()
                 self._counters.add(retries=1)
         finally:
-            # Its traceback leads here: such a circle keeps all callers' variables alive, among
-            # them leases that should have ended.
+            # Its traceback refers to this frame: the cycle would keep all callers' variables alive,
+            # among them leases that should have ended.
             last = None
 
     def _again(self, state: Any) -> None:  # noqa: ANN401
@@ -200,7 +200,7 @@ class Retries:
         import logging
 
         error = state.outcome.exception() if state.outcome else None
-        # Said aloud once it begins to take long.
+        # A warning only once it begins to take long.
         seconds = time.monotonic() - self._began
         level = logging.INFO if state.attempt_number < _ATTEMPTS // 2 else logging.WARNING
         logging.getLogger("audiomdb.cache").log(
@@ -222,13 +222,13 @@ class Retries:
             tried += f", since this store had failed moments before{reason}"
         else:
             tried += "; this was the last one's error"
-        # Most errors of backends begin with the file.
+        # Most errors of backends already begin with the file.
         text = said if self._what in said else f"{self._what}: {said}"
         return DownloadInterruptedError(f"{text} ({tried})")
 
 
 def pause(seconds: float, *, check: Callable[[], None]) -> None:
-    """Sleep, looking up now and then."""
+    """Sleep for a number of seconds, calling `check` every 0.1 s."""
     end = time.monotonic() + seconds
     while (rest := end - time.monotonic()) > 0:
         check()

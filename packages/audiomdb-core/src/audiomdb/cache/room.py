@@ -1,4 +1,4 @@
-"""The room in a cache directory: who may put what there, and what has to go for it."""
+"""Manage the room in a cache directory: grant it to shards, and evict others to make room."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ T = TypeVar("T")
 
 
 class Part(msgspec.Struct):
-    """The right to fetch a shard, and the file that takes up its room.
+    """The right to fetch a shard, and the file that occupies its room.
 
     Attributes:
-        number: Of the shard.
+        number: Number of the shard.
         name: Its name in the cache.
-        path: The part file.
-        held: The file, open for writing and locked.
+        path: Path of the part file.
+        held: The part file, open for writing and locked.
     """
 
     number: int
@@ -56,14 +56,14 @@ class Part(msgspec.Struct):
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """What a transfer brought.
+    """The result of a transfer.
 
     Attributes:
         path: The file, in the cache directory: the part itself, or one in its staging folder.
         held: The file, open and locked exclusively.
-        size: Its bytes.
-        sha256: Hex digest of them.
-        told_by: What said that they are so many, where they were not fetched for that.
+        size: Its size in bytes.
+        sha256: Hex digest of its content.
+        told_by: Method that reported `size`, if the file was not fetched because of it; else empty.
     """
 
     path: Path
@@ -76,16 +76,16 @@ class Delivered(msgspec.Struct, frozen=True):
 class Room:
     """Keeps a cache directory within its budget, together with all other processes.
 
-    What counts is read from the directory each time: whole shards with their size, parts with the
-    size they will have, all else as it is. Nothing is remembered, so nothing can be wrong after a
-    crash. Threads share it.
+    What counts is read from the directory each time: complete shards with their size, parts with
+    their final size, everything else as it is. No totals are stored that a crash could make wrong.
+    Thread-safe.
 
     Args:
         layout: The directory.
-        metadata: Of the dataset.
-        tenancy: This process's there, which has the budget.
-        counters: Where evictions are counted.
-        asked_bytes: The budget that this process asked for, where another one holds.
+        metadata: Metadata of the dataset.
+        tenancy: This process's use of the directory, which has the budget in force.
+        counters: Counters in which evictions are counted.
+        asked_bytes: Budget that this process asked for, which may differ from the one in force.
     """
 
     def __init__(
@@ -111,23 +111,23 @@ class Room:
 
     @property
     def holds_everything(self) -> bool:
-        """Whether the whole dataset fits, so that nothing of it ever has to go."""
+        """Whether the whole dataset fits, so that none of it is ever evicted."""
         if self._max_bytes is None:
             return True
         notes = _MANY_READERS * registration_bytes(2 * len(self.sizes))
         return sum(self.sizes) + self._inventory.fixed_bytes() + notes <= self._max_bytes
 
     def shard_path(self, number: int) -> Path:
-        """Where a shard lies when it is there."""
+        """Return the path of a complete shard, whether it exists or not."""
         return self._layout.shards / self.names[number]
 
     def register(self, at_once: int, visits: int, workers: int = 1, ranks: int = 1) -> Registration:
-        """Enter a reader that holds `at_once` shards and publishes up to `visits` of them.
+        """Register a reader that holds `at_once` shards at a time and publishes up to `visits`.
 
-        Those of `workers` that are not here yet count too: what is too small for all of them is
-        refused by the first, and not in the middle of an epoch. Other `ranks` may have directories
-        of their own, so nothing is refused for their sake; but what is refused says what would do
-        for all.
+        Those of `workers` readers that are not registered yet count too, so that a budget too small
+        for all of them is refused at the first, not in the middle of an epoch. Other `ranks` may
+        have separate directories, so they do not count; but the error names the budget that
+        suffices for all of them.
 
         Raises:
             CacheTooSmallError: the budget is less than all readers of the directory need.
@@ -142,7 +142,7 @@ class Room:
     def _registered(self, at_once: int, visits: int, workers: int, ranks: int) -> Registration:
         needs = need_bytes(self.sizes, at_once)
         with exclusive(self._layout.budget_lock):
-            others = list(live_readings(self._layout.readers))  # and the dead ones are cleared away
+            others = list(live_readings(self._layout.readers))  # also removes dead readers
             if self._max_bytes is not None:
                 fixed = self._inventory.fixed_bytes() + sum(size for _, size in others)
                 notes = registration_bytes(visits)
@@ -178,7 +178,7 @@ class Room:
             return registration
 
     def publish(self, registration: Registration, visits: NDArray[np.int32]) -> None:
-        """Say what a reader reads from now on.
+        """Publish the numbers of the shards that a reader will visit from now on, in order.
 
         Raises:
             CacheFullError: the disk is full.
@@ -194,13 +194,13 @@ class Room:
         """Take the right to fetch a shard, and the room for it.
 
         Args:
-            number: Of the shard.
-            ahead: Nobody waits for it: evict only what is needed later, and only where nothing
-                that is needed sooner would have to go for it.
+            number: Number of the shard.
+            ahead: Whether to prefetch: evict only what is needed later, and only if nothing that
+                is needed sooner would have to be evicted for it.
 
         Returns:
-            "busy" when another thread or process fetches it, "full" when there is no room now,
-            "there" when the shard is whole.
+            The part, "busy" when another thread or process fetches it, "full" when there is no room
+            now, "there" when the shard is complete.
 
         Raises:
             CacheFullError: the disk is full.
@@ -209,7 +209,7 @@ class Room:
 
     def _claimed(self, number: int, *, ahead: bool) -> Part | Literal["busy", "full", "there"]:
         name, path = self.names[number], self._layout.parts / self.names[number]
-        held = try_exclusive(path)  # what somebody who died has left; it counts already
+        held = try_exclusive(path)  # left by an earlier transfer; it counts already
         if held is None:
             if path.exists():
                 return "busy"
@@ -226,16 +226,16 @@ class Room:
             if held is None:
                 return "busy"
         part = Part(number, name, path, held)
-        if self.shard_path(number).exists():  # whoever left the part died just before its end
+        if self.shard_path(number).exists():  # its process died right before removing the part
             self.abandon(part)
             return "there"
         return part
 
     def admit(self, part: Part, delivered: Delivered) -> Held | None:
-        """Make what was delivered a whole shard, and keep it leased.
+        """Turn a delivered file into a complete shard, and keep it leased.
 
         Returns:
-            None when somebody has removed it from the directory meanwhile; the part is given up.
+            None when it was removed from the directory meanwhile; the part is given up.
         """
 
         def admitted() -> bool:
@@ -257,10 +257,10 @@ class Room:
         return delivered.held if whole else None
 
     def quarantine(self, part: Part, delivered: Delivered) -> bool:
-        """Put aside what was delivered; the part is empty again.
+        """Move a delivered file to quarantine, and empty the part.
 
         Returns:
-            False when somebody has removed it from the directory meanwhile; the part is given up.
+            False when it was removed from the directory meanwhile; the part is given up.
         """
         aside = self._layout.quarantine / part.name
 
@@ -284,19 +284,19 @@ class Room:
         return True
 
     def has(self, part: Part) -> bool:
-        """Whether a part is still in the directory."""
+        """Return whether a part is still in the directory."""
         return part.held.fd >= 0 and is_at(part.held.fd, part.path)
 
     def abandon(self, part: Part) -> None:
         """Give up a part and its room."""
-        # Whoever has deleted the directory has given it up already.
+        # If the directory was deleted, there is nothing left to give up.
         with part.held, suppress(FileNotFoundError), exclusive(self._layout.budget_lock):
             if self.has(part):
                 forget(self._layout, part.name)
                 part.path.unlink(missing_ok=True)
 
     def drop(self, number: int) -> None:
-        """Remove a shard that is not what it should be, even from under who reads it."""
+        """Remove an invalid shard, even if it is being read."""
         with suppress(FileNotFoundError), exclusive(self._layout.budget_lock):
             path = self.shard_path(number)
             if path.is_dir():
@@ -305,7 +305,7 @@ class Room:
                 path.unlink(missing_ok=True)
 
     def shrink(self, size: int) -> bool:
-        """Evict what frees `size` bytes, because the disk is full. False when nothing can go."""
+        """Evict `size` bytes, because the disk is full; return False if nothing can be evicted."""
 
         def shrunk() -> bool:
             with exclusive(self._layout.budget_lock):
@@ -314,18 +314,22 @@ class Room:
         return self._tenancy.despite_deletion(shrunk)
 
     def waiting(self) -> Held | None:
-        """Say that a reader waits for room, until the result is released."""
-        # Exclusively: one sign is enough, and those who look need not keep each other from looking.
+        """Signal that a reader waits for room, until the result is released.
+
+        Returns:
+            None when another thread or process already signals it.
+        """
+        # Exclusive: one signal is enough, and `wanted` can test it with a shared lock.
         return self._tenancy.despite_deletion(
             lambda: try_exclusive(self._layout.demand_lock, create=True)
         )
 
     def wanted(self) -> bool:
-        """Whether some reader waits for room."""
+        """Return whether any reader waits for room."""
         return is_held(self._layout.demand_lock)
 
     def state(self) -> tuple[tuple[str, int], ...]:
-        """Which shards there are, and how parts grow: while it stays the same, nothing moves."""
+        """Return the shards and the modification times of parts; equal while nothing progresses."""
 
         def seen() -> tuple[tuple[str, int], ...]:
             shards = tuple((name, 0) for name, _ in files(self._layout.shards))
@@ -334,14 +338,14 @@ class Room:
         return self._tenancy.despite_deletion(seen)
 
     def _discard(self, part: Part, delivered: Delivered) -> None:
-        # The part last: as long as it is there, somebody cleans up after a crash here.
+        # The part last: as long as it exists, a later process cleans up after a crash here.
         forget(self._layout, part.name)
         if delivered.path != part.path:
             part.path.unlink(missing_ok=True)
             part.held.release()
 
     def _new_part(self, path: Path) -> Held | None:
-        # It can exist, or be locked, where budget.lock was deleted while somebody else had it.
+        # It may exist or be locked if budget.lock was deleted while another process held it.
         with suppress(FileExistsError):
             return self._despite_full_disk(lambda: try_exclusive(path, new=True))
         return None
@@ -351,14 +355,14 @@ class Room:
             self._make_room(0)
 
     def _despite_full_disk(self, action: Callable[[], T]) -> T:
-        """Do what takes a little disk; evict something where there is none. Under `budget.lock`."""
+        """Call a function that writes little, evicting while the disk is full. `budget.lock`."""
         return despite_full_disk(action, lambda: self._shrink(1))
 
     def _shrink(self, size: int) -> bool:
         return self._evict(eviction_order(self._inventory.contents().stored), size) < size
 
     def _make_room(self, size: int, *, ahead_of: int | None = None) -> bool:
-        """Evict until `size` more bytes fit. Under `budget.lock`."""
+        """Evict until `size` more bytes fit; return whether they do. Call under `budget.lock`."""
         limit = self._max_bytes
         if limit is None:
             return True
@@ -373,12 +377,12 @@ class Room:
             return True
         victims = eviction_order(contents.stored, later_than=later_than)
         if sum(item.size for item in victims) < short:
-            # Parts being fetched and shards being read are among them, so there may be still less.
+            # Parts being fetched and shards being read are counted but cannot be evicted.
             return False
         return self._evict(victims, short) <= 0
 
     def _evict(self, victims: list[Stored], size: int) -> int:
-        """Remove victims until `size` bytes are free; returns how many still lack."""
+        """Remove victims until `size` bytes are free; return how many bytes are still lacking."""
         for item in evicted(self._layout, victims, size):
             size -= item.size
             self._counters.add(evictions=1, evicted_bytes=item.size)
@@ -423,12 +427,12 @@ class Room:
 
 
 def _moved(delivered: Delivered, target: Path) -> bool:
-    """Move what was delivered; False when it is no longer there, or something else is.
+    """Move a delivered file; return False when it is gone, or another file is in its place.
 
     Raises:
-        FileNotFoundError: the folder that it is to be moved to is missing.
+        FileNotFoundError: the target folder is missing.
     """
-    # What is at the path may be the beginning of somebody else's transfer.
+    # The file at the path may belong to another transfer.
     if not is_at(delivered.held.fd, delivered.path):
         return False
     try:
