@@ -355,7 +355,7 @@ class Room:
             self._make_room(0)
 
     def _despite_full_disk(self, action: Callable[[], T]) -> T:
-        """Call a function that writes little, evicting while the disk is full. `budget.lock`."""
+        """Call a function that writes little; evict while the disk is full. Needs `budget.lock`."""
         return despite_full_disk(action, lambda: self._shrink(1))
 
     def _shrink(self, size: int) -> bool:

@@ -1,9 +1,9 @@
-"""Transfers at once on this machine: so many locked files, so many transfers.
+"""Limit the concurrent transfers of a machine: each holds the lock of one slot, which is a file.
 
-Whoever fetches a shard needs one slot. A large shard may use more, as long as nobody lacks one for
-a shard of their own: who lacks one leaves a sign, and extra slots are given back at the end of a
-piece. Readers that wait come before shards that are fetched ahead, and have the first slot to
-themselves, where there is more than one.
+The transfer of a shard needs one slot. A large shard may use more, as long as no other transfer
+lacks its first one: a transfer that lacks a slot signals this, and extra slots are released at the
+end of a piece. Readers that wait have priority over prefetching, and the first slot is reserved for
+them, if there is more than one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["ExtraSlots", "Slots"]
 
 
 class Slots:
-    """The slots of a cache directory. Threads share one.
+    """The slots of a cache directory. Thread-safe.
 
     Args:
-        folder: Where the files are.
-        count: How many there are.
+        folder: Folder of the slot files.
+        count: Number of slots.
     """
 
     def __init__(self, folder: Path, count: int) -> None:
@@ -29,13 +29,13 @@ class Slots:
         self._count = count
 
     def take(self, *, ahead: bool) -> Held | None:
-        """A free slot; None when there is none.
+        """Take a free slot; return None when there is none.
 
         Args:
-            ahead: For a shard that nobody waits for.
+            ahead: Whether the slot is for prefetching.
 
         Raises:
-            FileNotFoundError: somebody has deleted the folder.
+            FileNotFoundError: the folder has been deleted.
         """
         first = 1 if ahead and self._count > 1 else 0
         for number in range(first, self._count):
@@ -45,20 +45,25 @@ class Slots:
         return None
 
     def lacking(self, *, ahead: bool) -> Held | None:
-        """Say that somebody lacks a slot, until the result is released.
+        """Signal that a transfer lacks a slot, until the result is released.
 
-        None: somebody else says so already, or the folder is deleted, and all slots are free.
+        Returns:
+            None when this is already signalled, or the folder was deleted, so all slots are free.
         """
         with suppress(FileNotFoundError):
             return try_exclusive(self._sign(ahead), create=True)
         return None
 
     def extra(self, *, ahead: bool) -> ExtraSlots:
-        """More slots for a transfer that has one."""
+        """Return the extra slots for a transfer that has one slot."""
         return ExtraSlots(self, ahead=ahead)
 
     def is_lacked(self, *, ahead: bool) -> bool:
-        """Whether somebody lacks a slot whom an extra one should be given to."""
+        """Return whether a transfer lacks a slot and has priority over one that has an extra slot.
+
+        Args:
+            ahead: Whether the extra slot is for prefetching.
+        """
         return is_held(self._sign(False)) or (ahead and is_held(self._sign(True)))
 
     def _sign(self, ahead: bool) -> Path:
@@ -69,8 +74,8 @@ class ExtraSlots:
     """Slots beyond the first for one transfer.
 
     Args:
-        slots: Of the directory.
-        ahead: Nobody waits for the shard.
+        slots: Slots of the directory.
+        ahead: Whether the transfer prefetches.
     """
 
     def __init__(self, slots: Slots, *, ahead: bool) -> None:
@@ -78,12 +83,12 @@ class ExtraSlots:
         self._ahead = ahead
 
     def take(self) -> Held | None:
-        """One that is free and that nobody lacks."""
-        # Whoever lacks a slot makes a deleted folder again; a transfer does without more of them.
+        """Take a free slot; return None when there is none, or another transfer lacks one."""
+        # A deleted folder is created again for first slots; a transfer can do without extra ones.
         with suppress(FileNotFoundError):
             return None if self.must_yield() else self._slots.take(ahead=self._ahead)
         return None
 
     def must_yield(self) -> bool:
-        """Whether somebody lacks a slot."""
+        """Return whether extra slots should be released, because another transfer lacks one."""
         return self._slots.is_lacked(ahead=self._ahead)

@@ -1,7 +1,7 @@
-"""Fetching a file into memory: metadata, and an index that the disk has no room for.
+"""Fetch a file into memory: the metadata, or an index that does not fit on the disk.
 
 The metadata of ten thousand shards has three megabytes. If connections break sooner than that, the
-download goes on from where it stopped, and attempts that bring something are not counted.
+download resumes where it stopped, and attempts that make progress are not counted.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["fetch_bytes"]
 def fetch_bytes(
     open_remote: Open, path: str, *, most: int, counters: Counters, outage: Outage
 ) -> bytes | None:
-    """Fetch a file whole.
+    """Fetch a whole file into memory.
 
     Returns:
-        None when it has more than `most` bytes; no more are kept.
+        None when the file has more than `most` bytes; no more than that are kept in memory.
 
     Raises:
-        DownloadError: as the retriever says.
-        DownloadInterruptedError: trying again did not help; says what was tried.
+        DownloadError: as the retriever.
+        DownloadInterruptedError: retries did not help; says what was tried.
     """
     file = _Arriving(open_remote, path, most)
 
@@ -45,12 +45,12 @@ def fetch_bytes(
 
 
 class _Arriving:
-    """A file on its way into memory.
+    """A file that is being fetched into memory.
 
     Attributes:
-        arrived: Bytes that have come, those that came again among them.
-        received: Bytes that were there when it was furthest: see `Progress`. A store that begins
-            anew each time brings nothing until it gets further.
+        arrived: Bytes received, including those received again.
+        received: Largest number of bytes held so far, see `Progress`. A store that restarts each
+            time makes no progress until it gets further.
     """
 
     def __init__(self, open_remote: Open, path: str, most: int) -> None:
@@ -63,7 +63,7 @@ class _Arriving:
         self._pace: Pace | None = None
 
     def fetch(self) -> bytes | None:
-        """Fetch what is missing; returns all of it, None when it is too much."""
+        """Fetch what is missing; return the whole content, or None when it is too large."""
         remote = self._ask()
         with closing_chunks(remote.chunks):
             self._begin(remote)

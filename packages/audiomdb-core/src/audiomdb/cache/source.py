@@ -1,4 +1,4 @@
-"""Where a cache gets a dataset from: by ranges of files, or by whole directories."""
+"""Define the sources from which a cache fetches a dataset: ranges of files, or directories."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from audiomdb.shards.metadata import ShardEntry
 __all__ = ["DirectorySource", "RangeSource", "Source"]
 
 _MOST_METADATA_BYTES = 1 << 30
-"""More is something else. A shard takes 290 bytes of it and the length of two keys, so that a
-million of them fit three times; what never ends is refused before it fills the memory."""
+"""A larger file is not metadata. A shard takes 290 bytes and the length of two keys, so this is
+three times what a million shards need. An endless answer is refused before it fills the memory."""
 
 
 class Source(Protocol):
-    """Where a cache gets a dataset from. Threads share it."""
+    """Where a cache fetches a dataset from. Thread-safe."""
 
     place: str
-    """What errors call it."""
+    """Name of the place in errors."""
 
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
         """Fetch `metadata.json`.
@@ -50,19 +50,19 @@ class Source(Protocol):
         """
 
     def index(self, layout: CacheLayout, room: Room, counters: Counters) -> FetchIndex | None:
-        """What fetches `index.bin`; None where there is no way to it but the shards."""
+        """Return what fetches `index.bin`; None if it can only be gathered from the shards."""
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
-        """What fetches the shards."""
+        """Return what fetches the shards."""
 
 
 class RangeSource:
-    """Files that can be read from any byte on.
+    """A source whose files can be read from any byte on.
 
     Args:
-        open_remote: Opens one.
-        name: What errors call what opens them. None: the class that `open_remote` is of.
-        place: What errors call where they come from. None: the name.
+        open_remote: Function that opens a file.
+        name: Name of the backend in errors. None: that of the class of `open_remote`.
+        place: Name of the place in errors where the files are. None: `name`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class RangeSource:
         return content
 
     def index(self, layout: CacheLayout, room: Room, counters: Counters) -> FetchIndex:
-        """What fetches `index.bin`, resuming what broke off: it can be as large as many shards."""
+        """Return what fetches `index.bin`, which is resumed: it can be as large as many shards."""
         transfer = self.transfer(layout, room, counters)
 
         def into(part: Part, size: int, extra: ExtraSlots) -> Delivered:
@@ -92,7 +92,7 @@ class RangeSource:
         return FetchIndex(into, whole)
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> RangeTransfer:
-        """What fetches the shards, resuming what broke off."""
+        """Return what fetches the shards, resuming after interruptions."""
         return RangeTransfer(
             self._open,
             stops=self._open.takes_stop,
@@ -110,13 +110,13 @@ class RangeSource:
 
 
 class DirectorySource:
-    """Two functions that bring files into a directory they are given.
+    """A source of two functions that download files into a directory passed to them.
 
     Args:
-        name: What errors call where they come from.
-        download_metadata: Returns the path of the metadata it has written.
-        download_shard: Returns the path of the directory that it has written a shard to.
-        place: What errors call where the files come from. None: the name.
+        name: Name of the backend in errors.
+        download_metadata: Function that returns the path of the metadata it has written.
+        download_shard: Function that returns the directory to which it has written a shard.
+        place: Name of the place in errors where the files are. None: `name`.
     """
 
     def __init__(
@@ -132,10 +132,11 @@ class DirectorySource:
         self._download_shard = download_shard
 
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
-        """Have the metadata downloaded, and read it.
+        """Have `metadata.json` downloaded, and read it.
 
         Raises:
-            DownloadError: there is no file where it should be.
+            DownloadError: there is no file at the returned path.
+            MetadataError: the file is too large to be metadata.
         """
         folder = layout.staging / f"metadata-{uuid4().hex[:12]}"
         folder.mkdir()
@@ -156,10 +157,10 @@ class DirectorySource:
         return content
 
     def index(self, layout: CacheLayout, room: Room, counters: Counters) -> None:
-        """None: the columns come out of the shards."""
+        """Return None, because the index is gathered from the shards."""
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
-        """What has shards downloaded into staging folders."""
+        """Return what has shards downloaded into staging folders."""
 
         def fetch(
             part: Part,
@@ -168,7 +169,7 @@ class DirectorySource:
             check: Callable[[], None],
             extra: ExtraSlots,  # noqa: ARG001
         ) -> Delivered:
-            # Of this transfer alone: of a part that somebody deletes another one may be made.
+            # For this transfer only: if the part is deleted, another transfer may begin.
             folder = layout.staging / part.name / uuid4().hex[:12]
             what = f"{self._name}.download_shard({part.number})"
             retries = Retries(what, counters=counters, check=check, outage=Outage(layout.outage))
@@ -184,9 +185,9 @@ class DirectorySource:
                 except Exception as exc:
                     deleted = f"somebody has deleted {folder}, which it had to write to"
                     missing = isinstance(exc, (FileNotFoundError, shutil.Error))
-                    if missing:  # who deletes a folder begins with what is in it
+                    if missing:  # a folder that is being deleted vanishes after its contents
                         time.sleep(PAUSE_S)
-                    if not room.has(part):  # then nobody waits for what it would bring
+                    if not room.has(part):  # then the result is not needed any more
                         raise FileNotFoundError(errno.ENOENT, deleted, str(folder)) from exc
                     if folder.is_dir() or not missing:
                         raise
@@ -215,7 +216,7 @@ class DirectorySource:
             ) from exc
 
     def _data_file(self, number: int, returned: str | os.PathLike[str], folder: Path) -> Path:
-        """The shard's file, in the staging folder whatever the method did."""
+        """Return the shard's file, copied to the staging folder if the method left it elsewhere."""
         called = f"{self._name}.download_shard({number})"
         try:
             data = Path(returned) / DATA_FILE
@@ -232,7 +233,7 @@ class DirectorySource:
         real = data.resolve()
         if folder.resolve() in real.parents:
             return real
-        # Somebody else's file, which may be needed where it is.
+        # The file is not the cache's, and may be needed where it is.
         inside = folder / f".{DATA_FILE}.copy"
         shutil.copyfile(real, inside)
         return inside
@@ -246,7 +247,7 @@ def _too_large(place: str, most: int) -> MetadataError:
 
 
 def _delivered(data: Path) -> Delivered:
-    # As it came, it may not even be deleted.
+    # It may have been written without the permission to open it for writing, as locking does.
     data.chmod(0o644)
     held = try_exclusive(data)
     if held is None:  # a staging folder is private

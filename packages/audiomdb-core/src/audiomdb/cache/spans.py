@@ -1,6 +1,6 @@
-"""Which bytes of a file are there, when it comes in several pieces at once: pure functions.
+"""Track which bytes of a file have arrived when it is fetched in pieces, as pure functions.
 
-A file of some size is covered by spans, one after the other, and each is there up to some byte.
+A file is covered by consecutive spans, each of which has arrived up to some byte.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _ROW = struct.Struct("<QQQ")
 _MAGIC = b"AMDBSPN1"
 
 DONE_BYTES = 8
-"""Size of the number that changes while a span comes."""
+"""Size of the packed `done` of a span, which is updated while the span is fetched."""
 
 _PIECES_EACH = 2
-"""Pieces for each stream, so that they end together though they are not equally fast."""
+"""Pieces per stream; several, so that streams of unequal speed end at about the same time."""
 
 _LARGEST_PIECE = 16 << 20
 
 
 class Span(msgspec.Struct):
-    """Bytes `start` to `stop` of a file, of which those before `done` are there."""
+    """Bytes `start` to `stop` of a file, of which those before `done` have arrived."""
 
     start: int
     stop: int
@@ -34,7 +34,7 @@ class Span(msgspec.Struct):
 
 
 def missing(spans: Iterable[Span]) -> list[tuple[int, int]]:
-    """What is not there: half open ranges in order, none of which touches another."""
+    """Return the missing bytes as half-open ranges in order, adjacent ones merged."""
     found: list[tuple[int, int]] = []
     for span in spans:
         if span.done == span.stop:
@@ -47,11 +47,11 @@ def missing(spans: Iterable[Span]) -> list[tuple[int, int]]:
 
 
 def cut(spans: Sequence[Span], piece: int | None) -> list[Span]:
-    """Cover the same file anew: what is there in whole spans, what is missing in pieces.
+    """Cover the same file with new spans: whole ones for arrived bytes, pieces for missing ones.
 
     Args:
-        spans: That cover the file.
-        piece: Bytes of a piece at most; None leaves each gap whole.
+        spans: Spans that cover the file.
+        piece: Maximum size of a piece in bytes. None: one piece for each gap.
     """
     size = spans[-1].stop if spans else 0
     result: list[Span] = []
@@ -68,25 +68,25 @@ def cut(spans: Sequence[Span], piece: int | None) -> list[Span]:
 
 
 def piece_bytes(lacking: int, streams: int, least: int) -> int:
-    """Bytes of a piece when so many streams fetch `lacking` bytes together."""
+    """Return the size of a piece in bytes if `streams` streams fetch `lacking` bytes together."""
     even = -(-lacking // (streams * _PIECES_EACH))
     return max(least, min(even, _LARGEST_PIECE))
 
 
 def packed(spans: Sequence[Span]) -> bytes:
-    """The spans as bytes, in which each one's `done` is at `done_at`."""
+    """Pack spans into bytes; the `done` of each is at the offset `done_at`."""
     size = spans[-1].stop if spans else 0
     rows = (_ROW.pack(span.start, span.stop, span.done) for span in spans)
     return _HEAD.pack(_MAGIC, size, len(spans)) + b"".join(rows)
 
 
 def done_at(place: int) -> int:
-    """Where in the packed form the `done` of span number `place` stands."""
+    """Return the offset of the `done` of span number `place` in the packed form."""
     return _HEAD.size + place * _ROW.size + 2 * DONE_BYTES
 
 
 def unpacked(content: bytes, size: int) -> list[Span] | None:
-    """The spans of a file of some size; None when the bytes are no such thing."""
+    """Unpack the spans of a file of `size` bytes; return None when the content is not valid."""
     if len(content) < _HEAD.size:
         return None
     magic, of_size, count = _HEAD.unpack_from(content)

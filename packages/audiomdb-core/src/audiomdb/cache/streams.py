@@ -1,8 +1,8 @@
-"""More connections for one large file: threads that fetch pieces beside the main stream.
+"""Fetch pieces of a large file over additional connections, in threads beside the main stream.
 
-One connection to a far store is often slower than the line: its speed is the window by the round
-trip, or what the store allows each. What these threads meet is never an error; they give the piece
-back and end, and the main stream finds out for itself.
+One connection to a distant store is often slower than the line: its throughput is the window
+divided by the round-trip time, or the store's limit per connection. The threads raise no errors:
+after a failure they give back their piece and end, and the main stream meets the failure itself.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = ["Streams"]
 
 _LOOK_UP_S = 0.05
 _PROGRESS_BYTES = 64 * 1024
-"""A thread whose connection breaks goes on if it brought so much."""
+"""A thread whose connection breaks continues if the connection brought at least this many bytes."""
 
 
 class Streams:
-    """The threads of one transfer, in a `with` block; after it they end at their next chunk.
+    """Runs the additional threads of one transfer. Use it in a `with` block.
 
-    Does not wait for a connection that does not answer. Each thread has a slot for as long as it
-    has a connection.
+    After the block, the threads end at their next chunk. They are not waited for, since a
+    connection may not answer. Each thread holds a slot for as long as it has a connection.
 
     Args:
-        file: What they write to.
-        fetch: Fetches a span; False when there is no sense in going on.
-        extra: Where slots come from.
-        most: How many there may be.
+        file: File that the threads write to.
+        fetch: Function that fetches a span; returns False when further calls are pointless.
+        extra: Slots for the threads.
+        most: Maximum number of threads.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Streams:
         self._let_go()
 
     def reserve(self) -> int:
-        """Take what slots there are; returns how many."""
+        """Take all available slots up to the maximum; return how many are taken."""
         while len(self._reserved) < self._most and (slot := self._extra.take()) is not None:
             self._reserved.append(slot)
         return len(self._reserved)
@@ -69,7 +69,8 @@ class Streams:
         """Start threads, if there are pieces and slots for them.
 
         Args:
-            may: The store names the version of the file; pieces of two are never put together.
+            may: Whether the store names the version of the file, without which pieces of two
+                versions could be combined.
         """
         if not may or self._useless or not self._file.in_pieces:
             self._let_go()
@@ -80,14 +81,14 @@ class Streams:
                 break
             with self._file.changed:
                 self._running += 1
-            # They may not keep the interpreter from ending.
+            # Daemon threads, so that they do not keep the interpreter from exiting.
             threading.Thread(
                 target=self._run, args=(slot,), name="audiomdb-stream-of-a-shard", daemon=True
             ).start()
         self._let_go()
 
     def wait(self) -> None:
-        """Wait a moment for a thread to give back a span, or to end."""
+        """Wait up to 0.05 s for a thread to give back a span, or to end."""
         with self._file.changed:
             if self._running and not self._file.whole:
                 self._file.changed.wait(_LOOK_UP_S)

@@ -1,20 +1,21 @@
-"""What a process has in a cache directory besides shards; put back when somebody deletes it.
+"""Restore a process's files in a cache directory, other than shards, after they are deleted.
 
-A directory that is in use may be deleted, or any part of it: `rm -rf`, a cleaner of temporary
-files. What is mapped stays readable; all else is made again, whoever comes across it first, and
-fetched again when it is needed. Before it takes room, each process looks whether all it has there
-is there still, which is a listing of the directory. Until then it may cost this:
+A directory that is in use may be deleted, in whole or in part: by `rm -rf`, or by a cleaner of
+temporary files. Mapped files stay readable; everything else is created again by the first process
+that notices, and fetched again when it is needed. Before it takes room, each process checks that
+all its files still exist, which takes a listing of the directory. Until then:
 
-- Readers whose entries are gone are not counted, and what they read next is not spared. One that
-  registers meanwhile is let in though the budget may not do for all of them. Entries come back
-  without asking, since their readers cannot be sent away; should all of them then wait for each
-  other's room, that is reported like room that views use up.
-- Shards that were deleted while they are read take up the disk until they are let go of, but count
-  no more: the disk may hold so much beyond the budget.
-- Transfers under way have slots that are deleted, beside as many new ones. Signs of who lacks room
-  or a slot are lost, so that what is fetched ahead does not stand back for that wait.
-- Where `budget.lock` is deleted while one holds it, another has the new one at the same time, and
-  both may take the same room. The next to look evicts what is too much.
+- Readers whose entries are gone are not counted, and the shards they read next are not spared from
+  eviction. A reader that registers meanwhile is admitted even if the budget does not suffice for
+  all of them. Entries are restored without checking the budget, since their readers cannot be
+  refused any more; if all of them then wait for each other's room, the error is the same as for
+  room held by views.
+- Shards that were deleted while they are read occupy the disk until they are closed, but do not
+  count any more: the disk may hold that much more than the budget.
+- Transfers in progress hold slots that are deleted, in addition to as many new ones. Signals of
+  readers that wait for room or a slot are lost, so prefetching does not give way to them.
+- If `budget.lock` is deleted while it is held, another process can hold the new one at the same
+  time, and both may take the same room. The next process that checks the budget evicts the excess.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ T = TypeVar("T")
 
 
 class Tenancy:
-    """A process's use of a cache directory, until `close`. Threads share it.
+    """A process's use of a cache directory, until `close`. Thread-safe.
 
     Args:
         layout: The directory.
-        opened: What `open_cache` has found there.
+        opened: The directory as `open_cache` returned it.
     """
 
     def __init__(self, layout: CacheLayout, opened: Opened) -> None:
@@ -63,29 +64,29 @@ class Tenancy:
 
     @property
     def limits(self) -> Limits:
-        """That hold for the directory now."""
+        """Limits now in force in the directory."""
         return self._opened.limits
 
     def close(self) -> None:
-        """Say that this process no longer uses the directory. May be called twice."""
+        """Stop using the directory. May be called twice."""
         self._closed = True
         self._opened.in_use.release()
 
     def enter(self, registration: Registration) -> None:
-        """Take care of a reader's entry for as long as it is open."""
+        """Add a reader's entry to those that are restored while they are open."""
         with self._lock:
             self._registrations.add(registration)
 
     def despite_deletion(self, action: Callable[[], T]) -> T:
-        """Do something in the directory; where somebody deletes it, make it again and try again.
+        """Call a function that uses the directory; if that is deleted, restore it and call again.
 
         Args:
-            action: May be called several times. Raises FileNotFoundError when what it needs is
-                deleted, and for nothing else: nothing of the source's comes near it. Takes
-                `budget.lock` itself.
+            action: Function to call, perhaps several times. Raises FileNotFoundError only when what
+                it needs is deleted, so it must not call the source. Takes `budget.lock` itself if
+                needed.
 
         Raises:
-            CachePlaceError: the directory cannot be made again.
+            CachePlaceError: the directory cannot be created again.
             CacheFullError: the disk is full.
             CacheError: it is deleted again each time.
         """
@@ -101,7 +102,7 @@ class Tenancy:
             time.sleep(PAUSE_S)
 
     def _put_back(self) -> None:
-        """Make again what is missing of what this process has there."""
+        """Create again all missing files of this process."""
         with self._lock:
             registrations = list(self._registrations)
             if not (self._is_known_in_use() and self._layout.is_whole()):
@@ -113,12 +114,12 @@ class Tenancy:
                     try:
                         registration.enter_again()
                     except OSError as exc:
-                        # Without it victims are chosen worse, which is no reason to end.
+                        # Without the entry, victims are chosen worse, which is no reason to fail.
                         if not is_full_disk(exc):
                             raise
 
     def _is_known_in_use(self) -> bool:
-        # Not by the lock's descriptor, which another thread may close meanwhile.
+        # Not with the lock's descriptor, which another thread may close meanwhile.
         try:
             return self._closed or _place(self._layout.in_use_lock.stat()) == self._place
         except FileNotFoundError:

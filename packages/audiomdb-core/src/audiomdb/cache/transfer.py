@@ -1,4 +1,4 @@
-"""Fetching a file into a part: resumed where it broke off, in several pieces where it is large."""
+"""Fetch a file into a part, resuming after interruptions, and in several pieces if it is large."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from audiomdb.shards.metadata import ShardEntry
 __all__ = ["Open", "RangeTransfer", "Transfer"]
 
 _LEAST_PIECE = 4 << 20
-"""Smaller pieces would spend their time asking, so that files below twice this come whole.
+"""Smaller pieces would take longer to request than to receive, so files below twice this size are
+fetched whole.
 
-Measured with 30 ms a request and 20 MB/s a connection: 16 MB take 0.85 s over one connection and
-0.32 s over four; 64 MB 3.3 s, 1.1 s, and 0.9 s over eight. Where all connections together get
-40 MB/s, nothing is gained, and up to 12 % lost.
+Measured with 30 ms per request and 20 MB/s per connection: 16 MB take 0.85 s over one connection
+and 0.32 s over four; 64 MB take 3.3 s, 1.1 s, and 0.9 s over eight. If all connections together get
+40 MB/s, nothing is gained, and up to 12 % is lost.
 """
 
 _MOST_STREAMS = 8
-"""For one shard. More bring nothing where the line is the limit, and are discourteous elsewhere."""
+"""Maximum for one shard. More gain nothing if the line is the limit, or else strain the store."""
 
 _ENDS_THAT_CONVINCE = 3
-"""Streams in a row that end at one place, as if that were the end of the file, before it is taken
-for that. One is enough where all of the file came anew only to end there again."""
+"""Consecutive streams that must end at the same byte before it is taken for the end of the file.
+Two are enough if the second fetched the whole file again only to end there."""
 
 _MOST_VERSIONS = 3
 """Times that a file may be replaced while it is fetched before that counts as no progress."""
@@ -45,18 +46,18 @@ T = TypeVar("T")
 
 
 class Open(Protocol):
-    """Asks a store for a file."""
+    """Function that requests a file from a store."""
 
     def __call__(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
         """Open the file at `path`, relative to the dataset, from byte `start` on.
 
-        One that takes `stop` besides is asked for pieces of large files: the first byte that is
-        not needed, or None.
+        A function that also takes `stop`, the first byte that is not needed, or None, is asked for
+        pieces of large files.
         """
 
 
 class Transfer(Protocol):
-    """Brings a shard into the cache directory."""
+    """Function that fetches a shard into the cache directory."""
 
     def __call__(
         self, part: Part, entry: ShardEntry, *, check: Callable[[], None], extra: ExtraSlots
@@ -64,25 +65,26 @@ class Transfer(Protocol):
         """Fetch the shard of a part.
 
         Args:
-            part: Where to; what an earlier attempt left is in it.
-            entry: What metadata says of the shard.
-            check: Called now and then, from several threads; raises when the transfer is to stop.
-            extra: Where it gets leave to do more than one thing at a time.
+            part: Part to fetch into; may contain what an earlier attempt fetched.
+            entry: Entry of the shard in the metadata.
+            check: Called repeatedly, from several threads; raises when the transfer is to stop.
+            extra: Slots for fetching several pieces at a time.
         """
 
 
 class RangeTransfer:
-    """Fetches shards from a store that reads ranges. Threads share it.
+    """Fetches shards from a store that supports range requests. Thread-safe.
 
     Args:
-        open_remote: Asks the store.
-        stops: Whether it takes `stop`, see `Open`.
-        name: What errors call it.
-        validators: Path of the file that keeps a part's validator.
-        spans: Path of the file that keeps which bytes of a part are there.
-        make_room: Called with a number of bytes when the disk is full; False: nothing can go.
-        counters: Where bytes and retries are counted.
-        outage: Whether the store has failed others lately.
+        open_remote: Function that requests a file from the store.
+        stops: Whether `open_remote` takes `stop`, see `Open`.
+        name: Name of `open_remote` in errors.
+        validators: Function that returns the path of the file with a part's validator.
+        spans: Function that returns the path of the file with a part's spans.
+        make_room: Called with a number of bytes when the disk is full; returns False when nothing
+            can be evicted.
+        counters: Counters in which bytes and retries are counted.
+        outage: Outage of the store, see `Retries`.
     """
 
     def __init__(
@@ -116,11 +118,11 @@ class RangeTransfer:
     def fetch(
         self, part: Part, path: str, size: int, *, check: Callable[[], None], extra: ExtraSlots
     ) -> Delivered:
-        """Fetch a file of so many bytes, from where the part ends.
+        """Fetch a file of `size` bytes, resuming what is already in the part.
 
         Raises:
-            DownloadError: as the retriever says.
-            DownloadInterruptedError: trying again did not help; says what was tried.
+            DownloadError: as the retriever.
+            DownloadInterruptedError: retries did not help; says what was tried.
             CacheFullError: the disk is full.
         """
         with PartFile(
@@ -153,7 +155,7 @@ class RangeTransfer:
             return Delivered(part.path, part.held, came, file.sha256(), one.told_by)
 
     def _more_streams(self, one: _OneTransfer, extra: ExtraSlots) -> Streams:
-        """Prepare for several streams, if that is worth it and there are slots for them."""
+        """Prepare for several streams, if the file is large enough and slots are available."""
         file, most = one.file, _MOST_STREAMS - 1
         lacking = file.size - file.arrived
         worthwhile = self._stops and lacking >= 2 * _LEAST_PIECE
@@ -165,43 +167,43 @@ class RangeTransfer:
         elif file.in_pieces:
             self.despite_full_disk(lambda: file.cut(None), one.file.size)
         else:
-            file.hash_on()  # what an earlier transfer left
+            file.hash_on()  # hashes what an earlier transfer left
         return streams
 
     def despite_full_disk(self, action: Callable[[], T], size: int) -> T:
-        """Do what takes so much disk; have something evicted where there is none.
+        """Call a function that writes; evict `size` bytes and retry while the disk is full.
 
         Raises:
-            CacheFullError: nothing can be evicted.
+            CacheFullError: the disk is full and nothing can be evicted.
         """
         return despite_full_disk(action, lambda: self._make_room(size))
 
     def open(self, path: str, span: Span, size: int, validator: str | None) -> RemoteFile:
-        """Ask for what a span lacks."""
+        """Request the missing bytes of a span."""
         if span.stop < size and self._stops:
             return self._open(path, start=span.done, stop=span.stop, validator=validator)
         return self._open(path, start=span.done, validator=validator)
 
 
 class _OneTransfer:
-    """One shard's file being fetched."""
+    """The transfer of one file."""
 
     told_by = ""
-    """What said that the file has another size, without a byte of it; empty where nothing did."""
+    """Method that reported another size for the file before any byte of it; empty if none did."""
 
-    # What the store says by ending streams early: it matters where it does not tell the size.
+    # Streams that end early: they reveal the size of a file if the store does not report it.
     _furthest = 0
-    """Most bytes that were there when a stream ended by itself."""
+    """Largest number of bytes that had arrived when a stream ended early."""
 
     _ended_at = -1
-    """Bytes that were there when the last one did."""
+    """Bytes that had arrived when the last stream ended early."""
 
     _ends = 0
-    """How many in a row did there."""
+    """Number of consecutive streams that ended at this point."""
 
     _versions = 0
     _in_vain = 0
-    """Bytes of streams that got no further than others before them."""
+    """Bytes of streams that got no further than earlier ones."""
 
     def __init__(
         self, transfer: RangeTransfer, file: PartFile, path: str, check: Callable[[], None]
@@ -214,17 +216,17 @@ class _OneTransfer:
 
     @property
     def received(self) -> int:
-        """Bytes that have come, but for those that came again for nothing: see `Progress`."""
+        """Bytes received, without those of streams that got no further, see `Progress`."""
         return self.file.received - self._in_vain
 
     def wait(self, streams: Streams) -> None:
-        """Wait a moment for those who are at the last spans."""
+        """Wait briefly for the threads that fetch the last spans."""
         self._check()
         streams.wait()
         self._pace.tick()
 
     def fetch_next(self, streams: Streams) -> None:
-        """Fetch the next span that nobody is at."""
+        """Fetch the next span that no other stream is fetching."""
         file = self.file
         span = file.claim()
         if span is None:
@@ -241,7 +243,7 @@ class _OneTransfer:
                     span = self._another(span, remote, validator)
                 streams.start(may=remote.validator is not None)
                 if remote.validator is None and span.stop < file.size:
-                    # Pieces of two versions could not be told apart: all of it in one answer.
+                    # Pieces of two versions could not be told apart: fetch all in one answer.
                     file.cut(None)
                     return
                 before = span.done
@@ -256,8 +258,8 @@ class _OneTransfer:
         """Fetch a span beside the main stream.
 
         Returns:
-            False when the store gives no ranges, or has another version of the file by now: that
-            is for the main stream to see to.
+            False when the store ignores ranges, or has another version of the file by now, which
+            the main stream handles.
         """
         validator = self.file.validator
         remote = self._transfer.open(self._path, span, self.file.size, validator)
@@ -272,7 +274,7 @@ class _OneTransfer:
         return True
 
     def _another(self, span: Span, remote: RemoteFile, validator: str | None) -> Span:
-        """Begin anew with another version of the file, or a store that always begins at 0."""
+        """Adopt an answer's version; restart if the part has another, or the answer begins at 0."""
         if remote.start not in (0, span.done):
             raise DownloadInterruptedError(
                 f"{self._path}: asked for bytes from {span.done}, got them from {remote.start}"
@@ -283,7 +285,7 @@ class _OneTransfer:
                 self._versions += 1
                 self._furthest = 0
         elif remote.start and validator is not None:
-            # The store went on in the middle, though of another version than it was asked for.
+            # The answer continues in the middle, but with another version than was asked for.
             self.file.give_back(self.file.restart())
             raise DownloadInterruptedError(f"{self._path}: it was replaced while it was fetched")
         self._transfer.despite_full_disk(
@@ -300,14 +302,14 @@ class _OneTransfer:
                 return
 
     def _ended(self, span: Span, before: int) -> None:
-        """A stream ended before its span did, as if that were all.
+        """Handle a stream that ended without an error before its span was complete.
 
-        That may be the network, or a store that gives a file in portions; then the next one goes
-        further. If none does, it is the end of the file, which is shorter than it should be: to
-        fetch it over and over would never end.
+        The cause may be the network, or a store that returns a file in portions; then the next
+        stream gets further. If none does, it is the end of the file, which is shorter than it
+        should be: retrying would never end.
 
         Raises:
-            DownloadInterruptedError: it got no further than another one before it.
+            DownloadInterruptedError: the stream got no further than an earlier one.
         """
         there = self.file.arrived
         self._ends = self._ends + 1 if there == self._ended_at else 1
