@@ -81,7 +81,7 @@ def eviction_order(stored: Iterable[Stored], *, later_than: float = -1.0) -> lis
 
 
 def next_uses(readings: Iterable[Reading], shards: int) -> NDArray[np.float64]:
-    """Return the visits until any reader needs each shard, `(shards,)` float64."""
+    """Return the visits until each shard is next needed by any reader, `(shards,)` float64."""
     soonest = np.full(shards, NEVER)
     for reading in readings:
         visits = reading.visits[reading.done :]

@@ -243,7 +243,7 @@ class CacheCourse:
             self._moved()
 
     def _look_ahead(self) -> None:
-        """Start prefetching after the first shard, which thus has the whole bandwidth."""
+        """Start prefetching once the first shard is open, so that it gets all the bandwidth."""
         options = self._cache.options
         if self._prefetcher is None and options.prefetch and not self._closed:
             threads = min(max(1, options.workers - 1), options.prefetch)

@@ -43,8 +43,8 @@ class Failures:
         """Raise the last failure of a file if its number is greater than `than`.
 
         Raises:
-            AudioMDBError: of the class that the other process raised, if that is a subclass.
-            DownloadError: in place of any other exception.
+            AudioMDBError: the failure, of the same class, if it was a subclass of this.
+            DownloadError: the failure was of any other class.
         """
         note = self._read(name)
         if note is None or note.attempt <= than:

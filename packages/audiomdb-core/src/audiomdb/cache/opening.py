@@ -27,7 +27,7 @@ from audiomdb.shards.layout import METADATA_FILE
 from audiomdb.shards.metadata import Metadata, parse_metadata, write_metadata
 
 if TYPE_CHECKING:
-    from audiomdb.cache.source import Source  # which uses the room, and that this
+    from audiomdb.cache.source import Source  # imports the room, which imports this module
 
 __all__ = [
     "PAUSE_S",

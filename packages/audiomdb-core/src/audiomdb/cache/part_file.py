@@ -110,7 +110,7 @@ class PartFile:
         self._validator = validator
 
     def cut(self, piece: int | None) -> None:
-        """Cut what is missing into pieces of at most `piece` bytes, for several streams."""
+        """Cut missing bytes into spans of at most `piece` bytes; None leaves each gap whole."""
         with self.changed:
             self._spans, self._taken = cut(self._spans, piece), set()
             self._close_map()

@@ -14,7 +14,7 @@ _LONGEST_WAIT_S = 0.02
 _SAY_SO_EVERY_S = 30.0
 _LOOK_EVERY_S = 1.0
 _STALL_S = 60.0
-"""If nothing changes for so long, the room is held by views that outlive their use."""
+"""If nothing moves for this long, the room is held by views that outlive their use."""
 
 
 class Patience:

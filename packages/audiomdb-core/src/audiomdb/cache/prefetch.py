@@ -20,7 +20,7 @@ _LOOK_AGAIN_AT_LAST_S = 2.0
 _LOOK_FOR_A_SLOT_S = 0.05
 
 _AFTER_A_FAILURE_S = 30.0
-"""After a failure, a shard is not prefetched for so long."""
+"""After a failure, a shard is not prefetched for this long."""
 
 _JOIN_S = 2.0
 
