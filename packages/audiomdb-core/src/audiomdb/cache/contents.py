@@ -80,33 +80,42 @@ class Inventory:
             FileNotFoundError: a folder is missing.
         """
         uses, fixed, unknown = self._readings()
-        used, stored, whole = fixed, [], set[str]()
         layout = self._layout
-        for folder in (layout.shards, layout.parts, layout.quarantine):
-            # Outside the loop over perhaps ten thousand files, which runs under `budget.lock`.
-            parts, damaged, under = folder == layout.parts, folder == layout.quarantine, folder.name
-            for entry in _entries(folder):
-                name = entry.name
-                if parts and not layout.is_part(name):
-                    continue
-                number = self._numbers.get(name)
-                size = None if number is None or damaged else self.sizes[number]
-                if parts and name in whole:
-                    number = None  # left by a process that died right after admitting the shard
-                whole.add(name)
-                use = NEVER if number is None or damaged else float(uses[number])
-                at = _DAMAGED if damaged else _STALE
-                if size is None or use == NEVER:
-                    info = _seen(entry)
-                    if info is None:
-                        continue
-                    if size is None or not parts:
-                        size = info.st_size
-                    if number is not None and not damaged:
-                        at = float(info.st_mtime_ns)
-                used += size
-                stored.append(Stored(f"{under}/{name}", size, use, at))
+        shards = _entries(layout.shards)
+        parts = [entry for entry in _entries(layout.parts) if layout.is_part(entry.name)]
+        whole = {entry.name for entry in shards}
+        found = [
+            *(self._shard(entry, uses) for entry in shards),
+            *(self._part(entry, uses, left=entry.name in whole) for entry in parts),
+            *(_quarantined(entry) for entry in _entries(layout.quarantine)),
+        ]
+        stored = [item for item in found if item is not None]
+        used = fixed + sum(item.size for item in stored)
         return Contents(used, stored, uses, fixed + unknown)
+
+    def _shard(self, entry: os.DirEntry[str], uses: NDArray[np.float64]) -> Stored | None:
+        path = f"shards/{entry.name}"
+        number = self._numbers.get(entry.name)
+        if number is not None and uses[number] != NEVER:
+            return Stored(path, self.sizes[number], float(uses[number]), _STALE)
+        info = _seen(entry)
+        if info is None:
+            return None
+        return Stored(path, info.st_size, NEVER, _STALE if number is None else info.st_mtime_ns)
+
+    def _part(
+        self, entry: os.DirEntry[str], uses: NDArray[np.float64], *, left: bool
+    ) -> Stored | None:
+        """A part; `left` by a process that died right after admitting the shard, or in use."""
+        path = f"parts/{entry.name}"
+        number = self._numbers.get(entry.name)
+        if number is not None and not left and uses[number] != NEVER:
+            return Stored(path, self.sizes[number], float(uses[number]), _STALE)
+        info = _seen(entry)
+        if info is None:
+            return None
+        size = info.st_size if number is None else self.sizes[number]
+        return Stored(path, size, NEVER, _STALE if number is None or left else info.st_mtime_ns)
 
     def _readings(self) -> tuple[NDArray[np.float64], int, int]:
         """Return next uses, bytes of fixed files, and needs of readers without published visits."""
@@ -125,6 +134,13 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     for entry in sorted(_entries(folder), key=lambda entry: entry.name):
         if (info := _seen(entry)) is not None:
             yield entry.name, info
+
+
+def _quarantined(entry: os.DirEntry[str]) -> Stored | None:
+    info = _seen(entry)
+    return (
+        None if info is None else Stored(f"quarantine/{entry.name}", info.st_size, NEVER, _DAMAGED)
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
