@@ -60,7 +60,7 @@ class FolderRetriever(BaseRetriever):
 
 
 class RangesRetriever(BaseRetriever):
-    """The finer level."""
+    """Reads from any byte on."""
 
     def __init__(self, store: str, log: str = os.devnull, **kwargs: Any) -> None:
         super().__init__(**kwargs)

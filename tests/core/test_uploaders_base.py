@@ -45,7 +45,7 @@ class LoopUploader(BaseUploader):
 
 
 class MemoryUploader(BaseUploader):
-    """The finer level, over a dict; `knows_sha256` is what a backend may lack."""
+    """The per-file interface, over a dict; `knows_sha256` is what a backend may lack."""
 
     def __init__(self, *, knows_sha256: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)

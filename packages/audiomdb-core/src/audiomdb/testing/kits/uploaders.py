@@ -196,7 +196,7 @@ class UploaderConformance(Conformance):
         if report is None:
             pytest.skip("it keeps no account")
         assert report.files == len(files)
-        if _has_finer_level(uploader) and not self.knows_sha256(uploader, dataset):
+        if _has_upload_file(uploader) and not self.knows_sha256(uploader, dataset):
             pytest.skip("the store knows no sha256: every file is sent again")
         assert (report.sent_files, report.sent_bytes) == (0, 0)
 
@@ -252,7 +252,7 @@ class UploaderConformance(Conformance):
         self, store: Store, uploader: BaseUploader, dataset: Path
     ) -> None:
         """The per-file interface compares each file's sha256 with the metadata."""
-        self.need_finer_level(uploader)
+        self.need_upload_file(uploader)
         shard = dataset / "shard_00002" / "data.mdb"
         content = bytearray(shard.read_bytes())
         content[len(content) // 2] ^= 1
@@ -265,7 +265,7 @@ class UploaderConformance(Conformance):
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
     ) -> None:
         """Each file is whole at its destination when `upload_file` returns."""
-        self.need_finer_level(uploader)
+        self.need_upload_file(uploader)
         before: dict[str, bytes | None] = {}
 
         def upload_file(full_path: str, rel_path: str) -> None:
@@ -283,7 +283,7 @@ class UploaderConformance(Conformance):
         self, store: Store, uploader: BaseUploader, dataset: Path, tmp_path: Path, what: str
     ) -> None:
         """`stat` returns what is there: None, or its size and, if known, its sha256."""
-        self.need_finer_level(uploader)
+        self.need_upload_file(uploader)
 
         def upload_file(full_path: str, rel_path: str) -> None:
             content = Path(full_path).read_bytes()
@@ -306,7 +306,7 @@ class UploaderConformance(Conformance):
         self, store: Store, uploader: BaseUploader, files: dict[str, bytes], dataset: Path
     ) -> None:
         """`stat` returns None for a file that does not exist."""
-        self.need_finer_level(uploader)
+        self.need_upload_file(uploader)
         assert uploader.stat("shard_00000/data.mdb") is None
         assert uploader.stat("shard_00000") is None
         uploader.upload_dir(dataset)
@@ -333,7 +333,7 @@ class UploaderConformance(Conformance):
         self, store: Store, uploader: BaseUploader, dataset: Path
     ) -> None:
         """`remove` lets an upload replace a dataset without readers seeing a mixture of both."""
-        self.need_finer_level(uploader)
+        self.need_upload_file(uploader)
         if type(uploader).remove is BaseUploader.remove:
             pytest.skip("it does not define remove")
         uploader.upload_file(str(dataset / METADATA), METADATA)
@@ -358,7 +358,7 @@ class UploaderConformance(Conformance):
     def is_there(self, uploader: BaseUploader, store: Store, dataset: Path, name: str) -> bool:
         """Return whether a file has arrived whole, so that it need not be sent again."""
         content = (dataset / name).read_bytes()
-        if not _has_finer_level(uploader):
+        if not _has_upload_file(uploader):
             return store.read(name) == content
         digest = uploader.sha256(str(dataset / name)) if content else None
         found = uploader.stat(name)
@@ -366,9 +366,9 @@ class UploaderConformance(Conformance):
             return False
         return digest is None or (found[1] or "").lower() == digest
 
-    def need_finer_level(self, uploader: BaseUploader) -> None:
+    def need_upload_file(self, uploader: BaseUploader) -> None:
         """Skip the test if the uploader only defines `upload_dir`."""
-        if not _has_finer_level(uploader):
+        if not _has_upload_file(uploader):
             pytest.skip("it has an upload_dir of its own")
 
     def knows_sha256(self, uploader: BaseUploader, dataset: Path) -> bool:
@@ -378,7 +378,7 @@ class UploaderConformance(Conformance):
         return found is not None and found[1] is not None
 
 
-def _has_finer_level(uploader: BaseUploader) -> bool:
+def _has_upload_file(uploader: BaseUploader) -> bool:
     return type(uploader).upload_file is not BaseUploader.upload_file
 
 
