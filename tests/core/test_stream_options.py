@@ -48,6 +48,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"shuffle": 1},
         {"sample_rate": "16000"},
         {"sample_rate": 16000.0},
+        {"sample_rate": True},
         {"processor": 5},
         {"processor": BaseProcessor},
         {"min_duration": "5"},

@@ -91,7 +91,7 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
         if isinstance(self.fields, str):
             raise TypeError(f"fields is the text {self.fields!r}, expected a list of names")
         rate = self.sample_rate
-        if rate is not None and (not isinstance(rate, int) or rate <= 0):
+        if rate is not None and (type(rate) is not int or rate <= 0):
             raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0, as an integer")
         if not self.decode and (self.sample_rate is not None or self.mono):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
