@@ -65,10 +65,10 @@ def test_a_row_without_a_file_is_an_error_that_names_it(folder: Path) -> None:
     [
         ("a.wav\nsub/b.wav\n", None),
         ("./a.wav\nsub/../sub/b.wav\n", None),
-        ("a.wav\n", "1 audio file is not named"),
-        ("a.wav\n../outside.wav\n", "1 audio file is not named"),
+        ("a.wav\n", "1 audio file is left out"),
+        ("a.wav\n../outside.wav\n", "1 audio file is left out"),
         ("{folder}/a.wav\nsub/b.wav\n", None),
-        ("../outside.wav\n", "2 audio files are not named"),
+        ("../outside.wav\n", "2 audio files are left out"),
     ],
 )
 def test_files_that_a_table_leaves_out_are_counted(
