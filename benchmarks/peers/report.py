@@ -58,7 +58,8 @@ def _introduction(findings: Findings) -> Iterator[str]:
         f"{sizes['rounds']} rounds, {sizes['write_rounds']} of writing and opening; "
         f"{sizes['utterances']} utterances, {sizes['digits']} digits."
     )
-    if parts := run.get("parts"):
+    parts = [part for part in run.get("parts", ()) if part["commit"] != run["commit"]]
+    if parts:
         commits = ", ".join(sorted({part["commit"] for part in parts}))
         rounds = max(part["sizes"]["rounds"] for part in parts)
         yield f"Other works were measured before, in up to {rounds} rounds, at {commits}."
