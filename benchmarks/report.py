@@ -35,6 +35,7 @@ _GROUPS = {
     "read": "Reading without decoding",
     "decode": "Reading and decoding to float32",
     "open": "Start-up",
+    "large": "Very many shards",
     "plan": "Planning an epoch",
     "memory": "Memory",
     "layout": "Layout of shards (docs/decisions/0006)",
