@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from audiomdb.cache.full_disk import despite_full_disk, is_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import is_at, try_exclusive
 from audiomdb.cache.opening import PAUSE_S, TRIES, deleted_error, index_lock
+from audiomdb.cache.removal import forget
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.errors import CacheFullError, CorruptShardError, MetadataError
@@ -126,7 +126,7 @@ class IndexCopy:
     def _fetched(self, fetch: FetchIndex, extra: ExtraSlots) -> memoryview | None:
         """Fetch and map the file, resuming if interrupted; return None if it was deleted."""
         folder = self._layout.staging / _NAME
-        shutil.rmtree(folder, ignore_errors=True)  # left by a process that died
+        forget(self._layout, _NAME)  # left by a process that died
         try:
             self._layout.make()  # all or part of the directory may have been deleted
             folder.mkdir()
@@ -148,9 +148,7 @@ class IndexCopy:
             return None
         finally:
             held.release()
-            shutil.rmtree(folder, ignore_errors=True)
-            self._layout.validator(_NAME).unlink(missing_ok=True)
-            self._layout.spans(_NAME).unlink(missing_ok=True)
+            forget(self._layout, _NAME)
 
     def _check(self, delivered: Delivered) -> None:
         wanted = self._entry

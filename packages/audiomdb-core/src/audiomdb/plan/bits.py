@@ -87,7 +87,7 @@ def random_words(
         PlanError: A part of the key is out of range.
     """
     seed = whole_number("seed", seed, high=2**64 - 1)
-    epoch = whole_number("epoch", epoch, high=2**32 - 1)
+    epoch = whole_number("epoch", epoch, high=EPOCHS - 1)
     number = whole_number("number", number, high=MAX_STREAMS - 1)
     key = np.array([seed, epoch << 32 | purpose << 24 | number], dtype=np.uint64)
     count, skip = divmod(start, _WORDS_PER_COUNT)

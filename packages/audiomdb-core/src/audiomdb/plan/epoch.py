@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiomdb.errors import PlanError
-from audiomdb.plan.bits import MAX_STREAMS, Purpose, random_order
+from audiomdb.plan.bits import EPOCHS, MAX_STREAMS, Purpose, random_order
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.filters import SelectedLine
 from audiomdb.plan.line import StoredLine, cut_line
@@ -102,7 +102,7 @@ class EpochPlan(Turns):
         vars(self).update(
             counts=checked,
             seed=whole_number("seed", seed, high=2**64 - 1),
-            epoch=whole_number("epoch", epoch, high=2**32 - 1),
+            epoch=whole_number("epoch", epoch, high=EPOCHS - 1),
             shuffle=bool(shuffle),
             window=whole_number("window", window, high=MAX_WINDOW),
             partitions=whole_number("partitions", partitions, low=1, high=MAX_PARTITIONS),

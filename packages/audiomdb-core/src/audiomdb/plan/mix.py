@@ -151,7 +151,7 @@ class MixPlan(Turns):
             interleave=interleave,
             stop=stop,
             seed=whole_number("seed", seed, high=2**64 - 1),
-            epoch=whole_number("epoch", epoch, high=2**32 - 1),
+            epoch=whole_number("epoch", epoch, high=EPOCHS - 1),
             shuffle=tuple(map(bool, _for_each("shuffle", shuffle, checked))),
             window=tuple(
                 whole_number("window", one, high=MAX_WINDOW)

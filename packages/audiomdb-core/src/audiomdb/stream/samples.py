@@ -14,6 +14,7 @@ import msgspec
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, RankPlan, Split, Tail
+from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import whole_number
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.sample import Sample
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MASK", "SampleStream"]
 
-_LAST_EPOCH = 2**32 - 1
+_LAST_EPOCH = EPOCHS - 1
 """The last epoch that a plan can make. An endless stream ends before it."""
 
 _BLOCK = 512
