@@ -184,6 +184,19 @@ def test_any_keys_can_be_found_again(tmp_path_factory, keys, per_shard):
         assert reader.key(reader.position(key)) == key
 
 
+def test_a_key_is_found_among_very_many_shards_without_opening_the_others(tmp_path):
+    # Every shard holds an early and a late key, so that the ranges of keys exclude none.
+    with DatasetWriter(tmp_path / "d", samples_per_shard=2) as writer:
+        for i in range(300):
+            writer.write(f"a{i:03d}", {"i": i})
+            writer.write(f"z{i:03d}", {"i": i})
+    reader = DatasetReader.open(tmp_path / "d")
+    assert reader["z123"]["i"] == 123
+    assert "z1234" not in reader
+    assert next(iter(reader.keys())) == "a000"
+    assert reader.open_shards == 1
+
+
 def test_an_empty_dataset_is_a_dataset(tmp_path):
     with DatasetWriter(tmp_path / "d"):
         pass

@@ -40,7 +40,7 @@ class Shards(ABC):
 
     @property
     def index_first(self) -> bool:
-        """Whether to look up keys in the index file, because opening a shard may download it."""
+        """Whether to look up keys in the index file, because opening a shard costs more."""
         return False
 
     def follow(
@@ -83,6 +83,11 @@ class LocalShards(Shards):
     def __init__(self, path: Path, metadata: Metadata) -> None:
         self.path = path
         self.metadata = metadata
+
+    @property
+    def index_first(self) -> bool:
+        """Whether the shards are more than stay open: a key may be in any of them."""
+        return len(self.metadata.shards) > self.max_open
 
     def open(self, number: int) -> ShardReader:
         """Map shard `number`."""
