@@ -1,4 +1,8 @@
-"""How the dataset in v1/ was made. Its bytes never change again: a new format gets a new folder.
+"""How the datasets in v1/ and v1_16k/ were made. Their bytes never change again: a new format gets
+a new folder.
+
+LMDB's pages are as large as the system's: v1/ has pages of 4 KiB, and v1_16k/ of 16 KiB, as on
+macOS with Apple silicon.
 
 Run from the repository, into a folder that does not exist: python tests/data/golden/make_v1.py v1
 """

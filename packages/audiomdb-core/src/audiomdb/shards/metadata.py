@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -110,27 +111,28 @@ class Metadata(msgspec.Struct, frozen=True):
         return digest.hexdigest()
 
 
-def read_metadata(dataset: Path) -> Metadata:
-    """Read and check a dataset's metadata.
+def read_metadata(dataset: str | os.PathLike[str]) -> Metadata:
+    """Read and check the metadata of a dataset in a local folder.
 
     Raises:
         DatasetNotFoundError: when there is none, as after an unfinished conversion.
         FormatVersionError: when a newer library wrote it.
         MetadataError: when it is damaged or contradicts itself.
     """
-    path = dataset / METADATA_FILE
+    folder = Path(dataset)
+    path = folder / METADATA_FILE
     try:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as exc:
         hint = "the folder does not exist"
-        if dataset.is_dir():
+        if folder.is_dir():
             hint = (
                 f"the folder has no {METADATA_FILE}, which is written last. If a conversion, "
                 "upload or pull into it was stopped, run the same again"
             )
-        elif dataset.is_file():
+        elif folder.is_file():
             hint = f"that is a file, and a dataset is a folder with {METADATA_FILE}"
-        raise DatasetNotFoundError(f"no dataset at {dataset}: {hint}") from exc
+        raise DatasetNotFoundError(f"no dataset at {folder}: {hint}") from exc
     return parse_metadata(raw, str(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from math import isclose
 from pathlib import Path
@@ -21,6 +22,7 @@ from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Feature, Metadata, ShardEntry, read_metadata
 from audiomdb.shards.pages import places
 from audiomdb.shards.shard_reader import ShardReader
+from audiomdb.urls import folder_path
 
 __all__ = ["Problem", "shard_damage", "verify_dataset"]
 
@@ -37,7 +39,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def verify_dataset(
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     workers: int = 2,
     on_shard: Callable[[ShardEntry], None] | None = None,
@@ -55,13 +57,15 @@ def verify_dataset(
     Raises:
         DatasetNotFoundError: when there is no dataset.
         MetadataError: when its metadata cannot be read.
+        InvalidURLError: when the path is a URL.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    metadata = read_metadata(path)
+    folder = folder_path(path, instead="use `audiomdb verify`, or pull the dataset first")
+    metadata = read_metadata(folder)
     problems: list[Problem] = []
     with ThreadPoolExecutor(max(1, workers), "audiomdb-verify") as pool:
-        checks = [pool.submit(_shard_problems, path, entry) for entry in metadata.shards]
+        checks = [pool.submit(_shard_problems, folder, entry) for entry in metadata.shards]
         try:
             for entry, check in zip(metadata.shards, checks, strict=True):
                 problems.extend(check.result())
@@ -69,7 +73,7 @@ def verify_dataset(
                     on_shard(entry)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    problems.extend(_index_problems(path, metadata))
+    problems.extend(_index_problems(folder, metadata))
     return problems
 
 
