@@ -53,12 +53,16 @@ def test_a_dataset_of_another_name_stays_unless_it_is_to_be_replaced(
     assert read_metadata(target) == read_metadata(digits)
 
 
-def test_a_dataset_of_the_same_name_is_replaced_as_it_was_without_being_asked(
+def test_an_older_version_stays_unless_it_is_to_be_replaced(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = dataset(tmp_path / "elsewhere" / "digits", 0.25)
     (target / "README.md").write_text("kept")
-    output(capsys, "upload", digits, target)
+    before = files(target)
+    message = output(capsys, "upload", digits, target, code=1)
+    assert f"{target} holds another version of the dataset 'digits'" in message
+    assert files(target) == before
+    output(capsys, "upload", digits, target, "--replace")
     assert files(target).items() >= files(digits).items()
     assert (target / "README.md").read_text() == "kept"
 
@@ -112,7 +116,7 @@ def test_metadata_that_cannot_be_read_is_replaced_on_request_only(
 
 def test_the_help_tells_when_to_replace(capsys: pytest.CaptureFixture[str]) -> None:
     printed = " ".join(output(capsys, "upload", "--help").split())
-    assert "only a dataset of the same name is replaced; --replace allows any other" in printed
+    assert "may be an older version of this one, is replaced only with --replace" in printed
 
 
 def test_shards_of_an_unfinished_conversion_stay_unless_they_are_to_be_replaced(
@@ -160,7 +164,7 @@ def test_a_replacement_that_was_stopped_goes_on(
     copy = LocalUploader.upload_file
     with monkeypatch.context() as patch:
         patch.setattr(LocalUploader, "upload_file", stopped)
-        assert main(["upload", str(digits), str(target), "-o", "workers=1"]) == 130
+        assert main(["upload", str(digits), str(target), "--replace", "-o", "workers=1"]) == 130
     assert "metadata.json" not in files(target), "who comes now must not meet a mixture"
     output(capsys, "upload", digits, target)
     assert {name: files(target)[name] for name in files(digits)} == files(digits)

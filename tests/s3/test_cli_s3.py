@@ -123,6 +123,19 @@ def test_a_dataset_goes_out_and_comes_back_byte_for_byte(
     assert files(Path("copy")) == files(speech)
 
 
+def test_another_dataset_in_the_store_stays_unless_it_is_to_be_replaced(
+    server: Any, url: str, tmp_path: Path
+) -> None:
+    with DatasetWriter(tmp_path / "speech") as writer:  # the same name
+        writer.write("other", {"text": "other"})
+    message = run("upload", tmp_path / "speech", url, code=1)
+    assert f"{url} holds a different dataset, or another version of this one" in message
+    assert "--replace" in message
+    assert {method for method, _ in server.requests} == {"HEAD"}
+    run("upload", tmp_path / "speech", url, "--replace")
+    assert "whole: 1 sample" in run("verify", url)
+
+
 def test_looking_at_a_dataset_downloads_no_shard(server: Any, url: str, speech: Path) -> None:
     printed = run("info", url)
     assert f"7 in {SHARDS} shards" in printed

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from audiomdb.cli.arguments import Commands
     from audiomdb.shards import Metadata
-    from audiomdb.uploaders.base import UploadReport
+    from audiomdb.uploaders.base import BaseUploader, UploadReport
 
 __all__ = ["add"]
 
@@ -27,10 +27,11 @@ Sends the files that are not there yet with the same content, several at once, a
 it has arrived. metadata.json goes last, so that nobody reads half a dataset. If an upload is
 stopped, give the same command again and it continues where it was.
 
-A dataset that is already at URL is replaced file by file; from the first file until the end there
-is no dataset there. Shards that only the old one had are not deleted. If URL is a folder, only a
-dataset of the same name is replaced; --replace allows any other, and also shards of another
-dataset's unfinished conversion or upload. A folder with other files and no dataset is refused."""
+A different dataset at URL, which may be an older version of this one, is replaced only with
+--replace: file by file, and from the first file until the end there is no dataset there. Shards
+that only the old one had are not deleted. The Hub keeps what was replaced in its history, so
+--replace is not needed there. In a folder, --replace also replaces shards of another dataset's
+unfinished conversion or upload; a folder with other files and no dataset is refused."""
 
 _EXAMPLE = """\
   audiomdb upload speech s3://my-bucket/speech
@@ -60,8 +61,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="also replace a dataset of another name in a folder; in a store, datasets are "
-        "replaced whatever their name",
+        help="replace a different dataset, or another version of this one",
     )
     add_options(parser.add_argument_group("writing to the URL"))
     add_json(parser, "one JSON object")
@@ -76,7 +76,10 @@ def _run(args: argparse.Namespace) -> int:
     uploader = make_uploader(args.target, args.option, workers=args.workers)
     metadata = read_metadata(folder)
     with contextlib.ExitStack() as stack:
-        if isinstance(uploader, LocalUploader) and uploader.path.is_dir():
+        if not isinstance(uploader, LocalUploader):
+            if not args.replace:
+                _refuse_other_metadata(uploader, args.target, folder)
+        elif uploader.path.is_dir():
             _refuse_others(uploader.path, metadata, replace=args.replace)
             stack.enter_context(_marked(uploader.path, metadata))
         start = time.perf_counter()
@@ -104,6 +107,34 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _refuse_other_metadata(uploader: BaseUploader, target: str, folder: Path) -> None:
+    """Raise an error if a store holds other metadata than that of the dataset in `folder`.
+
+    An uploader that has no `stat`, such as that of the Hub, is not asked.
+
+    Raises:
+        OutputExistsError: it does.
+        UploadError: the store cannot be queried.
+    """
+    from audiomdb.errors import OutputExistsError
+    from audiomdb.shards.files import sha256_file
+    from audiomdb.shards.layout import METADATA_FILE
+    from audiomdb.uploaders import base
+
+    if type(uploader).stat is base.BaseUploader.stat:
+        return
+    there = uploader.stat(METADATA_FILE)
+    if there is None:
+        return
+    ours = folder / METADATA_FILE
+    known = (ours.stat().st_size, there[1] and sha256_file(ours))
+    if there != known:
+        raise OutputExistsError(
+            f"{target} holds a different dataset, or another version of this one; give another "
+            "place, or --replace to put this one there"
+        )
+
+
 def _refuse_others(target: Path, metadata: Metadata, *, replace: bool) -> None:
     """Raise an error if a folder holds anything but this dataset or a part of it.
 
@@ -120,7 +151,7 @@ def _refuse_others(target: Path, metadata: Metadata, *, replace: bool) -> None:
     from audiomdb.uploaders.local import foreign_files
 
     try:
-        there = read_metadata(target).name
+        there = read_metadata(target)
     except DatasetNotFoundError:
         foreign = next(foreign_files(target), None)
         if foreign is not None:
@@ -145,10 +176,13 @@ def _refuse_others(target: Path, metadata: Metadata, *, replace: bool) -> None:
             f"{target} holds something that cannot be read as a dataset ({exc}); give another "
             "folder, or --replace to put this dataset in its place"
         ) from exc
-    if there != metadata.name and not replace:
+    if there != metadata and not replace:
+        other = f"the dataset {there.name!r}, and {metadata.name!r} is to go there"
+        if there.name == metadata.name:
+            other = f"another version of the dataset {metadata.name!r}"
         raise OutputExistsError(
-            f"{target} holds the dataset {there!r}, and {metadata.name!r} is to go there; give "
-            "another folder, or --replace to put it in the other's place"
+            f"{target} holds {other}; give another folder, or --replace to put this one in its "
+            "place"
         )
 
 
