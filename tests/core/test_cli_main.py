@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from audiomdb.cli import main
+from audiomdb.testing import write_dataset
 
 COMMANDS = (
     ("quickstart",),
@@ -145,6 +146,32 @@ def test_a_file_in_the_place_of_a_dataset_is_called_one(
     assert main(command.format(file).split()) == 2
     assert capsys.readouterr().err == f"audiomdb: {file} {said}: give {tmp_path}\n"
     assert not (tmp_path / "copy").exists()
+
+
+def run_redirected(redirection: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
+    shell = ["sh", "-c", f'"$@" {redirection}', "sh"]
+    command = [*shell, sys.executable, "-m", "audiomdb.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_command_whose_output_was_closed_does_its_work(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "clips", shards=1)
+    for command in ("ls", "verify"):
+        done = run_redirected(">&-", command, tmp_path / "clips")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_whose_place_was_closed_is_not_taken_for_output(tmp_path: Path) -> None:
+    done = run_redirected("2>&-", "info", tmp_path / "nothing")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_output_that_cannot_be_written_is_one_line_and_exits_with_1() -> None:
+    done = run_redirected(">/dev/full", "--version")
+    assert done.returncode == 1
+    assert done.stderr.startswith("audiomdb: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["info", "ls", "verify"])

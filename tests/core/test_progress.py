@@ -13,6 +13,7 @@ import pytest
 
 from audiomdb.progress import Progress, progress
 from audiomdb.shards import DatasetWriter
+from tests.core.conversions import clip
 
 
 def run_in_terminal(code: str, *arguments: object) -> str:
@@ -162,3 +163,22 @@ def test_an_upload_shows_a_bar_without_a_terminal_only_where_it_is_wanted(
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert ("uploading digits: 100%" in done.stderr) is bool(shown)
         assert shown or done.stderr == ""
+
+
+def test_a_message_of_a_command_does_not_end_up_behind_its_bar(tmp_path: Path) -> None:
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for number in range(3):
+        (recordings / f"clip-{number}.wav").write_bytes(clip(number))
+    (recordings / "notes.md").touch()
+    seen = run_in_terminal(
+        "import sys\nfrom audiomdb.cli import main\n"
+        "assert main(['convert', 'folder', sys.argv[1], sys.argv[2]]) == 0\n",
+        recordings,
+        tmp_path / "out",
+    )
+    bar, _, rest = seen.partition("\r\x1b[Kaudiomdb: ")  # clears the line first
+    assert "0/3" in bar
+    message, _, rest = rest.partition("\r\n")
+    assert message.endswith("skipped 1 file: 1 .md")
+    assert "3/3" in rest

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from audiomdb.cli import convert, info, ls, pull, quickstart, show, upload, verify
 from audiomdb.cli.arguments import (
@@ -53,21 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    _escape_what_the_terminal_cannot_show()
-    parser = _parser()
+    _prepare_streams()
+    args = argparse.Namespace()
     try:
-        args = parser.parse_args(argv)
-    except SystemExit as exc:  # --help, --version, or a usage error; argparse has printed it
-        return int(exc.code or EXIT_OK)
-    if args.version:
-        print("audiomdb", _version())
-        return EXIT_OK
-    if args.run is None:
-        parser.print_help(sys.stderr)
-        return EXIT_USAGE
-    try:
-        with _one_line_messages(args.log_level):
-            code: int = args.run(args)
+        code = _run(argv, args)
         sys.stdout.flush()
     except KeyboardInterrupt as exc:
         return _report(exc, EXIT_INTERRUPTED, args)
@@ -78,6 +68,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(exc, EXIT_USAGE, args)
     except (AudioMDBError, OSError) as exc:
         return _report(exc, EXIT_DAMAGED, args)
+    return code
+
+
+def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
+    """Parse the arguments into `args`, run the command and return the exit code."""
+    parser = _parser()
+    try:
+        parser.parse_args(argv, args)
+    except SystemExit as exc:  # --help, or a usage error; argparse has printed it
+        return int(exc.code or EXIT_OK)
+    if args.version:
+        print("audiomdb", _version())
+        return EXIT_OK
+    if args.run is None:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    with _one_line_messages(args.log_level):
+        code: int = args.run(args)
     return code
 
 
@@ -143,13 +151,19 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _say(message: str) -> None:
+    # A progress bar may stand in the terminal's last line; it is drawn again below the message.
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
     # Whatever a file name contains, a message stays on one line and does not move the cursor.
-    print("audiomdb:", one_line(" ".join(message.splitlines())), file=sys.stderr)
+    print(f"{clear}audiomdb: {one_line(' '.join(message.splitlines()))}", file=sys.stderr)
 
 
-def _escape_what_the_terminal_cannot_show() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+def _prepare_streams() -> None:
+    """Escape what a terminal cannot show, and let output go nowhere that its receiver closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the rest of the process
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
