@@ -202,6 +202,10 @@ def test_a_url_that_nothing_opens_is_refused_in_words(capsys: pytest.CaptureFixt
     assert "gs://bucket/speech is a URL, expected a folder" in capsys.readouterr().err
     assert main(["convert", "folder", ".", "gs://bucket/speech"]) == 2
     assert "gs://bucket/speech is a URL, expected a folder" in capsys.readouterr().err
+    assert main(["convert", "folder", "gs://bucket/speech", "out"]) == 2
+    assert "gs://bucket/speech is a URL, expected a folder" in capsys.readouterr().err
+    assert main(["convert", "manifest", "gs://bucket/clips.csv", "out"]) == 2
+    assert "gs://bucket/clips.csv is a URL, expected a file" in capsys.readouterr().err
 
 
 def test_a_folder_with_line_breaks_in_its_name_still_makes_one_line(

@@ -62,16 +62,17 @@ def local_path(url: str) -> str:
     return os.fsdecode(b"/" + unquote_to_bytes(path))
 
 
-def folder_path(path: str | os.PathLike[str], *, instead: str) -> Path:
+def folder_path(path: str | os.PathLike[str], *, instead: str, expected: str = "a folder") -> Path:
     """Return a folder's path, rejecting URLs, which `Path` would turn into a folder like `s3:`.
 
     Args:
         path: The path to check.
         instead: What to do with a URL instead, for the error message.
+        expected: What the path leads to, for the error message.
 
     Raises:
         InvalidURLError: the path is a URL.
     """
     if scheme_of(os.fspath(path)) is not None:
-        raise InvalidURLError(f"{os.fspath(path)} is a URL, expected a folder: {instead}")
+        raise InvalidURLError(f"{os.fspath(path)} is a URL, expected {expected}: {instead}")
     return Path(path)

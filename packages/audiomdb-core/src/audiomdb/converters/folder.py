@@ -17,6 +17,7 @@ from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS, Row, column, read_table, take_text
 from audiomdb.errors import SourceError
 from audiomdb.sample import AUDIO, TEXT, Sample
+from audiomdb.urls import folder_path
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -71,6 +72,7 @@ class FolderConverter(BaseConverter):
 
     Raises:
         SourceError: when there is no such folder; from `run`, when it cannot be used.
+        InvalidURLError: when the folder is given by a URL.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class FolderConverter(BaseConverter):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(output_dir, **options)
-        self.input_dir = Path(input_dir)
+        self.input_dir = folder_path(input_dir, instead="give the path of a copy on this machine")
         if not self.input_dir.is_dir():
             raise SourceError(f"there is no folder {self.input_dir}")
         self.text_column = text_column

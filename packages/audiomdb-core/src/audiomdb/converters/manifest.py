@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import OFFSET, Row, column, read_table, take_text
 from audiomdb.errors import SourceError
 from audiomdb.sample import AUDIO, DURATION, TEXT, Sample
+from audiomdb.urls import folder_path
 
 __all__ = ["ManifestConverter"]
 
@@ -54,6 +54,7 @@ class ManifestConverter(BaseConverter):
 
     Raises:
         SourceError: when there is no such file; from `run`, when it cannot be used; names the line.
+        InvalidURLError: when the manifest is given by a URL.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class ManifestConverter(BaseConverter):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(output_dir, **options)
-        self.manifest = Path(manifest).absolute()
+        instead = "give the path of a copy on this machine"
+        self.manifest = folder_path(manifest, expected="a file", instead=instead).absolute()
         if not self.manifest.is_file():
             raise SourceError(f"there is no manifest {self.manifest}")
         self.audio_column = audio_column
