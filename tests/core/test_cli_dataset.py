@@ -109,7 +109,9 @@ def test_info_of_an_empty_dataset_survives(
 ) -> None:
     DatasetWriter(tmp_path / "empty").finish()
     assert json_of(capsys, "info", tmp_path / "empty")["samples"] == 0
-    assert "0 in 0 shards" in output_of(capsys, "info", tmp_path / "empty")
+    printed = output_of(capsys, "info", tmp_path / "empty")
+    assert "0 in 0 shards" in printed
+    assert printed.endswith("\nfields\n  none\n\ncolumns of the index\n  none\n")
     assert output_of(capsys, "ls", tmp_path / "empty", "--json") == ""
 
 
@@ -228,6 +230,13 @@ def test_audio_saved_to_a_dash_is_all_that_comes_out(speech: Path) -> None:
     command = [sys.executable, "-m", "audiomdb.cli", "show", str(speech), "0", "--save", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout == DatasetReader.open(speech)[0]["audio"]
+
+
+def test_audio_and_json_do_not_both_go_to_standard_output(
+    speech: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(speech), "0", "--save", "-", "--json"]) == 2
+    assert "--save - and --json" in capsys.readouterr().err
 
 
 def test_an_array_is_saved_as_npy_and_as_nothing_else(

@@ -48,7 +48,7 @@ def test_the_help_of_every_command_fits_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", "60")
     assert main([*command, "--help"]) == 0
     described = capsys.readouterr().out.split("example:\n")[0].splitlines()
-    assert [line for line in described if len(line) > 60] == []
+    assert [line for line in described if len(line) > 60 or line.endswith("-")] == []
 
 
 def test_paragraphs_of_help_stay_readable_in_a_wide_terminal(
@@ -183,13 +183,13 @@ def test_a_missing_dataset_is_one_line_and_exits_with_1(command: str, tmp_path: 
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_debug_shows_the_traceback_wherever_it_stands(place: str, tmp_path: Path) -> None:
-    command = ["info", str(tmp_path)]
-    done = run(*(["--debug", *command] if place == "before" else [*command, "--debug"]))
+@pytest.mark.parametrize("place", range(4))
+def test_debug_shows_the_traceback_wherever_it_stands(place: int, tmp_path: Path) -> None:
+    command = ["convert", "folder", str(tmp_path / "none"), str(tmp_path / "out")]
+    done = run(*command[:place], "--debug", *command[place:])
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert done.stderr.rstrip().rsplit("\n", 1)[-1].startswith("audiomdb: no dataset at ")
+    assert done.stderr.rstrip().rsplit("\n", 1)[-1].startswith("audiomdb: there is no folder ")
 
 
 def test_a_url_that_nothing_opens_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,16 +46,21 @@ class UsageError(Exception):
 
 
 class _Help(argparse.HelpFormatter):
-    """Wraps paragraphs of descriptions to the terminal width; keeps lists and examples as is."""
+    """Wraps texts to the terminal width, but no option or file name; keeps lists and examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         import textwrap
 
         paragraphs = (
-            part if "\n " in part else textwrap.fill(part, min(width, _WIDEST))
+            part if "\n " in part else "\n".join(self._split_lines(part, width))
             for part in text.strip("\n").split("\n\n")
         )
         return textwrap.indent("\n\n".join(paragraphs), indent)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        import textwrap
+
+        return textwrap.wrap(" ".join(text.split()), min(width, _WIDEST), break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -166,16 +171,18 @@ def add_cache(group: argparse._ArgumentGroup, *, default: str = _CACHE_DIR) -> N
     )
 
 
-def add_options(group: argparse._ArgumentGroup) -> None:
-    """Add `--option`, for arguments of the class that opens a URL."""
+def add_options(
+    group: argparse._ArgumentGroup, *, example: str = "anonymous=true for a public bucket"
+) -> None:
+    """Add `--option`, for arguments of the class that opens a URL; the help shows `example`."""
     group.add_argument(
         "-o",
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="argument of the class that opens the URL, such as anonymous=true for a public "
-        "bucket; may be repeated. Other settings come from the environment, as for other "
+        help=f"argument of the class that opens the URL, such as {example}; may be "
+        "repeated. Other settings come from the environment, as for other "
         "programs (AWS_PROFILE, AWS_ENDPOINT_URL, HF_TOKEN)",
     )
 

@@ -13,6 +13,7 @@ from audiomdb.cli.arguments import (
     Commands,
     UsageError,
     add_command,
+    add_debug,
     add_json,
     count,
     octets,
@@ -71,6 +72,7 @@ def add(commands: Commands) -> None:
         "`audiomdb convert folder --help` explains the options. Datasets of the Hugging Face Hub "
         "and sources of your own are converted from Python: `HFConverter` and `BaseConverter`.",
     )
+    add_debug(parser)
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
     _add_folder(sources)
     _add_manifest(sources)

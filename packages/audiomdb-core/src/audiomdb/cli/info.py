@@ -179,15 +179,15 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     yield from table(rows, indent="  ")
     yield ""
     yield "fields"
-    yield from table(
-        [(one_line(name), _type(field)) for name, field in facts["fields"].items()], indent="  "
-    )
+    fields = [(one_line(name), _type(field)) for name, field in facts["fields"].items()]
+    yield from table(fields, indent="  ") if fields else ["  none"]
     yield ""
     if facts["columns"] is None:
         yield "the columns of the index are in the shards, which were not downloaded"
         return
     yield "columns of the index"
-    yield from table(_column_rows(facts["columns"]), right=(1, 2, 3), indent="  ")
+    columns = list(_column_rows(facts["columns"]))
+    yield from table(columns, right=(1, 2, 3), indent="  ") if columns[1:] else ["  none"]
 
 
 def _place(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -59,6 +59,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.json and args.save == "-":
+        raise UsageError("--save - and --json would both write to standard output; leave one")
     with opened(args) as retriever:
         reader = retriever.open()
         position = _position(retriever, args.sample)

@@ -63,7 +63,10 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="replace a different dataset, or another version of this one",
     )
-    add_options(parser.add_argument_group("writing to the URL"))
+    add_options(
+        parser.add_argument_group("writing to the URL"),
+        example="private=true for a repository of the Hub",
+    )
     add_json(parser, "one JSON object")
 
 

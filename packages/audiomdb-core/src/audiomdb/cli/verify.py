@@ -41,9 +41,9 @@ this machine that is checked: nothing is downloaded, and training may go on mean
 own folder, which `audiomdb info URL` shows, may be given in place of the URL."""
 
 _EXAMPLE = """\
-  audiomdb verify speech                        check, with a progress bar in a terminal
-  audiomdb verify speech && train speech        train only if the dataset is whole
-  audiomdb verify speech --json | jq .problems  the same for programs
+  audiomdb verify speech                          check, with a progress bar in a terminal
+  audiomdb verify speech && train speech          train only if the dataset is whole
+  audiomdb verify speech --json | jq .problems    the same for programs
   audiomdb verify s3://my-bucket/speech           what the store holds
   audiomdb verify s3://my-bucket/speech --cached  what this machine's cache holds of it"""
 
