@@ -30,6 +30,13 @@ def _ctrl_c_reaches_children() -> None:
 
 
 @pytest.fixture
+def short_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed downloads are tried again at once, and caches lie in the test's folder."""
+    monkeypatch.setattr("audiomdb.cache.retry._FIRST_WAIT_S", 1e-6)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+
+
+@pytest.fixture
 def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Path]]:
     """Make a folder unwritable, for the superuser too; gives the path to use it under.
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 import audiomdb.cache.manager
-import audiomdb.cache.retry
 from audiomdb.errors import (
     CacheFullError,
     CachePlaceError,
@@ -27,17 +26,14 @@ from audiomdb.errors import (
 from audiomdb.shards import read_metadata
 from tests.core.caches import Opener, write_store
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 SHARDS = 5
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("store"), SHARDS, 200_000)
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-import audiomdb.cache.retry
 import audiomdb.cache.transfer
 from audiomdb.cache import CacheOptions, DirectorySource, ShardCache
 from audiomdb.cache.layout import _FOLDERS, CacheLayout
@@ -22,6 +21,8 @@ from audiomdb.errors import CacheError, CachePlaceError, CacheTooSmallError, Cor
 from audiomdb.shards import read_metadata
 from audiomdb.stream import SampleStream
 from tests.core.caches import Opener, write_store
+
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 SHARDS = 6
 DEADLINE_S = 60.0
@@ -40,11 +41,6 @@ LIMITS = pytest.mark.parametrize("limited", [False, True], ids=["no limit", "a b
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("store"), SHARDS, 100_000)
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
 
 
 class Deleter(Opener):

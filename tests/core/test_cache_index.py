@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import audiomdb.cache.retry
 from audiomdb.cache import CacheOptions, RangeSource, RemoteFile, ShardCache
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.opening import index_lock
 from audiomdb.shards import DatasetWriter
 from tests.core.caches import Opener, write_store
 
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.fixture

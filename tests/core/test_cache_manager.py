@@ -25,15 +25,12 @@ from audiomdb.errors import (
 from audiomdb.shards import DatasetWriter, read_metadata
 from tests.core.caches import Opener, write_store
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return write_store(tmp_path / "store", 5, 30_000)
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
 
 
 @pytest.fixture

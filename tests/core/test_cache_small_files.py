@@ -17,6 +17,8 @@ from audiomdb.cache.small_file import fetch_bytes
 from audiomdb.errors import DownloadInterruptedError
 from audiomdb.shards import DatasetWriter
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 CUT = 70_000
 """Bytes of `index.bin` after which a connection breaks: a seventh of it."""
 
@@ -28,11 +30,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(4000):
             writer.write(f"{number:0100d}", {"n": number})
     return path
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
 
 
 class Line:

@@ -21,6 +21,8 @@ from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.errors import CacheFullError, DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 CONTENT = bytes(range(256)) * 2000
 ENTRY = ShardEntry(
     path="shard_00000",
@@ -70,11 +72,6 @@ def refuse(error: Exception) -> Answer:
         raise error
 
     return answer
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from audiomdb.cache.retry import Stopped
-from audiomdb.cli import main
 from audiomdb.cli.threads import Check, each
 from audiomdb.shards import DatasetWriter
+from tests.commands import files, output
 
 
 @pytest.fixture
@@ -25,20 +25,6 @@ def speech(tmp_path: Path) -> Path:
             writer.write(f"clip-{number}", {"audio": audio, "sample_rate": 16_000})
         writer.write("not-audio", {"audio": b"no audio at all"})
     return tmp_path / "speech"
-
-
-def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0) -> str:
-    assert main(list(map(str, args))) == code
-    printed = capsys.readouterr()
-    return printed.out + printed.err
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_dataset_goes_to_a_folder_and_comes_back(

@@ -10,6 +10,7 @@ import pytest
 from audiomdb.cli import main
 from audiomdb.shards import DatasetWriter, read_metadata, verify_dataset
 from audiomdb.uploaders.local import LocalUploader
+from tests.commands import files, output
 
 
 def dataset(folder: Path, level: float = 0.5, *, clips: int = 4) -> Path:
@@ -23,20 +24,6 @@ def dataset(folder: Path, level: float = 0.5, *, clips: int = 4) -> Path:
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
     return dataset(tmp_path / "digits")
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0) -> str:
-    assert main(list(map(str, args))) == code
-    printed = capsys.readouterr()
-    return printed.out + printed.err
 
 
 def test_a_dataset_of_another_name_stays_unless_it_is_to_be_replaced(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from audiomdb.shards import verify_dataset
+from tests.core.conversions import digests
 
 DEADLINE_S = 60
 
@@ -105,14 +105,6 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
 def alive(pid: int) -> bool:
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return state.stdout.strip()[:1] not in ("", "Z")
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def progress_of(out: Path) -> int:

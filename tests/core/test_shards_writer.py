@@ -1,7 +1,6 @@
 """Writing a dataset: the same bytes each time, taken up again after any end, nothing lost."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from audiomdb.errors import (
 from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
 from audiomdb.shards.borders import ShardBorders
 from audiomdb.shards.key_set import KeySet
+from tests.core.conversions import digests
 
 OPTIONS = {"name": "d", "samples_per_shard": 7}
 
@@ -37,14 +37,6 @@ def write(path, numbers=range(30), **options):
         for i in numbers:
             writer.write(f"k{i:03d}", sample(i))
     return writer.finish()
-
-
-def digests(path):
-    return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-    }
 
 
 def inodes(path):

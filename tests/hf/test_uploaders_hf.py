@@ -14,6 +14,7 @@ import pytest
 
 from audiomdb._hf_card import merge_card
 from audiomdb.shards import DatasetWriter, read_metadata
+from tests.commands import files
 
 UPLOAD = """
     import json, sys
@@ -33,14 +34,6 @@ def upload(hub: Any, folder: Path, **options: Any) -> tuple[int, int]:
 
 def failure(hub: Any, folder: Path, **options: Any) -> str:
     return str(hub.failure(UPLOAD, folder, json.dumps(options)))
-
-
-def files(folder: Path, prefix: str = "") -> dict[str, bytes]:
-    return {
-        prefix + path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_dataset_arrives_byte_for_byte_with_a_card(hub: Any, dataset: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ParamValidationError
 
-import audiomdb.cache.retry
 from audiomdb._s3_errors import advice, may_pass
 from audiomdb.errors import (
     DatasetNotFoundError,
@@ -19,11 +18,7 @@ from audiomdb.errors import (
 from audiomdb.retrievers.s3 import S3Retriever
 from audiomdb.uploaders.s3 import S3Uploader
 
-
-@pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def refusal(status: int, code: str) -> ClientError:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.cli import main
 from audiomdb.errors import CorruptRecordError
 from audiomdb.retrievers.s3 import S3Retriever
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import open_dataset
 from audiomdb.uploaders.s3 import S3Uploader
+from tests.commands import files, output
 
 SHARDS = 4
 DEADLINE_S = 60.0
@@ -63,21 +63,6 @@ def run(*args: str | Path, code: int = 0) -> str:
     assert (done.stderr == "") is (code == 0 or bool(done.stdout)), done.stderr
     assert done.stderr.count("\n") < 2, done.stderr
     return done.stdout + done.stderr
-
-
-def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0) -> str:
-    """The same in this process, which is quicker."""
-    assert main(list(map(str, args))) == code
-    printed = capsys.readouterr()
-    return printed.out + printed.err
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def fetched(server: Any) -> list[str]:

@@ -21,6 +21,7 @@ from audiomdb.cli import main
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.testing import FaultProxy
 from audiomdb.uploaders.s3 import S3Uploader
+from tests.commands import files
 
 DEADLINE_S = 60.0
 
@@ -69,14 +70,6 @@ def run(*args: str | Path, code: int = 0) -> str:
         out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == code, err
     return out + err
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def fetched(server: Any) -> list[str]:

@@ -15,10 +15,11 @@ import boto3
 import moto.settings
 import pytest
 
-import audiomdb.cache.retry
 from audiomdb.errors import DownloadError, DownloadInterruptedError, UploadError
 from audiomdb.retrievers.s3 import S3Retriever
 from audiomdb.uploaders.s3 import S3Uploader
+
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 POLICY = {
     "Version": "2012-10-17",
@@ -30,12 +31,6 @@ POLICY = {
         }
     ],
 }
-
-
-@pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -8,18 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import audiomdb.cache.retry
 from audiomdb.errors import DatasetNotFoundError, DownloadError, DownloadInterruptedError
 from audiomdb.retrievers.s3 import S3Retriever
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import SampleStream
 from audiomdb.uploaders.s3 import S3Uploader
 
-
-@pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from audiomdb.errors import UploadError
 from audiomdb.shards import DatasetWriter
 from audiomdb.uploaders.base import UploadReport
 from audiomdb.uploaders.s3 import S3Uploader
+from tests.commands import files
 
 
 def upload(uploader: S3Uploader, folder: Path) -> UploadReport:
@@ -35,14 +36,6 @@ def objects(server: Any, bucket: str) -> dict[str, bytes]:
     return {
         entry["Key"]: client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
         for entry in listing
-    }
-
-
-def files(folder: Path, prefix: str = "") -> dict[str, bytes]:
-    return {
-        prefix + path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
     }
 
 
