@@ -29,7 +29,8 @@ from typing import Any
 import pytest
 
 from audiomdb.converters.files import FolderConverter
-from tests.hf.conftest import Hub, running_hub  # noqa: F401 (a fixture)
+from tests.hf.conftest import running_hub  # noqa: F401 (a fixture)
+from tests.hf.hub import Hub
 from tests.s3.conftest import S3Server
 
 if sys.version_info >= (3, 11):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import pickle
 import re
 import subprocess
 import sys
@@ -13,59 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from audiomdb._hf_http import asked_to_wait_s
 from audiomdb.retrievers.hf import HFRetriever
-from audiomdb.shards import DatasetReader, DatasetWriter, read_metadata
-
-PRELUDE = """
-import contextlib, json, sys
-import audiomdb.cache.retry
-from audiomdb.retrievers.hf import HFRetriever
-
-audiomdb.cache.retry._FIRST_WAIT_S = 1e-6
-options = json.loads(sys.argv[2])
-repo_id = options.pop("repo_id", "user/digits")
-with contextlib.closing(HFRetriever(repo_id, cache_dir=sys.argv[1], **options)) as retriever:
-"""
+from audiomdb.shards import DatasetReader, read_metadata
+from tests.hf.client import failure, run
 
 KEYS = "print(json.dumps([sample['__key__'] for sample in retriever.open()]))"
 STATS = "print(retriever.open()[0]['__key__'], retriever.cache_stats.fetched_bytes)"
-
-
-def run(hub: Any, cache: Path, code: str, **options: Any) -> str:
-    """Run code with a `retriever`; what it printed."""
-    program = PRELUDE + textwrap.indent(textwrap.dedent(code), "    ")
-    return str(hub.run(program, cache, json.dumps(options)))
-
-
-def failure(hub: Any, cache: Path, code: str = "retriever.open()[0]", **options: Any) -> str:
-    """As `run`, for code that must fail; the last line of the traceback."""
-    program = PRELUDE + textwrap.indent(textwrap.dedent(code), "    ")
-    return str(hub.failure(program, cache, json.dumps(options))).strip().rpartition("\n")[2]
-
-
-def write(path: Path, texts: str) -> Path:
-    """A dataset of two samples a shard."""
-    rng = np.random.default_rng(0)
-    with DatasetWriter(path, samples_per_shard=2) as writer:
-        for number, text in enumerate(texts):
-            writer.write(f"clip-{number}", {"text": text, "blob": rng.bytes(300_000)})
-    return path
-
-
-@pytest.fixture(scope="session")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two shards of 600 kB. Tests read it only."""
-    return write(tmp_path_factory.mktemp("datasets") / "large", "0123")
-
-
-@pytest.fixture(scope="session")
-def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the dataset `large` became: its second shard is another one, and a third has come."""
-    return write(tmp_path_factory.mktemp("datasets") / "newer", "01abcd")
 
 
 def test_what_was_uploaded_is_read_each_file_once(hub: Any, dataset: Path, tmp_path: Path) -> None:
@@ -331,59 +285,6 @@ def test_offline_mode_is_respected(hub: Any, large: Path, tmp_path: Path) -> Non
     assert hub.requests == []
 
 
-def test_a_dataset_is_read_from_one_commit_while_its_branch_moves(
-    hub: Any, large: Path, newer: Path, tmp_path: Path
-) -> None:
-    repository = hub.add_dataset("user/digits", large)
-    old = repository.sha("main")
-    hub.fail("/resolve-cache/", cut=10, then=lambda: hub.add_dataset("user/digits", newer))
-    code = """
-        print(retriever.commit)
-        print(*(sample["text"] for sample in retriever.open()))
-        retriever.open().index["text_length"]
-    """
-    assert run(hub, tmp_path, code).splitlines() == [old, "0 1 2 3"]
-    new = repository.sha("main")
-    hub.exchanges.clear()
-    assert run(hub, tmp_path, code).splitlines() == [new, "0 1 a b c d"]
-    assert len(hub.seen("/xet-bridge/")) == 3, "two shards and the index: the first had come"
-    assert run(hub, tmp_path, code, revision=old).splitlines()[0] == old
-
-
-def test_a_copy_of_an_open_retriever_reads_the_same_commit_elsewhere(
-    hub: Any, large: Path, newer: Path, tmp_path: Path
-) -> None:
-    old = hub.add_dataset("user/digits", large).sha("main")
-    code = """
-        import os, pathlib, pickle, sys
-        from audiomdb.retrievers.hf import HFRetriever
-
-        os.environ["XDG_CACHE_HOME"], saved = sys.argv[1:]
-        path = pathlib.Path(saved)
-        retriever = pickle.loads(path.read_bytes())
-        print(retriever.commit)
-        path.write_bytes(pickle.dumps(retriever))
-        retriever.close()
-    """
-    saved = tmp_path / "saved"
-    saved.write_bytes(pickle.dumps(HFRetriever("user/digits")))
-    assert hub.run(code, tmp_path / "one-machine", saved).strip() == old
-    hub.add_dataset("user/digits", newer)
-    assert hub.run(code, tmp_path / "another-machine", saved).strip() == old
-
-
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_processes_that_are_handed_a_retriever_read_what_it_reads(
-    hub: Any, large: Path, newer: Path, tmp_path: Path, start_method: str
-) -> None:
-    hub.add_dataset("user/digits", large)
-    with hub.client.start("readers.py", tmp_path, start_method) as process:
-        assert process.stdout.readline() == "0\n"
-        hub.add_dataset("user/digits", newer)
-        assert process.communicate("go\n", timeout=120)[0] == "02 13 3\n"
-    assert len(hub.seen("/xet-bridge/")) == 2
-
-
 def test_processes_that_start_together_share_each_download(
     hub: Any, large: Path, tmp_path: Path
 ) -> None:
@@ -456,44 +357,3 @@ def test_a_url_and_an_option_do_not_both_say_the_revision() -> None:
     assert "v2" in repr(HFRetriever.from_url("hf://datasets/user/digits", revision="v2"))
     with pytest.raises(TypeError, match="revision"):
         HFRetriever.from_url("hf://datasets/user/digits@v2", revision="v2")
-
-
-@pytest.mark.parametrize("damage", ["write_bytes(b'\\xff' * 40)", "write_bytes(b'')", "unlink()"])
-def test_a_damaged_note_of_the_commit_is_written_anew_or_named(
-    hub: Any, large: Path, tmp_path: Path, damage: str
-) -> None:
-    commit = hub.add_dataset("user/digits", large).sha("main")
-    code = f"""
-        import pathlib
-        from audiomdb.errors import CacheError
-        retriever.open()[0]
-        folder = pathlib.Path(retriever.cache_dir)
-        (folder / "commit").{damage}
-        print(retriever.commit)
-        with contextlib.closing(HFRetriever(repo_id, cache_dir=sys.argv[1])) as other:
-            try:
-                print(other.commit)
-            except CacheError as error:
-                print(error)
-            print(other.open()[2]["text"], other.commit)
-    """
-    first, named, *last = run(hub, tmp_path, code).split("\n", 2)
-    assert first == commit
-    assert re.search(r"/commit is missing or names no commit, .*open it again", named)
-    assert last == [f"2 {commit}\n"]
-
-
-def test_who_opens_a_cache_that_was_deleted_in_use_reads_the_commit_of_its_metadata(
-    hub: Any, large: Path, newer: Path, tmp_path: Path
-) -> None:
-    commit = hub.add_dataset("user/digits", large).sha("main")
-    hub.fail("/resolve-cache/", cut=10, then=lambda: hub.add_dataset("user/digits", newer))
-    code = """
-        import shutil
-        retriever.open()[0]
-        shutil.rmtree(retriever.cache_dir)
-        retriever.open()[2]
-        with contextlib.closing(HFRetriever(repo_id, cache_dir=sys.argv[1])) as other:
-            print(other.commit, *(sample["text"] for sample in other.open()))
-    """
-    assert run(hub, tmp_path, code).split() == [commit, *"0123"]
