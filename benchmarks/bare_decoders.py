@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import numpy as np
 import soundfile
 
-__all__ = ["decode_all", "decoder", "decoder_name"]
+__all__ = ["decode_all", "decoder", "decoder_name", "with_soundfile"]
 
 
 def decoder_name() -> str:
@@ -52,10 +52,11 @@ def decode_all(clips: Sequence[Callable[[], bytes]], threads: int = 1) -> float:
 
 def decoder() -> Callable[[bytes], np.ndarray]:
     """From bytes to float32 by the fastest decoder there is."""
-    return _dr_flac_or_numpy() if find_spec("miniaudio") else _libsndfile
+    return _dr_flac_or_numpy() if find_spec("miniaudio") else with_soundfile
 
 
-def _libsndfile(data: bytes) -> np.ndarray:
+def with_soundfile(data: bytes) -> np.ndarray:
+    """From bytes to float32 by libsndfile."""
     samples: np.ndarray = soundfile.read(io.BytesIO(data), dtype="float32")[0]
     return samples
 

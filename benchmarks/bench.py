@@ -88,7 +88,6 @@ class Bench:
     def corpus(self, spec: CorpusSpec) -> Corpus:
         """A corpus, made unless it is there."""
         folder = self.work / "corpora" / spec.name
-        folder.parent.mkdir(parents=True, exist_ok=True)
         return build_corpus(folder, spec, recordings=self.recordings)
 
     def dataset(self, corpus: Corpus) -> Path:

@@ -8,22 +8,17 @@ that a table shows how much of a difference is the decoder's.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from ctypes.util import find_library
+from functools import cache
 
 import numpy as np
-import soundfile
+
+from benchmarks.bare_decoders import decoder, with_soundfile
 
 __all__ = ["DECODERS", "Decode", "has_ffmpeg"]
 
 Decode = Callable[[bytes], np.ndarray]
-
-
-def with_soundfile(data: bytes) -> np.ndarray:
-    """By libsndfile."""
-    samples: np.ndarray = soundfile.read(io.BytesIO(data), dtype="float32")[0]
-    return samples
 
 
 def with_torchcodec(data: bytes) -> np.ndarray:
@@ -36,19 +31,10 @@ def with_torchcodec(data: bytes) -> np.ndarray:
 
 def with_dr_flac(data: bytes) -> np.ndarray:
     """By the fastest exact decoder there is; WAV by NumPy. Nothing is checked."""
-    return _dr_flac()(data)
+    return _fastest()(data)
 
 
-def _dr_flac() -> Decode:
-    found = _CACHE.get("dr_flac")
-    if found is None:
-        from benchmarks.bare_decoders import decoder
-
-        found = _CACHE["dr_flac"] = decoder()
-    return found
-
-
-_CACHE: dict[str, Decode] = {}
+_fastest = cache(decoder)
 
 DECODERS: dict[str, Decode] = {
     "soundfile": with_soundfile,

@@ -259,7 +259,6 @@ class Plan:
 
     def _corpus(self, spec: CorpusSpec) -> Corpus:
         folder = self.work / "corpora" / spec.name
-        folder.parent.mkdir(parents=True, exist_ok=True)
         return build_corpus(folder, spec, recordings=self.recordings)
 
 
