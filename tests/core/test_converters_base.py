@@ -52,7 +52,7 @@ def test_the_report_reads_as_text(tmp_path: Path) -> None:
     for _ in range(2):
         report = Listed(items, tmp_path / "out", on_error="skip", samples_per_shard=2).run()
     lines = str(report).splitlines()
-    assert lines[0].startswith(f"{tmp_path / 'out'}: 2 samples, 0.00 h of audio, ")
+    assert lines[0].startswith(f"{tmp_path / 'out'}: 2 samples, 0.200 s of audio, ")
     assert lines[0].endswith("in 2 shards")
     assert lines[1].endswith("; 2 shards of an earlier run kept")
     assert lines[2] == f"1 sample rejected: see {tmp_path / 'out' / 'rejected.jsonl'}"

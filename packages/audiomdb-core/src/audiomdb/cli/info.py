@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json
 from audiomdb.cli.opening import columns_of, is_cache, opened, place_of
-from audiomdb.cli.text import (
-    counted,
-    duration,
-    hertz,
-    number,
-    one_line,
-    plain,
-    size,
-    summary,
-    table,
-)
+from audiomdb.cli.text import one_line, plain, summary, table
+from audiomdb.quantities import counted, duration, hertz, number, size
 
 if TYPE_CHECKING:
     import argparse

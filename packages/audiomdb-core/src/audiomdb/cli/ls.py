@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json, count
 from audiomdb.cli.opening import columns_of, opened, place_of
-from audiomdb.cli.text import duration, hertz, number, one_line, plain, shortened, summary, table
+from audiomdb.cli.text import one_line, plain, shortened, summary, table
+from audiomdb.quantities import duration, hertz, number
 
 if TYPE_CHECKING:
     import argparse

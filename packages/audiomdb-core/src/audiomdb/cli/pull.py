@@ -16,9 +16,10 @@ from audiomdb.cli.arguments import (
     count,
 )
 from audiomdb.cli.opening import folder_of, make_retriever, place_of, refuse_file
-from audiomdb.cli.text import counted, one_line, size
+from audiomdb.cli.text import one_line
 from audiomdb.notes import add_note
 from audiomdb.progress import progress
+from audiomdb.quantities import counted, size
 
 if TYPE_CHECKING:
     import argparse

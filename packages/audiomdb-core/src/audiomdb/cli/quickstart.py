@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_DAMAGED, EXIT_OK, add_command
 from audiomdb.cli.opening import folder_of
-from audiomdb.cli.text import counted, duration, number, size, table
+from audiomdb.cli.text import table
 from audiomdb.errors import OutputExistsError
 from audiomdb.progress import progress
+from audiomdb.quantities import counted, duration, number, size
 
 if TYPE_CHECKING:
     import argparse

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_dataset, add_json
 from audiomdb.cli.opening import columns_of, opened, place_of
-from audiomdb.cli.text import counted, duration, hertz, one_line, plain, summary, table
+from audiomdb.cli.text import one_line, plain, summary, table
+from audiomdb.quantities import counted, duration, hertz
 
 if TYPE_CHECKING:
     import argparse

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_json, add_options, count
 from audiomdb.cli.opening import folder_of, make_uploader, refuse_file
-from audiomdb.cli.text import counted, one_line, size
+from audiomdb.cli.text import one_line
 from audiomdb.notes import add_note
+from audiomdb.quantities import counted, size
 
 if TYPE_CHECKING:
     import argparse

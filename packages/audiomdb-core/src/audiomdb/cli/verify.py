@@ -18,8 +18,9 @@ from audiomdb.cli.arguments import (
     count,
 )
 from audiomdb.cli.opening import is_cache, make_retriever, place_of, refuse_file
-from audiomdb.cli.text import counted, one_line, size
+from audiomdb.cli.text import one_line
 from audiomdb.progress import progress
+from audiomdb.quantities import counted, size
 
 if TYPE_CHECKING:
     import argparse

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from audiomdb.quantities import counted, duration, size
 from audiomdb.shards.journal import Journal
 from audiomdb.shards.layout import REJECTED_FILE
 from audiomdb.shards.metadata import Metadata
@@ -81,35 +82,21 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.duration_s / 3600
 
     def __str__(self) -> str:
-        held = f"{_count(self.samples, 'sample')}, {self.hours:.2f} h of audio"
-        stored = f"{_size(self.stored_bytes)} in {_count(self.shards, 'shard')}"
-        made = f"made from {_size(self.source_bytes)} in {self.elapsed_s:.1f} s"
+        held = f"{counted(self.samples, 'sample')}, {duration(self.duration_s)} of audio"
+        stored = f"{size(self.stored_bytes)} in {counted(self.shards, 'shard')}"
+        made = f"made from {size(self.source_bytes)} in {self.elapsed_s:.1f} s"
         if self.reused_shards:
-            made += f"; {_count(self.reused_shards, 'shard')} of an earlier run kept"
+            made += f"; {counted(self.reused_shards, 'shard')} of an earlier run kept"
         lines = [f"{self.output_dir}: {held}, {stored}", made]
         if self.rejected:
             place = self.output_dir / REJECTED_FILE
-            lines.append(f"{_count(self.rejected, 'sample')} rejected: see {place}")
+            lines.append(f"{counted(self.rejected, 'sample')} rejected: see {place}")
         for field, samples in self.contradictions.items():
             lines.append(
-                f"the source was wrong about {field} in {_count(samples, 'sample')}; "
+                f"the source was wrong about {field} in {counted(samples, 'sample')}; "
                 "what the audio says was stored"
             )
         if self.not_finite:
-            lines.append(
-                f"stored as it is, with NaN or infinite values: {_count(self.not_finite, 'sample')}"
-            )
+            odd = counted(self.not_finite, "sample")
+            lines.append(f"stored as it is, with NaN or infinite values: {odd}")
         return "\n".join(lines)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _size(octets: int) -> str:
-    size = float(octets)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
