@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Conformance", "Held", "allocated_bytes", "disk_bytes", "files_in", "wait_until"]
+from audiomdb.testing.proxy import FaultProxy
+from audiomdb.testing.store import Store
+
+__all__ = [
+    "Conformance",
+    "Held",
+    "StoreConformance",
+    "allocated_bytes",
+    "disk_bytes",
+    "files_in",
+    "wait_until",
+]
 
 _PATIENCE_S = 60.0
 _LEAK_PATIENCE_S = 5.0
@@ -40,6 +51,31 @@ class Conformance:
             if (own := getattr(type(self), name, None)) is not test and not _has_reason(own)
         ]
         assert missing == []
+
+
+class StoreConformance(Conformance):
+    """Base of the kits for classes that read or write a store."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """An empty place for one dataset. To be defined by the subclass."""
+        raise NotImplementedError(f"{type(self).__name__} has to define a fixture named store")
+
+    @pytest.fixture
+    def proxy(self, store: Store) -> Iterator[FaultProxy]:
+        """A proxy in front of the store's server, to make the network fail."""
+        if store.endpoint is None:
+            pytest.skip("there is no network to this store")
+        with FaultProxy(store.endpoint) as proxy:
+            yield proxy
+
+    def endpoint_of(
+        self, store: Store, through: FaultProxy | None = None
+    ) -> str | tuple[str, int] | None:
+        """Return the address of the store's server, or of a proxy in the same form."""
+        if through is None:
+            return store.endpoint
+        return through.url if isinstance(store.endpoint, str) else through.address
 
 
 def _has_reason(test: object) -> bool:

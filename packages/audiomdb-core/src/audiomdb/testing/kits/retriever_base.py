@@ -15,7 +15,7 @@ from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import Metadata, read_metadata
 from audiomdb.testing.datasets import sample_digest, write_dataset
-from audiomdb.testing.kits.conformance import Conformance
+from audiomdb.testing.kits.conformance import StoreConformance
 from audiomdb.testing.proxy import FaultProxy
 from audiomdb.testing.store import Store
 
@@ -97,7 +97,7 @@ def digests_of(retriever: BaseRetriever) -> list[str]:
     return [sample_digest(sample) for sample in retriever.open()]
 
 
-class RetrieverTests(Conformance):
+class RetrieverTests(StoreConformance):
     """Fixtures of the retriever tests, and the methods and attributes a subclass provides."""
 
     missing_error: ClassVar[Errors] = DatasetNotFoundError
@@ -114,11 +114,6 @@ class RetrieverTests(Conformance):
 
     start_methods: ClassVar[tuple[str, ...]] = ("fork", "spawn")
     """How worker processes may be started; "spawn" needs the class to be importable."""
-
-    @pytest.fixture
-    def store(self) -> Store:
-        """An empty place for one dataset. To be defined by the subclass."""
-        raise NotImplementedError(f"{type(self).__name__} has to define a fixture named store")
 
     def make_retriever(self, store: Store, endpoint: Any, **options: Any) -> BaseRetriever:  # noqa: ANN401
         """Make a retriever of the dataset in `store`. To be defined by the subclass.
@@ -170,19 +165,11 @@ class RetrieverTests(Conformance):
         def of_store(through: FaultProxy | None, **options: Any) -> BaseRetriever:  # noqa: ANN401
             if not self.in_place:
                 options = {"cache_dir": tmp_path / "cache", **options}
-            return self.make_retriever(store, _endpoint(store, through), **options)
+            return self.make_retriever(store, self.endpoint_of(store, through), **options)
 
         make = Make(of_store)
         yield make
         make.close()
-
-    @pytest.fixture
-    def proxy(self, store: Store) -> Iterator[FaultProxy]:
-        """A proxy in front of the store's server, to make the network fail."""
-        if store.endpoint is None:
-            pytest.skip("there is no network to this store")
-        with FaultProxy(store.endpoint) as proxy:
-            yield proxy
 
     @pytest.fixture
     def http(self, store: Store) -> None:
@@ -199,12 +186,6 @@ class RetrieverTests(Conformance):
     def reads_ranges(self, retriever: BaseRetriever) -> bool:
         """Return whether a retriever implements `open_remote`."""
         return type(retriever).open_remote is not BaseRetriever.open_remote
-
-
-def _endpoint(store: Store, through: FaultProxy | None) -> str | tuple[str, int] | None:
-    if through is None:
-        return store.endpoint
-    return through.url if isinstance(store.endpoint, str) else through.address
 
 
 @cache

@@ -12,7 +12,7 @@ import pytest
 from audiomdb.errors import CorruptShardError, DatasetNotFoundError, UploadError
 from audiomdb.shards import verify_dataset
 from audiomdb.testing.datasets import write_dataset
-from audiomdb.testing.kits.conformance import Conformance, Held, files_in
+from audiomdb.testing.kits.conformance import Held, StoreConformance, files_in
 from audiomdb.testing.proxy import FaultProxy
 from audiomdb.testing.store import Store
 from audiomdb.uploaders.base import BaseUploader
@@ -22,7 +22,7 @@ __all__ = ["UploaderConformance"]
 METADATA = "metadata.json"
 
 
-class UploaderConformance(Conformance):
+class UploaderConformance(StoreConformance):
     """Tests that every uploader must pass. Subclass it in a test module, once per uploader.
 
         class TestMyUploader(UploaderConformance):
@@ -39,11 +39,6 @@ class UploaderConformance(Conformance):
 
     network_error: ClassVar[type[Exception] | tuple[type[Exception], ...]] = UploadError
     """Raised when the network goes down. A custom `upload_dir` may raise other exceptions."""
-
-    @pytest.fixture
-    def store(self) -> Store:
-        """An empty place for one dataset. To be defined by the subclass."""
-        raise NotImplementedError(f"{type(self).__name__} has to define a fixture named store")
 
     def make_uploader(self, store: Store, endpoint: Any) -> BaseUploader:  # noqa: ANN401
         """Make an uploader to `store`. To be defined by the subclass.
@@ -76,17 +71,9 @@ class UploaderConformance(Conformance):
         """An uploader to the store."""
         return self.make_uploader(store, store.endpoint)
 
-    @pytest.fixture
-    def proxy(self, store: Store) -> Iterator[FaultProxy]:
-        """A proxy in front of the store's server, to make the network fail."""
-        if store.endpoint is None:
-            pytest.skip("there is no network to this store")
-        with FaultProxy(store.endpoint) as proxy:
-            yield proxy
-
     def test_making_an_uploader_asks_for_nothing(self, store: Store, proxy: FaultProxy) -> None:
         """Programs make uploaders before they know whether the conversion succeeds."""
-        self.make_uploader(store, _through(store, proxy))
+        self.make_uploader(store, self.endpoint_of(store, proxy))
         assert proxy.stats.connections == 0
 
     def test_every_file_arrives_as_it_is(
@@ -136,7 +123,7 @@ class UploaderConformance(Conformance):
     ) -> None:
         """Readers find no dataset meanwhile, rather than half of one."""
         size = sum(map(len, files.values()))
-        uploader = self.make_uploader(store, _through(store, proxy))
+        uploader = self.make_uploader(store, self.endpoint_of(store, proxy))
         proxy.fail("down", after=int(share * size))
         with pytest.raises(self.network_error):
             uploader.upload_dir(dataset)
@@ -154,7 +141,7 @@ class UploaderConformance(Conformance):
         """Raise `UploadError`, and say what to do about it."""
         proxy.fail("refuse")
         with pytest.raises(self.network_error):
-            self.make_uploader(store, _through(store, proxy)).upload_dir(dataset)
+            self.make_uploader(store, self.endpoint_of(store, proxy)).upload_dir(dataset)
         assert store.read(METADATA) is None
 
     def test_a_file_that_cannot_be_sent_raises_and_leaves_no_metadata(
@@ -385,11 +372,6 @@ def _has_upload_file(uploader: BaseUploader) -> bool:
 def _arrived(store: Store, files: dict[str, bytes]) -> dict[str, bytes | None]:
     """Return what the store holds under the paths of these files."""
     return {name: store.read(name) for name in files}
-
-
-def _through(store: Store, proxy: FaultProxy) -> str | tuple[str, int]:
-    """Return a proxy's address in the form of the store's endpoint."""
-    return proxy.url if isinstance(store.endpoint, str) else proxy.address
 
 
 def _replace_upload(
