@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class IndexEntry(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Metadata(msgspec.Struct, frozen=True):
+class Metadata(msgspec.Struct, frozen=True, dict=True):
     """The contents of `metadata.json`.
 
     Attributes:
@@ -100,7 +101,7 @@ class Metadata(msgspec.Struct, frozen=True):
     index: IndexEntry
     shards: tuple[ShardEntry, ...]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hex digest over the shards' SHA-256: equal contents have equal fingerprints."""
         import hashlib

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Reading", "Selections"]
 
-Selections = dict[int, Selection]
-"""The samples that the filters of each part keep, by part number; computed once."""
+Selections = dict[int, tuple[str, Selection]]
+"""The samples that the filters of each part keep, by part number, with the fingerprint of the
+dataset for which they were computed: another one may have taken its place."""
 
 
 class Reading:
@@ -101,10 +102,11 @@ class Reading:
         sizes: list[OptionValue] = [len(reader) for reader in self.readers]
         # The fingerprint also covers this, but an error message can name a number that differs.
         known = {**options, "samples": sizes if self.mixed else sizes[0]}
-        return PlanState.of(self._fingerprint, known, seed=seed)
+        return PlanState.of(self.fingerprint, known, seed=seed)
 
     @property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """Hex digest that is equal for datasets of equal contents."""
         prints = [reader.metadata.fingerprint for reader in self.readers]
         if not self.mixed:
             return prints[0]
@@ -256,7 +258,9 @@ class Reading:
         part, reader = self._parts[number], self.readers[number]
         if not part.filtered or not len(reader):  # without samples, there are no columns
             return None
-        if number not in self._selections:
+        fingerprint = reader.metadata.fingerprint
+        known, selection = self._selections.get(number, ("", None))
+        if known != fingerprint:
             selection = select(
                 # Columns of a hundred million bytes are not kept for a result of one bit per
                 # sample.
@@ -267,8 +271,8 @@ class Reading:
                 where=part.where,
             )
             assert selection is not None, "a filter selects"
-            self._selections[number] = selection
-        return self._selections[number]
+            self._selections[number] = fingerprint, selection
+        return selection
 
 
 def _open(part: Part) -> DatasetReader:

@@ -170,7 +170,7 @@ class SampleStream:
         self._selections: Selections = {}
         self._next = (0, 0)
         self._place: _Place | None = None
-        self._known: tuple[PlanState, int] | None = None
+        self._known: tuple[str, PlanState, int] | None = None
         self._running: WeakSet[Generator[Sample, None, None]] = WeakSet()
 
     def __getstate__(self) -> dict[str, object]:
@@ -353,7 +353,10 @@ class SampleStream:
             self._own.close()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
-        return Reading(self._what, self._selections, watch)
+        reading = Reading(self._what, self._selections, watch)
+        if self._known is not None and self._known[0] != reading.fingerprint:
+            self._known = None
+        return reading
 
     def _plan(self, reading: Reading, epoch: int) -> EpochPlan | MixPlan:
         return reading.plan(seed=self._seed, epoch=epoch, partitions=self._split.partitions)
@@ -373,8 +376,8 @@ class SampleStream:
             # the order.
             options = {**plan.options, "tail": self._tail}
             here = reading.state(options, seed=self._seed)
-            self._known = here, len(self._of(plan))
-        return self._known
+            self._known = reading.fingerprint, here, len(self._of(plan))
+        return self._known[1:]
 
     def _samples(
         self, reading: Reading, epochs: range, place: _Place, watch: Watch | None

@@ -218,12 +218,12 @@ class StepStream:
         """
         if not isinstance(self._how, BySeconds):
             raise PlanError("only batches by seconds have a report; these are made by numbers")
-        reports = self._known.reports
-        if epoch not in reports:
+        report = self._known.reports.get(epoch)
+        if report is None:
             steps = self._steps(self._reading(), epoch)
             assert isinstance(steps, EpochBySeconds)
-            reports[epoch] = steps.steps.report()
-        return reports[epoch]
+            report = self._known.reports[epoch] = steps.steps.report()
+        return report
 
     def state(self, epoch: int = 0, step: int = 0, *, chapter: int = 0) -> PlanState:
         """Return the state that resumes at a step."""
@@ -369,7 +369,10 @@ class StepStream:
         return steps.at_once(chapter, numbers, split.rank, split.world_size, reading)
 
     def _reading(self, watch: Watch | None = None) -> Reading:
-        return Reading(self._what, self._selections, watch)
+        reading = Reading(self._what, self._selections, watch)
+        if self._known.fingerprint != reading.fingerprint:
+            self._known = _Known(reading.fingerprint)
+        return reading
 
     def _plan(self, reading: Reading, epoch: int) -> EpochPlan | MixPlan:
         return reading.plan(seed=self._seed, epoch=epoch, partitions=self._split.partitions)
@@ -391,6 +394,9 @@ def _rows(slots: list[Step], reading: Reading, allocate: Allocate) -> Iterator[R
 
 class _Known(msgspec.Struct):
     """Computed facts about a stream, which a copy computes again."""
+
+    fingerprint: str = ""
+    """The datasets that they are about."""
 
     pace: Pace | None = None
     steps: tuple[int, EpochSteps] | None = None

@@ -50,12 +50,11 @@ class MapView(Dataset[PaddingSample]):
         self._num_threads = num_threads
         self._epochs = EpochCounter(epoch)
         self._selections: Selections = {}
-        self._kept: tuple[NDArray[np.int64] | None] | None = None
+        self._kept: tuple[str, NDArray[np.int64] | None] | None = None
 
     def __len__(self) -> int:
         """Return the number of samples that the filters keep."""
-        kept = self._positions()
-        return len(self._reading()) if kept is None else len(kept)
+        return self._size(self._reading())
 
     def __getitem__(self, which: SupportsIndex | str) -> PaddingSample:
         """Return the sample with a number (negative from the end) or a key.
@@ -68,13 +67,16 @@ class MapView(Dataset[PaddingSample]):
             DatasetError, AudioError, Exception: as for iterating over the dataset.
         """
         reading = self._reading()
-        position = reading.find(which) if isinstance(which, str) else self._position(index(which))
+        if isinstance(which, str):
+            position = reading.find(which)
+        else:
+            position = self._position(index(which), reading)
         return PaddingSample(reading.load(position, self._epochs.next_epoch, None))
 
     def __getitems__(self, numbers: Sequence[SupportsIndex]) -> list[PaddingSample]:
         """Return the samples of several numbers, in their order; `DataLoader` calls it."""
         reading, epoch = self._reading(), self._epochs.next_epoch
-        positions = [self._position(index(number)) for number in numbers]
+        positions = [self._position(index(number), reading) for number in numbers]
         # Load in stored order, shard by shard, because a cache may have room for few shards.
         order = sorted(range(len(positions)), key=positions.__getitem__)
         samples: list[PaddingSample | None] = [None] * len(positions)
@@ -105,32 +107,37 @@ class MapView(Dataset[PaddingSample]):
         Raises:
             UnknownColumnError: the index of a dataset has no such column.
         """
-        columns = [np.asarray(reader.index[name]) for reader in self._reading().readers]
+        reading = self._reading()
+        columns = [np.asarray(reader.index[name]) for reader in reading.readers]
         column = columns[0] if len(columns) == 1 else np.concatenate(columns)
-        kept = self._positions()
+        kept = self._positions(reading)
         return column if kept is None else column[kept]
 
     @property
     def durations(self) -> NDArray[np.float64]:
         """Duration of each sample as loaded, in seconds, `(len(self),)`; NaN without audio."""
-        kept = self._positions()
-        seconds = self._reading().durations()
+        reading = self._reading()
+        kept, seconds = self._positions(reading), reading.durations()
         return seconds if kept is None else seconds[kept]
 
     def _reading(self) -> Reading:
         return Reading(self._what, self._selections)
 
-    def _positions(self) -> NDArray[np.int64] | None:
-        """Return the positions of the samples that the filters keep; None: all."""
-        if self._kept is None:
-            mask = self._reading().taking_part()
-            self._kept = (None if mask is None else np.flatnonzero(mask),)
-        return self._kept[0]
+    def _size(self, reading: Reading) -> int:
+        kept = self._positions(reading)
+        return len(reading) if kept is None else len(kept)
 
-    def _position(self, number: int) -> int:
-        size = len(self)
+    def _positions(self, reading: Reading) -> NDArray[np.int64] | None:
+        """Return the positions of the samples that the filters keep; None: all."""
+        if self._kept is None or self._kept[0] != reading.fingerprint:
+            mask = reading.taking_part()
+            self._kept = reading.fingerprint, None if mask is None else np.flatnonzero(mask)
+        return self._kept[1]
+
+    def _position(self, number: int, reading: Reading) -> int:
+        size = self._size(reading)
         at = number + size if number < 0 else number
         if not 0 <= at < size:
             raise IndexError(f"sample {number} is outside of {size}")
-        kept = self._positions()
+        kept = self._positions(reading)
         return at if kept is None else int(kept[at])
