@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from audiomdb.cache.budget import (
-    Stored,
-    eviction_order,
-    need_bytes,
-    smallest_budget,
-    within_reach,
-)
+from audiomdb.cache.admission import refuse_too_many
+from audiomdb.cache.budget import Stored, eviction_order, need_bytes, within_reach
 from audiomdb.cache.contents import Inventory, files
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
@@ -26,7 +21,6 @@ from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
 from audiomdb.cache.removal import evicted, forget
 from audiomdb.cache.tenancy import Tenancy
-from audiomdb.errors import CacheTooSmallError
 from audiomdb.shards.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -124,11 +118,6 @@ class Room:
     def register(self, at_once: int, visits: int, workers: int = 1, ranks: int = 1) -> Registration:
         """Register a reader that holds `at_once` shards at a time and publishes up to `visits`.
 
-        Those of `workers` readers that are not registered yet count too, so that a budget too small
-        for all of them is refused at the first, not in the middle of an epoch. Other `ranks` may
-        have separate directories, so they do not count; but the error names the budget that
-        suffices for all of them.
-
         Raises:
             CacheTooSmallError: the budget is less than all readers of the directory need.
             CacheFullError: the disk is full.
@@ -140,33 +129,22 @@ class Room:
         return registration
 
     def _registered(self, at_once: int, visits: int, workers: int, ranks: int) -> Registration:
-        needs = need_bytes(self.sizes, at_once)
         with exclusive(self._layout.budget_lock):
             others = list(live_readings(self._layout.readers))  # also removes dead readers
             if self._max_bytes is not None:
-                fixed = self._inventory.fixed_bytes() + sum(size for _, size in others)
-                notes = registration_bytes(visits)
-
-                def least(readers: int) -> int:
-                    mine = max(1, readers - len(others))
-                    return smallest_budget(
-                        [needs] * mine + [reading.needs for reading, _ in others],
-                        sum(self.sizes),
-                        fixed + mine * notes,
-                    )
-
-                if self._max_bytes < least(workers):
-                    raise CacheTooSmallError(
-                        self._refusal(
-                            self._max_bytes,
-                            at_once,
-                            others=max(1, workers, len(others) + 1) - 1,
-                            least=least(workers),
-                            ranks=ranks,
-                            of_ranks=least(workers * ranks),
-                            one_more=least(max(workers * ranks, len(others) + 1) + 1),
-                        )
-                    )
+                refuse_too_many(
+                    self._layout.root,
+                    self.sizes,
+                    at_once,
+                    visits,
+                    workers=workers,
+                    ranks=ranks,
+                    others=others,
+                    fixed=self._inventory.fixed_bytes(),
+                    budget=self._max_bytes,
+                    asked_bytes=self._asked_bytes,
+                )
+            needs = need_bytes(self.sizes, at_once)
             registration = self._despite_full_disk(
                 lambda: Registration(self._layout.readers, needs, visits)
             )
@@ -387,43 +365,6 @@ class Room:
             size -= item.size
             self._counters.add(evictions=1, evicted_bytes=item.size)
         return size
-
-    def _refusal(
-        self,
-        budget: int,
-        at_once: int,
-        *,
-        others: int,
-        least: int,
-        ranks: int,
-        of_ranks: int,
-        one_more: int,
-    ) -> str:
-        largest = max(self.sizes, default=0)
-        with_others = ""
-        if others:
-            readers = "1 other reader" if others == 1 else f"{others} other readers"
-            with_others = f", beside {readers} of this directory"
-        smallest, not_begun = f"max_cache_bytes={least}", ", such as those of another rank,"
-        if ranks > 1:
-            smallest = (
-                f"max_cache_bytes={of_ranks} for the {ranks} ranks of this machine, {least} where "
-                "each has a cache_dir of its own"
-            )
-            not_begun = ""
-        refusal = (
-            f"max_cache_bytes={budget} is too small for {self._layout.root}: this reader holds "
-            f"{at_once} shards of up to {largest} bytes at once{with_others}. The smallest that "
-            f"works is {smallest}; {largest} more for each download under way keeps it fast. "
-            f"Other readers that have not begun{not_begun} are not counted: each needs up to "
-            f"{one_more - of_ranks} more. Fewer workers or a smaller window need less"
-        )
-        if self._asked_bytes != budget:
-            refusal += (
-                f". This process asked for {self._asked_bytes}, but the directory is in use, and "
-                f"who opened it first asked for {budget}: close that stream, dataset or retriever"
-            )
-        return refusal
 
 
 def _moved(delivered: Delivered, target: Path) -> bool:
