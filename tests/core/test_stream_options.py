@@ -217,6 +217,25 @@ def test_a_cache_too_small_is_told_what_all_ranks_of_the_machine_need(
     assert "this reader holds 2 shards" in refusal(alone - 1)
 
 
+def test_what_gathering_an_index_needs_is_not_told_as_what_an_iteration_needs(
+    dataset: Path, tmp_path: Path
+) -> None:
+    def refusal(limit: int) -> str:
+        retriever = CopyRetriever(dataset, cache_dir=tmp_path, max_cache_bytes=limit)
+        stream = SampleStream(retriever, window=1, shuffle=True, max_duration=9)
+        with closing(retriever), pytest.raises(CacheTooSmallError) as caught:
+            next(iter(stream))
+        return str(caught.value)
+
+    first = refusal(1)
+    assert "this reader holds 1 shard of up to" in first
+    assert "only to gather the index" in first
+    least = int(first.split("works is max_cache_bytes=")[1].split(";")[0])
+    second = refusal(least)
+    assert "this reader holds 2 shards of up to" in second
+    assert "to gather the index" not in second
+
+
 def test_a_limit_that_another_one_set_is_told(dataset: Path, tmp_path: Path) -> None:
     def opened(limit: int) -> CopyRetriever:
         return CopyRetriever(dataset, cache_dir=tmp_path, max_cache_bytes=limit)

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from audiomdb.cache import ShardCache
 from audiomdb.cache.course import CacheCourse
 from audiomdb.cache.readers import Registration
+from audiomdb.errors import CacheTooSmallError
 from audiomdb.shards import (
     Arrival,
     Course,
@@ -130,8 +131,7 @@ class CachedShards(Shards):
 
         # One at a time if the cache cannot hold all shards, and registered no longer than needed.
         threads = self.cache.options.workers if self.cache.holds_everything else 1
-        registered = nullcontext() if self._registration else closing(self.cache.register(1))
-        with registered, ThreadPoolExecutor(threads) as pool:
+        with self._registered_to_gather(), ThreadPoolExecutor(threads) as pool:
             parts = list(pool.map(copied, range(len(metadata.shards))))
         self.cache.keep_index(b"".join(part + bytes(-len(part) % ALIGNMENT) for part in parts))
         return DatasetIndex(
@@ -140,6 +140,17 @@ class CachedShards(Shards):
                 for part, entry in zip(parts, metadata.shards, strict=True)
             ]
         )
+
+    def _registered_to_gather(self) -> AbstractContextManager[object]:
+        if self._registration is not None:
+            return nullcontext()
+        try:
+            return closing(self.cache.register(1))
+        except CacheTooSmallError as exc:
+            raise CacheTooSmallError(
+                f"{exc}. All this is only to gather the index from the shards, one at a time: an "
+                "iteration may hold more of them at once, and only the index tells how many"
+            ) from None
 
     def _open(self, number: int, check: Callable[[], None] | None) -> ShardReader:
         metadata = self.cache.metadata
