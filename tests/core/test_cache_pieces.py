@@ -17,9 +17,11 @@ import pytest
 import audiomdb.cache.retry
 import audiomdb.cache.transfer
 from audiomdb.cache import RemoteFile
+from audiomdb.cache.answers import Answers
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, try_exclusive
-from audiomdb.cache.retry import Outage, Stopped
+from audiomdb.cache.retry import Stopped
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.transfer import RangeTransfer
@@ -82,8 +84,10 @@ class Node:
     """A part in a folder, and slots."""
 
     def __init__(self, folder: Path, slots: int = 3) -> None:
-        self.folder = folder
-        self.slots = Slots(folder, slots)
+        self.layout = CacheLayout(folder)
+        self.layout.make()
+        self.folder = self.layout.parts
+        self.slots = Slots(self.layout.slots, slots)
         self.counters = Counters()
         self.full: Callable[[int], bool] = lambda _: False
 
@@ -93,13 +97,10 @@ class Node:
         held = try_exclusive(self.folder / "part", create=True)
         assert held is not None
         transfer = RangeTransfer(
-            store,
-            stops=True,
-            validators=lambda name: self.folder / f"{name}.validator",
-            spans=lambda name: self.folder / f"{name}.spans",
+            Answers(store),
+            self.layout,
             make_room=lambda size: self.full(size),
             counters=self.counters,
-            outage=Outage(self.folder / "store"),
         )
         slot = self.slots.take(ahead=False)
         assert slot is not None

@@ -11,7 +11,9 @@ import pytest
 
 import audiomdb.cache.retry
 from audiomdb.cache import RemoteFile
+from audiomdb.cache.answers import Answers
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.pace import how_far
 from audiomdb.cache.retry import Outage, Retries, Stopped
@@ -77,6 +79,8 @@ def refuse(error: Exception) -> Answer:
 @pytest.fixture
 def fetch(tmp_path: Path) -> Callable[..., Delivered]:
     parts: list[Part] = []
+    layout = CacheLayout(tmp_path)
+    layout.make()
 
     def run(
         store: Store,
@@ -85,18 +89,12 @@ def fetch(tmp_path: Path) -> Callable[..., Delivered]:
         check: Callable[[], None] = lambda: None,
         counters: Counters | None = None,
     ) -> Delivered:
-        path = tmp_path / "part"
+        path = layout.parts / "part"
         held = try_exclusive(path, create=True)
         assert held is not None
         parts.append(Part(0, "part", path, held))
         transfer = RangeTransfer(
-            store,
-            stops=False,
-            validators=lambda name: tmp_path / f"{name}.validator",
-            spans=lambda name: tmp_path / f"{name}.spans",
-            make_room=make_room,
-            counters=counters or Counters(),
-            outage=Outage(tmp_path / "store"),
+            Answers(store), layout, make_room=make_room, counters=counters or Counters()
         )
         extra = Slots(tmp_path, 1).extra(ahead=False)
         try:
@@ -121,8 +119,8 @@ def test_a_cut_transfer_goes_on_where_it_broke_off(fetch) -> None:
 
 
 def test_a_part_left_by_another_process_is_resumed(fetch, tmp_path: Path) -> None:
-    (tmp_path / "part").write_bytes(CONTENT[:1000])
-    (tmp_path / "part.validator").write_text("v1")
+    (tmp_path / "parts" / "part").write_bytes(CONTENT[:1000])
+    (tmp_path / "parts" / "part.validator").write_text("v1")
     store = Store(whole)
     assert is_whole(fetch(store))
     assert store.asked == [(1000, "v1")]
@@ -134,8 +132,8 @@ def test_a_store_that_ignores_ranges_is_read_from_the_start(fetch) -> None:
 
 
 def test_a_changed_file_is_fetched_from_the_start(fetch, tmp_path: Path) -> None:
-    (tmp_path / "part").write_bytes(b"x" * 1000)
-    (tmp_path / "part.validator").write_text("v0")
+    (tmp_path / "parts" / "part").write_bytes(b"x" * 1000)
+    (tmp_path / "parts" / "part.validator").write_text("v0")
     store = Store(lambda _start, _validator: RemoteFile([CONTENT], 0, "v1"))
     assert is_whole(fetch(store))
     assert store.asked == [(1000, "v0")]

@@ -9,14 +9,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 from audiomdb.cache.remote_file import RemoteFile
 from audiomdb.errors import AudioMDBError
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import METADATA_FILE
 
-__all__ = ["Answers", "closing_chunks", "named"]
+__all__ = ["Answers", "Open", "closing_chunks", "named"]
+
+
+class Open(Protocol):
+    """Function that requests a file from a store."""
+
+    def __call__(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
+        """Open the file at `path`, relative to the dataset, from byte `start` on.
+
+        A function that also takes `stop`, the first byte that is not needed, or None, is asked for
+        pieces of large files.
+        """
 
 
 class Answers:
@@ -27,8 +38,8 @@ class Answers:
         whose: Name of the backend in errors. None: that of the method's class.
     """
 
-    def __init__(self, open_remote: Callable[..., RemoteFile], whose: str | None = None) -> None:
-        self._open = open_remote
+    def __init__(self, open_remote: Open, whose: str | None = None) -> None:
+        self._open: Callable[..., RemoteFile] = open_remote
         owner = getattr(open_remote, "__self__", None)
         self.whose = whose or (type(owner).__name__ if owner is not None else "the retriever")
         """Name of the backend in errors."""

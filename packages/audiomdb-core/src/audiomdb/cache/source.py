@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from audiomdb.cache.answers import Answers, named
+from audiomdb.cache.answers import Answers, Open, named
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.index_copy import FetchIndex
@@ -23,7 +23,7 @@ from audiomdb.cache.retry import Outage, Retries
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.small_file import fetch_bytes
-from audiomdb.cache.transfer import Open, RangeTransfer, Transfer
+from audiomdb.cache.transfer import RangeTransfer, Transfer
 from audiomdb.errors import DownloadError, DownloadInterruptedError, MetadataError
 from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
@@ -93,16 +93,7 @@ class RangeSource:
 
     def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> RangeTransfer:
         """Return what fetches the shards, resuming after interruptions."""
-        return RangeTransfer(
-            self._open,
-            stops=self._open.takes_stop,
-            name=self._open.name,
-            validators=layout.validator,
-            spans=layout.spans,
-            make_room=room.shrink,
-            counters=counters,
-            outage=Outage(layout.outage),
-        )
+        return RangeTransfer(self._open, layout, make_room=room.shrink, counters=counters)
 
     def _fetch(self, path: str, most: int, layout: CacheLayout, counters: Counters) -> bytes | None:
         outage = Outage(layout.outage)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol, TypeVar
 
-from audiomdb.cache.answers import closing_chunks
+from audiomdb.cache.answers import Answers, closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
+from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.pace import Pace
 from audiomdb.cache.part_file import PartFile
 from audiomdb.cache.remote_file import RemoteFile
@@ -21,7 +21,7 @@ from audiomdb.errors import DownloadInterruptedError
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import ShardEntry
 
-__all__ = ["Open", "RangeTransfer", "Transfer"]
+__all__ = ["RangeTransfer", "Transfer"]
 
 _LEAST_PIECE = 4 << 20
 """Smaller pieces would spend too much of their time on requests, so files below twice this size are
@@ -45,17 +45,6 @@ _MOST_VERSIONS = 3
 T = TypeVar("T")
 
 
-class Open(Protocol):
-    """Function that requests a file from a store."""
-
-    def __call__(self, path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:
-        """Open the file at `path`, relative to the dataset, from byte `start` on.
-
-        A function that also takes `stop`, the first byte that is not needed, or None, is asked for
-        pieces of large files.
-        """
-
-
 class Transfer(Protocol):
     """Function that fetches a shard into the cache directory."""
 
@@ -76,37 +65,27 @@ class RangeTransfer:
     """Fetches shards from a store that supports range requests. Thread-safe.
 
     Args:
-        open_remote: Function that requests a file from the store.
-        stops: Whether `open_remote` takes `stop`, see `Open`.
-        name: Name of `open_remote` in errors.
-        validators: Function that returns the path of the file with a part's validator.
-        spans: Function that returns the path of the file with a part's spans.
+        open_remote: Requests a file from the store.
+        layout: The cache directory.
         make_room: Called with a number of bytes when the disk is full; returns False when nothing
             can be evicted.
         counters: Counters in which bytes and retries are counted.
-        outage: Outage of the store, see `Retries`.
     """
 
     def __init__(
         self,
-        open_remote: Open,
+        open_remote: Answers,
+        layout: CacheLayout,
         *,
-        stops: bool,
-        name: str = "open_remote",
-        validators: Callable[[str], Path],
-        spans: Callable[[str], Path],
         make_room: Callable[[int], bool],
         counters: Counters,
-        outage: Outage,
     ) -> None:
-        self._open: Callable[..., RemoteFile] = open_remote
-        self._stops = stops
-        self.name = name
-        self._validators = validators
-        self._spans = spans
+        self._open = open_remote
+        self.name = open_remote.name
+        self._layout = layout
         self._make_room = make_room
         self._counters = counters
-        self._outage = outage
+        self._outage = Outage(layout.outage)
 
     def __call__(
         self, part: Part, entry: ShardEntry, *, check: Callable[[], None], extra: ExtraSlots
@@ -128,8 +107,8 @@ class RangeTransfer:
         with PartFile(
             part.held.fd,
             size,
-            validator=self._validators(part.name),
-            spans=self._spans(part.name),
+            validator=self._layout.validator(part.name),
+            spans=self._layout.spans(part.name),
         ) as file:
             one = _OneTransfer(self, file, path, check)
             streams = self._more_streams(one, extra)
@@ -158,7 +137,7 @@ class RangeTransfer:
         """Prepare for several streams, if the file is large enough and slots are available."""
         file, most = one.file, _MOST_STREAMS - 1
         lacking = file.size - file.arrived
-        worthwhile = self._stops and lacking >= 2 * _LEAST_PIECE
+        worthwhile = self._open.takes_stop and lacking >= 2 * _LEAST_PIECE
         streams = Streams(file, one.fetch_apart, extra, most=most if worthwhile else 0)
         if worthwhile and (slots := streams.reserve()):
             self.despite_full_disk(
@@ -180,7 +159,7 @@ class RangeTransfer:
 
     def open(self, path: str, span: Span, size: int, validator: str | None) -> RemoteFile:
         """Request the missing bytes of a span."""
-        if span.stop < size and self._stops:
+        if span.stop < size and self._open.takes_stop:
             return self._open(path, start=span.done, stop=span.stop, validator=validator)
         return self._open(path, start=span.done, validator=validator)
 
