@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import msgspec
 
 from audiomdb.cache import CacheOptions, CacheStats, RemoteFile
-from audiomdb.errors import CacheError
+from audiomdb.errors import CacheError, CachePlaceError
 from audiomdb.retrievers._naming import UnnameableError, place_of, retriever_name
 from audiomdb.shards import DatasetReader, Metadata
 
@@ -72,8 +72,9 @@ class BaseRetriever:
 
     Args:
         cache_dir: Directory for caches, on a local disk; the dataset gets a subdirectory named by
-            the retriever's class and arguments, so several datasets may share it. None: `audiomdb`
-            under `$XDG_CACHE_HOME`, which is `~/.cache` unless it is set.
+            the retriever's class and arguments, so several datasets may share it. A relative path
+            is resolved against the working directory at the time. None: `audiomdb` under
+            `$XDG_CACHE_HOME`, which is `~/.cache` unless it is set to an absolute path.
         max_cache_bytes: Limit of this dataset's cache, partial downloads included. None: limited
             only by the disk; when that is full, the shards that are needed last are evicted.
         prefetch: Number of shards to download ahead of a stream.
@@ -122,7 +123,7 @@ class BaseRetriever:
         workers: int = 4,
     ) -> None:
         self._where = _Where(
-            None if cache_dir is None else Path(cache_dir),
+            None if cache_dir is None else Path(cache_dir).absolute(),
             CacheOptions(max_bytes=max_cache_bytes, prefetch=prefetch, workers=workers),
         )
 
@@ -162,7 +163,8 @@ class BaseRetriever:
         other times: the directory of the dataset's cache.
 
         Raises:
-            CacheError: the arguments cannot name a directory; give `cache_dir`.
+            CacheError: there is no home directory, or the arguments cannot name a directory; give
+                `cache_dir`.
         """
         staging: Path | None = getattr(self._staging, "folder", None)
         return str(self._cache_directory() if staging is None else staging)
@@ -186,7 +188,10 @@ class BaseRetriever:
         if self._opened is None or self._opened[0] != process:
             # No lock, which a fork could leave locked for ever: if two threads make the first call
             # at once, both open the dataset, and one of the readers is dropped.
-            source = self if self._made_in == process else _make(type(self), *self._arguments)
+            source = self
+            if self._made_in != process:
+                source = _make(type(self), *self._arguments)
+                source._where = self._where  # the working directory may be another by now
             reader = source.reader()
             self._shards = source._shards
             self._opened = (process, reader)
@@ -340,8 +345,17 @@ class BaseRetriever:
 
 def _default_cache_dir() -> Path:
     """Return the directory for caches if `cache_dir` is not given."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "audiomdb"
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification has relative paths ignored: they would depend on the working directory.
+    if caches.is_absolute():
+        return caches / "audiomdb"
+    try:
+        return Path.home() / ".cache" / "audiomdb"
+    except RuntimeError as exc:
+        raise CachePlaceError(
+            "there is no place for a cache, because this user has no home directory: give "
+            "cache_dir= a directory on a local disk, or set XDG_CACHE_HOME"
+        ) from exc
 
 
 def _make(

@@ -137,7 +137,8 @@ class DatasetReader:
         """
         folder = folder_path(path, instead="audiomdb.stream.open_dataset takes URLs")
         metadata = read_metadata(folder)
-        return cls(metadata, LocalShards(folder, metadata))
+        # Absolute, because shards are opened later: the working directory may be another by then.
+        return cls(metadata, LocalShards(folder.absolute(), metadata))
 
     def __repr__(self) -> str:
         shards = len(self.metadata.shards)
