@@ -106,8 +106,13 @@ def _given(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[s
 def _text(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, enum.Enum):
         return str(value)
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        return repr(value)
+    if hasattr(value, "tolist") and not isinstance(value, type):
+        # The repr of NumPy's arrays and tensors leaves most of a long one out, and that of their
+        # scalars depends on the release.
+        value = value.tolist()
+    for kind in (bool, int, float, str, bytes):
+        if isinstance(value, kind):
+            return kind.__repr__(value)  # not that of a subclass
     if isinstance(value, os.PathLike):
         return repr(os.fspath(value))
     import dataclasses  # imported here: most arguments have returned by now
