@@ -1,17 +1,22 @@
-"""Where a retriever looks, whatever the working directory is by then, and where its cache is."""
+"""Where a retriever looks, where its cache is, and what it accepts as options."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from audiomdb.errors import CachePlaceError
+from audiomdb.retrievers._naming import retriever_name
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.shards import DatasetReader
 from audiomdb.stream import SampleStream
+from audiomdb.uploaders.local import LocalUploader
 from tests.core.caches import CopyRetriever, write_store
 
 SHARDS = 6
@@ -81,3 +86,60 @@ def test_without_a_home_directory_the_error_asks_for_another_one(
     with pytest.raises(CachePlaceError, match="no home directory: give cache_dir="):
         len(CopyRetriever(store))
     assert len(CopyRetriever(store, cache_dir="cache")) == SHARDS
+
+
+def test_a_cache_is_named_by_what_arguments_are_not_by_their_types() -> None:
+    class Store(BaseRetriever):
+        def __init__(self, what: Any) -> None: ...
+
+        def reader(self) -> DatasetReader:
+            raise NotImplementedError
+
+    class Text(str):
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            return "Text"
+
+    def name(what: Any) -> str:
+        return retriever_name(Store, (what,), {})
+
+    assert name(np.str_("a")) == name(Text("a")) == name("a") != name(Text("b"))
+    assert name(np.int64(3)) == name(3) != name(True)
+    assert name(np.float32(0.5)) == name(0.5)
+    some = np.arange(10_000)
+    others = some.copy()
+    others[5_000] = 0  # of which a repr shows nothing
+    assert name(some) == name(some.tolist()) != name(others)
+
+
+def test_numbers_of_numpy_are_options_too(store: Path) -> None:
+    number: Any = np.int64(10**9)
+    retriever = CopyRetriever(
+        store, cache_dir="cache", max_cache_bytes=number, prefetch=np.uint8(2), workers=np.int16(3)
+    )
+    assert len(list(SampleStream(retriever, shuffle=True))) == SHARDS
+    retriever.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_cache_bytes", 1e9, "a whole number of bytes or None"),
+        ("max_cache_bytes", "1GB", "a whole number of bytes or None"),
+        ("max_cache_bytes", -1, "a whole number of bytes or None"),
+        ("prefetch", None, "a whole number of shards, 0 or more"),
+        ("workers", 0, "a whole number, 1 or more"),
+        ("workers", "4", "a whole number, 1 or more"),
+    ],
+)
+def test_other_options_are_refused(name: str, value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value!r}, expected {expected}"):
+        CopyRetriever(Path(), **{name: value})
+
+
+@pytest.mark.parametrize("workers", [0, 2.5, "4"])
+def test_an_uploader_sends_a_whole_number_of_files_at_once(workers: Any) -> None:
+    with pytest.raises(ValueError, match=f"workers is {workers!r}, expected a whole number"):
+        LocalUploader("x", workers=workers)
+    assert LocalUploader("x", workers=np.int64(3)).workers == 3  # type: ignore[arg-type]

@@ -48,6 +48,15 @@ def test_names_are_text(kind: Any, name: str) -> None:
         kind("bucket", **{name: 5})
 
 
+@pytest.mark.parametrize("kind", [S3Retriever, S3Uploader])
+@pytest.mark.parametrize(
+    ("place", "text"), [((None,), "bucket is None"), (("b", None), "prefix is None")]
+)
+def test_bucket_and_prefix_are_text(kind: Any, place: tuple[Any, ...], text: str) -> None:
+    with pytest.raises(TypeError, match=f"{text}, expected text"):
+        kind(*place)
+
+
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
 @pytest.mark.parametrize("url", BAD_ENDPOINTS)
 def test_an_endpoint_out_of_the_environment_is_named_by_its_variable(

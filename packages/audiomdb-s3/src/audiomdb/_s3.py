@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 from audiomdb._s3_errors import EXPIRED, error_code
 from audiomdb._s3_store import is_amazon, is_endpoint, store_name
 
-__all__ = ["AddressingStyle", "ClientOptions", "ProcessClient", "join_key"]
+__all__ = ["AddressingStyle", "ClientOptions", "ProcessClient", "checked_place", "join_key"]
 
 AddressingStyle: TypeAlias = Literal["auto", "path", "virtual"]
 """Whether a bucket is named in the path of a URL or in its host. "auto" leaves it to botocore."""
@@ -264,6 +264,18 @@ def _says_checksums(options: ClientOptions) -> bool:
     name = "request_checksum_calculation"
     profile = Session(profile=options.profile_name).get_scoped_config()
     return f"AWS_{name.upper()}" in os.environ or name in profile
+
+
+def checked_place(bucket: str, prefix: str) -> tuple[str, str]:
+    """Return bucket and prefix, the latter without outer slashes.
+
+    Raises:
+        TypeError: one of them is not text.
+    """
+    for name, text in (("bucket", bucket), ("prefix", prefix)):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is {text!r}, expected text")
+    return bucket, prefix.strip("/")
 
 
 def join_key(prefix: str, rel_path: str) -> str:

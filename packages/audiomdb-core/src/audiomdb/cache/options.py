@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 import msgspec
 
 __all__ = ["CacheOptions"]
@@ -22,11 +24,16 @@ class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 4
 
     def __post_init__(self) -> None:
-        most = self.max_bytes
-        for name, value, least, expected in (
-            ("max_cache_bytes", 0 if most is None else most, 0, "a number of bytes or None"),
-            ("prefetch", self.prefetch, 0, "0 or more shards"),
-            ("workers", self.workers, 1, "1 or more"),
+        for field, name, least, expected in (
+            ("max_bytes", "max_cache_bytes", 0, "a whole number of bytes or None"),
+            ("prefetch", "prefetch", 0, "a whole number of shards, 0 or more"),
+            ("workers", "workers", 1, "a whole number, 1 or more"),
         ):
-            if not isinstance(value, int) or value < least:
+            value = getattr(self, field)
+            if value is None and field == "max_bytes":
+                continue
+            number = index(value) if hasattr(value, "__index__") else -1
+            if number < least:
                 raise ValueError(f"{name} is {value!r}, expected {expected}")
+            # NumPy's integers go to JSON, and to other processes, as plain ones.
+            msgspec.structs.force_setattr(self, field, number)

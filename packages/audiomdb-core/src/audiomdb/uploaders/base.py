@@ -90,9 +90,9 @@ class BaseUploader:
 
     def __init__(self, *, workers: int | None = None, progress: bool | None = None) -> None:
         if workers is not None:
-            if workers < 1:
-                raise ValueError(f"workers is {workers}, expected at least 1")
-            self.workers = workers
+            if not hasattr(workers, "__index__") or workers < 1:
+                raise ValueError(f"workers is {workers!r}, expected a whole number, 1 or more")
+            self.workers = int(workers)
         self.progress = progress
 
     @classmethod

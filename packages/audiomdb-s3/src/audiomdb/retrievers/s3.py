@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from audiomdb._s3 import AddressingStyle, ClientOptions, ProcessClient, join_key
+from audiomdb._s3 import AddressingStyle, ClientOptions, ProcessClient, checked_place, join_key
 from audiomdb._s3_errors import EXPIRED, advice, error_code, may_pass, s3_errors
 from audiomdb.errors import DatasetNotFoundError, DownloadError, DownloadInterruptedError
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
@@ -103,8 +103,7 @@ class S3Retriever(BaseRetriever):
             prefetch=prefetch,
             workers=workers,
         )
-        self._bucket = bucket
-        self._prefix = prefix.strip("/")
+        self._bucket, self._prefix = checked_place(bucket, prefix)
         options = ClientOptions(
             endpoint_url=endpoint_url,
             region_name=region_name,
@@ -112,7 +111,7 @@ class S3Retriever(BaseRetriever):
             anonymous=anonymous,
             requester_pays=requester_pays,
             addressing_style=addressing_style,
-            connections=workers + 1,
+            connections=int(workers) + 1,
             attempts=_ATTEMPTS,
             read_timeout_s=read_timeout_s,
         )

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from audiomdb._s3 import AddressingStyle, ClientOptions, ProcessClient, join_key
+from audiomdb._s3 import AddressingStyle, ClientOptions, ProcessClient, checked_place, join_key
 from audiomdb._s3_errors import error_code, s3_errors
 from audiomdb.errors import UploadError
 from audiomdb.uploaders.base import BaseUploader
@@ -72,8 +72,7 @@ class S3Uploader(BaseUploader):
         progress: bool | None = None,
     ) -> None:
         super().__init__(workers=workers, progress=progress)
-        self._bucket = bucket
-        self._prefix = prefix.strip("/")
+        self._bucket, self._prefix = checked_place(bucket, prefix)
         self._object_options = _checked(object_options)
         options = ClientOptions(
             endpoint_url=endpoint_url,
@@ -82,7 +81,7 @@ class S3Uploader(BaseUploader):
             anonymous=anonymous,
             requester_pays=requester_pays,
             addressing_style=addressing_style,
-            connections=workers * (_THREADS_PER_FILE + 1),
+            connections=self.workers * (_THREADS_PER_FILE + 1),
         )
         self._per_request = options.per_request
         self._client = ProcessClient(options)
