@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from audiomdb._hf_card import merge_card
+from audiomdb._hf_url import HubFolder
 from audiomdb.shards import DatasetWriter, read_metadata
 from tests.commands import files
 
@@ -211,13 +212,13 @@ def test_a_card_names_the_size_as_the_hub_does(dataset: Path, samples: int, cate
     import msgspec
 
     metadata = msgspec.structs.replace(read_metadata(dataset), samples=samples)
-    assert f"size_categories: [{category}]" in merge_card(None, metadata, "user/digits")
+    assert f"size_categories: [{category}]" in merge_card(None, metadata, HubFolder("user/digits"))
 
 
 def test_field_names_cannot_break_the_card(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "odd") as writer:
         writer.write("a", {"a|b": 1, "<!-- c": np.zeros((2, 3), np.float32), "d\n---": "x"})
-    card = merge_card(None, read_metadata(tmp_path / "odd"), "user/odd")
+    card = merge_card(None, read_metadata(tmp_path / "odd"), HubFolder("user/odd"))
     assert "| a\\|b | int |" in card
     assert "| &lt;!-- c | array (2, 3) float32 |" in card
     assert "| d --- | str |" in card

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from audiomdb._hf_url import hf_url
+from audiomdb._hf_url import HubFolder, hf_url
 from audiomdb.shards import Feature, Metadata
 
 __all__ = ["merge_card"]
@@ -39,13 +39,7 @@ with open_dataset({url}) as samples:
 """
 
 
-def merge_card(
-    card: str | None,
-    metadata: Metadata,
-    repo_id: str,
-    subdir: str = "",
-    revision: str | None = None,
-) -> str:
+def merge_card(card: str | None, metadata: Metadata, folder: HubFolder) -> str:
     """Return the card with an updated part about a dataset.
 
     The part is delimited by two comments. If the card has none yet, it is added at the end;
@@ -54,20 +48,19 @@ def merge_card(
     Args:
         card: Text of the existing card; None if there is none.
         metadata: Metadata of the dataset.
-        repo_id: Name of the repository, whose last part is the title of a new card.
-        subdir: Folder of the dataset in the repository; each has a part of its own.
-        revision: Branch of the dataset; None for the main branch.
+        folder: Folder of the dataset; each has a part of its own. The last part of the
+            repository's name is the title of a new card.
     """
-    name = subdir or "."
+    name = folder.subdir or "."
     begin = f"<!-- audiomdb {name}: written at each upload, edit outside of it -->"
     end = f"<!-- /audiomdb {name} -->"
     reading = _READING.format(
-        arguments=", ".join(_arguments(repo_id, revision, subdir)),
-        url=f'"{hf_url(repo_id, revision, subdir)}"',
+        arguments=", ".join(_arguments(folder)),
+        url=f'"{hf_url(folder.repo_id, folder.revision, folder.subdir)}"',
     )
-    part = f"{begin}\n{_describe(metadata, subdir)}\n{reading}{end}"
+    part = f"{begin}\n{_describe(metadata, folder.subdir)}\n{reading}{end}"
     if card is None:
-        return f"{_front_matter(metadata)}\n# {repo_id.rpartition('/')[2]}\n\n{part}\n"
+        return f"{_front_matter(metadata)}\n# {folder.repo_id.rpartition('/')[2]}\n\n{part}\n"
     ours = re.compile(rf"<!-- audiomdb {re.escape(name)}:.*?{re.escape(end)}", re.DOTALL)
     if ours.search(card):
         return ours.sub(lambda _: part, card, count=1)
@@ -94,11 +87,11 @@ def _size_category(samples: int) -> str:
     return f"n>{_SIZES[-1]}"
 
 
-def _arguments(repo_id: str, revision: str | None, subdir: str) -> list[str]:
+def _arguments(folder: HubFolder) -> list[str]:
     """Return the arguments of `HFRetriever` as Python source."""
-    options = {"revision": revision, "subdir": subdir}
+    options = {"revision": folder.revision, "subdir": folder.subdir}
     given = [f"{name}={json.dumps(value)}" for name, value in options.items() if value]
-    return [json.dumps(repo_id), *given]
+    return [json.dumps(folder.repo_id), *given]
 
 
 def _describe(metadata: Metadata, subdir: str) -> str:

@@ -1,14 +1,15 @@
-"""Parse and build `hf://` URLs of datasets, in the form that `huggingface_hub` uses."""
+"""Name the folder of a dataset on the Hub: by options, by URL, and in error messages."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
 from audiomdb.errors import InvalidURLError
 
-__all__ = ["hf_url", "parse_hf_url"]
+__all__ = ["HubFolder", "hf_url", "parse_hf_url"]
 
 _FORM = "hf://datasets/user/repo[@revision][/subdir]"
 
@@ -19,6 +20,46 @@ _URL = re.compile(
     r"(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?"
     r"(?:/(?P<subdir>.*))?"
 )
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """The folder of a dataset in a repository.
+
+    Attributes:
+        repo_id: Name of the repository, "user/name".
+        revision: Branch, tag or commit. None: the main branch.
+        subdir: Folder in the repository, given with or without slashes at its ends.
+        endpoint: URL of another Hub, with or without a slash at its end. None: HF_ENDPOINT, or else
+            https://huggingface.co.
+
+    Raises:
+        TypeError: one of them is not text.
+    """
+
+    repo_id: str
+    revision: str | None = None
+    subdir: str = ""
+    endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("repo_id", "revision", "subdir", "endpoint"):
+            value, optional = getattr(self, name), name in ("revision", "endpoint")
+            if not isinstance(value, str) and not (optional and value is None):
+                expected = "text or None" if optional else "text"
+                raise TypeError(f"{name} is {value!r}, expected {expected}")
+        object.__setattr__(self, "subdir", self.subdir.strip("/"))
+        object.__setattr__(self, "endpoint", (self.endpoint or "").rstrip("/") or None)
+
+    def path(self, rel_path: str) -> str:
+        """Return the path in the repository of a file of the dataset."""
+        return f"{self.subdir}/{rel_path}" if self.subdir else rel_path
+
+    def name(self, rel_path: str = "", *, commit: str | None = None) -> str:
+        """Return the name of a file for errors; `commit` is named if there is no revision."""
+        revision = self.revision or commit
+        at = f"@{revision}" if revision else ""
+        return f"datasets/{self.repo_id}{at}/{self.path(rel_path)}".rstrip("/")
 
 
 def parse_hf_url(url: str) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from audiomdb._hf import download_error, error_names, request_errors
 from audiomdb._hf_commit import CommitFile
 from audiomdb._hf_http import Answer, get
 from audiomdb._hf_pause import Pause
-from audiomdb._hf_url import parse_hf_url
+from audiomdb._hf_url import HubFolder, parse_hf_url
 from audiomdb.errors import (
     AudioMDBError,
     CacheError,
@@ -118,11 +118,8 @@ class HFRetriever(BaseRetriever):
             prefetch=prefetch,
             workers=workers,
         )
-        self._repo_id = repo_id
-        self._revision = revision
+        self._folder = HubFolder(repo_id, revision, subdir, endpoint)
         self._token = token
-        self._subdir = subdir.strip("/")
-        self._endpoint = endpoint.rstrip("/") if endpoint else None
         self._read_timeout_s = read_timeout_s
         self._opening = threading.local()
         self._links: dict[str, _Link] = {}
@@ -224,9 +221,9 @@ class HFRetriever(BaseRetriever):
         return (*super().__reduce__(), {"_commit": self._commit})
 
     def __repr__(self) -> str:
-        options = {"revision": self._revision, "subdir": self._subdir, "endpoint": self._endpoint}
-        given = "".join(f", {name}={value!r}" for name, value in options.items() if value)
-        return f"HFRetriever({self._repo_id!r}{given})"
+        repo_id, *options = vars(self._folder).items()
+        given = "".join(f", {name}={value!r}" for name, value in options if value)
+        return f"HFRetriever({repo_id[1]!r}{given})"
 
     def _ask(self, path: str, start: int = 0, stop: int | None = None) -> Answer | None:
         """Request a file; None if the range starts past its end.
@@ -246,11 +243,11 @@ class HFRetriever(BaseRetriever):
                     f"cannot read {self._place(path)}: the Hub asks to wait {left_s:.0f} s"
                 )
             url = hf_hub_url(
-                self._repo_id,
-                self._in_repository(path),
+                self._folder.repo_id,
+                self._folder.path(path),
                 repo_type="dataset",
-                revision=self._commit or self._revision,
-                endpoint=self._endpoint,
+                revision=self._commit or self._folder.revision,
+                endpoint=self._folder.endpoint,
             )
             answer = get(url, **span, token=self._token)
             if answer.status in _GOOD:
@@ -330,13 +327,14 @@ class HFRetriever(BaseRetriever):
             return None
         if "RepositoryNotFoundError" in names:
             return DatasetNotFoundError(
-                f"there is no dataset repository {self._repo_id!r}, or the token may not see it: "
-                "check the name; for a private repository, log in (hf auth login), or give token="
+                f"there is no dataset repository {self._folder.repo_id!r}, or the token may not "
+                "see it: check the name; for a private repository, log in (hf auth login), or give "
+                "token="
             )
         if "RevisionNotFoundError" in names:
-            revision = self._commit or self._revision
+            revision = self._commit or self._folder.revision
             return DatasetNotFoundError(
-                f"datasets/{self._repo_id} has no revision {revision!r}"
+                f"datasets/{self._folder.repo_id} has no revision {revision!r}"
                 f"{_may_be('revision', self._names(self._revisions))}"
             )
         if "EntryNotFoundError" not in names:
@@ -355,32 +353,27 @@ class HFRetriever(BaseRetriever):
 
         errors: tuple[type[Exception], ...] = (*request_errors(), ValueError)
         try:
-            return list(look(HfApi(endpoint=self._endpoint, token=self._token)))
+            return list(look(HfApi(endpoint=self._folder.endpoint, token=self._token)))
         except errors:
             return []
 
     def _revisions(self, api: HfApi) -> Iterable[str]:
-        refs = api.list_repo_refs(self._repo_id, repo_type="dataset")
+        refs = api.list_repo_refs(self._folder.repo_id, repo_type="dataset")
         return (ref.name for ref in (*refs.branches, *refs.tags))
 
     def _datasets(self, api: HfApi) -> Iterable[str]:
-        revision = self._commit or self._revision
+        revision = self._commit or self._folder.revision
         entries = api.list_repo_tree(
-            self._repo_id, recursive=True, repo_type="dataset", revision=revision
+            self._folder.repo_id, recursive=True, repo_type="dataset", revision=revision
         )
         for entry in islice(entries, _MOST_FILES):
             folder, _, name = entry.path.rpartition("/")
             if name == _METADATA_FILE:
                 yield folder
 
-    def _in_repository(self, path: str) -> str:
-        return f"{self._subdir}/{path}" if self._subdir else path
-
     def _place(self, path: str = "") -> str:
         """Return the name of a file for error messages."""
-        revision = self._revision or self._commit
-        at = f"@{revision}" if revision else ""
-        return f"datasets/{self._repo_id}{at}/{self._in_repository(path)}".rstrip("/")
+        return self._folder.name(path, commit=self._commit)
 
     def _commit_file(self) -> CommitFile:
         return CommitFile(self._cache_directory())

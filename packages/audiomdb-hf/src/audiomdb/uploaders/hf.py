@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb._hf import hub_errors
 from audiomdb._hf_card import merge_card
-from audiomdb._hf_url import parse_hf_url
+from audiomdb._hf_url import HubFolder, parse_hf_url
 from audiomdb.errors import UploadError
 from audiomdb.shards import Metadata, read_metadata
 from audiomdb.uploaders.base import BaseUploader, DatasetFile, UploadReport, dataset_files
@@ -73,13 +73,10 @@ class HFUploader(BaseUploader):
         progress: bool | None = None,
     ) -> None:
         super().__init__(workers=workers, progress=progress)
-        self._repo_id = repo_id
+        self._folder = HubFolder(repo_id, revision, subdir, endpoint)
         self._private = private
-        self._revision = revision
         self._token = token
-        self._subdir = subdir.strip("/")
         self._card = card
-        self._endpoint = endpoint.rstrip("/") if endpoint else None
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> HFUploader:  # noqa: ANN401
@@ -106,7 +103,7 @@ class HFUploader(BaseUploader):
         with hub_errors(f"upload to {self.destination('')}", UploadError), _bars(self.progress):
             from huggingface_hub import HfApi
 
-            api = HfApi(endpoint=self._endpoint, token=self._token)
+            api = HfApi(endpoint=self._folder.endpoint, token=self._token)
             self._make_repository(api)
             there = self._look(api, files)
             missing = [file for file in files if not _is_there(file, there.get(file.rel_path))]
@@ -131,28 +128,32 @@ class HFUploader(BaseUploader):
 
     def destination(self, rel_path: str) -> str:
         """Return the name of a file in the repository for error messages."""
-        branch = f"@{self._revision}" if self._revision else ""
-        return f"datasets/{self._repo_id}{branch}/{self._path(rel_path)}".rstrip("/")
-
-    def _path(self, rel_path: str) -> str:
-        return f"{self._subdir}/{rel_path}" if self._subdir else rel_path
+        return self._folder.name(rel_path)
 
     def _make_repository(self, api: HfApi) -> None:
-        api.create_repo(self._repo_id, repo_type="dataset", private=self._private, exist_ok=True)
-        if self._revision and not self._revision.startswith("refs/"):
+        api.create_repo(
+            self._folder.repo_id, repo_type="dataset", private=self._private, exist_ok=True
+        )
+        if self._folder.revision and not self._folder.revision.startswith("refs/"):
             api.create_branch(
-                self._repo_id, branch=self._revision, repo_type="dataset", exist_ok=True
+                self._folder.repo_id,
+                branch=self._folder.revision,
+                repo_type="dataset",
+                exist_ok=True,
             )
 
     def _look(self, api: HfApi, files: Sequence[DatasetFile]) -> dict[str, RepoFile]:
         """Return the entries of those files that the repository holds, by path in the dataset."""
         from huggingface_hub.hf_api import RepoFile
 
-        names = {self._path(file.rel_path): file.rel_path for file in files}
+        names = {self._folder.path(file.rel_path): file.rel_path for file in files}
         found = {}
         for paths in _batches(list(names), _FILES_PER_QUESTION):
             for entry in api.get_paths_info(
-                self._repo_id, list(paths), repo_type="dataset", revision=self._revision
+                self._folder.repo_id,
+                list(paths),
+                repo_type="dataset",
+                revision=self._folder.revision,
             ):
                 if isinstance(entry, RepoFile):
                     found[names[entry.path]] = entry
@@ -161,7 +162,7 @@ class HFUploader(BaseUploader):
     def _addition(self, file: DatasetFile) -> Any:  # noqa: ANN401
         from huggingface_hub import CommitOperationAdd
 
-        addition = CommitOperationAdd(self._path(file.rel_path), file.full_path)
+        addition = CommitOperationAdd(self._folder.path(file.rel_path), file.full_path)
         file.refuse_changed(addition.upload_info.sha256.hex())
         return addition
 
@@ -173,16 +174,16 @@ class HFUploader(BaseUploader):
         from huggingface_hub import CommitOperationDelete
 
         name = metadata.rel_path
-        return [CommitOperationDelete(self._path(name))] if name in there else []
+        return [CommitOperationDelete(self._folder.path(name))] if name in there else []
 
     def _commit(self, api: HfApi, operations: list[Any], what: str) -> None:
-        where = f" in {self._subdir}" if self._subdir else ""
+        where = f" in {self._folder.subdir}" if self._folder.subdir else ""
         api.create_commit(
-            self._repo_id,
+            self._folder.repo_id,
             operations,
             commit_message=f"Upload {what}{where}",
             repo_type="dataset",
-            revision=self._revision,
+            revision=self._folder.revision,
             num_threads=self.workers,
         )
 
@@ -194,7 +195,7 @@ class HFUploader(BaseUploader):
         operations = []
         if self._card:
             old = self._read_card(api)
-            new = merge_card(old, metadata, self._repo_id, self._subdir, self._revision)
+            new = merge_card(old, metadata, self._folder)
             if new != old:
                 operations.append(CommitOperationAdd(_CARD, new.encode()))
         if last in missing:
@@ -207,7 +208,7 @@ class HFUploader(BaseUploader):
 
         try:
             path = api.hf_hub_download(
-                self._repo_id, _CARD, repo_type="dataset", revision=self._revision
+                self._folder.repo_id, _CARD, repo_type="dataset", revision=self._folder.revision
             )
         except EntryNotFoundError:
             return None
