@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["HFRetriever"]
 
 _METADATA_FILE = "metadata.json"
+_PUBLIC_HUB = "https://huggingface.co"
 
 _LONGEST_WAIT_S = 300.0
 """Longest wait that is honoured; the Hub counts requests in windows of this length."""
@@ -73,6 +75,9 @@ class HFRetriever(BaseRetriever):
     process has the dataset open, opening it looks up the branch again, and shards that have not
     changed are not downloaded again. Pass a commit as `revision` to always read the same data.
 
+    The cache is named by repository, revision, folder and Hub, whether `endpoint` or HF_ENDPOINT
+    names the Hub; huggingface.co adds nothing to the name.
+
     Requests go through the session of `huggingface_hub`, so that its settings apply (HF_ENDPOINT,
     HF_TOKEN, proxies); files that the Hub keeps in Xet storage are read over plain HTTP. The token
     is sent only to the Hub, not to the stores that it redirects to.
@@ -91,7 +96,7 @@ class HFRetriever(BaseRetriever):
         workers: Number of downloads at once, over all processes of the machine.
 
     Raises:
-        ValueError: an option is out of range.
+        TypeError, ValueError: an option has the wrong type, or is out of range.
     """
 
     access_options = frozenset({"read_timeout_s", "token"})
@@ -120,7 +125,12 @@ class HFRetriever(BaseRetriever):
         )
         self._folder = HubFolder(repo_id, revision, subdir, endpoint)
         self._token = token
-        self._read_timeout_s = read_timeout_s
+        seconds = read_timeout_s
+        if not (seconds is None or (isinstance(seconds, int | float) and 0 < seconds < math.inf)):
+            raise ValueError(
+                f"read_timeout_s is {seconds!r}, expected a number of seconds above 0, or None"
+            )
+        self._read_timeout_s = seconds
         self._opening = threading.local()
         self._links: dict[str, _Link] = {}
         self._pause = Pause()
@@ -224,6 +234,16 @@ class HFRetriever(BaseRetriever):
         repo_id, *options = vars(self._folder).items()
         given = "".join(f", {name}={value!r}" for name, value in options if value)
         return f"HFRetriever({repo_id[1]!r}{given})"
+
+    def _settled_arguments(self) -> Mapping[str, Any]:
+        """Return the Hub, however it is given, and the folder without outer slashes."""
+        from huggingface_hub import constants
+
+        hub = self._folder.endpoint or constants.ENDPOINT
+        return {
+            "endpoint": None if hub == _PUBLIC_HUB else hub,
+            "subdir": self._folder.subdir or None,
+        }
 
     def _ask(self, path: str, start: int = 0, stop: int | None = None) -> Answer | None:
         """Request a file; None if the range starts past its end.

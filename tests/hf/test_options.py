@@ -1,0 +1,48 @@
+"""Options of the Hub's classes: what is refused where it is given, and what names a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiomdb.retrievers.hf import HFRetriever
+from audiomdb.uploaders.hf import HFUploader
+
+
+@pytest.mark.parametrize("kind", [HFRetriever, HFUploader])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"repo_id": None}, "repo_id is None, expected text"),
+        ({"subdir": None}, "subdir is None, expected text"),
+        ({"subdir": Path("a")}, "subdir is .*, expected text"),
+        ({"revision": 3}, "revision is 3, expected text or None"),
+        ({"endpoint": 3}, "endpoint is 3, expected text or None"),
+    ],
+)
+def test_names_are_text(kind: Any, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        kind(**{"repo_id": "user/digits", **options})
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, "20", float("nan"), float("inf")])
+def test_a_timeout_is_a_number_of_seconds(seconds: Any) -> None:
+    with pytest.raises(ValueError, match=r"read_timeout_s is .*, expected a number of seconds"):
+        HFRetriever("user/digits", read_timeout_s=seconds)
+
+
+def test_each_hub_has_a_cache_of_its_own_however_it_is_given(hub: Any) -> None:
+    code = """
+        import sys
+        from audiomdb.retrievers.hf import HFRetriever
+        hub, public = sys.argv[1], "https://huggingface.co/"
+        for endpoint in (None, hub, hub + "/", public):
+            print(HFRetriever("user/digits", endpoint=endpoint, cache_dir="x").cache_dir)
+        print(HFRetriever("user/digits", subdir="/a/", cache_dir="x").cache_dir)
+        print(HFRetriever("user/digits", subdir="a", cache_dir="x").cache_dir)
+    """
+    environment, argument, slash, public, folder, same = hub.run(code, hub.url).split()
+    assert environment == argument == slash != public
+    assert folder == same != environment
