@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,11 +173,13 @@ def test_legal_rates_are_written(kind: str, rates: list[int]) -> None:
         ("wav", 10**10, "the closest is 2147483647"),
         ("wav", 0, "0 Hz, only at 1 to 2147483647 Hz; the closest is 1"),
         ("wav", -5, "-5 Hz"),
+        ("wav", 8000.5, "sample_rate is 8000.5, expected a whole number"),
+        ("flac", "16000", "sample_rate is '16000', expected a whole number"),
         ("aac", 16000, "not one of flac, wav, opus, vorbis, mp3"),
     ],
 )
 def test_illegal_rate_is_refused_with_the_closest_ones_before_and_while_encoding(
-    kind: str, rate: int, words: str
+    kind: str, rate: Any, words: str
 ) -> None:
     with pytest.raises(AudioError, match=words):
         audio.check_rate(kind, rate)

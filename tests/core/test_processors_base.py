@@ -15,6 +15,9 @@ from audiomdb.audio import encode, resample
 from audiomdb.errors import ProcessingError, SampleError, UnreadableAudioError
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import Sample
+from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.shards.describe import AudioOptions
+from audiomdb.stream import LoadOptions, SampleStream
 
 TONE = np.sin(np.arange(8000) * 0.05).astype(np.float32) * 0.5
 STEREO = np.stack([TONE, -0.5 * TONE], axis=1)
@@ -112,10 +115,29 @@ def test_the_rate_reaches_a_processor_only_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("rate", ["16000", 16000.5, True, 0, -1])
 def test_a_rate_that_is_none_is_refused_as_it_is_at_conversion(rate: Any) -> None:
-    with pytest.raises(SampleError, match=re.escape(f"sample_rate is {rate!r}; give its rate")):
+    words = re.escape(f"sample_rate is {rate!r}, expected a whole number of Hz above 0")
+    with pytest.raises(SampleError, match=f"audio is an array, and {words}"):
         Processors(Rate(), sample_rate=8000)({"audio": TONE, "sample_rate": rate})
-    with pytest.raises(ValueError, match=re.escape(f"sample_rate is {rate!r}, expected Hz")):
+    with pytest.raises(ValueError, match=words):
         Processors(Rate(), sample_rate=rate)
+    with pytest.raises(ValueError, match=words):
+        AudioOptions(sample_rate=rate)
+    with pytest.raises(ValueError, match=words):
+        LoadOptions(sample_rate=rate)
+
+
+@pytest.mark.parametrize("rate", [np.int64(8000), np.uint16(8000), np.array(8000)])
+def test_a_rate_may_be_of_any_integer_type(rate: Any, tmp_path: Path) -> None:
+    assert Processors(Rate(), sample_rate=rate).sample_rate == 8000
+    assert Processors(Rate())({"audio": TONE, "sample_rate": rate})["kwargs"]["sample_rate"] == 8000
+    for folder, option, of_clip in (("a", 8000, 8000), ("b", rate, 8000), ("c", 8000, rate)):
+        with DatasetWriter(tmp_path / folder, sample_rate=option) as writer:
+            writer.write("clip", {"audio": TONE, "sample_rate": of_clip})
+        assert [journal.contradictions for journal in writer.journals()] == [{}]
+    plain, numpy = (DatasetReader.open(tmp_path / folder).metadata for folder in "ab")
+    assert plain.fingerprint == numpy.fingerprint
+    with SampleStream(tmp_path / "c", sample_rate=rate) as stream:
+        assert next(iter(stream))["sample_rate"] == 8000
 
 
 def test_the_rate_of_features_is_not_taken_for_that_of_the_clip_beside_them() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from operator import index
+from typing import Any
+
 import numpy as np
 
 from audiomdb.errors import SampleError
@@ -15,6 +18,7 @@ __all__ = [
     "check_shape",
     "placed",
     "room_for",
+    "whole_rate",
 ]
 
 BELIEVED_BYTES = 64 << 20
@@ -40,15 +44,31 @@ def check_shape(array: np.ndarray) -> None:
         )
 
 
+def whole_rate(rate: Any) -> int:  # noqa: ANN401
+    """Return a sample rate in Hz, of any integer type but bool, as an int.
+
+    Raises:
+        ValueError: it is not a whole number above 0.
+    """
+    try:
+        number = 0 if isinstance(rate, bool) else index(rate)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{SAMPLE_RATE} is {rate!r}, expected a whole number of Hz above 0")
+    return number
+
+
 def array_rate(rate: object) -> int:
     """Return the sample rate in Hz that a sample gives for its audio array.
 
     Raises:
-        SampleError: it is not an integer above 0.
+        SampleError: it is not a whole number above 0.
     """
-    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate <= 0:
-        raise SampleError(f"audio is an array and {SAMPLE_RATE} is {rate!r}; give its rate in Hz")
-    return int(rate)
+    try:
+        return whole_rate(rate)
+    except ValueError as exc:
+        raise SampleError(f"audio is an array, and {exc}") from None
 
 
 def as_float(array: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from operator import index
 
 import msgspec
 import numpy as np
@@ -133,11 +134,14 @@ def check_rate(audio_format: str, sample_rate: int) -> None:
         sample_rate: rate in Hz.
 
     Raises:
-        AudioError: the format does not support the rate, or is unknown; the message lists the legal
-            rates and the closest ones.
+        AudioError: the format does not support the rate, or is unknown, or the rate is no whole
+            number; the message lists the legal rates and the closest ones.
     """
     target = _target(audio_format)
-    closest = _closest(target, sample_rate)
+    try:
+        closest = _closest(target, index(sample_rate))
+    except TypeError:
+        raise AudioError(f"sample_rate is {sample_rate!r}, expected a whole number of Hz") from None
     if sample_rate in closest:
         return
     if target.rates:

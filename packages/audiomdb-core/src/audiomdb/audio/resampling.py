@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from audiomdb.errors import AudioError
@@ -26,13 +28,16 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         `frames * to_rate / from_rate` frames.
 
     Raises:
-        AudioError: a rate is no number above 0, or the shape is neither of the two.
+        AudioError: a rate is no finite number above 0, or the shape is neither of the two.
     """
     for rate in (from_rate, to_rate):
-        if not isinstance(rate, int | float | np.number):
+        if isinstance(rate, bool) or not isinstance(rate, int | float | np.number):
             raise AudioError(f"a sample rate is {rate!r}, expected a number of Hz")
-    if from_rate <= 0 or to_rate <= 0:
-        raise AudioError(f"sample rates must be positive, not {from_rate} and {to_rate} Hz")
+        # With infinity soxr runs out of memory, and with NaN it never returns.
+        if not 0 < rate < inf:
+            raise AudioError(
+                f"sample rates must be positive and finite, not {from_rate} and {to_rate} Hz"
+            )
     if audio.ndim not in (1, 2):
         raise AudioError(
             f"audio to resample must be (frames,) or (frames, channels), not {audio.shape}"

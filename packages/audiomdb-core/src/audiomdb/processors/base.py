@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from audiomdb.audio import AudioSource, decode, resample
-from audiomdb.audio.arrays import array_rate, as_float, check_shape
+from audiomdb.audio.arrays import array_rate, as_float, check_shape, whole_rate
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample
@@ -160,11 +160,8 @@ class Processors:
                 )
         if not given:
             raise ValueError("processor is empty: nothing of a sample would be left; leave it out")
-        rate: object = sample_rate
-        if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0):
-            raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0")
         self.processors: tuple[BaseProcessor, ...] = given
-        self.sample_rate = sample_rate
+        self.sample_rate = None if sample_rate is None else whole_rate(sample_rate)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ class DatasetWriter:
                 "map_size": map_size,
                 "check_audio": check_audio,
                 "audio_format": audio_format,
-                "sample_rate": sample_rate,
+                "sample_rate": self._audio.sample_rate,
                 "processors": list(process_names),
                 # Converted as in a finished shard, where tuples are lists.
                 **msgspec.msgpack.decode(msgspec.msgpack.encode(dict(options or {}))),

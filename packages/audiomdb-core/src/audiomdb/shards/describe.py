@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio import AudioInfo, check, check_rate, decode, encode, probe, resample
-from audiomdb.audio.arrays import array_rate, as_float, check_shape
+from audiomdb.audio.arrays import array_rate, as_float, check_shape, whole_rate
 from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
@@ -62,14 +62,12 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.check_audio not in ("decode", "header"):
             raise ValueError(f"check_audio is {self.check_audio!r}, expected 'decode' or 'header'")
-        rate = self.sample_rate
-        if rate is None:
-            if self.audio_format is not None:
-                check_rate(self.audio_format, _COMMON_RATE)
-            return
-        if isinstance(rate, bool) or not isinstance(rate, int) or rate <= 0:
-            raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0")
-        check_rate(self.audio_format or _DEFAULT_FORMAT, rate)
+        if self.sample_rate is not None:
+            rate = whole_rate(self.sample_rate)
+            check_rate(self.audio_format or _DEFAULT_FORMAT, rate)
+            msgspec.structs.force_setattr(self, "sample_rate", rate)
+        elif self.audio_format is not None:
+            check_rate(self.audio_format, _COMMON_RATE)
 
 
 _AS_IT_IS = AudioOptions()
@@ -249,6 +247,8 @@ def _contradictions(
     found = []
     for field, truth in ((SAMPLE_RATE, came.sample_rate), (CHANNELS, came.channels)):
         claim = sample.get(field)
+        if hasattr(claim, "__array__"):  # also an array or tensor without axes
+            claim = np.asarray(claim)[()]
         if claim is not None and _scalar(claim) != truth:
             found.append(field)
     claimed = sample.get(DURATION)

@@ -8,10 +8,11 @@ from threading import get_ident
 from time import perf_counter
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 
 from audiomdb.audio import decode, probe, resample
-from audiomdb.audio.arrays import as_float, check_shape, placed
+from audiomdb.audio.arrays import as_float, check_shape, placed, whole_rate
 from audiomdb.errors import AudioError, ProcessingError, UnknownColumnError
 from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor, Processors
@@ -90,9 +91,8 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.fields, str):
             raise TypeError(f"fields is the text {self.fields!r}, expected a list of names")
-        rate = self.sample_rate
-        if rate is not None and (type(rate) is not int or rate <= 0):
-            raise ValueError(f"sample_rate is {rate!r}, expected Hz above 0, as an integer")
+        if self.sample_rate is not None:
+            msgspec.structs.force_setattr(self, "sample_rate", whole_rate(self.sample_rate))
         if not self.decode and (self.sample_rate is not None or self.mono):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
         if not self.decode and self.crop is not None:
