@@ -270,10 +270,32 @@ def test_impossible_borders_are_refused(tmp_path, options):
         DatasetWriter(tmp_path / "d", **options)
 
 
-@pytest.mark.parametrize("options", [{"samples_per_shard": 2.5}, {"max_shard_bytes": "200MB"}])
-def test_borders_are_whole_numbers(tmp_path, options):
-    with pytest.raises(TypeError, match="expected a whole number"):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"samples_per_shard": 2.5},
+        {"samples_per_shard": True},
+        {"max_shard_bytes": "200MB"},
+        {"map_size": 2.0**25},
+        {"num_workers": "4"},
+    ],
+)
+def test_sizes_and_counts_are_whole_numbers(tmp_path, options):
+    with pytest.raises(TypeError, match=f"{next(iter(options))} is .*, expected a whole number"):
         DatasetWriter(tmp_path / "d", **options)
+
+
+def test_sizes_and_counts_may_be_numpy_integers(tmp_path):
+    options = {"samples_per_shard": 2, "max_shard_bytes": 5000, "map_size": 2**25, "num_workers": 2}
+    fingerprints = []
+    for kind in (int, np.int64):
+        with DatasetWriter(
+            tmp_path / kind.__name__, **{name: kind(value) for name, value in options.items()}
+        ) as writer:
+            for number in range(5):
+                writer.write(f"{number}", {"text": "hello"})
+        fingerprints.append(writer.finish().fingerprint)
+    assert fingerprints[0] == fingerprints[1]
 
 
 @given(st.lists(st.sets(st.binary(max_size=3), max_size=30), max_size=20), st.binary(max_size=3))

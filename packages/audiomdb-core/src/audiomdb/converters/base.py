@@ -28,6 +28,7 @@ from audiomdb.errors import (
 from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import progress as progress_bar
+from audiomdb.shards.borders import at_least_one
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
 from audiomdb.shards.finished import SOURCE_OPTIONS
 from audiomdb.shards.output import output_path
@@ -86,7 +87,7 @@ class BaseConverter(ABC):
 
     Raises:
         ValueError: for options out of range, and for a URL as `output_dir`.
-        TypeError: for a processor that is not a `BaseProcessor`.
+        TypeError: for a processor that is not a `BaseProcessor`, and a number that is not whole.
     """
 
     _dataset_name: str | None = None
@@ -108,13 +109,11 @@ class BaseConverter(ABC):
         executor: Executor | None = None,
         progress: bool | None = None,
     ) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit is {limit}, expected at least 1")
         self.output_dir = output_path(output_dir)
-        self.limit = limit
+        self.limit = at_least_one("limit", limit)
         self.progress = progress
         self._executor = executor
-        self._workers = default_workers() if num_workers is None else num_workers
+        self._workers = at_least_one("num_workers", num_workers) or default_workers()
         self._process = (
             None if processor is None else ConversionProcessors(processor, sample_rate=sample_rate)
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from operator import index
+from typing import SupportsIndex
 
 from audiomdb.shards.layout import MAX_SHARD_BYTES
 
-__all__ = ["ShardBorders"]
+__all__ = ["ShardBorders", "at_least_one"]
 
 
 class ShardBorders:
@@ -28,18 +29,10 @@ class ShardBorders:
     def __init__(
         self, samples_per_shard: int | None = None, max_shard_bytes: int | None = None
     ) -> None:
-        for name, value in (
-            ("samples_per_shard", samples_per_shard),
-            ("max_shard_bytes", max_shard_bytes),
-        ):
-            if value is not None and not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} is {value!r}, expected a whole number")
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
-        if samples_per_shard is None and max_shard_bytes is None:
-            max_shard_bytes = MAX_SHARD_BYTES
-        self.samples_per_shard = samples_per_shard
-        self.max_shard_bytes = max_shard_bytes
+        self.samples_per_shard = at_least_one("samples_per_shard", samples_per_shard)
+        self.max_shard_bytes = at_least_one("max_shard_bytes", max_shard_bytes)
+        if self.samples_per_shard is None and self.max_shard_bytes is None:
+            self.max_shard_bytes = MAX_SHARD_BYTES
         self._shard = self._samples = self._bytes = 0
 
     def place(self, size: int) -> int:
@@ -52,3 +45,20 @@ class ShardBorders:
         self._samples += 1
         self._bytes += size
         return self._shard
+
+
+def at_least_one(name: str, value: SupportsIndex | None) -> int | None:
+    """Return an option of any integer type but bool as an int; None stays None.
+
+    Raises:
+        TypeError: when it is not an integer.
+        ValueError: when it is below 1.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}, expected a whole number")
+    number = index(value)
+    if number < 1:
+        raise ValueError(f"{name} is {number}, expected at least 1")
+    return number

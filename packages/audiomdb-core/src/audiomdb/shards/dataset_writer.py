@@ -13,7 +13,7 @@ import msgspec
 
 from audiomdb.errors import ConversionError
 from audiomdb.shards.assembly import DatasetAssembly
-from audiomdb.shards.borders import ShardBorders
+from audiomdb.shards.borders import ShardBorders, at_least_one
 from audiomdb.shards.describe import AudioOptions
 from audiomdb.shards.journal import Journal, Rejection, utf8
 from audiomdb.shards.metadata import Metadata
@@ -94,16 +94,14 @@ class DatasetWriter:
 
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
-        for what, number in (("num_workers", num_workers), ("map_size", map_size)):
-            if number is not None and number < 1:
-                raise ValueError(f"{what} is {number}, expected at least 1")
+        map_size = at_least_one("map_size", map_size)
         self._audio = AudioOptions(
             check_audio=check_audio, audio_format=audio_format, sample_rate=sample_rate
         )
         self._borders = ShardBorders(samples_per_shard, max_shard_bytes)
         self._process, self._process_names = process, process_names
         self._skip = on_error == "skip"
-        self._workers = num_workers or default_workers()
+        self._workers = at_least_one("num_workers", num_workers) or default_workers()
         self._under_way = 2 * self._workers + _WAITING_BATCHES
         path = self._output_dir = output_path(output_dir)
         self._assembly = DatasetAssembly(
