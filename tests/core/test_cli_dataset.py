@@ -75,6 +75,17 @@ def test_info_says_what_the_reader_says(speech: Path, capsys: pytest.CaptureFixt
     assert facts["rejected"] == 0
 
 
+@pytest.mark.parametrize("value", ["many", 2.0**70, float("inf")])
+def test_a_field_of_samples_without_audio_may_have_the_name_of_a_fact(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: Any
+) -> None:
+    with DatasetWriter(tmp_path / "texts") as writer:
+        writer.write("a", dict.fromkeys(("audio_bytes", "duration", "sample_rate"), value))
+    assert json_of(capsys, "info", tmp_path / "texts")["samples"] == 1
+    assert "audio_bytes" in output_of(capsys, "info", tmp_path / "texts")
+    assert "sample_rate" in output_of(capsys, "ls", tmp_path / "texts")
+
+
 def test_info_is_readable(speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = output_of(capsys, "info", speech)
     assert "20 in 3 shards" in printed

@@ -65,7 +65,8 @@ def _run(args: argparse.Namespace) -> int:
 def _facts(dataset: str, retriever: BaseRetriever) -> dict[str, Any]:
     from audiomdb.shards.layout import REJECTED_FILE
 
-    metadata, index = retriever.metadata, columns_of(retriever)
+    metadata = retriever.metadata
+    columns, audio_bytes = _columns(columns_of(retriever))
     folder = place_of(retriever)
     rejected_file = f"{dataset.rstrip('/')}/{REJECTED_FILE}"
     if folder is not None:
@@ -81,13 +82,13 @@ def _facts(dataset: str, retriever: BaseRetriever) -> dict[str, Any]:
         "shards": len(metadata.shards),
         "shard_bytes": metadata.bytes,
         "index_bytes": metadata.index.bytes,
-        "audio_bytes": _total("audio_bytes", index),
+        "audio_bytes": audio_bytes,
         "processors": list(metadata.processors),
         "rejected": metadata.rejected,
         "rejected_file": rejected_file if metadata.rejected else None,
         "fingerprint": metadata.fingerprint,
         "fields": {name: _field(feature) for name, feature in metadata.features.items()},
-        "columns": _columns(index),
+        "columns": columns,
     }
 
 
@@ -108,11 +109,22 @@ def _cache(retriever: BaseRetriever) -> dict[str, Any] | None:
     }
 
 
-def _columns(index: DatasetIndex | None) -> dict[str, Any] | None:
+def _columns(index: DatasetIndex | None) -> tuple[dict[str, Any] | None, int | None]:
+    """Summarise all columns, and add up the sizes of the clips if there is a column of them."""
+    import numpy as np
+
     if index is None:
-        return None
-    # One at a time: all columns of a hundred million samples would take gigabytes.
-    return {name: _column(index.apart()[name]) for name in index if name != "__key__"}
+        return None, None
+    columns, audio_bytes = {}, None
+    for name in index:
+        if name != "__key__":
+            # One at a time: all columns of a hundred million samples would take gigabytes.
+            values = index.apart()[name]
+            columns[name] = _column(values)
+            # Of samples without audio, it may be a field of the user's that holds anything.
+            if name == "audio_bytes" and values.dtype.kind in "iuf":
+                audio_bytes = int(values.sum(where=np.isfinite(values)))
+    return columns, audio_bytes
 
 
 def _field(feature: Feature) -> dict[str, Any]:
@@ -121,12 +133,6 @@ def _field(feature: Feature) -> dict[str, Any]:
         field["dtype"] = feature.dtype
         field["shape"] = None if feature.shape is None else list(feature.shape)
     return field
-
-
-def _total(name: str, index: DatasetIndex | None) -> int | None:
-    import numpy as np
-
-    return None if index is None or name not in index else int(np.nansum(index.apart()[name]))
 
 
 def _column(values: np.ndarray) -> dict[str, Any]:
