@@ -156,25 +156,10 @@ class EpochPlan(Turns):
         first = self._alive(partition, element).start if element else 0
         return self._filled(self.lines[partition].shards[first:])
 
-    def shards_alive(self, turn: int) -> NDArray[np.int64]:
-        """Return the shards over which the partition of a turn is shuffled there, `(n,)` int64.
-
-        There are at most `window` + 1 (one without shuffle), in the order of `shard_order`: the
-        first is finished next, and the last was entered last. No earlier shard is needed again.
-
-        Raises:
-            PlanError: There is no such turn.
-        """
-        if not len(self):
-            raise PlanError(f"turn {turn} does not exist: the epoch has no samples")
-        turn = whole_number("turn", turn, high=len(self) - 1)
-        place = self._everything.places(turn, turn + 1)
-        return self.shards_mixed(int(place.partitions[0]), int(place.elements[0]))
-
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the same as `shards_alive`, for an element of a partition's line.
+        """Return the shards in the order of `shard_order`; see `Turns`.
 
-        Past the end, these are the shards of the last element; an empty line has none.
+        The first is finished next, and the last was entered last. No earlier shard is needed again.
         """
         partition = whole_number("partition", partition, high=self.partitions - 1)
         alive = self._alive(partition, element)

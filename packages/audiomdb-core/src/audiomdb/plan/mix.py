@@ -31,7 +31,8 @@ from audiomdb.plan.bits import EPOCHS, Purpose, random_words
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.epoch import MAX_PARTITIONS, MAX_SAMPLES, check_counts
 from audiomdb.plan.filters import Selection
-from audiomdb.plan.mix_line import DatasetSource, MixedLine, Source, Weave
+from audiomdb.plan.mix_line import MixedLine, Weave
+from audiomdb.plan.mix_sources import DatasetSource, Source
 from audiomdb.plan.pattern import Pattern, Weight, whole_weights
 from audiomdb.plan.shuffle import MAX_WINDOW
 from audiomdb.plan.turns import Turns
@@ -249,26 +250,8 @@ class MixPlan(Turns):
         datasets = np.searchsorted(self._ends, positions, side="right") - 1
         return datasets, positions - self._ends[datasets]
 
-    def shards_alive(self, turn: int) -> NDArray[np.int64]:
-        """Return the shards over which the partition of a turn is shuffled there, `(n,)` int64.
-
-        Shards are numbered consecutively over all datasets, and sorted. There are at most
-        `window` + 1 of each dataset (one without shuffle).
-
-        Raises:
-            PlanError: There is no such turn.
-        """
-        if not len(self):
-            raise PlanError(f"turn {turn} does not exist: the epoch has no samples")
-        turn = whole_number("turn", turn, high=len(self) - 1)
-        place = self._everything.places(turn, turn + 1)
-        return self.lines[int(place.partitions[0])].shards_alive(int(place.elements[0]))
-
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the same as `shards_alive`, for an element of a partition's line.
-
-        Past the end, these are the shards of the last element; an empty line has none.
-        """
+        """Return the shards in ascending order; see `Turns`."""
         line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
         element = min(whole_number("element", element), len(line) - 1)
         return line.shards_alive(element) if len(line) else np.empty(0, np.int64)

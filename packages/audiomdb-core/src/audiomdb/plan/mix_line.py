@@ -2,30 +2,24 @@
 
 source 0   pass 3 ───┤├─── pass 4 ──         interleaved by the pattern, block by block
 source 1   ── pass 0 ───────────────   ─►    0 1 0 0 1 0 1 ...
-
-A source is a dataset or, for a nested mixture, a `Weave`. It has one line for each pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from audiomdb.plan.bits import EPOCHS, Purpose, random_words
-from audiomdb.plan.epoch import make_line
-from audiomdb.plan.filters import Selection
-from audiomdb.plan.line import Elements, Line, cut_line_at
+from audiomdb.plan.mix_sources import Source, SourceLine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiomdb.plan.pattern import Pattern
 
-__all__ = ["BLOCK", "DatasetSource", "MixedLine", "Source", "SourceLine", "Weave"]
+__all__ = ["BLOCK", "MixedLine", "Weave"]
 
 BLOCK = 1024
 """Number of turns that are interleaved at once and, if requested, shuffled. Frozen."""
@@ -35,136 +29,6 @@ _KEPT_BLOCKS = 4
 
 Steps are read ahead in stretches, and the shards alive are queried for steps behind that.
 """
-
-
-class SourceLine(Elements, Protocol):
-    """A range of the samples of a source; positions and shards count over all datasets."""
-
-    def shards_alive(self, element: int) -> NDArray[np.int64]:
-        """Return the shards over which samples are shuffled at an element, `(n,)`."""
-
-    def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:
-        """Return the distinct shards of a dataset that are read from an element on, in order."""
-
-    def passes(self, element: int) -> tuple[tuple[int, ...], ...]:
-        """Return, for each dataset, the pass of its first sample from an element on.
-
-        The passes of a nested mixture precede those of the sources in it. The tuple of a dataset is
-        empty if none of its samples is left.
-        """
-
-
-class Source(Protocol):
-    """A source of a mixture: a dataset, or a nested mixture."""
-
-    @property
-    def size(self) -> int:
-        """Number of samples in one pass."""
-
-    @property
-    def datasets(self) -> range:
-        """Numbers of its datasets, counted over all datasets."""
-
-    @property
-    def even(self) -> bool:
-        """Whether every pass reads the same shards."""
-
-    def line(self, number: int, low: int, high: int) -> SourceLine:
-        """Return elements `low` to `high` of pass `number`."""
-
-
-class DatasetSource(msgspec.Struct, frozen=True, dict=True):
-    """One dataset of a mixture.
-
-    Attributes:
-        number: Number of the dataset, counted over all datasets.
-        counts: Samples in each of its shards.
-        selection: The samples that take part. None: all.
-        first_shard: Number of its first shard, counted over all datasets.
-        first_position: Position of its first sample, counted over all datasets.
-        seed: Seed of the outermost mixture.
-        shuffle: As in `EpochPlan`.
-        window: As in `EpochPlan`.
-    """
-
-    number: int
-    counts: np.ndarray
-    selection: Selection | None
-    first_shard: int
-    first_position: int
-    seed: int
-    shuffle: bool
-    window: int
-
-    @cached_property
-    def size(self) -> int:
-        """Number of samples in one pass."""
-        return int(self.counts.sum()) if self.selection is None else len(self.selection)
-
-    @property
-    def datasets(self) -> range:
-        """The range that holds only its own number."""
-        return range(self.number, self.number + 1)
-
-    @property
-    def even(self) -> bool:
-        """True, because every pass covers the whole dataset."""
-        return True
-
-    def line(self, number: int, low: int, high: int) -> SourceLine:
-        """Return elements `low` to `high` of pass `number`."""
-        number %= EPOCHS
-        shards = len(self.counts)
-        order = np.arange(shards, dtype=np.int64)
-        if self.shuffle:
-            first, purpose = self.first_shard, Purpose.SHARD_ORDER
-            words = random_words(self.seed, number, purpose, start=first, stop=first + shards)
-            order = np.argsort(words, kind="stable")
-        kept = None if self.selection is None else self.selection.kept
-        (run,) = cut_line_at(self.counts, order, np.array([low, high]), kept=kept)
-        line = make_line(
-            run,
-            seed=self.seed,
-            epoch=number,
-            shuffle=self.shuffle,
-            window=self.window,
-            selection=self.selection,
-            first_stream=self.first_shard,
-        )
-        return _DatasetLine(line, kept, self.first_position, self.first_shard)
-
-
-class _DatasetLine(msgspec.Struct, frozen=True):
-    """A line of one dataset, with positions and shards counted over all datasets."""
-
-    line: Line
-    kept: np.ndarray | None
-    """Number of samples of each shard that a filter keeps; shards with 0 are not read."""
-
-    first_position: int
-    first_shard: int
-
-    def __len__(self) -> int:
-        return len(self.line)
-
-    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self.line.take(elements) + self.first_position
-
-    def shards_alive(self, element: int) -> NDArray[np.int64]:
-        alive = self.line.alive(element)
-        return self._filled(self.line.shards[alive.start : alive.stop])
-
-    def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:  # noqa: ARG002
-        return self._filled(self.line.shards[self.line.alive(element).start :])
-
-    def passes(self, element: int) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
-        return ((),)
-
-    def _filled(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return those of the given shards that are read, numbered over all datasets."""
-        if self.kept is not None:
-            shards = shards[self.kept[shards] > 0]
-        return shards + self.first_shard
 
 
 class Weave(msgspec.Struct, frozen=True):

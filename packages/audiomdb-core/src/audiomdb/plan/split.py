@@ -42,7 +42,7 @@ from audiomdb.plan.checks import whole_number
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TAILS", "Places", "Split", "Tail"]
+__all__ = ["TAILS", "Places", "Split", "Tail", "partitions_met"]
 
 Tail: TypeAlias = Literal["uneven", "drop", "pad"]
 """How to treat the N mod R samples that R ranks cannot share evenly.
@@ -121,9 +121,7 @@ class Split(msgspec.Struct, frozen=True):
 
         A padded rank without samples of its own (N < R) reads one sample of another partition.
         """
-        first = self.rank * self.partitions // self.world_size
-        stop = -(-(self.rank + 1) * self.partitions // self.world_size)
-        return range(first, stop)
+        return partitions_met(self.partitions, self.rank, self.world_size)
 
     def places(self, start: int, stop: int) -> Places:
         """Return the places of this worker's samples `start` to `stop` (half open).
@@ -212,3 +210,9 @@ class Split(msgspec.Struct, frozen=True):
         partition = slot * self.partitions // size
         within = slot + -partition * size // self.partitions
         return partition, block * (full // self.partitions) + within
+
+
+def partitions_met(partitions: int, rank: int, world_size: int) -> range:
+    """Return the partitions that a rank reads, including those it shares with a neighbour."""
+    first = rank * partitions // world_size
+    return range(first, -(-(rank + 1) * partitions // world_size))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 import msgspec
 import numpy as np
 
+from audiomdb.errors import PlanError
+from audiomdb.plan.checks import whole_number
 from audiomdb.plan.split import Split
 
 if TYPE_CHECKING:
@@ -71,8 +73,8 @@ class Turns(ABC):
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
         """Return the shards over which a partition is shuffled at an element, `(n,)` int64.
 
-        Shards are numbered consecutively over all datasets. Past the end, these are the shards of
-        the last element.
+        There are at most `window_shards` of each dataset, numbered consecutively over all datasets.
+        Past the end, these are the shards of the last element; an empty line has none.
         """
 
     @abstractmethod
@@ -99,6 +101,18 @@ class Turns(ABC):
             PlanError: `start` or `stop` is negative.
         """
         return self._read(self._everything.places(start, stop))
+
+    def shards_alive(self, turn: int) -> NDArray[np.int64]:
+        """Return the same as `shards_mixed`, for the place of a turn.
+
+        Raises:
+            PlanError: There is no such turn.
+        """
+        if not len(self):
+            raise PlanError(f"turn {turn} does not exist: the epoch has no samples")
+        turn = whole_number("turn", turn, high=len(self) - 1)
+        place = self._everything.places(turn, turn + 1)
+        return self.shards_mixed(int(place.partitions[0]), int(place.elements[0]))
 
     def for_rank(
         self,

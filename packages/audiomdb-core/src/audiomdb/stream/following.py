@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from audiomdb.plan import EpochPlan, MixPlan, Split
+from audiomdb.plan.split import partitions_met
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from audiomdb.stream.reading import Reading
     from audiomdb.stream.watch import Watch
 
-__all__ = ["Follower", "Front", "before_sample", "before_step", "partitions_met"]
+__all__ = ["Follower", "Front", "before_sample", "before_step"]
 
 
 class Front(NamedTuple):
@@ -70,12 +71,6 @@ def before_step(plan: EpochPlan | MixPlan, element: int, rank: int, world_size: 
     if len(elements) < len(met) and 0 not in elements and len(plan.lines[0]):
         elements[0] = len(plan.lines[0]) - 1  # an empty partition is padded with this element
     return Front(plan, elements)
-
-
-def partitions_met(partitions: int, rank: int, world_size: int) -> range:
-    """Return the partitions that a rank reads."""
-    first = rank * partitions // world_size
-    return range(first, -(-(rank + 1) * partitions // world_size))
 
 
 class _Lane:

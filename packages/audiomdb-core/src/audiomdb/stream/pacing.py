@@ -21,8 +21,9 @@ from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, SecondsPlan, Step, StepPlan, Tail, even_borders
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.durations import sampled
+from audiomdb.plan.split import partitions_met
 from audiomdb.plan.steps import check_shares
-from audiomdb.stream.following import Front, before_step, partitions_met
+from audiomdb.stream.following import Front, before_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
