@@ -8,140 +8,27 @@ computed directly.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_right
-from collections.abc import Sequence
-from functools import cached_property
-from math import lcm
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
-import numpy as np
 
-from audiomdb.errors import PlanError
-from audiomdb.plan import EpochPlan, MixPlan, SecondsPlan, Step, StepPlan, Tail, even_borders
-from audiomdb.plan.checks import whole_number
-from audiomdb.plan.durations import sampled
+from audiomdb.plan import EpochPlan, MixPlan, Step, StepPlan, Tail
 from audiomdb.plan.split import partitions_met
 from audiomdb.plan.steps import check_shares
 from audiomdb.stream.following import Front, before_step
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from audiomdb.plan.state import OptionValue
     from audiomdb.stream.reading import Reading
 
-__all__ = ["BySamples", "BySeconds", "Chapter", "EpochBySeconds", "EpochSteps", "Pace"]
+__all__ = ["BySamples", "Chapter", "EpochSteps", "Order", "Pace"]
 
-_Order = EpochPlan | MixPlan
+Order: TypeAlias = EpochPlan | MixPlan
+"""The order of an epoch."""
 
-
-class BySeconds(msgspec.Struct, frozen=True):
-    """Steps of clips of similar durations, limited in seconds.
-
-    A step has a fixed number of slots, and each slot is a batch: padded to its longest clip, it has
-    at most `max_batch_seconds`. All slots of a step are from one bucket of durations, except in the
-    few steps that are made of remaining samples. A slot for which no samples are left repeats one
-    sample, whose field `__mask__` is False. Every sample comes once.
-
-    Attributes:
-        max_batch_seconds: Maximum of clips times longest clip in a batch, in seconds.
-        max_batch_size: Maximum number of clips in a batch. None: no limit.
-        slots: Batches in a step over all ranks: a multiple of the number of ranks and of
-            partitions. None: their least common multiple. Part of the order.
-        num_buckets: Number of ranges of durations, each of which causes about the same amount of
-            padding. More of them mean less padding and more shards in use at once.
-        increment: See `audiomdb.plan.SecondsPlan`, also for the following options. None: derived
-            from the clips that take part.
-        max_age: In increments.
-        chapter: In increments. None: see `SecondsPlan`.
-    """
-
-    max_batch_seconds: float
-    max_batch_size: int | None = None
-    slots: int | None = None
-    num_buckets: int = 32
-    increment: int | None = None
-    max_age: int = 192
-    chapter: int | None = None
-
-    def check(self, partitions: int, world_size: int) -> None:
-        """Check the options without a dataset.
-
-        Raises:
-            PlanError: an option is out of range, or the slots cannot be shared.
-        """
-        whole_number("num_buckets", self.num_buckets, low=1)
-        check_shares(self.slots_for(partitions, world_size), partitions, world_size, name="slots")
-        self._plan(EpochPlan([], partitions=partitions), np.empty(0), np.empty(0), [], world_size)
-
-    def slots_for(self, partitions: int, world_size: int) -> int:
-        """Return the number of slots."""
-        if self.slots is None:
-            return lcm(partitions, world_size)
-        return whole_number("slots", self.slots, low=1)
-
-    def pace(self, reading: Reading, world_size: int) -> Pace:
-        """Return a `Pace` that divides the epochs of a dataset.
-
-        Raises:
-            PlanError: a sample has no duration, or is longer than `max_batch_seconds`.
-        """
-        durations, taking_part = reading.durations(), reading.taking_part()
-        _refuse_durations(reading, durations, taking_part, self.max_batch_seconds)
-        some = sampled(durations, taking_part)
-        borders = even_borders(some, self.num_buckets)
-        return _SecondsPace(self, durations, some, borders, world_size, reading.crops)
-
-    def _plan(
-        self,
-        plan: _Order,
-        durations: NDArray[np.float64],
-        some: NDArray[np.floating],
-        borders: list[float],
-        world_size: int,
-    ) -> SecondsPlan:
-        return SecondsPlan(
-            plan,
-            durations,
-            max_batch_seconds=self.max_batch_seconds,
-            max_batch_size=self.max_batch_size,
-            slots=self.slots_for(plan.partitions, world_size),
-            borders=borders,
-            increment=self.increment,
-            max_age=self.max_age,
-            chapter=self.chapter,
-            some=some,
-        )
-
-
-class BySamples(msgspec.Struct, frozen=True):
-    """Steps of a fixed number of samples over all ranks.
-
-    Attributes:
-        batch_size: Samples in a step.
-        tail: What happens to the samples that do not fill a step, see `audiomdb.plan.StepPlan`.
-    """
-
-    batch_size: int
-    tail: Tail = "drop"
-
-    def check(self, partitions: int, world_size: int) -> None:
-        """Check the options without a dataset; see `BySeconds`."""
-        StepPlan(EpochPlan([], partitions=partitions), self.batch_size, self.tail)
-        check_shares(self.batch_size, partitions, world_size)
-
-    def pace(self, reading: Reading, world_size: int) -> Pace:  # noqa: ARG002
-        """Return a `Pace` that divides the epochs of a dataset."""
-        return _SamplesPace(self)
-
-
-class Pace(ABC):
-    """Divides the epochs of a dataset or a mixture into steps."""
-
-    @abstractmethod
-    def of(self, plan: _Order) -> EpochSteps:
-        """Return the steps of an epoch."""
+Pace: TypeAlias = "Callable[[Order], EpochSteps]"
+"""Divides any epoch of a dataset or a mixture into steps."""
 
 
 class Chapter(ABC):
@@ -162,6 +49,10 @@ class Chapter(ABC):
     def needed(self, number: int) -> Sequence[int]:  # noqa: ARG002
         """Return the shards that the worker needs from a step on, besides those of the front."""
         return ()
+
+    @abstractmethod
+    def at_once(self) -> list[int]:
+        """Return the maximum number of shards of each dataset that the worker needs at a time."""
 
 
 class EpochSteps(ABC):
@@ -184,9 +75,7 @@ class EpochSteps(ABC):
         """Return the number of steps in a chapter."""
 
     @abstractmethod
-    def chapter(
-        self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
-    ) -> Chapter:
+    def chapter(self, chapter: int, numbers: range, rank: int, world_size: int) -> Chapter:
         """Return the part of a chapter that one worker makes.
 
         Args:
@@ -194,28 +83,34 @@ class EpochSteps(ABC):
             numbers: Numbers of the worker's steps in the chapter.
             rank: Rank of the worker.
             world_size: Number of ranks.
-            reading: The datasets that are read.
         """
 
-    @abstractmethod
-    def at_once(
-        self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
-    ) -> list[int]:
-        """Return the maximum number of shards of each dataset that a worker needs at a time."""
 
+class BySamples(msgspec.Struct, frozen=True):
+    """Steps of a fixed number of samples over all ranks.
 
-class _SamplesPace(Pace):
-    def __init__(self, how: BySamples) -> None:
-        self._how = how
+    Attributes:
+        batch_size: Samples in a step.
+        tail: What happens to the samples that do not fill a step, see `audiomdb.plan.StepPlan`.
+    """
 
-    def of(self, plan: _Order) -> EpochSteps:
-        return _EpochOfSamples(StepPlan(plan, self._how.batch_size, self._how.tail), plan)
+    batch_size: int
+    tail: Tail = "drop"
+
+    def check(self, partitions: int, world_size: int) -> None:
+        """Check the options without a dataset; see `BySeconds`."""
+        StepPlan(EpochPlan([], partitions=partitions), self.batch_size, self.tail)
+        check_shares(self.batch_size, partitions, world_size)
+
+    def pace(self, reading: Reading, world_size: int) -> Pace:  # noqa: ARG002
+        """Return a `Pace` that divides the epochs of a dataset."""
+        return lambda plan: _EpochOfSamples(StepPlan(plan, self.batch_size, self.tail), plan)
 
 
 class _EpochOfSamples(EpochSteps):
     chapters = 1
 
-    def __init__(self, steps: StepPlan, plan: _Order) -> None:
+    def __init__(self, steps: StepPlan, plan: Order) -> None:
         self._steps = steps
         self._plan = plan
 
@@ -231,31 +126,13 @@ class _EpochOfSamples(EpochSteps):
     def count(self, chapter: int) -> int:  # noqa: ARG002
         return self._steps.steps
 
-    def chapter(
-        self,
-        chapter: int,  # noqa: ARG002
-        numbers: range,
-        rank: int,
-        world_size: int,
-        reading: Reading,  # noqa: ARG002
-    ) -> Chapter:
+    def chapter(self, chapter: int, numbers: range, rank: int, world_size: int) -> Chapter:  # noqa: ARG002
         return _WholeEpoch(self._steps, self._plan, numbers, rank, world_size)
-
-    def at_once(
-        self,
-        chapter: int,  # noqa: ARG002
-        numbers: range,  # noqa: ARG002
-        rank: int,
-        world_size: int,
-        reading: Reading,  # noqa: ARG002
-    ) -> list[int]:
-        met = len(partitions_met(self._plan.partitions, rank, world_size))
-        return [met * shards for shards in self._plan.window_shards]
 
 
 class _WholeEpoch(Chapter):
     def __init__(
-        self, steps: StepPlan, plan: _Order, numbers: range, rank: int, world_size: int
+        self, steps: StepPlan, plan: Order, numbers: range, rank: int, world_size: int
     ) -> None:
         self._steps = steps
         self._plan = plan
@@ -271,134 +148,6 @@ class _WholeEpoch(Chapter):
         width = self._steps.batch_size // self._plan.partitions
         return before_step(self._plan, number * width, *self._place)
 
-
-class _SecondsPace(Pace):
-    def __init__(
-        self,
-        how: BySeconds,
-        durations: NDArray[np.float64],
-        some: NDArray[np.floating],
-        borders: list[float],
-        world_size: int,
-        crops: list[OptionValue],
-    ) -> None:
-        self._how = how
-        self._durations = durations
-        self._some = some
-        self._borders = borders
-        self._world_size = world_size
-        self._crops = crops
-
-    def of(self, plan: _Order) -> EpochSteps:
-        steps = self._how._plan(plan, self._durations, self._some, self._borders, self._world_size)
-        return EpochBySeconds(steps, plan, self._crops)
-
-
-class EpochBySeconds(EpochSteps):
-    """The steps of an epoch that is batched by seconds; `steps` provides its report."""
-
-    def __init__(self, steps: SecondsPlan, plan: _Order, crops: list[OptionValue]) -> None:
-        self.steps = steps
-        self._plan = plan
-        self._crops = crops
-        self.chapters = steps.chapters
-
-    @property
-    def options(self) -> dict[str, OptionValue]:
-        """Options that change the steps, including how clips are cropped."""
-        return {**self.steps.options, **({"crops": self._crops} if any(self._crops) else {})}
-
-    def count(self, chapter: int) -> int:
-        """Return the number of steps in a chapter."""
-        return self.steps.steps(chapter)
-
-    def chapter(
-        self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
-    ) -> Chapter:
-        """Return the part of a chapter that one worker makes."""
-        slots = {at: self.steps.step(chapter, at, rank, world_size) for at in numbers}
-        end = None
-        if chapter + 1 < self.chapters:
-            end = before_step(self._plan, self.steps.chapter_end(chapter), rank, world_size)
-        return _ChapterBySeconds(slots, end, self._plan, reading)
-
-    def at_once(
-        self, chapter: int, numbers: range, rank: int, world_size: int, reading: Reading
-    ) -> list[int]:
-        """Return the maximum number of shards of each dataset that a worker needs at a time."""
-        made = self.chapter(chapter, numbers, rank, world_size, reading)
-        assert isinstance(made, _ChapterBySeconds)
-        return made.at_once()
-
-
-class _ChapterBySeconds(Chapter):
-    """Steps of a chapter. The shards that each step needs are only computed on demand."""
-
-    def __init__(
-        self, slots: dict[int, list[Step]], end: Front | None, plan: _Order, reading: Reading
-    ) -> None:
-        self._slots = slots
-        self._end = end
-        self._plan = plan
-        self._reading = reading
-
-    def slots(self, number: int) -> list[Step]:
-        return self._slots[number]
-
-    def front(self, number: int) -> Front | None:
-        coming = self.needed(number)
-        if self._end is None and not coming:
-            return None
-        first: dict[int, list[int]] = {}
-        for shard in coming:
-            first.setdefault(self._dataset(shard), []).append(shard)
-        return Front(self._plan, {} if self._end is None else self._end.elements, first)
-
-    def needed(self, number: int) -> Sequence[int]:
-        return [shard for shard, (_, last) in self._uses.items() if last >= number]
-
     def at_once(self) -> list[int]:
-        """Return the maximum number of shards of each dataset that are needed at a time."""
-        stays = set() if self._end is None else self._end.alive()
-        stop = max(self._slots, default=0) + 1
-        change = np.zeros((len(self._reading.readers), stop + 1), np.int64)
-        for shard, (first, last) in self._uses.items():
-            dataset = self._dataset(shard)
-            change[dataset, first] += 1
-            change[dataset, stop if shard in stays else last + 1] -= 1
-        most = np.cumsum(change, axis=1).max(axis=1).tolist()
-        return [max(one) for one in zip(most, self._plan.window_shards, strict=True)]
-
-    @cached_property
-    def _uses(self) -> dict[int, tuple[int, int]]:
-        """The first and last step that need each shard, in the order of the first."""
-        uses: dict[int, tuple[int, int]] = {}
-        for number, batches in self._slots.items():
-            positions = np.concatenate([batch.positions for batch in batches])
-            shards = np.searchsorted(self._reading.shard_ends, positions, side="right")
-            for shard in dict.fromkeys(shards.tolist()):
-                uses[shard] = uses.get(shard, (number, 0))[0], number
-        return uses
-
-    def _dataset(self, shard: int) -> int:
-        return bisect_right(self._reading.first_shards, shard) - 1
-
-
-def _refuse_durations(
-    reading: Reading,
-    durations: NDArray[np.float64],
-    taking_part: NDArray[np.bool_] | None,
-    longest: float,
-) -> None:
-    wrong = ~((durations > 0) & (durations <= longest))  # NaN is neither
-    if taking_part is not None:
-        wrong &= taking_part
-    if not wrong.any():
-        return
-    position = int(wrong.argmax())
-    name, key = reading.key(position)
-    raise PlanError(
-        f"sample {key!r} of dataset {name!r} lasts {durations[position]} s, expected more than 0 "
-        f"and at most max_batch_seconds={longest}; {int(wrong.sum())} samples do not fit. Leave "
-        "them out with min_duration and max_duration, or raise max_batch_seconds"
-    )
+        met = len(partitions_met(self._plan.partitions, *self._place))
+        return [met * shards for shards in self._plan.window_shards]

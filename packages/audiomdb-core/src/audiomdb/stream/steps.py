@@ -14,9 +14,10 @@ import msgspec
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
+from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.following import Follower, before_step
 from audiomdb.stream.loading import LoadOptions, Processing
-from audiomdb.stream.pacing import BySamples, BySeconds, EpochBySeconds, EpochSteps, Pace
+from audiomdb.stream.pacing import BySamples, EpochSteps, Pace
 from audiomdb.stream.reading import Reading, Selections
 from audiomdb.stream.rows import Allocate, Row, rows_of
 from audiomdb.stream.shares import ranks_here, which_of
@@ -334,7 +335,7 @@ class StepStream:
                 begin = at.next_step if chapter == at.chapter else 0
                 mine = range(begin + skip, total, split.num_workers)
                 skip += len(mine) * split.num_workers - max(0, total - begin)
-                part = steps.chapter(chapter, mine, split.rank, split.world_size, reading)
+                part = steps.chapter(chapter, mine, split.rank, split.world_size)
                 if follower.active and not begun and (front := part.front(mine.start)):
                     begun = True
                     # The iteration after this one probably continues with the next epoch.
@@ -363,10 +364,8 @@ class StepStream:
         steps = self._steps(reading, first.epoch)
         chapter = min(first.chapter, max(0, steps.chapters - 1))
         split = self._split
-        numbers = range(0)
-        if isinstance(steps, EpochBySeconds) and steps.chapters:
-            numbers = range(skip % split.num_workers, steps.count(chapter), split.num_workers)
-        return steps.at_once(chapter, numbers, split.rank, split.world_size, reading)
+        numbers = range(skip % split.num_workers, steps.count(chapter), split.num_workers)
+        return steps.chapter(chapter, numbers, split.rank, split.world_size).at_once()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
         reading = Reading(self._what, self._selections, watch)
@@ -382,7 +381,7 @@ class StepStream:
         if known.pace is None:
             known.pace = self._how.pace(reading, self._split.world_size)
         if known.steps is None or known.steps[0] != epoch:
-            known.steps = epoch, known.pace.of(self._plan(reading, epoch))
+            known.steps = epoch, known.pace(self._plan(reading, epoch))
         return known.steps[1]
 
 
