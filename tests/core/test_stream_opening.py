@@ -115,7 +115,7 @@ def test_what_was_opened_for_the_stream_is_closed_with_it(
     stream = open_dataset(speech)
     iterator = iter(stream)
     next(iterator)
-    retriever = stream._own
+    (retriever,) = stream._made
     assert isinstance(retriever, Watched)
     stream.close()
     stream.close()

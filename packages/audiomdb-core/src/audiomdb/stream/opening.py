@@ -136,7 +136,7 @@ def open_dataset(
         epochs=epochs,
     )
     if retriever is not source:
-        stream._own = retriever
+        stream._made.append(retriever)
     return stream
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping
-from contextlib import closing
+from functools import partial
 from itertools import repeat
 from operator import index
 from types import TracebackType
@@ -16,23 +16,14 @@ from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, RankPlan, Split, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import whole_number
-from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.sample import Sample
 from audiomdb.stream.following import Follower, before_sample
-from audiomdb.stream.loading import LoadOptions, Processing
+from audiomdb.stream.loading import Processing
 from audiomdb.stream.reading import Reading, Selections
-from audiomdb.stream.shares import ranks_here, which_of
-from audiomdb.stream.sources import (
-    Mixture,
-    Origin,
-    Part,
-    Where,
-    described,
-    opened_by_us,
-    refuse_impossible,
-)
+from audiomdb.stream.shares import which_of
+from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
 from audiomdb.stream.tails import say_dropped, say_empty, say_unread, tail_of_samples
-from audiomdb.stream.work import MASK, Task, loaded
+from audiomdb.stream.work import MASK, Task, loading
 
 if TYPE_CHECKING:
     from audiomdb.stream.watch import Watch
@@ -140,30 +131,26 @@ class SampleStream:
             raise ValueError(f"epochs is {epochs}, expected 1 or more, or None for no end")
         rank = which_of("rank", rank, "world_size", world_size)
         worker = which_of("worker", worker, "num_workers", num_workers)
-        what = described(
+        self._what, self._made = described(
             source,
+            seed=seed,
+            partitions=partitions,
             shuffle=shuffle,
             window=window,
             min_duration=min_duration,
             max_duration=max_duration,
             where=where,
-            load=LoadOptions(
-                fields=fields,
-                decode=decode,
-                sample_rate=sample_rate,
-                mono=mono,
-                processor=processor,
-            ),
+            fields=fields,
+            decode=decode,
+            sample_rate=sample_rate,
+            mono=mono,
+            processor=processor,
         )
-        # Refuse impossible numbers here, not in the middle of a training run.
-        refuse_impossible(what, seed=seed, partitions=partitions)
         self._tail = tail
         self._split = Split(
             0, partitions, rank, world_size, worker, num_workers, tail_of_samples(tail, world_size)
         )
         self._says = rank == worker == 0
-        self._own: BaseRetriever | None = None
-        self._what, self._made = opened_by_us(what)
         self._seed = index(seed)  # a state holds plain numbers
         self._num_threads = num_threads
         self._epochs = epochs
@@ -349,8 +336,6 @@ class SampleStream:
             samples.close()
         for retriever in self._made:
             retriever.close()
-        if self._own is not None:
-            self._own.close()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
         reading = Reading(self._what, self._selections, watch)
@@ -388,28 +373,19 @@ class SampleStream:
             met = len(split.partitions_met)
             return [met * shards for shards in self._plan(reading, epochs.start).window_shards]
 
-        follower = Follower(
+        samples = loading(
             reading,
+            partial(self._tasks, reading, epochs, place.first),
+            split,
             at_once,
-            watch,
-            workers=split.num_workers,
-            ranks=ranks_here(split.world_size) or 1,
+            num_threads=self._num_threads,
+            marked=split.tail == "pad",
+            watch=watch,
         )
-        try:
-            samples = loaded(
-                reading,
-                follower,
-                self._tasks(reading, epochs, place.first, follower),
-                num_threads=self._num_threads,
-                marked=split.tail == "pad",
-                watch=watch,
-            )
-            with closing(samples):
-                for sample in samples:
-                    place.taken += 1
-                    yield sample
-        finally:
-            follower.close()
+        with samples as in_order:
+            for sample in in_order:
+                place.taken += 1
+                yield sample
 
     def _tasks(
         self, reading: Reading, epochs: range, first: int, follower: Follower

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -12,7 +12,7 @@ from audiomdb.plan import Columns, EpochPlan, Interleave, MixPlan, Stop, Weight
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader
-from audiomdb.stream.loading import LoadOptions
+from audiomdb.stream.loading import LoadOptions, Processing
 from audiomdb.stream.portable import PortableStruct
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ __all__ = [
     "Part",
     "Where",
     "described",
-    "opened_by_us",
     "parts_of",
-    "refuse_impossible",
 ]
 
 SOURCE = "__source__"
@@ -117,15 +115,81 @@ def parts_of(what: Part | Mixture) -> Iterator[Part]:
         yield from parts_of(part)
 
 
-def refuse_impossible(what: Part | Mixture, *, seed: int, partitions: int) -> None:
-    """Check options without opening a dataset.
+def described(
+    source: Origin | Part | Mixture,
+    *,
+    seed: int,
+    partitions: int,
+    shuffle: bool,
+    window: int,
+    min_duration: float | None,
+    max_duration: float | None,
+    where: Where | None,
+    fields: Collection[str] | None,
+    decode: bool,
+    sample_rate: int | None,
+    mono: bool,
+    processor: Processing | None,
+) -> tuple[Part | Mixture, list[BaseRetriever]]:
+    """Return the description of what a stream reads, from the stream's arguments.
+
+    Impossible options are refused here, not in the middle of a training run. No dataset is opened.
+
+    Returns:
+        The description, with retrievers in place of folders, and the retrievers that were made for
+        this, which the caller has to close.
 
     Raises:
         PlanError: an option is out of range, or the weights do not fit the parts.
+        ValueError: options are given together with a part or a mixture, which has its own.
     """
+    load = LoadOptions(
+        fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
+    )
+    one = Part(
+        source if not isinstance(source, Part | Mixture) else "",
+        shuffle=shuffle,
+        window=window,
+        min_duration=min_duration,
+        max_duration=max_duration,
+        where=where,
+        load=load,
+    )
+    what: Part | Mixture = one
+    if isinstance(source, Part | Mixture):
+        _refuse_beside(source, one)
+        what = source
     for part in parts_of(what):
         EpochPlan([], seed=seed, shuffle=part.shuffle, window=part.window, partitions=partitions)
     _refuse_mixtures(what)
+    made: list[BaseRetriever] = []
+
+    def led(part: Part | Mixture) -> Part | Mixture:
+        if isinstance(part, Mixture):
+            return msgspec.structs.replace(part, parts=[led(one) for one in part.parts])
+        if not isinstance(part.origin, str | os.PathLike):
+            return part
+        made.append(LocalRetriever(part.origin))
+        return msgspec.structs.replace(part, origin=made[-1])
+
+    return led(what), made
+
+
+def _refuse_beside(source: Part | Mixture, given: Part) -> None:
+    """Refuse options that were given together with a source that has its own."""
+    plain = Part("")
+    differs = [
+        name
+        for name in ("shuffle", "window", "min_duration", "max_duration", "load")
+        if getattr(given, name) != getattr(plain, name)
+    ]
+    if given.where is not None:
+        differs.append("where")
+    if differs:
+        raise ValueError(
+            f"{', '.join(differs)}: a {type(source).__name__} says itself how it is read; give it "
+            "to its Part"
+        )
 
 
 def _refuse_mixtures(what: Part | Mixture) -> None:
@@ -139,64 +203,3 @@ def _refuse_mixtures(what: Part | Mixture) -> None:
     )
     for part in what.parts:
         _refuse_mixtures(part)
-
-
-def opened_by_us(what: Part | Mixture) -> tuple[Part | Mixture, list[LocalRetriever]]:
-    """Replace folders by retrievers, which the caller has to close.
-
-    Returns:
-        The same description with only retrievers and readers, and the retrievers made here.
-    """
-    made: list[LocalRetriever] = []
-
-    def led(part: Part | Mixture) -> Part | Mixture:
-        if isinstance(part, Mixture):
-            return msgspec.structs.replace(part, parts=[led(one) for one in part.parts])
-        if not isinstance(part.origin, str | os.PathLike):
-            return part
-        made.append(LocalRetriever(part.origin))
-        return msgspec.structs.replace(part, origin=made[-1])
-
-    return led(what), made
-
-
-def described(
-    source: Origin | Part | Mixture,
-    *,
-    shuffle: bool,
-    window: int,
-    min_duration: float | None,
-    max_duration: float | None,
-    where: Where | None,
-    load: LoadOptions,
-) -> Part | Mixture:
-    """Return the description of what a stream reads, from the stream's arguments.
-
-    Raises:
-        ValueError: options are given together with a part or a mixture, which has its own.
-    """
-    one = Part(
-        source if not isinstance(source, Part | Mixture) else "",
-        shuffle=shuffle,
-        window=window,
-        min_duration=min_duration,
-        max_duration=max_duration,
-        where=where,
-        load=load,
-    )
-    if not isinstance(source, Part | Mixture):
-        return one
-    plain = Part("")
-    differs = [
-        name
-        for name in ("shuffle", "window", "min_duration", "max_duration", "load")
-        if getattr(one, name) != getattr(plain, name)
-    ]
-    if where is not None:
-        differs.append("where")
-    if differs:
-        raise ValueError(
-            f"{', '.join(differs)}: a {type(source).__name__} says itself how it is read; give it "
-            "to its Part"
-        )
-    return source

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator
-from contextlib import closing
 from functools import partial
 from itertools import count, repeat
 from operator import index
@@ -16,20 +15,12 @@ from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.following import Follower, before_step
-from audiomdb.stream.loading import LoadOptions, Processing
+from audiomdb.stream.loading import Processing
 from audiomdb.stream.pacing import BySamples, EpochSteps, Pace
 from audiomdb.stream.reading import Reading, Selections
 from audiomdb.stream.rows import Allocate, Row, rows_of
-from audiomdb.stream.shares import ranks_here, which_of
-from audiomdb.stream.sources import (
-    Mixture,
-    Origin,
-    Part,
-    Where,
-    described,
-    opened_by_us,
-    refuse_impossible,
-)
+from audiomdb.stream.shares import which_of
+from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
 from audiomdb.stream.step_batches import (
     Coming,
     StepBatch,
@@ -39,7 +30,7 @@ from audiomdb.stream.step_batches import (
     together,
 )
 from audiomdb.stream.tails import say_dropped, say_empty, say_unread
-from audiomdb.stream.work import Task, loaded
+from audiomdb.stream.work import Task, loading
 
 if TYPE_CHECKING:
     from audiomdb.stream.watch import Watch
@@ -128,23 +119,21 @@ class StepStream:
         by_seconds = isinstance(batch_size, BySeconds)
         if by_seconds and tail not in (None, "drop"):
             raise ValueError(f"tail={tail!r}: by seconds every sample comes once, without a tail")
-        what = described(
+        self._what, self._made = described(
             source,
+            seed=seed,
+            partitions=partitions,
             shuffle=shuffle,
             window=window,
             min_duration=min_duration,
             max_duration=max_duration,
             where=where,
-            load=LoadOptions(
-                fields=fields,
-                decode=decode,
-                sample_rate=sample_rate,
-                mono=mono,
-                processor=processor,
-            ),
+            fields=fields,
+            decode=decode,
+            sample_rate=sample_rate,
+            mono=mono,
+            processor=processor,
         )
-        # Refuse impossible numbers here, not in the middle of a training run.
-        refuse_impossible(what, seed=seed, partitions=partitions)
         self._how = (
             batch_size
             if isinstance(batch_size, BySeconds)
@@ -155,7 +144,6 @@ class StepStream:
         self._split = Split(0, partitions, rank, world_size, worker, num_workers)
         self._how.check(partitions, world_size)
         self._marked = by_seconds or tail == "pad"
-        self._what, self._made = opened_by_us(what)
         self._seed = index(seed)  # a state holds plain numbers
         self._num_threads = num_threads
         self._selections: Selections = {}
@@ -275,29 +263,19 @@ class StepStream:
         first.check(here)
         if skip is None:
             skip = self._split.worker
-        at_once = partial(self._at_once, reading, first, skip)
-        follower = Follower(
-            reading,
-            at_once,
-            watch,
-            workers=self._split.num_workers,
-            ranks=ranks_here(self._split.world_size) or 1,
-        )
         coming: deque[Coming] = deque()
-        try:
-            samples = loaded(
-                reading,
-                follower,
-                self._tasks(reading, first, here, epochs, skip, follower, coming, allocate),
-                num_threads=self._num_threads,
-                marked=self._marked,
-                at_least=partial(drawn_last, coming),
-                watch=watch,
-            )
-            with closing(samples):
-                yield from together(samples, coming)
-        finally:
-            follower.close()
+        samples = loading(
+            reading,
+            partial(self._tasks, reading, first, here, epochs, skip, coming, allocate),
+            self._split,
+            partial(self._at_once, reading, first, skip),
+            num_threads=self._num_threads,
+            marked=self._marked,
+            at_least=partial(drawn_last, coming),
+            watch=watch,
+        )
+        with samples as in_order:
+            yield from together(in_order, coming)
 
     def share(self, selections: Selections) -> None:
         """Take over what filters have kept of the same datasets, and add to it what is missing."""
@@ -315,9 +293,9 @@ class StepStream:
         here: PlanState,
         epochs: int | None,
         skip: int,
-        follower: Follower,
         coming: deque[Coming],
         allocate: Allocate | None,
+        follower: Follower,
     ) -> Iterator[Task]:
         """Yield the samples to load; the composition of a step is added to `coming` before them."""
         split = self._split

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from audiomdb.plan import Split
 from audiomdb.sample import Sample
 from audiomdb.stream.ahead import in_order
 from audiomdb.stream.following import Follower
 from audiomdb.stream.loading import held_bytes
 from audiomdb.stream.reading import Reading
+from audiomdb.stream.shares import ranks_here
 
 if TYPE_CHECKING:
     from audiomdb.stream.rows import Row
     from audiomdb.stream.watch import Watch
 
-__all__ = ["MASK", "Task", "loaded"]
+__all__ = ["MASK", "Task", "loading"]
 
 MASK = "__mask__"
 """Field with `tail="pad"`: whether a sample counts. False for one repeated as padding."""
@@ -25,28 +28,42 @@ Task: TypeAlias = "tuple[int, bool, int, int, Row | None]"
 if that is known."""
 
 
-def loaded(
+@contextmanager
+def loading(
     reading: Reading,
-    follower: Follower,
-    tasks: Iterable[Task],
+    tasks: Callable[[Follower], Iterable[Task]],
+    split: Split,
+    at_once: Callable[[], Sequence[int]],
     *,
     num_threads: int,
     marked: bool,
     at_least: Callable[[], int] = lambda: 0,
     watch: Watch | None = None,
-) -> Generator[Sample, None, None]:
-    """Yield the samples of tasks, in order.
+) -> Generator[Generator[Sample, None, None], None, None]:
+    """Load the samples of tasks, in order, within a `with` block, which gets a generator of them.
 
     Args:
         reading: The datasets to read from.
-        follower: Notified before and after each sample is loaded.
-        tasks: Drawn ahead of the samples yielded.
+        tasks: Returns the tasks, which it announces to a `Follower`. They are drawn ahead of the
+            samples yielded.
+        split: The rank and worker that read.
+        at_once: See `Follower`.
         num_threads: Threads besides the consumer's.
         marked: Whether samples get the field `MASK`.
         at_least: See `in_order`.
         watch: See `in_order`.
+
+    Raises:
+        CacheTooSmallError: the cache cannot hold the shards that are needed at once.
     """
-    load_one = reading.load
+    follower = Follower(
+        reading,
+        at_once,
+        watch,
+        workers=split.num_workers,
+        ranks=ranks_here(split.world_size) or 1,
+    )
+    load_one, weigh = reading.load, reading.weigh
 
     def load(task: Task) -> Sample:
         position, counts, _, epoch, row = task
@@ -62,14 +79,18 @@ def loaded(
         finally:
             follower.leave(task[0], task[2])
 
-    weigh = reading.weigh
-    return in_order(
-        load_in_turn if follower.active else load,
-        tasks,
-        num_threads=0 if reading.only_copies else num_threads,
-        weigh=lambda task: weigh(task[0]),
-        size=held_bytes,
-        at_least=at_least,
-        before_close=follower.close,
-        watch=watch,
-    )
+    try:
+        samples = in_order(
+            load_in_turn if follower.active else load,
+            tasks(follower),
+            num_threads=0 if reading.only_copies else num_threads,
+            weigh=lambda task: weigh(task[0]),
+            size=held_bytes,
+            at_least=at_least,
+            before_close=follower.close,
+            watch=watch,
+        )
+        with closing(samples):
+            yield samples
+    finally:
+        follower.close()
