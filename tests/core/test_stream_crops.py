@@ -19,7 +19,8 @@ from audiomdb.plan import Purpose, random_words
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream.crops import Crop
-from audiomdb.stream.loading import LoadOptions, SampleLoader
+from audiomdb.stream.load_options import LoadOptions
+from audiomdb.stream.loading import SampleLoader
 
 RATE = 8000
 SECONDS = [0.1, 1.0, 2.5, 0.5, 4.0]

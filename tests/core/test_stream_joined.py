@@ -15,7 +15,8 @@ from audiomdb.errors import SourceError, UnknownColumnError, UnknownKeyError
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import JoinedColumns
-from audiomdb.stream.loading import LoadOptions, SampleLoader
+from audiomdb.stream.load_options import LoadOptions
+from audiomdb.stream.loading import SampleLoader
 
 ROWS = [{"key": f"clip-{i}", "text": f"better {i}", "grade": i / 2} for i in range(4)]
 

@@ -15,7 +15,8 @@ from audiomdb.errors import CorruptRecordError
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.shards.mapping import map_file, read_apart, release_pages
 from audiomdb.stream import SampleStream, loading
-from audiomdb.stream.loading import LoadOptions, SampleLoader
+from audiomdb.stream.load_options import LoadOptions
+from audiomdb.stream.loading import SampleLoader
 
 CLIPS = 64
 CLIP_BYTES = 1 << 20

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import get_ident
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from audiomdb.audio import decode, probe, resample
-from audiomdb.audio.arrays import as_float, check_shape, placed, whole_rate
+from audiomdb.audio.arrays import as_float, check_shape, placed
 from audiomdb.errors import AudioError, ProcessingError, UnknownColumnError
 from audiomdb.notes import add_note
-from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
 from audiomdb.shards import DatasetReader, ShardReader
 from audiomdb.shards.columns import Column
 from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
-from audiomdb.stream.joined import JoinedColumns
+from audiomdb.stream.load_options import LoadOptions
 from audiomdb.stream.memory import ReusedMemory
-from audiomdb.stream.portable import PortableStruct
 from audiomdb.stream.watch import Watch
 
-__all__ = ["LoadOptions", "Processing", "SampleLoader", "held_bytes"]
-
-Processing: TypeAlias = (
-    BaseProcessor | Iterable[BaseProcessor] | Callable[[Sample], Mapping[str, Any]]
-)
-"""One or several processors, or any function from sample to sample."""
+__all__ = ["SampleLoader", "held_bytes"]
 
 _APART_BYTES = range(16 << 10, 16 << 20)
 """Encoded audio of a size in this range is read into memory; otherwise it is mapped.
@@ -61,46 +53,6 @@ _ADDED = _FACTS | {KEY, CROP_OFFSET, CROP_SECONDS}
 """Fields that a loaded sample may have, whatever is stored."""
 
 
-class LoadOptions(PortableStruct, frozen=True, kw_only=True):
-    """Options for loading stored samples.
-
-    Attributes:
-        fields: Fields to load besides the key. None: all. Audio that is not among them is not read.
-        decode: Whether to decode audio to a float32 array. False leaves it as it is stored.
-        sample_rate: Resample decoded audio to this rate in Hz. None keeps the rate of each clip.
-        mono: Average the channels of decoded audio.
-        crop: Decode only this window of each clip. The fields `crop_offset` and `crop_seconds` of a
-            sample give its window, `frames` is the length of the window, and `duration` remains
-            that of the clip.
-        join: Columns that are added to each sample, regardless of `fields`.
-        processor: Applied last; its result replaces the sample.
-
-    Raises:
-        TypeError: an option has the wrong type.
-        ValueError: an option is out of range, or contradicts another.
-    """
-
-    fields: Collection[str] | None = None
-    decode: bool = True
-    sample_rate: int | None = None
-    mono: bool = False
-    crop: Crop | None = None
-    join: JoinedColumns | None = None
-    processor: Processing | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.fields, str):
-            raise TypeError(f"fields is the text {self.fields!r}, expected a list of names")
-        if self.sample_rate is not None:
-            msgspec.structs.force_setattr(self, "sample_rate", whole_rate(self.sample_rate))
-        if not self.decode and (self.sample_rate is not None or self.mono):
-            raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
-        if not self.decode and self.crop is not None:
-            raise ValueError("seconds cuts decoded audio; leave decode=True")
-        if not isinstance(self.processor, Iterator):  # an iterator yields its processors only once
-            _function(self.processor, self.sample_rate)
-
-
 class SampleLoader:
     """Loads samples of one dataset. Thread-safe.
 
@@ -119,7 +71,7 @@ class SampleLoader:
         self._reader = reader
         self._options = options
         self._watch = Watch() if watch is None else watch
-        self._process = _function(options.processor, options.sample_rate)
+        self._process = options.function()
         self._kept = None if options.fields is None else frozenset(options.fields)
         if self._kept is not None:
             joined = () if options.join is None else options.join.columns
@@ -398,21 +350,6 @@ def held_bytes(sample: Sample) -> int:
             # Arrays, and tensors of any library that a processor uses.
             total += getattr(value, "nbytes", 0)
     return total
-
-
-def _function(
-    processor: Processing | None, sample_rate: int | None
-) -> Callable[[Sample], Mapping[str, Any]] | None:
-    if processor is None:
-        return None
-    if isinstance(processor, BaseProcessor | Iterable):
-        return Processors(processor, sample_rate=sample_rate)
-    if isinstance(processor, type) or not callable(processor):
-        raise TypeError(
-            f"processor is {processor!r}, expected an object of a subclass of BaseProcessor, "
-            "several of them, or a function from sample to sample"
-        )
-    return processor
 
 
 def _owned(value: Any) -> Any:  # noqa: ANN401

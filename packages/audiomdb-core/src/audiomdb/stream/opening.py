@@ -11,7 +11,7 @@ from audiomdb.errors import UnknownOptionError
 from audiomdb.plan import Tail
 from audiomdb.registry import option_names, refuse_option, retriever_class, retriever_for
 from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.stream.loading import Processing
+from audiomdb.stream.load_options import Processing
 from audiomdb.stream.samples import SampleStream
 from audiomdb.stream.sources import Where
 

@@ -18,7 +18,7 @@ from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import whole_number
 from audiomdb.sample import Sample
 from audiomdb.stream.following import Follower, before_sample
-from audiomdb.stream.loading import Processing
+from audiomdb.stream.load_options import Processing
 from audiomdb.stream.reading import Reading, Selections
 from audiomdb.stream.shares import which_of
 from audiomdb.stream.sources import Mixture, Origin, Part, Where, described

@@ -12,7 +12,7 @@ from audiomdb.plan import Columns, EpochPlan, Interleave, MixPlan, Stop, Weight
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader
-from audiomdb.stream.loading import LoadOptions, Processing
+from audiomdb.stream.load_options import LoadOptions, Processing
 from audiomdb.stream.portable import PortableStruct
 
 if TYPE_CHECKING:

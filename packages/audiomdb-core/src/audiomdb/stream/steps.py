@@ -15,7 +15,7 @@ from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.following import Follower, before_step
-from audiomdb.stream.loading import Processing
+from audiomdb.stream.load_options import Processing
 from audiomdb.stream.pacing import BySamples, EpochSteps, Pace
 from audiomdb.stream.reading import Reading, Selections
 from audiomdb.stream.rows import Allocate, Row, rows_of

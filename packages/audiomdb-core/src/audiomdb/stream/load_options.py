@@ -1,0 +1,81 @@
+"""Say how the samples of a dataset are loaded for training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from audiomdb.audio.arrays import whole_rate
+from audiomdb.processors.base import BaseProcessor, Processors
+from audiomdb.sample import Sample
+from audiomdb.stream.crops import Crop
+from audiomdb.stream.joined import JoinedColumns
+from audiomdb.stream.portable import PortableStruct
+
+__all__ = ["LoadOptions", "Processing"]
+
+Processing: TypeAlias = (
+    BaseProcessor | Iterable[BaseProcessor] | Callable[[Sample], Mapping[str, Any]]
+)
+"""One or several processors, or any function from sample to sample."""
+
+
+class LoadOptions(PortableStruct, frozen=True, kw_only=True):
+    """Options for loading stored samples.
+
+    Attributes:
+        fields: Fields to load besides the key. None: all. Audio that is not among them is not read.
+        decode: Whether to decode audio to a float32 array. False leaves it as it is stored.
+        sample_rate: Resample decoded audio to this rate in Hz. None keeps the rate of each clip.
+        mono: Average the channels of decoded audio.
+        crop: Decode only this window of each clip. The fields `crop_offset` and `crop_seconds` of a
+            sample give its window, `frames` is the length of the window, and `duration` remains
+            that of the clip.
+        join: Columns that are added to each sample, regardless of `fields`.
+        processor: Applied last; its result replaces the sample.
+
+    Raises:
+        TypeError: an option has the wrong type.
+        ValueError: an option is out of range, or contradicts another.
+    """
+
+    fields: Collection[str] | None = None
+    decode: bool = True
+    sample_rate: int | None = None
+    mono: bool = False
+    crop: Crop | None = None
+    join: JoinedColumns | None = None
+    processor: Processing | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.fields, str):
+            raise TypeError(f"fields is the text {self.fields!r}, expected a list of names")
+        if self.sample_rate is not None:
+            msgspec.structs.force_setattr(self, "sample_rate", whole_rate(self.sample_rate))
+        if not self.decode and (self.sample_rate is not None or self.mono):
+            raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
+        if not self.decode and self.crop is not None:
+            raise ValueError("seconds cuts decoded audio; leave decode=True")
+        if not isinstance(self.processor, Iterator):  # an iterator yields its processors only once
+            self.function()
+
+    def function(self) -> Callable[[Sample], Mapping[str, Any]] | None:
+        """Return the processor as a function from sample to sample.
+
+        Raises:
+            TypeError: it is neither a processor nor a function.
+            ValueError: it is an empty list.
+        """
+        processor = self.processor
+        if processor is None:
+            return None
+        if isinstance(processor, BaseProcessor | Iterable):
+            return Processors(processor, sample_rate=self.sample_rate)
+        if isinstance(processor, type) or not callable(processor):
+            raise TypeError(
+                f"processor is {processor!r}, expected an object of a subclass of BaseProcessor, "
+                "several of them, or a function from sample to sample"
+            )
+        return processor
