@@ -126,13 +126,30 @@ def test_an_epoch_is_a_number_that_a_plan_can_make(dataset: Path, epoch: Any) ->
 def test_numbers_of_numpy_are_numbers(dataset: Path) -> None:
     seed: Any = np.int64(3)
     crop = LoadOptions(fields=[], crop=Crop(np.float32(2.0), seed))  # type: ignore[arg-type]
-    part = Part(dataset, shuffle=True, load=crop, min_duration=1)
+    least: Any = np.float32(1)
+    part = Part(dataset, shuffle=True, load=crop, min_duration=least)
+    assert LoadOptions(sample_rate=np.int64(16000)).sample_rate == 16000  # type: ignore[arg-type]
     how: Any = {"seed": seed, "world_size": np.int64(2), "rank": np.int64(1)}
     for stream in (SampleStream(part, **how), StepStream(part, BySeconds(9), **how)):
         state = (
             stream.state_dict() if isinstance(stream, SampleStream) else stream.state().to_dict()
         )
         assert json.loads(json.dumps(state))["seed"] == 3
+
+
+def test_options_may_be_iterators(dataset: Path) -> None:
+    class Digit(BaseProcessor):
+        def process(self, sample: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+            return {"odd": int(sample["digit"]) % 2}
+
+    processors = (one for one in [Digit()])
+    stream = SampleStream(dataset, processor=processors)
+    for _ in range(2):
+        assert [sample["odd"] for sample in stream] == [0, 1] * 6
+    names: Any = (name for name in ["digit"])
+    stream = SampleStream(dataset, fields=names)
+    for _ in range(2):
+        assert [set(sample) for sample in stream] == [{"__key__", "digit"}] * 12
 
 
 @pytest.mark.parametrize("state", ["{}", None, [1]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-import msgspec
+from msgspec.structs import force_setattr
 
 from audiomdb.audio.arrays import whole_rate
 from audiomdb.processors.base import BaseProcessor, Processors
@@ -52,14 +52,18 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.fields, str):
             raise TypeError(f"fields is the text {self.fields!r}, expected a list of names")
+        # Each iteration goes through them again, and an iterator would have nothing left.
+        if self.fields is not None:
+            force_setattr(self, "fields", tuple(self.fields))
+        if isinstance(self.processor, Iterator):
+            force_setattr(self, "processor", tuple(self.processor))
         if self.sample_rate is not None:
-            msgspec.structs.force_setattr(self, "sample_rate", whole_rate(self.sample_rate))
+            force_setattr(self, "sample_rate", whole_rate(self.sample_rate))
         if not self.decode and (self.sample_rate is not None or self.mono):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
         if not self.decode and self.crop is not None:
             raise ValueError("seconds cuts decoded audio; leave decode=True")
-        if not isinstance(self.processor, Iterator):  # an iterator yields its processors only once
-            self.function()
+        self.function()
 
     def function(self) -> Callable[[Sample], Mapping[str, Any]] | None:
         """Return the processor as a function from sample to sample.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
+import numpy as np
 
 from audiomdb.plan import Columns, EpochPlan, Interleave, MixPlan, Stop, Weight
 from audiomdb.retrievers.base import BaseRetriever
@@ -16,7 +17,6 @@ from audiomdb.stream.load_options import LoadOptions, Processing
 from audiomdb.stream.portable import PortableStruct
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
@@ -69,7 +69,7 @@ class Part(PortableStruct, frozen=True):
             raise TypeError(f"shuffle is {self.shuffle!r}, expected True or False")
         for name in ("min_duration", "max_duration"):
             limit = getattr(self, name)
-            if limit is not None and not isinstance(limit, int | float):
+            if limit is not None and not isinstance(limit, int | float | np.number):
                 raise TypeError(f"{name} is {limit!r}, expected seconds as a number")
 
     @property
