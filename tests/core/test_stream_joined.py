@@ -129,6 +129,16 @@ def test_rows_with_different_columns_give_none_for_what_they_lack(reader: Datase
     assert (sample["a"], sample["b"]) == (None, 2)
 
 
+def test_what_is_changed_in_a_sample_stays_as_it_is_in_the_table(reader: DatasetReader) -> None:
+    joined = JoinedColumns({"clip-0": {"label": np.zeros(2), "times": [[0.0, 1.0]], "n": 1}})
+    for _ in range(2):
+        sample = load(reader, 0, join=joined)
+        assert sample["label"].tolist() == [0, 0]
+        assert sample["times"] == [[0.0, 1.0]]
+        sample["label"] += 1
+        sample["times"][0].append(2.0)
+
+
 @pytest.mark.parametrize(
     ("table", "options", "kind", "words"),
     [
@@ -137,6 +147,7 @@ def test_rows_with_different_columns_give_none_for_what_they_lack(reader: Datase
         ([{"key": "x"}, {"k": "y"}], {}, SourceError, "row 1: no column 'key'"),
         ([{"key": None}], {}, SourceError, "the key is None"),
         (ROWS, {"columns": ["txt"]}, UnknownColumnError, "no column 'txt'"),
+        (ROWS, {"columns": "text"}, TypeError, "columns is the text 'text'"),
         (ROWS, {"missing": "skip"}, ValueError, "'error' or 'keep'"),
         ([{"key": "x", "audio": b""}], {}, ValueError, "column 'audio'"),
         ([1], {}, TypeError, "row 0 is int"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +18,9 @@ Table: TypeAlias = Any
 """A path, a mapping from key to row, rows, or a table of pandas, Polars or PyArrow."""
 
 _KEY_COLUMNS = (KEY, "key", "id")
+
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+"""Types of values that nobody can change."""
 
 _Keyed: TypeAlias = tuple[str, str, Mapping[str, Any]]
 """A row: its place in the table, its key and its fields."""
@@ -50,6 +54,7 @@ class JoinedColumns:
         SourceError: the table cannot be read, or has a key twice; the message says where.
         UnknownColumnError: no row has a requested column.
         ValueError: an option is out of range, or a column is called `audio`.
+        TypeError: `table` or `columns` is of a wrong type.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class JoinedColumns:
     ) -> None:
         if missing not in ("error", "keep"):
             raise ValueError(f"missing is {missing!r}, expected 'error' or 'keep'")
+        if isinstance(columns, str):
+            raise TypeError(f"columns is the text {columns!r}, expected a list of names")
         self.missing = missing
         self.name = os.fspath(table) if isinstance(table, str | os.PathLike) else "the joined table"
         wanted = None if columns is None else frozenset(columns)
@@ -76,6 +83,7 @@ class JoinedColumns:
             names = shapes.setdefault(names, names)
             self._rows[name] = (names, *(row[c] for c in names))
         self.columns = tuple(dict.fromkeys(c for names in shapes for c in names))
+        self._plain = all(type(value) in _PLAIN for row in self._rows.values() for value in row[1:])
         self._check(wanted)
 
     def __len__(self) -> int:
@@ -94,7 +102,9 @@ class JoinedColumns:
         """
         row = self._rows.get(sample[KEY])
         if row is not None:
-            sample.update(zip(row[0], row[1:], strict=True))
+            # A sample belongs to whoever reads it, who may change lists and arrays in place.
+            values = row[1:] if self._plain else deepcopy(row[1:])
+            sample.update(zip(row[0], values, strict=True))
         elif self.missing == "error":
             raise UnknownKeyError(
                 f"{self.name} has no row for sample {sample[KEY]!r} of {place}; add one, or pass "
