@@ -372,3 +372,26 @@ def test_ranks_that_do_not_divide_the_slots_are_refused() -> None:
     plan = SecondsPlan(EpochPlan([9]), np.ones(9), max_batch_seconds=3, slots=4)
     with pytest.raises(PlanError, match="slots 4 cannot be shared evenly by 3 ranks"):
         plan.step(0, 0, 0, 3)
+
+
+@pytest.mark.parametrize("slots", [2, 6])
+def test_an_empty_slot_repeats_what_its_partition_had_last(slots: int) -> None:
+    # One partition has short clips, of which a slot holds many, and the other has long ones.
+    seconds = np.concatenate([np.linspace(1, 1.5, 1000), np.linspace(8, 9.5, 1000)])
+    plan = SecondsPlan(
+        EpochPlan([100] * 20, partitions=2), seconds, max_batch_seconds=10, slots=slots
+    )
+    each, empty = slots // 2, 0
+    latest: dict[int, int] = {}
+    for number in range(plan.steps(0)):
+        step = plan.step(0, number)
+        first = [slot.positions[0] for slot in step if slot.mask[0]]
+        for partition in range(2):
+            own = step[partition * each : (partition + 1) * each]
+            if filled := [slot.positions[0] for slot in own if slot.mask[0]]:
+                latest[partition] = filled[0]
+            for slot in own:
+                if not slot.mask[0]:
+                    empty += 1
+                    assert slot.positions.tolist() == [latest.get(partition, first[0])]
+    assert empty > 100

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -81,6 +81,15 @@ class SecondsReport(msgspec.Struct, frozen=True):
     def padding(self) -> float:
         """Fraction of the padded seconds that is padding."""
         return 1 - self.seconds / self.padded_seconds if self.padded_seconds else 0.0
+
+
+class _Made(NamedTuple):
+    """A chapter that was made."""
+
+    chapter: int
+    slots: Slots
+    stand_ins: NDArray[np.int64]
+    """What empty slots repeat, see `SecondsPlan._stand_ins`."""
 
 
 class SecondsPlan:
@@ -168,7 +177,7 @@ class SecondsPlan:
             chapter = min(_CHAPTER_INCREMENTS, max(_LEAST_INCREMENTS, most))
         self.chapter_increments = whole_number("chapter", chapter, low=1)
         whole_number("chapters", self.chapters, high=MAX_STREAMS)
-        self._kept: tuple[int, Slots] | None = None
+        self._kept: _Made | None = None
 
     @property
     def options(self) -> dict[str, OptionValue]:
@@ -196,7 +205,7 @@ class SecondsPlan:
 
     def steps(self, chapter: int) -> int:
         """Return the number of steps in a chapter. This makes the chapter."""
-        return len(self._chapter(chapter).ends) // self.slots
+        return len(self._chapter(chapter).slots.ends) // self.slots
 
     def step(self, chapter: int, number: int, rank: int = 0, world_size: int = 1) -> list[Step]:
         """Return a rank's slots of a step: `slots // world_size` batches.
@@ -208,7 +217,7 @@ class SecondsPlan:
             PlanError: A number is out of range, or `world_size` does not divide `slots`.
         """
         made = self._chapter(chapter)
-        number = whole_number("step", number, high=len(made.ends) // self.slots - 1)
+        number = whole_number("step", number, high=len(made.slots.ends) // self.slots - 1)
         world_size = whole_number("world_size", world_size, low=1)
         rank = whole_number("rank", rank, high=world_size - 1)
         check_shares(self.slots, self.plan.partitions, world_size, name="slots")
@@ -221,7 +230,7 @@ class SecondsPlan:
         steps = samples = short = empty = short_steps = 0
         seconds = padded = 0.0
         for chapter in range(self.chapters):
-            made = self._chapter(chapter)
+            made = self._chapter(chapter).slots
             clips = self._seconds(made.positions)
             sizes = np.diff(made.ends, prepend=0)
             filled = sizes[sizes > 0]
@@ -251,12 +260,13 @@ class SecondsPlan:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_kept": None}
 
-    def _chapter(self, chapter: int) -> Slots:
+    def _chapter(self, chapter: int) -> _Made:
         chapter = whole_number("chapter", chapter, high=max(0, self.chapters - 1))
         kept = self._kept
-        if kept is None or kept[0] != chapter:
-            kept = self._kept = chapter, self._make(chapter)
-        return kept[1]
+        if kept is None or kept.chapter != chapter:
+            slots = self._make(chapter)
+            kept = self._kept = _Made(chapter, slots, self._stand_ins(slots))
+        return kept
 
     def _make(self, chapter: int) -> Slots:
         length = self.increment * self.chapter_increments
@@ -294,23 +304,33 @@ class SecondsPlan:
         seed, epoch = self.plan.seed, self.plan.epoch
         return random_words(seed, epoch, purpose, chapter, start=start, stop=stop)
 
-    def _slot(self, made: Slots, number: int, slot: int) -> Step:
+    def _slot(self, made: _Made, number: int, slot: int) -> Step:
         at = number * self.slots + slot
-        positions = made.slot(at)
+        positions = made.slots.slot(at)
         if len(positions):
             return Step(positions.copy(), np.ones(len(positions), dtype=np.bool_))
-        # Repeat a recently read sample: one of this partition in this step or the nearest earlier
-        # one, or else one of any partition in this step.
-        each = self.slots // self.plan.partitions
-        first = slot // each * each
-        own = [
-            made.slot(step * self.slots + first + i)
-            for step in range(number, -1, -1)
-            for i in range(each)
-        ]
-        others = [made.slot(number * self.slots + i) for i in range(self.slots)]
-        position = next(one[0] for one in (*own, *others) if len(one))
-        return Step(np.array([position], dtype=np.int64), np.zeros(1, dtype=np.bool_))
+        return Step(made.stand_ins[at : at + 1].copy(), np.zeros(1, dtype=np.bool_))
+
+    def _stand_ins(self, made: Slots) -> NDArray[np.int64]:
+        """Return the position that each slot repeats if it is empty, `(slots,)`, or nothing.
+
+        It is a recently read sample: one of the slot's partition in this step or the nearest
+        earlier one, or else one of any partition in this step.
+        """
+        sizes = np.diff(made.ends, prepend=0)
+        if sizes.all():
+            return np.empty(0, np.int64)
+        partitions = self.plan.partitions
+        each = self.slots // partitions
+        filled = sizes.reshape(-1, partitions, each) > 0
+        some, steps = filled.any(axis=2), np.arange(len(filled))[:, None]
+        first = (steps * partitions + np.arange(partitions)) * each + filled.argmax(axis=2)
+        latest = np.maximum.accumulate(np.where(some, steps, -1), axis=0)
+        others = np.take_along_axis(first, some.argmax(axis=1)[:, None], axis=1)
+        own = np.take_along_axis(first, np.maximum(latest, 0), axis=0)
+        slots = np.where(latest < 0, others, own)
+        positions: NDArray[np.int64] = made.positions[(made.ends - sizes)[slots]]
+        return np.repeat(positions.reshape(-1), each)
 
     def _check_durations(self) -> None:
         durations = self._durations
