@@ -37,7 +37,7 @@ from audiomdb.shards.prepare import Process, is_passing
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["BaseConverter", "SupportsUpload"]
+__all__ = ["BaseConverter", "ConversionReport", "SupportsUpload"]
 
 
 class SupportsUpload(Protocol):

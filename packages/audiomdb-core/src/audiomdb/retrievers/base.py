@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from audiomdb.cache import Source
     from audiomdb.retrievers._cached import CachedShards
 
-__all__ = ["BaseRetriever", "RemoteFile"]
+__all__ = ["BaseRetriever", "CacheStats", "RemoteFile"]
 
 _R = TypeVar("_R", bound="BaseRetriever")
 

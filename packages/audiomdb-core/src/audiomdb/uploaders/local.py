@@ -10,26 +10,12 @@ from typing import Any
 from audiomdb.errors import OutputExistsError, OutputWriteError, UploadError
 from audiomdb.shards.files import sha256_file, sync, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
-from audiomdb.shards.layout import (
-    DATA_FILE,
-    INDEX_FILE,
-    LOCK_FILE,
-    METADATA_FILE,
-    REJECTED_FILE,
-    shard_number,
-)
 from audiomdb.uploaders.base import BaseUploader, UploadReport, dataset_files
 from audiomdb.urls import folder_path, local_path
 
-__all__ = ["MARK", "LocalUploader", "foreign_files"]
+__all__ = ["LocalUploader"]
 
 _CHUNK_BYTES = 1024 * 1024
-
-_SHARD_FILES = frozenset((DATA_FILE, LOCK_FILE))
-MARK = ".upload"
-"""Name of the file that marks a folder where `audiomdb upload` is replacing a dataset."""
-
-_DATASET_FILES = frozenset((INDEX_FILE, METADATA_FILE, REJECTED_FILE, MARK))
 
 
 class LocalUploader(BaseUploader):
@@ -41,8 +27,7 @@ class LocalUploader(BaseUploader):
     and compared, and so is every file that is already there.
 
     Args:
-        path: The folder, created if it does not exist. Existing content is not checked, see
-            `foreign_files`.
+        path: The folder, created if it does not exist. What it holds already is not checked.
         workers: Number of files copied at once.
         progress: Whether to show a progress bar on stderr; None: only if that is a terminal.
 
@@ -124,25 +109,6 @@ class LocalUploader(BaseUploader):
     def destination(self, rel_path: str) -> str:
         """Return the path of the copy."""
         return str(self.path / rel_path)
-
-
-def foreign_files(folder: Path) -> Iterator[str]:
-    """List what is in a folder but neither belongs to a dataset nor was left by a stopped upload.
-
-    Yields:
-        Names relative to the folder, sorted.
-    """
-    for entry in sorted(folder.iterdir()):
-        if shard_number(entry.name) is not None and entry.is_dir():
-            names = sorted(inside.name for inside in entry.iterdir())
-            yield from (f"{entry.name}/{n}" for n in names if not _is_of(n, _SHARD_FILES))
-        elif not _is_of(entry.name, _DATASET_FILES):
-            yield entry.name
-
-
-def _is_of(name: str, files: frozenset[str]) -> bool:
-    """Return whether a name is one of these, or the temporary name of one being written."""
-    return name in files or (name[:1] == "." and name[1:].removesuffix(".tmp") in files)
 
 
 def _chunks(path: Path, check: Callable[[], None]) -> Iterator[bytes]:
