@@ -171,6 +171,15 @@ def test_options_may_be_spelled_as_in_python(
     )
 
 
+def test_an_option_that_is_true_or_false_is_nothing_else(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for setting in ("progress=no", "progress=1", "progress="):
+        message = output(capsys, "upload", digits, tmp_path / "copy", "-o", setting, code=2)
+        assert message.endswith("expected progress=true or progress=false\n")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_an_option_that_the_command_has_itself_is_not_given_twice(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -337,3 +337,17 @@ def test_urls_come_apart_without_being_decoded() -> None:
     assert scheme_of("S3+x://b") == "s3+x"
     assert scheme_of("3s://b") is None
     assert local_path("no url") == "no url"
+
+
+def test_the_types_of_options_are_those_of_the_annotations() -> None:
+    class Store(BaseRetriever):
+        def __init__(self, name: str | None, other=None, **rest: Any) -> None:  # noqa: ARG002
+            super().__init__(**rest)
+
+    def evaluated(self, name: int | None, **rest: Any) -> None: ...
+
+    types = registry.option_types(Store)
+    assert (types["name"], types["other"], types["prefetch"]) == (["str", "None"], [], ["int"])
+    evaluated.__annotations__["name"] = int | None
+    Store.__init__ = evaluated  # type: ignore[method-assign,assignment]
+    assert registry.option_types(Store)["name"] == ["int", "None"]

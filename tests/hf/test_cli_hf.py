@@ -59,6 +59,15 @@ def test_ls_reads_the_index_and_no_shard(hub: Any, run: Callable[..., str]) -> N
     assert set(asked(hub)) == {"index.bin", "metadata.json"}
 
 
+def test_a_revision_and_a_folder_may_look_like_numbers(
+    hub: Any, run: Callable[..., str], dataset: Path
+) -> None:
+    repository = hub.add_dataset("user/more", dataset, "2024")
+    repository.branches["1.10"] = repository.sha("main")
+    printed = run("ls", "hf://datasets/user/more", "-o", "revision=1.10", "-o", "subdir=2024")
+    assert "clip-5" in printed
+
+
 def test_show_reads_the_one_shard_that_it_needs(hub: Any, run: Callable[..., str]) -> None:
     assert "clip-3" in run("show", URL, "clip-3")
     shards = [path for path in asked(hub) if path.endswith(".mdb")]

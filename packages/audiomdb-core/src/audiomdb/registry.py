@@ -34,6 +34,7 @@ __all__ = [
     "RETRIEVERS",
     "UPLOADERS",
     "option_names",
+    "option_types",
     "refuse_option",
     "retriever_class",
     "retriever_for",
@@ -123,21 +124,40 @@ def uploader_class(url: str | os.PathLike[str]) -> type[BaseUploader]:
 
 
 def option_names(kind: type[Any]) -> frozenset[str]:
-    """Return the names of the options that a class accepts for a URL.
+    """Return the names of the options that a class accepts for a URL, see `option_types`."""
+    return frozenset(option_types(kind))
+
+
+def option_types(kind: type[Any]) -> dict[str, list[str]]:
+    """Return the options that a class accepts for a URL, each with the types of its annotation.
 
     These are the parameters of its constructor, those of its base classes' constructors if it
-    passes `**kwargs` on, and the additional parameters of its `from_url`.
+    passes `**kwargs` on, and the additional parameters of its `from_url`. `str | None` has the
+    types `str` and `None`; a parameter that is not annotated has none.
     """
-    names: set[str] = set()
+    found: dict[str, list[str]] = {}
     inits = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
     for init in inits:
         _, *parameters = inspect.signature(init).parameters.values()
-        names.update(p.name for p in parameters if p.kind in _BY_NAME)
+        found = _types(parameters) | found
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
             break
     # Parameters that from_url takes from the URL are included; passing one raises TypeError.
     _, *parameters = inspect.signature(kind.from_url).parameters.values()
-    return frozenset(names.union(p.name for p in parameters if p.kind in _BY_NAME))
+    return _types(parameters) | found
+
+
+def _types(parameters: Iterable[inspect.Parameter]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for parameter in parameters:
+        if parameter.kind in _BY_NAME:
+            annotation = parameter.annotation
+            if annotation is inspect.Parameter.empty:
+                annotation = ""
+            elif not isinstance(annotation, str):
+                annotation = inspect.formatannotation(annotation)
+            found[parameter.name] = annotation.split(" | ") if annotation else []
+    return found
 
 
 def refuse_option(name: str, whose: str, names: Iterable[str]) -> UnknownOptionError:

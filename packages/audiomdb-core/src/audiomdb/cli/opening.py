@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -117,9 +117,9 @@ def make_retriever(
     Raises:
         UsageError: when the URL has an unknown scheme, or its class does not accept an option.
     """
-    from audiomdb.registry import retriever_for
+    from audiomdb.registry import retriever_class, retriever_for
 
-    return _make(retriever_for, url, options, settings)
+    return _make(retriever_for, retriever_class, url, options, settings)
 
 
 def make_uploader(
@@ -132,9 +132,9 @@ def make_uploader(
     Raises:
         UsageError: as for `make_retriever`.
     """
-    from audiomdb.registry import uploader_for
+    from audiomdb.registry import uploader_class, uploader_for
 
-    return _make(uploader_for, url, options, settings)
+    return _make(uploader_for, uploader_class, url, options, settings)
 
 
 def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
@@ -155,10 +155,16 @@ def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
 
 
 def _make(
-    make: Callable[..., _T], url: str, options: dict[str, Any], settings: Sequence[str]
+    make: Callable[..., _T],
+    class_of: Callable[[str], type[Any]],
+    url: str,
+    options: dict[str, Any],
+    settings: Sequence[str],
 ) -> _T:
+    from audiomdb.registry import option_types
+
     given = {name: value for name, value in options.items() if value is not None}
-    more = _settings(settings)
+    more = _settings(settings, option_types(class_of(url))) if settings else {}
     for name in given.keys() & more.keys():
         raise UsageError(f"--option {name} is what --{name.replace('_', '-')} is for here")
     try:
@@ -168,18 +174,36 @@ def _make(
         raise UsageError(str(exc)) from exc
 
 
-def _settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Parse NAME=VALUE strings; VALUE is JSON, or True, False or None, and otherwise text."""
-    import json
+def _settings(settings: Sequence[str], types: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Parse NAME=VALUE strings.
 
-    in_python = {"True": True, "False": False, "None": None}
+    Args:
+        settings: The strings.
+        types: Types of each option, from `option_types`.
+    """
     found: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise UsageError(f"--option {setting!r} is not of the form NAME=VALUE")
-        try:
-            found[name] = in_python[value] if value in in_python else json.loads(value)
-        except ValueError:
-            found[name] = value
+        allowed = types.get(name, ())
+        found[name] = _value(value, allowed)
+        if {*allowed} - {"None"} == {"bool"} and not isinstance(found[name], bool | None):
+            raise UsageError(f"--option {setting!r}: expected {name}=true or {name}=false")
     return found
+
+
+def _value(text: str, types: Sequence[str]) -> Any:  # noqa: ANN401
+    """Parse JSON, or True, False or None. Anything else is text.
+
+    So is what these types would not allow otherwise: a revision `1.0` is no number.
+    """
+    import json
+
+    in_python = {"True": True, "False": False, "None": None}
+    try:
+        parsed = in_python[text] if text in in_python else json.loads(text)
+    except ValueError:
+        return text
+    kind = "None" if parsed is None else type(parsed).__name__
+    return text if "str" in types and kind not in types else parsed
