@@ -72,6 +72,24 @@ def test_wrong_credentials_are_an_error_that_says_so_and_does_not_show_them(
         retriever.open()
 
 
+def test_a_server_that_refers_to_another_address_is_quoted(
+    server: Any, name: str, tmp_path: Path
+) -> None:
+    (server.folder / name / "metadata.json").mkdir(parents=True)  # asked for as a file
+    retriever = WebDAVRetriever(f"{server.url}/{name}", **CREDENTIALS, cache_dir=tmp_path / "c")
+    with pytest.raises(DownloadError, match=f"the address that it refers to: .*{name}"):
+        retriever.open()
+
+
+def test_the_folder_of_the_dataset_is_made_under_its_own_name(
+    server: Any, name: str, dataset: Path
+) -> None:
+    with FaultProxy(server.url) as proxy:
+        proxy.fail("status", match=f"MKCOL /{name}// ")  # a name that some servers refuse
+        WebDAVUploader(f"{proxy.url}/{name}", **CREDENTIALS).upload_dir(dataset)
+        assert proxy.stats.faults == 0
+
+
 def test_a_missing_folder_above_is_named(server: Any, name: str, dataset: Path) -> None:
     with pytest.raises(UploadError, match=f"{name}/missing.*the folder above does not exist"):
         WebDAVUploader(f"{server.url}/{name}/missing", **CREDENTIALS).upload_dir(dataset)

@@ -70,6 +70,8 @@ class Answer:
     def error(self, kind: type[AudioMDBError]) -> AudioMDBError:
         """An error of this kind that says what the server answered."""
         advice = _ADVICE.get(self.status, "try again later")
+        if 300 <= self.status < 400:
+            advice = f"give the address that it refers to: {self.headers.get('Location')}"
         return kind(f"cannot {self._doing}: the server answers {self.status} ({advice})")
 
     def close(self) -> None:

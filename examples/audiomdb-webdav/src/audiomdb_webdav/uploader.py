@@ -116,7 +116,7 @@ class WebDAVUploader(BaseUploader):
     def _make_collections(self, parent: str) -> None:
         """Make the dataset's folder, and one in it."""
         with self._making:
-            for path in ("", f"{parent}/"):
+            for path in ("", f"{parent}/".lstrip("/")):
                 if path not in self._made:
                     with closing(self._folder.ask("MKCOL", path)) as answer:
                         if answer.status not in (_MADE, _IS_THERE):
