@@ -265,6 +265,24 @@ def test_a_processor_that_is_none_is_wrong_usage(name: str, tmp_path: Path) -> N
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def loud(:", "SyntaxError: invalid syntax (own.py, line 1)"),
+        ("def loud(): pass\nloud.volume", "AttributeError: 'function' object has no"),
+        ("class Loud:\n    def __init__(self): raise ValueError('no')", "ValueError: no"),
+    ],
+)
+def test_a_processor_that_cannot_be_made_is_one_line(
+    code: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(code, encoding="utf-8")
+    done = run(tmp_path, "folder", RECORDINGS, "out", "--processor", "own:Loud")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"audiomdb: --processor own:Loud: {message}")
+    assert done.stderr.count("\n") == 1
+
+
 def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
     options = ("--samples-per-shard", 16, "--num-workers", 1, "--processor", "own:Interrupting")

@@ -296,8 +296,8 @@ def _processor(name: str) -> BaseProcessor:
     try:
         found = getattr(importlib.import_module(module), attribute)
         processor = found() if isinstance(found, type) else found
-    except (ImportError, AttributeError, TypeError) as exc:
-        raise UsageError(f"--processor {name}: {exc}") from exc
+    except Exception as exc:  # the module may raise anything
+        raise UsageError(f"--processor {name}: {type(exc).__name__}: {exc}") from exc
     if not isinstance(processor, BaseProcessor):
         raise UsageError(f"--processor {name} is {type(processor).__name__}, no BaseProcessor")
     return processor
