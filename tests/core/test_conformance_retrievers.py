@@ -1,4 +1,4 @@
-"""Core's own retrievers pass the kit."""
+"""Core's own retrievers pass the kit, or those of its parts that are about what they have."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from audiomdb.testing import (
     MemoryStore,
     RetrieverConformance,
 )
+from audiomdb.testing.kits.retriever_damage import BudgetTests, DamageTests
+from audiomdb.testing.kits.retriever_processes import ProcessTests
+from audiomdb.testing.kits.retriever_reading import ReadingTests
 
 
-class TestLocalRetriever(RetrieverConformance):
+class TestLocalRetriever(ReadingTests, DamageTests, ProcessTests):
     in_place = True
 
     @pytest.fixture
@@ -74,7 +77,7 @@ class Silent(BaseRetriever):
         return RemoteFile([content[start:stop]], start, version)
 
 
-class TestRetrieverThatTellsNoSize(RetrieverConformance):
+class TestRetrieverThatTellsNoSize(ReadingTests, DamageTests, BudgetTests, ProcessTests):
     @pytest.fixture
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")
@@ -108,7 +111,7 @@ class ShareRetriever(BaseRetriever):
             raise DatasetNotFoundError(f"there is no {self.share}/{path}") from error
 
 
-class TestRetrieverOfTheShortLevel(RetrieverConformance):
+class TestRetrieverOfTheShortLevel(ReadingTests, DamageTests, BudgetTests, ProcessTests):
     @pytest.fixture
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")

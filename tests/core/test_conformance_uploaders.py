@@ -1,4 +1,4 @@
-"""Core's own uploaders pass the kit."""
+"""Core's own uploaders pass the kit, or those of its parts that are about what they have."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from audiomdb.testing import (
     UploaderConformance,
     write_dataset,
 )
+from audiomdb.testing.kits.uploader_files import FileTests
+from audiomdb.testing.kits.uploader_folders import FolderTests
 from audiomdb.uploaders.base import BaseUploader
 from audiomdb.uploaders.local import LocalUploader
 
 
-class TestLocalUploader(UploaderConformance):
+class TestLocalUploader(FolderTests, FileTests):
     @pytest.fixture
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")
@@ -95,7 +97,7 @@ class ThreadsUploader(LoopUploader):
 
 
 @pytest.mark.parametrize("kind", [LoopUploader, ThreadsUploader])
-class TestUploadersOfTheShortLevel(UploaderConformance):
+class TestUploadersOfTheShortLevel(FolderTests):
     @pytest.fixture
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")

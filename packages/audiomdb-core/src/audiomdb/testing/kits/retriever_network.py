@@ -20,7 +20,13 @@ HTTP = pytest.mark.usefixtures("http")
 
 
 class NetworkTests(RetrieverTests):
-    """Tests in which the store is intact but the network fails."""
+    """Tests in which the store is intact but the network fails, or is not to be used."""
+
+    def test_making_a_retriever_asks_for_nothing(self, make: Make, proxy: FaultProxy) -> None:
+        """Programs make retrievers before they know whether they will read them."""
+        retriever = make(through=proxy)
+        repr(retriever)
+        assert proxy.stats.connections == 0
 
     @FILLED
     @BREAKS

@@ -19,7 +19,6 @@ from audiomdb.stream import SampleStream
 from audiomdb.testing.datasets import sample_digest
 from audiomdb.testing.kits.conformance import Held
 from audiomdb.testing.kits.retriever_base import FILLED, Make, Original, RetrieverTests, digests_of
-from audiomdb.testing.proxy import FaultProxy
 from audiomdb.testing.store import Store
 
 __all__ = ["ReadingTests"]
@@ -27,12 +26,6 @@ __all__ = ["ReadingTests"]
 
 class ReadingTests(RetrieverTests):
     """Tests in which neither the dataset nor the network fails."""
-
-    def test_making_a_retriever_asks_for_nothing(self, make: Make, proxy: FaultProxy) -> None:
-        """Programs make retrievers before they know whether they will read them."""
-        retriever = make(through=proxy)
-        repr(retriever)
-        assert proxy.stats.connections == 0
 
     @FILLED
     def test_it_says_what_the_dataset_says_of_itself(self, make: Make, original: Original) -> None:
