@@ -7,33 +7,29 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from audiomdb._hf import download_error, error_names, request_errors
+from audiomdb._hf import download_error, request_errors
 from audiomdb._hf_commit import CommitFile
 from audiomdb._hf_http import Answer, get
+from audiomdb._hf_missing import missing_error
 from audiomdb._hf_pause import Pause
 from audiomdb._hf_url import HubFolder, parse_hf_url
 from audiomdb.errors import (
     AudioMDBError,
     CacheError,
-    DatasetNotFoundError,
     DownloadError,
     DownloadInterruptedError,
 )
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
     from audiomdb.shards import DatasetReader
 
 __all__ = ["HFRetriever"]
 
-_METADATA_FILE = "metadata.json"
 _PUBLIC_HUB = "https://huggingface.co"
 
 _LONGEST_WAIT_S = 300.0
@@ -45,9 +41,6 @@ _LINK_S = 300.0
 Links are usually valid for longer; one that is not costs a request."""
 
 _GOOD = (200, 206)
-
-_MOST_FILES = 10_000
-"""Most files that are searched for datasets in other folders."""
 
 
 class _Link(NamedTuple):
@@ -338,58 +331,8 @@ class HFRetriever(BaseRetriever):
         except AudioMDBError:
             raise
         except errors as exc:
-            raise self._missing(path, exc) or download_error(self._place(path), exc) from exc
-
-    def _missing(self, path: str, error: Exception) -> DatasetNotFoundError | None:
-        """Return the error for a missing repository, revision or file; None for other errors."""
-        names = error_names(error)
-        if "GatedRepoError" in names:
-            return None
-        if "RepositoryNotFoundError" in names:
-            return DatasetNotFoundError(
-                f"there is no dataset repository {self._folder.repo_id!r}, or the token may not "
-                "see it: check the name; for a private repository, log in (hf auth login), or give "
-                "token="
-            )
-        if "RevisionNotFoundError" in names:
-            revision = self._commit or self._folder.revision
-            return DatasetNotFoundError(
-                f"datasets/{self._folder.repo_id} has no revision {revision!r}"
-                f"{_may_be('revision', self._names(self._revisions))}"
-            )
-        if "EntryNotFoundError" not in names:
-            return None
-        if path != _METADATA_FILE:
-            return DatasetNotFoundError(f"no {self._place(path)}; upload the dataset again")
-        folders = self._names(self._datasets)
-        advice = _may_be("subdir", folders) or (
-            ": HFRetriever reads what HFUploader uploaded; HFConverter converts other datasets"
-        )
-        return DatasetNotFoundError(f"no dataset in {self._place()}, {path} is missing{advice}")
-
-    def _names(self, look: Callable[[HfApi], Iterable[str]]) -> list[str]:
-        """List existing names for an error message; an empty list if that fails."""
-        from huggingface_hub import HfApi
-
-        errors: tuple[type[Exception], ...] = (*request_errors(), ValueError)
-        try:
-            return list(look(HfApi(endpoint=self._folder.endpoint, token=self._token)))
-        except errors:
-            return []
-
-    def _revisions(self, api: HfApi) -> Iterable[str]:
-        refs = api.list_repo_refs(self._folder.repo_id, repo_type="dataset")
-        return (ref.name for ref in (*refs.branches, *refs.tags))
-
-    def _datasets(self, api: HfApi) -> Iterable[str]:
-        revision = self._commit or self._folder.revision
-        entries = api.list_repo_tree(
-            self._folder.repo_id, recursive=True, repo_type="dataset", revision=revision
-        )
-        for entry in islice(entries, _MOST_FILES):
-            folder, _, name = entry.path.rpartition("/")
-            if name == _METADATA_FILE:
-                yield folder
+            missing = missing_error(exc, path, self._folder, commit=self._commit, token=self._token)
+            raise missing or download_error(self._place(path), exc) from exc
 
     def _place(self, path: str = "") -> str:
         """Return the name of a file for error messages."""
@@ -414,8 +357,3 @@ class _Chunks:
 
     def close(self) -> None:
         self._answer.close()
-
-
-def _may_be(option: str, values: list[str]) -> str:
-    listed = ", ".join(map(repr, values))
-    return f"; {option}= may be {listed}" if values else ""
