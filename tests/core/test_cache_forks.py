@@ -90,3 +90,30 @@ def test_a_fork_in_the_middle_harms_neither_side(retriever: SlowRetriever, tmp_p
     assert sorted(numbers) == list(range(SAMPLES))
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 12
     assert list(tmp_path.rglob("readers/*")) == []
+
+
+@pytest.mark.parametrize("num_threads", [0, 3])
+def test_an_iteration_of_the_parent_is_refused_in_a_child(
+    num_threads: int, retriever: SlowRetriever
+) -> None:
+    stream = SampleStream(
+        retriever, shuffle=True, num_threads=num_threads, processor=lambda sample: sample
+    )
+    samples = iter(stream)
+    for _ in range(2 * EACH):  # by now threads fetch ahead
+        next(samples)
+    children = []
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            try:
+                with pytest.raises(RuntimeError, match=r"call iter\(\) here"):
+                    list(samples)
+            except BaseException:  # noqa: BLE001
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+        next(samples)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 10
+    assert len(list(samples)) == SAMPLES - 2 * EACH - 10

@@ -124,7 +124,12 @@ class CacheCourse:
         self._cache.publish(self._registration, ahead)
 
     def draw(self, shards: Sequence[int], needed: Collection[int]) -> list[int]:
-        """Announce tasks, see `Course`."""
+        """Announce tasks, see `Course`.
+
+        Raises:
+            RuntimeError: in a forked child.
+        """
+        self._refuse_forked()
         needed = frozenset(needed)
         last = {shard: at for at, shard in enumerate(shards)}
         numbers = []
@@ -153,8 +158,10 @@ class CacheCourse:
         """Wait until a shard is open, see `Course`.
 
         Raises:
+            RuntimeError: in a forked child.
             Exception: as `ShardCache.lease`.
         """
+        self._refuse_forked()
         try:
             self._enter(visit, self._visits[visit].shard)
         except BaseException:
@@ -187,6 +194,14 @@ class CacheCourse:
         if self._prefetcher is not None:
             self._prefetcher.close()
         self._registration.close()
+
+    def _refuse_forked(self) -> None:
+        # A thread of the parent may have held a lock during the fork, and none here releases it.
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this iteration began in process {self._process}, whose cache is not open in "
+                f"process {os.getpid()}; call iter() here"
+            )
 
     def _begin(self, shard: int) -> int:
         number = self._begun
