@@ -41,7 +41,7 @@ def test_each_hub_has_a_cache_of_its_own_however_it_is_given(hub: Any) -> None:
         for endpoint in (None, hub, hub + "/", public):
             print(HFRetriever("user/digits", endpoint=endpoint, cache_dir="x").cache_dir)
         print(HFRetriever("user/digits", subdir="/a/", cache_dir="x").cache_dir)
-        print(HFRetriever("user/digits", subdir="a", cache_dir="x").cache_dir)
+        print(HFRetriever("user/digits", subdir="./a", cache_dir="x").cache_dir)
     """
     environment, argument, slash, public, folder, same = hub.run(code, hub.url).split()
     assert environment == argument == slash != public

@@ -76,7 +76,7 @@ def test_only_what_has_changed_is_sent(hub: Any, dataset: Path) -> None:
 
 
 def test_a_repository_may_hold_several_datasets_and_branches(hub: Any, dataset: Path) -> None:
-    upload(hub, dataset, subdir="train/", revision="next")
+    upload(hub, dataset, subdir="./train/", revision="next")
     upload(hub, dataset, subdir="dev", revision="next")
     repository = hub.repositories["user/digits"]
     assert repository.contents("main") == {}

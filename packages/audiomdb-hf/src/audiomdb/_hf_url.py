@@ -29,7 +29,7 @@ class HubFolder:
     Attributes:
         repo_id: Name of the repository, "user/name".
         revision: Branch, tag or commit. None: the main branch.
-        subdir: Folder in the repository, given with or without slashes at its ends.
+        subdir: Folder in the repository, which may be given as "/a/" or "./a".
         endpoint: URL of another Hub, with or without a slash at its end. None: HF_ENDPOINT, or else
             https://huggingface.co.
 
@@ -48,7 +48,9 @@ class HubFolder:
             if not isinstance(value, str) and not (optional and value is None):
                 expected = "text or None" if optional else "text"
                 raise TypeError(f"{name} is {value!r}, expected {expected}")
-        object.__setattr__(self, "subdir", self.subdir.strip("/"))
+        # As the Hub's client does with paths that it uploads to, but not with those it looks up.
+        folders = (name for name in self.subdir.split("/") if name not in ("", "."))
+        object.__setattr__(self, "subdir", "/".join(folders))
         object.__setattr__(self, "endpoint", (self.endpoint or "").rstrip("/") or None)
 
     def path(self, rel_path: str) -> str:
