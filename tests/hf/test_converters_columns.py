@@ -210,3 +210,27 @@ def test_a_later_row_without_the_column_of_the_keys_is_named(tmp_path: Path) -> 
     rows = stream({"audio": RECORDINGS[0], "id": "a"}, {"audio": RECORDINGS[1]})
     with pytest.raises(SourceError, match="row 1 of its column 'id'"):
         convert(rows, tmp_path / "out", key_column="id")
+
+
+@pytest.mark.parametrize("form", ["arrow", "pandas"])
+@pytest.mark.parametrize("iterable", [False, True])
+def test_rows_that_are_tables_are_refused_with_what_to_do(
+    form: str, iterable: bool, tmp_path: Path
+) -> None:
+    data = Dataset.from_dict({"audio": RECORDINGS}).cast_column("audio", Audio())
+    if iterable:
+        data = data.to_iterable_dataset()
+    text = r"rows of the \w*Dataset are of type \w*, expected dicts: .*with_format\(None\)"
+    with pytest.raises(SourceError, match=text):
+        convert(data.with_format(form), tmp_path / "out")
+
+
+def test_columns_that_a_format_hides_are_not_there(tmp_path: Path) -> None:
+    data = Dataset.from_dict({"audio": RECORDINGS, "text": ["a"] * 3, "n": [1, 2, 3]})
+    data = data.cast_column("audio", Audio())
+    with pytest.raises(SourceError, match="no column 'audio'; audio_column= may be 'text'"):
+        convert(data.with_format("numpy", columns=["text"]), tmp_path / "none")
+    shown = convert(data.with_format("numpy", columns=["audio", "n"]), tmp_path / "some")
+    assert [(sample["n"], "text" in sample) for sample in shown] == [(n, False) for n in (1, 2, 3)]
+    some = data.with_format("numpy", columns=["text"], output_all_columns=True)
+    assert [sample["text"] for sample in convert(some, tmp_path / "all")] == ["a"] * 3

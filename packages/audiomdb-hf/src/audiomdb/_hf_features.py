@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["integer_dtype", "undecoded", "with_undecoded"]
+__all__ = ["integer_dtype", "shown_columns", "undecoded", "with_undecoded"]
 
 _INTEGER = re.compile(r"u?int(8|16|32|64)")
 
@@ -28,6 +28,19 @@ def undecoded(feature: Any) -> Any:  # noqa: ANN401
         return replace(feature, decode=False)
     inner = getattr(feature, "feature", None)
     return feature if inner is None else replace(feature, feature=undecoded(inner))
+
+
+def shown_columns(dataset: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
+    """Return the types of the columns that rows have, by name; None if they are not known.
+
+    The format of a Dataset may hide columns. One that is a function may make any of them.
+    """
+    features: Mapping[str, Any] | None = dataset.features
+    form = getattr(dataset, "format", None) or {}
+    shown = form.get("columns")
+    if features is None or shown is None or form["output_all_columns"] or form["type"] == "custom":
+        return features
+    return {column: feature for column, feature in features.items() if column in shown}
 
 
 def with_undecoded(dataset: Any, columns: Iterable[str]) -> Any:  # noqa: ANN401

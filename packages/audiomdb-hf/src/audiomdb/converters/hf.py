@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from audiomdb._hf import request_errors
-from audiomdb._hf_features import integer_dtype, with_undecoded
+from audiomdb._hf_features import integer_dtype, shown_columns, with_undecoded
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS
 from audiomdb.errors import SourceError
@@ -142,6 +142,11 @@ class HFConverter(BaseConverter):
             return
         with self._explained("read"):
             for number, row in enumerate(source.dataset):
+                if not isinstance(row, Mapping):
+                    raise SourceError(
+                        f"the rows of {self._shown} are of type {type(row).__name__}, expected "
+                        "dicts: give it without that format, dataset.with_format(None)"
+                    )
                 if source.may_grow:
                     fields = self._grown(fields, number, row)
                 yield self._key(number, row), self._sample(fields, row)
@@ -150,7 +155,7 @@ class HFConverter(BaseConverter):
     def _source(self) -> _Source:
         with self._explained("open"):
             dataset = self._open()
-            rows, features = _rows(dataset), dataset.features
+            rows, features = _rows(dataset), shown_columns(dataset)
             if features is None:  # the columns are only known from the rows
                 columns = [column for row in islice(dataset, 1) for column in row]
                 fields = self._fields(columns) if columns else {}
