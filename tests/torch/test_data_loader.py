@@ -258,9 +258,12 @@ def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
         StreamingLoader(loader(retriever).dataset, 24, tail="pad").load_state_dict(state)
     with pytest.raises(PlanError, match="batch_size 12 cannot be shared evenly by 5 ranks"):
         loader(retriever, ranks=5)
-    with pytest.raises(ValueError, match="num_workers is -1"):
-        StreamingLoader(dataset, 12, num_workers=-1)
-    with pytest.raises(ValueError, match="epochs is 0"):
-        StreamingLoader(dataset, 12, epochs=0)
+    wrong: Any
+    for wrong in (-1, 1.5, "2"):
+        for name in ("num_workers", "prefetch_factor", "epochs"):
+            with pytest.raises(ValueError, match=f"{name}.* must be a whole number"):
+                StreamingLoader(dataset, 12, **{name: wrong})
+        with pytest.raises(ValueError, match="epochs, unless None for no end, must be a whole"):
+            StreamingDataset(retriever, epochs=wrong)
     with pytest.raises(TypeError, match="epochs=None"):
         len(StreamingLoader(dataset, 12, epochs=None))

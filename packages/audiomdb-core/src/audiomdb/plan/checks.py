@@ -7,7 +7,10 @@ from typing import SupportsIndex
 
 from audiomdb.errors import PlanError
 
-__all__ = ["whole_number"]
+__all__ = ["EPOCHS_OPTION", "whole_number"]
+
+EPOCHS_OPTION = "epochs, unless None for no end,"
+"""Name of the option `epochs` in the message of `whole_number`."""
 
 
 def whole_number(name: str, value: SupportsIndex, *, low: int = 0, high: int | None = None) -> int:

@@ -15,7 +15,7 @@ import msgspec
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, RankPlan, Split, Tail
 from audiomdb.plan.bits import EPOCHS
-from audiomdb.plan.checks import whole_number
+from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.sample import Sample
 from audiomdb.stream.following import Follower, before_sample
 from audiomdb.stream.load_options import Processing
@@ -125,10 +125,8 @@ class SampleStream:
         processor: Processing | None = None,
         epochs: int | None = 1,
     ) -> None:
-        if num_threads < 0:
-            raise ValueError(f"num_threads is {num_threads}, expected 0 or more")
-        if epochs is not None and epochs < 1:
-            raise ValueError(f"epochs is {epochs}, expected 1 or more, or None for no end")
+        self._num_threads = whole_number("num_threads", num_threads)
+        self._epochs = None if epochs is None else whole_number(EPOCHS_OPTION, epochs, low=1)
         rank = which_of("rank", rank, "world_size", world_size)
         worker = which_of("worker", worker, "num_workers", num_workers)
         self._what, self._made = described(
@@ -152,8 +150,6 @@ class SampleStream:
         )
         self._says = rank == worker == 0
         self._seed = index(seed)  # a state holds plain numbers
-        self._num_threads = num_threads
-        self._epochs = epochs
         self._selections: Selections = {}
         self._next = (0, 0)
         self._place: _Place | None = None

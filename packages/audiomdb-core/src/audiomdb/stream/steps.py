@@ -13,6 +13,7 @@ import msgspec
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
+from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.following import Follower, before_step
 from audiomdb.stream.load_options import Processing
@@ -112,8 +113,7 @@ class StepStream:
         mono: bool = False,
         processor: Processing | None = None,
     ) -> None:
-        if num_threads < 0:
-            raise ValueError(f"num_threads is {num_threads}, expected 0 or more")
+        self._num_threads = whole_number("num_threads", num_threads)
         rank = which_of("rank", rank, "world_size", world_size)
         worker = which_of("worker", worker, "num_workers", num_workers)
         by_seconds = isinstance(batch_size, BySeconds)
@@ -145,7 +145,6 @@ class StepStream:
         self._how.check(partitions, world_size)
         self._marked = by_seconds or tail == "pad"
         self._seed = index(seed)  # a state holds plain numbers
-        self._num_threads = num_threads
         self._selections: Selections = {}
         self._known = _Known()
 
@@ -254,6 +253,8 @@ class StepStream:
             CacheTooSmallError: the cache cannot hold the shards that are needed at once.
             DatasetError, AudioError, Exception: as when iterating over a `SampleStream`.
         """
+        if epochs is not None:
+            epochs = whole_number(EPOCHS_OPTION, epochs)
         if self._says and watch is None:
             self._says = False
             self.say_dropped()

@@ -21,7 +21,7 @@ from audiomdb.data.world import nodes_of
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState, SecondsReport, Tail
 from audiomdb.plan.bits import EPOCHS
-from audiomdb.plan.checks import whole_number
+from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream import BySeconds, Stall, StepStream, StreamStats
 from audiomdb.stream.watch import Whose
 
@@ -139,12 +139,10 @@ class StreamingLoader:
     ) -> None:
         if num_workers is None:
             num_workers = worker_count(dataset, multiprocessing_context)
-        if num_workers < 0:
-            raise ValueError(f"num_workers is {num_workers}, expected 0 or more")
-        if prefetch_factor < 1:
-            raise ValueError(f"prefetch_factor is {prefetch_factor}, expected 1 or more")
-        if epochs is not None and epochs < 1:
-            raise ValueError(f"epochs is {epochs}, expected 1 or more, or None for no end")
+        num_workers = whole_number("num_workers", num_workers)
+        prefetch_factor = whole_number("prefetch_factor", prefetch_factor, low=1)
+        if epochs is not None:
+            epochs = whole_number(EPOCHS_OPTION, epochs, low=1)
         if max_batch_seconds is not None:
             if batch_size is not None or dataset.batch_size is not None:
                 raise ValueError(

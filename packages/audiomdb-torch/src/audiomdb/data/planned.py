@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from operator import index
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -20,6 +19,7 @@ from audiomdb.data.monitor import Monitor
 from audiomdb.data.world import distributed_place, environment_place, nodes_of
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState, Tail, read_twice
+from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.stream import (
     BySeconds,
@@ -86,12 +86,10 @@ class PlannedDataset(IterableDataset[Any]):
         self.batch_size = batch_size
         self.partitions = partitions
         self.tail = tail
-        self.epochs = None if epochs is None else index(epochs)
+        self.epochs = None if epochs is None else whole_number(EPOCHS_OPTION, epochs, low=1)
         self.given_place: tuple[int, int] | None = None
         if rank is not None and world_size is not None:
             self.given_place = (rank, world_size)
-        if epochs is not None and epochs < 1:
-            raise ValueError(f"epochs is {epochs}, expected 1 or more, or None for no end")
         self.monitor = Monitor(stall_after_s, on_stall)
         self.collate_fn = collate_fn
         self._makers_place: tuple[int, int] | None = None
