@@ -349,6 +349,7 @@ def test_steps_by_seconds_are_frozen() -> None:
         ([1.0, np.nan], {}, "position 1 lasts nan s"),
         ([1.0, 0.0], {}, "position 1 lasts 0.0 s"),
         ([1.0, 1.0], {"max_batch_seconds": 0}, "expected seconds above 0"),
+        ([1.0, 1.0], {"max_batch_seconds": "9"}, "is .9., expected seconds above 0"),
         ([1.0, 1.0], {"slots": 3}, "slots 3 cannot be shared evenly by 2 partitions"),
         ([1.0, 1.0], {"borders": [2.0, 1.0]}, "expected ascending"),
         ([1.0, 1.0], {"max_age": 0}, "max_age .* nearest legal value: 1"),

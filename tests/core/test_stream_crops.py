@@ -225,6 +225,10 @@ def test_what_does_not_fit_is_refused() -> None:
         Crop(0)
     with pytest.raises(ValueError, match="seconds is inf"):
         Crop(float("inf"))
+    with pytest.raises(ValueError, match="seconds is '2', expected more than 0"):
+        Crop("2")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        Crop(1, seed=-1)
     with pytest.raises(ValueError, match="short_clips is 'drop'"):
         Crop(1, short="drop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="leave decode=True"):

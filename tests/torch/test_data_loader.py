@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import random
 import threading
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -265,5 +266,11 @@ def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
                 StreamingLoader(dataset, 12, **{name: wrong})
         with pytest.raises(ValueError, match="epochs, unless None for no end, must be a whole"):
             StreamingDataset(retriever, epochs=wrong)
+    for wrong in (0, -1.5, float("nan"), "10"):
+        makes: list[Any] = [partial(StreamingDataset, retriever)]
+        makes.append(partial(StreamingLoader, dataset, 12))
+        for make in makes:
+            with pytest.raises(ValueError, match="stall_after_s is "):
+                make(stall_after_s=wrong)
     with pytest.raises(TypeError, match="epochs=None"):
         len(StreamingLoader(dataset, 12, epochs=None))

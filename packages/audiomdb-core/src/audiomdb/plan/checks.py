@@ -1,13 +1,14 @@
-"""Check whole-number options, naming the nearest legal value in the error message."""
+"""Check options that are numbers."""
 
 from __future__ import annotations
 
 import operator
+from numbers import Real
 from typing import SupportsIndex
 
 from audiomdb.errors import PlanError
 
-__all__ = ["EPOCHS_OPTION", "whole_number"]
+__all__ = ["EPOCHS_OPTION", "above_zero", "whole_number"]
 
 EPOCHS_OPTION = "epochs, unless None for no end,"
 """Name of the option `epochs` in the message of `whole_number`."""
@@ -32,3 +33,8 @@ def whole_number(name: str, value: SupportsIndex, *, low: int = 0, high: int | N
     if number != nearest:
         raise PlanError(f"{name} must be {legal}, not {number}; the nearest legal value: {nearest}")
     return number
+
+
+def above_zero(value: object) -> bool:
+    """Whether a value is a number above 0, of Python or NumPy. It may be infinite."""
+    return isinstance(value, Real) and float(value) > 0

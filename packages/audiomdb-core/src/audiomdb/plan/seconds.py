@@ -18,7 +18,7 @@ import numpy as np
 from audiomdb.errors import PlanError
 from audiomdb.plan.bits import MAX_STREAMS, Purpose, random_words
 from audiomdb.plan.chapters import ChapterMaker, Slots
-from audiomdb.plan.checks import whole_number
+from audiomdb.plan.checks import above_zero, whole_number
 from audiomdb.plan.durations import even_borders, usual_increment
 from audiomdb.plan.packing import SHORT, SlotSize
 from audiomdb.plan.steps import Order, Step, check_shares
@@ -153,8 +153,8 @@ class SecondsPlan:
         self.plan = plan
         self.slots = whole_number("slots", slots, low=1)
         check_shares(self.slots, plan.partitions, name="slots")
-        if not 0 < max_batch_seconds < np.inf:
-            raise PlanError(f"max_batch_seconds is {max_batch_seconds}, expected seconds above 0")
+        if not above_zero(max_batch_seconds) or max_batch_seconds == np.inf:
+            raise PlanError(f"max_batch_seconds is {max_batch_seconds!r}, expected seconds above 0")
         if max_batch_size is not None:
             max_batch_size = whole_number("max_batch_size", max_batch_size, low=1)
         self.size = SlotSize(float(max_batch_seconds), max_batch_size)

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.plan.bits import Purpose, random_words
+from audiomdb.plan.checks import above_zero, whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,8 +66,9 @@ class Crop(msgspec.Struct, frozen=True):
     short: ShortClips = "keep"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise ValueError(f"seconds is {self.seconds}, expected more than 0")
+        if not above_zero(self.seconds) or self.seconds == math.inf:
+            raise ValueError(f"seconds is {self.seconds!r}, expected more than 0")
+        whole_number("seed", self.seed, high=2**64 - 1)
         if self.short not in ("keep", "pad"):
             raise ValueError(f"short_clips is {self.short!r}, expected 'keep' or 'pad'")
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from audiomdb.plan.checks import above_zero
 from audiomdb.stream.stats import Cause
 
-__all__ = ["Stall", "StallWatcher", "log_stall"]
+__all__ = ["Stall", "StallWatcher", "check_stall_after", "log_stall"]
 
 _LOOKS = 4
 """Number of times a watcher looks before it reports."""
@@ -81,6 +82,16 @@ class Stall(msgspec.Struct, frozen=True, kw_only=True):
         return f"{text}, {self.retries} retries so far"
 
 
+def check_stall_after(after_s: float | None) -> None:
+    """Check the option `stall_after_s`.
+
+    Raises:
+        ValueError: it is neither None nor a number above 0.
+    """
+    if after_s is not None and not above_zero(after_s):
+        raise ValueError(f"stall_after_s is {after_s!r}, expected more than 0 seconds, or None")
+
+
 class StallWatcher:
     """A context manager with a thread that reports long waits.
 
@@ -88,7 +99,7 @@ class StallWatcher:
 
     Args:
         look: Called several times within `after_s`; returns the present wait, or None.
-        after_s: Seconds after which a wait is reported. None: never.
+        after_s: Seconds above 0 after which a wait is reported. None: never.
         speak: Called with the stall, in the watcher's thread.
         each_look: Called with each result of `look`.
     """
@@ -101,8 +112,6 @@ class StallWatcher:
         *,
         each_look: Callable[[Stall | None], None] | None = None,
     ) -> None:
-        if after_s is not None and not after_s > 0:
-            raise ValueError(f"stall_after_s is {after_s}, expected more than 0 seconds, or None")
         self._look = look
         self._after_s = after_s
         self._speak = speak

@@ -16,7 +16,7 @@ from audiomdb.cache import CacheStats
 from audiomdb.data.shared import SharedNote, training_process
 from audiomdb.errors import CacheError
 from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.stream.stalls import Stall, StallWatcher, log_stall
+from audiomdb.stream.stalls import Stall, StallWatcher, check_stall_after, log_stall
 from audiomdb.stream.stats import StreamStats
 from audiomdb.stream.watch import Watch, Whose
 
@@ -60,6 +60,9 @@ class Monitor:
     Args:
         stall_after_s: Seconds of waiting after which the cause is logged; None: never.
         on_stall: Called with each `Stall` after it was logged, in a thread of the waiting process.
+
+    Raises:
+        ValueError: `stall_after_s` is neither None nor a number above 0.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Monitor:
         stall_after_s: float | None = None,
         on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
+        check_stall_after(stall_after_s)
         self.stall_after_s = stall_after_s
         self.on_stall = on_stall
         self._note = SharedNote({"live": {}, "gone": {}})
