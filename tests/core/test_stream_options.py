@@ -152,6 +152,23 @@ def test_options_may_be_iterators(dataset: Path) -> None:
         assert [set(sample) for sample in stream] == [{"__key__", "digit"}] * 12
 
 
+def test_what_is_no_dataset_is_refused(dataset: Path) -> None:
+    wrong: Any
+    for wrong in (None, 5, [dataset]):
+        with pytest.raises(TypeError, match="expected a folder, a retriever or a reader"):
+            SampleStream(wrong)
+    part = Part(dataset)
+    for wrong in (part, "clips", (one for one in [part])):
+        with pytest.raises(TypeError, match="parts of a mixture are "):
+            Mixture(wrong)
+    wrong = [part, dataset]
+    with pytest.raises(TypeError, match="part 1 of a mixture is "):
+        Mixture(wrong)
+    for wrong in ("12", iter([1, 2])):
+        with pytest.raises(TypeError, match="weights of a mixture are "):
+            Mixture([part, part], weights=wrong)
+
+
 @pytest.mark.parametrize("state", ["{}", None, [1]])
 def test_a_state_is_a_dict(dataset: Path, state: Any) -> None:
     with pytest.raises(PlanError, match="state"):

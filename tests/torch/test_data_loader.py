@@ -260,6 +260,15 @@ def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
     with pytest.raises(PlanError, match="batch_size 12 cannot be shared evenly by 5 ranks"):
         loader(retriever, ranks=5)
     wrong: Any
+    for wrong in (retriever, [1], None):
+        with pytest.raises(TypeError, match="expected a StreamingDataset or a CombinedDataset"):
+            StreamingLoader(wrong, 12)
+    for wrong in ("digits", None, dataset):
+        with pytest.raises(TypeError, match="retriever is "):
+            StreamingDataset(wrong)
+    for wrong in (None, [], {"version": 1, "options": None}):
+        with pytest.raises(PlanError, match="plan's state"):
+            dataset.load_state_dict(wrong)
     for wrong in (-1, 1.5, "2"):
         for name in ("num_workers", "prefetch_factor", "epochs"):
             with pytest.raises(ValueError, match=f"{name}.* must be a whole number"):

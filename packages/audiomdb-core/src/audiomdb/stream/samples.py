@@ -306,11 +306,15 @@ class SampleStream:
             raise PlanError(
                 f"the state lacks {', '.join(missing)}: it is not that of a stream of samples"
             )
+        world = [
+            whole_number(f"{name} of the state", state[name], low=1)
+            for name in ("world_size", "num_workers")
+        ]
         then.check(self._beginning()[0])
         split = self._of(self._plan(self._reading(), then.epoch)).split
         first = then.next_step
-        if (state["world_size"], state["num_workers"]) != (split.world_size, split.num_workers):
-            first = split.place_of(first, state["world_size"], state["num_workers"])
+        if world != [split.world_size, split.num_workers]:
+            first = split.place_of(first, *world)
         self._next = (then.epoch, first)
         self._place = _Place(*self._next)
 

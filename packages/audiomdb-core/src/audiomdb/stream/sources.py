@@ -65,6 +65,10 @@ class Part(PortableStruct, frozen=True):
     load: LoadOptions = msgspec.field(default_factory=LoadOptions)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.origin, str | os.PathLike | BaseRetriever | DatasetReader):
+            raise TypeError(
+                f"the dataset is {self.origin!r:.80}, expected a folder, a retriever or a reader"
+            )
         if not isinstance(self.shuffle, bool):
             raise TypeError(f"shuffle is {self.shuffle!r}, expected True or False")
         for name in ("min_duration", "max_duration"):
@@ -104,6 +108,17 @@ class Mixture(msgspec.Struct, frozen=True):
     weights: Sequence[Weight] | None = None
     interleave: Interleave = "pseudo"
     stop: Stop = "last"
+
+    def __post_init__(self) -> None:
+        lists: dict[str, object] = {"parts": self.parts, "weights": self.weights}
+        for name, given in lists.items():
+            if given is not None and (isinstance(given, str) or not hasattr(given, "__len__")):
+                raise TypeError(f"{name} of a mixture are {given!r:.80}, expected a list")
+        for number, part in enumerate(self.parts):
+            if not isinstance(part, Part | Mixture):
+                raise TypeError(
+                    f"part {number} of a mixture is {part!r:.80}, expected a Part or a Mixture"
+                )
 
 
 def parts_of(what: Part | Mixture) -> Iterator[Part]:

@@ -11,6 +11,7 @@ from audiomdb.data.combined import CombinedDataset
 from audiomdb.data.planned import PlannedDataset
 from audiomdb.plan import Tail
 from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.shards import DatasetReader
 from audiomdb.stream import (
     Crop,
     JoinedColumns,
@@ -105,6 +106,7 @@ class StreamingDataset(PlannedDataset):
     Raises:
         PlanError: a number of the plan is out of range, or `batch_size` cannot be shared.
         ValueError: another option is out of range.
+        TypeError: `retriever` is not one, or an option has the wrong type.
     """
 
     def __init__(
@@ -136,6 +138,11 @@ class StreamingDataset(PlannedDataset):
         stall_after_s: float | None = 10.0,
         on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
+        if not isinstance(retriever, BaseRetriever | DatasetReader):
+            raise TypeError(
+                f"retriever is {retriever!r:.80}, expected an object that provides the dataset: "
+                "LocalRetriever(folder), or registry.retriever_for(url)"
+            )
         self.retriever = retriever
         if join is not None and not isinstance(join, JoinedColumns):
             join = JoinedColumns(join)

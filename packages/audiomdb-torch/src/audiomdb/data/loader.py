@@ -137,6 +137,10 @@ class StreamingLoader:
         stall_after_s: float | None = 10.0,
         on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
+        if not isinstance(dataset, PlannedDataset):
+            raise TypeError(
+                f"dataset is {dataset!r:.80}, expected a StreamingDataset or a CombinedDataset"
+            )
         if num_workers is None:
             num_workers = worker_count(dataset, multiprocessing_context)
         num_workers = whole_number("num_workers", num_workers)

@@ -269,6 +269,7 @@ class PlannedDataset(IterableDataset[Any]):
             PlanError: the state belongs to another plan, or its place does not exist here; the
                 message states the differences.
         """
+        PlanState.from_dict(state)  # refuses now what is none
         before = self._kept_partitions
         self._keep_partitions(state)
         try:
