@@ -250,6 +250,18 @@ def test_a_failure_reaches_the_loop_and_can_be_passed_over(
     assert [batch["__key__"] for batch in again] == [NAMES[50:60], NAMES[60:]]
 
 
+def test_a_length_counts_the_batches_that_a_rank_gets(retriever: LocalRetriever) -> None:
+    for rank in range(6):
+        where: Any = {"rank": rank, "world_size": 6}
+        dataset = StreamingDataset(retriever, **where)
+        loader = StreamingLoader(dataset, 66, tail="uneven", epochs=2)
+        batched = StreamingDataset(retriever, batch_size=66, tail="uneven", epochs=2, **where)
+        # The second step has four samples, and two ranks have none of it.
+        assert len(loader) == len(list(loader)) == len(batched) == len(list(batched))
+    forever = StreamingLoader(StreamingDataset(retriever), 66, epochs=10**12)
+    assert len(forever) == 10**12
+
+
 def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
     state = loader(retriever).state_dict()
     dataset = StreamingDataset(retriever, shuffle=True, seed=4)

@@ -177,6 +177,28 @@ class StepStream:
             return self.report(epoch).steps
         return self._steps(self._reading(), epoch).count(0)
 
+    def batches_in(self, first: int, epochs: int) -> int:
+        """Return the number of batches that this rank gets in some epochs, over all its workers.
+
+        By seconds, it gets `slots / world_size` of each step. Otherwise one, except that with
+        `tail="uneven"` the last step of an epoch may have none for it. Costs as much as `steps_in`
+        for each epoch by seconds, or else for one.
+
+        Args:
+            first: Number of the first epoch.
+            epochs: Number of epochs.
+        """
+        split = self._split
+        if isinstance(self._how, BySeconds):
+            each = self._how.slots_for(split.partitions, split.world_size) // split.world_size
+            return each * sum(self.steps_in(first + at) for at in range(epochs))
+        steps = self._steps(self._reading(), first)
+        count = steps.count(0)
+        if count and self._how.tail == "uneven":
+            chapter = steps.chapter(0, range(count), split.rank, split.world_size)
+            count -= not len(chapter.slots(count - 1)[0].positions)
+        return epochs * count
+
     @property
     def dropped(self) -> int:
         """Number of samples of each epoch in no step, fewer than fill a step; 0 by seconds."""

@@ -189,21 +189,20 @@ class StreamingLoader:
         return f"<StreamingLoader of {self.dataset!r}>"
 
     def __len__(self) -> int:
-        """Return the batches in the pass begun last, or in the next one; the same in every rank.
+        """Return the number of this rank's batches in the pass begun last, or in the next one.
 
-        With `tail="uneven"`, a rank that has no sample of an epoch's last step gets one less.
+        It is the same in every rank, except that with `tail="uneven"`, a rank that has no sample of
+        an epoch's last step gets one less.
 
-        By seconds, this takes a pass over the durations, 1 to 2 us per sample; the result is
-        remembered.
+        By seconds, this takes a pass over the durations for each epoch, 1 to 2 us per sample; the
+        result is remembered.
 
         Raises:
             TypeError: `epochs` is None, so a pass never ends.
         """
         if self._epochs is None:
             raise TypeError("a loader with epochs=None has no length")
-        stream, first = self._stream(), self._pass_epoch
-        steps = sum(stream.steps_in(first + at) for at in range(self._epochs))
-        return steps * self.batches_per_step
+        return self._stream().batches_in(self._pass_epoch, self._epochs)
 
     def __iter__(self) -> Iterator[Batch]:
         """Begin a pass: at the next epoch, or at the place of a loaded state.

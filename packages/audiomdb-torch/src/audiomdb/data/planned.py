@@ -125,7 +125,7 @@ class PlannedDataset(IterableDataset[Any]):
         stream = self._pass_stream(self.place())
         if isinstance(stream, SampleStream):
             return len(stream)
-        return self.epochs * stream.steps
+        return stream.batches_in(0, self.epochs)
 
     @property
     def dropped(self) -> int:
