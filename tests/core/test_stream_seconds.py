@@ -238,7 +238,7 @@ def test_a_stream_by_seconds_pickles_without_its_columns(folders: tuple[Path, Pa
     before = len(pickle.dumps(here))
     first = next(here.read())
     copy = pickle.loads(pickle.dumps(here))
-    assert len(pickle.dumps(here)) == before
+    assert len(pickle.dumps(here)) < before + 100  # the fingerprint of the datasets
     assert keys(next(copy.read())) == keys(first)
 
 

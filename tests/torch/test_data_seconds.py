@@ -18,6 +18,7 @@ from audiomdb.data.loader import StreamingLoader
 from audiomdb.errors import PlanError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter
+from audiomdb.shards.dataset_index import DatasetIndex
 from audiomdb.stream import BySeconds
 
 CLIPS = 240
@@ -192,3 +193,23 @@ def test_rarer_options_come_in_one_object(folders: tuple[Path, Path]) -> None:
     mine = loader(folders, batch_size=how, max_batch_seconds=None, num_buckets=32)
     assert sorted(counted(mine)) == ALL
     assert mine.state_dict()["options"]["chapter"] == 6
+
+
+def test_the_durations_are_read_once_for_all_passes_and_forked_workers(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, column = tmp_path / "read", DatasetIndex.__getitem__
+
+    def noted(index: DatasetIndex, name: str) -> np.ndarray:
+        with read.open("a", encoding="ascii") as file:
+            file.write(f"{name}\n")
+        return column(index, name)
+
+    monkeypatch.setattr(DatasetIndex, "__getitem__", noted)
+    mine = loader(folders, num_workers=2, multiprocessing_context="fork", persistent_workers=False)
+    for _ in range(2):
+        assert sorted(counted(mine)) == ALL
+    assert read.read_text(encoding="ascii") == "duration\n"
+    spawned = loader(folders, num_workers=1, multiprocessing_context="spawn")
+    with spawned:
+        assert sorted(counted(spawned)) == ALL

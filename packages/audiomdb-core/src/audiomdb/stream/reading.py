@@ -20,6 +20,7 @@ from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.sample import DURATION, Sample
 from audiomdb.shards import DatasetReader
 from audiomdb.shards.dataset_reader import whole_position
+from audiomdb.stream.findings import Findings
 from audiomdb.stream.loading import SampleLoader
 from audiomdb.stream.sources import SOURCE, Mixture, Part, parts_of
 
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
     from audiomdb.plan.state import OptionValue
     from audiomdb.stream.watch import Watch
 
-__all__ = ["Reading", "Selections"]
-
-Selections = dict[int, tuple[str, Selection]]
-"""The samples that the filters of each part keep, by part number, with the fingerprint of the
-dataset for which they were computed: another one may have taken its place."""
+__all__ = ["Reading"]
 
 
 class Reading:
@@ -43,7 +40,7 @@ class Reading:
 
     Args:
         what: Parts whose origins are retrievers or readers.
-        selections: Known results of the parts' filters; new ones are added.
+        findings: What is known of the index; what is found is added.
         watch: Records what the threads do.
 
     Raises:
@@ -51,11 +48,10 @@ class Reading:
     """
 
     def __init__(
-        self, what: Part | Mixture, selections: Selections, watch: Watch | None = None
+        self, what: Part | Mixture, findings: Findings, watch: Watch | None = None
     ) -> None:
         self._what = what
         self._parts = list(parts_of(what))
-        self._selections = selections
         self.readers = [_open(part) for part in self._parts]
         self._loaders = [
             SampleLoader(reader, part.load, watch)
@@ -63,6 +59,7 @@ class Reading:
         ]
         self._ends = list(accumulate(map(len, self.readers)))
         self.mixed = isinstance(what, Mixture)
+        self._found = findings.about(self.fingerprint)
 
     def __len__(self) -> int:
         """Return the number of samples, including those that are left out, each counted once."""
@@ -104,7 +101,7 @@ class Reading:
         known = {**options, "samples": sizes if self.mixed else sizes[0]}
         return PlanState.of(self.fingerprint, known, seed=seed)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hex digest that is equal for datasets of equal contents."""
         prints = [reader.metadata.fingerprint for reader in self.readers]
@@ -147,14 +144,21 @@ class Reading:
         return self._mix(self._what, 0, seed=seed, epoch=epoch, partitions=partitions)
 
     def durations(self) -> NDArray[np.float64]:
-        """Return the seconds of every sample after cropping, also if left out; NaN if unknown."""
+        """Return the seconds of every sample after cropping, also if left out; NaN if unknown.
+
+        The array is kept, and must not be changed.
+        """
+        if (known := self._found.durations) is not None:
+            return known
         columns = []
         for part, reader in zip(self._parts, self.readers, strict=True):
             column = reader.index[DURATION] if len(reader) else np.empty(0)
             seconds = np.asarray(column, dtype=np.float64)
             crop = part.load.crop
             columns.append(seconds if crop is None else crop.lasts(seconds))
-        return columns[0] if len(columns) == 1 else np.concatenate(columns)
+        found = columns[0] if len(columns) == 1 else np.concatenate(columns)
+        self._found.durations = found
+        return found
 
     @property
     def crops(self) -> list[OptionValue]:
@@ -258,9 +262,8 @@ class Reading:
         part, reader = self._parts[number], self.readers[number]
         if not part.filtered or not len(reader):  # without samples, there are no columns
             return None
-        fingerprint = reader.metadata.fingerprint
-        known, selection = self._selections.get(number, ("", None))
-        if known != fingerprint:
+        selections = self._found.selections
+        if number not in selections:
             selection = select(
                 # Columns of a hundred million bytes are not kept for a result of one bit per
                 # sample.
@@ -271,8 +274,8 @@ class Reading:
                 where=part.where,
             )
             assert selection is not None, "a filter selects"
-            self._selections[number] = fingerprint, selection
-        return selection
+            selections[number] = selection
+        return selections[number]
 
 
 def _open(part: Part) -> DatasetReader:

@@ -17,9 +17,10 @@ from audiomdb.plan import EpochPlan, MixPlan, PlanState, RankPlan, Split, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.sample import Sample
+from audiomdb.stream.findings import Findings
 from audiomdb.stream.following import Follower, before_sample
 from audiomdb.stream.load_options import Processing
-from audiomdb.stream.reading import Reading, Selections
+from audiomdb.stream.reading import Reading
 from audiomdb.stream.shares import which_of
 from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
 from audiomdb.stream.tails import say_dropped, say_empty, say_unread, tail_of_samples
@@ -150,7 +151,7 @@ class SampleStream:
         )
         self._says = rank == worker == 0
         self._seed = index(seed)  # a state holds plain numbers
-        self._selections: Selections = {}
+        self._findings = Findings()
         self._next = (0, 0)
         self._place: _Place | None = None
         self._known: tuple[str, PlanState, int] | None = None
@@ -322,9 +323,9 @@ class SampleStream:
         """Return the order of an epoch over all ranks."""
         return self._plan(self._reading(), epoch)
 
-    def share(self, selections: Selections) -> None:
-        """Take over what filters have kept of the same datasets, and add to it what is missing."""
-        self._selections = selections
+    def share(self, findings: Findings) -> None:
+        """Take over what is known of the index of the same datasets, and add what is missing."""
+        self._findings = findings
 
     def close(self) -> None:
         """End the running iterations; the stream can be used again.
@@ -338,7 +339,7 @@ class SampleStream:
             retriever.close()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
-        reading = Reading(self._what, self._selections, watch)
+        reading = Reading(self._what, self._findings, watch)
         if self._known is not None and self._known[0] != reading.fingerprint:
             self._known = None
         return reading

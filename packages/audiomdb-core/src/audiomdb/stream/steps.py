@@ -15,10 +15,11 @@ from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
+from audiomdb.stream.findings import Findings
 from audiomdb.stream.following import Follower, before_step
 from audiomdb.stream.load_options import Processing
 from audiomdb.stream.pacing import BySamples, EpochSteps, Pace
-from audiomdb.stream.reading import Reading, Selections
+from audiomdb.stream.reading import Reading
 from audiomdb.stream.rows import Allocate, Row, rows_of
 from audiomdb.stream.shares import which_of
 from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
@@ -145,7 +146,7 @@ class StepStream:
         self._how.check(partitions, world_size)
         self._marked = by_seconds or tail == "pad"
         self._seed = index(seed)  # a state holds plain numbers
-        self._selections: Selections = {}
+        self._findings = Findings()
         self._known = _Known()
 
     def __getstate__(self) -> dict[str, object]:
@@ -300,9 +301,9 @@ class StepStream:
         with samples as in_order:
             yield from together(in_order, coming)
 
-    def share(self, selections: Selections) -> None:
-        """Take over what filters have kept of the same datasets, and add to it what is missing."""
-        self._selections = selections
+    def share(self, findings: Findings) -> None:
+        """Take over what is known of the index of the same datasets, and add what is missing."""
+        self._findings = findings
 
     def close(self) -> None:
         """Close datasets that were given as folders; they are opened again when needed."""
@@ -369,7 +370,7 @@ class StepStream:
         return steps.chapter(chapter, numbers, split.rank, split.world_size).at_once()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
-        reading = Reading(self._what, self._selections, watch)
+        reading = Reading(self._what, self._findings, watch)
         if self._known.fingerprint != reading.fingerprint:
             self._known = _Known(reading.fingerprint)
         return reading

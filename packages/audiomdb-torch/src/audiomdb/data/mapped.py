@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 from audiomdb.data.collate import PaddingSample
 from audiomdb.data.epochs import EpochCounter
 from audiomdb.stream.ahead import in_order
+from audiomdb.stream.findings import Findings
 from audiomdb.stream.loading import held_bytes
-from audiomdb.stream.reading import Reading, Selections
+from audiomdb.stream.reading import Reading
 from audiomdb.stream.sources import Mixture, Part
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class MapView(Dataset[PaddingSample]):
         self._what = what
         self._num_threads = num_threads
         self._epochs = EpochCounter(epoch)
-        self._selections: Selections = {}
+        self._findings = Findings()
         self._kept: tuple[str, NDArray[np.int64] | None] | None = None
 
     def __len__(self) -> int:
@@ -118,10 +119,10 @@ class MapView(Dataset[PaddingSample]):
         """Duration of each sample as loaded, in seconds, `(len(self),)`; NaN without audio."""
         reading = self._reading()
         kept, seconds = self._positions(reading), reading.durations()
-        return seconds if kept is None else seconds[kept]
+        return seconds.copy() if kept is None else seconds[kept]
 
     def _reading(self) -> Reading:
-        return Reading(self._what, self._selections)
+        return Reading(self._what, self._findings)
 
     def _size(self, reading: Reading) -> int:
         kept = self._positions(reading)

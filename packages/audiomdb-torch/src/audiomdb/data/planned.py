@@ -30,7 +30,8 @@ from audiomdb.stream import (
     StepStream,
     StreamStats,
 )
-from audiomdb.stream.reading import Reading, Selections
+from audiomdb.stream.findings import Findings
+from audiomdb.stream.reading import Reading
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 
@@ -99,7 +100,7 @@ class PlannedDataset(IterableDataset[Any]):
         self._at: tuple[int, Callable[[], dict[str, Any]]] | None = None
         # Workers that are forked or started later know what is known here: a pass over the index of
         # a large corpus takes seconds, for each of them and each epoch.
-        self._selections: Selections = {}
+        self._findings = Findings()
         self._pass_stream(self.given_place or (0, 1))  # refuses impossible options now
 
     def __getstate__(self) -> dict[str, Any]:
@@ -305,7 +306,7 @@ class PlannedDataset(IterableDataset[Any]):
             tail=self.tail,
             epochs=self.epochs,
         )
-        stream.share(self._selections)
+        stream.share(self._findings)
         return stream
 
     def steps(
@@ -331,7 +332,7 @@ class PlannedDataset(IterableDataset[Any]):
             num_workers=num_workers,
             tail=tail,
         )
-        stream.share(self._selections)
+        stream.share(self._findings)
         return stream
 
     def warn_of_nodes(self, place: tuple[int, int], partitions: int | None = None) -> None:
@@ -343,7 +344,7 @@ class PlannedDataset(IterableDataset[Any]):
         nodes = nodes_of(place[1])
         if partitions % nodes == 0 or not self._epochs.first_to(f"warn {partitions} {nodes}"):
             return
-        plan = Reading(self.what, self._selections).plan(
+        plan = Reading(self.what, self._findings).plan(
             seed=self.seed, epoch=0, partitions=partitions
         )
         shards = sum(map(len, plan.datasets))
