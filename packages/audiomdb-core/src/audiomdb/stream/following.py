@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import chain, zip_longest
 from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,13 +12,13 @@ import numpy as np
 
 from audiomdb.plan import EpochPlan, MixPlan, Split
 from audiomdb.plan.split import partitions_met
+from audiomdb.stream.watch import Watch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiomdb.shards import Course, DatasetReader
     from audiomdb.stream.reading import Reading
-    from audiomdb.stream.watch import Watch
 
 __all__ = ["Follower", "Front", "before_sample", "before_step"]
 
@@ -79,11 +80,10 @@ class _Lane:
     Several parts of a mixture may share a reader, for example if they are views of one dataset.
     """
 
-    def __init__(self, reader: DatasetReader) -> None:
+    def __init__(self, reader: DatasetReader, datasets: list[int], course: Course) -> None:
         self.reader = reader
-        self.at_once = 0
-        self.datasets: list[int] = []
-        self.course: Course | None = None
+        self.datasets = datasets
+        self.course = course
         self.passes: list[list[tuple[int, ...]]] = []
 
 
@@ -112,26 +112,25 @@ class Follower:
         ranks: int = 1,
     ) -> None:
         self._lanes: list[_Lane] = []
+        self._watch = watch or Watch()
         if not any(reader.follows for reader in reading.readers):
             return
         self._firsts = reading.first_shards
-        lanes: dict[int, _Lane] = {}
-        for number, (reader, most) in enumerate(zip(reading.readers, at_once(), strict=True)):
-            lane = lanes.setdefault(id(reader), _Lane(reader))
-            lane.at_once += most
-            lane.datasets.append(number)
+        through: dict[int, list[int]] = {}
+        for number, reader in enumerate(reading.readers):
+            through.setdefault(id(reader), []).append(number)
+        most = at_once()
         try:
-            for lane in lanes.values():
-                lane.course = lane.reader.follow(lane.at_once, workers=workers, ranks=ranks)
-                if lane.course is not None:
-                    self._lanes.append(lane)
-                    if watch is not None:
-                        lane.course = watch.follow(lane.course, lane.reader)
+            for datasets in through.values():
+                reader, needed = reading.readers[datasets[0]], sum(most[one] for one in datasets)
+                course = reader.follow(needed, workers=workers, ranks=ranks)
+                if course is not None:
+                    self._lanes.append(_Lane(reader, datasets, course))
+                    self._watch.follow(course)
         except BaseException:
             self.close()
             raise
         self._shard_ends = reading.shard_ends
-        self._dataset_ends = np.cumsum([len(reader) for reader in reading.readers])
         self._following: Front | None = None
         self._continues = False
         # The lane of each shard, and its number there.
@@ -180,7 +179,6 @@ class Follower:
         later = {*needed, *(() if front is None else front.alive())}
         visits = np.zeros(len(positions), np.int64)
         for at, lane in enumerate(self._lanes):
-            assert lane.course is not None
             mine = np.flatnonzero(lanes == at)
             needed_here = [int(self._local[s]) for s in later if self._lane_of[s] == at]
             visits[mine] = lane.course.draw(local[mine].tolist(), needed_here)
@@ -194,27 +192,28 @@ class Follower:
         Raises:
             Exception: as in `Course.enter`.
         """
-        if (course := self._course(position)) is not None:
-            course.enter(visit)
+        lane, shard = self._place(position)
+        if lane is not None:
+            self._watch.fetch(lane.reader, shard, partial(lane.course.enter, visit))
 
     def leave(self, position: int, visit: int) -> None:
         """Report that a sample, after `enter`, is done."""
-        if (course := self._course(position)) is not None:
-            course.leave(visit)
+        lane, _ = self._place(position)
+        if lane is not None:
+            lane.course.leave(visit)
 
     def close(self) -> None:
         """End the courses. May be called twice."""
         for lane in self._lanes:
-            if lane.course is not None:
-                lane.course.close()
+            lane.course.close()
 
-    def _course(self, position: int) -> Course | None:
-        number = int(np.searchsorted(self._dataset_ends, position, side="right"))
-        lane = self._lane_of[self._firsts[number]]
-        return None if lane < 0 else self._lanes[lane].course
+    def _place(self, position: int) -> tuple[_Lane | None, int]:
+        """Return the lane of a sample, if it has one, and the number of its shard there."""
+        shard = int(np.searchsorted(self._shard_ends, position, side="right"))
+        lane = self._lane_of.item(shard)
+        return None if lane < 0 else self._lanes[lane], self._local.item(shard)
 
     def _begin(self, lane: _Lane, front: Front) -> None:
-        assert lane.course is not None
         lane.passes = self._passes(lane, front)
         lane.course.begin(
             self._order(lane, front),

@@ -8,9 +8,8 @@ user's processor, are timed individually.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -87,7 +86,7 @@ class Watch:
         self.activities: dict[int, Activity] = {}
         """Activities by thread identifier."""
 
-        self._courses: list[_WatchedCourse] = []
+        self._courses: list[Course] = []
         self._inline: Activity | None = None
         self._waiting: tuple[float, Activity | None] | None = None
         self._began: float | None = None
@@ -124,13 +123,9 @@ class Watch:
             activity = self.activities[thread] = Activity()
         return activity
 
-    def follow(self, course: Course | None, reader: DatasetReader) -> Course | None:
-        """Return a course that records how long tasks wait for shards."""
-        if course is None:
-            return None
-        watched = _WatchedCourse(course, reader, self)
-        self._courses.append(watched)
-        return watched
+    def follow(self, course: Course) -> None:
+        """Let `interrupt` end the waits for the shards of a course."""
+        self._courses.append(course)
 
     def fetch(self, reader: DatasetReader, number: int, get: Callable[[], R]) -> R:
         """Return the result of `get`, which may wait for a shard; called in the waiting thread."""
@@ -284,33 +279,3 @@ def _sample(activity: Activity) -> dict[str, Any]:
         "shard": metadata.shards[number].path,
         "key": None if shard is None else shard.index.key(place),
     }
-
-
-class _WatchedCourse:
-    """A course whose waiting times are recorded."""
-
-    def __init__(self, course: Course, reader: DatasetReader, watch: Watch) -> None:
-        self._course = course
-        self._reader = reader
-        self._watch = watch
-        self._shards: dict[int, int] = {}
-
-    def begin(
-        self, order: Sequence[int], following: Sequence[int] = (), *, continues: bool = True
-    ) -> None:
-        self._course.begin(order, following, continues=continues)
-
-    def draw(self, shards: Sequence[int], needed: Collection[int]) -> list[int]:
-        visits = self._course.draw(shards, needed)
-        self._shards.update(zip(visits, shards, strict=True))
-        return visits
-
-    def enter(self, visit: int) -> None:
-        enter = partial(self._course.enter, visit)
-        self._watch.fetch(self._reader, self._shards[visit], enter)
-
-    def leave(self, visit: int) -> None:
-        self._course.leave(visit)
-
-    def close(self) -> None:
-        self._course.close()
