@@ -29,6 +29,17 @@ def convert(folder: Path) -> dict[str, Sample]:
         return {sample["__key__"]: sample for sample in dataset}
 
 
+def test_a_dataset_is_made_where_its_path_led_when_the_converter_was_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    converter = FolderConverter(folder, "out")
+    monkeypatch.chdir(folder / "sub")
+    report = converter.run()
+    assert len(DatasetReader.open(folder.parent / "out")) == report.samples == 2
+    assert report.output_dir == folder.parent / "out"
+
+
 def test_a_path_through_a_link_and_back_leads_where_the_system_says(folder: Path) -> None:
     elsewhere = folder.parent / "elsewhere"
     (elsewhere / "deep").mkdir(parents=True)

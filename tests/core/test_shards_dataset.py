@@ -298,6 +298,22 @@ def test_threads_share_a_reader(dataset):
     assert found == [i % 250 for i in range(2000)]
 
 
+def test_a_relative_path_means_the_folder_that_it_led_to_at_first(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with DatasetWriter("d", samples_per_shard=2) as writer:
+        for i in range(6):
+            if i == 3:
+                monkeypatch.chdir(tmp_path / "elsewhere")
+            writer.write(f"clip-{i}", {"text": str(i)})
+    assert not list((tmp_path / "elsewhere").iterdir())
+    monkeypatch.chdir(tmp_path)
+    with DatasetReader.open("d") as reader:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert [sample["text"] for sample in reader] == ["0", "1", "2", "3", "4", "5"]
+        assert list(reader.index["text_length"]) == [1] * 6
+
+
 def test_a_pickled_reader_opens_the_dataset_again(dataset):
     reader = DatasetReader.open(dataset)
     reader[0]

@@ -136,6 +136,8 @@ class DatasetReader:
             InvalidURLError: when the path is a URL.
         """
         folder = folder_path(path, instead="audiomdb.stream.open_dataset takes URLs")
+        # Shards are opened later, after which directory the process is in may have changed.
+        folder = folder.absolute()
         metadata = read_metadata(folder)
         # Absolute, because shards are opened later: the working directory may be another by then.
         return cls(metadata, LocalShards(folder.absolute(), metadata))

@@ -32,7 +32,7 @@ programs write such a file too, so its contents are checked."""
 
 
 def output_path(output_dir: str | os.PathLike[str]) -> Path:
-    """Return the path of a folder to write to.
+    """Return the path of a folder to write to, absolute: the source may change directories.
 
     Raises:
         InvalidURLError: when it is a URL.
@@ -40,7 +40,7 @@ def output_path(output_dir: str | os.PathLike[str]) -> Path:
     return folder_path(
         output_dir,
         instead="write to a folder, and send that to the URL with `audiomdb upload` or an uploader",
-    )
+    ).absolute()
 
 
 class OutputFolder:
