@@ -6,6 +6,7 @@ import mmap
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,3 +144,34 @@ def test_what_lies_around_the_frames_of_a_flac_does_not_disturb() -> None:
     for changed in (with_block, with_tag, with_large_tail):
         assert np.array_equal(audio.decode(changed)[0], expected)
         assert audio.probe(changed).frames == 30393
+
+
+@pytest.mark.parametrize("frames", [None, "recorded"])
+@pytest.mark.parametrize("audio_format", ["flac", "wav", "vorbis"])
+def test_a_clip_is_decoded_into_an_array_of_its_shape(audio_format: str, frames: Any) -> None:
+    encoded = memoryview(audio.encode(np.sin(np.arange(8000) / 9), 8000, audio_format))
+    expected, _ = audio.decode(encoded)
+    count = len(expected) if frames else None
+    out = np.empty(len(expected), np.float32)
+    assert audio.decode(encoded, frames=count, out=out)[0] is out
+    assert np.array_equal(out, expected)
+    other = np.empty(len(expected) + 1, np.float32)
+    assert np.array_equal(audio.decode(encoded, frames=count, out=other)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty(8000, np.int16),
+        np.empty(8000, np.float64),
+        np.empty(8000, ">f4"),
+        np.empty(16000, np.float32)[::2],
+        np.frombuffer(bytes(4 * 8000), np.float32),
+    ],
+)
+def test_an_array_that_cannot_be_decoded_into_is_refused(out: np.ndarray) -> None:
+    before = out.copy()
+    encoded = audio.encode(np.sin(np.arange(8000) / 9), 8000)
+    with pytest.raises(ValueError, match="expected C-contiguous, writable float32"):
+        audio.decode(encoded, out=out)
+    np.testing.assert_array_equal(out, before)

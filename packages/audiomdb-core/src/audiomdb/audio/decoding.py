@@ -73,7 +73,11 @@ def decode(
         UnreadableAudioError: not audio, an unsupported format, or no such file.
         DamagedAudioError: truncated, damaged, or not as long as its header or `frames` says.
         AudioError: the window is invalid, or starts at or after the clip's end.
+        ValueError: `out` is not a C-contiguous, writable array of float32.
     """
+    if out is not None and not (out.dtype == np.float32 and out.flags.carray):
+        # Decoders write to its memory without knowing what it is.
+        raise ValueError(f"out is an array of {out.dtype}, expected C-contiguous, writable float32")
     whole = offset == 0.0 and duration is None
     if not whole:
         _check_window(offset, duration)
