@@ -16,10 +16,17 @@ from hypothesis import strategies as st
 from audiomdb.errors import (
     DatasetNotFoundError,
     DuplicateKeyError,
+    InvalidURLError,
     UnknownColumnError,
     UnknownKeyError,
 )
-from audiomdb.shards import DatasetReader, DatasetWriter, ShardReader, verify_dataset
+from audiomdb.shards import (
+    DatasetReader,
+    DatasetWriter,
+    ShardReader,
+    read_metadata,
+    verify_dataset,
+)
 
 SPEAKERS = ["ann", "bob", None]
 
@@ -99,6 +106,25 @@ def test_only_the_wanted_fields_are_read(dataset):
     reader = DatasetReader.open(dataset)
     assert reader.read(5, fields=["text"]) == {"__key__": "clip-0005", "text": "word " * 5}
     assert reader.read(5, fields=[]) == {"__key__": "clip-0005"}
+
+
+@pytest.mark.parametrize("fields", ["text", iter(["text"])])
+def test_fields_that_are_no_collection_of_names_are_refused(dataset, fields):
+    reader = DatasetReader.open(dataset)
+    with pytest.raises(TypeError, match="expected a list of names"):
+        reader.read(0, fields=fields)
+    with pytest.raises(TypeError, match="expected a list of names"):
+        next(reader.scan(fields=fields))
+
+
+def test_paths_may_be_text(dataset):
+    assert read_metadata(str(dataset)) == read_metadata(dataset)
+    assert verify_dataset(str(dataset)) == []
+    shard = ShardReader(f"{dataset}/shard_00000")
+    assert shard.read(0)["__key__"] == shard.index.key(0)
+    for function in (read_metadata, verify_dataset):
+        with pytest.raises(InvalidURLError, match="s3://bucket/d is a URL"):
+            function("s3://bucket/d")
 
 
 def test_an_index_takes_no_memory_for_columns_that_nobody_asked_for(tmp_path):

@@ -12,6 +12,7 @@ import msgspec
 from audiomdb.errors import DatasetNotFoundError, FormatVersionError, MetadataError
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import FORMAT_NAME, FORMAT_VERSION, METADATA_FILE, shard_number
+from audiomdb.urls import folder_path
 
 __all__ = [
     "Feature",
@@ -116,11 +117,12 @@ def read_metadata(dataset: str | os.PathLike[str]) -> Metadata:
     """Read and check the metadata of a dataset in a local folder.
 
     Raises:
+        InvalidURLError: when the path is a URL.
         DatasetNotFoundError: when there is none, as after an unfinished conversion.
         FormatVersionError: when a newer library wrote it.
         MetadataError: when it is damaged or contradicts itself.
     """
-    folder = Path(dataset)
+    folder = folder_path(dataset, instead="audiomdb.registry.retriever_for takes URLs")
     path = folder / METADATA_FILE
     try:
         raw = path.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -43,12 +44,16 @@ class ShardReader:
     __slots__ = ("_decoders", "_file", "_name", "directory", "index", "index_place")
 
     def __init__(
-        self, directory: Path, entry: ShardEntry | None = None, *, file: memoryview | None = None
+        self,
+        directory: str | os.PathLike[str],
+        entry: ShardEntry | None = None,
+        *,
+        file: memoryview | None = None,
     ) -> None:
         keep_memory_of_copies()
-        path = directory / DATA_FILE
-        self.directory = directory
-        self._name = str(directory)
+        self.directory = Path(directory)
+        path = self.directory / DATA_FILE
+        self._name = str(self.directory)
         self._file = map_file(path) if file is None else file
         self._decoders: tuple[list[RecordDecoder], ...] = ([], [], [], [])
         if entry is None:
@@ -107,9 +112,12 @@ class ShardReader:
 
         Raises:
             CorruptRecordError: names shard, place and, if it can be read, the key.
+            TypeError: when `fields` is not a collection of names.
         """
         if fields is None:
             return self.whole(i, copy, verify, apart)
+        if type(fields) is not frozenset:  # which loaders pass, for every sample
+            _check_names(fields)
         index = self.index
         at, length = index.head_offset[i], index.head_bytes[i]
         start, size = index.payload_offset[i], index.payload_bytes[i]
@@ -153,6 +161,7 @@ class ShardReader:
     ) -> Iterator[Sample]:
         """Read all records in order, faster than by `read`, with the same arguments and errors."""
         if fields is not None:
+            _check_names(fields)
             return (self.read(i, fields=fields, copy=copy, verify=verify) for i in range(len(self)))
         index = self.index
         heads = index.head_offset
@@ -175,6 +184,16 @@ class ShardReader:
             return repr(self.index.key(i))
         except CorruptShardError:
             return "(its key is damaged too)"
+
+
+def _check_names(fields: Collection[str]) -> None:
+    """Refuse a text, any part of which would count as a name, and what can be iterated only once.
+
+    Raises:
+        TypeError: it is one of these.
+    """
+    if isinstance(fields, str) or not hasattr(fields, "__contains__"):
+        raise TypeError(f"fields is {fields!r}, expected a list of names")
 
 
 def _some(head: memoryview, fields: Collection[str]) -> Sample:

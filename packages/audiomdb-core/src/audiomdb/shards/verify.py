@@ -55,9 +55,9 @@ def verify_dataset(
         The problems found, in shard order; empty if the dataset is intact.
 
     Raises:
+        InvalidURLError: when the path is a URL.
         DatasetNotFoundError: when there is no dataset.
         MetadataError: when its metadata cannot be read.
-        InvalidURLError: when the path is a URL.
     """
     from concurrent.futures import ThreadPoolExecutor
 
