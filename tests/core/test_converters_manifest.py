@@ -116,6 +116,12 @@ def test_columns_may_have_other_names(folder: Path) -> None:
     assert "sentence" not in sample
 
 
+def test_a_column_cannot_be_both_audio_and_text(folder: Path) -> None:
+    manifest = write(folder, "path\na.wav\n", "m.tsv")
+    with pytest.raises(SourceError, match="'path' is given as the column of the audio and of the"):
+        ManifestConverter(manifest, folder / "out", audio_column="path", text_column="path")
+
+
 def test_paths_start_at_the_manifest_and_keys_do_not_tell_where_that_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,8 @@ class ManifestConverter(BaseConverter):
         options: See `BaseConverter`.
 
     Raises:
-        SourceError: when there is no such file; from `run`, when it cannot be used; names the line.
+        SourceError: when there is no such file, or audio and text are the same column; from `run`,
+            when it cannot be used; names the line.
         InvalidURLError: when the manifest is given by a URL.
     """
 
@@ -73,6 +74,11 @@ class ManifestConverter(BaseConverter):
         self.manifest = folder_path(manifest, expected="a file", instead=instead).absolute()
         if not self.manifest.is_file():
             raise SourceError(f"there is no manifest {self.manifest}")
+        if text_column == audio_column:
+            raise SourceError(
+                f"{audio_column!r} is given as the column of the audio and of the text; they are "
+                "named by audio_column and text_column"
+            )
         self.audio_column = audio_column
         self.text_column = text_column
         self.key_column = key_column
