@@ -16,7 +16,13 @@ import soundfile
 
 from audiomdb.audio import decode
 from audiomdb.converters.files import FolderConverter, ManifestConverter
-from audiomdb.errors import AudioError, DuplicateKeyError, SourceError, UnreadableAudioError
+from audiomdb.errors import (
+    AudioError,
+    DuplicateKeyError,
+    SampleError,
+    SourceError,
+    UnreadableAudioError,
+)
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
@@ -84,6 +90,55 @@ def test_claims_of_a_strange_kind_are_wrong_and_no_more(tmp_path: Path) -> None:
     report = Listed([("k", {"audio": clip(1), **claims})], tmp_path / "out").run()
     assert report.contradictions == {"channels": 1, "sample_rate": 1}
     assert DatasetReader.open(tmp_path / "out")["k"]["channels"] == 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.asarray])
+def test_a_claim_may_be_a_number_of_numpy(tmp_path: Path, kind: Any) -> None:
+    wrong = {name: kind(3) for name in ("channels", "sample_rate", "duration")}
+    right = {"channels": kind(1), "sample_rate": kind(8000)}
+    items = [("wrong", {"audio": clip(1), **wrong}), ("right", {"audio": clip(1), **right})]
+    report = Listed(items, tmp_path / "out").run()
+    assert report.contradictions == {"channels": 1, "sample_rate": 1, "duration": 1}
+
+
+class Gradients:
+    """Stands for a sparse tensor with gradients: it has no size in bytes, and is no array."""
+
+    @property
+    def nbytes(self) -> int:
+        raise RuntimeError("nbytes is not defined for sparse tensors")
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+
+@pytest.mark.parametrize(
+    ("audio", "reason"),
+    [
+        (np.zeros(9, bool), "dtype bool, expected floats or integers"),
+        (np.zeros(9, np.complex64), "dtype complex64, expected floats or integers"),
+        (np.array(["a", "b"]), "dtype <U1, expected floats or integers"),
+        (np.zeros((9, 0)), r"shape \(9, 0\), expected \(frames,\)"),
+        (np.ma.masked_less(np.zeros(9), 1), "is a masked array"),
+        (Gradients(), "NumPy cannot take: Can't call numpy"),
+    ],
+)
+def test_an_array_that_could_not_be_decoded_is_refused_at_conversion(
+    tmp_path: Path, audio: Any, reason: str
+) -> None:
+    items = [("bad", {"audio": audio, "sample_rate": 8000}), ("good", {"audio": clip(1)})]
+    with pytest.raises(SampleError, match=f"sample 'bad'.*{reason}"):
+        Listed(items, tmp_path / "raised").run()
+    report = Listed(items, tmp_path / "skipped", on_error="skip").run()
+    assert (report.samples, report.rejected) == (1, 1)
+
+
+def test_what_a_function_returns_in_place_of_audio_is_rejected_alone(tmp_path: Path) -> None:
+    with DatasetWriter(
+        tmp_path / "d", process=lambda _: {"audio": Gradients()}, on_error="skip"
+    ) as writer:
+        writer.write("a", {"audio": clip(1)})
+    assert writer.finish().rejected == 1
 
 
 def test_text_that_cannot_be_stored_hurts_nobody_once_a_processor_drops_it(tmp_path: Path) -> None:

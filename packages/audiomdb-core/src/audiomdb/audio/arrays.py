@@ -15,7 +15,7 @@ __all__ = [
     "BELIEVED_RATIO",
     "array_rate",
     "as_float",
-    "check_shape",
+    "check_array",
     "placed",
     "room_for",
     "whole_rate",
@@ -26,14 +26,16 @@ BELIEVED_RATIO = 64
 """An announced length is allocated at once up to 64 MiB or 64 times the encoded size."""
 
 
-def check_shape(array: np.ndarray) -> None:
-    """Require an array of shape `(frames,)` or `(frames, channels)`.
+def check_array(array: np.ndarray) -> None:
+    """Require an array of floats or integers, of shape `(frames,)` or `(frames, channels)`.
 
     Raises:
-        SampleError: it has another shape, or more channels than frames; then the message says how
-            to transpose an array in torchaudio's order.
+        SampleError: it has another shape or dtype, or more channels than frames; then the message
+            says how to transpose an array in torchaudio's order.
     """
-    if array.ndim not in (1, 2):
+    if array.dtype.kind not in "fiu":
+        raise SampleError(f"an audio array of dtype {array.dtype}, expected floats or integers")
+    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
         raise SampleError(
             f"an audio array of shape {array.shape}, expected (frames,) or (frames, channels)"
         )
@@ -74,14 +76,12 @@ def array_rate(rate: object) -> int:
 def as_float(array: np.ndarray) -> np.ndarray:
     """Return a float32 copy, with integers scaled by the range of their type to [-1, 1).
 
-    Raises:
-        SampleError: the elements are neither floats nor integers.
+    Args:
+        array: Floats or integers, as `check_array` requires.
     """
     kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
     if kind == "f":
         return np.array(array, np.float32, order="C")
-    if kind not in "iu":
-        raise SampleError(f"an audio array of dtype {array.dtype}, expected floats or integers")
     half = 2.0 ** (bits - 1)
     centre = half if kind == "u" else 0.0
     return np.ascontiguousarray((array - centre) / half, np.float32)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from audiomdb.audio import AudioSource, decode, resample
-from audiomdb.audio.arrays import array_rate, as_float, check_shape, whole_rate
+from audiomdb.audio.arrays import array_rate, as_float, check_array, whole_rate
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample
@@ -98,7 +98,7 @@ class BaseProcessor(ABC):
             if from_rate is None:
                 from_rate = _rate_of(audio)
             array = np.asarray(audio)
-            check_shape(array)
+            check_array(array)
             array = as_float(array)
             if mono and array.ndim == 2:
                 array = array.mean(axis=1, dtype=np.float32)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from audiomdb.audio import AudioInfo, check, check_rate, decode, encode, probe, resample
-from audiomdb.audio.arrays import array_rate, as_float, check_shape, whole_rate
+from audiomdb.audio.arrays import array_rate, as_float, check_array, whole_rate
 from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
@@ -106,7 +107,8 @@ def value_bytes(value: Any) -> int:  # noqa: ANN401
     if isinstance(value, memoryview | np.ndarray):
         return value.nbytes
     if hasattr(value, "__array__"):
-        return getattr(value, "nbytes", 0)
+        with suppress(RuntimeError):  # of a sparse tensor, which is refused later
+            return getattr(value, "nbytes", 0)
     return 0
 
 
@@ -193,12 +195,17 @@ def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN
 
 def _array(name: str, sample: Sample) -> tuple[np.ndarray, int]:
     """Return a sample's audio as an array, and its rate in Hz."""
-    array = np.asarray(sample[AUDIO])
+    audio = sample[AUDIO]
+    if isinstance(audio, np.ma.MaskedArray):
+        raise SampleError(f"{name}: audio is a masked array; fill what is masked, or cut it out")
     try:
-        check_shape(array)
+        array = np.asarray(audio)
+        check_array(array)
         return array, array_rate(sample.get(SAMPLE_RATE))
     except SampleError as exc:
         raise SampleError(f"{name}: {exc}") from None
+    except (TypeError, ValueError, RuntimeError) as exc:  # of a tensor
+        raise SampleError(f"{name}: audio is what NumPy cannot take: {exc}") from exc
 
 
 def _stored(
@@ -246,17 +253,20 @@ def _contradictions(
 ) -> tuple[str, ...]:
     found = []
     for field, truth in ((SAMPLE_RATE, came.sample_rate), (CHANNELS, came.channels)):
-        claim = sample.get(field)
-        if hasattr(claim, "__array__"):  # also an array or tensor without axes
-            claim = np.asarray(claim)[()]
-        if claim is not None and _scalar(claim) != truth:
+        if sample.get(field) is not None and _claim(sample, field) != truth:
             found.append(field)
-    claimed = sample.get(DURATION)
+    claimed = _claim(sample, DURATION)
     if duration is not None and isinstance(claimed, int | float):
         tolerance = max(_DURATION_TOLERANCE_S, 0.01 * duration)
         if not abs(claimed - duration) <= tolerance:
             found.append(DURATION)
     return tuple(found)
+
+
+def _claim(sample: Mapping[str, Any], field: str) -> Any:  # noqa: ANN401
+    """Return what the source says, as a Python scalar, also of an array or tensor without axes."""
+    value: Any = sample.get(field)
+    return _scalar(value.item() if getattr(value, "ndim", None) == 0 else value)
 
 
 def _row(sample: Sample) -> dict[str, Any]:

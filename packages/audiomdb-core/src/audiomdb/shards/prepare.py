@@ -119,7 +119,10 @@ def lacks_rate(result: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
         return False
     if not hasattr(audio, "__array__"):
         return False
-    array = np.asarray(audio)
+    try:
+        array = np.asarray(audio)
+    except (TypeError, ValueError, RuntimeError):
+        return False  # a tensor that is refused when it is stored
     return array.ndim in (1, 2) and array.dtype.kind in "iuf"
 
 

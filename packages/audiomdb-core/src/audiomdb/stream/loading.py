@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from audiomdb.audio import decode, probe, resample
-from audiomdb.audio.arrays import as_float, check_shape, placed
+from audiomdb.audio.arrays import as_float, check_array, placed
 from audiomdb.errors import AudioError, ProcessingError, UnknownColumnError
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
@@ -270,7 +270,7 @@ class SampleLoader:
     def _from_array(self, array: np.ndarray, rate: int | None) -> tuple[np.ndarray, int | None]:
         """Convert audio stored as an array to the form that decoding gives."""
         wanted = self._options.sample_rate
-        check_shape(array)
+        check_array(array)
         audio = as_float(array)
         if audio.ndim == 2 and (self._options.mono or audio.shape[1] == 1):
             audio = audio.mean(axis=1, dtype=np.float32)
