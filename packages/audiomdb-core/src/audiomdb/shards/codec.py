@@ -46,7 +46,6 @@ __all__ = [
     "EncodedRecord",
     "Place",
     "RecordDecoder",
-    "decode_body",
     "decode_head",
     "encode_key",
     "encode_record",
@@ -175,14 +174,10 @@ def decode_head(head: memoryview) -> Sample:
     Raises:
         CorruptRecordError: does not name the record; the caller knows shard and key.
     """
-    _check_head(head)
-    return decode_body(head[_PREFIX_BYTES:])
-
-
-def decode_body(body: Buffer) -> Sample:
-    """Decode the MessagePack map of a head whose checksum was already checked."""
+    if len(head) < _PREFIX_BYTES or crc32(head[_CRC_BYTES:]) != _read_crc(head)[0]:
+        _wrong_checksum()
     try:
-        sample = _decode_tree(body)
+        sample = _decode_tree(head[_PREFIX_BYTES:])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise CorruptRecordError(f"head is no MessagePack: {exc}") from exc
     if type(sample) is not dict:
@@ -314,11 +309,6 @@ def _undecodable(exc: Exception) -> Exception:
 
 def _wrong_checksum() -> NoReturn:
     raise CorruptRecordError("checksum of the head does not match")
-
-
-def _check_head(head: memoryview) -> None:
-    if len(head) < _PREFIX_BYTES or crc32(head[_CRC_BYTES:]) != _read_crc(head)[0]:
-        _wrong_checksum()
 
 
 def _resolve(

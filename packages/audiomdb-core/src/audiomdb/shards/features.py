@@ -12,7 +12,7 @@ from audiomdb.shards.metadata import Feature
 
 __all__ = ["FeatureSummary", "merge_features"]
 
-_KINDS = (
+_KINDS: tuple[tuple[Any, str], ...] = (
     (bool, "bool"),
     (str, "str"),
     (np.generic, "scalar"),
@@ -23,8 +23,7 @@ _KINDS = (
     ((list, tuple), "list"),
 )
 
-_NOT_ARRAYS: tuple[type, ...] = (str, np.generic, int, float, bytes, bytearray, memoryview)
-_NOT_ARRAYS += (Mapping, list, tuple)
+_NOT_ARRAYS = tuple(kind for kind, _ in _KINDS)
 
 
 class FeatureSummary:
