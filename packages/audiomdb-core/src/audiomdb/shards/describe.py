@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -21,7 +20,7 @@ from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
-__all__ = ["AudioOptions", "Description", "describe", "file_bytes", "source_name", "value_bytes"]
+__all__ = ["AudioOptions", "Description", "describe", "source_name"]
 
 _DURATION_TOLERANCE_S = 0.05
 """Manifests round durations; a difference over this and over 1 % contradicts the audio."""
@@ -30,12 +29,6 @@ _DEFAULT_FORMAT = "flac"
 
 _COMMON_RATE = 16_000
 """Hz. All formats support this rate: a refusal at it concerns the format itself."""
-
-_WINDOW_BYTES_PER_S = 32_000
-"""Size of a window for shard borders: 16 bits at 16 kHz. Its file is not opened for that."""
-
-_MOST_BYTES = 2**30
-"""Maximum size of a window, 9 hours: a row may ask for far more seconds than its file has."""
 
 _FLOATS = frozenset(("FLOAT", "DOUBLE"))
 """Subtypes whose samples may be NaN."""
@@ -93,31 +86,6 @@ class Description(msgspec.Struct, frozen=True):
     row: Mapping[str, Any]
     contradictions: tuple[str, ...]
     finite: bool
-
-
-def value_bytes(value: Any) -> int:  # noqa: ANN401
-    """Return the size of a field's value in the source; 0 if it is neither text nor a buffer."""
-    if isinstance(value, AudioWindow):
-        seconds = value.duration
-        if seconds is None:
-            return file_bytes(value.path)
-        return int(min(seconds * _WINDOW_BYTES_PER_S, _MOST_BYTES))
-    if isinstance(value, bytes | bytearray | str):
-        return len(value)
-    if isinstance(value, memoryview | np.ndarray):
-        return value.nbytes
-    if hasattr(value, "__array__"):
-        with suppress(RuntimeError):  # of a sparse tensor, which is refused later
-            return getattr(value, "nbytes", 0)
-    return 0
-
-
-def file_bytes(path: str | os.PathLike[str]) -> int:
-    """Return the size of a file in bytes; 0 if it is missing, which is reported when it is read."""
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 (a Path costs more than the call)
-    except (OSError, ValueError):  # ValueError: a name that no file can have
-        return 0
 
 
 def source_name(sample: Mapping[str, Any]) -> str | None:

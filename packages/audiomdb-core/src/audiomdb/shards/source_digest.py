@@ -16,7 +16,6 @@ from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import UnsupportedValueError
 from audiomdb.sample import AUDIO
 from audiomdb.shards.checksum import crc32
-from audiomdb.shards.describe import file_bytes, value_bytes
 from audiomdb.shards.layout import INLINE_BYTES
 from audiomdb.shards.packing import PAYLOAD_BYTES, REF, Buffer, Packer
 
@@ -27,6 +26,12 @@ _FILE, _OTHER = 5, 6
 
 _SIZE = Struct("<Q")
 _WINDOW = Struct("<Qdd")
+
+_WINDOW_BYTES_PER_S = 32_000
+"""Size of a window for shard borders: 16 bits at 16 kHz. Its file is not opened for that."""
+
+_MOST_BYTES = 2**30
+"""Maximum size of a window, 9 hours: a row may ask for far more seconds than its file has."""
 
 _NUMBERS = frozenset((bool, float, int, type(None)))
 _TEXT = {str}
@@ -70,11 +75,11 @@ def contents(sample: object) -> Contents:
             size += len(value)
             fields[field] = Ext(PAYLOAD_BYTES, REF.pack(0, len(value), crc32(value)))
         elif field == AUDIO and isinstance(value, str | os.PathLike):
-            of_file = file_bytes(value)
+            of_file = _file_bytes(value)
             size += of_file
             fields[field] = Ext(_FILE, _SIZE.pack(of_file))
         else:
-            size += value_bytes(value)
+            size += _value_bytes(value)
             fields[field] = _PACKER.pack(value, "", 1)
     return Contents(size, fields)
 
@@ -121,7 +126,7 @@ class _Packer(Packer):
     def pack(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
         if isinstance(value, AudioWindow):
             end = math.inf if value.duration is None else value.duration
-            return Ext(_FILE, _WINDOW.pack(file_bytes(value.path), value.offset, end))
+            return Ext(_FILE, _WINDOW.pack(_file_bytes(value.path), value.offset, end))
         try:
             return super().pack(value, path, depth)
         except UnsupportedValueError:
@@ -134,6 +139,29 @@ class _Packer(Packer):
 
 
 _PACKER = _Packer("")
+
+
+def _value_bytes(value: Any) -> int:  # noqa: ANN401
+    """Return the size of a field's value in the source; 0 if it is neither text nor a buffer."""
+    if isinstance(value, AudioWindow):
+        seconds = value.duration
+        if seconds is None:
+            return _file_bytes(value.path)
+        return int(min(seconds * _WINDOW_BYTES_PER_S, _MOST_BYTES))
+    if isinstance(value, bytes | bytearray | str):
+        return len(value)
+    if isinstance(value, memoryview) or hasattr(value, "__array__"):
+        with contextlib.suppress(RuntimeError):  # of a sparse tensor, which is refused later
+            return getattr(value, "nbytes", 0)
+    return 0
+
+
+def _file_bytes(path: str | os.PathLike[str]) -> int:
+    """Return the size of a file in bytes; 0 if it is missing, which is reported when it is read."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 (a Path costs more than the call)
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return 0
 
 
 def _encoded(key: object, found: Contents) -> bytes:
