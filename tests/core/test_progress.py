@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,30 @@ def test_nothing_is_printed_and_tqdm_is_not_imported_where_nobody_watches() -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+class OnlyWrites:
+    """What programs put in the place of stderr to have it in their log."""
+
+    def write(self, text: str) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+def closed_stream() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, OnlyWrites(), closed_stream()])
+@pytest.mark.parametrize("show", [None, True])
+def test_whatever_stands_for_stderr_the_job_goes_on(
+    stream: Any, show: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress(3, show=show) as bar:
+        bar.update(3)
 
 
 def test_a_terminal_shows_count_rate_and_description() -> None:

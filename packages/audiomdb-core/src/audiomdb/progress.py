@@ -8,7 +8,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Progress", "progress"]
+__all__ = ["Progress", "progress", "stderr_is_terminal"]
 
 _COLUMNS, _LINES = 80, 24
 """Size used if the terminal does not report one."""
@@ -58,8 +58,16 @@ def progress(
         show: Whether to show the bar. None: only if stderr is a terminal.
     """
     if show is None:
-        show = sys.stderr is not None and sys.stderr.isatty()
-    return _Bar(total, unit, description) if show else Progress()
+        show = stderr_is_terminal()
+    return _Bar(total, unit, description) if show and sys.stderr is not None else Progress()
+
+
+def stderr_is_terminal() -> bool:
+    """Whether stderr is a terminal; False if it is closed, or an object that can only write."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
 
 
 class _Bar(Progress):
@@ -90,7 +98,7 @@ class _Bar(Progress):
 def _terminal_size_is_known() -> bool:
     try:
         return min(os.get_terminal_size(sys.stderr.fileno())) > 0
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         return False
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from audiomdb._hf import hub_errors
 from audiomdb._hf_card import merge_card
 from audiomdb._hf_url import HubFolder, parse_hf_url
 from audiomdb.errors import UploadError
+from audiomdb.progress import stderr_is_terminal
 from audiomdb.shards import Metadata, read_metadata
 from audiomdb.uploaders.base import BaseUploader, DatasetFile, UploadReport, dataset_files
 
@@ -236,7 +236,7 @@ def _bars(show: bool | None) -> Iterator[None]:
     )
 
     if show is None:
-        show = sys.stderr is not None and sys.stderr.isatty()
+        show = stderr_is_terminal()
     by_environment = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
     if show or by_environment or are_progress_bars_disabled():
         yield
