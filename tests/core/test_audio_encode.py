@@ -195,6 +195,8 @@ def test_illegal_rate_is_refused_with_the_closest_ones_before_and_while_encoding
         (np.zeros(9, np.int32), 16000, "flac", "float or int16, not int32"),
         (np.zeros((20, 9), np.int16), 16000, "flac", "1 to 8 channels"),
         (np.zeros((20, 3), np.int16), 16000, "mp3", "1 to 2 channels"),
+        (np.zeros((20, 6), np.int16), 16000, "vorbis", "last of 6 channels for a subwoofer's"),
+        (np.zeros((20, 8), np.int16), 16000, "opus", "last of 8 channels for a subwoofer's"),
         (np.zeros((20, 0), np.int16), 16000, "flac", "channels"),
         (np.zeros(9, np.float32), 22050, "opus", "only at 8000, 12000, 16000, 24000, 48000"),
         (np.zeros(9, np.float32), 96000, "mp3", "the closest is 48000"),
@@ -208,3 +210,20 @@ def test_what_cannot_be_encoded_is_refused(
 ) -> None:
     with pytest.raises(AudioError, match=words):
         audio.encode(samples, rate, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [
+        *(("flac", channels) for channels in range(3, 9)),
+        *(("wav", channels) for channels in range(3, 9)),
+        *(("opus", channels) for channels in (3, 4, 5)),
+        *(("vorbis", channels) for channels in (3, 4, 5, 7, 8)),
+    ],
+)
+def test_no_channel_of_a_microphone_array_is_lost(kind: str, channels: int) -> None:
+    time = np.arange(16000) / 16000
+    samples = np.stack([np.sin(2 * np.pi * 440 * (c + 1) * time) / 4 for c in range(channels)], 1)
+    decoded, _ = audio.decode(audio.encode(samples.astype(np.float32), 16000, kind))
+    pitches = np.argmax(np.abs(np.fft.rfft(decoded[:16000], axis=0)), axis=0)
+    assert np.abs(pitches - 440 * np.arange(1, channels + 1)).max() < 5
