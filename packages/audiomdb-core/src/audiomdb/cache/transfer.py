@@ -80,7 +80,8 @@ class RangeTransfer:
         make_room: Callable[[int], bool],
         counters: Counters,
     ) -> None:
-        self._open = open_remote
+        self._open: Callable[..., RemoteFile] = open_remote
+        self._stops = open_remote.takes_stop
         self.name = open_remote.name
         self._layout = layout
         self._make_room = make_room
@@ -137,7 +138,7 @@ class RangeTransfer:
         """Prepare for several streams, if the file is large enough and slots are available."""
         file, most = one.file, _MOST_STREAMS - 1
         lacking = file.size - file.arrived
-        worthwhile = self._open.takes_stop and lacking >= 2 * _LEAST_PIECE
+        worthwhile = self._stops and lacking >= 2 * _LEAST_PIECE
         streams = Streams(file, one.fetch_apart, extra, most=most if worthwhile else 0)
         if worthwhile and (slots := streams.reserve()):
             self.despite_full_disk(
@@ -159,7 +160,7 @@ class RangeTransfer:
 
     def open(self, path: str, span: Span, size: int, validator: str | None) -> RemoteFile:
         """Request the missing bytes of a span."""
-        if span.stop < size and self._open.takes_stop:
+        if span.stop < size and self._stops:
             return self._open(path, start=span.done, stop=span.stop, validator=validator)
         return self._open(path, start=span.done, validator=validator)
 
