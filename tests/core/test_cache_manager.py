@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -451,6 +452,25 @@ def test_a_directory_somewhere_else_is_copied_and_left_alone(store: Path, tmp_pa
     assert list((cache.directory / "staging").iterdir()) == []
     assert list((cache.directory / "parts").iterdir()) == []
     cache.close()
+
+
+def test_a_hard_link_is_copied_and_left_alone(store: Path, tmp_path: Path) -> None:
+    original = store / "shard_00001" / "data.mdb"
+    original.chmod(0o444)
+    os.utime(original, (1, 1))
+
+    def linked(_: int, folder: Path) -> Path:
+        (folder / "data.mdb").hardlink_to(original)
+        return folder
+
+    source = directory_source(store, linked)
+    caches = [ShardCache(tmp_path / name, source, CacheOptions()) for name in ("one", "two")]
+    leases = [cache.lease(1) for cache in caches]
+    assert leases == [original.read_bytes()] * 2
+    facts = original.stat()
+    assert (facts.st_mtime, facts.st_mode & 0o777, facts.st_nlink) == (1, 0o444, 1)
+    for cache in caches:
+        cache.close()
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ class DirectorySource:
             ) from exc
 
     def _data_file(self, number: int, returned: str | os.PathLike[str], folder: Path) -> Path:
-        """Return the shard's file, copied to the staging folder if the method left it elsewhere."""
+        """Return the shard's file, copied if it is, or has a hard link, out of the folder."""
         called = f"{self._name}.download_shard({number})"
         try:
             data = Path(returned) / DATA_FILE
@@ -222,9 +222,9 @@ class DirectorySource:
                 "that directory"
             )
         real = data.resolve()
-        if folder.resolve() in real.parents:
+        if folder.resolve() in real.parents and real.stat().st_nlink == 1:
             return real
-        # The file is not the cache's, and may be needed where it is.
+        # The file is not the cache's alone, and may be needed where it is.
         inside = folder / f".{DATA_FILE}.copy"
         shutil.copyfile(real, inside)
         return inside

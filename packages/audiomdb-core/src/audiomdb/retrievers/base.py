@@ -245,8 +245,9 @@ class BaseRetriever:
 
         The directory must contain the shard's `data.mdb`; other files are ignored. Called from
         several threads at once, for different shards, each with a `cache_dir` of its own. The
-        result is checked against the metadata and moved into the cache; a directory elsewhere is
-        copied. May be called again for the same shard. Exceptions as for `download_metadata`.
+        result is checked against the metadata and moved into the cache; a directory elsewhere, or a
+        hard link, is copied. May be called again for the same shard. Exceptions as for
+        `download_metadata`.
 
         Args:
             shard_id: From 0; the shard's folder in the dataset is `shard_00000` and so on.
