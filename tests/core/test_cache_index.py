@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from audiomdb.cache import CacheOptions, RangeSource, RemoteFile, ShardCache
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.opening import index_lock
 from audiomdb.shards import DatasetWriter
+from audiomdb.shards.files import bytes_below
 from tests.core.caches import Opener, write_store
 
 pytestmark = pytest.mark.usefixtures("short_waits")
@@ -63,3 +65,22 @@ def test_an_index_that_is_there_is_opened_by_all_processes_at_once(opener: Opene
         reader.start()
         reader.join(timeout=60)
         assert found == [(opener.store / "index.bin").read_bytes()]
+
+
+@pytest.mark.parametrize("kind", ["ranges", "directories"])
+def test_the_index_of_a_dataset_that_was_replaced_takes_no_room(kind: str, opener: Opener) -> None:
+    shutil.rmtree(opener.store)
+    with DatasetWriter(opener.store, samples_per_shard=4000) as writer:
+        for number in range(8000):
+            writer.write(f"{number:0150d}", {"n": number})
+    first = opener()
+    assert first.index_file() is not None
+    opener.close()
+    shutil.rmtree(opener.store)
+    write_store(opener.store, 5, 30_000)
+    budget = 500_000
+    cache = opener(kind, max_bytes=budget)
+    cache.register(1)
+    for number in range(5):
+        assert cache.lease(number) == opener.content(number)
+        assert bytes_below(cache.directory) <= budget

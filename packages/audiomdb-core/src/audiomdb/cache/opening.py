@@ -213,6 +213,7 @@ def _agreed(
         metadata = None if alone is not None else _kept_metadata(layout)
         if metadata is None:
             metadata = _fetch(layout, source, failures, counters)
+            _remove_index_of_another(layout, metadata)
         holding = None if alone is not None else _kept_limits(layout)
         if holding is None:
             holding = limits
@@ -324,6 +325,13 @@ def _sweep(layout: CacheLayout) -> None:
     for path in layout.failed.iterdir():
         if path.name.startswith("."):
             _remove(path)
+
+
+def _remove_index_of_another(layout: CacheLayout, metadata: Metadata) -> None:
+    """Remove the index of an older dataset: the budget counts it with the size of the new one."""
+    with contextlib.suppress(FileNotFoundError):
+        if layout.index.stat().st_size != metadata.index.bytes:
+            _remove(layout.index)
 
 
 def _remove(path: Path) -> None:
