@@ -97,6 +97,21 @@ def test_what_a_person_wrote_into_the_card_stays(hub: Any, dataset: Path) -> Non
     assert now == card.replace("tags: [", "license: mit\ntags: [") + "\nRecorded at home.\n"
 
 
+def test_line_ends_of_a_card_stay_as_they_are(hub: Any, dataset: Path) -> None:
+    written = b"# Mine\r\n\r\nby \xc3\x89va\r\n"
+    repository = hub.add("user/digits", {"README.md": written})
+    upload(hub, dataset)
+    assert repository.contents()["README.md"].startswith(written.rstrip())
+
+
+def test_a_card_that_is_no_text_is_named(hub: Any, dataset: Path) -> None:
+    hub.add("user/digits", {"README.md": "# by \xc9va".encode("latin-1")})
+    text = failure(hub, dataset)
+    assert "UploadError: the README.md of datasets/user/digits is not UTF-8" in text
+    assert "card=False" in text.rpartition("UploadError")[2]
+    assert upload(hub, dataset, card=False)[1] == 1
+
+
 def test_a_card_without_our_part_is_added_to_and_can_be_left_alone(hub: Any, dataset: Path) -> None:
     hub.add("user/digits", {"README.md": b"# Mine\n"})
     upload(hub, dataset, card=False)

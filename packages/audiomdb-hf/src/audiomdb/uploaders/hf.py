@@ -212,7 +212,13 @@ class HFUploader(BaseUploader):
             )
         except EntryNotFoundError:
             return None
-        return Path(path).read_text(encoding="utf-8")
+        try:
+            return Path(path).read_bytes().decode()  # line ends stay as they are
+        except UnicodeDecodeError as exc:
+            raise UploadError(
+                f"the {_CARD} of datasets/{self._folder.repo_id} is not UTF-8, so nothing can be "
+                f"added to it ({exc}): save it as UTF-8, or give card=False"
+            ) from exc
 
     def _compare(self, files: Sequence[DatasetFile], there: dict[str, RepoFile]) -> None:
         for file in files:
