@@ -276,3 +276,23 @@ def test_no_commit_holds_a_mixture_of_two_datasets(hub: Any, dataset: Path, tmp_
     assert {name: there[name] for name in files(tmp_path / "another")} == files(
         tmp_path / "another"
     )
+
+
+def test_a_file_that_vanishes_is_not_blamed_on_the_hub(
+    hub: Any, dataset: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(dataset, tmp_path / "copy")
+    code = """
+        import os, sys
+        from audiomdb.uploaders.hf import HFUploader
+
+        class Losing(HFUploader):
+            def _make_repository(self, api):
+                super()._make_repository(api)
+                os.unlink(f"{sys.argv[1]}/shard_00001/data.mdb")
+
+        Losing("user/digits").upload_dir(sys.argv[1])
+    """
+    text = hub.failure(code, folder).rpartition("UploadError")[2]
+    assert "shard_00001/data.mdb" in text
+    assert "a file on this machine" in text

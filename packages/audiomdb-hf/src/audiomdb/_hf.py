@@ -17,6 +17,7 @@ __all__ = ["advice", "download_error", "error_names", "hub_errors", "request_err
 
 _LOG_IN = "log in (hf auth login), or give token="
 _AGAIN = "the Hub is busy or out of reach; run again, what has arrived is not sent again"
+_LOCAL = "this is about a file on this machine, not about the Hub; then run again"
 
 # Checked in this order, because a refused repository also answers with status 404.
 _BY_CLASS = {
@@ -41,7 +42,10 @@ _BY_STATUS = {
     413: "the store is full",
     429: "too many requests; wait, and run again",
 }
-_BY_WORD = {"xet": "a server without Xet storage needs HF_HUB_DISABLE_XET=1 in the environment"}
+_BY_WORD = {
+    "xet": "a server without Xet storage needs HF_HUB_DISABLE_XET=1 in the environment",
+    "not a file on the local file system": _LOCAL,
+}
 
 _READING_BY_STATUS = {
     401: _LOG_IN,
@@ -103,7 +107,10 @@ def download_error(place: str, error: Exception) -> AudioMDBError:
 
 def advice(error: BaseException) -> str:
     """Return advice on an error while writing, or on one of the errors that caused it."""
-    return _hint(error, _BY_STATUS, _BY_WORD) or _AGAIN
+    hint = _hint(error, _BY_STATUS, _BY_WORD)
+    # Errors of requests name no file.
+    local = isinstance(error, OSError) and error.filename is not None
+    return hint or (_LOCAL if local else _AGAIN)
 
 
 def error_names(error: BaseException) -> set[str]:
