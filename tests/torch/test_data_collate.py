@@ -213,6 +213,11 @@ def test_arrays_that_fit_no_tensor_stay_a_list() -> None:
         assert found[0] is plain
 
 
+def test_sparse_tensors_stay_a_list() -> None:
+    batch = pad_collate([{"x": torch.eye(size).to_sparse()} for size in (2, 3)])
+    assert [one.shape for one in batch["x"]] == [(2, 2), (3, 3)]
+
+
 def test_dicts_are_batched_inside() -> None:
     batch = column({"snr": 1.5, "who": "ann"}, {"snr": 2.5})
     assert batch["x"]["snr"].tolist() == [1.5, 2.5]

@@ -104,7 +104,7 @@ class _Rows:
         present = [value for value in column if value is not None]
         if not present or not _are(present, _ARRAYS):
             return None
-        if len({value.ndim for value in present}) > 1:
+        if len({value.ndim for value in present}) > 1 or any(map(_is_sparse, present)):
             return None
         dtype = _common_dtype(present)
         if dtype is None or (present[0].ndim == 0 and len(present) < len(column)):
@@ -171,6 +171,10 @@ def _box(row: int, sizes: tuple[int, ...]) -> tuple[int | slice, ...]:
 def _are(values: Iterable[Any], kinds: tuple[type, ...]) -> bool:
     """Whether all values are of some kinds; fast, since a batch has many values of few types."""
     return all(issubclass(kind, kinds) for kind in set(map(type, values)))
+
+
+def _is_sparse(value: np.ndarray | torch.Tensor) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout is not torch.strided
 
 
 def _as_array(row: np.ndarray | torch.Tensor) -> np.ndarray:
