@@ -306,6 +306,16 @@ def test_functions_without_a_name_go_to_workers(
     assert frames == [50 + 3 * i + shift for i in range(CLIPS) if 50 + 3 * i >= 200]
 
 
+def test_so_do_those_for_batches_and_stalls(retriever: LocalRetriever) -> None:
+    how: dict[str, Any] = {"num_workers": 1, "multiprocessing_context": "spawn"}
+    dataset = StreamingDataset(
+        retriever, batch_size=CLIPS, collate_fn=lambda samples: len(samples), on_stall=lambda _: 0
+    )
+    assert list(DataLoader(dataset, batch_size=None, **how)) == [CLIPS]
+    with StreamingLoader(dataset, collate_fn=lambda samples: -len(samples), **how) as loader:
+        assert list(loader) == [-CLIPS]
+
+
 def test_a_filter_looks_at_the_index_once_for_all_passes_and_workers(
     retriever: LocalRetriever, tmp_path: Path
 ) -> None:

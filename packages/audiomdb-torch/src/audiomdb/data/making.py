@@ -11,7 +11,6 @@ from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeAlias
 
-import msgspec
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from audiomdb.data.batches import Batch, Collate
@@ -21,6 +20,7 @@ from audiomdb.data.planned import PlannedDataset
 from audiomdb.data.shared import SharedNote
 from audiomdb.plan import PlanState, Tail
 from audiomdb.stream import BySeconds, Stall, StepStream
+from audiomdb.stream.portable import PortableStruct
 from audiomdb.stream.rows import Allocate
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
@@ -48,7 +48,7 @@ class Making(NamedTuple):
     """Seconds that such a wait is given to end by itself before it is interrupted."""
 
 
-class Recipe(msgspec.Struct, frozen=True):
+class Recipe(PortableStruct, frozen=True):
     """All options for making steps, in this process or in a worker."""
 
     dataset: PlannedDataset

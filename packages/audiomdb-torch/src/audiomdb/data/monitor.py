@@ -16,6 +16,7 @@ from audiomdb.cache import CacheStats
 from audiomdb.data.shared import SharedNote, training_process
 from audiomdb.errors import CacheError
 from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.stream.portable import portable
 from audiomdb.stream.stalls import Stall, StallWatcher, check_stall_after, log_stall
 from audiomdb.stream.stats import StreamStats
 from audiomdb.stream.watch import Watch, Whose
@@ -77,7 +78,7 @@ class Monitor:
         self._here = _Here()
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return self.stall_after_s, self.on_stall, self._note
+        return self.stall_after_s, portable(self.on_stall), self._note
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.stall_after_s, self.on_stall, self._note = state

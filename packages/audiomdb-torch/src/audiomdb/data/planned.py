@@ -31,6 +31,7 @@ from audiomdb.stream import (
     StreamStats,
 )
 from audiomdb.stream.findings import Findings
+from audiomdb.stream.portable import portable
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
@@ -106,7 +107,8 @@ class PlannedDataset(IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is not forked has neither the torch.distributed state nor the callers of
         # this process, so the place is determined here.
-        return {**vars(self), "_makers_place": self.place(), "_at": None}
+        collate_fn = portable(self.collate_fn)
+        return {**vars(self), "collate_fn": collate_fn, "_makers_place": self.place(), "_at": None}
 
     def __repr__(self) -> str:
         origins = ", ".join(repr(part.origin) for part in parts_of(self.what))
