@@ -116,6 +116,14 @@ def test_the_column_with_the_keys_can_be_named(reader: DatasetReader) -> None:
         load(reader, 0, join=JoinedColumns(rows))
 
 
+def test_a_key_may_be_an_integer(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "numbered") as writer:
+        writer.write("7", {"n": 1})
+    with DatasetReader.open(tmp_path / "numbered") as reader:
+        for key in (7, np.int64(7), np.str_("7")):
+            assert load(reader, 0, join=JoinedColumns({key: {"text": "seven"}}))["text"] == "seven"
+
+
 def test_a_missing_row_is_an_error_or_keeps_the_sample(reader: DatasetReader) -> None:
     with pytest.raises(UnknownKeyError, match=r"no row for sample 'clip-3' of .*shard_00001"):
         load(reader, 3, join=JoinedColumns(ROWS[:2]))

@@ -8,6 +8,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from audiomdb.converters.tables import read_table
 from audiomdb.errors import SourceError, UnknownColumnError, UnknownKeyError
 from audiomdb.sample import AUDIO, KEY, Sample
@@ -183,6 +185,6 @@ def _row(number: int, row: Any) -> Mapping[str, Any]:  # noqa: ANN401 (whatever 
 
 
 def _key(place: str, key: Any) -> str:  # noqa: ANN401 (whatever a table holds)
-    if isinstance(key, bool) or not isinstance(key, str | int):
+    if isinstance(key, bool) or not isinstance(key, str | int | np.integer):
         raise SourceError(f"{place}: the key is {key!r}, expected text or an integer")
     return str(key)
