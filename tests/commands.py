@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from audiomdb.cli import main
 
-__all__ = ["files", "output"]
+__all__ = ["files", "output", "run_in_terminal"]
 
 
 def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0) -> str:
@@ -16,6 +20,26 @@ def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0)
     assert main(list(map(str, args))) == code
     printed = capsys.readouterr()
     return printed.out + printed.err
+
+
+def run_in_terminal(code: str, *arguments: object) -> str:
+    """What a program prints to a terminal of its own."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # EIO is how Linux says that the other side is closed
+                break
+            if not piece:
+                break
+            seen += piece
+        assert process.wait() == 0, seen.decode()
+    os.close(ours)
+    return seen.decode()
 
 
 def files(folder: Path, prefix: str = "") -> dict[str, bytes]:

@@ -17,6 +17,7 @@ import soundfile
 
 from audiomdb.cli import main
 from audiomdb.shards import DatasetReader, DatasetWriter
+from tests.commands import run_in_terminal
 
 RECORDINGS = Path(str(files("audiomdb.cli"))) / "data" / "fsdd"
 
@@ -105,7 +106,7 @@ def test_info_lists_no_values_of_a_column_where_each_occurs_once(
     assert "digest-" not in printed
     assert "9 different values" in printed
     assert "speaker-7 (2)" in printed
-    assert "... 8 different values" in printed
+    assert "8 different values: speaker-7 (2), " in printed
 
 
 def test_info_of_odd_values_survives(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,6 +184,19 @@ def test_ls_as_json_gives_one_object_a_line_with_values_as_they_are(
     assert rows["3"]["blob"] == {"type": "bytes", "bytes": 300}
     assert rows["3"]["flag"] is True
     assert rows["z"]["vector"] == {"type": "array", "dtype": "int16", "shape": [3, 4]}
+
+
+@pytest.mark.parametrize("command", ["ls", "info"])
+def test_rows_are_cut_at_the_edge_of_a_terminal(command: str, speech: Path) -> None:
+    seen = run_in_terminal(
+        "import os, sys\nfrom audiomdb.cli import main\n"
+        "os.environ['COLUMNS'] = '40'\nassert main(sys.argv[1:]) == 0\n",
+        command,
+        speech,
+    )
+    rows = seen.rpartition("columns of the index\r\n")[2].split("\r\n")
+    assert max(map(len, rows)) == 40
+    assert {row[-1] for row in rows if len(row) == 40} == {"…"}
 
 
 def test_show_takes_key_or_position(speech: Path, capsys: pytest.CaptureFixture[str]) -> None:

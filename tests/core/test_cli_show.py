@@ -74,9 +74,9 @@ def facts_of(capsys: pytest.CaptureFixture[str], *args: str | Path) -> Any:
 def test_the_level_is_that_of_the_finite_samples_and_the_others_are_counted(
     key: str, odd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    *_, level = show(capsys, odd, key).splitlines()
+    *_, drawn, level = show(capsys, odd, key).splitlines()
     assert level.endswith("peak -6.0 dBFS, mean -12.0 dBFS; 3 of 2,000 samples are not finite")
-    assert "█" in level
+    assert "█" in drawn
     facts = facts_of(capsys, odd, key)["level"]
     assert facts["peak_dbfs"] == pytest.approx(20 * np.log10(0.5))
     assert facts["not_finite"] == 3

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import subprocess
 import sys
 import threading
@@ -15,27 +13,8 @@ import pytest
 
 from audiomdb.progress import Progress, progress
 from audiomdb.shards import DatasetWriter
+from tests.commands import run_in_terminal
 from tests.core.conversions import clip
-
-
-def run_in_terminal(code: str, *arguments: object) -> str:
-    """What a program prints to a terminal of its own."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # EIO is how Linux says that the other side is closed
-                break
-            if not piece:
-                break
-            seen += piece
-        assert process.wait() == 0, seen.decode()
-    os.close(ours)
-    return seen.decode()
 
 
 def test_nothing_is_printed_and_tqdm_is_not_imported_where_nobody_watches() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json
 from audiomdb.cli.opening import columns_of, is_cache, opened, place_of
-from audiomdb.cli.text import one_line, plain, summary, table
+from audiomdb.cli.text import fitted, one_line, plain, summary, table
 from audiomdb.quantities import counted, duration, hertz, number, size
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ __all__ = ["add"]
 _DESCRIPTION = """\
 Reads metadata.json and the index: name, number of samples, length of the audio, sizes, the fields
 with their types, and what the columns of the index hold. For a dataset at a URL, nothing else is
-downloaded, and the folder of its cache is shown too."""
+downloaded, and the folder of its cache is shown too. In a terminal, lines of columns are cut at its
+right edge; in a pipe they are whole."""
 
 _EXAMPLE = """\
   audiomdb info speech                            for people
@@ -184,7 +185,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         return
     yield "columns of the index"
     columns = list(_column_rows(facts["columns"]))
-    yield from table(columns, right=(1, 2, 3), indent="  ") if columns[1:] else ["  none"]
+    yield from fitted(table(columns, right=(1, 2, 3), indent="  ")) if columns[1:] else ["  none"]
 
 
 def _place(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -228,15 +229,17 @@ def _column_rows(columns: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]
 
 def _common(name: str, facts: dict[str, Any]) -> str:
     common, different, notes = facts.get("common", []), facts.get("different", 0), []
+    if facts["missing"]:
+        notes.append(f"missing in {number(facts['missing'])}")
     if different > len(common) and common[0]["samples"] == 1:
         notes.append(f"{number(different)} different values")  # all occur once, as digests do
     elif len(common) > 1 or "different" in facts:
-        shown = [f"{_value(name, one['value'])} ({number(one['samples'])})" for one in common]
-        notes.append(", ".join(shown))
+        shown = ", ".join(
+            f"{_value(name, one['value'])} ({number(one['samples'])})" for one in common
+        )
         if different > len(common):
-            notes.append(f"... {number(different)} different values")
-    if facts["missing"]:
-        notes.append(f"missing in {number(facts['missing'])}")
+            shown = f"{number(different)} different values: {shown}, ..."
+        notes.append(shown)
     return "; ".join(notes)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json, count
 from audiomdb.cli.opening import columns_of, opened, place_of
-from audiomdb.cli.text import one_line, plain, shortened, summary, table
+from audiomdb.cli.text import fitted, one_line, plain, summary, table
 from audiomdb.quantities import duration, hertz, number
 
 if TYPE_CHECKING:
@@ -167,9 +165,8 @@ def _print_table(
         for position, key, values in rows
     )
     right = [i for i, name in enumerate(header) if name in {"position", *numbers}]
-    edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in table(itertools.chain([header], cells), right=right):
-        print(line if edge is None else shortened(line, edge))
+    for line in fitted(table(itertools.chain([header], cells), right=right)):
+        print(line)
 
 
 def _cell(name: str, value: Any) -> str:  # noqa: ANN401

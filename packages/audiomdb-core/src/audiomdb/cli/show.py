@@ -12,6 +12,7 @@ from audiomdb.quantities import counted, duration, hertz
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from audiomdb.cli.arguments import Commands
     from audiomdb.cli.level import Level
@@ -161,7 +162,8 @@ def _print(key: str, where: dict[str, int], sample: dict[str, Any], clip: _Clip 
             shown = f"{shown[:_MAX_CHARACTERS]}… ({len(shown):,} characters; --json shows all)"
         rows.append((one_line(name), shown))
     if clip is not None:
-        rows += [("encoding", _encoding(clip)), ("level", _level(clip.level))]
+        rows.append(("encoding", _encoding(clip)))
+        rows += zip(("level", ""), _level(clip.level), strict=False)
     print(one_line(key))
     for line in table(rows, indent="  "):
         print(line)
@@ -240,20 +242,22 @@ def _encoding(clip: _Clip) -> str:
     return f"{kind}, {hertz(rate)}, {channels}, {length}"
 
 
-def _level(level: Level | None) -> str:
+def _level(level: Level | None) -> Iterator[str]:
+    """Yield the drawing and what is to be said of it, which may be too long for one line."""
     from audiomdb.cli.level import draw
 
     if level is None:
-        return "none, it cannot be decoded"
+        yield "none, it cannot be decoded"
+        return
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    drawn = draw(level, ascii_only=not encoding.startswith("utf"))
-    said = "silence"
+    if level.peaks:
+        yield draw(level, ascii_only=not encoding.startswith("utf"))
+    said = []
     if level.peak > 0:
-        said = f"peak {level.peak_db:.1f} dBFS, mean {level.rms_db:.1f} dBFS"
-    if not level.not_finite:
-        return f"{drawn}  {said}"
-    are = "is" if level.not_finite == 1 else "are"
-    part = f"{level.not_finite:,} of {counted(level.samples, 'sample')} {are} not finite"
-    if level.not_finite == level.samples:
-        return f"{drawn}  {part}"
-    return f"{drawn}  {said}; {part}"
+        said.append(f"peak {level.peak_db:.1f} dBFS, mean {level.rms_db:.1f} dBFS")
+    elif level.not_finite < max(level.samples, 1):
+        said.append("silence")
+    if level.not_finite:
+        are = "is" if level.not_finite == 1 else "are"
+        said.append(f"{level.not_finite:,} of {counted(level.samples, 'sample')} {are} not finite")
+    yield "; ".join(said)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from audiomdb.quantities import size
 
 __all__ = [
+    "fitted",
     "one_line",
     "plain",
-    "shortened",
     "summary",
     "table",
 ]
@@ -90,8 +92,14 @@ def table(
         yield (indent + "  ".join(cells)).rstrip()
 
 
-def shortened(text: str, columns: int) -> str:
-    """Cut a text to `columns` columns of a terminal, with an ellipsis if it is longer."""
+def fitted(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines for stdout: cut at the edge of a terminal, with an ellipsis, and else whole."""
+    edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lines:
+        yield line if edge is None else _shortened(line, edge)
+
+
+def _shortened(text: str, columns: int) -> str:
     if _columns(text) <= columns:
         return text
     while text and _columns(text) >= columns:
