@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from audiomdb.shards import DatasetReader, verify_dataset
-from audiomdb.testing import sample_digest, write_dataset
+from audiomdb.testing import (
+    MemoryRetriever,
+    MemoryServer,
+    MemoryUploader,
+    sample_digest,
+    write_dataset,
+)
 
 BROKEN = Path(__file__).parent / "programs" / "broken_backends.py"
 
@@ -83,3 +89,14 @@ def test_equal_samples_have_equal_digests_and_others_do_not() -> None:
         {**base, "g": True},
     ]
     assert len({sample_digest(sample) for sample in [base, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize("name", ["my data", "ünï", "a?b", "a#b", "a%20b"])
+def test_the_store_in_memory_takes_any_name(name: str, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "clips", shards=1)
+    with MemoryServer() as server:
+        MemoryUploader(server.url(name)).upload_dir(tmp_path / "clips")
+        assert f"{name}/metadata.json" in server.files
+        retriever = MemoryRetriever(server.url(name), cache_dir=tmp_path / "cache")
+        assert len(retriever) == 3
+        retriever.close()

@@ -261,11 +261,28 @@ def test_a_server_that_is_not_there_is_a_connection_that_ends() -> None:
 
 @pytest.mark.parametrize("target", ["127.0.0.1:80", "s3://bucket", "http://"])
 def test_a_target_has_a_host_and_a_port(target: str) -> None:
-    with pytest.raises(ValueError, match="host and port"):
-        FaultProxy(target)
+    for kind in (FaultProxy, ProxyProcess):
+        with pytest.raises(ValueError, match="host and port"):
+            kind(target)
+
+
+@pytest.mark.parametrize("kind", [FaultProxy, ProxyProcess])
+@pytest.mark.parametrize("options", [{"latency_s": -1}, {"bytes_per_second": 0}])
+def test_impossible_lines_are_refused(
+    kind: Any, options: dict[str, float], server: MemoryServer
+) -> None:
+    (name, number), *_ = options.items()
+    with pytest.raises(ValueError, match=f"{name} is {number}, expected"):
+        kind(server.url(), **options)
+    with kind(server.url()) as proxy:
+        with pytest.raises(ValueError, match=f"{name} is {number}, expected"):
+            setattr(proxy, name, number)
+        assert get(proxy) == BODY
 
 
 def test_impossible_faults_are_refused() -> None:
+    with pytest.raises(ValueError, match="kind is 'rest', expected one of close, reset, "):
+        Fault(kind="rest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="after is -1"):
         Fault(kind="close", after=-1)
     with pytest.raises(ValueError, match="times is 0"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -65,6 +65,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(FaultKind):
+            kinds = ", ".join(get_args(FaultKind))
+            raise ValueError(f"kind is {self.kind!r}, expected one of {kinds}")
         if self.after < 0:
             raise ValueError(f"after is {self.after}, expected bytes, 0 or more")
         if self.times is not None and self.times < 1:

@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from audiomdb.errors import (
     AudioMDBError,
@@ -69,8 +69,8 @@ class MemoryServer:
         self._thread.start()
 
     def url(self, name: str = "") -> str:
-        """Return the URL of the dataset with this name."""
-        return f"http://{self.address[0]}:{self.address[1]}/{name}".rstrip("/")
+        """Return the URL of the dataset with this name, which may hold any character."""
+        return f"http://{self.address[0]}:{self.address[1]}/{quote(name)}".rstrip("/")
 
     def close(self) -> None:
         """Stop the server. May be called twice."""
@@ -135,20 +135,24 @@ class _Handler(BaseHTTPRequestHandler):
         if len(content) < size:
             self.close_connection = True  # the upload broke off: the previous content stays
             return
-        self.server_memory.files[self.path.strip("/")] = content
+        self.server_memory.files[self._file] = content
         self._answer(HTTPStatus.CREATED)
 
     def do_DELETE(self) -> None:
         if self._find() is not None:
-            self.server_memory.files.pop(self.path.strip("/"), None)
+            self.server_memory.files.pop(self._file, None)
             self._answer(HTTPStatus.NO_CONTENT)
 
+    @property
+    def _file(self) -> str:
+        return unquote(self.path).strip("/")
+
     def _note(self) -> None:
-        self.server_memory.requests.append((self.command, self.path.strip("/")))
+        self.server_memory.requests.append((self.command, self._file))
 
     def _find(self) -> bytes | None:
         self._note()
-        content = self.server_memory.files.get(self.path.strip("/"))
+        content = self.server_memory.files.get(self._file)
         if content is None:
             self._answer(HTTPStatus.NOT_FOUND)
         return content

@@ -24,9 +24,9 @@ from urllib.parse import urlsplit
 
 from audiomdb.testing.connection import Connection, break_off
 from audiomdb.testing.faults import Fault, FaultKind
-from audiomdb.testing.wire import ProxyStats, Wire
+from audiomdb.testing.wire import ProxyStats, Wire, check_line
 
-__all__ = ["FaultProxy"]
+__all__ = ["FaultProxy", "parse_target"]
 
 _CONNECT_TIMEOUT_S = 10.0
 
@@ -43,6 +43,9 @@ class FaultProxy:
             the server has responded, in any protocol, so that every round trip pays the latency.
         bytes_per_second: Bandwidth that all connections share, in each direction. None: no limit.
 
+    Raises:
+        ValueError: when the target has no host or port, or a number is out of range.
+
     Attributes:
         address: Host and port to connect to.
         url: URL of the target, with the proxy's host and port.
@@ -55,8 +58,9 @@ class FaultProxy:
         latency_s: float = 0.0,
         bytes_per_second: float | None = None,
     ) -> None:
+        check_line(latency_s, bytes_per_second)
         self._wire = Wire(latency_s, bytes_per_second)
-        self._target, scheme, path = _parse(target)
+        self._target, scheme, path = parse_target(target)
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
         self._threads: list[threading.Thread] = []
@@ -100,6 +104,7 @@ class FaultProxy:
 
     @latency_s.setter
     def latency_s(self, latency_s: float) -> None:
+        check_line(latency_s, None)
         self._wire.latency_s = latency_s
 
     @property
@@ -109,6 +114,7 @@ class FaultProxy:
 
     @bytes_per_second.setter
     def bytes_per_second(self, bytes_per_second: float | None) -> None:
+        check_line(0, bytes_per_second)
         self._wire.bytes_per_second = bytes_per_second
 
     @property
@@ -178,8 +184,12 @@ class FaultProxy:
                         self._connections.discard(connection)
 
 
-def _parse(target: str | tuple[str, int]) -> tuple[tuple[str, int], str, str]:
-    """Return address, scheme and path of a target."""
+def parse_target(target: str | tuple[str, int]) -> tuple[tuple[str, int], str, str]:
+    """Return address, scheme and path of a target.
+
+    Raises:
+        ValueError: when it has no host or no port.
+    """
     if not isinstance(target, str):
         return target, "tcp", ""
     parts = urlsplit(target)

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from audiomdb.testing.faults import Fault, FaultKind
-from audiomdb.testing.proxy import FaultProxy
-from audiomdb.testing.wire import ProxyStats
+from audiomdb.testing.proxy import FaultProxy, parse_target
+from audiomdb.testing.wire import ProxyStats, check_line
 
 __all__ = ["ProxyProcess"]
 
@@ -40,6 +40,9 @@ class ProxyProcess:
         target: The server: a URL, or host and port.
         latency_s: Seconds by which every request is delayed.
         bytes_per_second: Bandwidth that all connections share, in each direction. None: no limit.
+
+    Raises:
+        ValueError: as for `FaultProxy`.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class ProxyProcess:
         latency_s: float = 0.0,
         bytes_per_second: float | None = None,
     ) -> None:
+        check_line(latency_s, bytes_per_second)
+        parse_target(target)
         self._process = subprocess.Popen(  # noqa: S603 - this module, run by this Python
             [sys.executable, "-c", _PROGRAM, msgspec.json.encode(target).decode()],
             stdin=subprocess.PIPE,
@@ -68,6 +73,7 @@ class ProxyProcess:
 
     @latency_s.setter
     def latency_s(self, latency_s: float) -> None:
+        check_line(latency_s, None)
         self._latency_s = latency_s
         self._order()
 
@@ -78,6 +84,7 @@ class ProxyProcess:
 
     @bytes_per_second.setter
     def bytes_per_second(self, bytes_per_second: float | None) -> None:
+        check_line(0, bytes_per_second)
         self._bytes_per_second = bytes_per_second
         self._order()
 

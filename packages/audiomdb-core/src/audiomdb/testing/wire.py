@@ -11,7 +11,7 @@ import msgspec
 
 from audiomdb.testing.faults import Fault
 
-__all__ = ["ProxyStats", "Way", "Wire"]
+__all__ = ["ProxyStats", "Way", "Wire", "check_line"]
 
 Way: TypeAlias = Literal["request", "answer"]
 """Direction of bytes: from a client to the server, or back."""
@@ -41,6 +41,20 @@ class ProxyStats(msgspec.Struct, frozen=True):
     request_bytes: int = 0
     answer_bytes: int = 0
     faults: int = 0
+
+
+def check_line(latency_s: float, bytes_per_second: float | None) -> None:
+    """Reject a latency and a bandwidth that no line can have.
+
+    Raises:
+        ValueError: when one of them is out of range.
+    """
+    if latency_s < 0:
+        raise ValueError(f"latency_s is {latency_s}, expected seconds, 0 or more")
+    if bytes_per_second is not None and bytes_per_second <= 0:
+        raise ValueError(
+            f"bytes_per_second is {bytes_per_second}, expected more than 0, or None for no limit"
+        )
 
 
 class Wire:
