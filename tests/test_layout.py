@@ -166,16 +166,6 @@ def test_the_five_packages_are_here() -> None:
     assert set(PACKAGES) == {f"audiomdb-{name}" for name in names}
 
 
-def test_shared_rooms_have_no_init() -> None:
-    stray = [
-        str(init.relative_to(ROOT))
-        for package in PACKAGES
-        for room in (".", *SHARED_ROOMS)
-        if (init := source_of(package) / room / "__init__.py").exists()
-    ]
-    assert stray == []
-
-
 def test_closed_rooms_have_an_init_and_belong_to_core() -> None:
     wrong = []
     for module in modules():
