@@ -126,6 +126,21 @@ def test_what_is_no_whole_number_is_told_what_was_expected(
     assert f"'{number}' is not a whole number of 1 or more" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", [str(2**63), "9" * 30])
+def test_a_number_that_nothing_can_reach_is_refused(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command, option in (
+        ("ls speech", "--limit"),
+        ("convert folder in out", "--limit"),
+        ("convert folder in out", "--samples-per-shard"),
+        ("convert folder in out", "--map-size"),
+        ("info speech", "--max-cache-bytes"),
+    ):
+        assert main([*command.split(), option, number]) == 2
+        assert f"argument {option}: '{number}' is more than {2**63 - 1}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "command",
     ["info {}", "ls {}", "show {} 0", "verify {}", "pull {} copy", "upload {} copy"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -200,7 +201,7 @@ def count(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return number
+    return _no_larger_than_an_index(number, text)
 
 
 def octets(text: str) -> int:
@@ -208,4 +209,10 @@ def octets(text: str) -> int:
     found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
     if found is None or int(found[1]) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 500MB or 64MiB")
-    return int(found[1]) * _UNITS[found[2] or ""]
+    return _no_larger_than_an_index(int(found[1]) * _UNITS[found[2] or ""], text)
+
+
+def _no_larger_than_an_index(number: int, text: str) -> int:
+    if number > sys.maxsize:  # nothing that is counted, iterated or allocated goes further
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {sys.maxsize}")
+    return number
