@@ -302,3 +302,12 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     for shard in range(10):
         name = f"shard_{shard:05d}/data.mdb"
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_ctrl_c_before_the_first_shard_is_finished_promises_nothing(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
+    options = ("--num-workers", 1, "--processor", "own:Interrupting")
+    stopped = run(tmp_path, "folder", RECORDINGS, "out", *options)
+    assert stopped.returncode == 130
+    assert stopped.stderr.endswith("audiomdb: interrupted\n")
+    assert list((tmp_path / "out").glob("shard_*")) == []

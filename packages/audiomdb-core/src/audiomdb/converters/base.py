@@ -20,7 +20,6 @@ from audiomdb.errors import (
     AudioError,
     ConversionError,
     OptionsChangedError,
-    OutputWriteError,
     ProcessingError,
     SampleError,
     SourceError,
@@ -236,7 +235,7 @@ class BaseConverter(ABC):
                 'on_error="skip" (--on-error skip) leaves out what cannot be stored, and lists it '
                 "in rejected.jsonl"
             )
-        if finished or isinstance(exc, KeyboardInterrupt | OutputWriteError):
+        if finished:
             kept = "1 finished shard is" if finished == 1 else f"{finished} finished shards are"
             yield f"{kept} kept in {self.output_dir}: the same conversion goes on from there"
 
