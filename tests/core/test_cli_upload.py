@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from audiomdb.cli import main
 from audiomdb.shards import DatasetWriter, read_metadata, verify_dataset
+from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.uploaders.local import LocalUploader
 from tests.commands import files, output
 
@@ -169,6 +171,21 @@ def test_options_may_be_spelled_as_in_python(
     assert "uploading" in output(
         capsys, "upload", digits, tmp_path / "third", "-o", "progress=True"
     )
+
+
+@pytest.mark.parametrize("mark", [None, "digest of another dataset"])
+def test_a_folder_that_somebody_is_writing_to_stays_as_it_is(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mark: str | None
+) -> None:
+    target = dataset(tmp_path / "music", 0.25)
+    if mark is not None:
+        (target / ".upload").write_text(mark)
+    before = files(target)
+    lock = lock_folder(target)
+    message = output(capsys, "upload", digits, target, "--replace", code=1)
+    assert "another process is writing to" in message
+    assert files(target) == before
+    os.close(lock)
 
 
 def test_an_option_that_is_true_or_false_is_nothing_else(

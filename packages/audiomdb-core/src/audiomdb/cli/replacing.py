@@ -10,6 +10,7 @@ from audiomdb.errors import (
     DatasetNotFoundError,
     FormatVersionError,
     MetadataError,
+    OutputBusyError,
     OutputExistsError,
     UploadError,
 )
@@ -139,11 +140,19 @@ def _marked(target: Path, metadata: Metadata) -> Iterator[None]:
     if not any(target.glob("shard_*")):
         yield
         return
+    before = _mark(target)
     try:
         write_atomically(target / _MARK, [metadata.index.sha256.encode()])
     except OSError as exc:
         raise UploadError(f"cannot write to {target}: {exc.strerror}") from exc
-    yield
+    try:
+        yield
+    except OutputBusyError:  # nothing is replaced: the mark is that of whoever writes there
+        if before is None:
+            (target / _MARK).unlink(missing_ok=True)
+        else:
+            write_atomically(target / _MARK, [before.encode()])
+        raise
     (target / _MARK).unlink(missing_ok=True)
 
 
