@@ -168,6 +168,39 @@ def test_columns_that_some_shards_lack_are_filled_up(tmp_path):
     assert np.isnan(index["n"][[0, 1, 4, 5]]).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([2**60 + 1, 2**60 + 2, None, None], object),
+        ([2**60 + 1, 5, 7, None], object),
+        ([-1, -2, 2**63 + 1, 2**63 + 2], object),
+        ([-(2**40), 2, 2**63 + 1, 5], object),
+        ([2**62 + 1, 5, 2**63 + 1, 2**63 + 2], np.uint64),
+        ([-1, 2, 2**40, 2**60 + 1], np.int64),
+        ([1, 2, 2**53, None], np.float64),
+        ([True, False, None, None], np.float64),
+        ([True, False, 3, 4], np.int64),
+        ([True, False, True, True], np.bool_),
+    ],
+)
+def test_numbers_of_several_shards_are_joined_without_a_change(tmp_path, values, dtype):
+    with DatasetWriter(tmp_path / "d", samples_per_shard=2) as writer:
+        for i, value in enumerate(values):
+            writer.write(f"k{i}", {} if value is None else {"n": value})
+    column = DatasetReader.open(tmp_path / "d").index["n"]
+    assert column.dtype == dtype
+    found = [None if v is None or v != v else v for v in column.tolist()]
+    assert found == values
+
+
+def test_a_shard_without_samples_does_not_change_the_dtype_of_a_column(tmp_path):
+    with DatasetWriter(tmp_path / "d", samples_per_shard=1, on_error="skip") as writer:
+        for i, value in enumerate([2**60 + 1, {"no", "value"}, 2]):
+            writer.write(f"k{i}", {"n": value})
+    column = DatasetReader.open(tmp_path / "d").index["n"]
+    assert (column.dtype, column.tolist()) == (np.int64, [2**60 + 1, 2])
+
+
 def test_a_column_of_mixed_kinds_is_left_out_with_the_reason(tmp_path):
     with DatasetWriter(tmp_path / "d") as writer:
         writer.write("a", {"v": 1, "long": "x" * 2000})

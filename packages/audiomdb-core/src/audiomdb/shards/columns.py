@@ -51,7 +51,7 @@ def join_column(name: str, parts: Iterable[tuple[Column | None, int]]) -> np.nda
 
     Returns:
         A writable array over all samples: int64 (uint64 if a part needs it), float64, bool, or
-        dtype object holding str and None.
+        dtype object holding str, None, and integers that none of these dtypes can hold together.
 
     Raises:
         CorruptShardError: when a part is damaged or has another length than its shard.
@@ -63,17 +63,14 @@ def join_column(name: str, parts: Iterable[tuple[Column | None, int]]) -> np.nda
             raise CorruptShardError(
                 f"index column {name!r} has shape {piece.shape} for {samples} samples"
             )
-        pieces.append(piece)
+        if samples:
+            pieces.append(piece)
     if not pieces:
         return np.empty(0)
-    kinds = {piece.dtype.kind for piece in pieces}
-    if "O" in kinds:
-        return np.concatenate([p if p.dtype == object else _as_objects(p) for p in pieces])
-    joined = np.concatenate(pieces)
-    if kinds <= {"i", "u"}:
-        wide = np.uint64 if any(piece.dtype == np.uint64 for piece in pieces) else np.int64
-        joined = joined.astype(wide)
-    return joined
+    dtype = _common_dtype(pieces)
+    if dtype is object:
+        pieces = [p if p.dtype == object else _as_objects(p) for p in pieces]
+    return np.concatenate(pieces, dtype=dtype, casting="unsafe")
 
 
 def narrow(values: np.ndarray) -> np.ndarray:
@@ -153,6 +150,28 @@ def _integers(values: list[int | None], missing: bool) -> Column | str:
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], np.float64)
+
+
+def _common_dtype(pieces: Sequence[np.ndarray]) -> type[Any]:
+    """Return the type of elements that holds the values of all pieces of a column unchanged."""
+    dtypes = {piece.dtype for piece in pieces}
+    kinds = {dtype.kind for dtype in dtypes}
+    if "O" in kinds:
+        return object
+    if kinds == {"b"}:
+        return bool
+    # Narrower integers have at most 32 bits, and none is below 0 unless they are signed.
+    wide = {dtype for dtype in dtypes if dtype.kind in "iu" and dtype.itemsize == 8}
+    whole = [piece for piece in pieces if piece.dtype in wide] if wide else []
+    low = min((int(piece.min()) for piece in whole), default=0)
+    high = max((int(piece.max()) for piece in whole), default=0)
+    if "f" in kinds:
+        exact = low >= -_EXACT_IN_FLOAT64 and high <= _EXACT_IN_FLOAT64
+        return np.float64 if exact else object
+    if high < 2**63:
+        return np.int64
+    negative = low < 0 or any(dtype.kind == "i" for dtype in dtypes - wide)
+    return object if negative else np.uint64
 
 
 def _missing(samples: int) -> np.ndarray:

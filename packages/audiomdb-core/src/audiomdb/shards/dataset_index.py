@@ -26,9 +26,10 @@ class DatasetIndex(Mapping[str, np.ndarray]):
     """Per-sample columns over all shards, by name; joined on first access, then kept.
 
     A numeric column is a numeric array, with NaN where a sample has no value; a text column is an
-    object array of str and None. `"__key__"` gives the keys. Columns that the library adds:
-    `duration` (seconds), `sample_rate` (Hz), `channels`, `frames`, `audio_bytes`, `text_length`
-    (characters).
+    object array of str and None, and so is one of integers that no numeric dtype holds together
+    (such as 2**60 + 1 where another shard has no value). `"__key__"` gives the keys. Columns that
+    the library adds: `duration` (seconds), `sample_rate` (Hz), `channels`, `frames`, `audio_bytes`,
+    `text_length` (characters).
 
     Looking up a column raises CorruptShardError if a shard's index is damaged.
 
