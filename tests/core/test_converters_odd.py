@@ -117,6 +117,7 @@ class Gradients:
     [
         (np.zeros(9, bool), "dtype bool, expected floats or integers"),
         (np.zeros(9, np.complex64), "dtype complex64, expected floats or integers"),
+        (np.array([100, -3, 7], np.int64), "dtype int64, .* how to scale them is not known"),
         (np.array(["a", "b"]), "dtype <U1, expected floats or integers"),
         (np.zeros((9, 0)), r"shape \(9, 0\), expected \(frames,\)"),
         (np.ma.masked_less(np.zeros(9), 1), "is a masked array"),

@@ -27,7 +27,7 @@ BELIEVED_RATIO = 64
 
 
 def check_array(array: np.ndarray) -> None:
-    """Require an array of floats or integers, of shape `(frames,)` or `(frames, channels)`.
+    """Require floats, or integers of up to 32 bits, of shape `(frames,)` or `(frames, channels)`.
 
     Raises:
         SampleError: it has another shape or dtype, or more channels than frames; then the message
@@ -35,6 +35,12 @@ def check_array(array: np.ndarray) -> None:
     """
     if array.dtype.kind not in "fiu":
         raise SampleError(f"an audio array of dtype {array.dtype}, expected floats or integers")
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+        raise SampleError(
+            f"an audio array of dtype {array.dtype}, which Python's ints become whatever their "
+            "range is: how to scale them is not known. Give them the type that they were recorded "
+            "as (such as int16), or floats from -1 to 1"
+        )
     if array.ndim not in (1, 2) or 0 in array.shape[1:]:
         raise SampleError(
             f"an audio array of shape {array.shape}, expected (frames,) or (frames, channels)"

@@ -78,7 +78,7 @@ class BaseProcessor(ABC):
 
         Args:
             audio: Encoded bytes, the path of a file, or an array `(frames,)` or
-                `(frames, channels)`. Integers are scaled to [-1, 1).
+                `(frames, channels)`. Integers of up to 32 bits are scaled to [-1, 1).
             sample_rate: Rate of the result in Hz.
             mono: Average the channels.
             from_rate: Rate of `audio` in Hz if it is an array. By default, the rate is known for
