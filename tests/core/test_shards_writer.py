@@ -16,6 +16,7 @@ from audiomdb.errors import (
     OptionsChangedError,
     OutputBusyError,
     OutputExistsError,
+    OutputWriteError,
     ProcessingError,
     SourceChangedError,
     UnreadableAudioError,
@@ -306,3 +307,11 @@ def test_a_key_set_never_forgets(batches, probe):
     held = set().union(*batches)
     assert set(keys.maybe(sorted(held))) == held
     assert (keys.maybe([probe]) == [probe]) == (probe in held)
+
+
+def test_memory_that_cannot_be_mapped_is_not_called_a_full_disk(tmp_path):
+    with (
+        pytest.raises(OutputWriteError, match=r"no lack of disk.*ulimit -v.*smaller map_size"),
+        DatasetWriter(tmp_path / "d", map_size=2**50) as writer,
+    ):
+        writer.write("a", {"text": "a"})
