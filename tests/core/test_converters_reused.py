@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pytest
 
@@ -26,6 +27,7 @@ def fresh() -> Iterator[tuple[str, Sample]]:
                 "text": f"number {number}",
                 "few": bytes([number] * 9),
                 "many": bytes([number] * 400),
+                "same": bytes([number] * 400),
                 "meta": {"number": number, "tags": [number, ({"n": number},)]},
             },
         )
@@ -36,7 +38,8 @@ def reused() -> Iterator[tuple[str, Sample]]:
     few, many, inner = bytearray(9), bytearray(400), {"n": 0}
     tags: list[Any] = [0, (inner,)]
     sample: Sample = {"audio": audio, "text": "", "few": few}
-    sample.update({"many": memoryview(many), "meta": {"number": 0, "tags": tags}})
+    sample.update({"many": memoryview(many), "same": memoryview(many).toreadonly()})
+    sample.update({"meta": {"number": 0, "tags": tags}})
     for number, data in enumerate(CLIPS):
         audio[:], few[:], many[:] = data, bytes([number] * 9), bytes([number] * 400)
         sample["text"] = f"number {number}"
@@ -55,6 +58,23 @@ def test_what_a_source_uses_again_is_stored_as_it_was(
         assert digests(folder / "reused") == digests(folder / "fresh")
     with DatasetReader.open(folder / "reused" / "out") as dataset:
         assert [sample["text"] for sample in dataset] == [f"number {n}" for n in range(4)]
+
+
+def test_views_of_an_lmdb_transaction_may_end_with_it(tmp_path: Path) -> None:
+    clips = {f"{number:03}": clip(number) for number in range(100)}
+    with lmdb.open(str(tmp_path / "lmdb")) as env, env.begin(write=True) as transaction:
+        for key, data in clips.items():
+            transaction.put(key.encode(), data)
+
+    def source() -> Iterator[tuple[str, Sample]]:
+        path = str(tmp_path / "lmdb")
+        with lmdb.open(path, readonly=True) as env, env.begin(buffers=True) as transaction:
+            for key, view in transaction.cursor():
+                yield bytes(key).decode(), {"audio": view}
+
+    Listed(source(), tmp_path / "out").run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert {sample["__key__"]: sample["audio"] for sample in dataset} == clips
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.1, 20])

@@ -137,8 +137,9 @@ class BaseConverter(ABC):
         with its rate in Hz under `sample_rate`.
 
         Samples are processed later, but the dict may be reused for the next one, and so may dicts,
-        lists and bytearrays in it: they are copied. NumPy arrays, tensors and other objects are not
-        copied, and must be new for each sample.
+        lists, bytearrays and memoryviews in it, such as those of an LMDB transaction: they are
+        copied. NumPy arrays, tensors and other objects are not copied, and must be new for each
+        sample.
 
         An exception raised here ends the run; finished shards are kept.
         """

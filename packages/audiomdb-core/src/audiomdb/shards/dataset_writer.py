@@ -156,7 +156,8 @@ class DatasetWriter:
             key: Unique in the dataset, 1 to 511 bytes of UTF-8.
             sample: Fields of the sample. `audio` is encoded bytes, a path (read by a worker), or an
                 array `(frames,)` or `(frames, channels)` with the rate in `sample_rate`. The dict,
-                and dicts, lists and byte arrays in it, may be reused afterwards; arrays may not.
+                and dicts, lists, byte arrays and memoryviews in it, may be reused afterwards;
+                arrays may not.
 
         Raises:
             AudioError: for audio that cannot be used; names file or key.

@@ -19,9 +19,9 @@ _MAX_DEPTH = 64
 class Snapshots:
     """Protects samples from later changes by their source.
 
-    Copies a sample's dict, and the dicts, lists and byte arrays in it. NumPy arrays are shared,
-    because copying ten seconds takes a quarter of the time of storing them. An array that is
-    refilled for the next sample is detected if it has the same shape again.
+    Copies a sample's dict, and the dicts, lists, byte arrays and memoryviews in it. NumPy arrays
+    are shared, because copying ten seconds takes a quarter of the time of storing them. An array
+    that is refilled for the next sample is detected if it has the same shape again.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,9 @@ class Snapshots:
 
 def _copy(value: Any, depth: int) -> Any:  # noqa: ANN401
     kind = type(value)
-    if kind is bytearray or (kind is memoryview and not value.readonly):
+    # A view that cannot be written through may still change, or outlive what it shows, as the views
+    # of an LMDB transaction do.
+    if kind is bytearray or (kind is memoryview and type(value.obj) is not bytes):
         return bytes(value)
     if depth < _MAX_DEPTH:
         if kind is dict:
