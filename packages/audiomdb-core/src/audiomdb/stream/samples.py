@@ -311,8 +311,9 @@ class SampleStream:
             whole_number(f"{name} of the state", state[name], low=1)
             for name in ("world_size", "num_workers")
         ]
+        reading = self._reading()  # first: it may be of another dataset than what is known
         then.check(self._beginning()[0])
-        split = self._of(self._plan(self._reading(), then.epoch)).split
+        split = self._of(self._plan(reading, then.epoch)).split
         first = then.next_step
         if world != [split.world_size, split.num_workers]:
             first = split.place_of(first, *world)
