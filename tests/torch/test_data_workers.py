@@ -246,7 +246,7 @@ def test_joined_columns_come_in_batches(retriever: LocalRetriever, num_workers: 
 
 
 def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
-    with pytest.raises(ValueError, match="prefetch_factor is 0"):
+    with pytest.raises(ValueError, match="prefetch_factor must be a whole number from 1 on, not 0"):
         loader(retriever, prefetch_factor=0)
     with pytest.raises(ValueError, match="seconds is 0"):
         loader(retriever, seconds=0)
