@@ -151,11 +151,13 @@ def test_two_tables_in_a_folder_are_refused(folder: Path) -> None:
         convert(folder)
 
 
-def test_a_text_column_that_the_table_lacks_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["sentence", "file_name"])
+def test_a_text_column_that_the_table_lacks_is_refused(folder: Path, name: str) -> None:
     put(folder, "x.wav")
-    (folder / "metadata.csv").write_text("file_name,text\nx.wav,a\n")
-    with pytest.raises(SourceError, match=r"no column 'sentence'; there are 'file_name', 'text'"):
-        convert(folder, text_column="sentence")
+    (folder / "metadata.csv").write_text("file_name,text,speaker\nx.wav,a,b\n")
+    there = "beside 'file_name' there are 'text', 'speaker'"
+    with pytest.raises(SourceError, match=f"no column '{name}' of text; {there}"):
+        convert(folder, text_column=name)
 
 
 def test_a_text_column_without_a_table_is_refused(folder: Path) -> None:

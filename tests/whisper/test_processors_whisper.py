@@ -308,7 +308,8 @@ def sample(labels: list[int], fill: float = 0.0) -> dict[str, Any]:
 
 
 def test_a_batch_pads_labels_with_what_losses_ignore() -> None:
-    batch = WhisperCollator(return_tensors="np")([sample([1, 2, 3]), sample([4], fill=0.5)])
+    samples = (sample(labels, fill) for labels, fill in [([1, 2, 3], 0.0), ([4], 0.5)])
+    batch = WhisperCollator(return_tensors="np")(samples)
     assert batch.keys() == {"input_features", "labels"}
     assert batch["labels"].tolist() == [[1, 2, 3], [4, -100, -100]]
     assert batch["input_features"].shape == (2, 80, 3000)

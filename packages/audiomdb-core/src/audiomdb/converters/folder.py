@@ -142,8 +142,8 @@ class FolderConverter(BaseConverter):
             take_text(path, sample, text)
         elif self.text_column is not None:
             raise SourceError(
-                f"{path}: its row has no column {text!r}; there are "
-                f"{', '.join(map(repr, clip.row))}"
+                f"{path}: its row has no column {text!r} of text; beside {_FILE_NAME!r} there are "
+                f"{', '.join(map(repr, sample)) or 'none'}"
             )
         if AUDIO in sample:
             raise SourceError(f"{path}: its row has a column {AUDIO!r} beside {_FILE_NAME!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -202,13 +202,14 @@ class WhisperCollator:
         self.dtype = dtype
         self.return_tensors = return_tensors
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate samples into a batch.
 
         Raises:
             SampleError: when a sample lacks features, when only some samples have labels, or when
                 a clip has several windows.
         """
+        samples = list(samples)
         batch = {FEATURES: np.stack([self._features(sample) for sample in samples])}
         labelled = [sample for sample in samples if sample.get(LABELS) is not None]
         if labelled:
