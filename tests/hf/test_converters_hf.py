@@ -271,6 +271,10 @@ def test_only_the_files_asked_for_are_read(tmp_path: Path) -> None:
     folder = parquet_folder(tmp_path / "digits", text=TEXTS)
     samples = convert(str(folder), tmp_path / "out", data_files="*-00000-of-*.parquet")
     assert [sample["text"] for sample in samples] == TEXTS[:2]
+    first = next(folder.glob("*-00000-of-*.parquet"))
+    for number, files in enumerate((first, [first], {"train": [first]})):
+        samples = convert("parquet", tmp_path / f"out-{number}", data_files=files)
+        assert [sample["text"] for sample in samples] == TEXTS[:2]
 
 
 @pytest.mark.parametrize("streaming", [True, False])

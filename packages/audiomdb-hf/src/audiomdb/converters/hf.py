@@ -50,7 +50,8 @@ class HFConverter(BaseConverter):
         processor: See `BaseConverter`, as for all options not listed here.
         samples_per_shard: See `BaseConverter`.
         data_name: Name of the configuration ("en"), if the dataset has several.
-        data_files: Files of the dataset to read, as `load_dataset` takes them.
+        data_files: Files of the dataset to read, as `load_dataset` takes them: a name, a pattern,
+            a list of these, or a dict of them by split. Paths may be `Path`s.
         audio_column: Column of the audio; stored as `audio`.
         text_column: Column of the text; stored as `text`. None: the first column named "text",
             "sentence", "transcription" or "transcript", in this order, if there is one.
@@ -98,7 +99,7 @@ class HFConverter(BaseConverter):
         self._split = data_split
         self._load_options = {
             "name": data_name,
-            "data_files": data_files,
+            "data_files": _as_text(data_files),
             "streaming": streaming,
             "revision": revision,
             "token": token,
@@ -338,6 +339,17 @@ def _rows(dataset: Any) -> int | None:  # noqa: ANN401
     splits = getattr(dataset.info, "splits", None) or {}
     split = splits.get(str(dataset.split))
     return split.num_examples or None if split else None
+
+
+def _as_text(files: Any) -> Any:  # noqa: ANN401
+    """Turn all paths of `data_files` into text, the only form that `load_dataset` knows."""
+    if isinstance(files, os.PathLike):
+        return os.fspath(files)
+    if isinstance(files, Mapping):
+        return {split: _as_text(of_split) for split, of_split in files.items()}
+    if isinstance(files, list | tuple):
+        return [_as_text(file) for file in files]
+    return files
 
 
 def _said(error: BaseException) -> str:
