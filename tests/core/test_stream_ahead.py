@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import subprocess
+import sys
+import textwrap
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -231,6 +234,25 @@ def test_dropping_the_iterator_ends_the_threads() -> None:
     del results
     gc.collect()
     assert our_threads() == []
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_program_that_leaves_an_iterator_unfinished_ends(fork: bool) -> None:
+    code = f"""
+        import os
+        from itertools import count
+        from audiomdb.stream.ahead import in_order
+
+        results = in_order(abs, count(), num_threads=2, weigh=abs, size=lambda _: 8)
+        next(results)
+        if {fork} and (child := os.fork()):
+            assert os.waitpid(child, 0)[1] == 0
+            next(results)
+    """
+    options = ["-W", "ignore::DeprecationWarning"]  # of a fork beside threads
+    command = [sys.executable, *options, "-c", textwrap.dedent(code)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_an_iterator_in_a_cycle_is_collected_too() -> None:

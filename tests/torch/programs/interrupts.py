@@ -3,7 +3,8 @@
 A process of its own: in the tests' one, an interrupt may hit a callback of the garbage collector
 that a test library has set, and Python drops what is raised there.
 
-Arguments: the dataset's folder, the device or `none`, how many interrupts.
+Arguments: the dataset's folder, the device or `none`, how many interrupts, and optionally the seed
+of their moments.
 """
 
 from __future__ import annotations
@@ -54,14 +55,14 @@ def decoding() -> list[threading.Thread]:
 
 
 def ended(thread: threading.Thread) -> bool:
-    # An interrupt that comes while a pool starts a thread leaves it unknown to the pool: it is not
-    # waited for, and ends by itself.
-    thread.join(30)
+    # A thread whose start is interrupted is not waited for: it ends by itself, or never begins.
+    if thread.ident is not None:
+        thread.join(30)
     return not thread.is_alive()
 
 
-def main(folder: str, device: str, interrupts: int) -> None:
-    chance = random.Random(1)
+def main(folder: str, device: str, interrupts: int, seed: int = 1) -> None:
+    chance = random.Random(seed)
     signal.signal(signal.SIGALRM, interrupt)
     loader = StreamingLoader(
         StreamingDataset(LocalRetriever(folder)),
@@ -79,4 +80,4 @@ def main(folder: str, device: str, interrupts: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from audiomdb.stream.threads import Threads
 from audiomdb.stream.watch import Activity, Watch
 
 __all__ = ["Room", "in_order"]
@@ -187,8 +188,6 @@ class _Ahead(Generic[T, R]):
         at_least: Callable[[], int],
         watch: Watch,
     ) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         self._work = work
         self._weigh = weigh
         self._size = size
@@ -197,9 +196,7 @@ class _Ahead(Generic[T, R]):
         self._watch = watch
         self._process = os.getpid()
         self._num_threads = num_threads
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="audiomdb-stream")
-        self._members: set[int] = set()
-        self._this_thread = threading.get_ident
+        self._threads = Threads(self._serve, num_threads, "audiomdb-stream")
         self._closed = False
         # The following attributes change only under the lock, which is held for microseconds, or
         # for as long as `tasks` takes to yield a task.
@@ -245,10 +242,7 @@ class _Ahead(Generic[T, R]):
     def close(self) -> None:
         """End the threads and wait for them."""
         self._closed = True
-        # The garbage collector may call this in one of the threads, which cannot wait for itself,
-        # or at interpreter shutdown, when the globals of modules are gone. So this uses no globals,
-        # and no `cancel_futures`, which needs some (queued calls see `_closed` and return).
-        self._pool.shutdown(wait=self._this_thread() not in self._members)
+        self._threads.close()
 
     def _wake(self) -> None:
         with self._lock:
@@ -257,11 +251,9 @@ class _Ahead(Generic[T, R]):
                 return
             resting = self._num_threads - self._runners
             self._runners = self._num_threads
-        for _ in range(resting):
-            self._pool.submit(self._serve)
+        self._threads.wake(resting)
 
     def _serve(self) -> None:
-        self._members.add(self._this_thread())
         while True:
             with self._lock:
                 chunk = None
