@@ -239,7 +239,7 @@ def _unchanged(made: Any) -> Any:  # noqa: ANN401 (whatever torch hands over)
 def worker_count(dataset: PlannedDataset, context: str | BaseContext | None) -> int:
     """Return the default number of workers: 0, or more for processors that can be sent to them."""
     processors = [part.load.processor for part in parts_of(dataset.what)]
-    if not any(processors):
+    if all(processor is None for processor in processors):
         return 0
     method = (
         context if isinstance(context, str) else multiprocessing.get_context().get_start_method()
