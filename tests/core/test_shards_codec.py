@@ -193,6 +193,11 @@ def test_keys_that_lmdb_cannot_hold_are_refused(key):
         encode_record(key, {})
 
 
+@pytest.mark.parametrize("key", ["x", "x" * 511, "é" * 255 + "x"])
+def test_keys_of_every_length_that_lmdb_holds_are_taken(key):
+    assert encode_record(key, {}).key == key.encode()
+
+
 def test_a_sample_that_was_read_can_be_written_again_under_its_key_only():
     assert encode_record("k", {"__key__": "k", "a": 1}).body == encode_record("k", {"a": 1}).body
     with pytest.raises(InvalidKeyError, match="calls itself 'other'"):

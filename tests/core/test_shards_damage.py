@@ -18,6 +18,9 @@ from audiomdb.errors import (
 )
 from audiomdb.shards import DatasetReader, DatasetWriter, ShardReader, verify_dataset
 
+TREE_PAGES = (b"\x01\x00", b"\x02\x00")
+"""Flags, at byte 10 of a page of an LMDB file, of pages that hold pointers: branches and leaves."""
+
 
 def values(i):
     return {"audio": np.full(900, i, np.int16), "sample_rate": 8000, "text": f"number {i}"}
@@ -130,6 +133,21 @@ def test_flipped_bytes_are_survived_without_metadata_too(dataset):
                 assert sample["text"] == f"number {i}"
         except CorruptShardError:
             pass
+
+
+@pytest.mark.parametrize("points_to", [0, 4092, 65534])
+def test_a_page_that_points_outside_itself_is_reported_and_not_followed(dataset, points_to):
+    path = data_file(dataset)
+    data = path.read_bytes()
+    reported = 0
+    for at in range(8192, len(data), 4096):
+        if data[at + 10 : at + 12] in TREE_PAGES:
+            spoilt = bytearray(data)
+            spoilt[at + 16 : at + 18] = points_to.to_bytes(2, "little")
+            path.write_bytes(spoilt)
+            reasons = [problem.reason for problem in verify_dataset(dataset)]
+            reported += any("points outside itself" in reason for reason in reasons)
+    assert reported >= 3  # the main database and the two named ones
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is a text file\n" * 400, bytes(262144)])

@@ -108,6 +108,32 @@ def test_only_the_wanted_fields_are_read(dataset):
     assert reader.read(5, fields=[]) == {"__key__": "clip-0005"}
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize(
+    "fields", [None, ["flac"], ["video"], ["note"], ["flac", "note"], ["tags", "video"], ["text"]]
+)
+def test_fields_are_the_same_however_they_are_read(tmp_path, fields, copy, apart):
+    values = {
+        "flac": bytes(range(256)) * 20,
+        "note": {"blob": b"n" * 300},
+        "tags": [b"t" * 400, 7],
+        "text": "hello",
+        "video": np.arange(1000, dtype=np.int16),
+    }
+    with DatasetWriter(tmp_path / "d") as writer:
+        writer.write("k", values)
+    shard = ShardReader(tmp_path / "d" / "shard_00000")
+    found = shard.read(0, fields=fields, copy=copy, apart=apart)
+    if "flac" in found:
+        assert type(found["flac"]) is (bytes if copy else memoryview)
+    if "video" in found:
+        assert found["video"].flags.writeable == copy
+        found["video"], values["video"] = found["video"].tolist(), values["video"].tolist()
+    wanted = {name: value for name, value in values.items() if fields is None or name in fields}
+    assert found == {"__key__": "k", **wanted}
+
+
 @pytest.mark.parametrize("fields", ["text", iter(["text"])])
 def test_fields_that_are_no_collection_of_names_are_refused(dataset, fields):
     reader = DatasetReader.open(dataset)
