@@ -24,6 +24,7 @@ from audiomdb.cache.lock import Held, try_exclusive
 from audiomdb.cache.retry import Stopped
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
+from audiomdb.cache.spans import DONE_BYTES
 from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.errors import DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
@@ -379,13 +380,17 @@ def test_an_error_that_no_retry_mends_is_raised_once_the_main_connection_meets_i
         node.fetch(store, entry_of(NEW))
 
 
+@pytest.mark.parametrize("what", ["content", "progress", "list of pieces"])
 def test_a_full_disk_evicts_and_goes_on_whoever_meets_it(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    node: Node, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     write, full = os.pwrite, [True] * 5
 
     def failing(fd: int, data: Any, at: int) -> int:
-        if full and len(data) > 100 and at > PIECE:
+        written = "progress" if len(data) == DONE_BYTES else "list of pieces"
+        if len(data) > 1000:
+            written = "content" if at > PIECE else "its first piece"
+        if full and written == what:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(fd, data, at)
 

@@ -178,10 +178,12 @@ class PartFile:
             if self._map is None and os.fstat(self._fd).st_size != at:
                 raise self._tampered(span)
             written = os.pwrite(self._fd, chunk, at)
+            if self._map is not None:
+                # Before it counts: if the disk is full, the caller writes the same bytes again.
+                os.pwrite(self._map, struct.pack("<Q", at + written), done_at(place))
             span.done += written
             self.received += written
             if self._map is not None:
-                os.pwrite(self._map, struct.pack("<Q", span.done), done_at(place))
                 return written
         if at == self._hashed:
             self._digest.update(memoryview(chunk)[:written])
