@@ -61,7 +61,7 @@ def test_every_sample_goes_to_one_worker_of_one_rank(
             read_by_rank += len(split)
         ranks.append(read_by_rank)
     everything = set(turns(total, partitions))
-    assert len(unmasked) == len(set(unmasked))
+    assert len(unmasked) == len(set(unmasked)) == total - split.dropped
     if tail == "drop":
         assert set(unmasked) <= everything
         assert len(unmasked) == total - total % world_size

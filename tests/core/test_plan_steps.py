@@ -211,6 +211,7 @@ def test_workers_in_turn_make_all_steps(plan: StepPlan, first: int, num_workers:
         (1, 64, 6, "by 6 ranks; the nearest legal sizes: 60, 66. .* world size is 4"),
         (4, 64, 6, "by 4 partitions and 6 ranks; the nearest legal sizes: 60, 72"),
         (1, 4, 8, "the nearest legal sizes: 8. .* world size is 4"),
+        (1, 7, 3, "the nearest legal sizes: 6, 9. .* world size is 1"),
     ],
 )
 def test_sizes_that_cannot_be_shared_are_refused_with_the_nearest(
