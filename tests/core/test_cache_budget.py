@@ -18,6 +18,7 @@ from audiomdb.cache.budget import (
     need_bytes,
     next_uses,
     smallest_budget,
+    within_reach,
 )
 
 uses = st.one_of(st.just(NEVER), st.integers(0, 9).map(float))
@@ -62,6 +63,13 @@ def test_next_use_is_that_of_the_reader_who_needs_it_soonest(
             visits[done:].index(shard) for visits, done in readers if shard in visits[done:]
         ]
         assert found[shard] == min(distances, default=math.inf)
+
+
+def test_a_shard_is_in_reach_if_it_fits_with_all_that_is_needed_as_soon() -> None:
+    uses, sizes = np.array([0, 1, 1, NEVER]), np.array([10, 20, 30, 40])
+    for number, least in enumerate([10, 60, 60, 100]):
+        assert within_reach(uses, sizes, number, least)
+        assert not within_reach(uses, sizes, number, least - 1)
 
 
 @given(st.lists(st.integers(1, 100), min_size=1), st.integers(0, 12), st.data())
