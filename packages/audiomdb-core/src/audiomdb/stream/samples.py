@@ -8,7 +8,7 @@ from itertools import repeat
 from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ref
 
 import msgspec
 
@@ -155,13 +155,14 @@ class SampleStream:
         self._next = (0, 0)
         self._place: _Place | None = None
         self._known: tuple[str, PlanState, int] | None = None
-        self._running: WeakSet[Generator[Sample, None, None]] = WeakSet()
+        # Not a WeakSet: a Ctrl-C that hits its callback, which is written in Python, would be lost.
+        self._running: list[ref[Generator[Sample, None, None]]] = []
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "_running"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state, _running=WeakSet())
+        vars(self).update(state, _running=[])
 
     def __repr__(self) -> str:
         what = self._what
@@ -256,7 +257,7 @@ class SampleStream:
         place = self._place = _Place(epoch, first)
         epochs = range(epoch, _LAST_EPOCH if until is None else until)
         samples = self._samples(self._reading(watch), epochs, place, watch)
-        self._running.add(samples)
+        self._running = [*(one for one in self._running if one() is not None), ref(samples)]
         return samples
 
     def set_epoch(self, epoch: int) -> None:
@@ -334,8 +335,9 @@ class SampleStream:
         A dataset that was given as a folder is closed too; readers and retrievers that were passed
         in stay open. Must not be called while another thread is inside `next`.
         """
-        for samples in list(self._running):
-            samples.close()
+        for one in self._running:
+            if (samples := one()) is not None:
+                samples.close()
         for retriever in self._made:
             retriever.close()
 
