@@ -62,6 +62,9 @@ class Threads:
         for thread in self._threads:
             if thread is not this_thread:
                 thread.join()
+        # Now, not by the garbage collector in the middle of the next iteration: a Ctrl-C that hits
+        # the callbacks with which `threading` forgets a thread is lost.
+        self._threads.clear()
         self._running.discard(self)
 
     def _run(self) -> None:
