@@ -380,20 +380,29 @@ def test_an_error_that_no_retry_mends_is_raised_once_the_main_connection_meets_i
         node.fetch(store, entry_of(NEW))
 
 
-@pytest.mark.parametrize("what", ["content", "progress", "list of pieces"])
+@pytest.mark.parametrize("what", ["content", "progress", "first list", "later list"])
 def test_a_full_disk_evicts_and_goes_on_whoever_meets_it(
     node: Node, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    write, full = os.pwrite, [True] * 5
+    write, full, lists = os.pwrite, [True] * 5, 0
+    store = Store()
+    if what == "later list":
+        store.version = None  # so that the pieces are given up
 
     def failing(fd: int, data: Any, at: int) -> int:
-        written = "progress" if len(data) == DONE_BYTES else "list of pieces"
-        if len(data) > 1000:
-            written = "content" if at > PIECE else "its first piece"
+        nonlocal lists
+        if len(data) == DONE_BYTES:
+            written = "progress"
+        elif at == 0 and len(data) < CHUNK:
+            written = "later list" if lists else "first list"
+        else:
+            written = "content" if at > PIECE else "first piece"
         if full and written == what:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        lists += written == "first list"
         return write(fd, data, at)
 
     monkeypatch.setattr(os, "pwrite", failing)
     node.full = lambda _: bool(full.pop()) if full else True
-    node.assert_whole(node.fetch(Store(), entry_of(NEW)), NEW)
+    node.assert_whole(node.fetch(store, entry_of(NEW)), NEW)
+    assert not full

@@ -224,7 +224,7 @@ class _OneTransfer:
                 streams.start(may=remote.validator is not None)
                 if remote.validator is None and span.stop < file.size:
                     # Pieces of two versions could not be told apart: fetch all in one answer.
-                    file.cut(None)
+                    self._transfer.despite_full_disk(lambda: file.cut(None), file.size)
                     return
                 before = span.done
                 self._receive(span, remote)
