@@ -25,7 +25,7 @@ __all__ = ["checksum", "inspect_ogg", "set_serial"]
 
 _HEADER = struct.Struct("<4sBBqIIIB")
 _CHECKSUM = slice(22, 26)
-_CONTINUED, _FIRST, _LAST = 1, 2, 4
+_FIRST, _LAST = 2, 4  # of the flags of a page; 1: continues a packet
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 _CODECS = {b"\x01vorbis": "VORBIS", b"OpusHead": "OPUS"}
@@ -74,7 +74,7 @@ def _pages(view: memoryview) -> Iterator[_Page | str]:
             return
         body = position + _HEADER.size + segments
         stop = body + sum(view[position + _HEADER.size : body])
-        if body > size or stop > size:
+        if stop > size:
             yield f"the last page is cut off at byte {size}"
             return
         yield _Page(position, stop, flags, granule, serial, sequence, body)
