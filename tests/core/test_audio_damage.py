@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb import audio
+from audiomdb.audio.ogg import checksum
 from audiomdb.errors import AudioError, DamagedAudioError, UnreadableAudioError
 
 FILES = Path(__file__).parent.parent / "data" / "audio"
@@ -128,6 +129,18 @@ def test_any_flipped_bit_in_ogg_raises(name: str, where: float, bit: int) -> Non
     damaged[int(where * len(damaged))] ^= 1 << bit
     with pytest.raises(AudioError):
         audio.decode(bytes(damaged))
+
+
+@pytest.mark.parametrize("name", ["OGG VORBIS", "OGG OPUS"])
+@pytest.mark.parametrize("flags", [0, 1, 2, 3])
+def test_an_ogg_whose_last_page_is_not_marked_as_the_last_raises(name: str, flags: int) -> None:
+    encoded = CLIPS[name]
+    at = encoded.rindex(b"OggS")
+    page = bytearray(encoded[at:])
+    page[5], page[22:26] = flags, bytes(4)
+    page[22:26] = checksum(page).to_bytes(4, "little")
+    with pytest.raises(AudioError):
+        audio.check(encoded[:at] + page)
 
 
 @settings(max_examples=100, derandomize=True)

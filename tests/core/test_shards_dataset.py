@@ -96,6 +96,12 @@ def test_unknown_keys_are_key_errors_that_read_as_a_sentence(dataset):
     assert str(caught.value) == "no sample 'clip-9999' in dataset 'clips' of 250 samples"
 
 
+@pytest.mark.parametrize("key", ["", "clip", "clip-0003a", "clip-0039a", "clip-9999", "é"])
+def test_a_shard_says_so_when_it_does_not_hold_a_key(dataset, key):
+    with pytest.raises(UnknownKeyError, match=f"shard_00000 has no sample {key!r}"):
+        ShardReader(dataset / "shard_00000").find(key)
+
+
 def test_iteration_goes_through_all_samples_in_order(dataset):
     reader = DatasetReader.open(dataset)
     assert [s["__key__"] for s in reader] == [f"clip-{i:04d}" for i in range(250)]
