@@ -104,7 +104,10 @@ def test_the_shards_from_an_element_on_are_those_its_samples_and_later_ones_need
 @given(plans())
 def test_partitions_visit_every_filled_shard_and_share_only_those_on_cuts(plan: EpochPlan) -> None:
     visits = [plan.shard_order(p).tolist() for p in range(plan.partitions)]
-    filled = np.flatnonzero(plan.counts)
+    filled, ends = np.flatnonzero(plan.counts), np.cumsum(plan.counts)
+    for line, shards in zip(plan.lines, visits, strict=True):
+        read = np.searchsorted(ends, line.take(np.arange(len(line))), side="right")
+        assert sorted(shards) == sorted({*read.tolist()})
     assert set().union(*map(set, visits)) == set(filled.tolist())
     assert sum(map(len, visits)) <= max(0, len(filled) + plan.partitions - 1)
     if not plan.shuffle:
