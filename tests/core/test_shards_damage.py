@@ -237,6 +237,8 @@ def test_a_damaged_index_file_is_named_and_samples_stay_readable(dataset):
         (lambda m: m["shards"][1].update(path="shard_00000"), "twice"),
         (lambda m: m["shards"][0].update(bytes=-1), "impossible sizes"),
         (lambda m: m["shards"][0].update(index_offset=2**40), "impossible sizes"),
+        (lambda m: m["shards"][0].update(index_bytes=2**40), "impossible sizes"),
+        (lambda m: m["shards"][0].update(samples=-1), "impossible sizes"),
         (lambda m: m["shards"][0].update(sha256="zz"), "sha256"),
         (lambda m: m["shards"][0].update(samples="many"), r"shards\[0\].samples|samples"),
         (lambda m: m.pop("shards"), "shards"),
