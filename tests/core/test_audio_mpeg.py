@@ -40,6 +40,38 @@ def without_tag(encoded: bytes) -> bytes:
     return encoded[frame_starts(encoded)[1] :]
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000])
+def test_frames_of_every_bitrate_are_followed_to_the_end(rate: int) -> None:
+    bitrates = set()
+    for level in np.linspace(0, 0.999, 40):
+        silence = np.zeros(rate // 4, np.float32)
+        encoded = mp3(silence, rate, bitrate_mode="CONSTANT", compression_level=level)
+        starts = frame_starts(encoded)
+        last = read_frame_header(encoded[starts[-1] : starts[-1] + 3])
+        assert last is not None
+        assert starts[-1] + last.size == len(encoded)
+        bitrates |= {encoded[at + 2] >> 4 for at in starts}
+    assert len(bitrates) >= 8
+
+
+@pytest.mark.parametrize(
+    ("head", "size", "samples"),
+    [
+        (b"\xff\xff\xe4", 448, 384),  # MPEG-1 layer I, 448 kbit/s at 48 kHz
+        (b"\xff\xff\xe6", 452, 384),  # the same with a padding slot of 4 bytes
+        (b"\xff\xf7\x84", 256, 384),  # MPEG-2 layer I, 128 kbit/s at 24 kHz
+        (b"\xff\xfd\xe4", 1152, 1152),  # MPEG-1 layer II, 384 kbit/s at 48 kHz
+        (b"\xff\xf5\x80", 417, 1152),  # MPEG-2 layer II, 64 kbit/s at 22.05 kHz
+    ],
+)
+def test_frames_of_the_older_layers_have_their_own_sizes(
+    head: bytes, size: int, samples: int
+) -> None:
+    header = read_frame_header(head)
+    assert header is not None
+    assert (header.size, header.samples) == (size, samples)
+
+
 def test_true_count_wins_over_a_guess_that_is_too_high() -> None:
     path = FILES / "mp3/mp3_cbr_11025_mono.mp3"
     assert soundfile.info(str(path)).frames == 23726  # what libsndfile announces
