@@ -233,3 +233,10 @@ def test_what_does_not_fit_is_refused() -> None:
         Crop(1, short="drop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="leave decode=True"):
         LoadOptions(decode=False, crop=Crop(1))
+
+
+def test_a_batch_counts_the_seconds_that_are_left_of_a_clip() -> None:
+    clips = np.array([0.5, 2.0, 7.0, np.nan])
+    assert np.array_equal(Crop(2.0).lasts(clips), [0.5, 2.0, 2.0, np.nan], equal_nan=True)
+    padded = Crop(2.0, short="pad").lasts(clips)
+    assert np.array_equal(padded, [2.0, 2.0, 2.0, np.nan], equal_nan=True)
