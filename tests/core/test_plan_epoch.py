@@ -84,6 +84,7 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: EpochPlan) -> None:
         alive = plan.shards_alive(turn).tolist()
         assert np.searchsorted(ends, position, side="right") in alive
         assert len(alive) <= (plan.window + 1 if plan.shuffle else 1)
+        assert len(alive) <= plan.partitions * plan.window_shards[0]
 
 
 @given(plans(), st.integers(0, 30))
@@ -136,6 +137,7 @@ def test_without_shuffle_the_order_is_the_stored_one() -> None:
     assert whole(EpochPlan([3, 0, 4, 1])) == list(range(8))
     assert EpochPlan([3, 0, 4, 1]).shard_order().tolist() == [0, 2, 3]
     assert EpochPlan([3, 0, 4, 1]).shards_alive(3).tolist() == [2]
+    assert [EpochPlan([3, 4]).shards_from(0, 0, at).tolist() for at in (6, 7, 8)] == [[1], [], []]
     assert whole(EpochPlan([3, 0, 4, 1], partitions=2)) == [0, 4, 1, 5, 2, 6, 3, 7]
 
 
@@ -224,6 +226,8 @@ def test_places_outside_the_epoch_are_refused() -> None:
         plan.shards_alive(5)
     with pytest.raises(PlanError, match=r"partition .* not 1; the nearest legal value: 0"):
         plan.shard_order(1)
+    with pytest.raises(PlanError, match=r"partition .* not 1; the nearest legal value: 0"):
+        plan.shards_mixed(1, 0)
     with pytest.raises(PlanError, match="no samples"):
         EpochPlan([]).shards_alive(0)
 

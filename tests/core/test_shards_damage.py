@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,9 @@ def read_everything(dataset):
 
 
 def test_the_whole_dataset_has_no_problem(whole):
-    assert verify_dataset(whole) == []
+    done = []
+    assert verify_dataset(whole, on_shard=done.append) == []
+    assert [entry.path for entry in done] == ["shard_00000", "shard_00001"]
     assert read_everything(whole) == (120, 0)
 
 
@@ -258,6 +261,24 @@ def test_metadata_that_is_no_json_object_is_refused(dataset, content):
     (dataset / "metadata.json").write_bytes(content)
     with pytest.raises(MetadataError, match=r"metadata\.json"):
         DatasetReader.open(dataset)
+
+
+def test_metadata_that_lies_about_durations_is_reported(dataset):
+    edit_metadata(dataset, lambda m: m["shards"][1].update(duration=m["shards"][1]["duration"] + 1))
+    shard, total = verify_dataset(dataset)
+    assert (shard.file, total.file) == ("shard_00001/data.mdb", "metadata.json")
+    assert re.match(r"its samples last 6\.7\d* s, metadata says 7\.7", shard.reason)
+    assert "seconds of audio" in total.reason
+
+
+def test_a_key_that_lmdb_and_the_index_spell_differently_is_reported(dataset):
+    path = data_file(dataset)
+    data = path.read_bytes()
+    reasons = []
+    for place in re.finditer(b"k007", data):  # in LMDB's tree, the index and the record
+        path.write_bytes(data[: place.end() - 1] + b"X" + data[place.end() :])
+        reasons += [problem.reason for problem in verify_dataset(dataset)]
+    assert any("LMDB and the index disagree on record 7" in reason for reason in reasons)
 
 
 def test_metadata_that_lies_about_a_shard_is_found_on_opening_it(dataset):

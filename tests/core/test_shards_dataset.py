@@ -225,6 +225,32 @@ def test_numbers_of_several_shards_are_joined_without_a_change(tmp_path, values,
     assert found == values
 
 
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([2**63 - 1, -(2**63)], np.int64),
+        ([2**63, 0], np.uint64),
+        ([2**64 - 1, 1], np.uint64),
+        ([2**63, -1], "neither int64 nor uint64"),
+        ([2**53, None], np.float64),
+        ([-(2**53), None], np.float64),
+        ([2**53 + 1, None], "float64 cannot hold"),
+        ([-(2**53) - 1, None], "float64 cannot hold"),
+    ],
+)
+def test_integers_of_a_shard_are_kept_as_they_are_or_left_out(tmp_path, values, kept):
+    with DatasetWriter(tmp_path / "d") as writer:
+        for i, value in enumerate(values):
+            writer.write(f"k{i}", {"n": value})
+    index = DatasetReader.open(tmp_path / "d").index
+    if isinstance(kept, str):
+        with pytest.raises(UnknownColumnError, match=kept):
+            index["n"]
+    else:
+        assert index["n"].dtype == kept
+        assert [None if v != v else v for v in index["n"].tolist()] == values
+
+
 def test_a_shard_without_samples_does_not_change_the_dtype_of_a_column(tmp_path):
     with DatasetWriter(tmp_path / "d", samples_per_shard=1, on_error="skip") as writer:
         for i, value in enumerate([2**60 + 1, {"no", "value"}, 2]):

@@ -265,6 +265,12 @@ def test_borders_keep_both_limits_and_leave_no_gap(sizes, samples, size_limit):
         assert size_limit is None or sum(members) <= size_limit or len(members) == 1
 
 
+def test_without_a_limit_of_bytes_a_shard_has_64_mib_or_the_samples_that_are_asked_for():
+    by_bytes, by_samples = ShardBorders(), ShardBorders(samples_per_shard=2)
+    assert [by_bytes.place(mib << 20) for mib in (40, 24, 1, 64, 65)] == [0, 0, 1, 2, 3]
+    assert [by_samples.place(mib << 20) for mib in (40, 64, 1)] == [0, 0, 1]
+
+
 @pytest.mark.parametrize("options", [{"samples_per_shard": 0}, {"max_shard_bytes": -1}])
 def test_impossible_borders_are_refused(tmp_path, options):
     with pytest.raises(ValueError, match="expected at least 1"):
