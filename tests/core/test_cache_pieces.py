@@ -28,6 +28,7 @@ from audiomdb.cache.spans import DONE_BYTES
 from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.errors import DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
+from tests.core.caches import Opener, write_store
 
 CHUNK = 1000
 PIECE = 10 * CHUNK
@@ -406,3 +407,14 @@ def test_a_full_disk_evicts_and_goes_on_whoever_meets_it(
     node.full = lambda _: bool(full.pop()) if full else True
     node.assert_whole(node.fetch(store, entry_of(NEW)), NEW)
     assert not full
+
+
+def test_nothing_is_left_of_a_part_that_has_become_a_shard(tmp_path: Path) -> None:
+    opener = Opener(write_store(tmp_path / "store", 1, 20 * PIECE), tmp_path)
+    try:
+        cache = opener(workers=4)
+        assert cache.lease(0) == opener.content(0)
+        assert len(opener.sent()) > 3
+        assert list((opener.directory / "parts").iterdir()) == []
+    finally:
+        opener.close()
