@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.cache import CacheOptions
+from audiomdb.cache.admission import refuse_too_many
 from audiomdb.cache.budget import (
     DONE,
     NEVER,
@@ -20,6 +22,8 @@ from audiomdb.cache.budget import (
     smallest_budget,
     within_reach,
 )
+from audiomdb.cache.readers import registration_bytes
+from audiomdb.errors import CacheTooSmallError
 
 uses = st.one_of(st.just(NEVER), st.integers(0, 9).map(float))
 items = st.lists(st.tuples(st.integers(1, 9), uses, st.integers(0, 9))).map(
@@ -83,6 +87,28 @@ def test_a_readers_need_holds_any_choice_of_its_shards(
 def test_no_budget_has_to_exceed_the_dataset() -> None:
     assert smallest_budget([30, 40], total=100, fixed=7) == 77
     assert smallest_budget([60, 60, 60], total=100, fixed=7) == 107
+
+
+def test_the_budget_that_is_asked_for_counts_all_that_is_in_the_directory(tmp_path: Path) -> None:
+    def ask(budget: int) -> None:
+        refuse_too_many(
+            tmp_path,
+            [10, 20, 30, 40, 1000],
+            2,
+            9,
+            workers=3,
+            ranks=1,
+            others=[(Reading(50, np.empty(0, np.int32)), 300)],
+            fixed=7,
+            budget=budget,
+            asked_bytes=budget,
+        )
+
+    two_more = 2 * registration_bytes(9)
+    least = 1100 + 7 + 300 + two_more  # all shards are less than the needs of all three readers
+    with pytest.raises(CacheTooSmallError, match=f"beside 2 other readers.*={least};"):
+        ask(least - 1)
+    ask(least)
 
 
 def fetches(orders: list[list[int]], capacity: int, *, known: bool) -> int:
