@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import PlanState
+from audiomdb.plan import EpochPlan, PlanState, SecondsPlan, even_borders
 from audiomdb.shards import DatasetWriter
 from audiomdb.stream import (
     BySeconds,
@@ -23,6 +23,7 @@ from audiomdb.stream import (
     StepBatch,
     StepStream,
 )
+from audiomdb.stream.by_seconds import EpochBySeconds
 from audiomdb.stream.crops import Crop
 
 CLIPS = 300
@@ -274,3 +275,18 @@ def test_another_packing_is_refused_by_name(folders: tuple[Path, Path]) -> None:
         SampleStream(folders[0]).load_state_dict(
             {**StepStream(folders[0], 4).state().to_dict(), "world_size": 1, "num_workers": 1}
         )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_worker_asks_for_as_many_shards_as_its_steps_use_at_a_time(seed: int) -> None:
+    plan = EpochPlan([10] * 30, seed=seed, shuffle=True, window=0)
+    durations = np.array([seconds(i) for i in range(CLIPS)])
+    borders = even_borders(durations, 4)
+    how: dict[str, Any] = {"increment": 10, "max_age": 6, "chapter": 8}
+    made = SecondsPlan(plan, durations, max_batch_seconds=12.0, slots=1, borders=borders, **how)
+    epoch = EpochBySeconds(plan, made, [])
+    numbers = range(epoch.count(epoch.chapters - 1))
+    part = epoch.chapter(epoch.chapters - 1, numbers, 0, 1)
+    used = [{at // 10 for slot in part.slots(n) for at in slot.positions} for n in numbers]
+    at_a_time = [len(set().union(*used[: n + 1]) & set().union(*used[n:])) for n in numbers]
+    assert part.at_once() == [max(at_a_time)]
