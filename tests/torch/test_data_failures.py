@@ -223,7 +223,7 @@ def test_ctrl_c_ends_an_endless_loop_over_a_device(whole: Path, num_workers: int
 @pytest.mark.parametrize("device", ["none", "cpu"])
 def test_an_interrupt_at_any_moment_ends_the_loop(whole: Path, device: str) -> None:
     program = Path(__file__).parent / "programs" / "interrupts.py"
-    command = [sys.executable, program, whole, device, "150"]
+    command = [sys.executable, str(program), str(whole), device, "150"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
