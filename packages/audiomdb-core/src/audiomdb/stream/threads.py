@@ -1,4 +1,4 @@
-"""Threads that rest until they are woken, and that no interrupt leaves waiting for ever."""
+"""Threads that wait to be woken, and that an interrupt cannot leave waiting for ever."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Threads"]
 class Threads:
     """Calls a function in a fixed number of threads, once each time that a thread is woken.
 
-    `concurrent.futures` has the same, but waking a thread there takes locks in Python code. A
-    Ctrl-C between two lines of that code can leave such a lock locked, and then its threads wait
-    for ever, as does whoever ends them. Here, waking is a single call that is written in C.
+    `ThreadPoolExecutor` is similar, but its `submit` takes locks in Python code. A Ctrl-C between
+    two lines of that code can leave a lock locked; then the threads wait for it for ever, and so
+    does `shutdown`. Here, waking is a single call that is written in C.
 
     The threads are started by the first `wake`, and end with `close`, at exit at the latest.
 
