@@ -136,8 +136,8 @@ def test_a_stat_of_a_wrong_type_is_named(server: MemoryServer, tmp_path: Path, f
     with pytest.raises(TypeError) as caught:
         uploader.upload_dir(tmp_path / "clips")
     assert re.match(
-        r"Wrong\.stat\('[\w./]+'\) returned .*81920.*, expected a tuple of size in "
-        "bytes and sha256 in hex",
+        r"Wrong\.stat\('(shard_0000\d/\w+\.mdb|index\.bin)'\) returned .*81920.*, "
+        "expected a tuple of size in bytes and sha256 in hex",
         str(caught.value),
     )
 
@@ -154,6 +154,9 @@ def test_a_digest_in_capital_letters_is_the_same(server: MemoryServer, tmp_path:
     assert first is not None
     assert second is not None
     assert (first.sent_files, second.sent_files) == (first.files, 0)
+    assert not uploader.holds_another(tmp_path / "clips")
+    write_dataset(tmp_path / "others", seed=1)
+    assert uploader.holds_another(tmp_path / "others")
 
 
 @pytest.mark.parametrize("failing", ["stat", "upload_file"])

@@ -54,8 +54,11 @@ def replacing(
         UploadError: the target cannot be looked at.
     """
     if not isinstance(uploader, LocalUploader):
-        if not allowed:
-            _refuse_in_store(uploader, target, folder)
+        if not allowed and uploader.holds_another(folder):
+            raise OutputExistsError(
+                f"{target} holds a different dataset, or another version of this one; give another "
+                "place, or --replace to put this one there"
+            )
         yield
     elif uploader.path.is_dir():
         _refuse_in_folder(uploader.path, metadata, replace=allowed)
@@ -63,29 +66,6 @@ def replacing(
             yield
     else:
         yield
-
-
-def _refuse_in_store(uploader: BaseUploader, target: str, folder: Path) -> None:
-    """Raise an error if a store holds other metadata than that of the dataset in `folder`.
-
-    An uploader that has no `stat`, such as that of the Hub, is not asked.
-
-    Raises:
-        OutputExistsError: it does.
-        UploadError: the store cannot be queried.
-    """
-    if type(uploader).stat is BaseUploader.stat:
-        return
-    there = uploader.stat(METADATA_FILE)
-    if there is None:
-        return
-    ours = folder / METADATA_FILE
-    known = (ours.stat().st_size, there[1] and sha256_file(ours))
-    if there != known:
-        raise OutputExistsError(
-            f"{target} holds a different dataset, or another version of this one; give another "
-            "place, or --replace to put this one there"
-        )
 
 
 def _refuse_in_folder(target: Path, metadata: Metadata, *, replace: bool) -> None:

@@ -96,6 +96,11 @@ class Sending:
         self._on_bytes(self._metadata.bytes)
         return sent
 
+    def meets_another(self) -> bool:
+        """Return whether the destination is known to hold other metadata than this dataset's."""
+        there = self._stat(self._metadata.rel_path)
+        return _is_another(there, self._metadata.bytes, self._digest(self._metadata))
+
     def _side_by_side(
         self,
         work: Callable[[DatasetFile], bool],
@@ -147,11 +152,9 @@ class Sending:
         with self._withdrawing:
             if self._withdrawn:
                 return
-            name = self._metadata.rel_path
-            there = self._stat(name)
             # If the metadata is ours, the file being replaced is a damaged copy of this dataset.
-            if _is_another(there, self._metadata.bytes, self._digest(self._metadata)):
-                self._store.remove(name)
+            if self.meets_another():
+                self._store.remove(self._metadata.rel_path)
             self._withdrawn = True
 
     def _check_arrival(self, file: DatasetFile, digest: str) -> None:
@@ -179,10 +182,8 @@ class Sending:
         digest = file.sha256 or self._digest(file)
         if there is not None and not _is_another(there, file.bytes, digest):
             return True
-        name = self._metadata.rel_path
-        metadata = self._stat(name)
-        if not _is_another(metadata, self._metadata.bytes, self._digest(self._metadata)):
-            self._store.remove(name)
+        if not self.meets_another():
+            self._store.remove(self._metadata.rel_path)
         raise UploadError(
             f"{self._store.destination(file.rel_path)} was replaced after it had arrived: somebody "
             "else uploads another dataset there. What lies there may be a mixture of both; upload "

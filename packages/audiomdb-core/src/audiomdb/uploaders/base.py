@@ -130,6 +130,21 @@ class BaseUploader:
             sent = Sending(self, data, metadata, bar.update).run()
         return UploadReport(len(data) + 1, total, len(sent), sum(file.bytes for file in sent))
 
+    def holds_another(self, local_dir: str | os.PathLike[str]) -> bool:
+        """Return whether the destination holds another dataset than that in a folder.
+
+        Another version of the same dataset is another one. False if there is none, if `stat` is not
+        defined, or if it cannot tell.
+
+        Raises:
+            CorruptShardError: when the folder has no metadata.json.
+            UploadError: when the destination cannot be queried.
+        """
+        if type(self).stat is BaseUploader.stat:
+            return False
+        metadata = _expect(Path(local_dir), METADATA_FILE)
+        return Sending(self, [], metadata, lambda _: None).meets_another()
+
     def iter_files(self, local_dir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
         """Iterate over the files of the dataset in a folder, in the order to publish them in.
 
