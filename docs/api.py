@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,8 +74,13 @@ def _path(package: str, module: str) -> Path:
     return source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
 
 
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _exported(path: Path) -> list[str]:
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _parsed(path).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return sorted(ast.literal_eval(node.value), key=str.lower)
     raise ValueError(f"{path} has no __all__")
@@ -82,8 +88,7 @@ def _exported(path: Path) -> list[str]:
 
 def _definition(package: str, path: Path, name: str) -> _Definition:
     """Find where a name is defined, through any number of imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node, following in _statements(tree):
+    for node, following in _statements(_parsed(path)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return _Definition(path, _first_line(ast.get_docstring(node)))
         if isinstance(node, ast.Assign | ast.AnnAssign):

@@ -374,11 +374,13 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except OutputWriteError:
         raise
     except (OSError, lmdb.Error) as exc:  # LMDB reports a short write as an I/O error
-        free, advice = f" ({shutil.disk_usage(folder).free} bytes are free there)", "make room"
         if isinstance(exc, lmdb.MemoryError):
-            free = ", which is no lack of disk: the process may not map so much memory"
+            why = ", which is no lack of disk: the process may not map so much memory"
             advice = "raise its limit (ulimit -v) or give a smaller map_size,"
+        else:
+            why = f" ({shutil.disk_usage(folder).free} bytes are free there)"
+            advice = "make room"
         raise OutputWriteError(
-            f"cannot write to {folder}: {exc}{free}. Finished shards are kept; {advice} and run "
+            f"cannot write to {folder}: {exc}{why}. Finished shards are kept; {advice} and run "
             "the same conversion again"
         ) from exc
