@@ -25,6 +25,7 @@ from audiomdb.cli.arguments import (
 )
 from audiomdb.cli.text import one_line
 from audiomdb.errors import AudioMDBError, InvalidURLError
+from audiomdb.progress import stderr_is_terminal
 
 __all__ = ["main"]
 
@@ -152,7 +153,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 def _say(message: str) -> None:
     # A progress bar may stand in the terminal's last line; it is drawn again below the message.
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    clear = "\r\x1b[K" if stderr_is_terminal() else ""
     # Whatever a file name contains, a message stays on one line and does not move the cursor.
     print(f"{clear}audiomdb: {one_line(' '.join(message.splitlines()))}", file=sys.stderr)
 

@@ -135,12 +135,10 @@ class DatasetReader:
             FormatVersionError: when a newer library wrote it.
             InvalidURLError: when the path is a URL.
         """
-        folder = folder_path(path, instead="audiomdb.stream.open_dataset takes URLs")
-        # Shards are opened later, after which directory the process is in may have changed.
-        folder = folder.absolute()
-        metadata = read_metadata(folder)
         # Absolute, because shards are opened later: the working directory may be another by then.
-        return cls(metadata, LocalShards(folder.absolute(), metadata))
+        folder = folder_path(path, instead="audiomdb.stream.open_dataset takes URLs").absolute()
+        metadata = read_metadata(folder)
+        return cls(metadata, LocalShards(folder, metadata))
 
     def __repr__(self) -> str:
         shards = len(self.metadata.shards)
