@@ -31,7 +31,7 @@ class FileTests(UploaderTests):
             uploader.upload_dir(dataset)
         assert store.read(METADATA) is None
 
-    def test_metadata_is_sent_when_everything_else_hasarrived(
+    def test_metadata_is_sent_when_everything_else_has_arrived(
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
     ) -> None:
         """Each file is whole at its destination when `upload_file` returns."""
