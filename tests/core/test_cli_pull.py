@@ -43,7 +43,7 @@ def test_the_work_is_reported_as_json(
     speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = json.loads(output(capsys, "upload", speech, tmp_path / "there", "--json"))
-    assert facts.pop("seconds") >= 0
+    assert facts.pop("elapsed_s") >= 0
     total = sum(map(len, files(speech).values()))
     assert facts == {
         "target": str(tmp_path / "there"),

@@ -124,10 +124,10 @@ def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) ->
         "name": metadata.name,
         "samples": metadata.samples,
         "shards": len(metadata.shards),
-        "bytes": metadata.bytes + metadata.index.bytes,
+        "stored_bytes": metadata.bytes + metadata.index.bytes,
         "fetched_shards": fetched,
         "received_bytes": origin.received_bytes,
-        "seconds": time.perf_counter() - start,
+        "elapsed_s": time.perf_counter() - start,
     }
 
 
@@ -156,9 +156,9 @@ def _report(facts: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(facts))
         return
     shards = counted(facts["shards"], "shard")
-    what = f"{counted(facts['samples'], 'sample')} in {shards}, {size(facts['bytes'])}"
+    what = f"{counted(facts['samples'], 'sample')} in {shards}, {size(facts['stored_bytes'])}"
     print(f"{one_line(facts['folder'])}: {what}, whole")
     there = facts["shards"] - facts["fetched_shards"]
     kept = f"; {counted(there, 'shard')} had been there" if there else ""
     received = size(facts["received_bytes"])
-    print(f"{received} received in {facts['seconds']:.1f} s{kept}")
+    print(f"{received} received in {facts['elapsed_s']:.1f} s{kept}")

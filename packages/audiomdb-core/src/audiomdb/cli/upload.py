@@ -93,9 +93,8 @@ def _run(args: argparse.Namespace) -> int:
 
         # An uploader that does not track what it sends returns no report.
         facts = {} if report is None else asdict(report)
-        print(
-            json.dumps({"target": args.target, "name": metadata.name, **facts, "seconds": seconds})
-        )
+        done = {"target": args.target, "name": metadata.name, **facts, "elapsed_s": seconds}
+        print(json.dumps(done))
     else:
         for line in _lines(args.target, report, seconds):
             print(line)

@@ -147,8 +147,8 @@ def _facts(
         "problems": listed,
         "samples": checked.metadata.samples,
         "shards": len(checked.metadata.shards),
-        "bytes": checked.bytes,
-        "seconds": seconds,
+        "shard_bytes": checked.bytes,
+        "elapsed_s": seconds,
     }
     if cache is not None:
         facts["cache_dir"] = str(cache)

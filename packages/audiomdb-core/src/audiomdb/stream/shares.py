@@ -37,5 +37,5 @@ def ranks_here(world_size: int) -> int | None:
     None if it is not set, or does not divide `world_size`.
     """
     text = os.environ.get("LOCAL_WORLD_SIZE", "")
-    local = int(text) if text.isdigit() else 0
+    local = int(text) if text.isdecimal() else 0
     return local if local and world_size % local == 0 else None

@@ -248,7 +248,7 @@ def worker_count(dataset: PlannedDataset, context: str | BaseContext | None) -> 
         return 0
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     local = os.environ.get("LOCAL_WORLD_SIZE", "")
-    ranks = int(local) if local.isdigit() else 1
+    ranks = int(local) if local.isdecimal() else 1
     return min(_MOST_WORKERS, max(1, (available or 1) // max(1, ranks) - 1))
 
 
