@@ -4,6 +4,9 @@ a new folder.
 LMDB's pages are as large as the system's: v1/ has pages of 4 KiB, and v1_16k/ of 16 KiB, as on
 macOS with Apple silicon.
 
+The journals of v1/ are of an older kind, see "Versions" in docs/format.md; everything else in it
+comes out the same today.
+
 Run from the repository, into a folder that does not exist: python tests/data/golden/make_v1.py v1
 """
 
