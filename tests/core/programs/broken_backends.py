@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002, N801, RUF012, SIM115
+# ruff: noqa: ARG002, ARG003, N801, RUF012, SIM115
 """Backends that break what is expected of them, each in one way, under the kits.
 
 The attribute `found_by` of a class names the test that has to fail.
@@ -11,6 +11,7 @@ import random
 import socket
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from audiomdb.converters.base import BaseConverter
 from audiomdb.processors.base import BaseProcessor
+from audiomdb.registry import RETRIEVERS
 from audiomdb.retrievers.base import RemoteFile
 from audiomdb.testing import (
     ConverterConformance,
@@ -154,6 +156,34 @@ class TestGivesThePiecesSize(Retrievers):
             return len(piece)
 
 
+class TestGivesNewBytesTheOldName(Retrievers):
+    found_by = "test_an_answer_names_the_version_that_its_bytes_are_of"
+
+    class kind(MemoryRetriever):
+        def open_remote(self, path, *, start=0, validator=None):
+            answer = super().open_remote(path, start=start)
+            return RemoteFile(answer.chunks, answer.start, validator or answer.validator)
+
+
+class TestForgetsOptionsOfAURL(Retrievers):
+    found_by = "test_a_url_leads_to_the_same_dataset"
+    kind = MemoryRetriever
+
+    def url_of(self, store, endpoint):
+        return f"forgetful://{endpoint.removeprefix('http://')}/{store.name}"
+
+    @pytest.fixture(autouse=True)
+    def registered(self, monkeypatch):
+        point = EntryPoint("forgetful", f"{__name__}:Forgetful", RETRIEVERS)
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: EntryPoints([point]))
+
+
+class Forgetful(MemoryRetriever):
+    @classmethod
+    def from_url(cls, url, *, cache_dir, **options):  # takes max_cache_bytes, and drops it
+        return cls(f"http://{url.removeprefix('forgetful://')}", cache_dir=cache_dir)
+
+
 class TestLeavesATestOut(Retrievers):
     found_by = "test_no_test_is_left_out_without_a_reason"
     kind = MemoryRetriever
@@ -180,6 +210,19 @@ class TestSendsMetadataFirst(Uploaders):
         def upload_dir(self, local_dir):
             for full_path, rel_path in reversed(list(self.iter_files(local_dir))):
                 self.upload_file(full_path, rel_path)
+
+
+class TestWritesInPlace(Uploaders):
+    found_by = "test_an_upload_that_breaks_off_leaves_no_metadata_and_is_taken_up_again"
+
+    class kind(MemoryUploader):
+        def upload_file(self, full_path, rel_path):
+            content = Path(full_path).read_bytes()
+            if len(content) > 1000:
+                half = Path(full_path).with_suffix(".half")
+                half.write_bytes(content[: len(content) // 2])
+                super().upload_file(str(half), rel_path)
+            super().upload_file(full_path, rel_path)
 
 
 class CopiesToAFolder(UploaderConformance):

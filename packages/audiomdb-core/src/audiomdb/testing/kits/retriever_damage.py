@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from audiomdb.cache.answers import closing_chunks
 from audiomdb.errors import (
     AudioMDBError,
     CacheTooSmallError,
@@ -136,6 +137,29 @@ class DamageTests(RetrieverTests):
             assert "shard_00003" in str(error)  # noqa: PT017 - either is right
         else:
             assert found == original.digests[-1]
+
+    def test_an_answer_names_the_version_that_its_bytes_are_of(
+        self, filled: Store, make: Make, original: Original, other: Original
+    ) -> None:
+        """If the file is not the one that `validator` names, start over, or give no such name.
+
+        Bytes under the name of the old version would be appended to what there is of that.
+        """
+        retriever = make()
+        if not self.reads_ranges(retriever):
+            pytest.skip("it reads no ranges")
+        path = original.shard_path(1)
+        before = retriever.open_remote(path)
+        with closing_chunks(before.chunks):
+            pass
+        replaced = other.shard(1) + b"longer than before"
+        filled.write(path, replaced)
+        answer = retriever.open_remote(path, start=1000, validator=before.validator)
+        with closing_chunks(answer.chunks):
+            found = b"".join(answer.chunks)
+        # A store may keep old versions, and still serve the one that is named.
+        named = answer.validator is not None and answer.validator == before.validator
+        assert found == (original.shard(1) if named else replaced)[answer.start :]
 
     def test_a_dataset_that_was_replaced_is_seen_when_it_is_opened_again(
         self, filled: Store, make: Make, original: Original, other: Original

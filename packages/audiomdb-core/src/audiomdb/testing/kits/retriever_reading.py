@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from audiomdb.cache.answers import closing_chunks
-from audiomdb.errors import AudioMDBError, UnknownKeyError
+from audiomdb.errors import AudioMDBError, CacheTooSmallError, UnknownKeyError
 from audiomdb.stream import SampleStream
 from audiomdb.testing.datasets import sample_digest
 from audiomdb.testing.kits.conformance import Held
@@ -173,7 +173,14 @@ class ReadingTests(RetrieverTests):
             pytest.skip("it has no URL")
         from audiomdb.registry import retriever_for
 
-        options = {} if self.in_place else {"cache_dir": tmp_path / "cache"}
+        if self.in_place:
+            options: dict[str, Any] = {}
+        else:
+            options = {"cache_dir": tmp_path / "cache"}
+            small = retriever_for(url, **options, max_cache_bytes=1)
+            with SampleStream(small) as stream, pytest.raises(CacheTooSmallError):
+                next(iter(stream))
+            small.close()
         retriever = retriever_for(url, **options)
         assert digests_of(retriever) == original.digests
         retriever.close()

@@ -197,6 +197,10 @@ class NetworkTests(UploaderTests):
         with pytest.raises(self.network_error):
             uploader.upload_dir(dataset)
         assert store.read(METADATA) is None
+        if has_upload_file(uploader):
+            parts = arrived(store, files)
+            halves = [name for name, part in parts.items() if part not in (None, files[name])]
+            assert halves == [], "upload_file puts a file into its place before it is whole"
         proxy.heal()
         there = [name for name in files if self.is_there(uploader, store, dataset, name)]
         report = uploader.upload_dir(dataset)
