@@ -5,8 +5,7 @@
                                    bits of (seed, epoch)
 
 `split` assigns single samples to ranks and workers, `steps` and `seconds` form batches, `mix`
-interleaves several datasets, `filters` excludes samples, `state` is what a checkpoint stores, and
-`nodes` counts the shards that several nodes read.
+interleaves several datasets, `filters` excludes samples, and `state` is what a checkpoint stores.
 
 A plan knows only how many samples each shard holds (and, for batches by seconds, the duration of
 each sample). It uses no files, clock, workers or state. Its results depend only on its options, so
@@ -30,14 +29,13 @@ from audiomdb.plan.epoch import EpochPlan
 from audiomdb.plan.filters import Columns, Selection, select
 from audiomdb.plan.line import Line, Run, StoredLine, cut_line
 from audiomdb.plan.mix import INTERLEAVES, Interleave, MixPlan, Stop
-from audiomdb.plan.nodes import read_twice
+from audiomdb.plan.order import Order, RankPlan, read_twice
 from audiomdb.plan.pattern import Pattern, Weight
 from audiomdb.plan.seconds import SecondsPlan, SecondsReport
 from audiomdb.plan.shuffle import MAX_WINDOW, ShuffledLine
 from audiomdb.plan.split import TAILS, Places, Split, Tail
 from audiomdb.plan.state import PlanState, plan_id
-from audiomdb.plan.steps import Order, Step, StepPlan
-from audiomdb.plan.turns import RankPlan
+from audiomdb.plan.steps import Step, StepPlan
 
 __all__ = [
     "INTERLEAVES",

@@ -23,8 +23,8 @@ from audiomdb.plan.bits import EPOCHS, MAX_STREAMS, Purpose, random_order
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.filters import SelectedLine
 from audiomdb.plan.line import StoredLine, cut_line
+from audiomdb.plan.order import Order
 from audiomdb.plan.shuffle import MAX_WINDOW, ShuffledLine
-from audiomdb.plan.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ MAX_SAMPLES = 2**46
 """Maximum number of samples in an epoch; times the number of partitions, it must fit int64."""
 
 
-class EpochPlan(Turns):
+class EpochPlan(Order):
     """The order of one epoch over all ranks.
 
     A plan depends on its options alone. Building it costs O(shards). Reading from it costs
@@ -134,13 +134,13 @@ class EpochPlan(Turns):
         return (self.window + 1 if self.shuffle else 1,)
 
     def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:  # noqa: ARG002
-        """Return the same as `shard_order`, but nothing after the last element; see `Turns`."""
+        """Return the same as `shard_order`, but nothing after the last element; see `Order`."""
         if element >= len(self.lines[partition]):
             return np.empty(0, np.int64)
         return self.shard_order(partition, element)
 
     def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
-        """Return `((),)`: an epoch is a single pass over its dataset; see `Turns`."""
+        """Return `((),)`: an epoch is a single pass over its dataset; see `Order`."""
         return ((),)
 
     def shard_order(self, partition: int = 0, element: int = 0) -> NDArray[np.int64]:
@@ -157,7 +157,7 @@ class EpochPlan(Turns):
         return self._filled(self.lines[partition].shards[first:])
 
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards in the order of `shard_order`; see `Turns`.
+        """Return the shards in the order of `shard_order`; see `Order`.
 
         The first is finished next, and the last was entered last. No earlier shard is needed again.
         """

@@ -33,9 +33,9 @@ from audiomdb.plan.epoch import MAX_PARTITIONS, MAX_SAMPLES, check_counts
 from audiomdb.plan.filters import Selection
 from audiomdb.plan.mix_line import MixedLine, Weave
 from audiomdb.plan.mix_sources import DatasetSource, Source
+from audiomdb.plan.order import Order
 from audiomdb.plan.pattern import Pattern, Weight, whole_weights
 from audiomdb.plan.shuffle import MAX_WINDOW
-from audiomdb.plan.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ Stop: TypeAlias = Literal["first", "last"] | int
 """
 
 
-class MixPlan(Turns):
+class MixPlan(Order):
     """The order of one epoch of several datasets. Frozen and thread-safe; pickled as its options.
 
     Costs O(shards) to build and O(sources * (block + window)) to start reading at any place.
@@ -251,17 +251,17 @@ class MixPlan(Turns):
         return datasets, positions - self._ends[datasets]
 
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards in ascending order; see `Turns`."""
+        """Return the shards in ascending order; see `Order`."""
         line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
         element = min(whole_number("element", element), len(line) - 1)
         return line.shards_alive(element) if len(line) else np.empty(0, np.int64)
 
     def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards of a dataset that are read from an element on; see `Turns`."""
+        """Return the shards of a dataset that are read from an element on; see `Order`."""
         return self.lines[partition].shard_order(dataset, element)
 
     def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:
-        """Return the pass of each dataset at an element; see `Turns`."""
+        """Return the pass of each dataset at an element; see `Order`."""
         return self.lines[partition].passes(element)
 
     @cached_property

@@ -8,9 +8,8 @@ means making its chapter (see `chapters`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,35 +20,20 @@ from audiomdb.plan.chapters import ChapterMaker, Slots
 from audiomdb.plan.checks import above_zero, whole_number
 from audiomdb.plan.durations import even_borders, usual_increment
 from audiomdb.plan.packing import SHORT, SlotSize
-from audiomdb.plan.steps import Order, Step, check_shares
+from audiomdb.plan.steps import Step, check_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from audiomdb.plan.order import Order
     from audiomdb.plan.state import OptionValue
 
-__all__ = ["SecondsOrder", "SecondsPlan", "SecondsReport"]
+__all__ = ["SecondsPlan", "SecondsReport"]
 
 _CHAPTER_INCREMENTS = 512
 _LEAST_INCREMENTS = 32
 _CHAPTER_SAMPLES = 2**17
 """Default limit on the samples of a chapter, over all partitions: they are made in 0.2 s."""
-
-
-class SecondsOrder(Order, Protocol):
-    """An epoch's order with the seed and options it depends on: `EpochPlan` or `MixPlan`."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of the order, 0 to 2**64 - 1."""
-
-    @property
-    def epoch(self) -> int:
-        """Number of the epoch, 0 to 2**32 - 1."""
-
-    @property
-    def options(self) -> Mapping[str, OptionValue]:
-        """All other options that change the order."""
 
 
 class SecondsReport(msgspec.Struct, frozen=True):
@@ -138,7 +122,7 @@ class SecondsPlan:
 
     def __init__(
         self,
-        plan: SecondsOrder,
+        plan: Order,
         durations: NDArray[np.floating],
         *,
         max_batch_seconds: float,

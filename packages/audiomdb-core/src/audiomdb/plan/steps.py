@@ -21,7 +21,7 @@ are therefore also even, to one sample per partition of a rank.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,30 +34,12 @@ from audiomdb.plan.split import TAILS, Tail
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from audiomdb.plan.line import Elements
+    from audiomdb.plan.order import Order
 
-__all__ = ["Order", "Step", "StepPlan", "check_shares"]
+__all__ = ["Step", "StepPlan", "check_shares"]
 
 _STRETCH = 2048
 """Samples of all ranks that are read at once; lines remember the shards alive that far back."""
-
-
-class Order(Protocol):
-    """The order of an epoch, of one dataset or a mixture, that steps are cut from."""
-
-    @property
-    def partitions(self) -> int:
-        """Number of partitions, P."""
-
-    @property
-    def lines(self) -> tuple[Elements, ...]:
-        """The samples of each partition.
-
-        Line p begins at sample ceil(p * N / P) of all N, so lines differ in length by at most one.
-        """
-
-    def __len__(self) -> int:
-        """Return the number of samples in the epoch, N."""
 
 
 class Step(NamedTuple):

@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import EpochPlan, SecondsPlan, Step, even_borders
+from audiomdb.plan import EpochPlan, Order, SecondsPlan, Step, even_borders
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.durations import sampled
 from audiomdb.plan.steps import check_shares
 from audiomdb.stream.following import Front, before_step
-from audiomdb.stream.pacing import Chapter, EpochSteps, Order, Pace
+from audiomdb.stream.pacing import Chapter, EpochSteps, Pace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from audiomdb.plan import EpochPlan, MixPlan, Split
+from audiomdb.plan import Order, Split
 from audiomdb.plan.split import partitions_met
 from audiomdb.stream.watch import Watch
 
@@ -26,7 +26,7 @@ __all__ = ["Follower", "Front", "before_sample", "before_step"]
 class Front(NamedTuple):
     """The place of an iteration: everything beyond it has yet to be read."""
 
-    plan: EpochPlan | MixPlan
+    plan: Order
     elements: Mapping[int, int]
     """The next element of each partition that is still read."""
 
@@ -55,7 +55,7 @@ class Front(NamedTuple):
         return [self.plan.passes(*place)[dataset] for place in self.elements.items()]
 
 
-def before_sample(plan: EpochPlan | MixPlan, split: Split, index: int) -> Front:
+def before_sample(plan: Order, split: Split, index: int) -> Front:
     """Return a worker's place before its sample `index`; the end if there is no such sample."""
     # Enough of its samples to include each partition that it still reads.
     round_trip = lcm(split.partitions, split.world_size) // split.world_size
@@ -65,7 +65,7 @@ def before_sample(plan: EpochPlan | MixPlan, split: Split, index: int) -> Front:
     return Front(plan, dict(zip(partitions.tolist(), elements.tolist(), strict=True)))
 
 
-def before_step(plan: EpochPlan | MixPlan, element: int, rank: int, world_size: int) -> Front:
+def before_step(plan: Order, element: int, rank: int, world_size: int) -> Front:
     """Return a rank's place before a step that begins with this element of each partition."""
     met = partitions_met(plan.partitions, rank, world_size)
     elements = {at: min(element, len(plan.lines[at]) - 1) for at in met if len(plan.lines[at])}

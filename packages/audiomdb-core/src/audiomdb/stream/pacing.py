@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from audiomdb.plan import EpochPlan, MixPlan, Step, StepPlan, Tail
+from audiomdb.plan import EpochPlan, Order, Step, StepPlan, Tail
 from audiomdb.plan.split import partitions_met
 from audiomdb.plan.steps import check_shares
 from audiomdb.stream.following import Front, before_step
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from audiomdb.plan.state import OptionValue
     from audiomdb.stream.reading import Reading
 
-__all__ = ["BySamples", "Chapter", "EpochSteps", "Order", "Pace"]
-
-Order: TypeAlias = EpochPlan | MixPlan
-"""The order of an epoch."""
+__all__ = ["BySamples", "Chapter", "EpochSteps", "Pace"]
 
 Pace: TypeAlias = "Callable[[Order], EpochSteps]"
 """Divides any epoch of a dataset or a mixture into steps."""

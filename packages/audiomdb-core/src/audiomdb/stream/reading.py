@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiomdb.errors import UnknownKeyError
-from audiomdb.plan import EpochPlan, MixPlan, PlanState, Selection, select
+from audiomdb.plan import EpochPlan, MixPlan, Order, PlanState, Selection, select
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.sample import DURATION, Sample
 from audiomdb.shards import DatasetReader
@@ -116,7 +116,7 @@ class Reading:
         """The names of the datasets, separated by commas."""
         return ", ".join(reader.metadata.name for reader in self.readers)
 
-    def unread(self, plan: EpochPlan | MixPlan) -> list[str]:
+    def unread(self, plan: Order) -> list[str]:
         """Return numbers and names of the datasets with samples of which the plan reads none."""
         numbers = plan.unread if isinstance(plan, MixPlan) else []
         return [
@@ -125,7 +125,7 @@ class Reading:
             if len(self.readers[number])
         ]
 
-    def plan(self, *, seed: int, epoch: int, partitions: int) -> EpochPlan | MixPlan:
+    def plan(self, *, seed: int, epoch: int, partitions: int) -> Order:
         """Return the order of an epoch.
 
         Raises:

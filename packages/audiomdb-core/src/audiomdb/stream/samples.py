@@ -13,7 +13,7 @@ from weakref import ref
 import msgspec
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import EpochPlan, MixPlan, PlanState, RankPlan, Split, Tail
+from audiomdb.plan import Order, PlanState, RankPlan, Split, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.sample import Sample
@@ -321,7 +321,7 @@ class SampleStream:
         self._next = (then.epoch, first)
         self._place = _Place(*self._next)
 
-    def plan(self, epoch: int = 0) -> EpochPlan | MixPlan:
+    def plan(self, epoch: int = 0) -> Order:
         """Return the order of an epoch over all ranks."""
         return self._plan(self._reading(), epoch)
 
@@ -347,10 +347,10 @@ class SampleStream:
             self._known = None
         return reading
 
-    def _plan(self, reading: Reading, epoch: int) -> EpochPlan | MixPlan:
+    def _plan(self, reading: Reading, epoch: int) -> Order:
         return reading.plan(seed=self._seed, epoch=epoch, partitions=self._split.partitions)
 
-    def _of(self, plan: EpochPlan | MixPlan) -> RankPlan:
+    def _of(self, plan: Order) -> RankPlan:
         split = self._split
         return plan.for_rank(
             split.rank, split.world_size, split.worker, split.num_workers, split.tail

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsReport, Split, Step, Tail
+from audiomdb.plan import Order, PlanState, SecondsReport, Split, Step, Tail
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.findings import Findings
@@ -375,7 +375,7 @@ class StepStream:
             self._known = _Known(reading.fingerprint)
         return reading
 
-    def _plan(self, reading: Reading, epoch: int) -> EpochPlan | MixPlan:
+    def _plan(self, reading: Reading, epoch: int) -> Order:
         return reading.plan(seed=self._seed, epoch=epoch, partitions=self._split.partitions)
 
     def _steps(self, reading: Reading, epoch: int) -> EpochSteps:

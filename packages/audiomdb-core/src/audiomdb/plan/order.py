@@ -1,4 +1,4 @@
-"""Base class of all plans of an epoch: read the sample of a turn, and deal turns to ranks."""
+"""Define `Order`, the base of all plans of an epoch, and the part of it that one rank reads."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import numpy as np
 
 from audiomdb.errors import PlanError
 from audiomdb.plan.checks import whole_number
-from audiomdb.plan.split import Split
+from audiomdb.plan.split import Split, partitions_met
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiomdb.plan.line import Elements
     from audiomdb.plan.split import Places, Tail
+    from audiomdb.plan.state import OptionValue
 
-__all__ = ["RankPlan", "Turns"]
+__all__ = ["Order", "RankPlan", "read_twice"]
 
 
-class Turns(ABC):
-    """Base class of plans, which have `partitions`, `lines` and a length.
+class Order(ABC):
+    """The order of an epoch, of one dataset or a mixture: an `EpochPlan` or a `MixPlan`.
 
     Frozen like a dataclass, but without the milliseconds that creating a dataclass takes at import
     (decision 12).
@@ -35,6 +36,8 @@ class Turns(ABC):
     _shown: ClassVar[tuple[str, ...]] = ()
     """Names of the options that `repr` shows."""
 
+    seed: int
+    epoch: int
     partitions: int
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -53,11 +56,19 @@ class Turns(ABC):
     @property
     @abstractmethod
     def lines(self) -> tuple[Elements, ...]:
-        """The samples of each partition in the order of the epoch."""
+        """The samples of each partition in the order of the epoch.
+
+        Line p begins at sample ceil(p * N / P) of all N, so lines differ in length by at most one.
+        """
 
     @abstractmethod
     def __len__(self) -> int:
-        """Return the number of samples in the epoch."""
+        """Return the number of samples in the epoch, N."""
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, OptionValue]:
+        """Options that change the order, besides seed, epoch and datasets, for `PlanState`."""
 
     @property
     @abstractmethod
@@ -155,7 +166,7 @@ class Turns(ABC):
 class RankPlan(msgspec.Struct, frozen=True):
     """The samples of one worker of one rank, in the order in which it reads them."""
 
-    plan: Turns
+    plan: Order
     split: Split
 
     def __len__(self) -> int:
@@ -173,3 +184,27 @@ class RankPlan(msgspec.Struct, frozen=True):
         """
         places = self.split.places(start, stop)
         return self.plan._read(places), places.mask
+
+
+def read_twice(plan: Order, nodes: int) -> int:
+    """Return the number of redundant shard reads: those beyond one read per shard.
+
+    If the number of nodes n divides the number of partitions, a node reads only its own partitions:
+    S shards are read at most S + n - 1 times, because a shard on a cut is read by both neighbours.
+    Otherwise, a partition that spans two nodes is read by both.
+
+    Args:
+        plan: Plan of the epoch.
+        nodes: Number of nodes that read it, with equally many ranks each.
+    """
+    nodes = whole_number("nodes", nodes, low=1)
+    datasets = range(len(plan.datasets))
+    met = [
+        np.concatenate([plan.shards_from(one, at, 0) for one in datasets])
+        for at in range(plan.partitions)
+    ]
+    readings = 0
+    for node in range(nodes):
+        own = partitions_met(plan.partitions, node, nodes)
+        readings += len(np.unique(np.concatenate([met[at] for at in own])))
+    return readings - len(np.unique(np.concatenate(met)))
