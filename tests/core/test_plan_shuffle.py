@@ -206,7 +206,7 @@ def test_asking_behind_what_is_read_draws_no_shard_again(monkeypatch: pytest.Mon
     for number in range(steps.steps):
         steps.step(number)
         for partition in range(2):
-            steps.plan.lines[partition].alive(min(3999, (number + 1) * 8))  # type: ignore[attr-defined]
+            steps.plan.shards_mixed(partition, (number + 1) * 8)
     assert len(drawn) <= 400 + 2 * 2  # the partitions share a shard, and begin by looking for it
 
 

@@ -21,10 +21,10 @@ import numpy as np
 from audiomdb.errors import PlanError
 from audiomdb.plan.bits import EPOCHS, MAX_STREAMS, Purpose, random_order
 from audiomdb.plan.checks import whole_number
-from audiomdb.plan.filters import SelectedLine
-from audiomdb.plan.line import StoredLine, cut_line
+from audiomdb.plan.line import cut_line
 from audiomdb.plan.order import Order
-from audiomdb.plan.shuffle import MAX_WINDOW, ShuffledLine
+from audiomdb.plan.shuffle import MAX_WINDOW
+from audiomdb.plan.sources import make_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiomdb.plan.filters import Selection
-    from audiomdb.plan.line import Line, Run
+    from audiomdb.plan.sources import SourceLine
     from audiomdb.plan.state import OptionValue
 
-__all__ = ["MAX_PARTITIONS", "MAX_SAMPLES", "EpochPlan", "check_counts", "make_line"]
+__all__ = ["MAX_PARTITIONS", "MAX_SAMPLES", "EpochPlan", "check_counts"]
 
 MAX_PARTITIONS = 2**16
 MAX_SAMPLES = 2**46
@@ -133,16 +133,6 @@ class EpochPlan(Order):
         """Number of shards over which a partition is shuffled at once, as a tuple of one."""
         return (self.window + 1 if self.shuffle else 1,)
 
-    def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:  # noqa: ARG002
-        """Return the same as `shard_order`, but nothing after the last element; see `Order`."""
-        if element >= len(self.lines[partition]):
-            return np.empty(0, np.int64)
-        return self.shard_order(partition, element)
-
-    def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
-        """Return `((),)`: an epoch is a single pass over its dataset; see `Order`."""
-        return ((),)
-
     def shard_order(self, partition: int = 0, element: int = 0) -> NDArray[np.int64]:
         """Return the shards of a partition in the order in which they are first read, `(n,)` int64.
 
@@ -152,26 +142,12 @@ class EpochPlan(Order):
             partition: 0 to `partitions` - 1.
             element: Leave out shards that are no longer needed from this element of the line on.
         """
-        partition = whole_number("partition", partition, high=self.partitions - 1)
-        first = self._alive(partition, element).start if element else 0
-        return self._filled(self.lines[partition].shards[first:])
-
-    def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards in the order of `shard_order`; see `Order`.
-
-        The first is finished next, and the last was entered last. No earlier shard is needed again.
-        """
-        partition = whole_number("partition", partition, high=self.partitions - 1)
-        alive = self._alive(partition, element)
-        return self._filled(self.lines[partition].shards[alive.start : alive.stop])
-
-    def _alive(self, partition: int, element: int) -> range:
-        line = self.lines[partition]
-        element = min(whole_number("element", element), len(line) - 1)
-        return line.alive(element) if len(line) else range(0)
+        line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
+        element = min(whole_number("element", element), max(0, len(line) - 1))
+        return line.shard_order(0, element)
 
     @cached_property
-    def lines(self) -> tuple[Line, ...]:
+    def lines(self) -> tuple[SourceLine, ...]:
         """The samples of each partition in the order of the epoch."""
         shards = len(self.counts)
         order = np.arange(shards, dtype=np.int64)
@@ -198,32 +174,6 @@ class EpochPlan(Order):
     def _sizes(self) -> NDArray[np.int64]:
         """Number of samples of each shard that take part."""
         return self.counts if self.selection is None else self.selection.kept
-
-    def _filled(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
-        return shards if self.selection is None else shards[self._sizes[shards] > 0]
-
-
-def make_line(
-    run: Run,
-    *,
-    seed: int,
-    epoch: int,
-    shuffle: bool,
-    window: int,
-    selection: Selection | None,
-    first_stream: int = 0,
-) -> Line:
-    """Return the line of a run in the order that the options define; see `EpochPlan`."""
-    if shuffle:
-        return ShuffledLine(
-            run,
-            seed=seed,
-            epoch=epoch,
-            window=window,
-            selection=selection,
-            first_stream=first_stream,
-        )
-    return StoredLine(run) if selection is None else SelectedLine(run, selection)
 
 
 def check_counts(counts: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:

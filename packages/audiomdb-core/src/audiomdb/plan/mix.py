@@ -27,19 +27,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from audiomdb.errors import PlanError
-from audiomdb.plan.bits import EPOCHS, Purpose, random_words
+from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.epoch import MAX_PARTITIONS, MAX_SAMPLES, check_counts
 from audiomdb.plan.filters import Selection
 from audiomdb.plan.mix_line import MixedLine, Weave
-from audiomdb.plan.mix_sources import DatasetSource, Source
 from audiomdb.plan.order import Order
 from audiomdb.plan.pattern import Pattern, Weight, whole_weights
 from audiomdb.plan.shuffle import MAX_WINDOW
+from audiomdb.plan.sources import DatasetSource, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from audiomdb.plan.state import OptionValue
@@ -250,20 +248,6 @@ class MixPlan(Order):
         datasets = np.searchsorted(self._ends, positions, side="right") - 1
         return datasets, positions - self._ends[datasets]
 
-    def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards in ascending order; see `Order`."""
-        line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
-        element = min(whole_number("element", element), len(line) - 1)
-        return line.shards_alive(element) if len(line) else np.empty(0, np.int64)
-
-    def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
-        """Return the shards of a dataset that are read from an element on; see `Order`."""
-        return self.lines[partition].shard_order(dataset, element)
-
-    def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:
-        """Return the pass of each dataset at an element; see `Order`."""
-        return self.lines[partition].passes(element)
-
     @cached_property
     def lines(self) -> tuple[MixedLine, ...]:
         """The samples of each partition in the order of the epoch."""
@@ -284,7 +268,7 @@ class MixPlan(Order):
             first_position: Position of the first sample of that dataset, over all datasets.
         """
         sources: list[Source] = []
-        words = _block_words(seed, number) if self.interleave == "pseudo" else None
+        own_number = number
         options = zip(self.sources, self.selections, self.shuffle, self.window, strict=True)
         for counts, selection, shuffle, window in options:
             source: Source
@@ -309,7 +293,7 @@ class MixPlan(Order):
             first_dataset += len(given)
             first_shard += sum(map(len, given))
             first_position += sum(int(one.sum()) for one in given)
-        return Weave(sources, self._pattern, self.shares, self.interleave is not None, words)
+        return Weave(sources, self._pattern, self.shares, self.interleave, seed, own_number)
 
     @cached_property
     def _mixtures_within(self) -> int:
@@ -330,14 +314,6 @@ class MixPlan(Order):
     @cached_property
     def _pattern(self) -> Pattern:
         return Pattern(self.sizes if self.weights is None else self.weights)
-
-
-def _block_words(seed: int, number: int) -> Callable[[int, int, int], NDArray[np.uint64]]:
-    def words(epoch: int, start: int, stop: int) -> NDArray[np.uint64]:
-        purpose = Purpose.MIX_ORDER
-        return random_words(seed, epoch % EPOCHS, purpose, number, start=start, stop=stop)
-
-    return words
 
 
 def _for_each(name: str, given: Any, sources: Sequence[object]) -> tuple[Any, ...]:  # noqa: ANN401

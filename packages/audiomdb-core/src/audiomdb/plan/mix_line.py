@@ -6,17 +6,19 @@ source 1   ── pass 0 ───────────────   ─► 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from audiomdb.plan.mix_sources import Source, SourceLine
+from audiomdb.plan.bits import EPOCHS, Purpose, random_words
+from audiomdb.plan.sources import Source, SourceLine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from audiomdb.plan.mix import Interleave
     from audiomdb.plan.pattern import Pattern
 
 __all__ = ["BLOCK", "MixedLine", "Weave"]
@@ -38,16 +40,17 @@ class Weave(msgspec.Struct, frozen=True):
         sources: The sources to interleave.
         pattern: Which source has each turn.
         shares: Number of samples of each source in one pass.
-        interleaved: False puts the sources one after the other.
-        words: Returns the random words of turns `start` to `stop` in an epoch, by which blocks are
-            shuffled. None keeps the pattern.
+        interleave: How the samples of the sources are interleaved, see `audiomdb.plan.mix`.
+        seed: Seed of the outermost mixture.
+        number: Number of this mixture; each mixture precedes those nested in it.
     """
 
     sources: Sequence[Source]
     pattern: Pattern
     shares: Sequence[int]
-    interleaved: bool
-    words: Callable[[int, int, int], np.ndarray] | None
+    interleave: Interleave
+    seed: int
+    number: int
 
     @property
     def size(self) -> int:
@@ -67,29 +70,7 @@ class Weave(msgspec.Struct, frozen=True):
 
     def line(self, number: int, low: int, high: int) -> MixedLine:
         """Return turns `low` to `high` of pass `number`."""
-        before, after = (
-            [0] * len(self.sources) if not at else self.pattern.counts(at) for at in (low, high)
-        )
-        stretches = [
-            _PassesLine(source, number * share + begin, number * share + end)
-            for source, share, begin, end in zip(
-                self.sources, self.shares, before, after, strict=True
-            )
-        ]
-        return MixedLine(
-            stretches,
-            begin=low,
-            end=high,
-            before=before,
-            pattern=self.pattern if self.interleaved else None,
-            shuffled=None if self.words is None else _of_pass(self.words, number),
-        )
-
-
-def _of_pass(
-    words: Callable[[int, int, int], NDArray[np.uint64]], number: int
-) -> Callable[[int, int], NDArray[np.uint64]]:
-    return lambda start, stop: words(number, start, stop)
+        return MixedLine(self, number, low, high)
 
 
 class _Pass(msgspec.Struct, frozen=True):
@@ -189,36 +170,28 @@ class _Block(msgspec.Struct, frozen=True):
 
 
 class MixedLine:
-    """A partition of a mixture: turns `begin` to `end` of the pattern.
+    """A partition of a mixture: a range of the turns of one of its passes.
 
     Reading at any element costs one block. The most recent blocks are kept. Thread-safe.
 
     Args:
-        sources: The part of each source that belongs to this partition.
-        begin: First turn of the pattern.
+        mixture: The mixture.
+        number: Number of the pass.
+        begin: First turn.
         end: Turn after the last.
-        before: Number of turns that each source has in the pattern before `begin`.
-        pattern: Which source has each turn. None puts the sources one after the other.
-        shuffled: Returns the random words of turns, by which blocks are shuffled. None keeps the
-            pattern.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[_PassesLine],
-        *,
-        begin: int,
-        end: int,
-        before: Sequence[int],
-        pattern: Pattern | None,
-        shuffled: Callable[[int, int], NDArray[np.uint64]] | None,
-    ) -> None:
-        self._sources = sources
+    def __init__(self, mixture: Weave, number: int, begin: int, end: int) -> None:
+        self._mixture = mixture
+        self._number = number
         self._begin = begin
         self._end = end
-        self._before = before
-        self._pattern = pattern
-        self._shuffled = shuffled
+        self._before, after = map(mixture.pattern.counts, (begin, end))
+        bounds = zip(mixture.sources, mixture.shares, self._before, after, strict=True)
+        self._sources = [
+            _PassesLine(source, number * share + low, number * share + high)
+            for source, share, low, high in bounds
+        ]
         self._kept: tuple[_Block, ...] = ()
 
     def __len__(self) -> int:
@@ -283,15 +256,18 @@ class MixedLine:
 
     def _owners(self, begin: int, end: int) -> tuple[NDArray[np.int64], list[int]]:
         """Return the source of elements `begin` to `end`, and the first element of each source."""
-        if self._pattern is None:
+        mixture, start, stop = self._mixture, self._begin + begin, self._begin + end
+        if mixture.interleave is None:
             ends = np.cumsum([len(source) for source in self._sources])
             owners = np.searchsorted(ends, np.arange(begin, end), side="right")
             starts = [0, *ends[:-1].tolist()]
             return owners, [max(0, begin - start) for start in starts]
-        start = self._begin + begin
-        owners = self._pattern.sources(start, self._begin + end)
-        counts = self._pattern.counts(start) if start else [0] * len(self._sources)
-        if self._shuffled is not None:
-            words = self._shuffled(start, self._begin + end)
+        owners = mixture.pattern.sources(start, stop)
+        if mixture.interleave == "pseudo":
+            epoch, purpose = self._number % EPOCHS, Purpose.MIX_ORDER
+            words = random_words(
+                mixture.seed, epoch, purpose, mixture.number, start=start, stop=stop
+            )
             owners = owners[np.argsort(words, kind="stable")]
+        counts = mixture.pattern.counts(start)
         return owners, [count - skip for count, skip in zip(counts, self._before, strict=True)]

@@ -16,7 +16,7 @@ from audiomdb.plan.split import Split, partitions_met
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from audiomdb.plan.line import Elements
+    from audiomdb.plan.sources import SourceLine
     from audiomdb.plan.split import Places, Tail
     from audiomdb.plan.state import OptionValue
 
@@ -55,7 +55,7 @@ class Order(ABC):
 
     @property
     @abstractmethod
-    def lines(self) -> tuple[Elements, ...]:
+    def lines(self) -> tuple[SourceLine, ...]:
         """The samples of each partition in the order of the epoch.
 
         Line p begins at sample ceil(p * N / P) of all N, so lines differ in length by at most one.
@@ -80,28 +80,33 @@ class Order(ABC):
     def window_shards(self) -> tuple[int, ...]:
         """Maximum number of shards of each dataset over which a partition is shuffled at once."""
 
-    @abstractmethod
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
         """Return the shards over which a partition is shuffled at an element, `(n,)` int64.
 
         There are at most `window_shards` of each dataset, numbered consecutively over all datasets.
         Past the end, these are the shards of the last element; an empty line has none.
-        """
 
-    @abstractmethod
+        With a single dataset, they are in the order of `EpochPlan.shard_order`: the first is
+        finished next, the last was entered last, and no earlier shard is needed again.
+        """
+        line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
+        element = min(whole_number("element", element), len(line) - 1)
+        return line.shards_alive(element) if len(line) else np.empty(0, np.int64)
+
     def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
         """Return the shards of a dataset that a partition reads from an element on, `(n,)` int64.
 
         Shards are numbered consecutively over all datasets. Each is listed once, in the order in
         which they are first read.
         """
+        return self.lines[partition].shard_order(dataset, element)
 
-    @abstractmethod
     def passes(self, partition: int, element: int) -> tuple[tuple[int, ...], ...]:
         """Return, for each dataset, the pass over it that an element is in.
 
         As long as this value does not change, each shard of the dataset is entered at most once.
         """
+        return self.lines[partition].passes(element)
 
     def positions(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the positions of turns `start` to `stop` (half open), `(n,)` int64.

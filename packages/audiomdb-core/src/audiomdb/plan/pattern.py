@@ -47,7 +47,8 @@ class Pattern:
     """An endless sequence of turns of weighted sources. Immutable and thread-safe.
 
     Args:
-        weights: One whole number for each source; 0 excludes a source. Not all may be 0.
+        weights: One whole number for each source; 0 excludes a source. If all are 0, no turn can be
+            asked for.
     """
 
     def __init__(self, weights: Sequence[int]) -> None:
@@ -57,6 +58,8 @@ class Pattern:
 
     def counts(self, turns: int) -> list[int]:
         """Return how many of the first `turns` turns each source has."""
+        if not turns:
+            return [0] * len(self._weights)
         counts, found = self._prefix(turns)
         rest = np.bincount(self._merge(counts, turns - found), minlength=len(counts))
         return [count + int(more) for count, more in zip(counts, rest, strict=True)]

@@ -1,4 +1,4 @@
-"""Describe the sources of a mixture, and read a dataset as one.
+"""Read a dataset in passes, as the whole of a plan or as one of the sources of a mixture.
 
 A source has one line for each pass over it. It is a dataset or, for a nested mixture, a `Weave`.
 """
@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 
 from audiomdb.plan.bits import EPOCHS, Purpose, random_words
-from audiomdb.plan.epoch import make_line
-from audiomdb.plan.filters import Selection
-from audiomdb.plan.line import Elements, Line, cut_line_at
+from audiomdb.plan.filters import SelectedLine, Selection
+from audiomdb.plan.line import Elements, Line, Run, StoredLine, cut_line_at
+from audiomdb.plan.shuffle import ShuffledLine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DatasetSource", "Source", "SourceLine"]
+__all__ = ["DatasetSource", "Source", "SourceLine", "make_line"]
 
 
 class SourceLine(Elements, Protocol):
@@ -107,27 +107,52 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
             order = np.argsort(words, kind="stable")
         kept = None if self.selection is None else self.selection.kept
         (run,) = cut_line_at(self.counts, order, np.array([low, high]), kept=kept)
-        line = make_line(
+        return make_line(
             run,
             seed=self.seed,
             epoch=number,
             shuffle=self.shuffle,
             window=self.window,
             selection=self.selection,
-            first_stream=self.first_shard,
+            first_shard=self.first_shard,
+            first_position=self.first_position,
         )
-        return _DatasetLine(line, kept, self.first_position, self.first_shard)
+
+
+def make_line(
+    run: Run,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    window: int,
+    selection: Selection | None,
+    first_shard: int = 0,
+    first_position: int = 0,
+) -> SourceLine:
+    """Return the line of a run in the order that the options define; see `DatasetSource`."""
+    line: Line
+    if shuffle:
+        line = ShuffledLine(
+            run,
+            seed=seed,
+            epoch=epoch,
+            window=window,
+            selection=selection,
+            first_stream=first_shard,
+        )
+    else:
+        line = StoredLine(run) if selection is None else SelectedLine(run, selection)
+    return _DatasetLine(line, selection, first_shard, first_position)
 
 
 class _DatasetLine(msgspec.Struct, frozen=True):
     """A line of one dataset, with positions and shards counted over all datasets."""
 
     line: Line
-    kept: np.ndarray | None
-    """Number of samples of each shard that a filter keeps; shards with 0 are not read."""
-
-    first_position: int
+    selection: Selection | None
     first_shard: int
+    first_position: int
 
     def __len__(self) -> int:
         return len(self.line)
@@ -140,13 +165,16 @@ class _DatasetLine(msgspec.Struct, frozen=True):
         return self._filled(self.line.shards[alive.start : alive.stop])
 
     def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:  # noqa: ARG002
-        return self._filled(self.line.shards[self.line.alive(element).start :])
+        if element >= len(self.line):
+            return np.empty(0, np.int64)
+        first = self.line.alive(element).start if element else 0
+        return self._filled(self.line.shards[first:])
 
     def passes(self, element: int) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
         return ((),)
 
     def _filled(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of the given shards that are read, numbered over all datasets."""
-        if self.kept is not None:
-            shards = shards[self.kept[shards] > 0]
+        if self.selection is not None:
+            shards = shards[self.selection.kept[shards] > 0]
         return shards + self.first_shard
