@@ -6,11 +6,17 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from audiomdb.data.base import StreamingDataset
+from audiomdb.data.loader import StreamingLoader
+from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter
 
 CLIPS = 43
@@ -62,6 +68,77 @@ def test_the_transformers_trainer_loses_nothing(dataset: Path, tmp_path: Path) -
     (plain,) = found.values()
     assert set(plain) == set(range(CLIPS))
     assert min(plain.values()) >= 2
+
+
+class _Seen(torch.nn.Module):
+    """A model that notes the batches it is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.batches: list[list[int]] = []
+
+    def forward(self, number: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.batches.append(number.tolist())
+        return {"loss": self.layer(number[:, None].float()).square().mean()}
+
+
+def _numbers(samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    return {"number": torch.tensor([sample["number"] for sample in samples])}
+
+
+def _trained(dataset: Path, out: Path, resume: Path | None = None) -> list[list[int]]:
+    """Train with the Trainer, with the loader's state beside its checkpoints."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    clips = StreamingDataset(LocalRetriever(dataset), shuffle=True, fields=["number"])
+    loader = StreamingLoader(clips, batch_size=8, collate_fn=_numbers)
+
+    class LoaderTrainer(Trainer):
+        def get_train_dataloader(self) -> Any:
+            return loader
+
+    class LoaderState(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ARG002
+            text = json.dumps(others["train_dataloader"].state_dict())
+            (out / f"checkpoint-{state.global_step}" / "loader.json").write_text(text)
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ARG002
+            if resume is not None:
+                state = json.loads((resume / "loader.json").read_text())
+                others["train_dataloader"].load_state_dict(state)
+
+    arguments = TrainingArguments(
+        str(out),
+        num_train_epochs=2,
+        save_steps=1,
+        ignore_data_skip=True,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    model = _Seen()
+    trainer = LoaderTrainer(model, arguments, callbacks=[LoaderState()])
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    return model.batches
+
+
+def test_the_transformers_trainer_resumes_at_the_next_step(dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    whole = _trained(dataset, tmp_path / "whole")
+    assert len(whole) == 2 * (CLIPS // 8)
+    for steps in (3, 5):  # within an epoch, and between two
+        checkpoint = tmp_path / "whole" / f"checkpoint-{steps}"
+        assert _trained(dataset, tmp_path / f"from_{steps}", checkpoint) == whole[steps:]
+
+
+def test_skipping_batches_by_accelerate_is_refused_with_the_way_to_resume(dataset: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    loader = StreamingLoader(StreamingDataset(LocalRetriever(dataset)), batch_size=8)
+    with pytest.raises(AttributeError, match="ignore_data_skip=True"):
+        accelerate.skip_first_batches(loader, 3)
+    assert not hasattr(loader, "drop_last")  # whoever looks for a DataLoader's finds none
 
 
 def test_lightning_loses_nothing(dataset: Path, tmp_path: Path) -> None:

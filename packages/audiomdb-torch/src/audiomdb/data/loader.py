@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import torch
@@ -66,6 +66,8 @@ class StreamingLoader:
         class StreamingTrainer(Trainer):
             def get_train_dataloader(self):
                 return StreamingLoader(self.train_dataset, 64, tail="pad", collate_fn=...)
+
+    To resume, it needs `ignore_data_skip=True`, and this loader the state that it had.
 
     The state counts the batches that the loop has received, not those made ahead.
 
@@ -282,6 +284,20 @@ class StreamingLoader:
     def batch_sampler(self) -> PassesOfLightning:
         """Receives Lightning's epoch for a loader that has begun no pass and has no state."""
         return PassesOfLightning(self._skip_passes)
+
+    @property
+    def drop_last(self) -> NoReturn:
+        """Not there; Accelerate asks for it in order to skip batches by reading them.
+
+        Raises:
+            AttributeError: always; the message says what to do instead.
+        """
+        raise AttributeError(
+            "a StreamingLoader is not a DataLoader, of which Accelerate's skip_first_batches could "
+            "make another one that skips batches: load_state_dict() resumes it at its next step. "
+            "To resume the transformers Trainer, give it ignore_data_skip=True, and load the "
+            "state that the loader had at the checkpoint"
+        )
 
     def _skip_passes(self, passes: int) -> None:
         # A loader that has begun a pass counts for itself: it may have been used in another run.
