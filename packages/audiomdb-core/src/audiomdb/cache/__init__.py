@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from audiomdb.cache.answers import RemoteFile
 from audiomdb.cache.counters import CacheStats
 from audiomdb.cache.options import CacheOptions
-from audiomdb.cache.remote_file import RemoteFile
 from audiomdb.lazy import lazily
 
 if TYPE_CHECKING:

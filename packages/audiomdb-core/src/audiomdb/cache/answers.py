@@ -1,7 +1,7 @@
-"""Check what a backend's methods return, and add context to the exceptions they raise.
+"""Define a store's answer to a request for a file, and check the answers that backends give.
 
 Without the check, an answer of a wrong type would surface later as an error that names neither
-class nor file, or not at all, and the store would be blamed.
+class nor file, or not at all, and the store would be blamed. Exceptions get a note of the file.
 """
 
 from __future__ import annotations
@@ -11,12 +11,30 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any, Protocol
 
-from audiomdb.cache.remote_file import RemoteFile
+import msgspec
+
 from audiomdb.errors import AudioMDBError
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import METADATA_FILE
 
-__all__ = ["Answers", "Open", "closing_chunks", "named"]
+__all__ = ["Answers", "Open", "RemoteFile", "closing_chunks", "named"]
+
+
+class RemoteFile(msgspec.Struct, frozen=True):
+    """A store's answer to a request for a file, from some byte on.
+
+    Attributes:
+        chunks: The bytes. Closed after use, if it has a `close` method.
+        start: Offset of the first byte in the file: the byte asked for, or 0 from a store that
+            ignores ranges or has another version of the file than the validator names.
+        validator: Name of the version of the file (an ETag), to be sent back when resuming.
+        size: Size of the whole file in bytes, if the store reports it.
+    """
+
+    chunks: Iterable[bytes]
+    start: int = 0
+    validator: str | None = None
+    size: int | None = None
 
 
 class Open(Protocol):

@@ -6,10 +6,9 @@ download resumes where it stopped, and attempts that make progress are not count
 
 from __future__ import annotations
 
-from audiomdb.cache.answers import Open, closing_chunks
+from audiomdb.cache.answers import Open, RemoteFile, closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.pace import Pace
-from audiomdb.cache.remote_file import RemoteFile
 from audiomdb.cache.retry import Outage, Retries
 from audiomdb.errors import DownloadInterruptedError
 

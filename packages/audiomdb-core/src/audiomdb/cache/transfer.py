@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from audiomdb.cache.answers import Answers, closing_chunks
+from audiomdb.cache.answers import Answers, RemoteFile, closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.full_disk import despite_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.pace import Pace
 from audiomdb.cache.part_file import PartFile
-from audiomdb.cache.remote_file import RemoteFile
 from audiomdb.cache.retry import Outage, Retries
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import ExtraSlots
