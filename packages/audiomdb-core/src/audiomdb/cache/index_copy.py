@@ -8,11 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from audiomdb.cache.full_disk import despite_full_disk, is_full_disk
+from audiomdb.cache.eviction import despite_full_disk, forget, is_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import is_at, try_exclusive
 from audiomdb.cache.opening import PAUSE_S, TRIES, deleted_error, index_lock
-from audiomdb.cache.removal import forget
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.errors import CacheFullError, CorruptShardError, MetadataError

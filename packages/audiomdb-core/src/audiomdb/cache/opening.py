@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.eviction import (
+    despite_full_disk,
+    evicted,
+    full_disk_error,
+    is_full_disk,
+    oldest_first,
+)
 from audiomdb.cache.failures import Failures
-from audiomdb.cache.full_disk import despite_full_disk, full_disk_error, is_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, try_exclusive, try_shared
 from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.patience import Patience
 from audiomdb.cache.place import check_place
-from audiomdb.cache.removal import evicted, oldest_first
 from audiomdb.errors import CacheError, CachePlaceError, MetadataError
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import METADATA_FILE

@@ -15,11 +15,10 @@ from audiomdb.cache.admission import refuse_too_many
 from audiomdb.cache.budget import Stored, eviction_order, need_bytes, within_reach
 from audiomdb.cache.contents import Inventory, files
 from audiomdb.cache.counters import Counters
-from audiomdb.cache.full_disk import despite_full_disk
+from audiomdb.cache.eviction import despite_full_disk, evicted, forget
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
-from audiomdb.cache.removal import evicted, forget
 from audiomdb.cache.tenancy import Tenancy
 from audiomdb.shards.metadata import Metadata
 

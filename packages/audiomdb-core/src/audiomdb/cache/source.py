@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from audiomdb.cache.answers import Answers, Open, named
 from audiomdb.cache.counters import Counters
-from audiomdb.cache.full_disk import despite_full_disk
+from audiomdb.cache.eviction import despite_full_disk
 from audiomdb.cache.index_copy import FetchIndex
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive

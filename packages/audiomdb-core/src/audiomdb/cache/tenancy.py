@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
-from audiomdb.cache.full_disk import is_full_disk
+from audiomdb.cache.eviction import is_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import exclusive
 from audiomdb.cache.opening import (

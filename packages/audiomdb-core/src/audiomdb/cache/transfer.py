@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from audiomdb.cache.answers import Answers, RemoteFile, closing_chunks
 from audiomdb.cache.counters import Counters
-from audiomdb.cache.full_disk import despite_full_disk
+from audiomdb.cache.eviction import despite_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.pace import Pace
 from audiomdb.cache.part_file import PartFile

@@ -1,17 +1,32 @@
-"""Remove unused files from a cache directory. Call these functions under `budget.lock`."""
+"""Evict what is not used from a cache directory, to stay within the budget or if the disk is full.
+
+`evicted`, `oldest_first` and `forget` are called under `budget.lock`.
+"""
 
 from __future__ import annotations
 
+import errno
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from audiomdb.cache.budget import Stored, eviction_order
 from audiomdb.cache.contents import files
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
+from audiomdb.errors import CacheFullError
 
-__all__ = ["evicted", "forget", "oldest_first"]
+__all__ = [
+    "despite_full_disk",
+    "evicted",
+    "forget",
+    "full_disk_error",
+    "is_full_disk",
+    "oldest_first",
+]
+
+T = TypeVar("T")
 
 
 def evicted(layout: CacheLayout, victims: Iterable[Stored], size: int) -> Iterator[Stored]:
@@ -48,6 +63,40 @@ def forget(layout: CacheLayout, name: str) -> None:
     shutil.rmtree(layout.staging / name, ignore_errors=True)
     layout.validator(name).unlink(missing_ok=True)
     layout.spans(name).unlink(missing_ok=True)
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Return whether an error means that the disk is full or a quota is exhausted."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full_disk_error(error: OSError) -> CacheFullError:
+    """Return the error to raise when the disk is full and nothing can be evicted."""
+    return CacheFullError(
+        error.errno,
+        "the disk of the cache is full and nothing in the cache can be evicted; free some space, "
+        "or set max_cache_bytes",
+    )
+
+
+def despite_full_disk(action: Callable[[], T], make_room: Callable[[], bool]) -> T:
+    """Call a function that writes to disk; while the disk is full, make room and call it again.
+
+    Args:
+        action: Function to call; raises OSError when the disk is full.
+        make_room: Evicts something; returns False when nothing can be evicted.
+
+    Raises:
+        CacheFullError: the disk is full and nothing can be evicted.
+    """
+    while True:
+        try:
+            return action()
+        except OSError as exc:
+            if not is_full_disk(exc):
+                raise
+            if not make_room():
+                raise full_disk_error(exc) from exc
 
 
 def _remove(layout: CacheLayout, path: Path) -> bool:
