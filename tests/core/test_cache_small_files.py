@@ -12,7 +12,7 @@ import pytest
 import audiomdb.cache.retry
 from audiomdb.cache import RemoteFile
 from audiomdb.cache.counters import Counters
-from audiomdb.cache.retry import Outage
+from audiomdb.cache.failures import Outage
 from audiomdb.cache.small_file import fetch_bytes
 from audiomdb.errors import DownloadInterruptedError
 from audiomdb.shards import DatasetWriter

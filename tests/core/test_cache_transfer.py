@@ -13,10 +13,11 @@ import audiomdb.cache.retry
 from audiomdb.cache import RemoteFile
 from audiomdb.cache.answers import Answers
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.failures import Outage
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.pace import how_far
-from audiomdb.cache.retry import Outage, Retries, Stopped
+from audiomdb.cache.retry import Retries, Stopped
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.transfer import RangeTransfer

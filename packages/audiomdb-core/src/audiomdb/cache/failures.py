@@ -1,14 +1,18 @@
-"""Report a failed fetch to the threads and processes that wait for the file.
+"""Report failed fetches to other threads and processes, by files.
 
-A process whose fetch fails leaves a numbered note. A waiting thread remembers the number of the
-last note from before it began to wait. If there is a newer note, it raises that failure instead of
-waiting on or repeating the attempt. A thread that comes later tries again.
+A process that cannot fetch a file leaves a numbered note. A waiting thread remembers the number of
+the last note from before it began to wait. If there is a newer note, it raises that failure instead
+of waiting on or repeating the attempt. A thread that comes later tries again.
+
+After one process has given up on the store, the others need not find out by themselves: for a
+while, each of them tries only once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -17,9 +21,11 @@ from audiomdb import errors
 from audiomdb.errors import AudioMDBError, DownloadError
 from audiomdb.notes import with_notes
 
-__all__ = ["Failures"]
+__all__ = ["Failures", "Outage"]
 
 _MAX_TEXT = 2000
+_LONGEST_REASON = 500
+_OUTAGE_S = 30.0
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -61,7 +67,7 @@ class Failures:
         file themselves.
         """
         temporary = self._folder / f".{name}.{os.getpid()}"
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             note = _Note(
                 self.attempt(name) + 1, type(error).__name__, with_notes(error)[:_MAX_TEXT]
             )
@@ -70,7 +76,7 @@ class Failures:
 
     def forget(self, name: str) -> None:
         """Remove the note of a file that has been fetched."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             (self._folder / name).unlink(missing_ok=True)
 
     def _read(self, name: str) -> _Note | None:
@@ -78,3 +84,46 @@ class Failures:
             return msgspec.json.decode((self._folder / name).read_bytes(), type=_Note)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
+
+
+class Outage:
+    """Tells all processes of the machine, by a file, that one of them has given up on the store.
+
+    Args:
+        path: Path of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def lately(self) -> bool:
+        """Return whether a process gave up in the last 30 s, and none has succeeded since."""
+        try:
+            age = time.time() - self._path.stat().st_mtime
+        except OSError:
+            return False
+        return 0 <= age < _OUTAGE_S
+
+    def begin(self, why: str = "") -> None:
+        """Record that the store does not answer, and the error.
+
+        During an outage that is already recorded, the first error is kept, because later ones are
+        of a single attempt.
+        """
+        with suppress(OSError):  # without the file, others only take longer to find out
+            if self.lately():
+                self._path.touch()
+            else:
+                self._path.write_text(why[:_LONGEST_REASON], encoding="utf-8")
+
+    def why(self) -> str:
+        """Return the error recorded when the outage began; empty if unknown."""
+        try:
+            return self._path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def end(self) -> None:
+        """Record that the store answers."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from audiomdb.cache.counters import CacheStats, Counters
-from audiomdb.cache.failures import Failures
+from audiomdb.cache.failures import Failures, Outage
 from audiomdb.cache.index_copy import IndexCopy
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, map_held, try_shared
@@ -22,7 +22,7 @@ from audiomdb.cache.pace import Waiting
 from audiomdb.cache.part_file import arrived
 from audiomdb.cache.patience import Patience
 from audiomdb.cache.readers import Registration
-from audiomdb.cache.retry import Outage, Stopped
+from audiomdb.cache.retry import Stopped
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.source import Source

@@ -6,23 +6,21 @@ consecutive attempts without progress. The waits between them grow, up to a limi
 so that the processes of many machines do not retry at the same moment. The total number of attempts
 is limited too, against a store that delivers only a few bytes each time, or restarts each time.
 
-After one process has given up on the store, the others need not find out by themselves: for a
-while, each of them tries only once.
+During an outage that another process has noticed, see `failures.Outage`, only one attempt is made.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.failures import Outage
 from audiomdb.errors import DownloadInterruptedError
 
-__all__ = ["Outage", "Progress", "Retries", "Stopped", "pause"]
+__all__ = ["Progress", "Retries", "Stopped", "pause"]
 
 _ATTEMPTS = 8
 """Consecutive attempts without progress. Their waits sum to 22 s on average, 45 s at most."""
@@ -41,8 +39,6 @@ _PROGRESS_BYTES = 64 * 1024
 """An attempt that brings fewer bytes counts as one without progress."""
 
 _LOOK_UP_S = 0.1
-_LONGEST_REASON = 500
-_OUTAGE_S = 30.0
 
 T = TypeVar("T")
 
@@ -61,49 +57,6 @@ class Progress(Protocol):
 
 class _Nothing:
     received = 0
-
-
-class Outage:
-    """Tells all processes of the machine, by a file, that one of them has given up on the store.
-
-    Args:
-        path: Path of the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def lately(self) -> bool:
-        """Return whether a process gave up in the last 30 s, and none has succeeded since."""
-        try:
-            age = time.time() - self._path.stat().st_mtime
-        except OSError:
-            return False
-        return 0 <= age < _OUTAGE_S
-
-    def begin(self, why: str = "") -> None:
-        """Record that the store does not answer, and the error.
-
-        During an outage that is already recorded, the first error is kept, because later ones are
-        of a single attempt.
-        """
-        with suppress(OSError):  # without the file, others only take longer to find out
-            if self.lately():
-                self._path.touch()
-            else:
-                self._path.write_text(why[:_LONGEST_REASON], encoding="utf-8")
-
-    def why(self) -> str:
-        """Return the error recorded when the outage began; empty if unknown."""
-        try:
-            return self._path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-
-    def end(self) -> None:
-        """Record that the store answers."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
 
 
 class Retries:

@@ -14,12 +14,13 @@ from uuid import uuid4
 from audiomdb.cache.answers import Answers, Open, named
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk
+from audiomdb.cache.failures import Outage
 from audiomdb.cache.index_copy import FetchIndex
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.opening import PAUSE_S
 from audiomdb.cache.pace import Pace, Watch
-from audiomdb.cache.retry import Outage, Retries
+from audiomdb.cache.retry import Retries
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.small_file import fetch_bytes

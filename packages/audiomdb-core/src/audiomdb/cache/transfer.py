@@ -8,10 +8,11 @@ from typing import Protocol, TypeVar
 from audiomdb.cache.answers import Answers, RemoteFile, closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk
+from audiomdb.cache.failures import Outage
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.pace import Pace
 from audiomdb.cache.part_file import PartFile
-from audiomdb.cache.retry import Outage, Retries
+from audiomdb.cache.retry import Retries
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.spans import Span, piece_bytes
