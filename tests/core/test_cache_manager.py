@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 import audiomdb.cache.manager
-import audiomdb.cache.pace
-import audiomdb.cache.patience
 import audiomdb.cache.retry
+import audiomdb.cache.waiting
 from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, RemoteFile, ShardCache
 from audiomdb.errors import (
     CacheTooSmallError,
@@ -140,8 +139,8 @@ def test_what_would_have_to_go_before_it_is_read_is_not_fetched_ahead(opener: Op
 def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.patience, "_STALL_S", 0.01)
-    monkeypatch.setattr(audiomdb.cache.patience, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_STALL_S", 0.01)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_LOOK_EVERY_S", 0.0)
     cache = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
     views = [cache.lease(0), cache.lease(1)]
     with pytest.raises(CacheTooSmallError, match="Views"):
@@ -236,8 +235,7 @@ def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) ->
 def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
     opener: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.patience, "_SAY_SO_EVERY_S", 0.0)
-    monkeypatch.setattr(audiomdb.cache.pace, "_SAY_SO_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.0)
     fetcher, waiter = opener(), opener()
     asked, go_on = threading.Event(), threading.Event()
     slowed(fetcher, asked, go_on)
@@ -271,7 +269,7 @@ def test_a_method_that_takes_long_is_named_while_it_does(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.pace, "_SAY_SO_EVERY_S", 0.001)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.001)
     said = threading.Event()
 
     class Heard(logging.Handler):

@@ -16,11 +16,11 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
-from audiomdb.cache.pace import how_far
 from audiomdb.cache.retry import Retries, Stopped
 from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.transfer import RangeTransfer
+from audiomdb.cache.waiting import how_far
 from audiomdb.errors import CacheFullError, DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
 

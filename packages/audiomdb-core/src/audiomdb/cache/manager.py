@@ -18,15 +18,14 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, map_held, try_shared
 from audiomdb.cache.opening import Limits, deleted_error, open_cache
 from audiomdb.cache.options import CacheOptions
-from audiomdb.cache.pace import Waiting
 from audiomdb.cache.part_file import arrived
-from audiomdb.cache.patience import Patience
 from audiomdb.cache.readers import Registration
 from audiomdb.cache.retry import Stopped
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.source import Source
 from audiomdb.cache.tenancy import Tenancy
+from audiomdb.cache.waiting import Patience, Waiting
 from audiomdb.errors import CorruptShardError
 from audiomdb.shards.course import Arrival
 from audiomdb.shards.files import bytes_below

@@ -24,8 +24,8 @@ from audiomdb.cache.failures import Failures
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, try_exclusive, try_shared
 from audiomdb.cache.options import CacheOptions
-from audiomdb.cache.patience import Patience
 from audiomdb.cache.place import check_place
+from audiomdb.cache.waiting import Patience
 from audiomdb.errors import CacheError, CachePlaceError, MetadataError
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import METADATA_FILE

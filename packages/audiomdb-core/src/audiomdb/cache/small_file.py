@@ -9,8 +9,8 @@ from __future__ import annotations
 from audiomdb.cache.answers import Open, RemoteFile, closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
-from audiomdb.cache.pace import Pace
 from audiomdb.cache.retry import Retries
+from audiomdb.cache.waiting import Pace
 from audiomdb.errors import DownloadInterruptedError
 
 __all__ = ["fetch_bytes"]

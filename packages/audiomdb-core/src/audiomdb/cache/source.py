@@ -19,12 +19,12 @@ from audiomdb.cache.index_copy import FetchIndex
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.opening import PAUSE_S
-from audiomdb.cache.pace import Pace, Watch
 from audiomdb.cache.retry import Retries
 from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.small_file import fetch_bytes
 from audiomdb.cache.transfer import RangeTransfer, Transfer
+from audiomdb.cache.waiting import Pace, Watch
 from audiomdb.errors import DownloadError, DownloadInterruptedError, MetadataError
 from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
