@@ -21,8 +21,8 @@ from audiomdb.cache.answers import Answers
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, try_exclusive
+from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.retry import Stopped
-from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.spans import DONE_BYTES
 from audiomdb.cache.transfer import RangeTransfer

@@ -16,8 +16,8 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
+from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.retry import Retries, Stopped
-from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.cache.waiting import how_far

@@ -6,36 +6,24 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from audiomdb.cache.eviction import despite_full_disk, forget, is_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import is_at, try_exclusive
 from audiomdb.cache.opening import PAUSE_S, TRIES, deleted_error, index_lock
-from audiomdb.cache.room import Delivered, Part, Room
+from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.slots import ExtraSlots
+from audiomdb.cache.source import FetchIndex
 from audiomdb.errors import CacheFullError, CorruptShardError, MetadataError
 from audiomdb.shards.files import sha256_hex, sync, write_atomically
 from audiomdb.shards.layout import INDEX_FILE
 from audiomdb.shards.mapping import map_file, release_pages
 from audiomdb.shards.metadata import IndexEntry
 
-__all__ = ["FetchIndex", "IndexCopy"]
+__all__ = ["IndexCopy"]
 
 _NAME = "index"
 """Name of its part; parts of shards are named after the shard's number."""
-
-
-class FetchIndex(NamedTuple):
-    """The two ways to fetch an index file of a given size.
-
-    Attributes:
-        into: Fetches it into a part, resuming after an interruption.
-        whole: Fetches it into memory; returns None if it has more bytes than given.
-    """
-
-    into: Callable[[Part, int, ExtraSlots], Delivered]
-    whole: Callable[[int], bytes | None]
 
 
 class IndexCopy:
@@ -48,16 +36,20 @@ class IndexCopy:
         layout: The directory.
         entry: Entry of the file in the metadata.
         fetch: Functions that fetch the file. None: it can only be gathered from the shards.
-        room: The room in the directory.
+        make_room: Evicts a number of bytes; returns False when nothing can be evicted.
     """
 
     def __init__(
-        self, layout: CacheLayout, entry: IndexEntry, fetch: FetchIndex | None, room: Room
+        self,
+        layout: CacheLayout,
+        entry: IndexEntry,
+        fetch: FetchIndex | None,
+        make_room: Callable[[int], bool],
     ) -> None:
         self._layout = layout
         self._entry = entry
         self._fetch = fetch
-        self._room = room
+        self._make_room = make_room
 
     def open(self, extra: ExtraSlots) -> memoryview | None:
         """Map the file, fetching it if it is missing; return None if it cannot be fetched.
@@ -92,7 +84,7 @@ class IndexCopy:
                 write_atomically(self._layout.index, [content])
 
         with suppress(CacheFullError):
-            despite_full_disk(written, lambda: self._room.shrink(len(content)))
+            despite_full_disk(written, lambda: self._make_room(len(content)))
 
     def _fetched_once(self, fetch: FetchIndex, extra: ExtraSlots) -> memoryview:
         for _ in range(TRIES):

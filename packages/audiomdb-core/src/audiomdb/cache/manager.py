@@ -18,10 +18,10 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, map_held, try_shared
 from audiomdb.cache.opening import Limits, deleted_error, open_cache
 from audiomdb.cache.options import CacheOptions
-from audiomdb.cache.part_file import arrived
+from audiomdb.cache.part_file import Delivered, Part, arrived
 from audiomdb.cache.readers import Registration
 from audiomdb.cache.retry import Stopped
-from audiomdb.cache.room import Delivered, Part, Room
+from audiomdb.cache.room import Room
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.source import Source
 from audiomdb.cache.tenancy import Tenancy
@@ -94,12 +94,12 @@ class ShardCache:
             asked_bytes=options.max_bytes,
         )
         self._outage = Outage(self._layout.outage)
-        self._transfer = source.transfer(self._layout, self._room, self._counters)
+        self._transfer = source.transfer(self._layout, self._room.shrink, self._counters)
         self._index = IndexCopy(
             self._layout,
             self.metadata.index,
-            source.index(self._layout, self._room, self._counters),
-            self._room,
+            source.index(self._layout, self._room.shrink, self._counters),
+            self._room.shrink,
         )
 
     @property
@@ -335,7 +335,7 @@ class ShardCache:
                 if not self._room.quarantine(part, delivered):
                     return None
         except BaseException as error:
-            if isinstance(error, FileNotFoundError) and not self._room.has(part):
+            if isinstance(error, FileNotFoundError) and not part.is_there():
                 part.held.release()
                 return None
             if isinstance(error, Exception) and not isinstance(error, Stopped):

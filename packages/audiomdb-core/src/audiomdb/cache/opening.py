@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -25,14 +25,12 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, try_exclusive, try_shared
 from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.place import check_place
+from audiomdb.cache.source import Source
 from audiomdb.cache.waiting import Patience
 from audiomdb.errors import CacheError, CachePlaceError, MetadataError
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import METADATA_FILE
 from audiomdb.shards.metadata import Metadata, parse_metadata, write_metadata
-
-if TYPE_CHECKING:
-    from audiomdb.cache.source import Source  # imports the room, which imports this module
 
 __all__ = [
     "PAUSE_S",

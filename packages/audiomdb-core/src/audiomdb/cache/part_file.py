@@ -1,4 +1,6 @@
-"""Write a partially fetched shard and track its bytes, so that a crash loses almost none of them.
+"""Define a part, which becomes a shard: the right to fetch it, its file, and the bytes in that.
+
+A crash loses almost no bytes.
 
 If one stream writes from the beginning to the end, the file's length is its progress. If several
 streams write pieces, a second file has the progress of each; it is created before the first byte is
@@ -13,14 +15,55 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
+from audiomdb.cache.lock import Held, is_at
 from audiomdb.cache.retry import Stopped
 from audiomdb.cache.spans import Span, cut, done_at, missing, packed, unpacked
 from audiomdb.errors import DownloadInterruptedError
 
-__all__ = ["PartFile", "arrived"]
+__all__ = ["Delivered", "Part", "PartFile", "arrived"]
 
 _READ_BYTES = 1024 * 1024
 _LONGEST_VALIDATOR = 1024
+
+
+class Part(msgspec.Struct):
+    """The right to fetch a shard, and the file that occupies its room.
+
+    Attributes:
+        number: Number of the shard.
+        name: Its name in the cache.
+        path: Path of the part file.
+        held: The part file, open for writing and locked.
+    """
+
+    number: int
+    name: str
+    path: Path
+    held: Held
+
+    def is_there(self) -> bool:
+        """Return whether the part is still in the directory."""
+        return self.held.fd >= 0 and is_at(self.held.fd, self.path)
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """The result of a transfer.
+
+    Attributes:
+        path: The file, in the cache directory: the part itself, or one in its staging folder.
+        held: The file, open and locked exclusively.
+        size: Its size in bytes.
+        sha256: Hex digest of its content.
+        told_by: Method that reported `size`, if the file was not fetched because of it; else empty.
+    """
+
+    path: Path
+    held: Held
+    size: int
+    sha256: str
+    told_by: str = ""
 
 
 class PartFile:

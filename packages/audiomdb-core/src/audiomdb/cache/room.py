@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-import msgspec
 import numpy as np
 
 from audiomdb.cache.admission import refuse_too_many
@@ -18,6 +17,7 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk, evicted, forget
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
+from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
 from audiomdb.cache.tenancy import Tenancy
 from audiomdb.shards.metadata import Metadata
@@ -25,45 +25,11 @@ from audiomdb.shards.metadata import Metadata
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Delivered", "Part", "Room"]
+__all__ = ["Room"]
 
 _MANY_READERS = 64
 
 T = TypeVar("T")
-
-
-class Part(msgspec.Struct):
-    """The right to fetch a shard, and the file that occupies its room.
-
-    Attributes:
-        number: Number of the shard.
-        name: Its name in the cache.
-        path: Path of the part file.
-        held: The part file, open for writing and locked.
-    """
-
-    number: int
-    name: str
-    path: Path
-    held: Held
-
-
-class Delivered(msgspec.Struct, frozen=True):
-    """The result of a transfer.
-
-    Attributes:
-        path: The file, in the cache directory: the part itself, or one in its staging folder.
-        held: The file, open and locked exclusively.
-        size: Its size in bytes.
-        sha256: Hex digest of its content.
-        told_by: Method that reported `size`, if the file was not fetched because of it; else empty.
-    """
-
-    path: Path
-    held: Held
-    size: int
-    sha256: str
-    told_by: str = ""
 
 
 class Room:
@@ -218,7 +184,7 @@ class Room:
         def admitted() -> bool:
             with exclusive(self._layout.budget_lock):
                 shard = self._layout.shards / part.name
-                if not self.has(part) or not _moved(delivered, shard):
+                if not part.is_there() or not _moved(delivered, shard):
                     return False
                 self._discard(part, delivered)
                 delivered.held.downgrade()
@@ -243,7 +209,7 @@ class Room:
 
         def emptied() -> Held | None:
             with exclusive(self._layout.budget_lock):
-                if not self.has(part):
+                if not part.is_there():
                     return None
                 _moved(delivered, aside)
                 self._discard(part, delivered)
@@ -260,15 +226,11 @@ class Room:
         self._tenancy.despite_deletion(self._trim)
         return True
 
-    def has(self, part: Part) -> bool:
-        """Return whether a part is still in the directory."""
-        return part.held.fd >= 0 and is_at(part.held.fd, part.path)
-
     def abandon(self, part: Part) -> None:
         """Give up a part and its room."""
         # If the directory was deleted, there is nothing left to give up.
         with part.held, suppress(FileNotFoundError), exclusive(self._layout.budget_lock):
-            if self.has(part):
+            if part.is_there():
                 forget(self._layout, part.name)
                 part.path.unlink(missing_ok=True)
 

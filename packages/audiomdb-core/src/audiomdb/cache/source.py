@@ -8,19 +8,17 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 from uuid import uuid4
 
 from audiomdb.cache.answers import Answers, Open, named
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk
 from audiomdb.cache.failures import Outage
-from audiomdb.cache.index_copy import FetchIndex
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
-from audiomdb.cache.opening import PAUSE_S
+from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.retry import Retries
-from audiomdb.cache.room import Delivered, Part, Room
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.small_file import fetch_bytes
 from audiomdb.cache.transfer import RangeTransfer, Transfer
@@ -30,11 +28,29 @@ from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
 from audiomdb.shards.metadata import ShardEntry
 
-__all__ = ["DirectorySource", "RangeSource", "Source"]
+__all__ = ["DirectorySource", "FetchIndex", "RangeSource", "Source"]
 
 _MOST_METADATA_BYTES = 1 << 30
 """A larger file is not metadata. A shard takes 290 bytes and the length of two keys, so this is
 three times what a million shards need. An endless answer is refused before it fills the memory."""
+
+_VANISHING_S = 0.02
+"""A folder that is being deleted vanishes after its contents."""
+
+MakeRoom: TypeAlias = Callable[[int], bool]
+"""Evicts a number of bytes when the disk is full; returns False when nothing can be evicted."""
+
+
+class FetchIndex(NamedTuple):
+    """The two ways to fetch an index file of a given size.
+
+    Attributes:
+        into: Fetches it into a part, resuming after an interruption.
+        whole: Fetches it into memory; returns None if it has more bytes than given.
+    """
+
+    into: Callable[[Part, int, ExtraSlots], Delivered]
+    whole: Callable[[int], bytes | None]
 
 
 class Source(Protocol):
@@ -50,10 +66,12 @@ class Source(Protocol):
             MetadataError: it is too large to be one.
         """
 
-    def index(self, layout: CacheLayout, room: Room, counters: Counters) -> FetchIndex | None:
+    def index(
+        self, layout: CacheLayout, make_room: MakeRoom, counters: Counters
+    ) -> FetchIndex | None:
         """Return what fetches `index.bin`; None if it can only be gathered from the shards."""
 
-    def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
+    def transfer(self, layout: CacheLayout, make_room: MakeRoom, counters: Counters) -> Transfer:
         """Return what fetches the shards."""
 
 
@@ -80,9 +98,9 @@ class RangeSource:
             raise _too_large(self.place, most)
         return content
 
-    def index(self, layout: CacheLayout, room: Room, counters: Counters) -> FetchIndex:
+    def index(self, layout: CacheLayout, make_room: MakeRoom, counters: Counters) -> FetchIndex:
         """Return what fetches `index.bin`, which is resumed: it can be as large as many shards."""
-        transfer = self.transfer(layout, room, counters)
+        transfer = self.transfer(layout, make_room, counters)
 
         def into(part: Part, size: int, extra: ExtraSlots) -> Delivered:
             return transfer.fetch(part, INDEX_FILE, size, check=lambda: None, extra=extra)
@@ -92,9 +110,11 @@ class RangeSource:
 
         return FetchIndex(into, whole)
 
-    def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> RangeTransfer:
+    def transfer(
+        self, layout: CacheLayout, make_room: MakeRoom, counters: Counters
+    ) -> RangeTransfer:
         """Return what fetches the shards, resuming after interruptions."""
-        return RangeTransfer(self._open, layout, make_room=room.shrink, counters=counters)
+        return RangeTransfer(self._open, layout, make_room=make_room, counters=counters)
 
     def _fetch(self, path: str, most: int, layout: CacheLayout, counters: Counters) -> bytes | None:
         outage = Outage(layout.outage)
@@ -148,10 +168,10 @@ class DirectorySource:
         counters.add(fetched_bytes=len(content))
         return content
 
-    def index(self, layout: CacheLayout, room: Room, counters: Counters) -> None:
+    def index(self, layout: CacheLayout, make_room: MakeRoom, counters: Counters) -> None:
         """Return None, because the index is gathered from the shards."""
 
-    def transfer(self, layout: CacheLayout, room: Room, counters: Counters) -> Transfer:
+    def transfer(self, layout: CacheLayout, make_room: MakeRoom, counters: Counters) -> Transfer:
         """Return what has shards downloaded into staging folders."""
 
         def fetch(
@@ -169,7 +189,7 @@ class DirectorySource:
 
             def download() -> Delivered:
                 try:
-                    if room.has(part):
+                    if part.is_there():
                         shutil.rmtree(folder.parent, ignore_errors=True)
                     folder.mkdir(parents=True)
                     returned = self._download_shard(part.number, folder)
@@ -177,16 +197,16 @@ class DirectorySource:
                 except Exception as exc:
                     deleted = f"somebody has deleted {folder}, which it had to write to"
                     missing = isinstance(exc, (FileNotFoundError, shutil.Error))
-                    if missing:  # a folder that is being deleted vanishes after its contents
-                        time.sleep(PAUSE_S)
-                    if not room.has(part):  # then the result is not needed any more
+                    if missing:
+                        time.sleep(_VANISHING_S)
+                    if not part.is_there():  # then the result is not needed any more
                         raise FileNotFoundError(errno.ENOENT, deleted, str(folder)) from exc
                     if folder.is_dir() or not missing:
                         raise
                     raise DownloadInterruptedError(f"{deleted}: {exc}") from exc
 
             def attempt() -> Delivered:
-                return despite_full_disk(download, lambda: room.shrink(entry.bytes))
+                return despite_full_disk(download, lambda: make_room(entry.bytes))
 
             doing = f"while {self._name} fetched {entry.path}"
             with Watch(pace, "waiting for"), named(doing, entry.path):

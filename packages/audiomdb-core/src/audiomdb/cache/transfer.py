@@ -10,9 +10,8 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk
 from audiomdb.cache.failures import Outage
 from audiomdb.cache.layout import CacheLayout
-from audiomdb.cache.part_file import PartFile
+from audiomdb.cache.part_file import Delivered, Part, PartFile
 from audiomdb.cache.retry import Retries
-from audiomdb.cache.room import Delivered, Part
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.spans import Span, piece_bytes
 from audiomdb.cache.streams import Streams
