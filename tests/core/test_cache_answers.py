@@ -137,7 +137,7 @@ def test_what_a_method_raises_is_noted_with_the_file(open_with: Any, answer: Ans
     with pytest.raises(ValueError, match="client bug") as caught:
         retriever.open()[3]
     assert caught.value.__notes__ == [NOTE]
-    failures = retriever.cached_shards().cache._failures
+    failures = retriever.cached_shards().cache.fetching._failures
     name = retriever.cached_shards().cache._room.names[1]
     with pytest.raises(DownloadError, match=rf"ValueError in .*: client bug \({NOTE}\)"):
         failures.raise_newer(name, 0)  # what those who wait for it are told

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import audiomdb.cache.manager
+import audiomdb.cache.fetching
 from audiomdb.errors import (
     CacheFullError,
     CachePlaceError,
@@ -232,7 +232,7 @@ def test_the_first_ones_limits_hold_for_all_and_the_others_are_told(
 def test_leases_in_circles_of_garbage_end_when_their_room_is_needed(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.manager, "_COLLECT_AFTER_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.fetching, "_COLLECT_AFTER_S", 0.0)
     cache = opener(max_bytes=budget(opener.store, 1))
     gc.disable()
     try:

@@ -149,7 +149,7 @@ def test_what_is_deleted_before_it_is_fetched_ahead_is_made_again(
     registration = cache.register(1, 8)
     cache.publish(registration, [0, 1])
     opener.delete(name)
-    assert within_deadline(lambda: cache.fetch_ahead(0, lambda: None)) == "fetched"
+    assert within_deadline(lambda: cache.fetching.ahead(0, lambda: None)) == "fetched"
     assert cache.lease(0) == opener.content(0)
     assert cache.stats.hits == 1
     registration.close()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import audiomdb.cache.manager
+import audiomdb.cache.fetching
 import audiomdb.cache.retry
 import audiomdb.cache.waiting
 from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, RemoteFile, ShardCache
@@ -110,10 +110,10 @@ def test_prefetching_evicts_only_what_is_needed_later(opener: Opener) -> None:
     cache.lease(4)
     cache.publish(registration, [0, 1, 2, 3, 4])
     go_on = lambda: None  # noqa: E731
-    assert cache.fetch_ahead(0, go_on) == "fetched"
-    assert cache.fetch_ahead(0, go_on) == "there"
-    assert cache.fetch_ahead(1, go_on) == "fetched"
-    assert cache.fetch_ahead(2, go_on) == "full"
+    assert cache.fetching.ahead(0, go_on) == "fetched"
+    assert cache.fetching.ahead(0, go_on) == "there"
+    assert cache.fetching.ahead(1, go_on) == "fetched"
+    assert cache.fetching.ahead(2, go_on) == "full"
     assert names(cache, "shards") == [0, 1]
     registration.close()
 
@@ -126,12 +126,12 @@ def test_what_would_have_to_go_before_it_is_read_is_not_fetched_ahead(opener: Op
     cache.publish(others, [3, 4, 0])
     go_on = lambda: None  # noqa: E731
     # There is room for 1 now; but 0 and 3 are needed sooner, by one reader each.
-    assert cache.fetch_ahead(1, go_on) == "full"
-    assert cache.fetch_ahead(3, go_on) == "fetched"
-    assert cache.fetch_ahead(0, go_on) == "fetched"
+    assert cache.fetching.ahead(1, go_on) == "full"
+    assert cache.fetching.ahead(3, go_on) == "fetched"
+    assert cache.fetching.ahead(0, go_on) == "fetched"
     others.advance(3)
     others.close()
-    assert cache.fetch_ahead(1, go_on) == "fetched"
+    assert cache.fetching.ahead(1, go_on) == "fetched"
     assert names(cache, "shards") == [0, 1]
     mine.close()
 
@@ -186,14 +186,14 @@ def test_who_waits_gets_the_fetchers_error(opener: Opener) -> None:
     (opener.store / "shard_00001" / "data.mdb").unlink()
     fetcher, waiter = opener(), opener()
     asked, waiting = threading.Event(), threading.Event()
-    transfer = fetcher._transfer
+    transfer = fetcher.fetching._transfer
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         asked.set()
         waiting.wait()
         return transfer(*args, **kwargs)
 
-    fetcher._transfer = slow
+    fetcher.fetching._transfer = slow
     errors: list[BaseException] = []
 
     def lease(cache: ShardCache, *, check: Any = None) -> None:
@@ -215,7 +215,7 @@ def test_who_waits_gets_the_fetchers_error(opener: Opener) -> None:
 
 def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) -> None:
     """Have a cache's next transfers wait in their middle."""
-    original = cache._transfer._open  # type: ignore[attr-defined]
+    original = cache.fetching._transfer._open  # type: ignore[attr-defined]
 
     def open_remote(path: str, **place: Any) -> Any:
         remote = original(path, **place)
@@ -229,7 +229,7 @@ def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) ->
 
         return RemoteFile(chunks(), remote.start, remote.validator, remote.size)
 
-    cache._transfer._open = open_remote  # type: ignore[attr-defined]
+    cache.fetching._transfer._open = open_remote  # type: ignore[attr-defined]
 
 
 def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
@@ -298,8 +298,8 @@ def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: 
         asked.append(path)
         raise DownloadInterruptedError("connection refused")
 
-    original = cache._transfer._open  # type: ignore[attr-defined]
-    cache._transfer._open = open_remote  # type: ignore[attr-defined]
+    original = cache.fetching._transfer._open  # type: ignore[attr-defined]
+    cache.fetching._transfer._open = open_remote  # type: ignore[attr-defined]
     errors: list[str] = []
 
     def lease(number: int) -> None:
@@ -317,21 +317,21 @@ def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: 
     assert all("connection refused (" in error for error in errors)
     # As many as there are slots may try with patience before the first one gives up.
     assert len(asked) <= 2 * audiomdb.cache.retry._ATTEMPTS + 30
-    assert cache.fetch_ahead(0, lambda: None) == "busy"
+    assert cache.fetching.ahead(0, lambda: None) == "busy"
     asked.clear()
     with pytest.raises(DownloadInterruptedError, match=r"before: .*after 8 failed attempts"):
         cache.lease(0)
     assert len(asked) == 1
-    cache._transfer._open = original  # type: ignore[attr-defined]
+    cache.fetching._transfer._open = original  # type: ignore[attr-defined]
     cache.lease(0)
-    assert cache.fetch_ahead(1, lambda: None) == "fetched"
+    assert cache.fetching.ahead(1, lambda: None) == "fetched"
 
 
 @pytest.mark.parametrize("lacking", ["room", "a slot"])
 def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     lacking: str, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.manager, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.fetching, "_LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e6)
     store = opener.store
     shards = 1 if lacking == "room" else 3
@@ -341,7 +341,7 @@ def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     registration = cache.register(1, 8)
     cache.publish(registration, [0])
     stuck = threading.Event()
-    original = cache._transfer._open  # type: ignore[attr-defined]
+    original = cache.fetching._transfer._open  # type: ignore[attr-defined]
 
     def open_remote(path: str, **place: Any) -> Any:
         if "shard_00000" in path:
@@ -349,9 +349,9 @@ def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
             raise DownloadInterruptedError("silence")
         return original(path, **place)
 
-    cache._transfer._open = open_remote  # type: ignore[attr-defined]
+    cache.fetching._transfer._open = open_remote  # type: ignore[attr-defined]
     outcomes: list[str] = []
-    thread = threading.Thread(target=lambda: outcomes.append(cache.fetch_ahead(0, lambda: None)))
+    thread = threading.Thread(target=lambda: outcomes.append(cache.fetching.ahead(0, lambda: None)))
     thread.start()
     assert stuck.wait(30)
     assert cache.lease(1) == (store / "shard_00001" / "data.mdb").read_bytes()
@@ -365,7 +365,7 @@ def test_a_failed_prefetch_is_counted_and_left_to_whoever_needs_it(opener: Opene
     hidden = opener.store / "hidden"
     path = opener.store / "shard_00001" / "data.mdb"
     path.rename(hidden)
-    assert cache.fetch_ahead(1, lambda: None) == "failed"
+    assert cache.fetching.ahead(1, lambda: None) == "failed"
     assert cache.stats.prefetch_errors == 1
     hidden.rename(path)
     assert len(cache.lease(1)) == size_of(opener.store)

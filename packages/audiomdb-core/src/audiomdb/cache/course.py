@@ -262,7 +262,7 @@ class CacheCourse:
         options = self._cache.options
         if self._prefetcher is None and options.prefetch and not self._closed:
             threads = min(max(1, options.workers - 1), options.prefetch)
-            self._prefetcher = Prefetcher(self._cache, self._wanted, threads)
+            self._prefetcher = Prefetcher(self._cache.fetching, self._wanted, threads)
 
     def _done(self, number: int) -> None:
         visit = self._visits[number]

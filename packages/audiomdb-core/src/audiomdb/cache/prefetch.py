@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
-from audiomdb.cache.manager import ShardCache
+from audiomdb.cache.fetching import Fetching
 from audiomdb.cache.retry import Stopped
 
 __all__ = ["Prefetcher"]
@@ -29,15 +30,15 @@ class Prefetcher:
     """Prefetches the shards needed soonest that are not being fetched already.
 
     Args:
-        cache: Cache to fetch into.
+        fetching: What fetches them.
         wanted: Function that returns the numbers of the shards needed next, soonest first.
         threads: Number of threads.
     """
 
     def __init__(
-        self, cache: ShardCache, wanted: Callable[[], Sequence[int]], threads: int
+        self, fetching: Fetching, wanted: Callable[[], Sequence[int]], threads: int
     ) -> None:
-        self._cache = cache
+        self._fetching = fetching
         self._wanted = wanted
         self._changed = threading.Condition()
         self._changes = 0
@@ -76,7 +77,7 @@ class Prefetcher:
                 if outcome == "fetched":
                     pause = _LOOK_AGAIN_S
                 elif outcome == "slots":
-                    with self._cache.lacking_slot():
+                    with self._fetching.slots.lacking(ahead=True) or nullcontext():
                         self._rest(changes, _LOOK_FOR_A_SLOT_S)
                 elif self._rest(changes, pause):
                     pause = _LOOK_AGAIN_S
@@ -102,7 +103,7 @@ class Prefetcher:
         for number in self._wanted():
             if time.monotonic() < self._failed.get(number, 0.0):
                 continue
-            outcome = self._cache.fetch_ahead(number, self._check)
+            outcome = self._fetching.ahead(number, self._check)
             if outcome == "failed":  # a reader that needs it raises the reason
                 self._failed[number] = time.monotonic() + _AFTER_A_FAILURE_S
             if outcome in ("fetched", "full", "slots"):

@@ -72,7 +72,7 @@ class CachedShards(Shards):
             if (alive := known()) is not None:
                 alive.relent()
 
-        self.cache.relent = relent
+        self.cache.fetching.relent = relent
         _install_fork_hook()
         _readers.add(reader)
         return reader

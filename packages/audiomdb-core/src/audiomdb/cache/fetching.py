@@ -1,0 +1,302 @@
+"""Fetch shards into the cache: one at a time, by whichever thread or process claims it first.
+
+Claim the shard's part and the room for it; take a slot; transfer; check size and sha256; admit. Who
+comes later waits for the outcome, which is the shard, or the failure of the one who fetches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from audiomdb.cache.counters import Counters
+from audiomdb.cache.failures import Failures, Outage
+from audiomdb.cache.layout import CacheLayout
+from audiomdb.cache.lock import Held, try_shared
+from audiomdb.cache.opening import deleted_error
+from audiomdb.cache.part_file import Delivered, Part, arrived
+from audiomdb.cache.retry import Stopped
+from audiomdb.cache.room import Room
+from audiomdb.cache.slots import Slots
+from audiomdb.cache.tenancy import Tenancy
+from audiomdb.cache.transfer import Transfer
+from audiomdb.cache.waiting import Patience, Waiting
+from audiomdb.errors import CorruptShardError
+from audiomdb.shards.layout import DATA_FILE
+from audiomdb.shards.metadata import Metadata
+
+__all__ = ["Fetching"]
+
+_COLLECT_AFTER_S = 0.5
+
+_MOST_LOST = 30
+"""Times that a shard may be deleted from outside while it is fetched, before that is an error."""
+
+_NOT_AS_DESCRIBED = (
+    "The copy in the store is not what metadata.json describes: if the dataset was replaced there "
+    "meanwhile, close it in all processes of this machine and open it again, else upload it again"
+)
+
+_LOOK_EVERY_S = 0.5
+"""Interval at which a prefetching transfer checks whether it keeps a reader waiting."""
+
+
+class Fetching:
+    """Fetches the shards of one dataset, for this process. Thread-safe.
+
+    Args:
+        layout: The cache directory.
+        metadata: Metadata of the dataset.
+        room: The room in the directory.
+        tenancy: This process's use of the directory.
+        transfer: Fetches a shard from the source.
+        failures: Notes of failed fetches.
+        counters: Counters in which fetches are counted.
+
+    Attributes:
+        relent: Called while a reader waits for room: closes shards kept open only for faster reads.
+    """
+
+    def __init__(
+        self,
+        layout: CacheLayout,
+        metadata: Metadata,
+        room: Room,
+        tenancy: Tenancy,
+        transfer: Transfer,
+        failures: Failures,
+        counters: Counters,
+    ) -> None:
+        self.relent: Callable[[], None] = _nothing
+        self._layout = layout
+        self._metadata = metadata
+        self._room = room
+        self._tenancy = tenancy
+        self._transfer = transfer
+        self._failures = failures
+        self._counters = counters
+        self._outage = Outage(layout.outage)
+
+    def lease(self, number: int) -> Held | None:
+        """Lease a shard that is in the cache; return None if it is not there, or not whole."""
+        held = try_shared(self._room.shard_path(number))
+        if held is None:
+            return None
+        if os.fstat(held.fd).st_size != self._room.sizes[number]:
+            held.release()
+            self._room.drop(number)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(held.fd)  # the time of last use
+        return held
+
+    def obtain(self, number: int, check: Callable[[], None]) -> Held:
+        """Fetch a shard, or wait for the thread or process that fetches it."""
+        name = self._room.names[number]
+        known = self._failures.attempt(name)
+        patience = Patience(check)
+        waiting = Waiting(lambda: self.arrived(number), self._room.sizes[number])
+        with contextlib.ExitStack() as stack:
+            waits_for_room, collect_at_s, lost = False, _COLLECT_AFTER_S, 0
+            while True:
+                claimed = self._room.claim(number)
+                if isinstance(claimed, Part):
+                    held = self._fetch(claimed, check)
+                    if held is not None:
+                        return held
+                    lost += 1
+                    if lost >= _MOST_LOST:
+                        raise deleted_error(self._layout.root)
+                    continue
+                if claimed == "full":
+                    self.relent()
+                    if patience.seconds >= collect_at_s:
+                        # Leases end with their views, which reference cycles may keep alive.
+                        gc.collect()
+                        collect_at_s *= 8
+                    if not waits_for_room and (marker := self._room.waiting()) is not None:
+                        waits_for_room = True
+                        stack.enter_context(marker)
+                    patience.watch(self._room.state, lambda: self._stalled(number))
+                held = self.lease(number)
+                if held is not None:
+                    return held
+                self._failures.raise_newer(name, known)
+                why = claimed
+                patience.say(lambda: f"waiting for {self._file(number)}: {waiting.for_what(why)}")  # noqa: B023
+                patience.wait()
+
+    def ahead(
+        self, number: int, check: Callable[[], None]
+    ) -> Literal["there", "busy", "slots", "full", "fetched", "failed"]:
+        """Prefetch a shard, if there is room and no other thread or process is fetching it.
+
+        Returns:
+            "slots" when all slots for transfers are taken.
+        """
+        if self._room.shard_path(number).exists():
+            return "there"
+        if self._outage.lately():
+            return "busy"
+        slot = self._take_slot(ahead=True)
+        if slot is None:
+            return "slots"
+        with slot:
+            claimed = self._room.claim(number, ahead=True)
+            if not isinstance(claimed, Part):
+                return claimed
+            try:
+                held = self._deliver(claimed, self._give_way(number, check), ahead=True)
+            except _GaveWay:
+                return "full"
+            except Stopped:
+                raise
+            except Exception as error:  # noqa: BLE001
+                # Recorded for waiting threads; a later reader of the shard tries again and raises.
+                import logging
+
+                log = logging.getLogger("audiomdb.cache")
+                log.warning("could not fetch shard %d ahead: %s", number, error)
+                self._counters.add(prefetch_errors=1)
+                return "failed"
+            if held is None:
+                return "failed"
+            held.release()
+        return "fetched"
+
+    def arrived(self, number: int) -> int:
+        """Return the number of bytes of a shard's part that have arrived."""
+        name, size = self._room.names[number], self._room.sizes[number]
+        return arrived(self._layout.parts / name, self._layout.spans(name), size)
+
+    @property
+    def slots(self) -> Slots:
+        """The slots of the directory."""
+        # Made anew each time, because the limit may change when the directory is made again.
+        return Slots(self._layout.slots, self._tenancy.limits.workers)
+
+    def _fetch(self, part: Part, check: Callable[[], None]) -> Held | None:
+        try:
+            slot = self._wait_for_slot(part.number, check)
+        except BaseException:
+            part.held.release()
+            raise
+        with slot:
+            try:
+                return self._deliver(part, check, ahead=False)
+            except (ConnectionError, TimeoutError) as error:
+                self._outage.begin(str(error))
+                raise
+
+    def _wait_for_slot(self, number: int, check: Callable[[], None]) -> Held:
+        patience = Patience(check)
+        with contextlib.ExitStack() as stack:
+            says_so = False
+            while (slot := self._take_slot(ahead=False)) is None:
+                if not says_so and (sign := self.slots.lacking(ahead=False)) is not None:
+                    says_so = True
+                    stack.enter_context(sign)
+                patience.say(
+                    lambda: (
+                        f"waiting to fetch {self._file(number)}: {self._tenancy.limits.workers} "
+                        "transfers, as many as workers= allows, are under way"
+                    )
+                )
+                patience.wait()
+        return slot
+
+    def _take_slot(self, *, ahead: bool) -> Held | None:
+        return self._tenancy.despite_deletion(lambda: self.slots.take(ahead=ahead))
+
+    def _deliver(self, part: Part, check: Callable[[], None], *, ahead: bool) -> Held | None:
+        """Fetch a part, twice if it arrives damaged, and turn it into a complete shard.
+
+        Returns:
+            None when the part was removed from the directory meanwhile.
+        """
+        entry = self._metadata.shards[part.number]
+        extra = self.slots.extra(ahead=ahead)
+        try:
+            for _ in range(2):
+                delivered = self._transfer(part, entry, check=check, extra=extra)
+                self._outage.end()
+                if (delivered.size, delivered.sha256) == (entry.bytes, entry.sha256):
+                    held = self._room.admit(part, delivered)
+                    self._failures.forget(part.name)
+                    self._counters.add(fetched_shards=held is not None)
+                    return held
+                self._counters.add(corrupt=1)
+                if not self._room.quarantine(part, delivered):
+                    return None
+        except BaseException as error:
+            if isinstance(error, FileNotFoundError) and not part.is_there():
+                part.held.release()
+                return None
+            if isinstance(error, Exception) and not isinstance(error, Stopped):
+                self._failures.record(part.name, error)
+            part.held.release()  # the part stays, for the next attempt to resume
+            raise
+        corrupt = CorruptShardError(self._damage(part.number, delivered))
+        self._failures.record(part.name, corrupt)
+        self._room.abandon(part)
+        raise corrupt
+
+    def _give_way(self, number: int, check: Callable[[], None]) -> Callable[[], None]:
+        """Return a check that ends a prefetching transfer that stalls and keeps readers waiting.
+
+        While the transfer makes progress, it goes on: readers wait at most until its end.
+        """
+        looked, before = time.monotonic(), -1
+
+        def give_way() -> None:
+            nonlocal looked, before
+            check()
+            now = time.monotonic()
+            if now - looked < _LOOK_EVERY_S:
+                return
+            here = self.arrived(number)
+            if here == before and (self._room.wanted() or self.slots.is_lacked(ahead=False)):
+                raise _GaveWay
+            looked, before = now, here
+
+        return give_way
+
+    def _file(self, number: int) -> str:
+        return f"{self._metadata.shards[number].path}/{DATA_FILE} of {self._metadata.name!r}"
+
+    def _damage(self, number: int, delivered: Delivered) -> str:
+        file, entry = self._file(number), self._metadata.shards[number]
+        if delivered.told_by:
+            return (
+                f"{file} has another size than metadata.json says: expected {entry.bytes} bytes, "
+                f"but {delivered.told_by} returned a RemoteFile of size {delivered.size}, twice, "
+                f"so that nothing of it was fetched. {_NOT_AS_DESCRIBED}. If neither helps, the "
+                "retriever is wrong: the size is that of the whole file, whatever part of it was "
+                "asked for"
+            )
+        return (
+            f"{file} arrived damaged twice: expected {entry.bytes} bytes "
+            f"with sha256 {entry.sha256}, found {delivered.size} bytes with sha256 "
+            f"{delivered.sha256}. {_NOT_AS_DESCRIBED} "
+            f"(what came is in {self._layout.quarantine} while there is room)"
+        )
+
+    def _stalled(self, number: int) -> str:
+        return (
+            f"no room for {self._file(number)} in {self._layout.root}: for a while nothing has "
+            "moved there, and every shard in it is in use. Views (copy=False) keep their shard in "
+            "the cache for as long as they live; let go of them, or raise "
+            f"max_cache_bytes={self._tenancy.limits.max_bytes}"
+        )
+
+
+class _GaveWay(Stopped):
+    """Raised to end a stalled prefetching transfer whose room, slot or shard a reader needs."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
