@@ -277,10 +277,35 @@ def test_a_replaced_dataset_is_withdrawn_first(
         for method, path in server.requests
         if method in ("PUT", "DELETE")
     ]
-    assert done[0] == "DELETE metadata.json"
-    assert done[-1] == "PUT metadata.json"
-    there = objects(server, bucket)
-    assert {name: there[name] for name in files(another, "digits/")} == files(another, "digits/")
+    assert done[:2] == ["PUT .replaced.json", "DELETE metadata.json"]
+    assert done.index("PUT metadata.json") > max(
+        at for at, request in enumerate(done) if request.startswith("PUT shard_")
+    )
+    assert objects(server, bucket) == files(another, "digits/")
+
+
+def test_what_only_the_replaced_dataset_had_goes_after_the_new_one_has_come(
+    server: Any, bucket: str, dataset: Path, tmp_path: Path
+) -> None:
+    larger = tmp_path / "larger"
+    with DatasetWriter(larger, samples_per_shard=2) as writer:
+        for number in range(10):
+            writer.write(f"other-{number}", {"number": number})
+    uploader = S3Uploader(bucket, "digits", endpoint_url=server.url, workers=1)
+    upload(uploader, larger)
+    server.requests.clear()
+    report = upload(uploader, dataset)
+    done = [
+        (method, path.rpartition("digits/")[2])
+        for method, path in server.requests
+        if method in ("PUT", "DELETE")
+    ]
+    beyond = sorted(files(larger).keys() - files(dataset).keys())
+    *deleted, last = done[done.index(("PUT", "metadata.json")) + 1 :]
+    assert sorted(deleted) == [("DELETE", name) for name in beyond]
+    assert last == ("DELETE", ".replaced.json")
+    assert report.deleted_files == len(beyond) == 4
+    assert objects(server, bucket) == files(dataset, "digits/")
 
 
 def test_who_may_not_delete_is_warned_and_replaces_all_the_same(

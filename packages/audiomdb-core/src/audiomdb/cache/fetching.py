@@ -25,7 +25,8 @@ from audiomdb.cache.slots import Slots
 from audiomdb.cache.tenancy import Tenancy
 from audiomdb.cache.transfer import Transfer
 from audiomdb.cache.waiting import Patience, Waiting
-from audiomdb.errors import CorruptShardError
+from audiomdb.errors import CorruptShardError, DatasetNotFoundError
+from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import Metadata
 
@@ -236,6 +237,8 @@ class Fetching:
             if isinstance(error, FileNotFoundError) and not part.is_there():
                 part.held.release()
                 return None
+            if isinstance(error, DatasetNotFoundError):
+                add_note(error, _NOT_AS_DESCRIBED)
             if isinstance(error, Exception) and not isinstance(error, Stopped):
                 self._failures.record(part.name, error)
             part.held.release()  # the part stays, for the next attempt to resume

@@ -24,6 +24,7 @@ from audiomdb.shards.layout import (
     REJECTED_FILE,
     shard_number,
 )
+from audiomdb.uploaders._replaced import NOTE_FILE
 from audiomdb.uploaders.base import BaseUploader
 from audiomdb.uploaders.local import LocalUploader
 
@@ -33,7 +34,7 @@ _MARK = ".upload"
 """Name of the file that marks a folder where a dataset is being replaced."""
 
 _SHARD_FILES = frozenset((DATA_FILE, LOCK_FILE))
-_DATASET_FILES = frozenset((INDEX_FILE, METADATA_FILE, REJECTED_FILE, _MARK))
+_DATASET_FILES = frozenset((INDEX_FILE, METADATA_FILE, REJECTED_FILE, NOTE_FILE, _MARK))
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def map_file(path: Path) -> memoryview:
             return map_descriptor(file.fileno())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
         raise CorruptShardError(
-            f"{path} is missing or not a file: copy or download it again, or convert again"
+            f"{path} is missing or not a file: copy or download it again, or convert again; if the "
+            "dataset was replaced there meanwhile, open it again"
         ) from exc
 
 

@@ -267,6 +267,17 @@ class MemoryUploader(BaseUploader):
             )
         return answer.size, answer.header(_SHA256)
 
+    def read(self, rel_path: str) -> bytes | None:
+        """Return the content of a file on the server, or None if there is none."""
+        answer = self._ask("GET", rel_path)
+        with contextlib.closing(answer):
+            status = answer.ask()
+            if status == HTTPStatus.NOT_FOUND:
+                return None
+            if status == HTTPStatus.OK:
+                return b"".join(answer)
+        raise UploadError(f"cannot read {self.destination(rel_path)}: the server answers {status}")
+
     def remove(self, rel_path: str) -> None:
         """Delete a file on the server, if it exists."""
         answer = self._ask("DELETE", rel_path)

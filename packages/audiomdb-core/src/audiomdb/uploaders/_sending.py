@@ -1,21 +1,29 @@
-"""One upload through the per-file interface: data in parallel, metadata last, then a check."""
+"""One upload through the per-file interface: data in parallel, metadata last, then a check.
+
+At the very end, files of a replaced dataset that the new one does not have are deleted.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.notes import add_note
+from audiomdb.shards.layout import DATA_FILE, LOCK_FILE
+from audiomdb.uploaders._replaced import NOTE_FILE, left_over, with_another
 
 if TYPE_CHECKING:
     from audiomdb.uploaders.base import BaseUploader
 
 __all__ = ["DatasetFile", "Sending", "Stopped", "stop_check"]
+
+_T = TypeVar("_T")
 
 _here = threading.local()
 """Holds in `stop` the event that ends the upload that the current thread works for, if any."""
@@ -65,6 +73,9 @@ class Sending:
         data: All files except `metadata.json`.
         metadata: `metadata.json`.
         on_bytes: Called with the size of each file that has arrived or was already there.
+
+    Attributes:
+        deleted: Number of files of a replaced dataset that were deleted.
     """
 
     def __init__(
@@ -81,6 +92,9 @@ class Sending:
         self._stop = threading.Event()
         self._withdrawing = threading.Lock()
         self._withdrawn = False
+        self.deleted = 0
+        self._left_over: dict[str, set[tuple[int, str]]] = {}
+        self._may_delete = True
 
     def run(self) -> list[DatasetFile]:
         """Send all files that are not there yet, and return those that were sent.
@@ -88,12 +102,15 @@ class Sending:
         The first failure ends the upload, and so does an interrupt: files being sent are abandoned
         if their uploader uses `stop_check`, and waited for otherwise.
         """
-        sent = self._side_by_side(self._bring_named, self._data, self._on_bytes)
+        sent = self._side_by_side(
+            self._bring_named, self._data, lambda file: self._on_bytes(file.bytes)
+        )
         if self._bring_named(self._metadata):
             sent.append(self._metadata)
         if sent:
             self._side_by_side(self._look_again, self._data)
         self._on_bytes(self._metadata.bytes)
+        self._clear()
         return sent
 
     def meets_another(self) -> bool:
@@ -103,10 +120,10 @@ class Sending:
 
     def _side_by_side(
         self,
-        work: Callable[[DatasetFile], bool],
-        files: Sequence[DatasetFile],
-        on_bytes: Callable[[int], None] = lambda _: None,
-    ) -> list[DatasetFile]:
+        work: Callable[[_T], bool],
+        files: Sequence[_T],
+        on_done: Callable[[_T], None] = lambda _: None,
+    ) -> list[_T]:
         """Run `work` on several files at once; return the files for which it returned True."""
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -119,7 +136,7 @@ class Sending:
             for done in as_completed(works):
                 if done.result():
                     found.append(works[done])
-                on_bytes(works[done].bytes)
+                on_done(works[done])
         except BaseException:
             self._stop.set()
             raise
@@ -141,8 +158,11 @@ class Sending:
                 return False
         digest = self._digest(file)
         file.refuse_changed(digest)
-        if file is not self._metadata and _is_another(there, file.bytes, digest):
-            self._withdraw()
+        if _is_another(there, file.bytes, digest):
+            if file is self._metadata:
+                self._note_the_replaced()
+            else:
+                self._withdraw()
         self._store.upload_file(file.full_path, file.rel_path)
         self._check_arrival(file, digest)
         return True
@@ -154,8 +174,62 @@ class Sending:
                 return
             # If the metadata is ours, the file being replaced is a damaged copy of this dataset.
             if self.meets_another():
+                self._note_the_replaced()
                 self._store.remove(self._metadata.rel_path)
+                self._may_delete = self._stat(self._metadata.rel_path) is None
             self._withdrawn = True
+
+    def _note_the_replaced(self) -> None:
+        """Keep the metadata of the other dataset at the destination, for `_clear`."""
+        there = self._store.read(self._metadata.rel_path)
+        if there is None:
+            return
+        note = with_another(self._store.read(NOTE_FILE), there)
+        if note is not None:
+            with tempfile.NamedTemporaryFile(prefix="audiomdb-") as file:
+                file.write(note)
+                file.flush()
+                self._store.upload_file(file.name, NOTE_FILE)
+
+    def _clear(self) -> None:
+        """Delete the files that only a replaced dataset had, now that this one is there."""
+        note = self._store.read(NOTE_FILE)
+        if note is None:
+            return
+        left = self._left_over = left_over(note, {file.rel_path for file in self._data})
+        try:
+            for files in (
+                [path for path in left if not path.endswith(LOCK_FILE)],
+                [path for path in left if path.endswith(LOCK_FILE)],
+            ):
+                self.deleted += len(self._side_by_side(self._delete, files))
+            if self._may_delete:
+                self._store.remove(NOTE_FILE)
+        except Exception as exc:
+            add_note(
+                exc,
+                "the dataset has arrived whole; of the one that it replaced, some files are still "
+                "there, which another upload deletes",
+            )
+            raise
+
+    def _delete(self, path: str) -> bool:
+        """Delete a file that only a replaced dataset had; return whether that was done."""
+        there, versions = self._stat(path), self._left_over[path]
+        if path.endswith(LOCK_FILE) and self._stat(f"{path.removesuffix(LOCK_FILE)}{DATA_FILE}"):
+            return False  # it belongs to a shard that is not the old dataset's
+        if there is None or not self._may_delete:
+            return False
+        if versions and all(_is_another(there, *version) for version in versions):
+            return False
+        ours = self._stat(self._metadata.rel_path)
+        if ours is None or _is_another(ours, self._metadata.bytes, self._digest(self._metadata)):
+            self._may_delete = False  # somebody else replaces the dataset, with these files perhaps
+            return False
+        self._store.remove(path)
+        if self._stat(path) is not None:
+            self._may_delete = False
+        return self._may_delete
 
     def _check_arrival(self, file: DatasetFile, digest: str) -> None:
         arrived = self._stat(file.rel_path)

@@ -35,12 +35,14 @@ class UploadReport(msgspec.Struct, frozen=True):
         bytes: Their total size.
         sent_files: Number of files that were sent; the others were there already.
         sent_bytes: Total size of the files that were sent.
+        deleted_files: Number of files that only a replaced dataset had, and that were deleted.
     """
 
     files: int
     bytes: int
     sent_files: int
     sent_bytes: int
+    deleted_files: int = 0
 
 
 class BaseUploader:
@@ -65,7 +67,8 @@ class BaseUploader:
     defined, the old `metadata.json` is deleted before the first file that it names is replaced, so
     that readers find no dataset meanwhile. Readers that have the old dataset open, and all readers
     if `remove` is not defined, meet shards that do not match their metadata and get an error.
-    Shards that only the old dataset had stay behind, referenced by nothing. An empty destination
+    If `read` is defined too, the files that only the old dataset had are deleted at the end, once
+    the new one is there; otherwise they stay behind, referenced by nothing. An empty destination
     has none of these problems.
 
     Args:
@@ -127,8 +130,10 @@ class BaseUploader:
         total = sum(file.bytes for file in data) + metadata.bytes
         description = f"uploading {Path(local_dir).name}"
         with progress_bar(total, unit="B", description=description, show=self.progress) as bar:
-            sent = Sending(self, data, metadata, bar.update).run()
-        return UploadReport(len(data) + 1, total, len(sent), sum(file.bytes for file in sent))
+            sending = Sending(self, data, metadata, bar.update)
+            sent = sending.run()
+        sent_bytes = sum(file.bytes for file in sent)
+        return UploadReport(len(data) + 1, total, len(sent), sent_bytes, sending.deleted)
 
     def holds_another(self, local_dir: str | os.PathLike[str]) -> bool:
         """Return whether the destination holds another dataset than that in a folder.
@@ -188,12 +193,25 @@ class BaseUploader:
     def remove(self, rel_path: str) -> None:
         """Delete a file at the destination, if it exists. Part of the per-file interface.
 
-        Called for `metadata.json`, so that a mixture of two datasets is not taken for one. Need not
+        Called for `metadata.json`, so that a mixture of two datasets is not taken for one, and at
+        the end for files that only a replaced dataset had, from several threads at once. Need not
         be defined if the backend cannot delete.
 
         Raises:
             UploadError: when the file could not be deleted.
         """
+
+    def read(self, rel_path: str) -> bytes | None:  # noqa: ARG002
+        """Return the content of a file at the destination, or None if there is none.
+
+        Part of the per-file interface. Called for the `metadata.json` of a dataset that is about to
+        be replaced, which is kept as `.replaced.json` until the files that only it had are deleted.
+        Need not be defined: then they stay.
+
+        Raises:
+            UploadError: when the file cannot be read.
+        """
+        return None
 
     def stop_check(self) -> Callable[[], None]:
         """Return a function that raises once the upload of the current file has become pointless.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,25 @@ class LocalUploader(BaseUploader):
             raise UploadError(f"cannot read {target}: {exc.strerror}") from exc
         return facts.st_size, digest
 
+    def read(self, rel_path: str) -> bytes | None:
+        """Return the content of a copy, or None if there is none."""
+        target = self.path / rel_path
+        try:
+            return target.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            raise UploadError(f"cannot read {target}: {exc.strerror}") from exc
+
     def remove(self, rel_path: str) -> None:
-        """Delete a copy."""
+        """Delete a copy, and the folder of a shard with its last file."""
         target = self.path / rel_path
         try:
             target.unlink(missing_ok=True)
+            if target.parent != self.path:
+                with suppress(OSError):  # it is not empty
+                    target.parent.rmdir()
+                    target = target.parent
             sync(target.parent)
         except OSError as exc:
             raise UploadError(f"cannot delete {target}: {exc.strerror}") from exc

@@ -10,6 +10,7 @@ from typing import Any
 from audiomdb._s3 import AddressingStyle, ClientOptions, ProcessClient, checked_place, join_key
 from audiomdb._s3_errors import error_code, s3_errors
 from audiomdb.errors import UploadError
+from audiomdb.shards.layout import METADATA_FILE
 from audiomdb.uploaders.base import BaseUploader
 from audiomdb.urls import split_url
 
@@ -143,6 +144,27 @@ class S3Uploader(BaseUploader):
                 raise
         return head["ContentLength"], head.get("Metadata", {}).get(_SHA256)
 
+    def read(self, rel_path: str) -> bytes | None:
+        """Return the content of an object, or None if there is none.
+
+        Raises:
+            UploadError: the object cannot be read.
+        """
+        from botocore.exceptions import ClientError
+
+        request = {"Bucket": self._bucket, "Key": join_key(self._prefix, rel_path)}
+        request.update(self._per_request)
+        with s3_errors(f"read {self.destination(rel_path)}", UploadError):
+            try:
+                content: bytes = self._client.call(
+                    lambda client: client.get_object(**request)["Body"].read()
+                )
+            except ClientError as exc:
+                if error_code(exc) in ("404", "NoSuchKey"):
+                    return None
+                raise
+        return content
+
     def remove(self, rel_path: str) -> None:
         """Delete an object; without permission to do so, log a warning and go on."""
         from botocore.exceptions import ClientError
@@ -155,10 +177,14 @@ class S3Uploader(BaseUploader):
             except ClientError as exc:
                 if error_code(exc) not in _FORBIDDEN:
                     raise
+                effect = "it stays there, though only the dataset that was replaced had it"
+                if rel_path == METADATA_FILE:
+                    effect = (
+                        "who reads meanwhile meets a mixture of two datasets, until this upload "
+                        "has ended"
+                    )
                 logging.getLogger("audiomdb.s3").warning(
-                    "these credentials may not delete %s: who reads meanwhile meets a mixture of "
-                    "two datasets, until this upload has ended",
-                    self.destination(rel_path),
+                    "these credentials may not delete %s: %s", self.destination(rel_path), effect
                 )
 
     def destination(self, rel_path: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from audiomdb.errors import CorruptShardError, UploadError
+from audiomdb.testing.datasets import write_dataset
+from audiomdb.testing.kits.conformance import files_in
 from audiomdb.testing.kits.uploader_base import METADATA, UploaderTests, arrived
 from audiomdb.testing.store import Store
 from audiomdb.uploaders.base import BaseUploader
@@ -102,6 +104,30 @@ class FileTests(UploaderTests):
         assert store.read(METADATA) is None
         assert uploader.stat(METADATA) is None
         uploader.remove(METADATA)
+
+    def test_files_that_only_a_replaced_dataset_had_are_deleted(
+        self, store: Store, uploader: BaseUploader, dataset: Path, tmp_path: Path
+    ) -> None:
+        """`read` returns the old `metadata.json`, which says what else there is to delete."""
+        self.need_upload_file(uploader)
+        if type(uploader).read is BaseUploader.read:
+            pytest.skip("it does not define read")
+        assert uploader.read(METADATA) is None
+        uploader.upload_dir(dataset)
+        assert uploader.read(METADATA) == (dataset / METADATA).read_bytes()
+        store.write("shard_00099/data.mdb", b"of nobody")
+        old, smaller = set(files_in(dataset)), tmp_path / "smaller"
+        write_dataset(smaller, shards=2, seed=1)
+        uploader.upload_dir(smaller)
+        new = files_in(smaller)
+        assert old - set(new), "the dataset in the kit has several shards"
+        assert {name: store.read(name) for name in {*old, *new}} == {
+            **dict.fromkeys(old - set(new)),
+            **new,
+        }
+        assert store.read("shard_00099/data.mdb") == b"of nobody"
+        assert uploader.upload_dir(smaller) is not None
+        assert store.read(".replaced.json") is None
 
 
 def _replace_upload(
