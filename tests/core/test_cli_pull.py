@@ -52,6 +52,7 @@ def test_the_work_is_reported_as_json(
         "bytes": total,
         "sent_files": 9,
         "sent_bytes": total,
+        "deleted_files": 0,
     }
 
 

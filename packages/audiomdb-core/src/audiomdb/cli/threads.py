@@ -41,14 +41,15 @@ def each(
     """
     todo = deque(items)
     done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-    stop = threading.Event()
+    # Not an Event, whose lock an interrupt could leave locked.
+    stopped = False
 
     def check() -> None:
-        if stop.is_set():
+        if stopped:
             raise Stopped
 
     def run() -> None:
-        while not stop.is_set():
+        while not stopped:
             try:
                 item = todo.popleft()
             except IndexError:
@@ -64,16 +65,17 @@ def each(
         threading.Thread(target=run, name=f"audiomdb-cli-{number}", daemon=True)
         for number in range(min(workers, expected))
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for _ in range(expected):
             result, error = done.get()
             if error is not None:
                 raise error
             yield result
     finally:
-        stop.set()
+        stopped = True
         end = time.monotonic() + _JOIN_S
         for thread in threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            if thread.ident is not None:  # else an interrupt came before its start
+                thread.join(max(0.0, end - time.monotonic()))

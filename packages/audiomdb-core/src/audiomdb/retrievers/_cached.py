@@ -27,6 +27,7 @@ from audiomdb.shards import (
 from audiomdb.shards.dataset_index import IndexFile
 from audiomdb.shards.index import parse_index
 from audiomdb.shards.layout import ALIGNMENT, INDEX_FILE
+from audiomdb.threads import ThreadPool
 
 if TYPE_CHECKING:
     from audiomdb.retrievers.base import BaseRetriever
@@ -122,7 +123,6 @@ class CachedShards(Shards):
 
     def _gathered(self, metadata: Metadata) -> DatasetIndex:
         """Gather the columns from all shards, which fetches every one of them."""
-        from concurrent.futures import ThreadPoolExecutor
 
         def copied(number: int) -> bytes:
             entry, view = metadata.shards[number], self.cache.lease(number)
@@ -131,8 +131,13 @@ class CachedShards(Shards):
 
         # One at a time if the cache cannot hold all shards, and registered no longer than needed.
         threads = self.cache.options.workers if self.cache.holds_everything else 1
-        with self._registered_to_gather(), ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(copied, range(len(metadata.shards))))
+        pool = ThreadPool(threads, "audiomdb-gather")
+        with self._registered_to_gather():
+            try:
+                works = [pool.submit(copied, number) for number in range(len(metadata.shards))]
+                parts = [work.result() for work in works]
+            finally:
+                pool.shutdown(cancel_futures=True)
         self.cache.keep_index(b"".join(part + bytes(-len(part) % ALIGNMENT) for part in parts))
         return DatasetIndex(
             [

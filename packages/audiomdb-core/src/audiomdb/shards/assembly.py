@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import lmdb
 import msgspec
@@ -40,9 +40,7 @@ from audiomdb.shards.prepare import Prepared
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.shards.shard_writer import ShardWriter
 from audiomdb.shards.source_digest import SourceDigest
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from audiomdb.threads import ThreadPool, Work
 
 __all__ = ["DatasetAssembly"]
 
@@ -83,8 +81,6 @@ class DatasetAssembly:
         map_size: int | None = None,
         duplicates: Literal["raise", "skip"] = "raise",
     ) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         self._dir = output_dir
         self._name = name
         self._options = dict(options)
@@ -93,11 +89,11 @@ class DatasetAssembly:
         self._keys = KeySet()
         self._open: _OpenShard | None = None
         self._folder = OutputFolder(output_dir)
-        self._background = ThreadPoolExecutor(1, "audiomdb-publish")
+        self._background = ThreadPool(1, "audiomdb-publish")
         # Syncs the open shard as it grows. Otherwise the disk would be idle until a shard is
         # complete, and the end of a conversion would wait for the last shards to be written.
-        self._sync = ThreadPoolExecutor(1, "audiomdb-sync")
-        self._shards: dict[int, Future[FinishedShard]] = {}
+        self._sync = ThreadPool(1, "audiomdb-sync")
+        self._shards: dict[int, Work[FinishedShard]] = {}
         self._earlier: dict[int, Journal] = {}
         self._said = 0
         try:
@@ -125,7 +121,7 @@ class DatasetAssembly:
 
     def begin_shard(self, shard: int) -> None:
         """Open a new shard, which no earlier run may have finished."""
-        syncs: list[Future[None]] = []
+        syncs: list[Work[None]] = []
         with _disk_errors(self._dir):
             writer = ShardWriter(
                 self._folder.stage(shard),
@@ -237,8 +233,8 @@ class DatasetAssembly:
         if self._open is not None:
             self._open.writer.close()
             self._open = None
-        self._background.shutdown(wait=True)
-        self._sync.shutdown(wait=True, cancel_futures=True)
+        self._background.shutdown()
+        self._sync.shutdown(cancel_futures=True)
         if not self._folder.closed:
             self._folder.discard_staging()
             self._folder.close()
@@ -331,7 +327,7 @@ class DatasetAssembly:
         )
         return shard, written.keys
 
-    def _publish(self, shard: FinishedShard, syncs: Sequence[Future[None]]) -> FinishedShard:
+    def _publish(self, shard: FinishedShard, syncs: Sequence[Work[None]]) -> FinishedShard:
         measured = shard.measured(self._folder.stage(shard.number))
         # The system reports a failed write only once: a later sync may succeed.
         for sync in syncs:
@@ -348,7 +344,7 @@ class DatasetAssembly:
 
 class _OpenShard(msgspec.Struct, frozen=True):
     writer: ShardWriter
-    syncs: list[Future[None]]
+    syncs: list[Work[None]]
     rows: dict[bytes, Mapping[str, Any]] = msgspec.field(default_factory=dict)
     features: list[Mapping[str, Feature]] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)

@@ -21,6 +21,7 @@ from audiomdb.shards.output import output_path
 from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
 from audiomdb.shards.snapshot import Snapshots
 from audiomdb.shards.source_digest import SourceDigest, contents
+from audiomdb.threads import ThreadPool, Work
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -90,8 +91,6 @@ class DatasetWriter:
         executor: Executor | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
         map_size = at_least_one("map_size", map_size)
@@ -121,11 +120,9 @@ class DatasetWriter:
             map_size=map_size,
             duplicates=on_error,
         )
-        self._owns_executor = executor is None
-        if executor is None:
-            executor = ThreadPoolExecutor(self._workers, "audiomdb")
+        self._pool = ThreadPool(self._workers, "audiomdb") if executor is None else None
         self._executor = executor
-        self._pending: deque[Future[PreparedBatch] | _Begin | _End] = deque()
+        self._pending: deque[Future[PreparedBatch] | Work[PreparedBatch] | _Begin | _End] = deque()
         self._batches = 0
         self._batch: list[tuple[str, Mapping[str, Any]]] = []
         self._batch_bytes = 0
@@ -226,8 +223,8 @@ class DatasetWriter:
             if not isinstance(entry, _Begin | _End):
                 entry.cancel()
         self._pending.clear()
-        if self._owns_executor:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
         self._assembly.close()
 
     def _refuse_if_over(self) -> None:
@@ -251,9 +248,8 @@ class DatasetWriter:
 
     def _submit(self) -> None:
         if self._batch:
-            work = self._executor.submit(
-                prepare_batch, self._batch, self._audio, self._process, self._skip
-            )
+            pool: Any = self._pool or self._executor
+            work = pool.submit(prepare_batch, self._batch, self._audio, self._process, self._skip)
             self._pending.append(work)
             self._batches += 1
             self._batch, self._batch_bytes = [], 0

@@ -22,6 +22,7 @@ from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Feature, Metadata, ShardEntry, read_metadata
 from audiomdb.shards.pages import places
 from audiomdb.shards.shard_reader import ShardReader
+from audiomdb.threads import ThreadPool
 from audiomdb.urls import folder_path
 
 __all__ = ["Problem", "shard_damage", "verify_dataset"]
@@ -59,20 +60,18 @@ def verify_dataset(
         DatasetNotFoundError: when there is no dataset.
         MetadataError: when its metadata cannot be read.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     folder = folder_path(path, instead="use `audiomdb verify`, or pull the dataset first")
     metadata = read_metadata(folder)
     problems: list[Problem] = []
-    with ThreadPoolExecutor(max(1, workers), "audiomdb-verify") as pool:
+    pool = ThreadPool(max(1, workers), "audiomdb-verify")
+    try:
         checks = [pool.submit(_shard_problems, folder, entry) for entry in metadata.shards]
-        try:
-            for entry, check in zip(metadata.shards, checks, strict=True):
-                problems.extend(check.result())
-                if on_shard is not None:
-                    on_shard(entry)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for entry, check in zip(metadata.shards, checks, strict=True):
+            problems.extend(check.result())
+            if on_shard is not None:
+                on_shard(entry)
+    finally:
+        pool.shutdown(cancel_futures=True)
     problems.extend(_index_problems(folder, metadata))
     return problems
 

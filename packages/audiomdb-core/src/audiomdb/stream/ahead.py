@@ -20,8 +20,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from audiomdb.stream.threads import Threads
 from audiomdb.stream.watch import Activity, Watch
+from audiomdb.threads import Threads
 
 __all__ = ["Room", "in_order"]
 

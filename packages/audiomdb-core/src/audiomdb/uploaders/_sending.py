@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE, LOCK_FILE
+from audiomdb.threads import ThreadPool
 from audiomdb.uploaders._replaced import NOTE_FILE, left_over, with_another
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ __all__ = ["DatasetFile", "Sending", "Stopped", "stop_check"]
 _T = TypeVar("_T")
 
 _here = threading.local()
-"""Holds in `stop` the event that ends the upload that the current thread works for, if any."""
+"""Holds in `sending` the `Sending` that the current thread works for, if any."""
 
 
 class Stopped(Exception):  # noqa: N818
@@ -76,6 +78,7 @@ class Sending:
 
     Attributes:
         deleted: Number of files of a replaced dataset that were deleted.
+        stopped: Whether the upload is ending, so that files are not worth sending any more.
     """
 
     def __init__(
@@ -89,10 +92,10 @@ class Sending:
         self._data = data
         self._metadata = metadata
         self._on_bytes = on_bytes
-        self._stop = threading.Event()
         self._withdrawing = threading.Lock()
         self._withdrawn = False
         self.deleted = 0
+        self.stopped = False
         self._left_over: dict[str, set[tuple[int, str]]] = {}
         self._may_delete = True
 
@@ -125,23 +128,31 @@ class Sending:
         on_done: Callable[[_T], None] = lambda _: None,
     ) -> list[_T]:
         """Run `work` on several files at once; return the files for which it returned True."""
-        from concurrent.futures import ThreadPoolExecutor, as_completed
+        ended: SimpleQueue[tuple[_T, bool, BaseException | None]] = SimpleQueue()
 
-        pool = ThreadPoolExecutor(
-            self._store.workers, "audiomdb-upload", initializer=_work_for, initargs=(self._stop,)
-        )
-        found = []
+        def run(file: _T) -> None:
+            _here.sending = self
+            try:
+                ended.put((file, work(file), None))
+            except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
+                ended.put((file, False, error))
+
+        pool = ThreadPool(self._store.workers, "audiomdb-upload")
+        found, all_ended = [], False
         try:
-            works = {pool.submit(work, file): file for file in files}
-            for done in as_completed(works):
-                if done.result():
-                    found.append(works[done])
-                on_done(works[done])
-        except BaseException:
-            self._stop.set()
-            raise
+            for file in files:
+                pool.submit(run, file)
+            for _ in files:
+                file, yes, error = ended.get()
+                if error is not None:
+                    raise error
+                if yes:
+                    found.append(file)
+                on_done(file)
+            all_ended = True
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            self.stopped = not all_ended
+            pool.shutdown(cancel_futures=True)
         return found
 
     def _bring_named(self, file: DatasetFile) -> bool:
@@ -301,17 +312,13 @@ class Sending:
 
 def stop_check() -> Callable[[], None]:
     """Implement `BaseUploader.stop_check`."""
-    stop: threading.Event | None = getattr(_here, "stop", None)
+    sending: Sending | None = getattr(_here, "sending", None)
 
     def check() -> None:
-        if stop is not None and stop.is_set():
+        if sending is not None and sending.stopped:
             raise Stopped
 
     return check
-
-
-def _work_for(stop: threading.Event) -> None:
-    _here.stop = stop
 
 
 def _is_another(there: tuple[int, str | None] | None, size: int, digest: str) -> bool:

@@ -1,0 +1,176 @@
+"""Threads that an interrupt cannot leave waiting for ever, woken one by one or given work.
+
+`ThreadPoolExecutor` and its futures are similar, but they take locks in Python code. A Ctrl-C
+between two lines of that code can leave a lock locked; then the threads wait for it for ever, and
+so does `shutdown`. Here, the thread that Ctrl-C interrupts calls only what is written in C.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+__all__ = ["ThreadPool", "Threads", "Work"]
+
+_T = TypeVar("_T")
+
+
+class Threads:
+    """Calls a function in a fixed number of threads, once each time that a thread is woken.
+
+    The threads are started by the first `wake`, and end with `close`, at exit at the latest.
+
+    Args:
+        call: Called without arguments, in several threads at once. Must not raise.
+        count: Number of threads.
+        name: Prefix of their names.
+    """
+
+    def __init__(self, call: Callable[[], None], count: int, name: str) -> None:
+        self._call = call
+        self._count = count
+        self._name = name
+        self._wakings: SimpleQueue[bool] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._this_thread = threading.current_thread
+        self._running = _running
+
+    def wake(self, count: int) -> None:
+        """Call the function `count` times, in threads that rest."""
+        self._running.add(self)
+        for _ in range(count):
+            self._wakings.put(True)
+        while len(self._threads) < self._count:
+            # Daemons, because the interpreter waits for others before it calls `_close_all`.
+            thread = threading.Thread(
+                target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True
+            )
+            thread.start()
+            # A thread whose start is interrupted is not listed: it may never get beyond its start.
+            self._threads.append(thread)
+
+    def close(self) -> None:
+        """End the threads, and wait for the calls in progress.
+
+        The garbage collector may call this in one of the threads, which then does not wait for
+        itself, or at interpreter shutdown, when globals of modules may be gone.
+        """
+        if self not in self._running:
+            return
+        for _ in range(self._count):
+            self._wakings.put(False)
+        this_thread = self._this_thread()
+        for thread in self._threads:
+            if thread is not this_thread:
+                thread.join()
+        # Now, not by the garbage collector in the middle of the next iteration: a Ctrl-C that hits
+        # the callbacks with which `threading` forgets a thread is lost.
+        self._threads.clear()
+        self._running.discard(self)
+
+    def _run(self) -> None:
+        while self._wakings.get():
+            self._call()
+
+
+class Work(Generic[_T]):
+    """A call that a `ThreadPool` makes, and its outcome. Like a `Future`, for one waiting thread.
+
+    Args:
+        call: Function to call without arguments.
+    """
+
+    def __init__(self, call: Callable[[], _T]) -> None:
+        self._call: Callable[[], _T] | None = call
+        self._outcome: tuple[_T | None, BaseException | None] | None = None
+        self._ended: SimpleQueue[None] = SimpleQueue()
+
+    def run(self) -> None:
+        """Make the call, unless it was cancelled. Called by the pool, in one of its threads."""
+        call, self._call = self._call, None
+        if call is None:
+            return
+        try:
+            self._outcome = call(), None
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            self._outcome = None, error
+        self._ended.put(None)
+
+    def done(self) -> bool:
+        """Return whether `result` has not to wait."""
+        return self._outcome is not None
+
+    def cancel(self) -> None:
+        """Do not make the call, if it has not begun: then there is no `result` to wait for."""
+        self._call = None
+
+    def result(self) -> _T:
+        """Wait for the end of the call; return what it returned, or raise what it raised."""
+        if self._outcome is None:
+            self._ended.get()
+        assert self._outcome is not None, "the outcome comes before the end"
+        result, error = self._outcome
+        if error is None:
+            return result  # type: ignore[return-value]
+        try:
+            raise error
+        finally:
+            # Its traceback refers to this frame: the cycle would keep all callers' variables alive.
+            del error, self
+
+
+class ThreadPool:
+    """Makes calls in threads, in the order in which they were submitted.
+
+    Has the methods of an `Executor` that are needed here. One thread submits, waits and shuts down.
+
+    Args:
+        count: Number of threads, which the first `submit` starts.
+        name: Prefix of their names.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._works: SimpleQueue[Work[Any]] = SimpleQueue()
+        self._threads = Threads(partial(_run_next, self._works), count, name)
+        # In case the caller forgets to shut it down.
+        weakref.finalize(self, self._threads.close).atexit = False
+
+    def submit(self, call: Callable[..., _T], *args: Any) -> Work[_T]:  # noqa: ANN401
+        """Have a function called with some arguments."""
+        work = Work(partial(call, *args))
+        self._works.put(work)
+        self._threads.wake(1)
+        return work
+
+    def shutdown(self, *, cancel_futures: bool = False) -> None:
+        """End the threads, after the calls that were submitted. Idempotent.
+
+        Args:
+            cancel_futures: Do not make the calls that have not begun.
+        """
+        with suppress(Empty):
+            while cancel_futures:
+                self._works.get_nowait()
+        self._threads.close()
+
+
+def _run_next(works: SimpleQueue[Work[Any]]) -> None:
+    with suppress(Empty):  # all were cancelled
+        works.get_nowait().run()
+
+
+# Not a WeakSet: an interrupt that hits its callback, which is written in Python, would be lost.
+_running: set[Threads] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    # While they still can end: later, the interpreter stops daemons wherever they are.
+    for threads in list(_running):
+        threads.close()

@@ -1,0 +1,76 @@
+"""Uploads, verifies and writes, each interrupted at every point where a signal could be handled.
+
+An interrupt hits between two calls, so it is raised at each entry and each end of a call that the
+main thread makes in modules with locks: those of the standard library, and ours.
+"""
+
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from audiomdb.cli.threads import Check, each
+from audiomdb.shards import DatasetWriter, verify_dataset
+from audiomdb.uploaders.base import BaseUploader
+
+WATCHED = ("threading.py", "thread.py", "_base.py", "threads.py", "_sending.py")
+
+
+class Store(BaseUploader):
+    def __init__(self) -> None:
+        super().__init__(workers=2, progress=False)
+        self.files: dict[str, tuple[int, str]] = {}
+
+    def upload_file(self, full_path: str, rel_path: str) -> None:
+        self.files[rel_path] = Path(full_path).stat().st_size, self.sha256(full_path)
+
+    def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+        return self.files.get(rel_path)
+
+
+def pulled(number: int, check: Check) -> int:
+    check()
+    return number
+
+
+def interrupted(work: Any, at: int) -> bool:
+    """Run `work` and interrupt it at the `at`-th point; return whether there is such a point."""
+    seen = 0
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        nonlocal seen
+        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(WATCHED):
+            seen += 1
+            if seen == at + 1:
+                raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        work()
+    except (KeyboardInterrupt, RuntimeError):
+        return True  # an interrupted start of a thread may end in "release unlocked lock"
+    finally:
+        sys.setprofile(None)
+    return seen > at  # it hit where Python ignores it, such as a callback of the collector
+
+
+def main(folder: Path) -> None:
+    with DatasetWriter(folder, samples_per_shard=1) as writer:
+        for number in range(3):
+            writer.write(f"clip-{number}", {"number": number})
+    for name, work in (
+        ("uploads", lambda: Store().upload_dir(folder)),
+        ("checks", lambda: verify_dataset(folder)),
+        ("pulls", lambda: list(each(pulled, range(8), workers=2))),
+    ):
+        at = 0
+        while interrupted(work, at):
+            at += 1
+        assert at > 20, "it passes through few of the modules that are watched"
+        assert threading.active_count() < at, "threads end"
+        sys.stdout.write(f"{name} end wherever they are interrupted\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from audiomdb.threads import ThreadPool
+
+PROGRAM = Path(__file__).parent / "programs" / "interrupted_everywhere.py"
+
+
+def names() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+def test_an_interrupt_at_any_point_leaves_nothing_waiting_for_ever(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(tmp_path / "dataset")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "uploads end wherever they are interrupted",
+        "checks end wherever they are interrupted",
+        "pulls end wherever they are interrupted",
+    ]
+
+
+def test_work_is_done_in_order_and_its_results_come_as_often_as_they_are_asked_for() -> None:
+    pool = ThreadPool(1, "pool-in-order")
+    done: list[int] = []
+    works = [pool.submit(done.append, number) for number in range(20)]
+    assert [work.result() for work in works] == [None] * 20
+    assert works[0].result() is None
+    assert works[0].done()
+    assert done == list(range(20))
+    pool.shutdown()
+    assert not [name for name in names() if name.startswith("pool-in-order")]
+
+
+def test_the_error_of_work_is_raised_by_its_result() -> None:
+    pool = ThreadPool(2, "pool")
+    work = pool.submit(int, "no number")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no number"):
+            work.result()
+    pool.shutdown()
+
+
+def test_a_pool_ends_after_its_work_or_without_what_has_not_begun() -> None:
+    done: list[int] = []
+    pool = ThreadPool(1, "pool")
+    for number in range(5):
+        pool.submit(done.append, number)
+    pool.shutdown()
+    pool.shutdown()
+    assert done == list(range(5))
+    pool = ThreadPool(1, "pool")
+    began, never = threading.Event(), threading.Event()
+
+    def first() -> None:
+        began.set()
+        while not pool._works.empty():
+            never.wait(0.001)
+        done.append(5)
+
+    pool.submit(first)
+    cancelled = pool.submit(done.append, 6)
+    pool.submit(done.append, 7)
+    began.wait()
+    cancelled.cancel()
+    pool.shutdown(cancel_futures=True)
+    assert done == list(range(6))
+
+
+def test_a_pool_that_nobody_shuts_down_ends_its_threads() -> None:
+    pool = ThreadPool(2, "pool-forgotten")
+    pool.submit(int).result()
+    assert len([name for name in names() if name.startswith("pool-forgotten")]) == 2
+    del pool
+    gc.collect()
+    assert not [name for name in names() if name.startswith("pool-forgotten")]
