@@ -197,6 +197,14 @@ def test_an_option_that_is_true_or_false_is_nothing_else(
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.parametrize("setting", ["prefetch=many", "prefetch=1.5", "prefetch=true", "prefetch="])
+def test_an_option_that_is_a_number_is_nothing_else(
+    digits: Path, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    message = output(capsys, "info", digits, "-o", setting, code=2)
+    assert message.endswith(f"--option '{setting}': expected a whole number\n")
+
+
 def test_an_option_that_the_command_has_itself_is_not_given_twice(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.uploaders.local import LocalUploader
-from audiomdb.urls import local_path, scheme_of, split_url
+from audiomdb.urls import local_path, scheme_of, split_url, without_password
 
 TAPE = '''
 """A store of somebody else's: folders under one root, called tapes."""
@@ -154,6 +156,19 @@ def test_the_command_line_reaches_another_packages_store(tape: Path, tmp_path: P
     audiomdb("pull", "tape://shelf/s", "copy")
     assert "whole: 4 samples" in audiomdb("verify", "copy")
     assert "whole: 4 samples" in audiomdb("verify", "tape://shelf/s")
+
+
+@pytest.mark.usefixtures("dataset")
+def test_the_command_line_shows_no_password_of_a_url(tape: Path, tmp_path: Path) -> None:
+    def audiomdb(*args: str) -> str:
+        return python(tape, tmp_path, "-m", "audiomdb.cli", *args)
+
+    url, shown = "tape://me:secret@shelf/s", "tape://me:***@shelf/s"
+    assert audiomdb("upload", "speech", url) == f"{shown}: whole\n"
+    assert json.loads(audiomdb("upload", "speech", url, "--json"))["target"] == shown
+    assert shown in audiomdb("info", url)
+    assert json.loads(audiomdb("info", url, "--json"))["url"] == shown
+    assert json.loads(audiomdb("pull", url, "copy", "--json"))["source"] == shown
 
 
 def test_importing_the_registry_looks_nothing_up(tape: Path, tmp_path: Path) -> None:
@@ -326,6 +341,26 @@ def test_options_of_base_classes_count_where_they_are_passed_on() -> None:
 
     assert registry.option_names(Closed) == {"where"}
     assert registry.option_names(Open) == {"tape", "where", "speed"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ftp://me:se@c:ret@host:21/a:b@c", "ftp://me:***@host:21/a:b@c"),
+        ("ftp://me:@host/x", "ftp://me:***@host/x"),
+        ("ftp://me@host:21/x", "ftp://me@host:21/x"),
+        ("hf://datasets/user/speech@main", "hf://datasets/user/speech@main"),
+        ("s3://bucket/a:b@c", "s3://bucket/a:b@c"),
+        ("a:b@c/speech", "a:b@c/speech"),
+    ],
+)
+def test_a_password_in_a_url_is_not_shown(text: str, shown: str) -> None:
+    assert without_password(text) == shown
+
+
+def test_an_unknown_scheme_shows_no_password() -> None:
+    with pytest.raises(UnknownSchemeError, match=re.escape("'gopher://me:***@host/x'")):
+        registry.retriever_for("gopher://me:secret@host/x")
 
 
 def test_urls_come_apart_without_being_decoded() -> None:

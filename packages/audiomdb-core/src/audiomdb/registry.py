@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from audiomdb.errors import BackendError, UnknownOptionError, UnknownSchemeError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
-from audiomdb.urls import scheme_of
+from audiomdb.urls import scheme_of, without_password
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -196,8 +196,8 @@ def _made(
     if not isinstance(made, base):
         found = "None" if made is None else f"a {type(made).__name__}"
         raise BackendError(
-            f"{kind.__name__}.from_url({url!r}) returned {found}, expected a {base.__name__}: end "
-            "it with return cls(...)"
+            f"{kind.__name__}.from_url({without_password(url)!r}) returned {found}, expected a "
+            f"{base.__name__}: end it with return cls(...)"
         )
     return made
 
@@ -280,7 +280,7 @@ def _unknown(url: str, scheme: str, group: str, installed: Iterable[str]) -> str
     does, base = "reads", BaseRetriever.__name__
     if group == UPLOADERS:
         does, base = "uploads to", "BaseUploader"
-    what = f"no installed package {does} {scheme}:// URLs such as {url!r}"
+    what = f"no installed package {does} {scheme}:// URLs such as {without_password(url)!r}"
     if scheme in _PACKAGES:
         return f"{what}: pip install {_PACKAGES[scheme]}"
     import difflib

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from audiomdb.errors import InvalidURLError
 
-__all__ = ["folder_path", "local_path", "scheme_of", "split_url"]
+__all__ = ["folder_path", "local_path", "scheme_of", "split_url", "without_password"]
 
 
 def scheme_of(text: str) -> str | None:
@@ -35,6 +35,17 @@ def split_url(url: str) -> tuple[str, str]:
             f"{url!r} leads nowhere: a name has to follow the two slashes, as in s3://bucket/prefix"
         )
     return first, path.strip("/")
+
+
+def without_password(text: str) -> str:
+    """Return a URL with `***` for the password before its host; any other text unchanged.
+
+        >>> without_password("ftp://me:secret@example.org/speech")
+        'ftp://me:***@example.org/speech'
+
+    For messages and logs.
+    """
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/:@]*):[^/]*@", r"\1:***@", text)
 
 
 def local_path(url: str) -> str:
@@ -74,5 +85,7 @@ def folder_path(path: str | os.PathLike[str], *, instead: str, expected: str = "
         InvalidURLError: the path is a URL.
     """
     if scheme_of(os.fspath(path)) is not None:
-        raise InvalidURLError(f"{os.fspath(path)} is a URL, expected {expected}: {instead}")
+        raise InvalidURLError(
+            f"{without_password(os.fspath(path))} is a URL, expected {expected}: {instead}"
+        )
     return Path(path)

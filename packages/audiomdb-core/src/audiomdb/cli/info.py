@@ -65,7 +65,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _facts(dataset: str, retriever: BaseRetriever) -> dict[str, Any]:
     from audiomdb.shards.layout import REJECTED_FILE
+    from audiomdb.urls import without_password
 
+    dataset = without_password(dataset)
     metadata = retriever.metadata
     columns, audio_bytes = _columns(columns_of(retriever))
     folder = place_of(retriever)

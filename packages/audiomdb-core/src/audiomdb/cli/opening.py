@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,10 +39,10 @@ def folder_of(dataset: str) -> Path:
     """
     from pathlib import Path
 
-    from audiomdb.urls import scheme_of
+    from audiomdb.urls import scheme_of, without_password
 
     if scheme_of(dataset):
-        raise UsageError(f"{dataset} is a URL, expected a folder")
+        raise UsageError(f"{without_password(dataset)} is a URL, expected a folder")
     return Path(dataset)
 
 
@@ -186,14 +187,27 @@ def _settings(settings: Sequence[str], types: Mapping[str, Sequence[str]]) -> di
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise UsageError(f"--option {setting!r} is not of the form NAME=VALUE")
-        allowed = types.get(name, ())
+        allowed = {*types.get(name, ())}
         found[name] = _value(value, allowed)
-        if {*allowed} - {"None"} == {"bool"} and not isinstance(found[name], bool | None):
-            raise UsageError(f"--option {setting!r}: expected {name}=true or {name}=false")
+        if _is_of_another_type(found[name], allowed):
+            kinds = [_EXPECTED[kind].format(name) for kind in sorted(allowed - {"None"})]
+            raise UsageError(f"--option {setting!r}: expected {' or '.join(kinds)}")
     return found
 
 
-def _value(text: str, types: Sequence[str]) -> Any:  # noqa: ANN401
+_EXPECTED = {"bool": "{0}=true or {0}=false", "int": "a whole number", "float": "a number"}
+
+
+def _is_of_another_type(value: object, allowed: AbstractSet[str]) -> bool:
+    """Whether a value has none of the allowed types; False if there is one not known here."""
+    expected = allowed - {"None"}
+    if value is None or not expected or not expected <= _EXPECTED.keys():
+        return False
+    kind = type(value).__name__
+    return kind not in expected and not (kind == "int" and "float" in expected)
+
+
+def _value(text: str, types: Collection[str]) -> Any:  # noqa: ANN401
     """Parse JSON, or True, False or None. Anything else is text.
 
     So is what these types would not allow otherwise: a revision `1.0` is no number.

@@ -105,6 +105,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) -> dict[str, Any]:
     from audiomdb.cli.pulling import pull
+    from audiomdb.urls import without_password
 
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -119,7 +120,7 @@ def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) ->
                 add_note(exc, "what has arrived is kept: give the same command again to go on")
             raise
     return {
-        "source": args.source,
+        "source": without_password(args.source),
         "folder": str(target.path),
         "name": metadata.name,
         "samples": metadata.samples,

@@ -73,13 +73,15 @@ def add(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     from audiomdb.cli.replacing import replacing
     from audiomdb.shards import read_metadata
+    from audiomdb.urls import without_password
 
     folder = folder_of(args.source)
     refuse_file(folder, args.source)
     uploader = make_uploader(args.target, args.option, workers=args.workers)
+    target = without_password(args.target)
     metadata = read_metadata(folder)
     start = time.perf_counter()
-    with replacing(uploader, args.target, folder, metadata, allowed=args.replace):
+    with replacing(uploader, target, folder, metadata, allowed=args.replace):
         try:
             report = uploader.upload_dir(str(folder))
         except KeyboardInterrupt as exc:
@@ -95,10 +97,10 @@ def _run(args: argparse.Namespace) -> int:
 
         # An uploader that does not track what it sends returns no report.
         facts = {} if report is None else asdict(report)
-        done = {"target": args.target, "name": metadata.name, **facts, "elapsed_s": seconds}
+        done = {"target": target, "name": metadata.name, **facts, "elapsed_s": seconds}
         print(json.dumps(done))
     else:
-        for line in _lines(args.target, report, seconds):
+        for line in _lines(target, report, seconds):
             print(line)
     return EXIT_OK
 

@@ -112,6 +112,7 @@ def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem],
     from audiomdb.cli.verifying import verify_cache, verify_store
     from audiomdb.errors import DatasetNotFoundError
     from audiomdb.shards import read_metadata, verify_dataset
+    from audiomdb.urls import without_password
 
     def make(cache_dir: str | Path | None) -> BaseRetriever:
         return make_retriever(
@@ -129,7 +130,9 @@ def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem],
             raise UsageError(f"{args.dataset} is a folder, read without a cache; leave --cached")
         folder = Path(retriever.cache_dir)
         if not is_cache(folder):
-            raise DatasetNotFoundError(f"nothing of {args.dataset} is cached at {folder}")
+            raise DatasetNotFoundError(
+                f"nothing of {without_password(args.dataset)} is cached at {folder}"
+            )
     assert folder is not None
     if is_cache(folder):
         return verify_cache(folder, workers=args.workers, begin=checked.begin), folder
