@@ -68,9 +68,9 @@ def _page(results: Results) -> Iterator[str]:
     yield "## Against floors"
     yield ""
     yield "Made by `python -m benchmarks.report` from results of `python -m benchmarks --full`;"
-    yield "what the rows mean and how they are measured stands in `benchmarks/README.md`. A ratio"
-    yield "is the median over rounds, with the lowest and highest in brackets; speed is floor time"
-    yield "over ours (higher is better), time the inverse (lower is better)."
+    yield "`benchmarks/README.md` says what the rows mean and how they are measured. A ratio is the"
+    yield "median over rounds, with the lowest and highest in brackets; speed is floor time over"
+    yield "ours (higher is better), time the inverse (lower is better)."
     yield ""
     if run:
         versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items() if v)

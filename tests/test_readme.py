@@ -41,7 +41,7 @@ else:
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
-PAGES = [README, *GUIDES]
+PAGES = [README, *GUIDES, ROOT / "docs/profiling.md"]
 RECORDINGS = ROOT / "packages/audiomdb-core/src/audiomdb/cli/data/fsdd"
 
 FENCE = re.compile(

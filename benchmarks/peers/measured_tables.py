@@ -48,8 +48,8 @@ def loaders(findings: Findings, corpus: str, plots: str) -> Iterator[str]:
     if turns := findings.of("turns", system=OURS, corpus=corpus):
         few = [n for n in findings.systems("turns", corpus=corpus) if findings.kind(n) != "floor"]
         yield f"The ratios of {', '.join(map(findings.name, few))} are those of"
-        yield f"{len(turns)} rounds of these and the bare loop alone: a round of everybody takes"
-        yield "minutes, and no machine stays the same for so long."
+        yield f"{len(turns)} rounds of these and the bare loop alone: a round of all systems takes"
+        yield "minutes, during which the speed of the machine changes."
     yield ""
     yield f"![Loader rates]({plots}/loader-{corpus}.svg)"
     yield ""
@@ -251,8 +251,8 @@ def searched(findings: Findings) -> Iterator[str]:
     """Every setting that was tried."""
     if not findings.of("search"):
         return
-    yield from heading("Settings that were tried")
-    yield "Seconds of audio a second, of each try; the best were taken above."
+    yield from heading("Settings that were compared")
+    yield "Seconds of audio a second with each setting; the tables above use the best."
     yield ""
     yield from header("corpus", "system", "tried")
     for corpus in CORPORA:

@@ -45,9 +45,9 @@ def section(findings: Findings, plots: str) -> Iterator[str]:
 def _introduction(findings: Findings) -> Iterator[str]:
     run = findings.run
     sizes = run["sizes"]
-    yield "Made by `python -m benchmarks.peers --full`; how it is measured stands in"
-    yield "`benchmarks/README.md`. Figures are medians over rounds, with the lowest and highest in"
-    yield "brackets; a ratio is taken within a round, to the floor of the same round."
+    yield "Made by `python -m benchmarks.peers --full`; `benchmarks/README.md` describes the method."
+    yield "Figures are medians over rounds, with the lowest and highest in brackets; a ratio is taken"
+    yield "within a round, to the floor of the same round."
     yield ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(run["peers"].items()))
     yield (
@@ -62,11 +62,11 @@ def _introduction(findings: Findings) -> Iterator[str]:
     if parts:
         commits = ", ".join(sorted({part["commit"] for part in parts}))
         rounds = max(part["sizes"]["rounds"] for part in parts)
-        yield f"Other works were measured before, in up to {rounds} rounds, at {commits}."
+        yield f"Some measurements are older, in up to {rounds} rounds, at {commits}."
 
 
 def _notes(findings: Findings) -> Iterator[str]:
-    yield from heading("Who was given what")
+    yield from heading("How each system was set up")
     said = set()
     for each in findings.run["systems"].values():
         if each["notes"] and each["notes"] not in said:
