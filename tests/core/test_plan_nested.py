@@ -21,7 +21,9 @@ from audiomdb.plan import (
     Selection,
     StepPlan,
     read_twice,
+    sources,
 )
+from audiomdb.plan.sources import make_line
 
 counts = st.lists(st.integers(1, 7), min_size=1, max_size=4)
 
@@ -145,6 +147,25 @@ def test_shards_that_a_mixture_leaves_to_its_next_pass_come() -> None:
     read = shards_of(plan, plan.lines[0].take(np.arange(len(plan.lines[0]))))
     assert {0, 1} <= set(read)
     assert plan.shards_from(0, 0, 0).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("stop", ["last", 3])
+def test_the_shards_that_come_are_found_without_going_through_all_passes(
+    stop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def noted(run: Any, **options: Any) -> Any:
+        made.append(options["epoch"])
+        return make_line(run, **options)
+
+    monkeypatch.setattr(sources, "make_line", noted)
+    within = MixPlan([[50] * 4, [70] * 5], weights=[3, 1], stop=stop, shuffle=True)
+    plan = MixPlan([within, [100_000]], weights=[1, 1], stop="last", shuffle=True)
+    assert plan.shares[0] / len(within) > 70  # passes, each of which reads parts of both
+    assert sorted(plan.shards_from(0, 0, 0)) == [0, 1, 2, 3]
+    assert sorted(plan.shards_from(1, 0, 5000)) == [4, 5, 6, 7, 8]
+    assert len(made) < 800
 
 
 @given(nested(), st.data())

@@ -62,15 +62,23 @@ class Weave(msgspec.Struct, frozen=True):
         """Numbers of the datasets in it, counted over all datasets."""
         return range(self.sources[0].datasets.start, self.sources[-1].datasets.stop)
 
-    @property
-    def even(self) -> bool:
-        """Whether a pass consists of whole passes over sources that are themselves even."""
-        pairs = zip(self.sources, self.shares, strict=True)
-        return all(not share or (share % one.size == 0 and one.even) for one, share in pairs)
-
     def line(self, number: int, low: int, high: int) -> MixedLine:
         """Return turns `low` to `high` of pass `number`."""
         return MixedLine(self, number, low, high)
+
+    def shards_read(self, dataset: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the shards of a dataset in a range of the endless line; see `Source`."""
+        if start == stop:
+            return np.empty(0, np.int64)
+        which = next(at for at, one in enumerate(self.sources) if dataset in one.datasets)
+        # Pass after pass reads on from where the last one stopped, so this is a range there too.
+        low, high = (self._elements_before(which, endless) for endless in (start, stop))
+        return self.sources[which].shards_read(dataset, low, high)
+
+    def _elements_before(self, which: int, endless: int) -> int:
+        """Return how many elements of a source precede a place on the endless line."""
+        number, turn = divmod(endless, self.size)
+        return number * self.shares[which] + self.pattern.counts(turn)[which]
 
 
 class _Pass(msgspec.Struct, frozen=True):
@@ -118,17 +126,13 @@ class _PassesLine:
 
     def shard_order(self, dataset: int, element: int) -> NDArray[np.int64]:
         """Return the distinct shards of a dataset that are read from an element on, in order."""
-        endless, size = self._start + element, self._source.size
-        orders = []
-        while endless < self._stop:
-            part = self._make(endless)
-            orders.append(part.line.shard_order(dataset, endless - part.low))
-            if self._source.even and len(part.line) == size and endless == part.low:
-                break  # a whole pass: later passes read no other shards
-            endless = part.low + len(part.line)
-        if not orders:
+        endless = self._start + element
+        if endless >= self._stop:
             return np.empty(0, np.int64)
-        met = np.concatenate(orders)
+        part = self._make(endless)
+        now = part.line.shard_order(dataset, endless - part.low)
+        later = self._source.shards_read(dataset, part.low + len(part.line), self._stop)
+        met = np.concatenate((now, later))
         return met[np.sort(np.unique(met, return_index=True)[1])]
 
     def passes(self, element: int) -> tuple[tuple[int, ...], ...]:

@@ -50,12 +50,15 @@ class Source(Protocol):
     def datasets(self) -> range:
         """Numbers of its datasets, counted over all datasets."""
 
-    @property
-    def even(self) -> bool:
-        """Whether every pass reads the same shards."""
-
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
+
+    def shards_read(self, dataset: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the shards of a dataset in a range of the endless line of all passes, `(n,)`.
+
+        They are in the order in which they are first read, and may repeat. At most a few passes
+        are looked at, however many there are.
+        """
 
 
 class DatasetSource(msgspec.Struct, frozen=True, dict=True):
@@ -91,11 +94,6 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
         """The range that holds only its own number."""
         return range(self.number, self.number + 1)
 
-    @property
-    def even(self) -> bool:
-        """True, because every pass covers the whole dataset."""
-        return True
-
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
         number %= EPOCHS
@@ -117,6 +115,18 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
             first_shard=self.first_shard,
             first_position=self.first_position,
         )
+
+    def shards_read(self, dataset: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the shards in a range of the endless line; see `Source`."""
+        orders = [np.empty(0, np.int64)]
+        while start < stop:
+            number, low = divmod(start, self.size)
+            high = min(self.size, low + stop - start)
+            orders.append(self.line(number, low, high).shard_order(dataset, 0))
+            if high - low == self.size:
+                break  # a whole pass: later ones read no other shards
+            start += high - low
+        return np.concatenate(orders)
 
 
 def make_line(
