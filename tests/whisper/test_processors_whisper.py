@@ -348,6 +348,12 @@ def test_one_window_is_trained_on_and_several_are_refused() -> None:
         WhisperCollator()([two])
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int16", 32])
+def test_features_are_collated_as_floats_that_numpy_has(dtype: Any) -> None:
+    with pytest.raises(ValueError, match=r"dtype is .*, expected a float type of NumPy"):
+        WhisperCollator(dtype=dtype)
+
+
 def test_return_tensors_takes_two_values() -> None:
     with pytest.raises(ValueError, match="return_tensors is 'tf'"):
         WhisperCollator(return_tensors="tf")  # type: ignore[arg-type]

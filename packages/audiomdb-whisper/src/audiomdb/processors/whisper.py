@@ -185,7 +185,8 @@ class WhisperCollator:
     Args:
         decoder_start_token_id: Token to drop from the front of `labels`, because the model adds it
             when it shifts labels to make the decoder's input. None drops nothing.
-        dtype: Dtype of the features in the batch, regardless of the stored dtype.
+        dtype: Dtype of the features in the batch, regardless of the stored dtype: a float type of
+            NumPy.
         return_tensors: "pt" for torch tensors, "np" for NumPy arrays.
     """
 
@@ -198,6 +199,11 @@ class WhisperCollator:
     ) -> None:
         if return_tensors not in ("pt", "np"):
             raise ValueError(f"return_tensors is {return_tensors!r}, expected 'pt' or 'np'")
+        if not _is_float(dtype):
+            raise ValueError(
+                f"dtype is {dtype!r}, expected a float type of NumPy, such as 'float32'; a batch "
+                "for a model in bfloat16 is converted later, by autocast or the training loop"
+            )
         self.decoder_start_token_id = decoder_start_token_id
         self.dtype = dtype
         self.return_tensors = return_tensors
@@ -257,12 +263,19 @@ def _rate(sample: Mapping[str, Any], given: Any) -> Any:  # noqa: ANN401
         what = type(sample[AUDIO]).__name__
         raise SampleError(
             f"the audio of {_name(sample)} is of type {what}, which does not say its rate, and "
-            f"{SAMPLE_RATE} is missing; give its rate in Hz"
+            f"{SAMPLE_RATE} is missing; give its rate in Hz, or read that field too (fields=)"
         )
     number = isinstance(rate, int | float | np.number) and not isinstance(rate, bool)
     if not number or not 0 < rate < np.inf:
         raise SampleError(f"{SAMPLE_RATE} of {_name(sample)} is {rate!r}, expected Hz above 0")
     return rate
+
+
+def _is_float(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind == "f"
+    except TypeError:
+        return False
 
 
 def _pad(rows: Sequence[np.ndarray]) -> np.ndarray:
