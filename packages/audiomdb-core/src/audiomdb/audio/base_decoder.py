@@ -61,6 +61,7 @@ class Decoder:
         self._structure = structure
         self._file, excerpt = self._open(excerpt)
         self._lead = excerpt.lead if excerpt is not None else 0
+        self._position = 0
         self.sample_rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.container: str = self._file.format
@@ -97,6 +98,10 @@ class Decoder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the decoder. Must be called only once."""
         self._file.close()
         self._handle.close()
 
@@ -109,13 +114,21 @@ class Decoder:
             return None
         return max(0, int(self._file.frames) - self._lead)
 
+    def reaches(self, frame: int) -> bool:
+        """Whether `skip_to` can move to `frame`; if not, another decoder has to be opened."""
+        return self._seeks or self._position <= self._lead + frame
+
     def skip_to(self, frame: int) -> None:
         """Move to `frame`: seek if that is exact, or else decode and discard up to there."""
-        if self._structure.seekable and self._file.can_seek and not self._lead:
-            if frame:
-                self._seek(frame)
-            return
-        self._discard(self._lead + frame)
+        ahead = self._lead + frame - self._position
+        if not self._seeks:
+            self._discard(ahead)
+        elif ahead:
+            self._seek(frame)
+
+    @property
+    def _seeks(self) -> bool:
+        return self._structure.seekable and self._file.can_seek and not self._lead
 
     def _seek(self, frame: int) -> None:
         try:
@@ -124,6 +137,7 @@ class Decoder:
             raise self._stopped(error) from error
         if reached != frame:
             raise self._source.damaged(f"seeking to frame {frame} leads to frame {reached}")
+        self._position = frame
 
     def _discard(self, frames: int) -> None:
         while frames > 0:
@@ -160,6 +174,7 @@ class Decoder:
             part: np.ndarray = self._file.read(count, out=out)
         except soundfile.LibsndfileError as error:
             raise self._stopped(error) from error
+        self._position += len(part)
         return part
 
     def _stopped(self, error: soundfile.LibsndfileError) -> AudioError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiomdb.audio.arrays import placed
+from audiomdb.audio.cutting import Cutter
 from audiomdb.audio.fast_decoders import decode_flac, decode_plain, decode_recorded
 from audiomdb.audio.inspection import inspect
 from audiomdb.audio.opening import open_decoder
@@ -16,7 +17,6 @@ from audiomdb.audio.source import Source
 from audiomdb.errors import AudioError
 
 if TYPE_CHECKING:
-    from audiomdb.audio.base_decoder import Decoder
     from audiomdb.audio.info import AudioSource
     from audiomdb.audio.structure import Structure
 
@@ -41,10 +41,10 @@ def decode(
     open-ended file (a WAV written to a pipe, an MP3 without a tag) that was cut between two frames,
     and damage to bytes that carry no checksum (WAV samples, the inside of MP3 frames).
 
-    If seeking is exact, a window is decoded on its own; Opus, FLAC of unknown length and some old
-    codings (GSM 6.10, G.721, DWVW) are decoded from the start up to the window. A window equals the
-    same slice of the whole clip, sample for sample. In a FLAC, only the window is checked for
-    damage.
+    If seeking is exact, a window is decoded on its own; Opus, Vorbis, FLAC of unknown length and
+    some old codings (GSM 6.10, G.721, DWVW) are decoded from the start up to the window. A window
+    equals the same slice of the whole clip, sample for sample. In a FLAC, only the window is
+    checked for damage.
 
     Thread-safe. The decoders release the GIL.
 
@@ -89,7 +89,8 @@ def decode(
             if whole:
                 found = _decode_whole(opened, frames, out)
             else:
-                found = _decode_window(opened, inspect(opened), offset, duration)
+                with Cutter(opened) as cutter:
+                    found = cutter.cut(offset, duration)
     audio, rate = found
     if mono and audio.ndim == 2:
         audio = audio.mean(axis=1, dtype=np.float32)
@@ -136,67 +137,6 @@ def _decode_all(
             return audio, plain.sample_rate
     with open_decoder(source, structure) as decoder:
         return decoder.read_all(), decoder.sample_rate
-
-
-def _decode_window(
-    source: Source, structure: Structure, offset: float, duration: float | None
-) -> tuple[np.ndarray, int]:
-    plain, flac = structure.plain, structure.flac
-    if flac is not None and structure.frames == 0:
-        _window(source, 0, flac.sample_rate, offset, duration)
-        return _empty(flac.channels), flac.sample_rate
-    if plain is not None:
-        rate = plain.sample_rate
-        start, stop = _window(source, plain.frames, rate, offset, duration)
-        audio = decode_plain(source, plain, start, stop)
-        if audio is not None:
-            return audio, rate
-    with open_decoder(source, structure) as decoder:
-        return _read_window(source, structure, decoder, offset, duration), decoder.sample_rate
-
-
-def _read_window(
-    source: Source,
-    structure: Structure,
-    decoder: Decoder,
-    offset: float,
-    duration: float | None,
-) -> np.ndarray:
-    total = decoder.frames
-    if total is None:
-        # Only decoding the whole stream finds its end, and shows that it is complete.
-        audio = decoder.read_all()
-        start, stop = _window(source, len(audio), decoder.sample_rate, offset, duration)
-        return audio[start:stop].copy()
-    start, stop = _window(source, total, decoder.sample_rate, offset, duration)
-    excerpt = structure.excerpt(start, stop, total) if structure.excerpt else None
-    if excerpt is not None:
-        with open_decoder(source, structure, excerpt=excerpt) as part:
-            part.skip_lead()
-            audio = part.read(stop - start)
-    else:
-        decoder.skip_to(start)
-        audio = decoder.read(stop - start)
-    if len(audio) != stop - start:
-        raise source.damaged(
-            f"frames {start} to {stop} of {total} decode to {len(audio)} frames instead of "
-            f"{stop - start}"
-        )
-    return audio
-
-
-def _window(
-    source: Source, total: int, rate: int, offset: float, duration: float | None
-) -> tuple[int, int]:
-    """Return the half-open range of frames that a window in seconds covers."""
-    # Clamp before rounding: the product may overflow to infinity, which has no int.
-    start = round(min(offset * rate, total + 1))
-    if start >= total and start > 0:
-        raise AudioError(
-            f"{source.name}: offset {offset} s is not before the end, at {total / rate:.3f} s"
-        )
-    stop = total if duration is None else round(min((offset + duration) * rate, total))
-    return start, max(start, stop)
 
 
 def _empty(channels: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from audiomdb.audio.cutting import Cutters
 from audiomdb.errors import ConversionError
 from audiomdb.shards.assembly import DatasetAssembly
 from audiomdb.shards.borders import ShardBorders, at_least_one
@@ -100,6 +101,7 @@ class DatasetWriter:
         self._borders = ShardBorders(samples_per_shard, max_shard_bytes)
         self._process, self._process_names = process, process_names
         self._skip = on_error == "skip"
+        self._cutters = Cutters()
         self._workers = at_least_one("num_workers", num_workers) or default_workers()
         self._under_way = 2 * self._workers + _WAITING_BATCHES
         path = self._output_dir = output_path(output_dir)
@@ -225,6 +227,7 @@ class DatasetWriter:
         self._pending.clear()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        self._cutters.close()
         self._assembly.close()
 
     def _refuse_if_over(self) -> None:
@@ -249,7 +252,9 @@ class DatasetWriter:
     def _submit(self) -> None:
         if self._batch:
             pool: Any = self._pool or self._executor
-            work = pool.submit(prepare_batch, self._batch, self._audio, self._process, self._skip)
+            work = pool.submit(
+                prepare_batch, self._batch, self._audio, self._process, self._skip, self._cutters
+            )
             self._pending.append(work)
             self._batches += 1
             self._batch, self._batch_bytes = [], 0

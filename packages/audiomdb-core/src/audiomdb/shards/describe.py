@@ -15,6 +15,7 @@ import numpy as np
 
 from audiomdb.audio import AudioInfo, check, check_rate, decode, encode, probe, resample
 from audiomdb.audio.arrays import array_rate, as_float, check_array, whole_rate
+from audiomdb.audio.cutting import Cutters
 from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
@@ -96,10 +97,18 @@ def source_name(sample: Mapping[str, Any]) -> str | None:
     return os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
 
 
-def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Description:
+def describe(
+    key: str, sample: Mapping[str, Any], options: AudioOptions, cutters: Cutters | None = None
+) -> Description:
     """Read, check and, if requested, convert a sample's audio, and add the facts as fields.
 
     Thread-safe.
+
+    Args:
+        key: Key of the sample, for error messages.
+        sample: The sample as the source gave it.
+        options: How its audio is checked and stored.
+        cutters: Keeps the files of windows open between samples.
 
     Raises:
         AudioError: when the audio cannot be used; names its file, or the key.
@@ -113,7 +122,7 @@ def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Desc
         source = source_name(sample)
         name = f"{source} (sample {key!r})" if source else f"sample {key!r}"
         try:
-            out[AUDIO], info, came = _audio(name, out, options)
+            out[AUDIO], info, came = _audio(name, out, options, cutters)
         except OSError as exc:
             # Not an error of the clip: rejected because of it, the clip would be missing for ever.
             raise SourceError(
@@ -127,7 +136,9 @@ def describe(key: str, sample: Mapping[str, Any], options: AudioOptions) -> Desc
     return Description(out, _row(out), wrong, finite)
 
 
-def _audio(name: str, sample: Sample, options: AudioOptions) -> tuple[Any, AudioInfo, AudioInfo]:
+def _audio(
+    name: str, sample: Sample, options: AudioOptions, cutters: Cutters | None
+) -> tuple[Any, AudioInfo, AudioInfo]:
     """Return the audio to store, its facts, and the facts of the audio as it came."""
     audio = sample[AUDIO]
     if hasattr(audio, "__array__"):
@@ -135,7 +146,7 @@ def _audio(name: str, sample: Sample, options: AudioOptions) -> tuple[Any, Audio
         return _stored(name, array, rate, options.sample_rate, options.audio_format)
     audio_format = options.audio_format or _DEFAULT_FORMAT
     if isinstance(audio, AudioWindow):
-        array, rate = decode(audio.path, offset=audio.offset, duration=audio.duration, name=name)
+        array, rate = _window(audio, cutters, name)
         return _stored(name, array, rate, options.sample_rate, audio_format)
     data = _read(audio, name)
     if options == _AS_IT_IS:  # `probe` below would read the header a second time
@@ -148,6 +159,13 @@ def _audio(name: str, sample: Sample, options: AudioOptions) -> tuple[Any, Audio
     if options.check_audio == "decode" or info.frames is None:
         info = check(data, name=name)
     return data, info, info
+
+
+def _window(window: AudioWindow, cutters: Cutters | None, name: str) -> tuple[np.ndarray, int]:
+    path, offset, duration = window.path, window.offset, window.duration
+    if cutters is None:
+        return decode(path, offset=offset, duration=duration, name=name)
+    return cutters.cut(path, offset, duration, name=name)
 
 
 def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN401

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from audiomdb.audio.cutting import Cutters
 from audiomdb.errors import AudioError, ProcessingError, SampleError
 from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample
 from audiomdb.shards.codec import EncodedRecord, encode_record
@@ -77,6 +78,7 @@ def prepare_batch(
     options: AudioOptions,
     process: Process | None,
     skip: bool,
+    cutters: Cutters,
 ) -> PreparedBatch:
     """Read, check, process and encode a batch of samples.
 
@@ -85,6 +87,7 @@ def prepare_batch(
         options: How audio is checked and stored.
         process: Applied to each sample after its audio was described.
         skip: Return a `Rejection` for a sample that cannot be stored instead of raising.
+        cutters: Keeps the files of windows open between samples and batches.
 
     Raises:
         AudioError: for audio that cannot be used.
@@ -95,7 +98,7 @@ def prepare_batch(
     outcomes: list[Prepared | Rejection] = []
     for key, sample in items:
         try:
-            outcomes.append(_prepare(key, sample, options, process, features))
+            outcomes.append(_prepare(key, sample, options, process, features, cutters))
         except (AudioError, SampleError, ProcessingError) as exc:
             if not skip or is_passing(exc):
                 raise
@@ -142,10 +145,11 @@ def _prepare(
     options: AudioOptions,
     process: Process | None,
     features: FeatureSummary,
+    cutters: Cutters,
 ) -> Prepared:
     if not isinstance(sample, Mapping):
         raise SampleError(f"sample {key!r} is {type(sample).__name__}, expected a dict of fields")
-    described = describe(key, _with_plain_names(sample), options)
+    described = describe(key, _with_plain_names(sample), options, cutters)
     stored: Mapping[str, Any] = described.sample
     if process is not None:
         stored = _processed(key, described, process, options.sample_rate)

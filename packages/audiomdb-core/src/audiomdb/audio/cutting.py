@@ -1,0 +1,237 @@
+"""Cut windows out of clips, also many out of one clip that stays open in between."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiomdb.audio.fast_decoders import decode_plain
+from audiomdb.audio.inspection import inspect
+from audiomdb.audio.opening import open_decoder
+from audiomdb.audio.source import Source
+from audiomdb.errors import AudioError
+
+if TYPE_CHECKING:
+    from audiomdb.audio.base_decoder import Decoder
+
+__all__ = ["Cutter", "Cutters"]
+
+_ENDLESS = 2**62
+"""More frames than any clip has."""
+
+
+class Cutter:
+    """Cuts windows out of one clip, which is inspected once. Not thread-safe.
+
+    Where a seek is not exact, the decoder goes on from the end of the last window. Windows in the
+    order of their starts therefore cost no more than decoding the clip once.
+
+    Args:
+        source: The clip; closed by the caller, after this.
+
+    Raises:
+        UnreadableAudioError: not audio, or an unsupported format.
+        DamagedAudioError: the clip holds less than it announces, or is damaged.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._structure = inspect(source)
+        self._decoder: Decoder | None = None
+        self._total: int | None = None
+
+    def __enter__(self) -> Cutter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the decoder. Idempotent."""
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.close()
+
+    def cut(self, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
+        """Decode a window, with the meaning and errors of `decode`; return audio and rate in Hz.
+
+        After an error, close the cutter.
+        """
+        plain, flac = self._structure.plain, self._structure.flac
+        if flac is not None and self._structure.frames == 0:
+            self._window(0, flac.sample_rate, offset, duration)
+            channels = flac.channels
+            return np.empty(0 if channels == 1 else (0, channels), np.float32), flac.sample_rate
+        if plain is not None:
+            rate = plain.sample_rate
+            start, stop = self._window(plain.frames, rate, offset, duration)
+            audio = decode_plain(self._source, plain, start, stop)
+            if audio is not None:
+                return audio, rate
+        decoder = self._opened()
+        rate = decoder.sample_rate
+        total = decoder.frames if self._total is None else self._total
+        if total is None:
+            return self._while_counting(decoder, offset, duration), rate
+        start, stop = self._window(total, rate, offset, duration)
+        return self._decoded(decoder, start, stop, total), rate
+
+    def _opened(self) -> Decoder:
+        if self._decoder is None:
+            self._decoder = open_decoder(self._source, self._structure)
+        return self._decoder
+
+    def _decoded(self, decoder: Decoder, start: int, stop: int, total: int) -> np.ndarray:
+        structure = self._structure
+        excerpt = structure.excerpt(start, stop, total) if structure.excerpt else None
+        if excerpt is not None:
+            with open_decoder(self._source, structure, excerpt=excerpt) as part:
+                part.skip_lead()
+                audio = part.read(stop - start)
+        else:
+            if not decoder.reaches(start):
+                self.close()
+                decoder = self._opened()
+            decoder.skip_to(start)
+            audio = decoder.read(stop - start)
+        if len(audio) != stop - start:
+            raise self._source.damaged(
+                f"frames {start} to {stop} of {total} decode to {len(audio)} frames instead of "
+                f"{stop - start}"
+            )
+        return audio
+
+    def _while_counting(
+        self, decoder: Decoder, offset: float, duration: float | None
+    ) -> np.ndarray:
+        """Decode the whole clip, since only its end shows that it is complete, and keep a window.
+
+        Memory holds the window, not the clip.
+        """
+        start, stop = _range(_ENDLESS, decoder.sample_rate, offset, duration)
+        pieces: list[np.ndarray] = []
+        total = 0
+        for block in decoder.blocks():
+            piece = block[max(0, start - total) : max(0, stop - total)]
+            if len(piece) or not pieces:
+                pieces.append(piece.copy())
+            total += len(block)
+        self._window(total, decoder.sample_rate, offset, duration)
+        self._total = total
+        return np.concatenate(pieces)
+
+    def _window(
+        self, total: int, rate: int, offset: float, duration: float | None
+    ) -> tuple[int, int]:
+        start, stop = _range(total, rate, offset, duration)
+        if start >= total and start > 0:
+            raise AudioError(
+                f"{self._source.name}: offset {offset} s is not before the end, at "
+                f"{total / rate:.3f} s"
+            )
+        return start, stop
+
+
+def _range(total: int, rate: int, offset: float, duration: float | None) -> tuple[int, int]:
+    """Return the half-open range of frames that a window in seconds covers."""
+    # Clamp before rounding: the product may overflow to infinity, which has no int.
+    start = round(min(offset * rate, total + 1))
+    stop = total if duration is None else round(min((offset + duration) * rate, total))
+    return start, max(start, stop)
+
+
+class Cutters:
+    """Keeps the file open that a thread has cut a window from last, for its next window.
+
+    A recording of an hour may have thousands of windows. Reading and checking all of an MP3 or Ogg
+    for each of them would take as long as decoding it, and Opus is decoded from its start.
+
+    Thread-safe: each thread has a file of its own. In another process, the copy that arrives there
+    is the one object of that process, whose files stay open until other files take their places.
+    """
+
+    def __init__(self) -> None:
+        # Threads may go on after `close`, so a file in use is not in here.
+        self._idle: dict[tuple[int, int], _OpenFile] = {}
+        self._closed = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _of_this_process, ()
+
+    def cut(
+        self, path: str | os.PathLike[str], offset: float, duration: float | None, *, name: str
+    ) -> tuple[np.ndarray, int]:
+        """Decode a window of a file, with the meaning and errors of `decode`.
+
+        Args:
+            path: The file.
+            offset: Start in seconds; finite and not negative.
+            duration: Length in seconds; None means to the end.
+            name: Name of the window in error messages.
+        """
+        # With the process: a child after a fork would share the position in the file.
+        me = (os.getpid(), threading.get_ident())
+        file = self._idle.pop(me, None)
+        if file is not None and file.version != _version(path):
+            file.close()
+            file = None
+        if file is None:
+            file = _OpenFile(path, name)
+        try:
+            found = file.cut(offset, duration, name)
+        except BaseException:
+            file.close()
+            raise
+        self._idle[me] = file
+        if self._closed:
+            self.close()
+        return found
+
+    def close(self) -> None:
+        """Close all files, those in use after their window. Idempotent."""
+        self._closed = True
+        while self._idle:
+            try:
+                _, file = self._idle.popitem()
+            except KeyError:  # another thread took the last one
+                return
+            file.close()
+
+
+class _OpenFile:
+    """A file and its cutter."""
+
+    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
+        self.version = _version(path)
+        self._source = Source(path, name=name)
+        try:
+            self._cutter = Cutter(self._source)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def cut(self, offset: float, duration: float | None, name: str) -> tuple[np.ndarray, int]:
+        self._source.name = name
+        return self._cutter.cut(offset, duration)
+
+    def close(self) -> None:
+        self._cutter.close()
+        self._source.close()
+
+
+def _version(path: str | os.PathLike[str]) -> tuple[object, ...] | None:
+    """Return what changes if the file at a path is replaced or written to."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (a Path costs more than the call)
+    except (OSError, ValueError):  # opening it says why
+        return None
+    return os.fspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@cache
+def _of_this_process() -> Cutters:
+    return Cutters()
