@@ -2,8 +2,9 @@
 
 Uncompressed samples (16-bit and 32-bit float WAV) are read by NumPy alone. FLAC is decoded by
 dr_flac if the optional package `miniaudio` is installed. dr_flac silently drops a damaged frame, so
-its result is used only if it has every frame that STREAMINFO announces; otherwise the file goes to
-libsndfile, which raises.
+its result is used only if it has every frame that STREAMINFO announces, and no frame follows them:
+in bytes that a resumed download repeats, others would take the place of those at the end. Otherwise
+the file goes to libsndfile, which raises.
 
 Two differences remain. A damaged frame has one chance in 65536 of keeping its CRC-16; libFLAC would
 mostly notice that the next frame is not where it should be, and dr_flac does not. And libsndfile
@@ -90,6 +91,10 @@ class _DrFlac(msgspec.Struct, frozen=True):
     read: Callable[..., int]
     close: Callable[..., None]
 
+    def ends(self, stream: Any) -> bool:  # noqa: ANN401
+        """Whether no frame follows those read so far."""
+        return self.read(stream, 1, self.ffi.NULL) == 0
+
 
 @lru_cache(maxsize=1)
 def _dr_flac() -> _DrFlac | None:
@@ -158,7 +163,7 @@ def decode_flac(
             return None
         out = room_for((frames,) if channels == 1 else (frames, channels), out)
         target = dr_flac.ffi.from_buffer("float[]", out, require_writable=True)
-        whole = dr_flac.read(stream, frames, target) == frames
+        whole = dr_flac.read(stream, frames, target) == frames and dr_flac.ends(stream)
         return (out, stream.sampleRate) if whole else None
     finally:
         dr_flac.close(stream)
@@ -174,7 +179,8 @@ def flac_is_whole(octets: memoryview, info: StreamInfo) -> bool:
         return False
     dr_flac, stream = opened
     try:
-        return bool(dr_flac.read(stream, info.frames, dr_flac.ffi.NULL) == info.frames)
+        read = dr_flac.read(stream, info.frames, dr_flac.ffi.NULL)
+        return bool(read == info.frames) and dr_flac.ends(stream)
     finally:
         dr_flac.close(stream)
 

@@ -65,6 +65,7 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
     `known_frames`, no proof is needed, and the first frame is compared, which takes no search.
 
     Raises:
+        UnreadableAudioError: the rate is 0.
         DamagedAudioError: the file ends inside the header, announces more frames than its bytes
             can hold, or contradicts itself.
     """
@@ -76,6 +77,8 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
     if head[:8] not in _BEGINNINGS:
         raise source.damaged("FLAC whose first metadata block is not STREAMINFO")
     info = _read_stream_info(head)
+    if info.sample_rate == 0:  # RFC 9639 allows that for data that is not audio
+        raise source.unreadable("FLAC of data that is not audio: its header says 0 Hz")
     block_size = int.from_bytes(head[10:12], "big")
     audio_start = _behind_metadata(source.at, start)
     if audio_start is None:

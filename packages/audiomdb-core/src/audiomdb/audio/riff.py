@@ -152,6 +152,10 @@ def _chunks(source: Source, order: ByteOrder, outer: int) -> tuple[_Format, _Dat
                 )
             if size == 0xFFFFFFFF and long_size is not None:
                 size = long_size
+            elif long_size not in (None, size):
+                raise source.damaged(
+                    f"WAV whose data chunk says {size} bytes and whose ds64 chunk says {long_size}"
+                )
             return fmt, _Data(position + 4, body, size)
         if name == b"fmt ":
             fmt = _format(source.at(body, min(size, 40)), order)

@@ -1,0 +1,63 @@
+"""Files that contradict themselves, or repeat a part: an error, and the same one everywhere."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiomdb import audio
+from audiomdb.audio.flac_frames import _crc8
+from audiomdb.errors import AudioError, DamagedAudioError, UnreadableAudioError
+from audiomdb.shards.describe import AudioOptions, describe
+
+FILES = Path(__file__).parent.parent / "data" / "audio"
+SPEECH = (FILES / "flac/flac_s16_level5_16k_mono.flac").read_bytes()
+
+
+@pytest.mark.parametrize("overlap", [3000, 9000, 20_000])
+@pytest.mark.parametrize("at", [0.6, 0.8, 0.95])
+def test_bytes_that_a_resumed_download_repeats_in_a_flac_change_no_sample(
+    overlap: int, at: float
+) -> None:
+    # Their frames can take the places of others at the end. If only the one that the seam breaks is
+    # repeated, all frames are there.
+    seam = round(len(SPEECH) * at)
+    repeated = SPEECH[:seam] + SPEECH[seam - overlap :]
+    whole, _ = audio.decode(SPEECH)
+    for frames in (None, len(whole)):
+        try:
+            found, _ = audio.decode(memoryview(repeated), frames=frames)
+        except DamagedAudioError:
+            continue
+        assert np.array_equal(found, whole)
+
+
+def test_a_flac_without_a_rate_is_no_audio() -> None:
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(100), 8000, format="FLAC")
+    octets = bytearray(out.getvalue())
+    octets[18:21] = bytes((0, 0, octets[20] & 0x0F))  # the rate, 20 bits
+    frame = octets.index(b"\xff\xf8", 42)
+    octets[frame + 2] &= 0xF0  # the rate is in the header of the file
+    octets[frame + 6] = _crc8(bytes(octets[frame : frame + 6]))
+    for use in (audio.decode, audio.check, audio.probe):
+        with pytest.raises(UnreadableAudioError, match="0 Hz"):
+            use(bytes(octets))
+    with pytest.raises(AudioError, match=r"'clip'.*0 Hz"):
+        describe("clip", {"audio": bytes(octets)}, AudioOptions())
+
+
+def test_two_sizes_of_the_samples_of_an_rf64_are_a_contradiction() -> None:
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(1000), 8000, format="RF64")
+    octets = bytearray(out.getvalue())
+    size = octets.index(b"data", 12) + 4
+    assert octets[size : size + 4] == b"\xff" * 4
+    octets[size : size + 4] = (32).to_bytes(4, "little")
+    for use in (audio.decode, audio.check, audio.probe):
+        with pytest.raises(DamagedAudioError, match="32 bytes and whose ds64 chunk says 2000"):
+            use(bytes(octets))
