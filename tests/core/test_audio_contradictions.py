@@ -61,3 +61,30 @@ def test_two_sizes_of_the_samples_of_an_rf64_are_a_contradiction() -> None:
     for use in (audio.decode, audio.check, audio.probe):
         with pytest.raises(DamagedAudioError, match="32 bytes and whose ds64 chunk says 2000"):
             use(bytes(octets))
+
+
+@pytest.mark.parametrize("first", ["shorter", "longer"])
+def test_a_wav_with_two_chunks_of_samples_is_refused(first: str) -> None:
+    # libsndfile takes the last one.
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(1000), 8000, format="WAV")
+    octets = bytearray(out.getvalue())
+    chunk = b"data" + (500).to_bytes(4, "little") + bytes(500)
+    octets[36:36] = chunk if first == "shorter" else b""
+    octets += chunk if first == "longer" else b""
+    octets += b"LIST\x04\0\0\0INFO"  # without a chunk behind them, libsndfile refuses two
+    octets[4:8] = (len(octets) - 8).to_bytes(4, "little")
+    for use in (audio.check, audio.probe):
+        with pytest.raises(DamagedAudioError, match="two data chunks"):
+            use(bytes(octets))
+
+
+@pytest.mark.parametrize("start", [0, 8, 23])
+def test_an_au_whose_samples_start_inside_its_header_is_refused(start: int) -> None:
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(1000), 8000, format="AU")
+    octets = bytearray(out.getvalue())
+    octets[4:8] = start.to_bytes(4, "big")
+    for use in (audio.decode, audio.check, audio.probe):
+        with pytest.raises(DamagedAudioError, match=f"start at byte {start}"):
+            use(bytes(octets))

@@ -92,7 +92,7 @@ class Decoder:
         # These containers have already passed their own checks, so the stream must be damaged.
         if self._structure.container in ("FLAC", "OGG", "MP3"):
             return self._source.damaged(reason)
-        return self._source.unreadable(reason)
+        return self._source.unreadable(f"{reason}; convert it to FLAC first")
 
     def __enter__(self) -> Decoder:
         return self

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _MAX_CHUNKS = 4096
+_AU_HEADER_BYTES = 24
 _UNKNOWN_SIZE_AU = 0xFFFFFFFF
 _UNKNOWN_SIZE_CAF = 0xFFFFFFFFFFFFFFFF
 _VOC_SOUND = (1, 2, 9)
@@ -153,6 +154,8 @@ def inspect_au(source: Source) -> Structure:
     size = int.from_bytes(head[4:], order)
     if len(head) < 8 or start > source.size:
         raise source.damaged("AU cut off inside its header; fetch the file again")
+    if start < _AU_HEADER_BYTES:
+        raise source.damaged(f"AU whose samples start at byte {start}, inside its header")
     if size == _UNKNOWN_SIZE_AU:
         return Structure("AU")
     _demand(source, "AU", start, size)

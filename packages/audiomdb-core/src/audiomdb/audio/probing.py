@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from audiomdb.audio.base_decoder import Decoder
     from audiomdb.audio.flac import StreamInfo
     from audiomdb.audio.info import AudioSource
-    from audiomdb.audio.structure import Structure
+    from audiomdb.audio.structure import Plain, Structure
 
 __all__ = ["check", "probe"]
 
@@ -48,6 +48,7 @@ def probe(source: AudioSource, *, name: str | None = None) -> AudioInfo:
         if flac is not None and flac.bits_per_sample in _FLAC_SUBTYPES:
             return _flac_facts(flac, structure.frames)
         with open_decoder(opened, structure) as decoder:
+            _compare(opened, structure.plain, decoder)
             return _facts(decoder, decoder.frames)
 
 
@@ -77,6 +78,7 @@ def check(source: AudioSource, *, name: str | None = None) -> AudioInfo:
         if flac is not None and (structure.frames == 0 or _decodes_fast(opened, structure)):
             return _flac_facts(flac, structure.frames)
         with open_decoder(opened, structure) as decoder:
+            _compare(opened, structure.plain, decoder)
             if structure.samples_only:
                 return _facts(decoder, decoder.frames)
             return _facts(decoder, sum(len(block) for block in decoder.blocks()))
@@ -89,6 +91,23 @@ def _wav_facts(source: Source) -> AudioInfo | None:
         return None
     subtype = "FLOAT" if plain.dtype.kind == "f" else "PCM_16"
     return AudioInfo("WAV", subtype, plain.sample_rate, plain.channels, plain.frames)
+
+
+def _compare(source: Source, plain: Plain | None, decoder: Decoder) -> None:
+    """Refuse a WAV in which libsndfile finds other samples than `decode`, such as a second chunk.
+
+    Raises:
+        DamagedAudioError: its number of frames or channels, or its rate, is another one.
+    """
+    if plain is None:
+        return
+    ours = (plain.frames, plain.channels, plain.sample_rate)
+    theirs = (decoder.frames, decoder.channels, decoder.sample_rate)
+    if ours != theirs:
+        raise source.damaged(
+            "WAV that can be read in two ways, as {} frames of {} channels at {} Hz or as {} of {} "
+            "at {}: has it two data chunks?".format(*ours, *theirs)
+        )
 
 
 def _facts(decoder: Decoder, frames: int | None) -> AudioInfo:
