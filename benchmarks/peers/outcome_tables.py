@@ -20,9 +20,9 @@ def resuming(findings: Findings) -> Iterator[str]:
     if not found:
         return
     yield from heading("Resuming in the middle of an epoch")
-    yield "A run reads half of an epoch, saves its state and ends; another process resumes, once with"
-    yield "the same number of workers or threads and once with one more. Seconds from the end of"
-    yield "`import torch` to its first batch."
+    yield "A run reads half of an epoch, saves its state and ends; another process resumes, once"
+    yield "with the same number of workers or threads and once with one more. Seconds from the end"
+    yield "of `import torch` to its first batch."
     yield ""
     yield from header("system", "goes on", "first batch s", "clips lost", "repeated", "order")
     for each in found:
@@ -121,8 +121,8 @@ def damage(findings: Findings) -> Iterator[str]:
     yield from heading("Damaged datasets and killed writers")
     yield "A bit flipped in the middle of a clip (FLAC has checksums of its own, WAV has none), a"
     yield "file truncated there, that file deleted; and a writer killed after half of its bytes:"
-    yield "what can be read then, and after it was started again. Clips that arrive right and wrong,"
-    yield "of all. DATASET stands for the dataset's path."
+    yield "what can be read then, and after it was started again. Clips that arrive right and"
+    yield "wrong, of all. DATASET stands for the dataset's path."
     yield ""
     damaged = ("bit flipped, FLAC", "bit flipped, WAV", "cut off", "file gone")
     yield from header("system", *damaged, "killed, then read", "started again")

@@ -45,9 +45,9 @@ def section(findings: Findings, plots: str) -> Iterator[str]:
 def _introduction(findings: Findings) -> Iterator[str]:
     run = findings.run
     sizes = run["sizes"]
-    yield "Made by `python -m benchmarks.peers --full`; `benchmarks/README.md` describes the method."
-    yield "Figures are medians over rounds, with the lowest and highest in brackets; a ratio is taken"
-    yield "within a round, to the floor of the same round."
+    yield "Made by `python -m benchmarks.peers --full`; `benchmarks/README.md` describes how."
+    yield "Figures are medians over rounds, with the lowest and highest in brackets; a ratio is"
+    yield "taken within a round, to the floor of the same round."
     yield ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(run["peers"].items()))
     yield (
