@@ -346,6 +346,25 @@ class TestChangesItsOrder(Converters):
             return [*pairs, (uuid.uuid4().hex, {})]
 
 
+class TestYieldsASet(Converters):
+    found_by = "test_the_order_is_the_same_in_another_process"
+
+    class kind(Numbers):
+        def sample_iterator(self):
+            pairs = dict(super().sample_iterator())
+            return ((key, pairs[key]) for key in set(pairs))
+
+
+class TestYieldsOnce(Converters):
+    found_by = "test_a_finished_conversion_is_not_done_again"
+
+    class kind(Numbers):
+        def sample_iterator(self):
+            if not hasattr(self, "pairs"):
+                self.pairs = super().sample_iterator()
+            return self.pairs
+
+
 class TestKeepsOptionsToItself(Converters):
     found_by = "test_options_reach_the_base"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,25 @@ class ConverterConformance(Conformance):
         again = self.make_converter(tmp_path / "unused").sample_iterator()
         assert [key for key, _ in again] == [key for key, _ in pairs]
 
+    def test_the_order_is_the_same_in_another_process(
+        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+    ) -> None:
+        """Sort what comes from a set: its order follows `hash`, which differs between processes.
+
+        Converters need not pickle; one that does not is not tried.
+        """
+        import loky
+
+        converter = self.make_converter(tmp_path / "unused")
+        try:
+            ForkingPickler.dumps(converter)
+        except Exception as error:  # noqa: BLE001 - may raise anything
+            pytest.skip(f"it does not pickle: {error}")
+        for seed in ("1", "2"):
+            with loky.ProcessPoolExecutor(1, env={"PYTHONHASHSEED": seed}) as pool:
+                found = pool.submit(_keys_of, converter).result()
+            assert found == [key for key, _ in pairs]
+
     def test_the_dataset_is_whole_and_holds_every_sample(
         self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
     ) -> None:
@@ -118,10 +138,12 @@ class ConverterConformance(Conformance):
 
     def test_a_finished_conversion_is_not_done_again(self, tmp_path: Path) -> None:
         """Running it again compares, and writes nothing."""
-        first = self.make_converter(tmp_path / "out").run()
+        converter = self.make_converter(tmp_path / "out")
+        first = converter.run()
         before = files_in(tmp_path / "out")
-        second = self.make_converter(tmp_path / "out").run()
-        assert second.reused_shards == second.shards == first.shards
+        for again in (converter, self.make_converter(tmp_path / "out")):
+            report = again.run()
+            assert report.reused_shards == report.shards == first.shards
         assert files_in(tmp_path / "out") == before
 
     def test_options_reach_the_base(
@@ -197,6 +219,10 @@ class _CountFields(BaseProcessor):
     def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401, ARG002
         """Return the number of fields."""
         return {"field_count": len(sample)}
+
+
+def _keys_of(converter: BaseConverter) -> list[str]:
+    return [key for key, _ in converter.sample_iterator()]
 
 
 def _replace_source(converter: BaseConverter, *, fail_after: int) -> None:
