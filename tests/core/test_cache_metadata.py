@@ -65,7 +65,7 @@ def test_the_place_is_a_retrievers_own_text_or_its_first_argument_without_secret
     dataset: Path, tmp_path: Path
 ) -> None:
     (dataset / "metadata.json").write_bytes(PORTAL)
-    share = f"smb://user:secret@{dataset}?key=secret"
+    share = f"smb://user:an@secret@{dataset}?key=secret"
     with pytest.raises(MetadataError) as caught:
         Share("secret", share, cache_dir=tmp_path / "cache").open()
     assert str(caught.value).startswith(f"metadata.json of Share('smb://{dataset}'), which")

@@ -81,7 +81,7 @@ def place_of(
         return repr(retriever)
     for name, value in _given(kind, args, kwargs).items():
         if name not in access | CACHE_OPTIONS and isinstance(value, str | os.PathLike):
-            text = re.sub(r"(?<=://)[^/@]*@|[?#].*$", "", os.fspath(value))
+            text = re.sub(r"(?<=://)[^/]*@|[?#].*$", "", os.fspath(value))
             return f"{kind.__name__}({text!r})"
     return kind.__name__
 
