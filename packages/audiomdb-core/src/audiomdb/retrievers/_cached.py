@@ -141,7 +141,12 @@ class CachedShards(Shards):
         self.cache.keep_index(b"".join(part + bytes(-len(part) % ALIGNMENT) for part in parts))
         return DatasetIndex(
             [
-                parse_index(memoryview(part), f"{metadata.name}/{entry.path}")
+                parse_index(
+                    memoryview(part),
+                    f"{metadata.name}/{entry.path}",
+                    entry.bytes,
+                    samples=entry.samples,
+                )
                 for part, entry in zip(parts, metadata.shards, strict=True)
             ]
         )

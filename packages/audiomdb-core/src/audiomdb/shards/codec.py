@@ -29,7 +29,7 @@ import numpy as np
 from audiomdb.errors import CorruptRecordError, InvalidKeyError, UnsupportedValueError
 from audiomdb.sample import KEY, MAX_KEY_BYTES, Sample
 from audiomdb.shards.checksum import crc32
-from audiomdb.shards.dtypes import parse_dtype
+from audiomdb.shards.dtypes import check_text, parse_dtype
 from audiomdb.shards.packing import (
     INLINE_ARRAY,
     INLINE_SCALAR,
@@ -178,10 +178,12 @@ def decode_head(head: memoryview) -> Sample:
         _wrong_checksum()
     try:
         sample = _decode_tree(head[_PREFIX_BYTES:])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+    except _UNDECODABLE as exc:
         raise CorruptRecordError(f"head is no MessagePack: {exc}") from exc
-    if type(sample) is not dict:
-        raise CorruptRecordError("head is no MessagePack map")
+    if type(sample) is not dict or not all(type(name) is str for name in sample):
+        raise CorruptRecordError("head is no MessagePack map of named fields")
+    if type(sample.get(KEY)) is not str:
+        _no_key()
     return sample
 
 
@@ -200,20 +202,13 @@ def resolve_fields(
         verify: Check each payload's checksum.
 
     Raises:
-        CorruptRecordError: when a payload is out of bounds or fails its checksum.
+        CorruptRecordError: when a payload is out of bounds, overlaps another, or fails its
+            checksum, or when the map nests too many containers.
     """
-    for name, value in sample.items():
-        kind = type(value)
-        if kind is _Ext:
-            if value.code == PAYLOAD_BYTES:  # nearly always: inlined, as this is the hot path
-                view = _payload(value.data, file, start, size, verify)
-                sample[name] = bytes(view) if copy else view
-            else:
-                sample[name] = _resolve(value, file, start, size, copy, verify)
-        elif kind is dict:
-            resolve_fields(value, file, start, size, copy, verify)
-        elif kind is list:
-            sample[name] = _resolve(value, file, start, size, copy, verify)
+    try:
+        _resolve_map(sample, _Payloads(file, start, size, size, copy, verify))
+    except RecursionError as exc:
+        raise CorruptRecordError(f"head nests too many containers: {exc}") from exc
 
 
 def payload_span(sample: Sample, size: int) -> tuple[int, int]:
@@ -239,7 +234,9 @@ def payload_span(sample: Sample, size: int) -> tuple[int, int]:
     return (first, end) if first <= end <= size else (0, min(end, size))
 
 
-def record_decoder(file: memoryview, *, copy: bool, verify: bool) -> RecordDecoder:
+def record_decoder(  # noqa: C901 (a function for each check would take a tenth of the time)
+    file: memoryview, *, copy: bool, verify: bool
+) -> RecordDecoder:
     """Make functions that decode whole records; each pair serves one thread at a time.
 
     They do the work of `decode_head` and `resolve_fields` in half the time, because payloads are
@@ -252,50 +249,63 @@ def record_decoder(file: memoryview, *, copy: bool, verify: bool) -> RecordDecod
     """
     # The state that `resolve` reads changes with every record. It is kept in closure variables,
     # because attribute look-ups would take a tenth of the total time.
-    held, first, size = file, 0, 0
+    held, first, size, left = file, 0, 0, 0
 
     def resolve(code: int, data: memoryview) -> Any:  # noqa: ANN401
+        nonlocal left
         if code == PAYLOAD_BYTES and len(data) == _REF_BYTES:
             # The hot path, inlined; anything unexpected is left to `_resolve_ext`.
             where, length, crc = _read_ref(data)
-            if where + length <= size:
+            if length <= left and where + length <= size:
                 begin = first + where
                 view = held[begin : begin + length]
                 if len(view) == length and (not verify or crc32(view) == crc):
+                    left -= length
                     return bytes(view) if copy else view
-        return _resolve_ext(code, data, held, first, size, copy, verify)
+        payloads = _Payloads(held, first, size, left, copy, verify)
+        value = _resolve_ext(code, data, payloads)
+        left = payloads.left
+        return value
 
     decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=resolve).decode
 
     def one(at: int, length: int, held_by: memoryview, start: int, payload_bytes: int) -> Sample:
-        nonlocal held, first, size
-        held, first, size = held_by, start, payload_bytes
+        nonlocal held, first, size, left
+        held, first, size, left = held_by, start, payload_bytes, payload_bytes
         end = at + length
         try:
             if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
                 _wrong_checksum()
-            return decode(file[at + _PREFIX_BYTES : end])
+            sample = decode(file[at + _PREFIX_BYTES : end])
+            if type(sample.get(KEY)) is not str:
+                _no_key()
         except _UNDECODABLE as exc:
             raise _undecodable(exc) from exc
+        else:
+            return sample
         finally:
             held = file  # otherwise a payload that was read apart would stay in memory
 
     def several(places: Iterable[Place], damaged: Damaged) -> Iterator[Sample]:
-        nonlocal first, size
+        nonlocal first, size, left
         at = 0
         try:
             for at, length, first, size in places:  # noqa: B007 (`resolve` uses them)
-                end = at + length
+                end, left = at + length, size
                 if crc32(file[at + _CRC_BYTES : end]) != _read_crc(file, at)[0]:
                     _wrong_checksum()
-                yield decode(file[at + _PREFIX_BYTES : end])
+                sample = decode(file[at + _PREFIX_BYTES : end])
+                if type(sample.get(KEY)) is not str:
+                    _no_key()
+                yield sample
         except (CorruptRecordError, ValueError, *_UNDECODABLE) as exc:
             raise damaged(at, _undecodable(exc)) from exc
 
     return RecordDecoder(one, several)
 
 
-_UNDECODABLE = (StructError, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_UNDECODABLE = (StructError, msgspec.DecodeError, RecursionError, TypeError, UnicodeDecodeError)
+"""What decoding raises; TypeError for a map in which a map is a key."""
 
 
 def _undecodable(exc: Exception) -> Exception:
@@ -311,59 +321,84 @@ def _wrong_checksum() -> NoReturn:
     raise CorruptRecordError("checksum of the head does not match")
 
 
-def _resolve(
-    value: Any,  # noqa: ANN401
-    file: memoryview,
-    start: int,
-    size: int,
-    copy: bool,
-    verify: bool,
-) -> Any:  # noqa: ANN401
+def _no_key() -> NoReturn:
+    raise CorruptRecordError(f"head has no text {KEY!r}, the key of the sample")
+
+
+class _Payloads(msgspec.Struct):
+    """The payloads of a record, and how they are returned.
+
+    Attributes:
+        file: Buffer that holds them.
+        start: Their offset in it.
+        size: Their size in bytes.
+        left: Bytes that are not referred to yet. Payloads do not overlap; if they could, a record
+            of a few MB could be read as a sample of a few TB.
+        copy: Whether values are copied.
+        verify: Whether checksums are checked.
+    """
+
+    file: memoryview
+    start: int
+    size: int
+    left: int
+    copy: bool
+    verify: bool
+
+    def view(self, ref: Buffer) -> memoryview:
+        """Return the payload that a reference refers to."""
+        try:
+            where, length, crc = _read_ref(ref)
+        except StructError as exc:
+            raise CorruptRecordError(f"reference of {len(ref)} bytes is too short") from exc
+        begin = self.start + where
+        view = self.file[begin : begin + length]
+        if where + length > self.size or len(view) != length:
+            raise CorruptRecordError(
+                f"payload of {length} bytes at {where} exceeds the record's {self.size} bytes"
+            )
+        if length > self.left:
+            raise CorruptRecordError(f"payload of {length} bytes at {where} overlaps another")
+        self.left -= length
+        if self.verify and crc32(view) != crc:
+            raise CorruptRecordError(f"checksum of a payload of {length} bytes does not match")
+        return view
+
+
+def _resolve_map(sample: Sample, payloads: _Payloads) -> None:
+    for name, value in sample.items():
+        kind = type(value)
+        if kind is _Ext:
+            sample[name] = _resolve_ext(value.code, memoryview(value.data), payloads)
+        elif kind is dict:
+            _resolve_map(value, payloads)
+        elif kind is list:
+            sample[name] = [_resolve(item, payloads) for item in value]
+
+
+def _resolve(value: Any, payloads: _Payloads) -> Any:  # noqa: ANN401
     kind = type(value)
+    if kind is _Ext:
+        return _resolve_ext(value.code, memoryview(value.data), payloads)
     if kind is list:
-        return [_resolve(item, file, start, size, copy, verify) for item in value]
+        return [_resolve(item, payloads) for item in value]
     if kind is dict:
-        resolve_fields(value, file, start, size, copy, verify)
-    if kind is not _Ext:
-        return value
-    return _resolve_ext(value.code, memoryview(value.data), file, start, size, copy, verify)
+        _resolve_map(value, payloads)
+    return value
 
 
-def _resolve_ext(
-    code: int,
-    data: memoryview,
-    file: memoryview,
-    start: int,
-    size: int,
-    copy: bool,
-    verify: bool,
-) -> Any:  # noqa: ANN401
+def _resolve_ext(code: int, data: memoryview, payloads: _Payloads) -> Any:  # noqa: ANN401
+    copy = payloads.copy
     if code == PAYLOAD_BYTES:
-        view = _payload(data, file, start, size, verify)
+        view = payloads.view(data)
         return bytes(view) if copy else view
     if code == PAYLOAD_ARRAY:
-        return _array(data[REF.size :], _payload(data, file, start, size, verify), copy)
+        return _array(data[REF.size :], payloads.view(data), copy)
     if code == INLINE_ARRAY:
         return _array(data, None, copy)
     if code == INLINE_SCALAR:
         return _array(data, None, copy)[()]
     raise CorruptRecordError(f"extension type {code} is unknown: written by a newer version?")
-
-
-def _payload(ref: Buffer, file: memoryview, start: int, size: int, verify: bool) -> memoryview:
-    try:
-        where, length, crc = _read_ref(ref)
-    except StructError as exc:
-        raise CorruptRecordError(f"reference of {len(ref)} bytes is too short") from exc
-    begin = start + where
-    view = file[begin : begin + length]
-    if where + length > size or len(view) != length:
-        raise CorruptRecordError(
-            f"payload of {length} bytes at {where} exceeds the record's {size} bytes"
-        )
-    if verify and crc32(view) != crc:
-        raise CorruptRecordError(f"checksum of a payload of {length} bytes does not match")
-    return view
 
 
 def _array(data: memoryview, elements: memoryview | None, copy: bool) -> np.ndarray:
@@ -379,6 +414,8 @@ def _array(data: memoryview, elements: memoryview | None, copy: bool) -> np.ndar
         )
     if len(elements) == 0:
         return np.empty(shape, dtype)
+    if dtype.kind in "UV":
+        check_text(np.frombuffer(elements, dtype))
     # A bytearray, not array.copy(), which leaves the padding of structured dtypes uninitialised.
     source = bytearray(elements) if copy else elements
     array: np.ndarray = np.frombuffer(source, dtype).reshape(shape)

@@ -15,9 +15,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from audiomdb.errors import CorruptShardError
-
-__all__ = ["MAX_TEXT_BYTES", "Column", "add_up", "build_columns", "join_column", "narrow", "total"]
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "Column",
+    "add_up",
+    "build_columns",
+    "check_column",
+    "join_column",
+    "narrow",
+    "total",
+]
 
 Column: TypeAlias = "np.ndarray | dict[str, Any]"
 
@@ -46,25 +53,38 @@ def build_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Column],
     return columns, left_out
 
 
-def join_column(name: str, parts: Iterable[tuple[Column | None, int]]) -> np.ndarray:
+def check_column(column: Any, samples: int) -> None:  # noqa: ANN401
+    """Check a column that was decoded from the index of a shard.
+
+    Raises:
+        ValueError: when it is not one that `build_columns` could make of this many samples.
+    """
+    codes, values, kinds = column, None, "biuf"
+    if isinstance(column, dict):
+        codes, values, kinds = column.get("codes"), column.get("values"), "iu"
+        if type(values) is not list or not all(type(value) is str for value in values):
+            raise ValueError("its values are not a list of text")
+    if not isinstance(codes, np.ndarray) or codes.shape != (samples,):
+        found = f"{codes.dtype} {codes.shape}" if isinstance(codes, np.ndarray) else repr(codes)
+        raise ValueError(f"{found:.80} for {samples} samples")
+    if codes.dtype.kind not in kinds or codes.dtype.itemsize > 8:
+        raise ValueError(f"its dtype is {codes.dtype}")
+    if values is None or not samples:
+        return
+    if not -1 <= codes.min() <= codes.max() < len(values):
+        raise ValueError(f"its codes go from {codes.min()} to {codes.max()}")
+
+
+def join_column(parts: Iterable[tuple[Column | None, int]]) -> np.ndarray:
     """Join a column's parts, one per shard, each given with the shard's number of samples.
 
     Returns:
         A writable array over all samples: int64 (uint64 if a part needs it), float64, bool, or
         dtype object holding str, None, and integers that none of these dtypes can hold together.
-
-    Raises:
-        CorruptShardError: when a part is damaged or has another length than its shard.
     """
-    pieces: list[np.ndarray] = []
-    for part, samples in parts:
-        piece = _missing(samples) if part is None else _expand(name, part)
-        if piece.shape != (samples,):
-            raise CorruptShardError(
-                f"index column {name!r} has shape {piece.shape} for {samples} samples"
-            )
-        if samples:
-            pieces.append(piece)
+    pieces = [
+        _missing(samples) if part is None else _expand(part) for part, samples in parts if samples
+    ]
     if not pieces:
         return np.empty(0)
     dtype = _common_dtype(pieces)
@@ -178,15 +198,11 @@ def _missing(samples: int) -> np.ndarray:
     return np.full(samples, np.nan)
 
 
-def _expand(name: str, part: Column) -> np.ndarray:
+def _expand(part: Column) -> np.ndarray:
     if isinstance(part, np.ndarray):
         return part
-    try:
-        codes, values = part["codes"], part["values"]
-        table = np.array([*values, None], object)
-        return table[codes]
-    except (KeyError, IndexError, TypeError) as exc:
-        raise CorruptShardError(f"index column {name!r} is damaged: {exc!r}") from exc
+    table = np.array([*part["values"], None], object)
+    return table[part["codes"]]
 
 
 def _as_objects(numbers: np.ndarray) -> np.ndarray:

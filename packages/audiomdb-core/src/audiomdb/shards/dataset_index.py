@@ -85,7 +85,7 @@ class DatasetIndex(Mapping[str, np.ndarray]):
                 known = known or column is not None
                 yield column, part.samples
 
-        joined = join_column(name, pieces())
+        joined = join_column(pieces())
         if isinstance(self.parts, IndexFile):
             self.parts.release()
         if not known:
@@ -115,9 +115,8 @@ class IndexFile(Sequence[ShardIndex]):
         name: Name of the file in error messages.
 
     Raises:
-        MetadataError: when the size of the file differs from the metadata; on access to a part,
-            when its number of samples does.
-        CorruptShardError: on access to a part, when it is damaged.
+        MetadataError: when the size of the file differs from the metadata.
+        CorruptShardError: on access to a part, when it is damaged or has another number of samples.
     """
 
     def __init__(self, data: memoryview, metadata: Metadata, name: str) -> None:
@@ -147,9 +146,8 @@ class IndexFile(Sequence[ShardIndex]):
         shard, begin = self._shards[number], self._starts[number]
         name = f"{self._name}, part {shard.path}"
         data = self._data[begin : begin + shard.index_bytes]
-        part = parse_index(data, name, check=not self._checked[number])
-        if part.samples != shard.samples:
-            raise MetadataError(f"{name} has {part.samples} samples, metadata says {shard.samples}")
+        check = not self._checked[number]
+        part = parse_index(data, name, shard.bytes, samples=shard.samples, check=check)
         self._checked[number] = 1
         return part
 

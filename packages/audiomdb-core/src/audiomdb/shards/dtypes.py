@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import msgspec
@@ -13,9 +15,13 @@ import numpy as np
 
 from audiomdb.errors import CorruptRecordError
 
-__all__ = ["encode_dtype", "parse_dtype"]
+__all__ = ["check_text", "encode_dtype", "parse_dtype"]
 
 _NUMBERS = "biufc"
+
+_MOST_WITHOUT_BYTES = 2**16
+"""Elements of an array of a dtype such as "V0". It takes no space in a file, whatever its shape,
+but NumPy gives some of these dtypes a size."""
 
 
 def encode_dtype(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
@@ -48,9 +54,11 @@ def parse_dtype(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
         dtype = np.lib.format.descr_to_dtype(_tuples(descr))
         dims = tuple(shape)
         ok = not dtype.hasobject and all(type(n) is int and n >= 0 for n in dims)
+        ok = ok and (dtype.itemsize > 0 or prod(dims) <= _MOST_WITHOUT_BYTES)
     except (
         msgspec.DecodeError,
         IndexError,
+        OverflowError,
         RecursionError,
         SyntaxError,
         TypeError,
@@ -60,6 +68,24 @@ def parse_dtype(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
     if not ok:
         raise CorruptRecordError(f"dtype {dtype} of shape {dims} is not allowed")
     return dtype, dims
+
+
+def check_text(array: np.ndarray) -> None:
+    """Check the code points of text, which make NumPy raise SystemError later if they are wrong.
+
+    Args:
+        array: Array of any dtype; that of a record may have fields with text.
+
+    Raises:
+        CorruptRecordError: when one is beyond Unicode.
+    """
+    dtype = array.dtype
+    for name in dtype.names or ():
+        check_text(array[name])
+    if dtype.kind == "U" and array.size and dtype.itemsize:
+        codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(dtype.byteorder))
+        if (highest := codes.max()) > sys.maxunicode:
+            raise CorruptRecordError(f"array {dtype} holds the code point {highest:#x}")
 
 
 def _tuples(descr: Any) -> Any:  # noqa: ANN401

@@ -17,7 +17,7 @@ import numpy as np
 from audiomdb.errors import CorruptRecordError, CorruptShardError
 from audiomdb.shards.checksum import crc32
 from audiomdb.shards.codec import encode_record, resolve_fields
-from audiomdb.shards.columns import Column, narrow
+from audiomdb.shards.columns import Column, check_column, narrow
 from audiomdb.shards.layout import ALIGNMENT
 
 __all__ = ["ShardIndex", "encode_index", "parse_index"]
@@ -83,12 +83,12 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False, dict=True):
     def column(self, name: str) -> Column | None:
         """Return a column as `columns.build_columns` makes it, or None; no other is decoded."""
         raw = self._columns.get(name)
-        return None if raw is None else self._decoded({name: raw})[name]
+        return None if raw is None else self._checked({name: raw})[name]
 
     @cached_property
     def columns(self) -> Mapping[str, Column]:
         """All per-sample columns by name."""
-        return self._decoded(self._columns)
+        return self._checked(self._columns)
 
     @cached_property
     def features(self) -> Mapping[str, Any]:
@@ -136,6 +136,15 @@ class ShardIndex(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     def _key_at(self, i: int) -> memoryview:
         return self.key_text[self.key_ends[i - 1] if i else 0 : self.key_ends[i]]
+
+    def _checked(self, columns: Mapping[str, msgspec.Raw]) -> Mapping[str, Column]:
+        decoded = self._decoded(columns)
+        for name, column in decoded.items():
+            try:
+                check_column(column, self.samples)
+            except ValueError as exc:
+                raise _damaged(self._shard, f"column {name!r}: {exc}") from exc
+        return decoded
 
     def _map(self, raw: msgspec.Raw) -> Mapping[str, Any]:
         return self._decoded({"": raw}, dict)[""]  # type: ignore[no-any-return]
@@ -196,13 +205,22 @@ def encode_index(
     return b"".join((_MAGIC, crc32(rest).to_bytes(4, "little"), rest))
 
 
-def parse_index(data: memoryview, shard: str, *, check: bool = True) -> ShardIndex:
+def parse_index(
+    data: memoryview,
+    shard: str,
+    shard_bytes: int,
+    *,
+    samples: int | None = None,
+    check: bool = True,
+) -> ShardIndex:
     """Check and decode the index of a shard.
 
     Args:
         data: Bytes of the index; the result keeps views into them.
         shard: Name of the shard in error messages.
-        check: Check the checksum and the key table. False if the same bytes were checked before.
+        shard_bytes: Size of the shard's data.mdb.
+        samples: Number of samples according to the metadata. None: it is not checked.
+        check: Check the checksum and the tables. False if the same bytes were checked before.
 
     Raises:
         CorruptShardError: when the bytes are damaged or inconsistent.
@@ -234,10 +252,20 @@ def parse_index(data: memoryview, shard: str, *, check: bool = True) -> ShardInd
         )
     except _UNDECODABLE as exc:
         raise _damaged(shard, exc) from exc
+    if samples not in (None, index.samples):
+        raise CorruptShardError(f"{shard} holds {index.samples} samples, metadata says {samples}")
     if check:
         ends = np.asarray(index.key_ends)
         if body.samples and (int(ends[-1]) != len(index.key_text) or np.any(ends[1:] < ends[:-1])):
             raise CorruptShardError(f"{shard}: the index's table of keys is damaged")
+        for offset, size in (
+            (index.head_offset, index.head_bytes),
+            (index.payload_offset, index.payload_bytes),
+        ):
+            if not _within(np.asarray(offset), np.asarray(size), shard_bytes):
+                raise CorruptShardError(
+                    f"{shard}: the index has records beyond the file's {shard_bytes} bytes"
+                )
     return index
 
 
@@ -258,6 +286,15 @@ _UNDECODABLE = (
     CorruptRecordError,
 )
 _decode_value = msgspec.msgpack.Decoder().decode
+
+
+def _within(offset: np.ndarray, size: np.ndarray, end: int) -> bool:
+    """Whether all ranges of an offset and a size lie before `end`; neither may overflow."""
+    if not len(offset):
+        return True
+    if max(int(offset.max()), int(size.max())) > end:
+        return False
+    return int((offset.astype(np.uint64) + size).max()) <= end
 
 
 def _damaged(shard: str, why: object) -> CorruptShardError:

@@ -11,7 +11,13 @@ import msgspec
 
 from audiomdb.errors import DatasetNotFoundError, FormatVersionError, MetadataError
 from audiomdb.shards.files import write_atomically
-from audiomdb.shards.layout import FORMAT_NAME, FORMAT_VERSION, METADATA_FILE, shard_number
+from audiomdb.shards.layout import (
+    ALIGNMENT,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    METADATA_FILE,
+    shard_number,
+)
 from audiomdb.urls import folder_path
 
 __all__ = [
@@ -23,6 +29,13 @@ __all__ = [
     "read_metadata",
     "write_metadata",
 ]
+
+_MOST_BYTES = 2**56
+"""Largest size of all shards together that is believed: 72 PB. Arithmetic with the numbers of
+samples and bytes then stays within 64 bits."""
+
+_SAMPLE_BYTES = 5
+"""Least size of a sample in the index of its shard: a byte in each of five tables."""
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False):
@@ -181,7 +194,11 @@ def _check(metadata: Metadata, name: str) -> None:
                 f"{name}: shard path {shard.path!r} is not of the form 'shard_00000'"
             )
         numbers = (shard.samples, shard.bytes, shard.index_offset, shard.index_bytes)
-        if min(numbers) < 0 or shard.index_offset + shard.index_bytes > shard.bytes:
+        if (
+            min(numbers) < 0
+            or shard.index_offset + shard.index_bytes > shard.bytes
+            or shard.samples * _SAMPLE_BYTES > shard.index_bytes
+        ):
             raise MetadataError(f"{name}: {shard.path} has impossible sizes {numbers}")
         if len(shard.sha256) != 64 or not all(c in "0123456789abcdef" for c in shard.sha256):
             raise MetadataError(f"{name}: {shard.path} has the sha256 {shard.sha256!r}")
@@ -191,4 +208,12 @@ def _check(metadata: Metadata, name: str) -> None:
     if total != metadata.samples:
         raise MetadataError(
             f"{name} says {metadata.samples} samples, its shards say {total} in all"
+        )
+    if (shard_bytes := sum(shard.bytes for shard in metadata.shards)) > _MOST_BYTES:
+        raise MetadataError(f"{name} says that its shards have {shard_bytes} bytes, which none has")
+    sizes = (shard.index_bytes for shard in metadata.shards)
+    total = sum(size + -size % ALIGNMENT for size in sizes)
+    if total != metadata.index.bytes:
+        raise MetadataError(
+            f"{name} says that its index has {metadata.index.bytes} bytes, its shards say {total}"
         )

@@ -30,6 +30,9 @@ _NODE = Struct("<HHHH")  # size or page number in three parts, key size
 _BRANCH, _LEAF = 0x01, 0x02
 _BIGDATA, _SUBDATA = 0x01, 0x02
 _NO_PAGE = 2**64 - 1
+_PAGE_SIZES = frozenset(1 << bits for bits in range(9, 16))
+_NUMBER_BYTES = 8
+"""Size of the page number that a node holds in place of a large value."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -72,6 +75,8 @@ def _header(file: memoryview) -> tuple[int, int]:
     """Return page size and root page of the main database, from the newer of the two meta pages."""
     first = _meta(file, 0)
     page_bytes = first[0]
+    if page_bytes not in _PAGE_SIZES:
+        raise CorruptShardError(f"pages of {page_bytes} bytes, expected a power of 2 up to 32768")
     newest = max(first, _meta(file, page_bytes), key=lambda meta: meta[2])
     if newest[0] != page_bytes:
         raise CorruptShardError("the two meta pages disagree on the page size")
@@ -114,11 +119,23 @@ def _nodes(file: memoryview, page_bytes: int, root: int) -> Iterator[_Node]:
         pointers = file[start + _PAGE.size : start + lower].cast("H")
         if any(not _PAGE.size <= at <= page_bytes - _NODE.size for at in pointers):
             raise CorruptShardError(f"page {page} points outside itself")
+        # Nodes do not overlap; if they could, the keys of one file could fill any memory.
+        room = page_bytes - lower
+        for at in pointers:
+            room -= _node_bytes(file, start + at, leaf=bool(flags & _LEAF))
+            if room < 0:
+                raise CorruptShardError(f"page {page} holds more than fits into it")
         if flags & _BRANCH:
             to_visit += [_child(file, start + at) for at in reversed(pointers)]
         else:
             end = start + page_bytes
             yield from (_leaf_node(file, start + at, end, page_bytes) for at in pointers)
+
+
+def _node_bytes(file: memoryview, at: int, *, leaf: bool) -> int:
+    low, high, flags, key_size = _NODE.unpack_from(file, at)
+    value = (_NUMBER_BYTES if flags & _BIGDATA else low | high << 16) if leaf else 0
+    return int(_NODE.size + key_size + value)
 
 
 def _child(file: memoryview, at: int) -> int:
@@ -132,7 +149,8 @@ def _leaf_node(file: memoryview, at: int, end: int, page_bytes: int) -> _Node:
     key_at = at + _NODE.size
     data = key_at + key_size
     if flags & _BIGDATA:
-        data = int.from_bytes(file[data : data + 8], "little") * page_bytes + _PAGE.size
+        number = file[data : data + _NUMBER_BYTES]
+        data = int.from_bytes(number, "little") * page_bytes + _PAGE.size
         end = len(file)
     if data + length > end:
         raise CorruptShardError(f"a value of {length} bytes at {data} exceeds its page or the file")

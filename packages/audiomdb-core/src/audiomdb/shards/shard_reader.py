@@ -67,12 +67,10 @@ class ShardReader:
             offset, length = entry.index_offset, entry.index_bytes
         self.index_place = (offset, length)
         """Offset and size of the index in the file."""
-        self.index = parse_index(self._file[offset : offset + length], self._name)
+        data = self._file[offset : offset + length]
+        samples = None if entry is None else entry.samples
+        self.index = parse_index(data, self._name, len(self._file), samples=samples)
         """Locations of the records, and the shard's columns."""
-        if entry is not None and entry.samples != self.index.samples:
-            raise CorruptShardError(
-                f"{self._name} holds {self.index.samples} samples, metadata says {entry.samples}"
-            )
 
     def __len__(self) -> int:
         return self.index.samples

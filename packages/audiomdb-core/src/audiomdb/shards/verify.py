@@ -116,6 +116,7 @@ def _entry_reasons(reader: ShardReader, entry: ShardEntry) -> Iterator[str]:
     index = reader.index
     try:
         first, last = (index.key(0), index.key(len(reader) - 1)) if len(reader) else ("", "")
+        duration = total(index.columns.get(DURATION))
     except CorruptShardError as exc:
         yield str(exc)
         return
@@ -124,7 +125,6 @@ def _entry_reasons(reader: ShardReader, entry: ShardEntry) -> Iterator[str]:
             f"its keys go from {first!r} to {last!r}, metadata says from {entry.first_key!r} to "
             f"{entry.last_key!r}"
         )
-    duration = total(index.columns.get(DURATION))
     if not _same_seconds(duration, entry.duration):
         yield f"its samples last {duration} s, metadata says {entry.duration}"
 
@@ -148,9 +148,15 @@ def _page_reasons(path: Path, reader: ShardReader) -> Iterator[str]:
         yield f"LMDB holds {len(found)} samples, the index {index.samples}"
         return
     for i, place in enumerate(found):
-        if place.key != index.raw_key(i) or place.offset != index.head_offset[i]:
+        if (place.key, place.offset, place.length) != (
+            index.raw_key(i),
+            index.head_offset[i],
+            index.head_bytes[i],
+        ):
             yield f"LMDB and the index disagree on record {i}"
             continue
+        if place.length < HEAD_PREFIX.size:
+            continue  # reading the record reports it
         _, block, offset = HEAD_PREFIX.unpack_from(file, place.offset)
         if index.payload_bytes[i] and (
             block >= len(blocks) or blocks[block] + offset != index.payload_offset[i]
