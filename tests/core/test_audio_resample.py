@@ -54,6 +54,14 @@ def test_impossible_rates_are_refused(rates: tuple[int, int]) -> None:
         audio.resample(np.ones(5, np.float32), *rates)
 
 
+@pytest.mark.parametrize(
+    ("rates", "says"), [((10**15, 16000), "below 4294967296"), ((1, 16000), "over 256 times")]
+)
+def test_rates_that_no_audio_has_are_refused(rates: tuple[int, int], says: str) -> None:
+    with pytest.raises(AudioError, match=says):
+        audio.resample(np.ones(5, np.float32), *rates)
+
+
 def test_wrong_shape_is_refused() -> None:
     with pytest.raises(AudioError, match="frames"):
         audio.resample(np.ones((2, 2, 2), np.float32), 16000, 8000)

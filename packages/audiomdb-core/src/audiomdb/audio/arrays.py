@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import index
 from typing import Any
 
 import numpy as np
 
-from audiomdb.errors import SampleError
+from audiomdb.errors import AudioError, SampleError
 from audiomdb.sample import SAMPLE_RATE
 
 __all__ = [
-    "BELIEVED_BYTES",
-    "BELIEVED_RATIO",
     "array_rate",
     "as_float",
+    "believed_bytes",
     "check_array",
     "placed",
+    "recorded",
     "room_for",
     "whole_rate",
 ]
 
-BELIEVED_BYTES = 64 << 20
-BELIEVED_RATIO = 64
-"""An announced length is allocated at once up to 64 MiB or 64 times the encoded size."""
+_BELIEVED_BYTES, _BELIEVED_RATIO = 64 << 20, 64
+
+
+def believed_bytes(encoded_bytes: int) -> int:
+    """Return the size up to which a decoded clip gets its memory before it is decoded.
+
+    Beyond 64 MiB, or 64 times its encoded size, an announced length may be a lie.
+    """
+    return max(_BELIEVED_BYTES, _BELIEVED_RATIO * encoded_bytes)
 
 
 def check_array(array: np.ndarray) -> None:
@@ -64,6 +71,24 @@ def whole_rate(rate: Any) -> int:  # noqa: ANN401
         number = 0
     if number < 1:
         raise ValueError(f"{SAMPLE_RATE} is {rate!r}, expected a whole number of Hz above 0")
+    return number
+
+
+def recorded(sample: Mapping[str, Any], field: str, *, low: int) -> int | None:
+    """Return a whole number that was recorded with a clip; None if it was not.
+
+    Raises:
+        AudioError: it is something else, or below `low`.
+    """
+    value = sample.get(field)
+    if value is None:
+        return None
+    try:
+        number = index(value)
+    except TypeError:
+        number = low - 1
+    if number < low:
+        raise AudioError(f"its {field} is {value!r:.80}, expected a whole number from {low}")
     return number
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from audiomdb.audio.arrays import BELIEVED_BYTES, BELIEVED_RATIO
+from audiomdb.audio.arrays import believed_bytes
 from audiomdb.audio.flac import StreamDigest
 from audiomdb.audio.handle import handle_of
 
@@ -156,8 +156,7 @@ class Decoder:
         Returns:
             float32 of shape `(frames,)`, or `(frames, channels)` if there are several channels.
         """
-        believed = max(BELIEVED_BYTES, BELIEVED_RATIO * self._source.size)
-        if count * self.channels * 4 <= believed:
+        if count * self.channels * 4 <= believed_bytes(self._source.size):
             return self._read(count)
         blocks = []
         while count > 0:

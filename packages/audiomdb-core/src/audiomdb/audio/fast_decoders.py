@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from audiomdb.audio.arrays import BELIEVED_BYTES, BELIEVED_RATIO, room_for
+from audiomdb.audio.arrays import believed_bytes, room_for
 from audiomdb.audio.flac import first_coded_rate
 from audiomdb.audio.riff import short_plain
 
@@ -159,7 +159,7 @@ def decode_flac(
     dr_flac, stream = opened
     try:
         channels = stream.channels
-        if frames * channels * 4 > max(BELIEVED_BYTES, BELIEVED_RATIO * len(octets)):
+        if frames * channels * 4 > believed_bytes(len(octets)):
             return None
         out = room_for((frames,) if channels == 1 else (frames, channels), out)
         target = dr_flac.ffi.from_buffer("float[]", out, require_writable=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import numpy as np
 
 from audiomdb.errors import AudioError
 
 __all__ = ["resample"]
+
+_HIGHEST = 2**32
+"""Hz. Headers of audio files have 32 bits for a rate; from 10^15 Hz, soxr does not return."""
+
+_MOST_UP = 256
+"""Largest factor: 500 Hz to 128 kHz. Otherwise a clip that says 1 Hz would grow 16,000 times."""
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -28,16 +32,23 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         `frames * to_rate / from_rate` frames.
 
     Raises:
-        AudioError: a rate is no finite number above 0, or the shape is neither of the two.
+        AudioError: a rate is no number above 0 and below 2**32, `to_rate` is over 256 times
+            `from_rate`, or the shape is neither of the two.
     """
     for rate in (from_rate, to_rate):
         if isinstance(rate, bool) or not isinstance(rate, int | float | np.number):
             raise AudioError(f"a sample rate is {rate!r}, expected a number of Hz")
         # With infinity soxr runs out of memory, and with NaN it never returns.
-        if not 0 < rate < inf:
+        if not 0 < rate < _HIGHEST:
             raise AudioError(
-                f"sample rates must be positive and finite, not {from_rate} and {to_rate} Hz"
+                f"sample rates must be positive and below {_HIGHEST}, not {from_rate} and "
+                f"{to_rate} Hz"
             )
+    if to_rate > _MOST_UP * from_rate:
+        raise AudioError(
+            f"{to_rate} Hz are over {_MOST_UP} times the {from_rate} Hz of the audio: is that its "
+            "sample rate?"
+        )
     if audio.ndim not in (1, 2):
         raise AudioError(
             f"audio to resample must be (frames,) or (frames, channels), not {audio.shape}"

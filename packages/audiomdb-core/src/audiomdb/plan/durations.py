@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from audiomdb.errors import PlanError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from audiomdb.plan.packing import SlotSize
 
-__all__ = ["even_borders", "sampled", "usual_increment"]
+__all__ = ["even_borders", "in_seconds", "sampled", "usual_increment"]
 
 _SAMPLED = 2**16
 """Maximum number of durations from which borders and increments are derived."""
@@ -25,6 +27,18 @@ _MOST_OF_SECONDS = 2.0
 
 _LEAST_INCREMENT = 16
 _CHUNK = 2**20
+
+
+def in_seconds(column: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the column of durations as float64, NaN where there is none.
+
+    Raises:
+        PlanError: it holds text: that of samples without audio is whatever their source calls so.
+    """
+    try:
+        return np.asarray(column, dtype=np.float64)
+    except ValueError as exc:
+        raise PlanError(f"the column 'duration' is no number of seconds: {exc}"[:200]) from exc
 
 
 def sampled(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from audiomdb.errors import PlanError
+from audiomdb.plan.durations import in_seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,7 +119,8 @@ def select(
         The selection, or None if there is no condition.
 
     Raises:
-        PlanError: `min_duration` is above `max_duration`, or `where` does not give a mask.
+        PlanError: `min_duration` is above `max_duration`, `where` does not give a mask, or
+            durations are not numbers.
         KeyError: There is no column of that name.
     """
     masks: list[NDArray[np.bool_]] = []
@@ -144,7 +146,7 @@ def select(
 
 
 def _lasting(columns: Columns, low: float, high: float) -> NDArray[np.bool_]:
-    durations = np.asarray(columns["duration"], dtype=np.float64)
+    durations = in_seconds(columns["duration"])
     mask: NDArray[np.bool_] = durations >= low
     mask &= durations <= high  # NaN is neither
     return mask

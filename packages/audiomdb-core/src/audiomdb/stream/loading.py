@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 
 from audiomdb.audio import decode, probe, resample
-from audiomdb.audio.arrays import as_float, check_array, placed
-from audiomdb.errors import AudioError, ProcessingError, UnknownColumnError
+from audiomdb.audio.arrays import as_float, believed_bytes, check_array, placed, recorded
+from audiomdb.errors import (
+    AudioError,
+    CorruptRecordError,
+    ProcessingError,
+    SampleError,
+    UnknownColumnError,
+)
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
 from audiomdb.shards import DatasetReader, ShardReader
@@ -46,6 +52,8 @@ anyway, and keeping them would take too much memory."""
 
 _PIECES = 128
 """Number of such pieces of memory. Threads look ahead by fewer clips of such a size."""
+
+_FLOAT_BYTES = 4
 
 _FACTS = frozenset({SAMPLE_RATE, CHANNELS, FRAMES})
 
@@ -122,22 +130,23 @@ class SampleLoader:
         if not self._decodes:
             sample = shard.read(place, fields=self._read)
         else:
-            crop, size = self._crop, shard.index.payload_bytes[place]
-            apart = False
-            if crop is None:
-                apart = self._audio and size in _APART_BYTES
-                sample = shard.read(place, fields=self._read, copy=False, apart=apart)
-                if out is None and apart:
-                    out = self._room(sample, shard, place)
-                self._decode(sample, shard, out)
-            else:
-                # A clip that is taken whole is verified later. For a window, the codec checks the
-                # part that it decodes; the payload's checksum would require reading all of it.
-                sample = shard.read(place, fields=self._read, copy=False, verify=False)
-                self._decode_window(crop, sample, shard, place, epoch, position)
-            for name, value in sample.items():
-                if type(value) in _VIEWING:
-                    sample[name] = _owned(value)
+            size = shard.index.payload_bytes[place]
+            apart = self._crop is None and self._audio and size in _APART_BYTES
+            # A clip that is taken whole is verified later. For a window, the codec checks the part
+            # that it decodes; the payload's checksum would require reading all of it.
+            verify = self._crop is None
+            sample = shard.read(place, fields=self._read, copy=False, verify=verify, apart=apart)
+            try:
+                if self._crop is None:
+                    if out is None and apart:
+                        out = self._room(sample, shard, place)
+                    self._decode(sample, shard, out)
+                else:
+                    self._decode_window(self._crop, sample, shard, place, epoch, position)
+                _own(sample)
+            except (AudioError, SampleError, RecursionError) as error:
+                _say_where(error, _name(sample, shard))
+                raise
             if not apart:
                 self._mapped_of.add(number)
                 self._mapped_bytes += size
@@ -167,6 +176,9 @@ class SampleLoader:
     def _frames(self, shard: ShardReader, place: int) -> int | None:
         columns, options = shard.index.columns, self._options
         frames = _whole(columns.get(FRAMES), place)
+        believed = believed_bytes(shard.index.payload_bytes[place])
+        if frames is None or not 0 <= frames * _FLOAT_BYTES <= believed:
+            return None
         if not options.mono and _whole(columns.get(CHANNELS), place) != 1:
             return None
         rate = options.sample_rate
@@ -209,12 +221,12 @@ class SampleLoader:
                 audio,
                 sample_rate=self._options.sample_rate,
                 mono=self._options.mono,
-                frames=sample.get(FRAMES),
+                frames=recorded(sample, FRAMES, low=0),
                 out=out,
                 name=_name(sample, shard),
             )
         elif isinstance(audio, np.ndarray):
-            audio, rate = self._from_array(audio, sample.get(SAMPLE_RATE))
+            audio, rate = self._from_array(audio, recorded(sample, SAMPLE_RATE, low=1))
             audio = placed(audio, out)
         else:
             return
@@ -317,7 +329,8 @@ def _refuse_unknown(fields: frozenset[str], reader: DatasetReader) -> None:
 
 def _length(sample: Sample, encoded: bool, name: str) -> tuple[int, int]:
     """Return the frames of a stored clip, as counted at conversion, and its rate in Hz."""
-    audio, rate, frames = sample[AUDIO], sample.get(SAMPLE_RATE), sample.get(FRAMES)
+    audio, rate = sample[AUDIO], recorded(sample, SAMPLE_RATE, low=1)
+    frames = recorded(sample, FRAMES, low=0)
     if not encoded:
         frames = len(audio)
     elif rate is None or frames is None:
@@ -350,6 +363,25 @@ def held_bytes(sample: Sample) -> int:
             # Arrays, and tensors of any library that a processor uses.
             total += getattr(value, "nbytes", 0)
     return total
+
+
+def _own(sample: Sample) -> None:
+    """Replace the views in a sample by copies."""
+    for name, value in sample.items():
+        if type(value) in _VIEWING:
+            sample[name] = _owned(value)
+
+
+def _say_where(error: Exception, name: str) -> None:
+    """Add a note with the name of a sample to an error that does not say it.
+
+    Raises:
+        CorruptRecordError: instead, when the sample is nested too deeply to be walked through.
+    """
+    if isinstance(error, RecursionError):
+        raise CorruptRecordError(f"{name} nests too many containers: {error}") from error
+    if name not in str(error):
+        add_note(error, f"while decoding {name}")
 
 
 def _owned(value: Any) -> Any:  # noqa: ANN401

@@ -16,6 +16,7 @@ import numpy as np
 
 from audiomdb.errors import UnknownKeyError
 from audiomdb.plan import EpochPlan, MixPlan, Order, PlanState, Selection, select
+from audiomdb.plan.durations import in_seconds
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.sample import DURATION, Sample
 from audiomdb.shards import DatasetReader
@@ -147,13 +148,15 @@ class Reading:
         """Return the seconds of every sample after cropping, also if left out; NaN if unknown.
 
         The array is kept, and must not be changed.
+
+        Raises:
+            PlanError: the durations of a dataset are not numbers.
         """
         if (known := self._found.durations) is not None:
             return known
         columns = []
         for part, reader in zip(self._parts, self.readers, strict=True):
-            column = reader.index[DURATION] if len(reader) else np.empty(0)
-            seconds = np.asarray(column, dtype=np.float64)
+            seconds = in_seconds(reader.index[DURATION] if len(reader) else np.empty(0))
             crop = part.load.crop
             columns.append(seconds if crop is None else crop.lasts(seconds))
         found = columns[0] if len(columns) == 1 else np.concatenate(columns)
