@@ -213,7 +213,7 @@ def _type(field: dict[str, Any]) -> str:
         else kind
         for kind in field["types"]
     ]
-    return " or ".join("missing" if kind == "null" else kind for kind in kinds)
+    return one_line(" or ".join("missing" if kind == "null" else kind for kind in kinds))
 
 
 def _shape(shape: Sequence[int | None] | None) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from audiomdb.audio import decode
-from audiomdb.audio.arrays import as_float
+from audiomdb.audio import decode, probe
+from audiomdb.audio.arrays import as_float, recorded
+from audiomdb.errors import AudioError
 
 __all__ = ["Level", "draw", "measure"]
 
@@ -88,9 +89,13 @@ def _parts(sample: Mapping[str, Any], name: str) -> Iterator[tuple[np.ndarray, i
     if isinstance(audio, np.ndarray):
         yield as_float(audio), _BINS
         return
-    length = sample.get("duration") or 0.0
-    if length <= _LONG_S:
-        yield decode(audio, frames=sample.get("frames"), name=name)[0], _BINS
+    length = probe(audio, name=name).duration
+    if length is None or length <= _LONG_S:
+        try:
+            frames = recorded(sample, "frames", low=0)
+        except AudioError as exc:
+            raise AudioError(f"{name}: {exc}") from None
+        yield decode(audio, frames=frames, name=name)[0], _BINS
         return
     for i in range(_BINS):
         step = length / _BINS

@@ -165,7 +165,8 @@ def _print_table(
         for position, key, values in rows
     )
     right = [i for i, name in enumerate(header) if name in {"position", *numbers}]
-    for line in fitted(table(itertools.chain([header], cells), right=right)):
+    names = [one_line(name) for name in header]
+    for line in fitted(table(itertools.chain([names], cells), right=right)):
         print(line)
 
 

@@ -22,7 +22,7 @@ import msgspec
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cli.origins import Origin, ShardProgress
 from audiomdb.cli.threads import Check, each
-from audiomdb.errors import MetadataError, OutputExistsError, OutputWriteError
+from audiomdb.errors import CorruptShardError, MetadataError, OutputExistsError, OutputWriteError
 from audiomdb.shards import Metadata, ShardEntry, ShardReader, read_metadata
 from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.files import sha256_file, sync, write_atomically
@@ -137,9 +137,7 @@ class Target:
             )
         if metadata.rejected:
             shards = (ShardReader(self.path / entry.path, entry) for entry in metadata.shards)
-            listed = (shard.index.journal["rejected"] for shard in shards)
-            rejected = [one for part in listed for one in msgspec.convert(part, list[Rejection])]
-            write_rejected(self.path, rejected)
+            write_rejected(self.path, [one for shard in shards for one in _rejected(shard)])
 
 
 def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[int], None]) -> int:
@@ -183,6 +181,15 @@ def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[in
             fetched = sum(brought)
         target.finish(metadata, origin.raw_metadata)
     return fetched
+
+
+def _rejected(shard: ShardReader) -> list[Rejection]:
+    try:
+        return msgspec.convert(shard.index.journal.get("rejected"), list[Rejection])
+    except msgspec.ValidationError as exc:
+        raise CorruptShardError(
+            f"{shard.directory}: its journal lists no rejected samples: {exc}"
+        ) from exc
 
 
 def _parts(state: Path) -> Iterator[Path]:

@@ -19,6 +19,7 @@ __all__ = [
     "table",
 ]
 
+_DEEPEST = 64
 _LOOK_AHEAD = 200
 """Rows that determine the column widths, so that a long table is printed without delay."""
 
@@ -49,8 +50,13 @@ def summary(value: Any) -> str:  # noqa: ANN401
     return str(value)
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401
-    """Convert a stored value for JSON; bytes and arrays are described, NaN and inf become null."""
+def plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401
+    """Convert a stored value for JSON; bytes and arrays are described, NaN and inf become null.
+
+    Args:
+        value: The value.
+        depth: Number of containers that hold it; deeper ones than a writer allows become "…".
+    """
     import numpy as np
 
     if isinstance(value, np.ndarray):
@@ -61,10 +67,12 @@ def plain(value: Any) -> Any:  # noqa: ANN401
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, dict | list | tuple) and depth > _DEEPEST:
+        return "…"
     if isinstance(value, dict):
-        return {name: plain(inner) for name, inner in value.items()}
+        return {str(name): plain(inner, depth + 1) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
+        return [plain(inner, depth + 1) for inner in value]
     return value if isinstance(value, str | int | bool | None) else str(value)
 
 
