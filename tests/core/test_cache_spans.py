@@ -79,3 +79,10 @@ def test_spans_that_cover_too_little_or_too_much_are_not_believed() -> None:
 def test_pieces_are_neither_tiny_nor_huge(lacking: int, streams: int) -> None:
     piece = piece_bytes(lacking, streams, 4 << 20)
     assert 4 << 20 <= piece <= 16 << 20
+
+
+def test_metadata_that_claims_any_size_costs_a_limited_number_of_pieces() -> None:
+    size = 2**56
+    pieces = cut([Span(0, size, 0)], piece_bytes(size, 4, 4 << 20))
+    assert len(pieces) <= 1 << 16
+    assert pieces[-1].stop == size

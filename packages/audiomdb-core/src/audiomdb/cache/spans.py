@@ -24,6 +24,9 @@ _PIECES_EACH = 2
 
 _LARGEST_PIECE = 16 << 20
 
+_MOST_PIECES = 1 << 16
+"""Limits the memory for pieces, since metadata may claim any size."""
+
 
 class Span(msgspec.Struct):
     """Bytes `start` to `stop` of a file, of which those before `done` have arrived."""
@@ -70,7 +73,7 @@ def cut(spans: Sequence[Span], piece: int | None) -> list[Span]:
 def piece_bytes(lacking: int, streams: int, least: int) -> int:
     """Return the size of a piece in bytes if `streams` streams fetch `lacking` bytes together."""
     even = -(-lacking // (streams * _PIECES_EACH))
-    return max(least, min(even, _LARGEST_PIECE))
+    return max(least, min(even, _LARGEST_PIECE), -(-lacking // _MOST_PIECES))
 
 
 def packed(spans: Sequence[Span]) -> bytes:
