@@ -9,11 +9,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from audiomdb._hf_http import asked_to_wait_s
+from audiomdb._hf_http import Answer, asked_to_wait_s
 from audiomdb.retrievers.hf import HFRetriever
 from audiomdb.shards import DatasetReader, read_metadata
 from tests.hf.client import failure, run
@@ -208,8 +209,26 @@ def test_the_wait_that_a_server_asks_for_may_be_a_date() -> None:
     assert asked_to_wait_s({"Retry-After": date}, 1445412480) == 30
     assert asked_to_wait_s({"Retry-After": date}, time.time()) == 0
     assert asked_to_wait_s({"Retry-After": "soon"}, 0) is None
+    assert asked_to_wait_s({"Retry-After": f"1 Jan 2026 00:00:00 {'9' * 30}"}, 0) is None
     assert asked_to_wait_s({"RateLimit": '"api";r=3;t=55'}, 0) is None
     assert asked_to_wait_s({}, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "span"),
+    [
+        (206, {"Content-Range": "bytes 5-9/10"}, (5, 10)),
+        (206, {"Content-Range": f"bytes {'9' * 5000}-9/10"}, None),
+        (206, {"Content-Range": f"bytes 5-9/{'9' * 5000}"}, None),
+        (200, {"Content-Length": "10"}, (0, 10)),
+        (200, {"Content-Length": "9" * 5000}, (0, None)),
+    ],
+)
+def test_a_size_that_no_file_has_counts_as_not_stated(
+    status: int, headers: dict[str, str], span: tuple[int, int | None] | None
+) -> None:
+    response = SimpleNamespace(status_code=status, headers=headers, history=[])
+    assert Answer(response).span == span
 
 
 def test_a_link_to_the_store_that_has_expired_is_asked_for_again(

@@ -18,7 +18,11 @@ __all__ = ["Answer", "asked_to_wait_s", "get"]
 _CHUNK_BYTES = 16 * 1024
 """Chunk size for requests, which loses a partial chunk when a connection breaks; httpx does not."""
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_MOST_DIGITS = 18
+"""Of a number of bytes. Python converts no text of more than 4300 digits, and a file with a number
+of 19 digits has no end."""
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)")
 _USED_UP = re.compile(r"\br=0\s*;\s*t=(\d+)")
 
 
@@ -142,7 +146,7 @@ class Answer:
         if headers.get("Content-Encoding", "identity") != "identity":
             return None
         length = headers.get("Content-Length", "")
-        return int(length) if length.isdecimal() else None
+        return int(length) if length.isdecimal() and len(length) <= _MOST_DIGITS else None
 
     def _said(self, header: str) -> str | None:
         """Return a header from the first response in the chain of redirects that has it."""
@@ -171,7 +175,7 @@ def asked_to_wait_s(headers: Mapping[str, str], now: float) -> float | None:
 
     try:
         return max(0.0, parsedate_to_datetime(asked).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -27,7 +27,7 @@ _ATTEMPTS = 2
 """Attempts by boto3, in case a pooled connection is dead. The cache retries everything else."""
 
 _PARTIAL = 206
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)")
 
 _CHANGED = ("412", "PreconditionFailed")
 _BEYOND_THE_END = ("416", "InvalidRange")
