@@ -15,6 +15,7 @@ from audiomdb.cache import RemoteFile
 from audiomdb.errors import MetadataError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import DatasetReader
+from audiomdb.shards.metadata import MOST_METADATA_BYTES
 from audiomdb.testing import MemoryRetriever, MemoryServer, MemoryStore, write_dataset
 
 PORTAL = b"<html><head><title>Please log in</title></head></html>"
@@ -99,7 +100,7 @@ class Endless(BaseRetriever):
 def test_of_a_file_that_never_ends_no_more_is_read_than_it_should_have(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.source, "_MOST_METADATA_BYTES", 100_000)
+    monkeypatch.setattr(audiomdb.cache.source, "MOST_METADATA_BYTES", 100_000)
     retriever = Endless(str(dataset), "metadata.json", cache_dir=tmp_path / "a")
     with pytest.raises(MetadataError, match=rf"of Endless\('{dataset}'\) has more than 100000 b"):
         retriever.open()
@@ -110,7 +111,7 @@ def test_of_a_file_that_never_ends_no_more_is_read_than_it_should_have(
     assert retriever.sent <= 1000
     retriever.close()
     shared = Share("", str(dataset), cache_dir=tmp_path / "c")
-    monkeypatch.setattr(audiomdb.cache.source, "_MOST_METADATA_BYTES", 100)
+    monkeypatch.setattr(audiomdb.cache.source, "MOST_METADATA_BYTES", 100)
     with pytest.raises(MetadataError, match="has more than 100 bytes"):
         shared.open()
 
@@ -119,4 +120,4 @@ def test_the_largest_metadata_is_that_of_more_than_a_million_shards(dataset: Pat
     size = (dataset / "metadata.json").stat().st_size
     write_dataset(dataset.parent / "more", shards=11)
     each = ((dataset.parent / "more" / "metadata.json").stat().st_size - size) / 10
-    assert 3e6 * each < audiomdb.cache.source._MOST_METADATA_BYTES
+    assert 3e6 * each < MOST_METADATA_BYTES

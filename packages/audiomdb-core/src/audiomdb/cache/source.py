@@ -26,13 +26,9 @@ from audiomdb.cache.waiting import Pace, Watch
 from audiomdb.errors import DownloadError, DownloadInterruptedError, MetadataError
 from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
-from audiomdb.shards.metadata import ShardEntry
+from audiomdb.shards.metadata import MOST_METADATA_BYTES, ShardEntry
 
 __all__ = ["DirectorySource", "FetchIndex", "RangeSource", "Source"]
-
-_MOST_METADATA_BYTES = 1 << 30
-"""A larger file is not metadata. A shard takes 290 bytes and the length of two keys, so this is
-three times what a million shards need. An endless answer is refused before it fills the memory."""
 
 _VANISHING_S = 0.02
 """A folder that is being deleted vanishes after its contents."""
@@ -92,7 +88,7 @@ class RangeSource:
 
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
         """Fetch `metadata.json`."""
-        most = _MOST_METADATA_BYTES
+        most = MOST_METADATA_BYTES
         content = self._fetch(METADATA_FILE, most, layout, counters)
         if content is None:
             raise _too_large(self.place, most)
@@ -218,8 +214,8 @@ class DirectorySource:
 
     def _read_metadata(self, path: str | os.PathLike[str]) -> bytes:
         try:
-            if Path(path).stat().st_size > _MOST_METADATA_BYTES:
-                raise _too_large(self.place, _MOST_METADATA_BYTES)
+            if Path(path).stat().st_size > MOST_METADATA_BYTES:
+                raise _too_large(self.place, MOST_METADATA_BYTES)
             return Path(path).read_bytes()
         except (FileNotFoundError, IsADirectoryError, TypeError) as exc:
             raise DownloadError(

@@ -169,6 +169,11 @@ class FolderOrigin:
             # One file under two names. It is damaged, or `bring` would not have been called, but it
             # is the only copy and must not be removed.
             raise CorruptShardError(_changed(source, entry, sha256_file(source)))
+        if source.exists() and (not source.is_file() or source.stat().st_size != entry.bytes):
+            raise CorruptShardError(
+                f"{source} is no file of {entry.bytes} bytes, as metadata says: it was damaged "
+                "since its conversion"
+            )
         with closing(_chunks(source)) as chunks:
             digest = _written(final, chunks, progress)
         if digest != entry.sha256:

@@ -33,16 +33,22 @@ def map_file(path: Path) -> memoryview:
     Raises:
         CorruptShardError: when there is no such file.
     """
+    if not path.is_file():  # a pipe would keep its reader waiting
+        raise _no_file(path)
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:  # mmap rejects empty files
                 return memoryview(b"")
             return map_descriptor(file.fileno())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
-        raise CorruptShardError(
-            f"{path} is missing or not a file: copy or download it again, or convert again; if the "
-            "dataset was replaced there meanwhile, open it again"
-        ) from exc
+    except FileNotFoundError as exc:  # deleted meanwhile
+        raise _no_file(path) from exc
+
+
+def _no_file(path: Path) -> CorruptShardError:
+    return CorruptShardError(
+        f"{path} is missing or not a file: copy or download it again, or convert again; if the "
+        "dataset was replaced there meanwhile, open it again"
+    )
 
 
 def map_descriptor(fd: int) -> memoryview:

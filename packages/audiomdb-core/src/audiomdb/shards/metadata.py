@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from audiomdb.shards.layout import (
 from audiomdb.urls import folder_path
 
 __all__ = [
+    "MOST_METADATA_BYTES",
     "Feature",
     "IndexEntry",
     "Metadata",
@@ -29,6 +31,10 @@ __all__ = [
     "read_metadata",
     "write_metadata",
 ]
+
+MOST_METADATA_BYTES = 1 << 30
+"""A larger file is not metadata. A shard takes 290 bytes and the length of two keys, so this is
+three times what a million shards need. An endless answer is refused before it fills the memory."""
 
 _MOST_BYTES = 2**56
 """Largest size of all shards together that is believed: 72 PB. Arithmetic with the numbers of
@@ -126,6 +132,17 @@ class Metadata(msgspec.Struct, frozen=True, dict=True):
         return digest.hexdigest()
 
 
+class _Head(msgspec.Struct):
+    """What tells datasets of this format, and of a version that can be read, from others."""
+
+    format: Any = None
+    format_version: Any = None
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_metadata = msgspec.json.Decoder(Metadata).decode
+
+
 def read_metadata(dataset: str | os.PathLike[str]) -> Metadata:
     """Read and check the metadata of a dataset in a local folder.
 
@@ -138,6 +155,13 @@ def read_metadata(dataset: str | os.PathLike[str]) -> Metadata:
     folder = folder_path(dataset, instead="audiomdb.registry.retriever_for takes URLs")
     path = folder / METADATA_FILE
     try:
+        facts = path.stat()
+        # Neither is read: a pipe, which would keep its reader waiting, nor a device without an end.
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MOST_METADATA_BYTES:
+            raise MetadataError(
+                f"{path} is no file, or has more than {MOST_METADATA_BYTES} bytes: it is not the "
+                "metadata of a dataset"
+            )
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as exc:
         hint = "the folder does not exist"
@@ -158,13 +182,16 @@ def parse_metadata(raw: bytes, name: str) -> Metadata:
     Raises:
         FormatVersionError, MetadataError: as for `read_metadata`.
     """
+    # Only what is asked for is decoded: anything else could take 30 times its size in memory.
     try:
-        head: Any = msgspec.json.decode(raw)
+        head = _decode_head(raw)
+    except msgspec.ValidationError:
+        head = _Head()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise MetadataError(f"{name} is not JSON: {exc}") from exc
-    if not isinstance(head, dict) or head.get("format") != FORMAT_NAME:
+    if head.format != FORMAT_NAME:
         raise MetadataError(f"{name} does not describe an AudioMDB dataset ('format' is missing)")
-    version = head.get("format_version")
+    version = head.format_version
     if not isinstance(version, int) or version < 1:
         raise MetadataError(f"{name}: 'format_version' is {version!r}, expected a number from 1")
     if version > FORMAT_VERSION:
@@ -173,8 +200,8 @@ def parse_metadata(raw: bytes, name: str) -> Metadata:
             "Upgrade audiomdb-core."
         )
     try:
-        metadata = msgspec.convert(head, Metadata)
-    except msgspec.ValidationError as exc:
+        metadata = _decode_metadata(raw)
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise MetadataError(f"{name}: {exc}") from exc
     _check(metadata, name)
     return metadata

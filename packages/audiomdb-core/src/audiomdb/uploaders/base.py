@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 from audiomdb.errors import CorruptShardError
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.files import sha256_file
+from audiomdb.shards.journal import Rejection
 from audiomdb.shards.layout import (
     DATA_FILE,
     INDEX_FILE,
@@ -25,6 +27,9 @@ from audiomdb.uploaders._sending import DatasetFile, Sending, stop_check
 __all__ = ["BaseUploader", "DatasetFile", "UploadReport", "dataset_files"]
 
 _U = TypeVar("_U", bound="BaseUploader")
+
+_LOCK_MAGIC = b"\xde\xc0\xef\xbe"
+"""Beginning of a lock file that LMDB has used."""
 
 
 class UploadReport(msgspec.Struct, frozen=True):
@@ -246,9 +251,11 @@ def dataset_files(dataset: Path) -> list[DatasetFile]:
         data = f"{shard.path}/{DATA_FILE}"
         files.append(_expect(dataset, data, shard.bytes, shard.sha256))
         files.append(_expect(dataset, f"{shard.path}/{LOCK_FILE}"))
+        _refuse_strange_lock(dataset, files[-1])
     files.append(_expect(dataset, INDEX_FILE, metadata.index.bytes, metadata.index.sha256))
     if _has_rejected(dataset, metadata):
         files.append(_expect(dataset, REJECTED_FILE))
+        _refuse_strange_rejections(dataset)
     files.append(_expect(dataset, METADATA_FILE))
     return files
 
@@ -257,12 +264,39 @@ def _has_rejected(dataset: Path, metadata: Metadata) -> bool:
     return metadata.rejected > 0 and (dataset / REJECTED_FILE).exists()
 
 
+# Digests in the metadata say what the other files hold. These two could be links, put into a folder
+# by whoever made it, to a file of the user's that is then published.
+
+
+def _refuse_strange_lock(dataset: Path, file: DatasetFile) -> None:
+    with Path(file.full_path).open("rb") as lock:
+        if lock.read(len(_LOCK_MAGIC)) not in (b"", _LOCK_MAGIC):
+            raise CorruptShardError(
+                f"{file.rel_path} of the dataset in {dataset} is not a lock file of LMDB; an empty "
+                "file will do"
+            )
+
+
+def _refuse_strange_rejections(dataset: Path) -> None:
+    try:
+        with (dataset / REJECTED_FILE).open("rb") as lines:
+            for line in lines:
+                msgspec.json.decode(line, type=Rejection)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise CorruptShardError(
+            f"{REJECTED_FILE} of the dataset in {dataset} is not a list of rejected samples: "
+            f"{exc}; delete it"
+        ) from exc
+
+
 def _expect(
     dataset: Path, rel_path: str, size: int | None = None, sha256: str | None = None
 ) -> DatasetFile:
     path = dataset / rel_path
     try:
         found = path.stat().st_size
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "no file", str(path))
     except OSError as exc:
         hint = "an empty file will do" if path.name == LOCK_FILE else "convert again"
         raise CorruptShardError(
