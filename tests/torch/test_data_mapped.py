@@ -107,6 +107,16 @@ def test_several_datasets_are_numbered_through(path: Path) -> None:
     assert len(view.durations) == CLIPS + 1
 
 
+def test_a_dataset_without_any_audio_has_no_durations(path: Path, tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "texts") as writer:
+        writer.write("a", {"text": "no clip"})
+    clips, texts = (StreamingDataset(LocalRetriever(one)) for one in (path, tmp_path / "texts"))
+    both = CombinedDataset([clips, texts])
+    assert np.isnan(both.as_map().durations).tolist() == [False] * CLIPS + [True]
+    with pytest.raises(PlanError, match="sample 'a' of dataset 'texts' lasts nan s"):
+        next(iter(StreamingLoader(both, max_batch_seconds=8.0)))
+
+
 def test_windows_change_with_the_epoch_in_kept_workers_too(path: Path) -> None:
     view = StreamingDataset(LocalRetriever(path), seconds=0.05, seed=2).as_map()
 

@@ -156,7 +156,9 @@ class Reading:
             return known
         columns = []
         for part, reader in zip(self._parts, self.readers, strict=True):
-            seconds = in_seconds(reader.index[DURATION] if len(reader) else np.empty(0))
+            has_it = DURATION in reader.index
+            column = reader.index[DURATION] if has_it else np.full(len(reader), np.nan)
+            seconds = in_seconds(column)
             crop = part.load.crop
             columns.append(seconds if crop is None else crop.lasts(seconds))
         found = columns[0] if len(columns) == 1 else np.concatenate(columns)
