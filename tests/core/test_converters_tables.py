@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import tempfile
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiomdb.converters.files import ManifestConverter
 from audiomdb.converters.tables import read_table
-from audiomdb.errors import SourceError
+from audiomdb.errors import SourceError, UnreadableAudioError
 
 # The csv module leaves a lone carriage return unquoted where lines end in a newline.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=20)
@@ -85,3 +87,60 @@ def test_two_values_of_one_name_are_refused_like_two_columns(row: str) -> None:
 def test_a_cell_may_be_long(name: str) -> None:
     text = "word " * 100_000
     assert rows_of(name, f"text\n{text}\n".encode()) == [{"text": text}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.jsonl.gz", gzip.compress(b'{"text": "a"}\n'), r"t\.jsonl\.gz is compressed with gzip"),
+        ("t.csv", "text\na\n".encode("utf-16"), r"t\.csv is UTF-16: convert it to UTF-8 first"),
+        (
+            "t.xlsx",
+            b"PK\x03\x04\x14\0\x08\x08\x08\0\xff",
+            r"t\.xlsx is .* a spreadsheet: .* as CSV",
+        ),
+        ("t.parquet", b"PAR1\x15\x04\x15\xff\n", r"t\.parquet is Parquet: .*HFConverter reads it"),
+        ("t.csv", "text\né\n".encode("latin-1"), r"t\.csv:2: not UTF-8: .* Convert it first"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_what_to_do(
+    name: str, content: bytes, message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        rows_of(name, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("metadata.csv", "LJ001-0001|Printing|Printing\n" * 2, "In a CSV, commas separate values"),
+        ("train.tsv", "path\tsentence\na.mp3\thello\n", "In a TSV, tabs separate values"),
+        ("train.jsonl", '{"path": "a.mp3"}\n', None),
+    ],
+)
+def test_a_manifest_without_the_expected_column_says_how_to_name_another(
+    tmp_path: Path, name: str, content: str, form: str | None
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(SourceError, match=r"paths with audio_column= \(--audio-column\)") as caught:
+        ManifestConverter(path, tmp_path / "out").run()
+    said = str(caught.value)
+    assert form in said if form else "separate values" not in said
+
+
+@pytest.mark.parametrize(
+    ("listed", "advice"),
+    [
+        ("clips\\a.wav", "/ separates folders"),
+        ("https://example.org/a.wav", "It is a URL: download it"),
+        ("gone.wav", r"No such file or directory(\n|$)"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_what_may_be_wrong_with_it(
+    tmp_path: Path, listed: str, advice: str
+) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps({"audio_filepath": listed}) + "\n")
+    with pytest.raises(UnreadableAudioError, match=advice):
+        ManifestConverter(path, tmp_path / "out").run()

@@ -78,7 +78,8 @@ def _open_regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
     except OSError as error:
         if error.errno not in _ABOUT_THE_FILE:
             raise
-        raise UnreadableAudioError(f"{name}: {error.strerror or error}") from error
+        reason = f"{error.strerror or error}{_advice(path)}"
+        raise UnreadableAudioError(f"{name}: {reason}") from error
     except ValueError as error:  # a null byte or an unpaired surrogate in the path
         raise UnreadableAudioError(f"{name}: no file can have this name ({error})") from error
     try:
@@ -92,6 +93,16 @@ def _open_regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
         os.close(descriptor)
         raise UnreadableAudioError(f"{name}: not a regular file")
     return descriptor, status.st_size
+
+
+def _advice(path: str | os.PathLike[str]) -> str:
+    """Return what may be wrong with a path that cannot be opened."""
+    text = os.fsdecode(path)
+    if "://" in text:
+        return ". It is a URL: download it, and give the path of the file"
+    if "\\" in text:
+        return ". In a path of this system, / separates folders"
+    return ""
 
 
 class Source:

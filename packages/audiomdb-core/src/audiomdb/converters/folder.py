@@ -40,6 +40,7 @@ _TABLES = ("metadata.csv", "metadata.jsonl")
 _SIDECARS = (".txt", ".TXT")
 _FILE_NAME = "file_name"
 _LABEL = "label"
+_ADVICE = f"The column of the paths has to be called {_FILE_NAME}"
 
 
 class FolderConverter(BaseConverter):
@@ -237,7 +238,7 @@ class _Walk:
 
     def _rows(self, table: Path, prefix: str) -> Iterator[_Clip]:
         for line, row in read_table(table):
-            name = column(table, line, row, _FILE_NAME)
+            name = column(table, line, row, _FILE_NAME, advice=_ADVICE)
             if not isinstance(name, str) or not name:
                 raise SourceError(f"{table}:{line}: {_FILE_NAME} is {name!r}, expected a path")
             path = os.path.join(prefix, name)  # noqa: PTH118 (Path would drop a `.`)

@@ -140,7 +140,7 @@ class ManifestConverter(BaseConverter):
 
     def _name(self, line: int, row: Row, key_column: str | None) -> str:
         if key_column is not None:
-            key = column(self.manifest, line, row, key_column)
+            key = self._column(line, row, key_column, "keys", "key_column")
             if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
                 raise SourceError(
                     f"{self.manifest}:{line}: {key_column} is {key!r}, expected text or an integer"
@@ -151,8 +151,13 @@ class ManifestConverter(BaseConverter):
         offset = row.get(OFFSET)
         return inside if offset is None else f"{inside}@{offset:.3f}"
 
+    def _column(self, line: int, row: Row, name: str, what: str, option: str) -> Any:  # noqa: ANN401
+        flag = option.replace("_", "-")
+        advice = f"Name the column of the {what} with {option}= (--{flag})"
+        return column(self.manifest, line, row, name, advice=advice)
+
     def _sample(self, line: int, row: Row) -> Sample:
-        path = column(self.manifest, line, row, self.audio_column)
+        path = self._column(line, row, self.audio_column, "paths", "audio_column")
         if not isinstance(path, str) or not path:
             raise SourceError(
                 f"{self.manifest}:{line}: {self.audio_column} is {path!r}, expected a path"
@@ -165,7 +170,7 @@ class ManifestConverter(BaseConverter):
                 f"{self.audio_column!r}; name the one to use with audio_column"
             )
         if self.text_column != TEXT:
-            column(self.manifest, line, row, self.text_column)
+            self._column(line, row, self.text_column, "texts", "text_column")
             take_text(f"{self.manifest}:{line}", sample, self.text_column)
         sample[AUDIO] = self._audio(line, row, os.path.join(self.audio_dir, path))  # noqa: PTH118
         return sample

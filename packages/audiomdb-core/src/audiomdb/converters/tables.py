@@ -36,6 +36,15 @@ _LONGEST_CELL = 2**26
 
 _BOM = b"\xef\xbb\xbf"
 
+_NOT_TEXT = (
+    (b"\x1f\x8b", "compressed with gzip: decompress it first (gunzip)"),
+    (b"PK\x03\x04", "a ZIP archive, or a spreadsheet: unpack it, or save it as CSV"),
+    (b"PAR1", "Parquet: audiomdb.converters.hf.HFConverter reads it"),
+    (b"\xff\xfe", "UTF-16: convert it to UTF-8 first (iconv -f utf-16 -t utf-8)"),
+    (b"\xfe\xff", "UTF-16: convert it to UTF-8 first (iconv -f utf-16 -t utf-8)"),
+)
+"""First bytes of files that are often given as a table, and what to do with them."""
+
 
 def read_table(path: Path) -> Iterator[tuple[int, Row]]:
     """Read a table row by row.
@@ -53,22 +62,41 @@ def read_table(path: Path) -> Iterator[tuple[int, Row]]:
     Raises:
         SourceError: for a file or a line that cannot be read; names both.
     """
-    kind = _KINDS.get(path.suffix.lower()) or _guess(path)
+    kind = _kind(path)
     lines = _lines(path)
     return _json_rows(path, lines) if kind == "json" else _cell_rows(path, lines, kind)
 
 
-def column(path: Path, line: int, row: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
+def column(path: Path, line: int, row: Mapping[str, Any], name: str, *, advice: str) -> Any:  # noqa: ANN401
     """Return the value of a column that must exist.
+
+    Args:
+        path: The table.
+        line: Number of the row's line.
+        row: The row.
+        name: Name of the column.
+        advice: What to do if there is no such column.
 
     Raises:
         SourceError: when the row has no such column; lists those it has.
     """
     if name not in row:
+        there = ", ".join(map(repr, row)) or "none"
         raise SourceError(
-            f"{path}:{line}: no column {name!r}; there are {', '.join(map(repr, row)) or 'none'}"
+            f"{path}:{line}: no column {name!r}; there are {there}. {advice}{_form(path)}"
         )
     return row[name]
+
+
+def _form(path: Path) -> str:
+    kind = _kind(path)
+    if kind == "json":
+        return ""
+    separator = "commas" if kind == "csv" else "tabs"
+    return (
+        f". In a {kind.upper()}, {separator} separate values, and the first line has the names of "
+        "the columns"
+    )
 
 
 def take_text(place: str, row: Row, name: str) -> None:
@@ -85,6 +113,10 @@ def take_text(place: str, row: Row, name: str) -> None:
             "rename one of them"
         )
     row[TEXT] = row.pop(name)
+
+
+def _kind(path: Path) -> str:
+    return _KINDS.get(path.suffix.lower()) or _guess(path)
 
 
 def _guess(path: Path) -> str:
@@ -104,7 +136,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 try:
                     yield number, octets.decode()
                 except UnicodeDecodeError as exc:
-                    raise SourceError(f"{path}:{number}: not UTF-8: {exc}") from exc
+                    for start, meaning in _NOT_TEXT if number == 1 else ():
+                        if raw.startswith(start):
+                            raise SourceError(f"{path} is {meaning}") from exc
+                    raise SourceError(
+                        f"{path}:{number}: not UTF-8: {exc}. Convert it first, for instance with "
+                        "iconv"
+                    ) from exc
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
 
