@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,18 @@ def test_a_folder_of_loose_audio_files_is_referred_to_the_other_converter(
     (folder / "clip.flac").write_bytes(CLIPS[0])
     with pytest.raises(SourceError, match=r"loose.*use FolderConverter"):
         convert(str(folder), tmp_path / "out")
+
+
+def test_a_folder_of_tar_archives_is_referred_to_what_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    (tmp_path / "clip.flac").write_bytes(CLIPS[0])
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "000.tar", "w") as archive:
+        archive.add(tmp_path / "clip.flac", "clip.flac")
+    with pytest.raises(SourceError, match=r"tar archives.*unpack archives first, or read them as"):
+        convert(str(tmp_path / "tars"), tmp_path / "out", audio_column="flac")
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -367,8 +367,9 @@ def _hint(error: BaseException, data: object) -> str:
             "that yields audio no features"
         )
     hints = {
-        "torchcodec": "; this dataset is made of loose audio files: download it "
-        "(huggingface_hub.snapshot_download) and use FolderConverter, which needs no torchcodec",
+        "torchcodec": "; this dataset is made of loose audio files, or of tar archives: download "
+        "it (huggingface_hub.snapshot_download) and use FolderConverter, which needs no "
+        "torchcodec; unpack archives first, or read them as docs/guides/converting.md shows",
         "Dataset scripts": '; revision="refs/convert/parquet" may hold the same data as Parquet',
         "Config name is missing": "; give data_name=",
         "BuilderConfig": "; give another data_name=",
