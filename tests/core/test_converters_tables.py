@@ -7,8 +7,9 @@ import gzip
 import io
 import json
 import tempfile
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -143,4 +144,18 @@ def test_a_path_that_leads_nowhere_says_what_may_be_wrong_with_it(
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps({"audio_filepath": listed}) + "\n")
     with pytest.raises(UnreadableAudioError, match=advice):
+        ManifestConverter(path, tmp_path / "out").run()
+
+
+@pytest.mark.parametrize(("on_disk", "listed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_file_whose_name_only_looks_like_the_listed_one_is_pointed_out(
+    tmp_path: Path, on_disk: Literal["NFC", "NFD"], listed: Literal["NFC", "NFD"]
+) -> None:
+    clip = tmp_path / unicodedata.normalize(on_disk, "é.wav")
+    clip.write_bytes(b"")
+    if (tmp_path / unicodedata.normalize(listed, "é.wav")).exists():
+        pytest.skip("this file system takes both for the same name")
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps({"audio_filepath": unicodedata.normalize(listed, "é.wav")}) + "\n")
+    with pytest.raises(UnreadableAudioError, match=f"looks the same .* Unicode's form {on_disk}"):
         ManifestConverter(path, tmp_path / "out").run()

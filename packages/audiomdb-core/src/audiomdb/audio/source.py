@@ -102,6 +102,20 @@ def _advice(path: str | os.PathLike[str]) -> str:
         return ". It is a URL: download it, and give the path of the file"
     if "\\" in text:
         return ". In a path of this system, / separates folders"
+    return "" if text.isascii() else _other_form(text)
+
+
+def _other_form(path: str) -> str:
+    """Say so if there is a file whose name looks the same, as macOS writes letters with accents."""
+    import unicodedata
+
+    for form in ("NFC", "NFD"):
+        other = unicodedata.normalize(form, path)
+        if other != path and os.path.exists(other):  # noqa: PTH110
+            return (
+                f". A file that looks the same has its name in Unicode's form {form}: rename it, "
+                "or write the path in that form"
+            )
     return ""
 
 
