@@ -145,6 +145,15 @@ def test_windows_near_the_end_of_a_vorbis_of_changing_loudness_are_slices_of_it(
         assert np.array_equal(part, whole[start : start + 100])
 
 
+def test_windows_of_a_flac_that_counts_its_last_block_as_the_smallest_are_slices_of_it() -> None:
+    encoded = bytearray((FILES / "flac/flac_s16_level5_16k_mono.flac").read_bytes())
+    whole, rate = audio.decode(bytes(encoded))
+    encoded[8:10] = (len(whole) % 4096).to_bytes(2, "big")
+    for start in range(0, len(whole) - 100, 700):
+        part, _ = audio.decode(bytes(encoded), offset=start / rate, duration=100 / rate)
+        assert np.array_equal(part, whole[start : start + 100])
+
+
 def test_adjoining_windows_tile_a_clip() -> None:
     path = FILES / "flac/flac_s16_level5_16k_mono.flac"
     whole, _ = audio.decode(path)

@@ -87,7 +87,8 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
         )
     if audio_start == source.size and info.frames == 0 and info.md5 in _NO_SAMPLES:
         return Structure("FLAC", frames=0, flac=info)
-    if source.at(audio_start, 2) not in (b"\xff\xf8", b"\xff\xf9"):
+    sync = source.at(audio_start, 2)
+    if sync not in (b"\xff\xf8", b"\xff\xf9"):
         raise source.damaged(
             f"FLAC without a frame at byte {audio_start}, where its metadata ends: cut off, or "
             "damaged; fetch the file again"
@@ -107,7 +108,10 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
         if first is None:
             raise source.damaged("FLAC whose first frame is damaged; fetch the file again")
         _compare(source, info, first)
-    return Structure("FLAC", frames=info.frames, flac=info)
+    # Some encoders count the short last block as the smallest. libFLAC then cannot tell where a
+    # numbered frame begins: most seeks fail, and some lead elsewhere.
+    seekable = sync == b"\xff\xf9" or head[8:10] == head[10:12]
+    return Structure("FLAC", frames=info.frames, seekable=seekable, flac=info)
 
 
 def first_coded_rate(octets: memoryview) -> int | None:
