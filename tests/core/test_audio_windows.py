@@ -154,6 +154,19 @@ def test_windows_of_a_flac_that_counts_its_last_block_as_the_smallest_are_slices
         assert np.array_equal(part, whole[start : start + 100])
 
 
+@pytest.mark.parametrize("size", [0, 20, 5000, 100_000])
+def test_windows_of_a_flac_behind_an_id3_tag_of_any_size_are_slices_of_it(size: int) -> None:
+    encoded = (FILES / "flac/flac_s16_level5_16k_mono.flac").read_bytes()
+    whole, rate = audio.decode(encoded)
+    lengths = bytes((size >> 21, size >> 14 & 127, size >> 7 & 127, size & 127))
+    tagged = b"ID3\x03\0\0" + lengths + bytes(size) + encoded
+    for start in range(0, len(whole) - 100, 1500):
+        part, _ = audio.decode(tagged, offset=start / rate, duration=100 / rate)
+        assert np.array_equal(part, whole[start : start + 100])
+    with audio.only_libsndfile():
+        assert audio.check(tagged).frames == len(whole)
+
+
 def test_adjoining_windows_tile_a_clip() -> None:
     path = FILES / "flac/flac_s16_level5_16k_mono.flac"
     whole, _ = audio.decode(path)

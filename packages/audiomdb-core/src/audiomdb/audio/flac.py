@@ -18,7 +18,7 @@ from audiomdb.audio.flac_frames import (
     find_last,
     read_frame_header,
 )
-from audiomdb.audio.structure import Structure
+from audiomdb.audio.structure import Excerpt, Structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,9 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
             "damaged; fetch the file again"
         )
     if info.frames == 0:
-        return Structure("FLAC", frames_known=False, seekable=False, flac=info)
+        return Structure(
+            "FLAC", frames_known=False, seekable=False, flac=info, instead=_untagged(source, start)
+        )
     # A wrong total must not cause a huge allocation.
     if info.frames > (source.size // _SMALLEST_FRAME_BYTES + 1) * max(block_size, 1):
         raise source.damaged(
@@ -111,7 +113,23 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
     # Some encoders count the short last block as the smallest. libFLAC then cannot tell where a
     # numbered frame begins: most seeks fail, and some lead elsewhere.
     seekable = sync == b"\xff\xf9" or head[8:10] == head[10:12]
-    return Structure("FLAC", frames=info.frames, seekable=seekable, flac=info)
+    return Structure(
+        "FLAC",
+        frames=info.frames,
+        seekable=seekable,
+        flac=info,
+        instead=_untagged(source, start),
+    )
+
+
+def _untagged(source: Source, start: int) -> Callable[[], Excerpt] | None:
+    """Return what makes the stream without the tag before it; None without one.
+
+    libsndfile skips an ID3v2 tag, but with a tag of some kilobytes its seeks fail.
+    """
+    if start == 0:
+        return None
+    return lambda: Excerpt(bytes(source.view()[start:]), 0)
 
 
 def first_coded_rate(octets: memoryview) -> int | None:
