@@ -51,6 +51,15 @@ def test_a_flac_without_a_rate_is_no_audio() -> None:
         describe("clip", {"audio": bytes(octets)}, AudioOptions())
 
 
+def test_a_flac_with_two_headers_is_refused() -> None:
+    second = bytearray(SPEECH[4:42])  # the block STREAMINFO
+    second[14:17] = (8000 << 4).to_bytes(3, "big")
+    doubled = SPEECH[:42] + bytes(second) + SPEECH[42:]
+    for use in (audio.decode, audio.check, audio.probe):
+        with pytest.raises(DamagedAudioError, match="metadata damaged"):
+            use(doubled)
+
+
 def test_two_sizes_of_the_samples_of_an_rf64_are_a_contradiction() -> None:
     out = io.BytesIO()
     soundfile.write(out, np.zeros(1000), 8000, format="RF64")

@@ -156,10 +156,15 @@ def _read_stream_info(head: bytes) -> StreamInfo:
 
 
 def _behind_metadata(octets_at: Callable[[int, int], bytes | memoryview], start: int) -> int | None:
-    """Return the position after the last metadata block; None if the stream ends before it."""
-    position = start + len(_MARKER)
+    """Return the position after the last metadata block.
+
+    None if the stream ends before it, or has a second STREAMINFO, of which decoders take either.
+    """
+    begin = position = start + len(_MARKER)
     while len(head := octets_at(position, 4)) == 4:
         block = int.from_bytes(head, "big")
+        if position != begin and block >> 24 & 0x7F == 0:
+            return None
         position += 4 + (block & 0xFFFFFF)
         if block >> 31:
             return position
