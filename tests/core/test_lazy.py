@@ -24,6 +24,41 @@ with SampleStream(LocalRetriever(sys.argv[1]), shuffle=True, num_threads=2) as s
 print(" ".join(name for name in sys.argv[2:] if name in sys.modules))
 """
 
+FORKING = """
+import os, signal, sys, threading
+
+class state:
+    begun, forked = threading.Event(), threading.Event()
+
+sys.modules["state"] = state
+sys.path.insert(0, sys.argv[1])
+import room
+
+thread = threading.Thread(target=lambda: room.thing)
+thread.start()
+assert state.begun.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    assert room.thing == 1
+    os._exit(7)
+state.forked.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+ROOM = """
+from audiomdb.lazy import lazily
+__getattr__, _ = lazily("room", {"thing": "slow"})
+"""
+
+SLOW = """
+import state
+state.begun.set()
+state.forked.wait(1)  # a fork that can happen does so by now
+thing = 1
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -72,3 +107,14 @@ def test_names_are_listed_before_one_is_asked_for() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
     )
     assert found.stdout.split() == ["set()", "False"]
+
+
+def test_a_process_forked_during_an_import_can_import_the_same(tmp_path: Path) -> None:
+    """As a worker is, while threads of a loop begin to read."""
+    room = tmp_path / "room"
+    room.mkdir()
+    (room / "__init__.py").write_text(ROOM)
+    (room / "slow.py").write_text(SLOW)
+    command = [sys.executable, "-c", FORKING, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert found.stdout.split() == ["7"]

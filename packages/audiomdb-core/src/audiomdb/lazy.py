@@ -2,15 +2,40 @@
 
 Every process that loads data imports the library anew. Training often reads shards in place, and
 then need not import the code that writes or caches shards (docs/decisions/0026).
+
+What is imported late may be imported by a thread while another one forks. Python's lock of the
+module would then stay locked in the child, which would wait for ever when it imports the module
+itself. Such imports therefore happen within `importing`, which no fork interrupts.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import cache
 from importlib import import_module
 
-__all__ = ["lazily"]
+__all__ = ["importing", "lazily"]
+
+_importing = threading.RLock()
+
+
+def importing() -> AbstractContextManager[object]:
+    """Return a context manager within which no other thread forks this process."""
+    _install_fork_hook()
+    return _importing
+
+
+@cache
+def _install_fork_hook() -> None:
+    os.register_at_fork(
+        before=_importing.acquire,
+        after_in_parent=_importing.release,
+        after_in_child=_importing.release,
+    )
 
 
 def lazily(
@@ -26,7 +51,8 @@ def lazily(
     def get(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value: object = getattr(import_module(f"{package}.{modules[name]}"), name)
+        with importing():
+            value: object = getattr(import_module(f"{package}.{modules[name]}"), name)
         setattr(sys.modules[package], name, value)  # later accesses bypass this function
         return value
 

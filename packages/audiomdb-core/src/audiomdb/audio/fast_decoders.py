@@ -27,6 +27,7 @@ import numpy as np
 from audiomdb.audio.arrays import believed_bytes, room_for
 from audiomdb.audio.flac import first_coded_rate
 from audiomdb.audio.riff import short_plain
+from audiomdb.lazy import importing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +105,8 @@ def _dr_flac() -> _DrFlac | None:
     module is made for playback, and importing it takes as long as decoding twenty clips.
     """
     try:
-        compiled = import_module("_miniaudio")
+        with importing():
+            compiled = import_module("_miniaudio")
     except ImportError:
         return None
     for prefix in ("ma_dr_flac_", "drflac_"):  # since miniaudio 1.70, and before it

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from audiomdb.lazy import importing
+
 if TYPE_CHECKING:
     from audiomdb.audio.base_decoder import Decoder
     from audiomdb.audio.source import Source
@@ -24,6 +26,7 @@ def open_decoder(
         UnreadableAudioError: libsndfile does not support the coding.
         DamagedAudioError: the header of the stream is broken.
     """
-    from audiomdb.audio.base_decoder import Decoder
+    with importing():
+        from audiomdb.audio.base_decoder import Decoder
 
     return Decoder(source, structure, excerpt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from audiomdb.errors import AudioError
+from audiomdb.lazy import importing
 
 __all__ = ["resample"]
 
@@ -55,7 +56,8 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         )
     if from_rate == to_rate or audio.shape[0] == 0:
         return np.array(audio, dtype=np.float32, order="C")
-    import soxr  # on first use, because most readers of a dataset never resample
+    with importing():
+        import soxr  # on first use, because most readers of a dataset never resample
 
     result = soxr.resample(
         np.ascontiguousarray(audio, dtype=np.float32), from_rate, to_rate, quality="HQ"

@@ -13,6 +13,7 @@ import msgspec
 
 from audiomdb.cache import CacheOptions, CacheStats, RemoteFile
 from audiomdb.errors import CacheError, CachePlaceError
+from audiomdb.lazy import importing
 from audiomdb.retrievers._naming import UnnameableError, place_of, retriever_name
 from audiomdb.shards import DatasetReader, Metadata
 
@@ -216,8 +217,9 @@ class BaseRetriever:
             DatasetError: as `open` says.
         """
         # Imported here: reading a dataset in place does not need it (docs/decisions/0026).
-        from audiomdb.cache import DirectorySource, RangeSource, ShardCache
-        from audiomdb.retrievers._cached import CachedShards
+        with importing():
+            from audiomdb.cache import DirectorySource, RangeSource, ShardCache
+            from audiomdb.retrievers._cached import CachedShards
 
         name = type(self).__name__
         args, kwargs = self._arguments
