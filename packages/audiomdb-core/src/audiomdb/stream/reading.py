@@ -156,8 +156,8 @@ class Reading:
             return known
         columns = []
         for part, reader in zip(self._parts, self.readers, strict=True):
-            has_it = DURATION in reader.index
-            column = reader.index[DURATION] if has_it else np.full(len(reader), np.nan)
+            index = reader.index
+            column = index[DURATION] if DURATION in index else np.full(len(reader), np.nan)
             seconds = in_seconds(column)
             crop = part.load.crop
             columns.append(seconds if crop is None else crop.lasts(seconds))
