@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from audiomdb._s3_errors import EXPIRED, error_code
 from audiomdb._s3_store import is_amazon, is_endpoint, store_name
+from audiomdb.lazy import importing
 
 __all__ = ["AddressingStyle", "ClientOptions", "ProcessClient", "checked_place", "join_key"]
 
@@ -208,8 +209,9 @@ def _wrong_endpoint(said: str) -> Exception:
 
 def _make_session(options: ClientOptions) -> Any:  # noqa: ANN401
     """Make a new session, because boto3's default session is not thread-safe."""
-    import boto3
-    from botocore.session import Session
+    with importing():
+        import boto3
+        from botocore.session import Session
 
     core = Session(profile=options.profile_name)
     session = boto3.session.Session(botocore_session=core, region_name=options.region_name)

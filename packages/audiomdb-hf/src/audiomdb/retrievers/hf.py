@@ -23,6 +23,7 @@ from audiomdb.errors import (
     DownloadError,
     DownloadInterruptedError,
 )
+from audiomdb.lazy import importing
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 
 if TYPE_CHECKING:
@@ -245,7 +246,8 @@ class HFRetriever(BaseRetriever):
             DatasetNotFoundError: there is no such repository, revision or file.
             DownloadError: any other failure.
         """
-        from huggingface_hub import hf_hub_url
+        with importing():
+            from huggingface_hub import hf_hub_url
 
         span: dict[str, Any] = {"start": start, "stop": stop, "timeout_s": self._read_timeout_s}
         with self._errors(path):
