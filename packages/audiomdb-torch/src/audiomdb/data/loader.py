@@ -194,7 +194,8 @@ class StreamingLoader:
         """Return the number of this rank's batches in the pass begun last, or in the next one.
 
         It is the same in every rank, except that with `tail="uneven"`, a rank that has no sample of
-        an epoch's last step gets one less.
+        an epoch's last step gets one less. A pass that resumes within an epoch counts as if it had
+        that epoch from its start, which is what frameworks expect.
 
         By seconds, this takes a pass over the durations for each epoch, 1 to 2 us per sample; the
         result is remembered.
