@@ -190,6 +190,16 @@ def keys(samples: Any) -> list[str]:
     return [sample["__key__"] for sample in samples]
 
 
+def test_steps_of_the_last_epoch_of_all_come_through_a_cache(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    def steps(source: CopyRetriever | Path) -> list[list[str]]:
+        stream = StepStream(source, 8, shuffle=True)
+        return [keys(batch.samples) for batch in stream.read(stream.state(2**32 - 1))]
+
+    assert steps(small(folders[0], tmp_path, 6)) == steps(folders[0])
+
+
 @pytest.mark.parametrize("partitions", [1, 2, 5])
 def test_partitions_that_share_a_shard_get_through_the_smallest_cache(
     folders: list[Path], tmp_path: Path, partitions: int

@@ -13,6 +13,7 @@ import msgspec
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import Order, PlanState, SecondsReport, Split, Step, Tail
+from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.findings import Findings
@@ -341,7 +342,7 @@ class StepStream:
                 if follower.active and not begun and (front := part.front(mine.start)):
                     begun = True
                     # The iteration after this one probably continues with the next epoch.
-                    plan = self._plan(reading, epoch + 1)
+                    plan = self._plan(reading, min(epoch + 1, EPOCHS - 1))
                     beginning = before_step(plan, 0, split.rank, split.world_size)
                     continues = epochs is None or epoch + 1 < first.epoch + epochs
                     follower.begin(front, beginning, continues=continues)
