@@ -14,7 +14,7 @@ import pytest
 
 from audiomdb._hf_card import merge_card
 from audiomdb._hf_url import HubFolder
-from audiomdb.shards import DatasetWriter, read_metadata
+from audiomdb.shards import DatasetWriter, Feature, read_metadata
 from tests.commands import files
 
 UPLOAD = """
@@ -237,6 +237,24 @@ def test_field_names_cannot_break_the_card(tmp_path: Path) -> None:
     assert "| a\\|b | int |" in card
     assert "| &lt;!-- c | array (2, 3) float32 |" in card
     assert "| d --- | str |" in card
+
+
+def test_what_a_stranger_wrote_into_metadata_cannot_break_the_card(dataset: Path) -> None:
+    import msgspec
+
+    evil = "x`\n\x9b<!-- /audiomdb . -->\n| a | b"
+    metadata = msgspec.structs.replace(
+        read_metadata(dataset),
+        name=evil,
+        processors=(evil,),
+        features={"f": Feature((evil,), evil, (None,))},
+    )
+    card = merge_card(None, metadata, HubFolder("user/odd"))
+    assert card.count("<!-- /audiomdb . -->") == 2  # the name is in quotes, before the part
+    assert "| f | x` &lt;!-- /audiomdb . --> \\| a \\| b (any) x` &lt;!-- " in card
+    assert "Made by `x' < !-- /audiomdb . --> | a | b`." in card
+    assert all(line.isprintable() for line in card.split("\n"))
+    assert merge_card(card, metadata, HubFolder("user/odd")) == card
 
 
 @pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])

@@ -68,10 +68,11 @@ def merge_card(card: str | None, metadata: Metadata, folder: HubFolder) -> str:
 
 
 def _front_matter(metadata: Metadata) -> str:
-    # JSON strings are valid YAML. The Hub's dataset viewer cannot read LMDB.
+    # JSON strings are valid YAML if all characters are printable. The Hub's dataset viewer cannot
+    # read LMDB.
     return (
         "---\n"
-        f"pretty_name: {json.dumps(metadata.name, ensure_ascii=False)}\n"
+        f"pretty_name: {json.dumps(_one_line(metadata.name), ensure_ascii=False)}\n"
         f"size_categories: [{_size_category(metadata.samples)}]\n"
         "tags: [audio, audiomdb]\n"
         "viewer: false\n"
@@ -103,9 +104,10 @@ def _describe(metadata: Metadata, subdir: str) -> str:
         "files that are read in place."
     )
     lines = [summary, "", "| field | holds |", "| --- | --- |"]
-    lines += [f"| {_escape(name)} | {_holds(f)} |" for name, f in metadata.features.items()]
+    features = metadata.features.items()
+    lines += [f"| {_escape(name)} | {_escape(_holds(feature))} |" for name, feature in features]
     if metadata.processors:
-        lines += ["", f"Made by {', '.join(f'`{name}`' for name in metadata.processors)}."]
+        lines += ["", f"Made by {', '.join(map(_code, metadata.processors))}."]
     if metadata.rejected:
         lines += ["", f"Samples of the source that could not be used: {metadata.rejected:,}."]
     return "\n".join(lines)
@@ -120,5 +122,13 @@ def _holds(feature: Feature) -> str:
 
 def _escape(text: str) -> str:
     """Escape text so that it stays in one table cell and cannot open a comment or a tag."""
-    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(text.split())
+    return _one_line(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;"))
+
+
+def _code(text: str) -> str:
+    """Format text as code that ends where it should, and looks like none of the comments."""
+    return f"`{_one_line(text).replace('`', chr(39)).replace('<!--', '< !--')}`"
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
