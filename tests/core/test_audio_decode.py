@@ -175,3 +175,14 @@ def test_an_array_that_cannot_be_decoded_into_is_refused(out: np.ndarray) -> Non
     with pytest.raises(ValueError, match="expected C-contiguous, writable float32"):
         audio.decode(encoded, out=out)
     np.testing.assert_array_equal(out, before)
+
+
+@pytest.mark.parametrize("kind", ["flac", "vorbis", "mp3"])
+def test_a_clip_that_says_it_is_longer_than_recorded_is_not_decoded(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = audio.encode(np.zeros(16_000 * 60, np.float32), 16_000, kind)
+    monkeypatch.setattr("audiomdb.audio.base_decoder.Decoder.read_all", None)
+    monkeypatch.setattr("audiomdb.audio.decoding.decode_flac", None)
+    with pytest.raises(DamagedAudioError, match="960000 frames, but 800 were recorded"):
+        audio.decode(silence, frames=800)

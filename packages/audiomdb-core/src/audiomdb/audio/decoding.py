@@ -110,20 +110,26 @@ def _decode_whole(
     source: Source, frames: int | None, out: np.ndarray | None
 ) -> tuple[np.ndarray, int]:
     source.view()  # a file is read once; every decoder then works from memory
-    audio, rate = _decode_all(source, inspect(source, frames=frames), out)
-    if frames is not None and len(audio) != frames:
-        raise source.damaged(
-            f"decodes to {len(audio)} frames, but {frames} were recorded: the bytes are "
-            "not the ones that were converted"
-        )
+    audio, rate = _decode_all(source, inspect(source, frames=frames), frames, out)
+    _compare(source, len(audio), frames)
     return audio, rate
 
 
+def _compare(source: Source, found: int | None, recorded: int | None) -> None:
+    if None not in (found, recorded) and found != recorded:
+        raise source.damaged(
+            f"holds {found} frames, but {recorded} were recorded: the bytes are not the ones that "
+            "were converted"
+        )
+
+
 def _decode_all(
-    source: Source, structure: Structure, out: np.ndarray | None
+    source: Source, structure: Structure, frames: int | None, out: np.ndarray | None
 ) -> tuple[np.ndarray, int]:
     audio: np.ndarray | None
     flac, plain = structure.flac, structure.plain
+    # Before decoding: the compressed silence of a day has few bytes.
+    _compare(source, structure.frames, frames)
     if flac is not None:
         if structure.frames == 0:
             return _empty(flac.channels), flac.sample_rate
@@ -136,6 +142,7 @@ def _decode_all(
         if audio is not None:
             return audio, plain.sample_rate
     with open_decoder(source, structure) as decoder:
+        _compare(source, decoder.frames, frames)
         return decoder.read_all(), decoder.sample_rate
 
 

@@ -17,6 +17,7 @@ from audiomdb.shards.layout import ALIGNMENT, INLINE_BYTES
 __all__ = [
     "INLINE_ARRAY",
     "INLINE_SCALAR",
+    "MAX_DEPTH",
     "PAYLOAD_ARRAY",
     "PAYLOAD_BYTES",
     "REF",
@@ -32,7 +33,9 @@ PAYLOAD_BYTES, PAYLOAD_ARRAY, INLINE_ARRAY, INLINE_SCALAR = 1, 2, 3, 4
 REF = Struct("<QQI")
 """Reference to a payload: offset within the record's payloads, length, CRC-32."""
 
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
+"""Containers around a value, that of the sample included."""
+
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
 
@@ -112,8 +115,8 @@ class Packer:
         return Ext(PAYLOAD_BYTES, self._payload(value))
 
     def _container(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
-        if depth >= _MAX_DEPTH:
-            raise self._refusal(f"nests more than {_MAX_DEPTH} containers in {path[:80]!r}")
+        if depth >= MAX_DEPTH:
+            raise self._refusal(f"nests more than {MAX_DEPTH} containers in {path[:80]!r}")
         if isinstance(value, Mapping):
             return {
                 self.name(k, path): self.pack(v, f"{path}.{k}", depth + 1) for k, v in value.items()

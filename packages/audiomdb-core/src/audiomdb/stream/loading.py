@@ -23,6 +23,7 @@ from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
 from audiomdb.shards import DatasetReader, ShardReader
 from audiomdb.shards.columns import Column
+from audiomdb.shards.packing import MAX_DEPTH
 from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
 from audiomdb.stream.load_options import LoadOptions
 from audiomdb.stream.memory import ReusedMemory
@@ -379,21 +380,28 @@ def _say_where(error: Exception, name: str) -> None:
         CorruptRecordError: instead, when the sample is nested too deeply to be walked through.
     """
     if isinstance(error, RecursionError):
-        raise CorruptRecordError(f"{name} nests too many containers: {error}") from error
+        raise CorruptRecordError(f"{name} nests too many containers") from error
     if name not in str(error):
         add_note(error, f"while decoding {name}")
 
 
-def _owned(value: Any) -> Any:  # noqa: ANN401
-    """Return a value without views into a mapping."""
+def _owned(value: Any, depth: int = 1) -> Any:  # noqa: ANN401
+    """Return a value without views into a mapping.
+
+    Raises:
+        RecursionError: it nests more containers than any writer stores; the code that batches and
+            sends it to other processes would fail.
+    """
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(value, np.ndarray):
         return value if value.flags.writeable else value.copy()
+    if isinstance(value, list | dict) and depth > MAX_DEPTH:
+        raise RecursionError
     if isinstance(value, list):
-        return [_owned(item) for item in value]
+        return [_owned(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {name: _owned(item) for name, item in value.items()}
+        return {name: _owned(item, depth + 1) for name, item in value.items()}
     return value
 
 
