@@ -213,6 +213,24 @@ def test_arrays_that_fit_no_tensor_stay_a_list() -> None:
         assert found[0] is plain
 
 
+@pytest.mark.parametrize(
+    "shapes", [[(1, 100_000), (100_000, 1)], [(0, 2**40), (2, 1)], [(2**40, 0), (1, 2), (3, 3)]]
+)
+def test_arrays_that_only_padding_would_bring_together_stay_a_list(
+    shapes: list[tuple[int, int]],
+) -> None:
+    rows = [np.zeros(shape, np.int8) for shape in shapes]
+    batch = pad_collate([{"x": row} for row in rows])
+    assert batch == {"x": rows}
+
+
+def test_the_rate_of_audio_that_was_not_decoded_may_be_anything() -> None:
+    audio = np.zeros(5, np.float32)
+    rates: list[Any] = [[], "8 kHz", 8000]
+    batch = pad_collate([{"audio": audio, "sample_rate": rate} for rate in rates])
+    assert batch["sample_rate"] == rates
+
+
 def test_sparse_tensors_stay_a_list() -> None:
     batch = pad_collate([{"x": torch.eye(size).to_sparse()} for size in (2, 3)])
     assert [one.shape for one in batch["x"]] == [(2, 2), (3, 3)]

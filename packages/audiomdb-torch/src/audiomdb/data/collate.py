@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ __all__ = ["PaddingSample", "pad_collate", "rows_for"]
 _ARRAYS = np.ndarray, torch.Tensor
 _NUMBERS = bool, int, float, complex, np.generic
 _INTEGERS = int, np.integer, np.bool_
+
+_MOST_PADDED, _PADDED_ELEMENTS = 64, 1 << 16
+"""A padded row may be this many times as large as the largest array, or have this many elements."""
 
 
 class PaddingSample(dict[str, Any]):
@@ -49,8 +53,9 @@ def pad_collate(
     - numbers and bools: a tensor `(batch,)`;
     - dicts: a dict, batched in the same way;
     - text, bytes, lists, any other values, and numbers and dicts of which one is missing: a list,
-      with None for missing values. So are arrays that cannot form one tensor, and integers that
-      only a float could hold, and not exactly: `uint64` beside a signed type, or an `int` of 2**63.
+      with None for missing values. So are arrays that cannot form one tensor, or whose padded rows
+      would be over 64 times as large as the largest of them, and integers that only a float could
+      hold, and not exactly: `uint64` beside a signed type, or an `int` of 2**63.
 
     In a worker process, padded tensors are made in shared memory, so that they reach the training
     process without another copy.
@@ -106,6 +111,8 @@ class _Rows:
             return None
         if len({value.ndim for value in present}) > 1 or any(map(_is_sparse, present)):
             return None
+        if present[0].ndim > 1 and _mostly_padding([tuple(value.shape) for value in present]):
+            return None
         dtype = _common_dtype(present)
         if dtype is None or (present[0].ndim == 0 and len(present) < len(column)):
             return None
@@ -148,6 +155,12 @@ class _Rows:
         else:
             sizes = np.array(self._shapes, np.int64)
         return torch.from_numpy(sizes)
+
+
+def _mostly_padding(shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether a padded row would be much larger than any array: of (1, 9999) and (9999, 1)."""
+    row = prod(map(max, *shapes)) if len(shapes) > 1 else 0
+    return row > _PADDED_ELEMENTS and row > _MOST_PADDED * max(map(prod, shapes))
 
 
 def _mask(shape: Sequence[int], lengths: torch.Tensor) -> torch.Tensor:
@@ -253,7 +266,8 @@ def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
         audio = sample.get(AUDIO)
         if isinstance(audio, _ARRAYS) and audio.ndim in (1, 2):
             channels.setdefault(1 if audio.ndim == 1 else audio.shape[1], sample.get(KEY))
-            rates.add(sample.get(SAMPLE_RATE))
+            rate = sample.get(SAMPLE_RATE)  # of audio that was not decoded, it may be anything
+            rates.add(rate if isinstance(rate, int | float) else None)
     if len(channels) > 1:
         raise AudioError(
             f"clips with different numbers of channels in one batch ({_listed(channels)}); "
