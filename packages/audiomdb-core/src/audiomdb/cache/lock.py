@@ -15,9 +15,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,7 @@ _opening = threading.RLock()
 
 
 class Held:
-    """A file that is open and locked until `release` or the end of the process.
+    """A file that is open and locked until `release`, or until nothing refers to this object.
 
     Made by `try_exclusive`, `try_shared` and `exclusive`. In a forked child it is closed.
 
@@ -41,11 +42,14 @@ class Held:
         fd: File descriptor; -1 once released.
     """
 
+    fd = -1
+
     def __init__(self, path: Path, flags: int) -> None:
         _install_fork_hook()
         self._owner = os.getpid()
         with _opening:
-            self.fd = os.open(path, flags, 0o644)
+            # By the umask, users of one group may share a cache.
+            self.fd = os.open(path, flags, 0o666)
             _all_held.add(self)
 
     def lock(self, *, shared: bool = False, wait: bool = False) -> None:
@@ -78,6 +82,12 @@ class Held:
 
             fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
+
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        # An interrupt may come before somebody else is responsible. When the interpreter ends,
+        # the kernel releases locks.
+        if self.fd >= 0 and not _ending():
+            self.release()
 
     def __enter__(self) -> Held:
         return self

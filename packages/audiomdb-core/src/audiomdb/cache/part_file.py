@@ -159,7 +159,7 @@ class PartFile:
             self._close_map()
             temporary = self._spans_path.with_name(f"{self._spans_path.name}.new")
             # The file is kept open, so that only its name is lost if it is deleted meanwhile.
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
                 os.pwrite(fd, packed(self._spans), 0)
                 with suppress(FileNotFoundError):
