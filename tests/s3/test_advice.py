@@ -107,3 +107,30 @@ def test_arguments_that_boto3_refuses_are_explained_by_what_they_are(
     report: str, text: str
 ) -> None:
     assert advice(ParamValidationError(report=report)).startswith(text)
+
+
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
+def test_an_endpoint_that_redirects_everything_is_explained(
+    server: Any, bucket: str, dataset: Path, tmp_path: Path, status: str
+) -> None:
+    server.intercept = lambda _: (status, b"")
+    expected = r"redirects every request, as a login page.*check endpoint_url="
+    retriever = S3Retriever(bucket, "digits", endpoint_url=server.url, cache_dir=tmp_path)
+    with pytest.raises(DownloadError, match=expected):
+        retriever.open()
+    uploader = S3Uploader(bucket, "digits", endpoint_url=server.url, workers=1)
+    with pytest.raises(UploadError, match=expected):
+        uploader.upload_dir(dataset)
+
+
+def test_a_proxy_that_cannot_be_reached_is_named(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    retriever = S3Retriever(
+        bucket, "digits", endpoint_url="http://store.example", cache_dir=tmp_path
+    )
+    with pytest.raises(DownloadInterruptedError, match=r"http://127\.0\.0\.1:9.*NO_PROXY"):
+        retriever.open()

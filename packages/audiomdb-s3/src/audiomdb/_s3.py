@@ -125,6 +125,11 @@ class ProcessClient:
         try:
             return request(client)
         except Exception as exc:
+            if _redirects_for_ever(exc):
+                raise _endpoint_error(
+                    "it redirects every request, as a login page does, or a server that expects "
+                    "https:// instead of http://"
+                ) from None
             if error_code(exc) not in EXPIRED:
                 raise
         self._renew(client)
@@ -197,14 +202,27 @@ def _find_endpoint(options: ClientOptions) -> _Endpoint:
     return _Endpoint(found, found)
 
 
-def _wrong_endpoint(said: str) -> Exception:
-    """Return the error for an invalid endpoint in AWS's own settings, of a botocore class."""
+def _redirects_for_ever(error: Exception) -> bool:
+    """Return whether boto3 was led astray: on a redirect, it asks for the bucket's region.
+
+    If that is redirected as well, it asks again, and so on.
+    """
+    return isinstance(error, RecursionError) or isinstance(error.__context__, RecursionError)
+
+
+def _endpoint_error(text: str) -> Exception:
+    """Return an error about the endpoint, of a botocore class."""
     from botocore.exceptions import InvalidEndpointConfigurationError
 
+    error: Exception = InvalidEndpointConfigurationError(msg=text)
+    return error
+
+
+def _wrong_endpoint(said: str) -> Exception:
+    """Return the error for an invalid endpoint in AWS's own settings."""
     names = [name for name in _ENDPOINT_VARIABLES if os.environ.get(name)]
     where = f"{names[0]} is {os.environ[names[0]]!r}" if names else f"AWS's config file says {said}"
-    error: Exception = InvalidEndpointConfigurationError(msg=f"{where}, {_EXPECTED_ENDPOINT}")
-    return error
+    return _endpoint_error(f"{where}, {_EXPECTED_ENDPOINT}")
 
 
 def _make_session(options: ClientOptions) -> Any:  # noqa: ANN401

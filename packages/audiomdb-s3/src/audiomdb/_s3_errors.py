@@ -45,6 +45,9 @@ _PERMISSION = (
     "s3:ListBucket a missing file looks like a forbidden one"
 )
 _REACH = "check endpoint_url= and the network"
+_PROXY = (
+    "check the proxy that HTTPS_PROXY or HTTP_PROXY names; hosts in NO_PROXY are reached without it"
+)
 _REGION = "the bucket is in another region; give region_name="
 _AGAIN = "the store is busy or broken; run again"
 _REFUSED = "the store refuses this; what it says tells why"
@@ -86,7 +89,7 @@ _ADVICE = {
     "ConnectTimeoutError": _REACH,
     "EndpointConnectionError": _REACH,
     "InvalidEndpointConfigurationError": _REACH,
-    "ProxyConnectionError": _REACH,
+    "ProxyConnectionError": _PROXY,
     "SSLError": _REACH,
 }
 
