@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ from audiomdb.errors import (
     DownloadInterruptedError,
 )
 from audiomdb.shards import read_metadata
-from tests.core.caches import Opener, write_store
+from tests.core.caches import CopyRetriever, Opener, write_store
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -310,6 +311,47 @@ def test_a_full_disk_of_which_everything_is_read_is_an_error(
     assert len(views) >= 2
     del views
     assert cache.lease(4) == opener.content(4)
+    cache.close()
+
+
+def test_what_a_reader_keeps_open_goes_when_the_disk_is_full(store: Path, small_disk: Path) -> None:
+    retriever = CopyRetriever(store, cache_dir=small_disk, prefetch=0)
+    reader = retriever.open()
+    for number in (0, 1, 2, 3, 4, 0, 1):
+        assert len(reader[f"clip-{number}"]["blob"]) == 200_000
+    assert retriever.cache_stats.evictions >= 4
+    retriever.close()
+
+
+def test_on_a_full_disk_a_reader_waits_for_the_shard_that_another_fetches(
+    opener: Opener, small_disk: Path
+) -> None:
+    cache = opener(directory=small_disk / "cache")
+    disk = os.statvfs(small_disk)
+    # There is room for one shard, or for what comes of it before `meet` and most of another.
+    (small_disk / "ballast").write_bytes(bytes(disk.f_bavail * disk.f_frsize - 260_000))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def meet(path: str, at: int) -> None:
+        if path.startswith("shard_00000") and at > 100_000:
+            begun.set()
+            go_on.wait()
+
+    opener.meet = meet
+    other = threading.Thread(target=lambda: cache.lease(0))
+    other.start()
+    begun.wait()
+
+    def check() -> None:
+        if cache._room.wanted():
+            go_on.set()
+
+    try:
+        assert cache.lease(1, check=check) == opener.content(1)
+        assert go_on.is_set()
+    finally:
+        go_on.set()
+        other.join()
     cache.close()
 
 

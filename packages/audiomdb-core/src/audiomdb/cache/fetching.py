@@ -25,7 +25,7 @@ from audiomdb.cache.slots import Slots
 from audiomdb.cache.tenancy import Tenancy
 from audiomdb.cache.transfer import Transfer
 from audiomdb.cache.waiting import Patience, Waiting
-from audiomdb.errors import CorruptShardError, DatasetNotFoundError
+from audiomdb.errors import CacheFullError, CorruptShardError, DatasetNotFoundError
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import Metadata
@@ -104,15 +104,24 @@ class Fetching:
         with contextlib.ExitStack() as stack:
             waits_for_room, collect_at_s, lost = False, _COLLECT_AFTER_S, 0
             while True:
-                claimed = self._room.claim(number)
-                if isinstance(claimed, Part):
-                    held = self._fetch(claimed, check)
-                    if held is not None:
-                        return held
-                    lost += 1
-                    if lost >= _MOST_LOST:
-                        raise deleted_error(self._layout.root)
-                    continue
+                try:
+                    claimed = self._room.claim(number)
+                    if isinstance(claimed, Part):
+                        held = self._fetch(claimed, check)
+                        if held is not None:
+                            return held
+                        lost += 1
+                        if lost >= _MOST_LOST:
+                            raise deleted_error(self._layout.root)
+                        continue
+                except CacheFullError:
+                    self.relent()
+                    gc.collect()
+                    if self._room.shrink(1, but=name):
+                        continue
+                    if not self._room.others_fetch(name):
+                        raise
+                    claimed = "full"  # of parts, which become shards that can be evicted
                 if claimed == "full":
                     self.relent()
                     if patience.seconds >= collect_at_s:
@@ -239,7 +248,8 @@ class Fetching:
                 return None
             if isinstance(error, DatasetNotFoundError):
                 add_note(error, _NOT_AS_DESCRIBED)
-            if isinstance(error, Exception) and not isinstance(error, Stopped):
+            # On a full disk, who waits may have shards to let go of.
+            if isinstance(error, Exception) and not isinstance(error, Stopped | CacheFullError):
                 self._failures.record(part.name, error)
             part.held.release()  # the part stays, for the next attempt to resume
             raise

@@ -243,14 +243,28 @@ class Room:
             else:
                 path.unlink(missing_ok=True)
 
-    def shrink(self, size: int) -> bool:
-        """Evict `size` bytes, because the disk is full; return False if nothing can be evicted."""
+    def shrink(self, size: int, *, but: str = "") -> bool:
+        """Evict `size` bytes, because the disk is full; return False if nothing can be evicted.
+
+        Args:
+            size: Number of bytes.
+            but: Name of a part that is not evicted.
+        """
 
         def shrunk() -> bool:
             with exclusive(self._layout.budget_lock):
-                return self._shrink(size)
+                return self._shrink(size, but=but)
 
         return self._tenancy.despite_deletion(shrunk)
+
+    def others_fetch(self, but: str) -> bool:
+        """Return whether any part but the one of this name is being fetched."""
+
+        def fetched() -> bool:
+            names = (name for name, _ in files(self._layout.parts) if name != but)
+            return any(is_held(self._layout.parts / n) for n in names if self._layout.is_part(n))
+
+        return self._tenancy.despite_deletion(fetched)
 
     def waiting(self) -> Held | None:
         """Signal that a reader waits for room, until the result is released.
@@ -297,8 +311,10 @@ class Room:
         """Call a function that writes little; evict while the disk is full. Needs `budget.lock`."""
         return despite_full_disk(action, lambda: self._shrink(1))
 
-    def _shrink(self, size: int) -> bool:
-        return self._evict(eviction_order(self._inventory.contents().stored), size) < size
+    def _shrink(self, size: int, *, but: str = "") -> bool:
+        stored = self._inventory.contents().stored
+        victims = eviction_order(item for item in stored if item.name != f"parts/{but}")
+        return self._evict(victims, size) < size
 
     def _make_room(self, size: int, *, ahead_of: int | None = None) -> bool:
         """Evict until `size` more bytes fit; return whether they do. Call under `budget.lock`."""
