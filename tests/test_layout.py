@@ -327,6 +327,24 @@ def test_the_library_neither_pickles_nor_prints() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_module_waits_for_a_lazy_import_while_it_is_imported() -> None:
+    """See `audiomdb.lazy`: two threads that import could wait for each other."""
+    lazy = {
+        (module.name, key.value)
+        for module in modules()
+        for call in ast.walk(module.tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "lazily"
+        for key in ast.walk(call)
+        if isinstance(key, ast.Constant)
+    }
+    assert lazy, "packages name them in a call of `lazily`"
+    for module in modules():
+        for node in module.tree.body:
+            if isinstance(node, ast.ImportFrom):
+                found = [alias.name for alias in node.names if (node.module, alias.name) in lazy]
+                assert not found, f"{module.at(node.lineno)}: from the module that defines {found}"
+
+
 def test_no_module_evaluates_its_annotations() -> None:
     # They use syntax that Python 3.10 would stumble over at run time.
     wrong = [

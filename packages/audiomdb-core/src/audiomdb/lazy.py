@@ -6,6 +6,9 @@ then need not import the code that writes or caches shards (docs/decisions/0026)
 What is imported late may be imported by a thread while another one forks. Python's lock of the
 module would then stay locked in the child, which would wait for ever when it imports the module
 itself. Such imports therefore happen within `importing`, which no fork interrupts.
+
+No module of the library imports lazy names at its top: it could wait there for `importing`, with
+its own module locked, while the thread that is within `importing` waits for that module.
 """
 
 from __future__ import annotations

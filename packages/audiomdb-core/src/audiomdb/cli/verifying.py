@@ -12,10 +12,10 @@ from audiomdb.cache.lock import try_shared
 from audiomdb.cli.threads import Check, each
 from audiomdb.errors import CorruptShardError, DatasetNotFoundError, MetadataError
 from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.shards import Metadata, Problem, ShardEntry, read_metadata
+from audiomdb.shards import Metadata, ShardEntry, read_metadata
 from audiomdb.shards.files import sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE
-from audiomdb.shards.verify import shard_damage
+from audiomdb.shards.verify import Problem, shard_damage
 
 __all__ = ["cached_shards", "verify_cache", "verify_store"]
 

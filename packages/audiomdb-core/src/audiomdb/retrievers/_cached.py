@@ -11,8 +11,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiomdb.cache import ShardCache
 from audiomdb.cache.course import CacheCourse
+from audiomdb.cache.manager import ShardCache
 from audiomdb.cache.readers import Registration
 from audiomdb.errors import CacheTooSmallError
 from audiomdb.shards import (

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from audiomdb.audio import AudioInfo, check, check_rate, decode, encode, probe, resample
+from audiomdb.audio import AudioInfo, check, decode, probe, resample
 from audiomdb.audio.arrays import array_rate, as_float, check_array, whole_rate
 from audiomdb.audio.cutting import Cutters
+from audiomdb.audio.encoding import check_rate, encode
 from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from audiomdb.audio import encode
-from audiomdb.shards import DatasetWriter, Metadata
+from audiomdb.audio.encoding import encode
+from audiomdb.shards import Metadata
+from audiomdb.shards.dataset_writer import DatasetWriter
 
 __all__ = ["sample_digest", "write_dataset"]
 

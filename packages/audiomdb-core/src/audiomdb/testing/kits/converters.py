@@ -14,7 +14,8 @@ import pytest
 from audiomdb.converters.base import BaseConverter
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import KEY, Sample
-from audiomdb.shards import DatasetReader, verify_dataset
+from audiomdb.shards import DatasetReader
+from audiomdb.shards.verify import verify_dataset
 from audiomdb.testing.kits.conformance import Conformance, Held, files_in
 from audiomdb.uploaders.local import LocalUploader
 

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.audio import decode, encode
+from audiomdb.audio import decode
+from audiomdb.audio.encoding import encode
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import AUDIO, SAMPLE_RATE, TEXT, Sample
-from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
+from audiomdb.shards import DatasetReader
+from audiomdb.shards.dataset_writer import DatasetWriter
+from audiomdb.shards.verify import verify_dataset
 from audiomdb.testing.datasets import sample_digest
 from audiomdb.testing.kits.conformance import Conformance, files_in
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audiomdb.errors import CorruptShardError, DatasetNotFoundError
-from audiomdb.shards import verify_dataset
+from audiomdb.shards.verify import verify_dataset
 from audiomdb.testing.datasets import write_dataset
 from audiomdb.testing.kits.conformance import Held, files_in
 from audiomdb.testing.kits.uploader_base import METADATA, UploaderTests, arrived, has_upload_file
