@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import random
 import threading
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiomdb.data.base import StreamingDataset
+from audiomdb.data.base import CombinedDataset, StreamingDataset
 from audiomdb.data.loader import StreamingLoader
 from audiomdb.errors import PlanError
 from audiomdb.retrievers.local import LocalRetriever
@@ -262,6 +263,11 @@ def test_a_length_counts_the_batches_that_a_rank_gets(retriever: LocalRetriever)
     assert len(forever) == 10**12
 
 
+class _Louder(StreamingDataset):
+    def __iter__(self) -> Iterator[Any]:
+        return ({**sample, "audio": 2 * sample["audio"]} for sample in super().__iter__())
+
+
 def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
     state = loader(retriever).state_dict()
     dataset = StreamingDataset(retriever, shuffle=True, seed=4)
@@ -275,6 +281,10 @@ def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
     for wrong in (retriever, [1], None):
         with pytest.raises(TypeError, match="expected a StreamingDataset or a CombinedDataset"):
             StreamingLoader(wrong, 12)
+    with pytest.raises(TypeError, match=r"_Louder, whose own __iter__ .* processor="):
+        StreamingLoader(_Louder(retriever), 12)
+    with pytest.raises(TypeError, match="dataset 1 is _Louder, whose own __iter__"):
+        CombinedDataset([dataset, _Louder(retriever)])
     for wrong in ("digits", None, dataset):
         with pytest.raises(TypeError, match="retriever is "):
             StreamingDataset(wrong)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from audiomdb.data.batches import Collate
 from audiomdb.data.collate import pad_collate
-from audiomdb.data.planned import PlannedDataset
+from audiomdb.data.planned import PlannedDataset, check_planned
 from audiomdb.errors import PlanError
 from audiomdb.plan import INTERLEAVES, Interleave, Stop, Tail, Weight
 from audiomdb.stream import Mixture, Part, Stall
@@ -128,11 +128,7 @@ def _seeded(what: Part | Mixture, seed: int) -> Part | Mixture:
 
 def _refuse(number: int, dataset: PlannedDataset) -> None:
     """Refuse a dataset with an option that only the combination may have."""
-    if not isinstance(dataset, PlannedDataset):
-        raise TypeError(
-            f"dataset {number} is {type(dataset).__name__}, expected a StreamingDataset or a "
-            "CombinedDataset"
-        )
+    check_planned(f"dataset {number}", dataset)
     own = {
         "rank and world_size": (dataset.given_place, None),
         "batch_size": (dataset.batch_size, None),

@@ -16,7 +16,7 @@ from audiomdb.data.device import DeviceMover, made_ahead
 from audiomdb.data.frameworks import PassesOfLightning
 from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads, worker_count
 from audiomdb.data.monitor import LoopMeter, Monitor
-from audiomdb.data.planned import PlannedDataset
+from audiomdb.data.planned import PlannedDataset, check_planned
 from audiomdb.data.world import nodes_of
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState, SecondsReport, Tail
@@ -139,10 +139,7 @@ class StreamingLoader:
         stall_after_s: float | None = 10.0,
         on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
-        if not isinstance(dataset, PlannedDataset):
-            raise TypeError(
-                f"dataset is {dataset!r:.80}, expected a StreamingDataset or a CombinedDataset"
-            )
+        check_planned("dataset", dataset)
         if num_workers is None:
             num_workers = worker_count(dataset, multiprocessing_context)
         num_workers = whole_number("num_workers", num_workers)

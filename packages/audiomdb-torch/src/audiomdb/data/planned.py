@@ -36,7 +36,7 @@ from audiomdb.stream.reading import Reading
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 
-__all__ = ["PlannedDataset"]
+__all__ = ["PlannedDataset", "check_planned"]
 
 
 class PlannedDataset(IterableDataset[Any]):
@@ -142,6 +142,8 @@ class PlannedDataset(IterableDataset[Any]):
         """Return the sample at a position in stored order (negative from the end), or of a key.
 
         Positions run on from one dataset to the next; a key is taken from the first that has it.
+        Filters and ranks, by which `len` goes, leave none out: use `as_map` with torch's samplers,
+        `Subset` and `random_split`.
         """
         return PaddingSample(self.samples((0, 1))[which])
 
@@ -407,3 +409,25 @@ def _padding(
     with closing(stream):
         for sample in stream.samples(watch, until=until):
             yield PaddingSample(sample)
+
+
+def check_planned(name: str, dataset: object) -> None:
+    """Refuse what a loader or a combination cannot read by its plan.
+
+    Args:
+        name: The dataset's name in the message.
+        dataset: What was given as a dataset.
+
+    Raises:
+        TypeError: it is no dataset of this package, or changes samples where its plan is not asked.
+    """
+    kind = type(dataset)
+    if not isinstance(dataset, PlannedDataset):
+        raise TypeError(
+            f"{name} is {kind.__name__}, expected a StreamingDataset or a CombinedDataset"
+        )
+    if type(dataset).__iter__ is not PlannedDataset.__iter__:
+        raise TypeError(
+            f"{name} is {kind.__name__}, whose own __iter__ would not be called, because its plan "
+            "is read instead: change samples in processor=, or batches in collate_fn="
+        )
