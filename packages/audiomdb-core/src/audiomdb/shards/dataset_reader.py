@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from audiomdb.errors import UnknownKeyError
+from audiomdb.errors import CorruptShardError, UnknownKeyError
 from audiomdb.sample import Sample
 from audiomdb.shards.course import Arrival, Course
 from audiomdb.shards.dataset_index import DatasetIndex, IndexFile
 from audiomdb.shards.index import ShardIndex
-from audiomdb.shards.layout import INDEX_FILE
+from audiomdb.shards.layout import INDEX_FILE, METADATA_FILE
 from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Metadata, read_metadata
 from audiomdb.shards.open_shards import OpenShards
@@ -78,11 +78,16 @@ class LocalShards(Shards):
     Args:
         path: Folder of the dataset.
         metadata: Contents of its metadata.json.
+        version: Inode, size and modification time in ns of that file before it was read. None: it
+            is read again when the first shard is opened.
     """
 
-    def __init__(self, path: Path, metadata: Metadata) -> None:
+    def __init__(
+        self, path: Path, metadata: Metadata, *, version: tuple[int, ...] | None = None
+    ) -> None:
         self.path = path
         self.metadata = metadata
+        self._version = version
 
     @property
     def index_first(self) -> bool:
@@ -90,14 +95,39 @@ class LocalShards(Shards):
         return len(self.metadata.shards) > self.max_open
 
     def open(self, number: int) -> ShardReader:
-        """Map shard `number`."""
+        """Map shard `number`.
+
+        Raises:
+            CorruptShardError: the shard is damaged, or another dataset is in the folder now.
+        """
         entry = self.metadata.shards[number]
-        return ShardReader(self.path / entry.path, entry)
+        shard = ShardReader(self.path / entry.path, entry)
+        self._refuse_another()
+        return shard
 
     def index(self, metadata: Metadata) -> DatasetIndex:
         """Return the columns from the folder's index file."""
         path = self.path / INDEX_FILE
-        return DatasetIndex(IndexFile(map_file(path), metadata, str(path)))
+        file = map_file(path)
+        self._refuse_another()
+        return DatasetIndex(IndexFile(file, metadata, str(path)))
+
+    def _refuse_another(self) -> None:
+        """Refuse a file if a dataset other than the opened one may have been there by then.
+
+        Called once the file is mapped: replacing a dataset begins with deleting metadata.json and
+        ends with writing the new one, and never changes a file in place.
+        """
+        path = self.path / METADATA_FILE
+        version = _version_of(path)
+        if version == self._version is not None:
+            return
+        if version is None or read_metadata(self.path) != self.metadata:
+            raise CorruptShardError(
+                f"the dataset in {self.path} is being replaced, or was replaced or deleted since "
+                "it was opened: open it again"
+            )
+        self._version = version
 
 
 class DatasetReader:
@@ -137,8 +167,9 @@ class DatasetReader:
         """
         # Absolute, because shards are opened later: the working directory may be another by then.
         folder = folder_path(path, instead="audiomdb.stream.open_dataset takes URLs").absolute()
+        version = _version_of(folder / METADATA_FILE)
         metadata = read_metadata(folder)
-        return cls(metadata, LocalShards(folder, metadata))
+        return cls(metadata, LocalShards(folder, metadata, version=version))
 
     def __repr__(self) -> str:
         shards = len(self.metadata.shards)
@@ -357,3 +388,12 @@ def whole_position(position: Any) -> int:  # noqa: ANN401
         raise TypeError(
             f"{position!r} is neither a position nor a key; samples are read one by one"
         ) from None
+
+
+def _version_of(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced; None if there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
