@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.msgpack import Ext
 
 from audiomdb.audio import encode
 from audiomdb.cli import main
@@ -73,7 +74,9 @@ def test_deep_nesting_is_shown_up_to_a_depth(
     assert json.loads(output(capsys, "show", path, "0", "--json"))["key"] == "k"
 
 
-@pytest.mark.parametrize("rejected", [None, 5, [5], [{"key": 1}]])
+@pytest.mark.parametrize(
+    "rejected", [None, 5, [5], [{"key": 1}], [Ext(4, array([["a", "<i4"]], [], bytes(4)).data)]]
+)
 def test_pull_refuses_a_shard_whose_journal_is_no_list_of_rejections(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rejected: Any
 ) -> None:

@@ -151,6 +151,25 @@ def test_a_column_that_no_writer_makes_is_refused(tmp_path: Path, column: Any) -
     assert reader[0]["text"] == "hello"
 
 
+NUMPY_RECORD = Ext(4, array([["a", "<i4"]], [], bytes(4)).data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"journal": {}},
+        {"journal": {"rejected": 5}},
+        {"journal": {"rejected": NUMPY_RECORD}},
+        {"features": {"f": 5}},
+        {"features": {"f": NUMPY_RECORD}},
+    ],
+)
+def test_what_metadata_cannot_be_made_of_is_reported(tmp_path: Path, change: Any) -> None:
+    path = forge(tmp_path / "d", {"k": FACTS}, index=lambda tree: tree.update(change))
+    last = verify_dataset(path)[-1]
+    assert (last.file, "what metadata is made of" in last.reason) == ("metadata.json", True)
+
+
 @pytest.mark.usefixtures("short_waits")
 def test_an_index_of_other_length_than_metadata_says_is_refused_when_it_is_gathered(
     tmp_path: Path,

@@ -186,7 +186,12 @@ def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[in
 def _rejected(shard: ShardReader) -> list[Rejection]:
     try:
         return msgspec.convert(shard.index.journal.get("rejected"), list[Rejection])
-    except msgspec.ValidationError as exc:
+    except (
+        msgspec.ValidationError,
+        IndexError,
+        TypeError,
+        ValueError,
+    ) as exc:
         raise CorruptShardError(
             f"{shard.directory}: its journal lists no rejected samples: {exc}"
         ) from exc

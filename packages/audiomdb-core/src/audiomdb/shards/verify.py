@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from math import isclose
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -183,12 +184,17 @@ def _sums(metadata: Metadata, parts: Iterable[ShardIndex]) -> Iterator[str]:
     def features_of_each() -> Iterator[dict[str, Feature]]:
         nonlocal rejected
         for part in parts:
-            rejected += len(part.journal["rejected"])
+            rejected += len(msgspec.convert(part.journal.get("rejected"), list[Any]))
             yield msgspec.convert(dict(part.features), dict[str, Feature])
 
     try:
         features = merge_features(features_of_each())
-    except (msgspec.ValidationError, KeyError, TypeError) as exc:
+    except (
+        msgspec.ValidationError,
+        IndexError,
+        TypeError,
+        ValueError,
+    ) as exc:
         yield f"an index does not say what metadata is made of: {exc}"
         return
     duration = add_up(shard.duration for shard in shards)
