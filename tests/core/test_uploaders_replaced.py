@@ -186,7 +186,60 @@ def test_a_store_that_deletes_nothing_is_asked_once(old: Path, new: Path) -> Non
     assert files_in(new).items() <= store.items()
 
 
-@pytest.mark.parametrize("note", [b"no JSON", b"[{}]", b'{"shards": []}', b'[{"path": "../x"}]'])
+def test_without_a_sha256_a_shard_of_the_same_size_may_be_anybodys_and_stays(
+    old: Path, new: Path
+) -> None:
+    class SizesOnly(DictUploader):
+        def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+            found = super().stat(rel_path)
+            return found and (found[0], None)
+
+    store: dict[str, bytes] = {}
+    SizesOnly(store).upload_dir(old)
+    store["shard_00003/data.mdb"] = bytes(len(store["shard_00003/data.mdb"]))
+    shards = {name: content for name, content in store.items() if name.startswith("shard_0000")}
+    SizesOnly(store).upload_dir(new)
+    assert store == {**shards, **files_in(new)}
+
+
+def test_the_old_dataset_can_come_back_wherever_its_replacement_stopped(
+    old: Path, new: Path
+) -> None:
+    stopped, fails_at = True, 0
+    while stopped:
+        store: dict[str, bytes] = {}
+        DictUploader(store).upload_dir(old)
+        try:
+            DictUploader(store, fails_at=fails_at).upload_dir(new)
+            stopped = False
+        except Dropped:
+            DictUploader(store).upload_dir(old)
+            assert store == files_in(old), f"stopped before change {fails_at}"
+        fails_at += 1
+
+
+def test_who_deletes_what_another_upload_needs_says_so(old: Path, new: Path) -> None:
+    class Overtaken(DictUploader):
+        def remove(self, rel_path: str) -> None:
+            if rel_path == "shard_00004/data.mdb":
+                DictUploader(self.files).upload_dir(old)
+            super().remove(rel_path)
+
+    store: dict[str, bytes] = {}
+    DictUploader(store).upload_dir(old)
+    with pytest.raises(UploadError, match=r"metadata\.json .*somebody else uploads another"):
+        Overtaken(store).upload_dir(new)
+    DictUploader(store).upload_dir(old)
+    assert store == files_in(old)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        *(b"no JSON", b"[{}]", b'{"shards": []}', b'[{"path": "../x"}]'),
+        *(b"[" * 100_000, b'[{"shards":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"),
+    ],
+)
 def test_a_note_that_says_nothing_deletes_nothing(new: Path, note: bytes) -> None:
     store = {NOTE: note, "shard_00007/data.mdb": b"somebody's"}
     assert report_of(DictUploader(store), new).deleted_files == 0
@@ -204,6 +257,17 @@ def test_in_a_folder_the_folders_of_old_shards_go_too(old: Path, new: Path, tmp_
         "shard_00003",
     ]
     assert verify_dataset(target) == []
+
+
+def test_what_is_behind_a_link_is_not_deleted(old: Path, new: Path, tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
+    LocalUploader(target).upload_dir(old)
+    (target / "shard_00003").rename(elsewhere)
+    (target / "shard_00003").symlink_to(elsewhere)
+    before = files_in(elsewhere)
+    LocalUploader(target).upload_dir(new)
+    assert files_in(target) == files_in(new)
+    assert files_in(elsewhere) == before
 
 
 def test_who_reads_the_old_dataset_is_told_to_open_it_again(

@@ -57,7 +57,7 @@ def left_over(note: bytes, ours: Collection[str]) -> dict[str, set[tuple[int, st
 def _datasets(note: bytes | None) -> list[Metadata]:
     try:
         documents = msgspec.json.decode(note or b"[]", type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):  # damaged: then nothing is deleted
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # then nothing is deleted
         return []
     return [found for document in documents if (found := _dataset(bytes(document))) is not None]
 

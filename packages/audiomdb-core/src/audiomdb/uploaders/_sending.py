@@ -216,6 +216,7 @@ class Sending:
                 self.deleted += len(self._side_by_side(self._delete, files))
             if self._may_delete:
                 self._store.remove(NOTE_FILE)
+            ours = not self.deleted or self._is_in_place()
         except Exception as exc:
             add_note(
                 exc,
@@ -223,6 +224,12 @@ class Sending:
                 "there, which another upload deletes",
             )
             raise
+        if not ours:
+            raise UploadError(
+                f"{self._store.destination(self._metadata.rel_path)} was replaced while files of "
+                "the dataset before were deleted: somebody else uploads another dataset there, "
+                "which may lack some of these files now; let one of you upload again"
+            )
 
     def _delete(self, path: str) -> bool:
         """Delete a file that only a replaced dataset had; return whether that was done."""
@@ -231,16 +238,21 @@ class Sending:
             return False  # it belongs to a shard that is not the old dataset's
         if there is None or not self._may_delete:
             return False
-        if versions and all(_is_another(there, *version) for version in versions):
+        if versions and there not in versions:  # as is one whose sha256 the store does not know
             return False
-        ours = self._stat(self._metadata.rel_path)
-        if ours is None or _is_another(ours, self._metadata.bytes, self._digest(self._metadata)):
+        if not self._is_in_place():
             self._may_delete = False  # somebody else replaces the dataset, with these files perhaps
             return False
         self._store.remove(path)
         if self._stat(path) is not None:
             self._may_delete = False
         return self._may_delete
+
+    def _is_in_place(self) -> bool:
+        """Return whether the metadata at the destination is this dataset's, as far as is known."""
+        there = self._stat(self._metadata.rel_path)
+        digest = self._digest(self._metadata)
+        return there is not None and not _is_another(there, self._metadata.bytes, digest)
 
     def _check_arrival(self, file: DatasetFile, digest: str) -> None:
         arrived = self._stat(file.rel_path)

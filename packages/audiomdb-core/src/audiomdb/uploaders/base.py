@@ -72,9 +72,9 @@ class BaseUploader:
     defined, the old `metadata.json` is deleted before the first file that it names is replaced, so
     that readers find no dataset meanwhile. Readers that have the old dataset open, and all readers
     if `remove` is not defined, meet shards that do not match their metadata and get an error.
-    If `read` is defined too, the files that only the old dataset had are deleted at the end, once
-    the new one is there; otherwise they stay behind, referenced by nothing. An empty destination
-    has none of these problems.
+    If `read` is defined too, and `stat` knows sha256, the files that only the old dataset had are
+    deleted at the end, once the new one is there; otherwise they stay behind, referenced by
+    nothing. An empty destination has none of these problems.
 
     Args:
         workers: Number of files sent at once by the per-file interface.
@@ -188,7 +188,8 @@ class BaseUploader:
 
         Part of the per-file interface. Called from several threads at once, up to three times for
         each file. A backend that knows no sha256 returns None in its place: the file is then sent
-        even if one of the same size is there, and only its size is checked afterwards.
+        even if one of the same size is there, only its size is checked afterwards, and no shard of
+        a replaced dataset is deleted.
 
         Raises:
             UploadError: when the destination cannot be queried.

@@ -109,8 +109,13 @@ class LocalUploader(BaseUploader):
             raise UploadError(f"cannot read {target}: {exc.strerror}") from exc
 
     def remove(self, rel_path: str) -> None:
-        """Delete a copy, and the folder of a shard with its last file."""
+        """Delete a copy, and the folder of a shard with its last file.
+
+        If the folder is a link, only that is deleted: what it leads to belongs to somebody else.
+        """
         target = self.path / rel_path
+        if target.parent != self.path and target.parent.is_symlink():
+            target = target.parent
         try:
             target.unlink(missing_ok=True)
             if target.parent != self.path:
