@@ -308,6 +308,20 @@ def test_what_only_the_replaced_dataset_had_goes_after_the_new_one_has_come(
     assert objects(server, bucket) == files(dataset, "digits/")
 
 
+def test_an_archived_dataset_is_replaced_and_what_only_it_had_stays(
+    server: Any, bucket: str, dataset: Path, tmp_path: Path
+) -> None:
+    larger = tmp_path / "larger"
+    with DatasetWriter(larger, samples_per_shard=2) as writer:
+        for number in range(10):
+            writer.write(f"other-{number}", {"number": number})
+    options = {"StorageClass": "GLACIER"}
+    upload(S3Uploader(bucket, endpoint_url=server.url, object_options=options), larger)
+    assert upload(S3Uploader(bucket, endpoint_url=server.url), dataset).deleted_files == 0
+    listing = server.client().list_objects_v2(Bucket=bucket)["Contents"]
+    assert {entry["Key"] for entry in listing} == {*files(larger), *files(dataset)}
+
+
 def test_who_may_not_delete_is_warned_and_replaces_all_the_same(
     server: Any, bucket: str, dataset: Path, another: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,9 @@ _STEP_BYTES = 256 * 1024
 
 _FORBIDDEN = ("AccessDenied", "403", "AllAccessDisabled", "MethodNotAllowed")
 
+_ARCHIVED = "InvalidObjectState"
+"""The answer for an object of a storage class that has to be restored before it can be read."""
+
 _SHA256 = "sha256"
 """Key in an object's metadata for the sha256 of its content, in hex."""
 
@@ -145,7 +148,7 @@ class S3Uploader(BaseUploader):
         return head["ContentLength"], head.get("Metadata", {}).get(_SHA256)
 
     def read(self, rel_path: str) -> bytes | None:
-        """Return the content of an object, or None if there is none.
+        """Return the content of an object, or None if there is none, or if it is archived.
 
         Raises:
             UploadError: the object cannot be read.
@@ -160,7 +163,7 @@ class S3Uploader(BaseUploader):
                     lambda client: client.get_object(**request)["Body"].read()
                 )
             except ClientError as exc:
-                if error_code(exc) in ("404", "NoSuchKey"):
+                if error_code(exc) in ("404", "NoSuchKey", _ARCHIVED):
                     return None
                 raise
         return content
