@@ -363,6 +363,11 @@ def test_an_unknown_scheme_shows_no_password() -> None:
         registry.retriever_for("gopher://me:secret@host/x")
 
 
+def test_a_file_url_with_a_host_shows_no_password() -> None:
+    with pytest.raises(InvalidURLError, match=re.escape("'file://me:***@host/x'")):
+        local_path("file://me:secret@host/x")
+
+
 def test_urls_come_apart_without_being_decoded() -> None:
     assert split_url("s3://bucket") == ("bucket", "")
     assert split_url("s3://bucket//a%20b?c#d/") == ("bucket", "a%20b?c#d")

@@ -57,6 +57,13 @@ def test_bucket_and_prefix_are_text(kind: Any, place: tuple[Any, ...], text: str
         kind(*place)
 
 
+@pytest.mark.parametrize("kind", [S3Retriever, S3Uploader])
+def test_credentials_in_a_url_are_refused_and_not_shown(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"'bucket' .*profile_name=") as caught:
+        kind.from_url("s3://key:secret@bucket/digits")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
 @pytest.mark.parametrize("url", BAD_ENDPOINTS)
 def test_an_endpoint_out_of_the_environment_is_named_by_its_variable(

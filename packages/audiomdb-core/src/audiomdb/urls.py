@@ -65,8 +65,8 @@ def local_path(url: str) -> str:
     host, slash, path = url.partition("://")[2].partition("/")
     if scheme != "file" or host not in ("", "localhost") or not slash:
         raise InvalidURLError(
-            f"{url!r} is no path on this machine: a file URL has three slashes, as in "
-            "file:///data/speech; a relative path is given as it is, without file:"
+            f"{without_password(url)!r} is no path on this machine: a file URL has three slashes, "
+            "as in file:///data/speech; a relative path is given as it is, without file:"
         )
     from urllib.parse import unquote_to_bytes
 

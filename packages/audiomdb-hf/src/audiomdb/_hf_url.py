@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from audiomdb.errors import InvalidURLError
+from audiomdb.urls import without_password
 
 __all__ = ["HubFolder", "hf_url", "parse_hf_url"]
 
@@ -79,7 +80,9 @@ def parse_hf_url(url: str) -> tuple[str, dict[str, Any]]:
     """
     match = _URL.fullmatch(url)
     if match is None:
-        raise InvalidURLError(f"{url!r} is no dataset on the Hub, expected {_FORM}{_why(url)}")
+        raise InvalidURLError(
+            f"{without_password(url)!r} is no dataset on the Hub, expected {_FORM}{_why(url)}"
+        )
     revision, subdir = match["revision"], (match["subdir"] or "").strip("/")
     options = {"revision": revision and unquote(revision), "subdir": subdir}
     return match["repo_id"], {name: value for name, value in options.items() if value}

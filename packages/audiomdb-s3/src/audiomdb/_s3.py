@@ -291,10 +291,16 @@ def checked_place(bucket: str, prefix: str) -> tuple[str, str]:
 
     Raises:
         TypeError: one of them is not text.
+        ValueError: the bucket comes with credentials.
     """
     for name, text in (("bucket", bucket), ("prefix", prefix)):
         if not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}, expected text")
+    if "@" in bucket:  # which later errors would show
+        raise ValueError(
+            f"the bucket {bucket.rpartition('@')[2]!r} comes with credentials before an '@': give "
+            "profile_name=, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     return bucket, prefix.strip("/")
 
 
