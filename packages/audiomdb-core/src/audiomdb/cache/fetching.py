@@ -103,9 +103,10 @@ class Fetching:
         waiting = Waiting(lambda: self.arrived(number), self._room.sizes[number])
         with contextlib.ExitStack() as stack:
             waits_for_room, collect_at_s, lost = False, _COLLECT_AFTER_S, 0
+            until_one_ends: frozenset[str] = frozenset()
             while True:
                 try:
-                    claimed = self._room.claim(number)
+                    claimed = self._claim(number, until_one_ends)
                     if isinstance(claimed, Part):
                         held = self._fetch(claimed, check)
                         if held is not None:
@@ -117,11 +118,14 @@ class Fetching:
                 except CacheFullError:
                     self.relent()
                     gc.collect()
+                    # First: a part that its process lets go of in between can be evicted.
+                    until_one_ends = self._room.fetched_by_others(name)
                     if self._room.shrink(1, but=name):
+                        until_one_ends = frozenset()
                         continue
-                    if not self._room.others_fetch(name):
+                    if not until_one_ends:
                         raise
-                    claimed = "full"  # of parts, which become shards that can be evicted
+                    claimed = "full"
                 if claimed == "full":
                     self.relent()
                     if patience.seconds >= collect_at_s:
@@ -188,6 +192,22 @@ class Fetching:
         """The slots of the directory."""
         # Made anew each time, because the limit may change when the directory is made again.
         return Slots(self._layout.slots, self._tenancy.limits.workers)
+
+    def _claim(
+        self, number: int, until_one_ends: frozenset[str]
+    ) -> Part | Literal["busy", "full", "there"]:
+        """Claim a shard, see `Room.claim`.
+
+        Args:
+            number: Number of the shard.
+            until_one_ends: Names of the parts that others fetched when the disk was full. Until one
+                of them has become a shard, which can be evicted, an attempt would waste a request.
+        """
+        if until_one_ends and until_one_ends <= self._room.fetched_by_others(
+            self._room.names[number]
+        ):
+            return "full"
+        return self._room.claim(number)
 
     def _fetch(self, part: Part, check: Callable[[], None]) -> Held | None:
         try:

@@ -257,12 +257,13 @@ class Room:
 
         return self._tenancy.despite_deletion(shrunk)
 
-    def others_fetch(self, but: str) -> bool:
-        """Return whether any part but the one of this name is being fetched."""
+    def fetched_by_others(self, but: str) -> frozenset[str]:
+        """Return the names of the parts that are being fetched, without this one."""
 
-        def fetched() -> bool:
+        def fetched() -> frozenset[str]:
             names = (name for name, _ in files(self._layout.parts) if name != but)
-            return any(is_held(self._layout.parts / n) for n in names if self._layout.is_part(n))
+            parts = filter(self._layout.is_part, names)
+            return frozenset(name for name in parts if is_held(self._layout.parts / name))
 
         return self._tenancy.despite_deletion(fetched)
 
