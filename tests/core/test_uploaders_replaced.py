@@ -246,6 +246,26 @@ def test_a_note_that_says_nothing_deletes_nothing(new: Path, note: bytes) -> Non
     assert store == {**files_in(new), "shard_00007/data.mdb": b"somebody's"}
 
 
+@pytest.mark.parametrize("name", [NOTE, "metadata.json"])
+def test_what_is_larger_than_metadata_is_not_read(old: Path, new: Path, name: str) -> None:
+    class Endless(DictUploader):
+        def stat(self, rel_path: str) -> tuple[int, str | None] | None:
+            found = super().stat(rel_path)
+            large = rel_path == name and found and found[1] == hashlib.sha256(b"x").hexdigest()
+            return (2**50, found[1]) if found and large else found
+
+        def read(self, rel_path: str) -> bytes | None:
+            content = super().read(rel_path)
+            assert content != b"x", "it does not fit into memory"
+            return content
+
+    store: dict[str, bytes] = {}
+    DictUploader(store).upload_dir(old)
+    store[name] = b"x"
+    Endless(store).upload_dir(new)
+    assert files_in(new).items() <= store.items()
+
+
 def test_in_a_folder_the_folders_of_old_shards_go_too(old: Path, new: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     LocalUploader(target).upload_dir(old)

@@ -17,6 +17,7 @@ import msgspec
 from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE, LOCK_FILE
+from audiomdb.shards.metadata import MOST_METADATA_BYTES
 from audiomdb.threads import ThreadPool
 from audiomdb.uploaders._replaced import NOTE_FILE, left_over, with_another
 
@@ -192,10 +193,10 @@ class Sending:
 
     def _note_the_replaced(self) -> None:
         """Keep the metadata of the other dataset at the destination, for `_clear`."""
-        there = self._store.read(self._metadata.rel_path)
+        there = self._read(self._metadata.rel_path)
         if there is None:
             return
-        note = with_another(self._store.read(NOTE_FILE), there)
+        note = with_another(self._read(NOTE_FILE), there)
         if note is not None:
             with tempfile.NamedTemporaryFile(prefix="audiomdb-") as file:
                 file.write(note)
@@ -204,7 +205,7 @@ class Sending:
 
     def _clear(self) -> None:
         """Delete the files that only a replaced dataset had, now that this one is there."""
-        note = self._store.read(NOTE_FILE)
+        note = self._read(NOTE_FILE)
         if note is None:
             return
         left = self._left_over = left_over(note, {file.rel_path for file in self._data})
@@ -304,6 +305,13 @@ class Sending:
             "of size in bytes and sha256 in hex (or None in its place), or None where there is no "
             "file"
         )
+
+    def _read(self, rel_path: str) -> bytes | None:
+        """Call the store's `read`, unless the file is larger than metadata can be."""
+        there = self._stat(rel_path)
+        if there is None or there[0] > MOST_METADATA_BYTES:
+            return None
+        return self._store.read(rel_path)
 
     @contextmanager
     def _named(self, did: str, file: DatasetFile) -> Iterator[None]:

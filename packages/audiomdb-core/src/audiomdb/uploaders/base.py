@@ -283,7 +283,7 @@ def _refuse_strange_rejections(dataset: Path) -> None:
         with (dataset / REJECTED_FILE).open("rb") as lines:
             for line in lines:
                 msgspec.json.decode(line, type=Rejection)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise CorruptShardError(
             f"{REJECTED_FILE} of the dataset in {dataset} is not a list of rejected samples: "
             f"{exc}; delete it"
