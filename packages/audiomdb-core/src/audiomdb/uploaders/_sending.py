@@ -247,7 +247,8 @@ class Sending:
         self._store.remove(path)
         if self._stat(path) is not None:
             self._may_delete = False
-        return self._may_delete
+            return False
+        return True
 
     def _is_in_place(self) -> bool:
         """Return whether the metadata at the destination is this dataset's, as far as is known."""

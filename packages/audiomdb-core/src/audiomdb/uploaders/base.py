@@ -186,7 +186,7 @@ class BaseUploader:
     def stat(self, rel_path: str) -> tuple[int, str | None] | None:
         """Return size and sha256 (hex) of a file at the destination, or None if there is none.
 
-        Part of the per-file interface. Called from several threads at once, up to three times for
+        Part of the per-file interface. Called from several threads at once, several times for
         each file. A backend that knows no sha256 returns None in its place: the file is then sent
         even if one of the same size is there, only its size is checked afterwards, and no shard of
         a replaced dataset is deleted.
