@@ -72,6 +72,33 @@ def test_two_sizes_of_the_samples_of_an_rf64_are_a_contradiction() -> None:
             use(bytes(octets))
 
 
+def test_an_rf64_that_was_written_to_a_pipe_is_not_taken_for_empty() -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 1000)
+    for samples, subtype in ((noise, "PCM_16"), (noise, "PCM_24"), (noise[:0], "PCM_16")):
+        out = io.BytesIO()
+        soundfile.write(out, samples, 8000, format="RF64", subtype=subtype)
+        octets = bytearray(out.getvalue())
+        sizes = octets.index(b"ds64") + 8
+        octets[sizes : sizes + 24] = bytes(24)
+        for use in (audio.decode, audio.check, audio.probe):
+            if len(samples):
+                with pytest.raises(DamagedAudioError, match="sizes were never filled in"):
+                    use(bytes(octets))
+            else:
+                use(bytes(octets) + b"LIST\x04\0\0\0INFO")
+
+
+def test_only_in_an_rf64_does_a_chunk_of_long_sizes_count() -> None:
+    # It is a place holder for sizes beyond 4 GiB, which libsndfile does not look at either.
+    out = io.BytesIO()
+    soundfile.write(out, np.full(1000, 0.5), 8000, format="WAV")
+    octets = bytearray(out.getvalue())
+    octets[12:12] = b"ds64" + (28).to_bytes(4, "little") + bytes(28)
+    octets[4:8] = (len(octets) - 8).to_bytes(4, "little")
+    assert audio.check(bytes(octets)).frames == 1000
+    assert (audio.decode(bytes(octets))[0] == 0.5).all()
+
+
 @pytest.mark.parametrize("first", ["shorter", "longer"])
 def test_a_wav_with_two_chunks_of_samples_is_refused(first: str) -> None:
     # libsndfile takes the last one.

@@ -3,7 +3,7 @@
 A size field may be open-ended, because a program that writes to a pipe cannot go back and fill it
 in. All bits set (and SoX's 0x7FFFF000) mean "to the end of the file", and so does 0 if the RIFF
 size is 0 too. Truncation between two frames of such a file cannot be detected; in every other file
-it can.
+it can. An RF64 that was written to a pipe is refused, since libsndfile takes it for empty.
 """
 
 from __future__ import annotations
@@ -100,6 +100,15 @@ def inspect_riff(source: Source) -> Structure:
             f"{container} announces {data.size} bytes of audio and holds {available}: cut off, or "
             "a lying size field; fetch the file again"
         )
+    elif (
+        container == "RF64"
+        and size == 0 < available
+        and not _chunk_fits(source, order, data.position, source.size)
+    ):
+        raise source.damaged(
+            f"RF64 that says it has no audio, yet {available} bytes follow: its sizes were never "
+            "filled in, as in a pipe; write it to a file instead"
+        )
     else:
         _check_rest(source, container, order, outer, data)
     return Structure(
@@ -152,7 +161,7 @@ def _chunks(source: Source, order: ByteOrder, outer: int) -> tuple[_Format, _Dat
                 )
             if size == 0xFFFFFFFF and long_size is not None:
                 size = long_size
-            elif long_size not in (None, size):
+            elif source.at(0, 4) == b"RF64" and long_size not in (None, size):
                 raise source.damaged(
                     f"WAV whose data chunk says {size} bytes and whose ds64 chunk says {long_size}"
                 )
