@@ -68,7 +68,7 @@ _read_ref = REF.unpack_from
 _MAX_VALUE_BYTES = 2**32 - 2**16
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_tree = msgspec.msgpack.Decoder().decode
+_decode_fields = msgspec.msgpack.Decoder(dict[str, Any]).decode
 _Ext = msgspec.msgpack.Ext
 
 
@@ -177,11 +177,9 @@ def decode_head(head: memoryview) -> Sample:
     if len(head) < _PREFIX_BYTES or crc32(head[_CRC_BYTES:]) != _read_crc(head)[0]:
         _wrong_checksum()
     try:
-        sample = _decode_tree(head[_PREFIX_BYTES:])
+        sample = _decode_fields(head[_PREFIX_BYTES:])
     except _UNDECODABLE as exc:
-        raise CorruptRecordError(f"head is no MessagePack: {exc}") from exc
-    if type(sample) is not dict or not all(type(name) is str for name in sample):
-        raise CorruptRecordError("head is no MessagePack map of named fields")
+        raise _undecodable(exc) from exc
     if type(sample.get(KEY)) is not str:
         _no_key()
     return sample
