@@ -12,6 +12,35 @@ from audiomdb.threads import ThreadPool
 
 PROGRAM = Path(__file__).parent / "programs" / "interrupted_everywhere.py"
 
+GOING_ON = """
+import threading
+from contextlib import suppress
+from audiomdb.threads import ThreadPool, Threads
+
+def once_interrupted(method, before):
+    interrupts = iter([KeyboardInterrupt])
+    def call(*args):
+        for interrupt in interrupts if before else ():
+            raise interrupt
+        method(*args)
+        for interrupt in interrupts:
+            raise interrupt
+    return call
+
+start, wake = threading.Thread.start, Threads.wake
+for _ in range(50):
+    for before in (False, True):
+        pool = ThreadPool(2, "pool")
+        threading.Thread.start = once_interrupted(start, before)
+        Threads.wake = once_interrupted(wake, before)
+        for _ in range(2):
+            with suppress(KeyboardInterrupt):
+                pool.submit(int)
+        assert [pool.submit(int, text).result() for text in "123"] == [1, 2, 3]
+        pool.shutdown()
+print("all ended")
+"""
+
 
 def names() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
@@ -31,6 +60,12 @@ def test_an_interrupt_at_any_point_leaves_nothing_waiting_for_ever(tmp_path: Pat
         "checks end wherever they are interrupted",
         "pulls end wherever they are interrupted",
     ]
+
+
+def test_a_pool_goes_on_and_ends_after_an_interrupt_while_it_took_up_work() -> None:
+    command = [sys.executable, "-c", GOING_ON]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.stderr) == ("all ended\n", "")
 
 
 def test_work_is_done_in_order_and_its_results_come_as_often_as_they_are_asked_for() -> None:

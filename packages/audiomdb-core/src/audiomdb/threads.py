@@ -38,6 +38,7 @@ class Threads:
         self._name = name
         self._wakings: SimpleQueue[bool] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._started = 0
         self._this_thread = threading.current_thread
         self._running = _running
 
@@ -51,8 +52,10 @@ class Threads:
             thread = threading.Thread(
                 target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True
             )
+            # A thread whose start is interrupted is counted, since it may take a waking, and not
+            # listed, since it may never get beyond its start.
+            self._started += 1
             thread.start()
-            # A thread whose start is interrupted is not listed: it may never get beyond its start.
             self._threads.append(thread)
 
     def close(self) -> None:
@@ -63,7 +66,7 @@ class Threads:
         """
         if self not in self._running:
             return
-        for _ in range(self._count):
+        for _ in range(self._started):
             self._wakings.put(False)
         this_thread = self._this_thread()
         for thread in self._threads:
@@ -72,6 +75,7 @@ class Threads:
         # Now, not by the garbage collector in the middle of the next iteration: a Ctrl-C that hits
         # the callbacks with which `threading` forgets a thread is lost.
         self._threads.clear()
+        self._started = 0
         self._running.discard(self)
 
     def _run(self) -> None:
@@ -161,8 +165,11 @@ class ThreadPool:
 
 
 def _run_next(works: SimpleQueue[Work[Any]]) -> None:
-    with suppress(Empty):  # all were cancelled
-        works.get_nowait().run()
+    # All that there is: the thread that submitted a work may have been interrupted before it woke
+    # one for it. There may be none: cancelled, or done by another thread.
+    with suppress(Empty):
+        while True:
+            works.get_nowait().run()
 
 
 # Not a WeakSet: an interrupt that hits its callback, which is written in Python, would be lost.
