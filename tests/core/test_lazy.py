@@ -118,3 +118,14 @@ def test_a_process_forked_during_an_import_can_import_the_same(tmp_path: Path) -
     command = [sys.executable, "-c", FORKING, str(tmp_path)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert found.stdout.split() == ["7"]
+
+
+def test_names_are_there_on_a_system_without_fork() -> None:
+    program = (
+        "import os; del os.fork, os.register_at_fork; import audiomdb.shards as shards; "
+        "print(shards.DatasetWriter.__name__)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert found.stdout.split() == ["DatasetWriter"]

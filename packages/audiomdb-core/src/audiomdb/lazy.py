@@ -34,11 +34,12 @@ def importing() -> AbstractContextManager[object]:
 
 @cache
 def _install_fork_hook() -> None:
-    os.register_at_fork(
-        before=_importing.acquire,
-        after_in_parent=_importing.release,
-        after_in_child=_importing.release,
-    )
+    if hasattr(os, "register_at_fork"):  # not on Windows, where datasets can be read in place
+        os.register_at_fork(
+            before=_importing.acquire,
+            after_in_parent=_importing.release,
+            after_in_child=_importing.release,
+        )
 
 
 def lazily(
