@@ -49,9 +49,11 @@ def test_different_numbers_of_channels_are_refused_by_name(shape: tuple[int, ...
         pad_collate(samples)
 
 
-def test_different_sample_rates_are_warned_of_once() -> None:
+@pytest.mark.parametrize("number", [int, np.int32])
+def test_different_sample_rates_are_warned_of_once(number: type) -> None:
     def clip(name: int, rate: int) -> dict[str, Any]:
-        return {"__key__": str(name), "audio": np.zeros(4, np.float32), "sample_rate": rate}
+        audio = np.zeros(4, np.float32)
+        return {"__key__": str(name), "audio": audio, "sample_rate": number(rate)}
 
     samples = [clip(1, 16000), clip(2, 22050)]
     with warnings.catch_warnings(record=True) as said:

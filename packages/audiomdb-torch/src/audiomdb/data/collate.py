@@ -23,6 +23,7 @@ __all__ = ["PaddingSample", "pad_collate", "rows_for"]
 _ARRAYS = np.ndarray, torch.Tensor
 _NUMBERS = bool, int, float, complex, np.generic
 _INTEGERS = int, np.integer, np.bool_
+_RATES = int, float, np.integer, np.floating
 
 _MOST_PADDED, _PADDED_ELEMENTS = 64, 1 << 16
 """A padded row may be this many times as large as the largest array, or have this many elements."""
@@ -267,7 +268,7 @@ def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
         if isinstance(audio, _ARRAYS) and audio.ndim in (1, 2):
             channels.setdefault(1 if audio.ndim == 1 else audio.shape[1], sample.get(KEY))
             rate = sample.get(SAMPLE_RATE)  # of audio that was not decoded, it may be anything
-            rates.add(rate if isinstance(rate, int | float) else None)
+            rates.add(rate if isinstance(rate, _RATES) else None)
     if len(channels) > 1:
         raise AudioError(
             f"clips with different numbers of channels in one batch ({_listed(channels)}); "
