@@ -15,6 +15,8 @@ from audiomdb.shards import DatasetWriter
 
 FLAC = Path(__file__).parents[1] / "data" / "audio" / "flac" / "flac_s16_level5_16k_mono.flac"
 
+FORKED_LATE = Path(__file__).parent / "programs" / "forked_late.py"
+
 STREAMING = """
 import sys
 from audiomdb.retrievers.local import LocalRetriever
@@ -117,6 +119,29 @@ def test_a_process_forked_during_an_import_can_import_the_same(tmp_path: Path) -
     (room / "slow.py").write_text(SLOW)
     command = [sys.executable, "-c", FORKING, str(tmp_path)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert found.stdout.split() == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "work"),
+    [
+        (
+            "soxr",
+            "import numpy; from audiomdb.audio import resample",
+            "resample(numpy.zeros(9, 'f4'), 8000, 16000)",
+        ),
+        (
+            "tenacity",
+            "from audiomdb.cache import counters, retry",
+            "retry.Retries('it', counters=counters.Counters(), check=int)(int)",
+        ),
+    ],
+)
+def test_a_process_forked_while_a_thread_imports_a_package_can_import_it(
+    name: str, before: str, work: str
+) -> None:
+    command = [sys.executable, str(FORKED_LATE), name, before, work]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.split() == ["7"]
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
 from audiomdb.errors import DownloadInterruptedError
+from audiomdb.lazy import importing
 
 __all__ = ["Progress", "Retries", "Stopped", "pause"]
 
@@ -104,8 +105,9 @@ class Retries:
             Exception: any other that an attempt raised.
         """
         # Takes longer to import than the rest of this package.
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-        from tenacity.wait import wait_random_exponential
+        with importing():
+            from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+            from tenacity.wait import wait_random_exponential
 
         progress = progress or _Nothing()
         last: Exception | None = None
