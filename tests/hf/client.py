@@ -35,9 +35,10 @@ def run(hub: Any, cache: Path, code: str, **options: Any) -> str:
 
 
 def failure(hub: Any, cache: Path, code: str = "retriever.open()[0]", **options: Any) -> str:
-    """As `run`, for code that must fail; the last line of the traceback."""
+    """As `run`, for code that must fail; the line of the traceback with the error."""
     program = PRELUDE + textwrap.indent(textwrap.dedent(code), "    ")
-    return str(hub.failure(program, cache, json.dumps(options))).strip().rpartition("\n")[2]
+    lines = str(hub.failure(program, cache, json.dumps(options))).strip().splitlines()
+    return next((line for line in reversed(lines) if line.startswith("audiomdb.")), lines[-1])
 
 
 class Client:
