@@ -228,3 +228,16 @@ def test_an_interrupt_at_any_moment_ends_the_loop(whole: Path, device: str) -> N
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found == {"lost": 0, "threads": []}, ended.stderr
+
+
+def test_a_loader_closed_while_a_worker_sends_a_large_batch_lets_its_process_end(
+    tmp_path: Path,
+) -> None:
+    """The worker keeps the lock of torch's queue; a thread of the process waited for it at exit."""
+    with DatasetWriter(tmp_path / "texts") as writer:
+        for number in range(10):
+            writer.write(f"{number}", {"text": 1_000_000 * "x"})
+    program = Path(__file__).parent / "programs" / "closed_while_sending.py"
+    command = [sys.executable, str(program), str(tmp_path / "texts")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "the loader was closed in the middle of a pass" in ended.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
@@ -161,7 +161,7 @@ class Workers:
         closed = self._closed
         try:
             yield from steps
-        except TypeError:  # of what ends a wait, see `_interrupt`
+        except (TypeError, EOFError):  # of what ends a wait, see `_interrupt`
             if self._closed == closed:
                 raise
         if self._closed != closed:
@@ -226,10 +226,26 @@ def _end(steps: Any) -> None:  # noqa: ANN401 (torch's own iterator)
 
 
 def _interrupt(steps: Any) -> None:  # noqa: ANN401
-    """End the workers of an iterator, and a wait for them in another thread."""
+    """End the workers of an iterator, and a wait for them in another thread.
+
+    Not through the queue: a worker that ended while it sent a batch has kept the queue's lock, for
+    which the thread of the queue would wait for ever, and with it the end of this process.
+    """
     _end(steps)
-    steps._worker_result_queue.put(None)  # not a batch, so the thread that gets it ends
-    steps._worker_result_queue.close()
+    steps._data_queue = _Nothing()  # a wait that begins later, or looks again, gets no batch
+    pipe = steps._worker_result_queue._writer
+    os.set_blocking(pipe.fileno(), False)
+    with suppress(OSError):  # full: then the thread does not wait at an empty pipe
+        pipe.send(None)
+    pipe.close()  # ends a wait for the rest of a batch
+
+
+class _Nothing:
+    """Stands in for a queue that gets no more batches."""
+
+    def get(self, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Return what is not a batch, so that torch raises TypeError."""
+        return
 
 
 def _unchanged(made: Any) -> Any:  # noqa: ANN401 (whatever torch hands over)
