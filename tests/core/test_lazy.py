@@ -55,9 +55,11 @@ __getattr__, _ = lazily("room", {"thing": "slow"})
 """
 
 SLOW = """
+import logging  # whose lock every fork takes
 import state
 state.begun.set()
 state.forked.wait(1)  # a fork that can happen does so by now
+logging.getLogger(__name__)
 thing = 1
 """
 

@@ -16,6 +16,8 @@ from audiomdb.testing import FaultProxy, MemoryServer
 
 SHARDS = 16
 
+FORKED_LATE = Path(__file__).parents[1] / "core" / "programs" / "forked_late.py"
+
 
 @pytest.mark.usefixtures("server")  # credentials
 @pytest.mark.parametrize("workers", [1, 3])
@@ -70,3 +72,15 @@ print(tracemalloc.get_traced_memory()[0] / 8)
         command = [sys.executable, "-c", code, store.url(), str(tmp_path / "cache")]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert float(printed) < 2_000_000  # of which a description of S3 alone takes 12
+
+
+@pytest.mark.parametrize("url", ["http://localhost:9", None])
+def test_a_process_forked_while_a_thread_imports_the_client_can_import_it(url: str | None) -> None:
+    before = "from audiomdb._s3 import ClientOptions, ProcessClient"
+    work = (
+        f"ProcessClient(ClientOptions(endpoint_url={url!r}, region_name='x', anonymous=True)).get()"
+    )
+    for name in ("botocore", "boto3"):
+        command = [sys.executable, str(FORKED_LATE), name, before, work]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert found.stdout.split() == ["7"]

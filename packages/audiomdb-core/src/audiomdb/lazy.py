@@ -35,6 +35,11 @@ def importing() -> AbstractContextManager[object]:
 @cache
 def _install_fork_hook() -> None:
     if hasattr(os, "register_at_fork"):  # not on Windows, where datasets can be read in place
+        # Forks take locks of these two as well, and modules do so while they are imported. What is
+        # registered last is taken first; in the other order, both would wait for ever.
+        import concurrent.futures.thread  # noqa: F401
+        import logging  # noqa: F401
+
         os.register_at_fork(
             before=_importing.acquire,
             after_in_parent=_importing.release,

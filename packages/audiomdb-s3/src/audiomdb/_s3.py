@@ -107,6 +107,7 @@ class ProcessClient:
 
     def get(self) -> Any:  # noqa: ANN401
         """Return the client of this process."""
+        _import_boto3()
         with self._own_lock():
             if self._client is None:
                 self._client = _make_client(self._options, self._found())
@@ -116,6 +117,7 @@ class ProcessClient:
         """Return what identifies the store, or None for Amazon's, without connecting to it."""
         if self._options.endpoint_url is not None:
             return store_name(self._options.endpoint_url)
+        _import_boto3()
         with self._own_lock():
             return store_name(self._found().url)
 
@@ -173,6 +175,12 @@ class _Endpoint(NamedTuple):
     given: str | None
 
 
+def _import_boto3() -> None:
+    """Import boto3, and with it all of botocore that is imported below, while nobody forks."""
+    with importing():
+        import boto3.session  # noqa: F401
+
+
 def _find_endpoint(options: ClientOptions) -> _Endpoint:
     """Ask boto3 for the endpoint it would use.
 
@@ -227,9 +235,8 @@ def _wrong_endpoint(said: str) -> Exception:
 
 def _make_session(options: ClientOptions) -> Any:  # noqa: ANN401
     """Make a new session, because boto3's default session is not thread-safe."""
-    with importing():
-        import boto3
-        from botocore.session import Session
+    import boto3
+    from botocore.session import Session
 
     core = Session(profile=options.profile_name)
     session = boto3.session.Session(botocore_session=core, region_name=options.region_name)

@@ -231,7 +231,8 @@ class HFRetriever(BaseRetriever):
 
     def _settled_arguments(self) -> Mapping[str, Any]:
         """Return the Hub, however it is given, and the folder without outer slashes."""
-        from huggingface_hub import constants
+        with importing():
+            from huggingface_hub import constants
 
         hub = self._folder.endpoint or constants.ENDPOINT
         return {
