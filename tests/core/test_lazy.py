@@ -147,6 +147,16 @@ def test_a_process_forked_while_a_thread_imports_a_package_can_import_it(
     assert found.stdout.split() == ["7"]
 
 
+def test_an_import_waits_for_no_thread_that_would_wait_for_it(tmp_path: Path) -> None:
+    clip = FLAC.parents[1] / "ogg" / "ogg_opus_16k_mono.opus"
+    with DatasetWriter(tmp_path / "clips") as writer:
+        for number in range(100):
+            writer.write(f"clip-{number:03d}", {"audio": clip})
+    program = Path(__file__).parent / "programs" / "collected_importing.py"
+    command = [sys.executable, str(program), str(tmp_path / "clips")]
+    subprocess.run(command, check=True, timeout=30)
+
+
 def test_names_are_there_on_a_system_without_fork() -> None:
     program = (
         "import os; del os.fork, os.register_at_fork; import audiomdb.shards as shards; "

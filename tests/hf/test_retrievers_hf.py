@@ -63,18 +63,25 @@ def test_making_a_retriever_reads_nothing_and_loads_no_client() -> None:
     assert result.stdout == "HFRetriever('mozilla/common_voice') []\n"
 
 
-def test_a_process_forked_while_a_thread_imports_the_client_can_import_it() -> None:
+@pytest.mark.parametrize(
+    ("name", "work"),
+    [
+        ("huggingface_hub", "hub._settled_arguments()"),
+        ("huggingface_hub.errors", "with suppress(AudioMDBError): hub._ask('metadata.json')"),
+    ],
+)
+def test_a_process_forked_while_a_thread_imports_the_client_can_import_it(
+    name: str, work: str
+) -> None:
     program = Path(__file__).parents[1] / "core" / "programs" / "forked_late.py"
-    before = "from audiomdb.retrievers.hf import HFRetriever as R"
-    command = [
-        sys.executable,
-        str(program),
-        "huggingface_hub",
-        before,
-        "R('user/x')._settled_arguments()",
-    ]
+    before = (
+        "from contextlib import suppress; from audiomdb.errors import AudioMDBError; "
+        "from audiomdb.retrievers.hf import HFRetriever; "
+        "hub = HFRetriever('user/x', endpoint='http://localhost:9')"
+    )
+    command = [sys.executable, str(program), name, before, work]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert found.stdout.split() == ["7"]
+    assert found.stdout.split() == ["7"], found.stderr
 
 
 def test_a_cut_download_goes_on_where_it_broke_off(hub: Any, large: Path, tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ class _Endpoint(NamedTuple):
     given: str | None
 
 
+@cache
 def _import_boto3() -> None:
     """Import boto3, and with it all of botocore that is imported below, while nobody forks."""
     with importing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from audiomdb.lazy import importing
@@ -26,7 +27,12 @@ def open_decoder(
         UnreadableAudioError: libsndfile does not support the coding.
         DamagedAudioError: the header of the stream is broken.
     """
+    return _decoder()(source, structure, excerpt)
+
+
+@cache  # so that only the first clip waits for others that import
+def _decoder() -> type[Decoder]:
     with importing():
         from audiomdb.audio.base_decoder import Decoder
 
-    return Decoder(source, structure, excerpt)
+    return Decoder

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 
 from audiomdb.errors import AudioError
@@ -56,10 +59,16 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         )
     if from_rate == to_rate or audio.shape[0] == 0:
         return np.array(audio, dtype=np.float32, order="C")
-    with importing():
-        import soxr  # on first use, because most readers of a dataset never resample
-
-    result = soxr.resample(
+    result = _soxr().resample(
         np.ascontiguousarray(audio, dtype=np.float32), from_rate, to_rate, quality="HQ"
     )
     return np.ascontiguousarray(result, dtype=np.float32)
+
+
+@cache
+def _soxr() -> Any:  # noqa: ANN401
+    """Return soxr, imported on first use, because most readers of a dataset never resample."""
+    with importing():
+        import soxr
+
+    return soxr

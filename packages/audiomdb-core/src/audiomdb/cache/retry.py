@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
 from audiomdb.cache.counters import Counters
@@ -104,11 +104,7 @@ class Retries:
             DownloadInterruptedError: it has failed too often; says how often, how long and why.
             Exception: any other that an attempt raised.
         """
-        # Takes longer to import than the rest of this package.
-        with importing():
-            from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-            from tenacity.wait import wait_random_exponential
-
+        tenacity = _tenacity()
         progress = progress or _Nothing()
         last: Exception | None = None
 
@@ -128,10 +124,14 @@ class Retries:
             while True:
                 in_a_row = 1 if self._outage else self._in_a_row
                 try:
-                    done, result = Retrying(
-                        retry=retry_if_exception_type((ConnectionError, TimeoutError)),
-                        stop=stop_after_attempt(min(in_a_row, max(1, self._in_all - self.failed))),
-                        wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+                    done, result = tenacity.Retrying(
+                        retry=tenacity.retry_if_exception_type((ConnectionError, TimeoutError)),
+                        stop=tenacity.stop_after_attempt(
+                            min(in_a_row, max(1, self._in_all - self.failed))
+                        ),
+                        wait=tenacity.wait_random_exponential(
+                            multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S
+                        ),
                         sleep=partial(pause, check=self._check),
                         before_sleep=self._again,
                         reraise=True,
@@ -139,7 +139,7 @@ class Retries:
                 except (ConnectionError, TimeoutError) as error:
                     raise self._given_up(error) from error
                 if done:
-                    return result  # type: ignore[return-value]
+                    return result  # type: ignore[no-any-return]
                 assert last is not None, "what was not done has failed"
                 if self.failed >= self._in_all:
                     raise self._given_up(last) from last
@@ -180,6 +180,15 @@ class Retries:
         # Most errors of backends already begin with the file.
         text = said if self._what in said else f"{self._what}: {said}"
         return DownloadInterruptedError(f"{text} ({tried})")
+
+
+@cache
+def _tenacity() -> Any:  # noqa: ANN401
+    """Return tenacity, which takes longer to import than the rest of this package."""
+    with importing():
+        import tenacity
+
+    return tenacity
 
 
 def pause(seconds: float, *, check: Callable[[], None]) -> None:

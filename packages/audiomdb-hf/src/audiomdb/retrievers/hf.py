@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audiomdb._hf import download_error, request_errors
@@ -247,9 +247,7 @@ class HFRetriever(BaseRetriever):
             DatasetNotFoundError: there is no such repository, revision or file.
             DownloadError: any other failure.
         """
-        with importing():
-            from huggingface_hub import hf_hub_url
-
+        client = _client()  # first, because the others import parts of it
         span: dict[str, Any] = {"start": start, "stop": stop, "timeout_s": self._read_timeout_s}
         with self._errors(path):
             if start and (answer := self._ask_store(path, span)) is not None:
@@ -258,7 +256,7 @@ class HFRetriever(BaseRetriever):
                 raise DownloadInterruptedError(
                     f"cannot read {self._place(path)}: the Hub asks to wait {left_s:.0f} s"
                 )
-            url = hf_hub_url(
+            url = client.hf_hub_url(
                 self._folder.repo_id,
                 self._folder.path(path),
                 repo_type="dataset",
@@ -360,3 +358,12 @@ class _Chunks:
 
     def close(self) -> None:
         self._answer.close()
+
+
+@cache
+def _client() -> Any:  # noqa: ANN401
+    with importing():
+        import huggingface_hub
+        from huggingface_hub import hf_hub_url  # noqa: F401 (which imports the larger part of it)
+
+    return huggingface_hub
