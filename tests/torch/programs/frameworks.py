@@ -192,6 +192,8 @@ def main() -> None:
     found = {name: case() for name, case in make(dataset, out).items()}
     rank = torch.distributed.get_rank()
     (out / f"rank-{rank}.json").write_text(json.dumps(found))
+    # The Trainer leaves it to the end of the process, which gloo's threads may then abort.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
