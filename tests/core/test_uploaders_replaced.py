@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -119,23 +121,31 @@ def test_a_dataset_that_only_lost_its_last_shards_loses_them_there(
     assert store == files_in(shorter)
 
 
-def test_wherever_the_replacement_stops_the_next_upload_finishes_it(old: Path, new: Path) -> None:
-    before, after = files_in(old), files_in(new)
-    beyond = before.keys() - after.keys()
-    stopped, fails_at = True, 0
-    while stopped:
+def stopped(old: Path, new: Path) -> Iterator[dict[str, bytes]]:
+    """Stores in which the replacement of a dataset stopped, before one of its changes in each."""
+    for fails_at in count():
         store: dict[str, bytes] = {}
         DictUploader(store).upload_dir(old)
         try:
             DictUploader(store, fails_at=fails_at).upload_dir(new)
-            stopped = False
         except Dropped:
-            if store.get("metadata.json") != after["metadata.json"]:
-                assert beyond <= store.keys(), "nothing goes before the new index is in place"
-            DictUploader(store).upload_dir(new)
-        assert store == after, f"stopped before change {fails_at}"
-        fails_at += 1
-    assert fails_at > len(after) + len(beyond)
+            yield store
+        else:
+            assert store == files_in(new)
+            return
+
+
+def test_wherever_the_replacement_stops_the_next_upload_finishes_it(old: Path, new: Path) -> None:
+    before, after = files_in(old), files_in(new)
+    beyond = before.keys() - after.keys()
+    stops = 0
+    for store in stopped(old, new):
+        if store.get("metadata.json") != after["metadata.json"]:
+            assert beyond <= store.keys(), "nothing goes before the new index is in place"
+        DictUploader(store).upload_dir(new)
+        assert store == after, f"stopped before change {stops}"
+        stops += 1
+    assert stops >= len(after) + len(beyond)
 
 
 def test_a_third_dataset_after_a_stopped_clearance_clears_for_both(
@@ -205,17 +215,9 @@ def test_without_a_sha256_a_shard_of_the_same_size_may_be_anybodys_and_stays(
 def test_the_old_dataset_can_come_back_wherever_its_replacement_stopped(
     old: Path, new: Path
 ) -> None:
-    stopped, fails_at = True, 0
-    while stopped:
-        store: dict[str, bytes] = {}
+    for number, store in enumerate(stopped(old, new)):
         DictUploader(store).upload_dir(old)
-        try:
-            DictUploader(store, fails_at=fails_at).upload_dir(new)
-            stopped = False
-        except Dropped:
-            DictUploader(store).upload_dir(old)
-            assert store == files_in(old), f"stopped before change {fails_at}"
-        fails_at += 1
+        assert store == files_in(old), f"stopped before change {number}"
 
 
 def test_who_deletes_what_another_upload_needs_says_so(old: Path, new: Path) -> None:

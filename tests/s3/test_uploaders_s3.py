@@ -284,13 +284,18 @@ def test_a_replaced_dataset_is_withdrawn_first(
     assert objects(server, bucket) == files(another, "digits/")
 
 
-def test_what_only_the_replaced_dataset_had_goes_after_the_new_one_has_come(
-    server: Any, bucket: str, dataset: Path, tmp_path: Path
-) -> None:
-    larger = tmp_path / "larger"
-    with DatasetWriter(larger, samples_per_shard=2) as writer:
+@pytest.fixture
+def larger(tmp_path: Path) -> Path:
+    """A dataset of five shards."""
+    with DatasetWriter(tmp_path / "larger", samples_per_shard=2) as writer:
         for number in range(10):
             writer.write(f"other-{number}", {"number": number})
+    return tmp_path / "larger"
+
+
+def test_what_only_the_replaced_dataset_had_goes_after_the_new_one_has_come(
+    server: Any, bucket: str, dataset: Path, larger: Path
+) -> None:
     uploader = S3Uploader(bucket, "digits", endpoint_url=server.url, workers=1)
     upload(uploader, larger)
     server.requests.clear()
@@ -309,12 +314,8 @@ def test_what_only_the_replaced_dataset_had_goes_after_the_new_one_has_come(
 
 
 def test_an_archived_dataset_is_replaced_and_what_only_it_had_stays(
-    server: Any, bucket: str, dataset: Path, tmp_path: Path
+    server: Any, bucket: str, dataset: Path, larger: Path
 ) -> None:
-    larger = tmp_path / "larger"
-    with DatasetWriter(larger, samples_per_shard=2) as writer:
-        for number in range(10):
-            writer.write(f"other-{number}", {"number": number})
     options = {"StorageClass": "GLACIER"}
     upload(S3Uploader(bucket, endpoint_url=server.url, object_options=options), larger)
     assert upload(S3Uploader(bucket, endpoint_url=server.url), dataset).deleted_files == 0
