@@ -16,6 +16,7 @@ __all__ = [
     "as_float",
     "believed_bytes",
     "check_array",
+    "no_frames",
     "placed",
     "recorded",
     "room_for",
@@ -72,6 +73,11 @@ def whole_rate(rate: Any) -> int:  # noqa: ANN401
     if number < 1:
         raise ValueError(f"{SAMPLE_RATE} is {rate!r}, expected a whole number of Hz above 0")
     return number
+
+
+def no_frames(channels: int) -> np.ndarray:
+    """Return the audio of a clip without frames, float32 `(0,)` or `(0, channels)`."""
+    return np.empty(0 if channels == 1 else (0, channels), np.float32)
 
 
 def recorded(sample: Mapping[str, Any], field: str, *, low: int) -> int | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiomdb.audio.arrays import no_frames
 from audiomdb.audio.fast_decoders import decode_plain
 from audiomdb.audio.inspection import inspect
 from audiomdb.audio.opening import open_decoder
@@ -64,8 +65,7 @@ class Cutter:
         plain, flac = self._structure.plain, self._structure.flac
         if flac is not None and self._structure.frames == 0:
             self._window(0, flac.sample_rate, offset, duration)
-            channels = flac.channels
-            return np.empty(0 if channels == 1 else (0, channels), np.float32), flac.sample_rate
+            return no_frames(flac.channels), flac.sample_rate
         if plain is not None:
             rate = plain.sample_rate
             start, stop = self._window(plain.frames, rate, offset, duration)

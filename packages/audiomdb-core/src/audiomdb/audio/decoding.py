@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiomdb.audio.arrays import placed
+from audiomdb.audio.arrays import no_frames, placed
 from audiomdb.audio.cutting import Cutter
 from audiomdb.audio.fast_decoders import decode_flac, decode_plain, decode_recorded
 from audiomdb.audio.inspection import inspect
@@ -132,7 +132,7 @@ def _decode_all(
     _compare(source, structure.frames, frames)
     if flac is not None:
         if structure.frames == 0:
-            return _empty(flac.channels), flac.sample_rate
+            return no_frames(flac.channels), flac.sample_rate
         if structure.frames_known:
             decoded = decode_flac(source.view(), flac.frames, flac.sample_rate, out)
             if decoded is not None:
@@ -144,7 +144,3 @@ def _decode_all(
     with open_decoder(source, structure) as decoder:
         _compare(source, decoder.frames, frames)
         return decoder.read_all(), decoder.sample_rate
-
-
-def _empty(channels: int) -> np.ndarray:
-    return np.empty(0 if channels == 1 else (0, channels), np.float32)

@@ -27,6 +27,7 @@ from audiomdb.shards import Metadata, ShardEntry, ShardReader, read_metadata
 from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.files import sha256_file, sync, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
+from audiomdb.shards.index import converted
 from audiomdb.shards.journal import Rejection, write_rejected
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, LOCK_FILE, METADATA_FILE
 
@@ -185,13 +186,8 @@ def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[in
 
 def _rejected(shard: ShardReader) -> list[Rejection]:
     try:
-        return msgspec.convert(shard.index.journal.get("rejected"), list[Rejection])
-    except (
-        msgspec.ValidationError,
-        IndexError,
-        TypeError,
-        ValueError,
-    ) as exc:
+        return converted(shard.index.journal.get("rejected"), list[Rejection])
+    except msgspec.ValidationError as exc:
         raise CorruptShardError(
             f"{shard.directory}: its journal lists no rejected samples: {exc}"
         ) from exc

@@ -12,6 +12,7 @@ from audiomdb.errors import CorruptShardError, OptionsChangedError
 from audiomdb.sample import DURATION
 from audiomdb.shards.columns import Column, total
 from audiomdb.shards.files import sha256_file
+from audiomdb.shards.index import converted
 from audiomdb.shards.journal import Journal
 from audiomdb.shards.layout import DATA_FILE, shard_name
 from audiomdb.shards.metadata import Feature, ShardEntry
@@ -82,8 +83,8 @@ def find_finished(
         try:
             reader = ShardReader(directory)
             index = reader.index
-            journal = msgspec.convert(dict(index.journal), Journal)
-            features = msgspec.convert(dict(index.features), dict[str, Feature])
+            journal = converted(index.journal, Journal)
+            features = converted(index.features, dict[str, Feature])
         except (CorruptShardError, msgspec.ValidationError) as exc:
             raise _damaged(directory, exc) from exc
         _compare_options(directory, journal.options, options)

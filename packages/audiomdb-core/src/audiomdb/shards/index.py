@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,7 +20,9 @@ from audiomdb.shards.codec import encode_record, resolve_fields
 from audiomdb.shards.columns import Column, check_column, narrow
 from audiomdb.shards.layout import ALIGNMENT
 
-__all__ = ["ShardIndex", "encode_index", "parse_index"]
+__all__ = ["ShardIndex", "converted", "encode_index", "parse_index"]
+
+_T = TypeVar("_T")
 
 _MAGIC = b"AMDBIDX1"
 _PREFIX = len(_MAGIC) + 8
@@ -286,6 +288,19 @@ _UNDECODABLE = (
     CorruptRecordError,
 )
 _decode_value = msgspec.msgpack.Decoder().decode
+
+
+def converted(value: object, kind: type[_T]) -> _T:
+    """Convert a value of an index's maps to a type, as `msgspec.convert` does.
+
+    Raises:
+        msgspec.ValidationError: it does not fit. msgspec has other errors for NumPy's records, with
+            which a forged index may replace maps.
+    """
+    try:
+        return msgspec.convert(dict(value) if isinstance(value, Mapping) else value, kind)
+    except (IndexError, TypeError, ValueError) as exc:
+        raise msgspec.ValidationError(str(exc)) from exc
 
 
 def _within(offset: np.ndarray, size: np.ndarray, end: int) -> bool:

@@ -17,7 +17,7 @@ from audiomdb.shards.columns import add_up, total
 from audiomdb.shards.dataset_index import IndexFile
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sha256_file
-from audiomdb.shards.index import ShardIndex
+from audiomdb.shards.index import ShardIndex, converted
 from audiomdb.shards.layout import BLOCKS_DB, DATA_FILE, INDEX_FILE, METADATA_FILE, SAMPLES_DB
 from audiomdb.shards.mapping import map_file
 from audiomdb.shards.metadata import Feature, Metadata, ShardEntry, read_metadata
@@ -184,17 +184,12 @@ def _sums(metadata: Metadata, parts: Iterable[ShardIndex]) -> Iterator[str]:
     def features_of_each() -> Iterator[dict[str, Feature]]:
         nonlocal rejected
         for part in parts:
-            rejected += len(msgspec.convert(part.journal.get("rejected"), list[Any]))
-            yield msgspec.convert(dict(part.features), dict[str, Feature])
+            rejected += len(converted(part.journal.get("rejected"), list[Any]))
+            yield converted(part.features, dict[str, Feature])
 
     try:
         features = merge_features(features_of_each())
-    except (
-        msgspec.ValidationError,
-        IndexError,
-        TypeError,
-        ValueError,
-    ) as exc:
+    except msgspec.ValidationError as exc:
         yield f"an index does not say what metadata is made of: {exc}"
         return
     duration = add_up(shard.duration for shard in shards)
