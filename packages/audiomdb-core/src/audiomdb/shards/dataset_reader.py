@@ -17,6 +17,7 @@ from audiomdb.errors import CorruptShardError, UnknownKeyError
 from audiomdb.sample import Sample
 from audiomdb.shards.course import Arrival, Course
 from audiomdb.shards.dataset_index import DatasetIndex, IndexFile
+from audiomdb.shards.files import FileVersion, version_of
 from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.layout import INDEX_FILE, METADATA_FILE
 from audiomdb.shards.mapping import map_file
@@ -78,12 +79,12 @@ class LocalShards(Shards):
     Args:
         path: Folder of the dataset.
         metadata: Contents of its metadata.json.
-        version: Inode, size and modification time in ns of that file before it was read. None: it
-            is read again when the first shard is opened.
+        version: Version of that file before it was read. None: it is read again when the first
+            shard is opened.
     """
 
     def __init__(
-        self, path: Path, metadata: Metadata, *, version: tuple[int, ...] | None = None
+        self, path: Path, metadata: Metadata, *, version: FileVersion | None = None
     ) -> None:
         self.path = path
         self.metadata = metadata
@@ -119,7 +120,7 @@ class LocalShards(Shards):
         ends with writing the new one, and never changes a file in place.
         """
         path = self.path / METADATA_FILE
-        version = _version_of(path)
+        version = version_of(path)
         if version == self._version is not None:
             return
         if version is None or read_metadata(self.path) != self.metadata:
@@ -167,7 +168,7 @@ class DatasetReader:
         """
         # Absolute, because shards are opened later: the working directory may be another by then.
         folder = folder_path(path, instead="audiomdb.stream.open_dataset takes URLs").absolute()
-        version = _version_of(folder / METADATA_FILE)
+        version = version_of(folder / METADATA_FILE)
         metadata = read_metadata(folder)
         return cls(metadata, LocalShards(folder, metadata, version=version))
 
@@ -388,12 +389,3 @@ def whole_position(position: Any) -> int:  # noqa: ANN401
         raise TypeError(
             f"{position!r} is neither a position nor a key; samples are read one by one"
         ) from None
-
-
-def _version_of(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is replaced; None if there is none."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from audiomdb.shards.packing import Buffer
 
-__all__ = ["bytes_below", "sha256_file", "sha256_hex", "sync", "sync_data", "write_atomically"]
+__all__ = [
+    "FileVersion",
+    "bytes_below",
+    "sha256_file",
+    "sha256_hex",
+    "sync",
+    "sync_data",
+    "version_of",
+    "write_atomically",
+]
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -58,6 +68,23 @@ def sha256_file(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+class FileVersion(NamedTuple):
+    """What changes when a file is replaced or written to."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+def version_of(path: Path) -> FileVersion | None:
+    """Return the version of the file at a path; None if there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return FileVersion(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def bytes_below(folder: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomdb.errors import OutputExistsError, OutputWriteError, UploadError
-from audiomdb.shards.files import sha256_file, sync, write_atomically
+from audiomdb.shards.files import sha256_file, sync, version_of, write_atomically
 from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.uploaders.base import BaseUploader, UploadReport, dataset_files
 from audiomdb.urls import folder_path, local_path
@@ -86,8 +86,9 @@ class LocalUploader(BaseUploader):
         """Return size and digest of a copy, read again only if it changed since the last call."""
         target = self.path / rel_path
         try:
-            facts = target.stat()
-            version = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+            version = version_of(target)
+            if version is None:
+                return None
             known, digest = self._read.get(rel_path, (None, ""))
             if known != version:
                 digest = sha256_file(target)
@@ -96,7 +97,7 @@ class LocalUploader(BaseUploader):
             return None
         except OSError as exc:
             raise UploadError(f"cannot read {target}: {exc.strerror}") from exc
-        return facts.st_size, digest
+        return version.size, digest
 
     def read(self, rel_path: str) -> bytes | None:
         """Return the content of a copy, or None if there is none."""
