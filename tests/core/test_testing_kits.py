@@ -30,6 +30,8 @@ def test_each_broken_backend_fails_the_test_that_is_about_it(tmp_path: Path) -> 
     program = tmp_path / "test_broken.py"
     program.write_text(text)
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rA", "-p", "no:cacheprovider"]
+    # If one of them hangs, the tracebacks of all threads are printed.
+    command += ["-o", "faulthandler_timeout=120", "-o", "faulthandler_exit_on_timeout=true"]
     command += [f"{program}::{name}::{test}" for name, test in classes]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     failed = set(re.findall(r"^FAILED test_broken\.py::(\w+)::", result.stdout, re.MULTILINE))

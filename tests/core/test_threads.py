@@ -10,7 +10,7 @@ import pytest
 
 from audiomdb.threads import ThreadPool
 
-PROGRAM = Path(__file__).parent / "programs" / "interrupted_everywhere.py"
+PROGRAMS = Path(__file__).parent / "programs"
 
 GOING_ON = """
 import threading
@@ -48,7 +48,7 @@ def names() -> list[str]:
 
 def test_an_interrupt_at_any_point_leaves_nothing_waiting_for_ever(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(tmp_path / "dataset")],
+        [sys.executable, str(PROGRAMS / "interrupted_everywhere.py"), str(tmp_path / "dataset")],
         capture_output=True,
         text=True,
         timeout=120,
@@ -66,6 +66,22 @@ def test_a_pool_goes_on_and_ends_after_an_interrupt_while_it_took_up_work() -> N
     command = [sys.executable, "-c", GOING_ON]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert (done.stdout, done.stderr) == ("all ended\n", "")
+
+
+def test_the_garbage_collector_ends_iterations_wherever_it_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAMS / "collected_anywhere.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "in_a_thread_that_holds_the_lock_for_which_others_wait: True",
+        "in_a_thread_that_holds_the_lock_of_a_log: True",
+        "in_a_thread_that_prefetches: True",
+    ]
 
 
 def test_work_is_done_in_order_and_its_results_come_as_often_as_they_are_asked_for() -> None:

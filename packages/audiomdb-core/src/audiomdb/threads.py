@@ -8,17 +8,53 @@ so does `shutdown`. Here, the thread that Ctrl-C interrupts calls only what is w
 from __future__ import annotations
 
 import atexit
+import gc
+import sys
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-__all__ = ["ThreadPool", "Threads", "Work"]
+__all__ = ["ThreadPool", "Threads", "Work", "wait_for"]
+
+_PATIENCE_S = 2.0
 
 _T = TypeVar("_T")
+
+
+def wait_for(
+    threads: Iterable[threading.Thread], _ending: Callable[[], bool] = sys.is_finalizing
+) -> None:
+    """Wait until threads have ended, other than the calling one and those that were not started.
+
+    At interpreter shutdown it waits for none: daemon threads never end there.
+
+    The garbage collector may call this through a finalizer, wherever it interrupts a thread: within
+    `with lock:` too, while the threads to wait for need that lock to end. Then this gives up after
+    2 s, and the threads end by themselves once the collector has returned.
+    """
+    if _ending():
+        return
+    this_thread = threading.current_thread()
+    others = [thread for thread in threads if thread is not this_thread and thread.ident]
+    end = time.monotonic() + _PATIENCE_S
+    for thread in others:
+        thread.join(max(0.0, end - time.monotonic()))
+    if any(thread.is_alive() for thread in others) and not _is_collecting():
+        for thread in others:
+            thread.join()
+
+
+def _is_collecting() -> bool:
+    """Return whether garbage is being collected, in this thread or another."""
+    circle: list[object] = []
+    circle.append(circle)
+    del circle
+    return gc.collect(0) == 0  # it does nothing while it is running already
 
 
 class Threads:
@@ -39,7 +75,7 @@ class Threads:
         self._wakings: SimpleQueue[bool] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._started = 0
-        self._this_thread = threading.current_thread
+        self._wait_for = wait_for
         self._running = _running
 
     def wake(self, count: int) -> None:
@@ -59,19 +95,16 @@ class Threads:
             self._threads.append(thread)
 
     def close(self) -> None:
-        """End the threads, and wait for the calls in progress.
+        """End the threads, and wait for the calls in progress, see `wait_for`.
 
-        The garbage collector may call this in one of the threads, which then does not wait for
-        itself, or at interpreter shutdown, when globals of modules may be gone.
+        The garbage collector may call this in one of the threads, or at interpreter shutdown, when
+        globals of modules may be gone.
         """
         if self not in self._running:
             return
         for _ in range(self._started):
             self._wakings.put(False)
-        this_thread = self._this_thread()
-        for thread in self._threads:
-            if thread is not this_thread:
-                thread.join()
+        self._wait_for(self._threads)
         # Now, not by the garbage collector in the middle of the next iteration: a Ctrl-C that hits
         # the callbacks with which `threading` forgets a thread is lost.
         self._threads.clear()

@@ -66,7 +66,9 @@ class Prefetcher:
         self.wake()
         deadline = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            # The garbage collector may close an iteration in any thread.
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         pause = _LOOK_AGAIN_S

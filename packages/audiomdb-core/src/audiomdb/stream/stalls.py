@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import msgspec
 
 from audiomdb.plan.checks import above_zero
 from audiomdb.stream.stats import Cause
+from audiomdb.threads import wait_for
 
 __all__ = ["Stall", "StallWatcher", "check_stall_after", "log_stall"]
 
@@ -131,12 +131,9 @@ class StallWatcher:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if sys.is_finalizing():
-            return  # daemon threads are stopped by now; from Python 3.13 on, they never end
         self._closed.set()
-        # The garbage collector may close an iteration in this very thread.
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._thread is not None:
+            wait_for([self._thread])
 
     def _run(self) -> None:
         try:

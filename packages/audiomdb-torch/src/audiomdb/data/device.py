@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from audiomdb.threads import wait_for
+
 __all__ = ["DeviceMover", "made_ahead", "map_tensors"]
 
 T = TypeVar("T")
@@ -177,23 +179,22 @@ def made_ahead(
             finally:
                 del error
     finally:
-        # At interpreter shutdown daemon threads are frozen; from Python 3.13 on they never end.
-        if not sys.is_finalizing():
-            closed.set()
-            _wait_for(thread, interrupt, patience_s)
+        closed.set()
+        _end(thread, interrupt, patience_s)
         close = getattr(source, "close", None)
-        if close is not None:
+        if close is not None and not thread.is_alive():  # else the thread is in the midst of it
             close()
 
 
-def _wait_for(thread: threading.Thread, interrupt: Callable[[], None], patience_s: float) -> None:
-    # The garbage collector may close a generator in any thread, including `thread` itself.
-    if thread is threading.current_thread() or thread.ident is None:
+def _end(thread: threading.Thread, interrupt: Callable[[], None], patience_s: float) -> None:
+    # The garbage collector may close a generator in any thread, including `thread` itself, and at
+    # interpreter shutdown, when daemon threads are frozen.
+    if thread is threading.current_thread() or thread.ident is None or sys.is_finalizing():
         return
     thread.join(patience_s)
     if thread.is_alive():
         interrupt()
-        thread.join()
+        wait_for([thread])
 
 
 def _make(

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import context, reduction
 from typing import Any
 
@@ -33,7 +33,8 @@ class SharedNote:
     def __init__(self, contents: dict[str, Any], *, file: int | None = None) -> None:
         self._file = _nameless_file() if file is None else file
         weakref.finalize(self, os.close, self._file)
-        self._lock = os.getpid(), threading.Lock()
+        # Reentrant, because the garbage collector may end an iteration in the midst of a change.
+        self._lock = os.getpid(), threading.RLock()
         if file is None:
             self._put(msgspec.json.encode(contents))
 
@@ -60,10 +61,10 @@ class SharedNote:
             finally:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
-    def _threads(self) -> threading.Lock:
+    def _threads(self) -> AbstractContextManager[object]:
         """Return the lock of this process; a lock held during a fork stays locked in the child."""
         if self._lock[0] != os.getpid():
-            self._lock = os.getpid(), threading.Lock()
+            self._lock = os.getpid(), threading.RLock()
         return self._lock[1]
 
     def _put(self, octets: bytes) -> None:
