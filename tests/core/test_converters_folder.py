@@ -178,6 +178,19 @@ def test_what_is_no_audio_is_skipped_and_counted(
         assert part in caplog.text
 
 
+def test_transcripts_that_are_not_read_are_pointed_out(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(folder, "1272/1.flac", "1272/2.flac")
+    put(folder, "1272/1272.trans.txt", content=b"1 HELLO\n2 WORLD\n")
+    assert not any("text" in sample for sample in convert(folder).values())
+    assert "no clip has a text, skipped 1 file: 1 .txt. Transcripts are read from" in caplog.text
+    caplog.clear()
+    put(folder, "1272/1.txt", content=b"HELLO")
+    convert(folder)
+    assert caplog.text == ""
+
+
 def test_audio_that_no_decoder_here_reads_is_an_error_not_an_omission(folder: Path) -> None:
     put(folder, "a.wav")
     put(folder, "b.m4a", content=b"\0\0\0\x1cftypM4A " + bytes(100))

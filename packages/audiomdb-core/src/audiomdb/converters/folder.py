@@ -38,6 +38,8 @@ Some of these formats cannot be read: an error is better than silently leaving c
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
 _SIDECARS = (".txt", ".TXT")
+_TEXTS = (".csv", ".json", ".jsonl", ".tsv", ".txt")
+"""Suffixes of files that may hold transcripts in a form that is not read here."""
 _FILE_NAME = "file_name"
 _LABEL = "label"
 _ADVICE = f"The column of the paths has to be called {_FILE_NAME}"
@@ -106,15 +108,24 @@ class FolderConverter(BaseConverter):
     def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
         """Yield a sample for each file."""
         walk = _Walk(self.input_dir)
-        clip = None
+        clip, described = None, False
         for clip in walk.clips():
+            described = described or clip.row is not None or clip.sidecar is not None
             yield clip.name, self._sample(clip)
         if clip is None:
             raise SourceError(
                 f"{self.input_dir} holds no audio files{walk.skipped_text()}; looked for the "
                 f"suffixes {' '.join(sorted(AUDIO_SUFFIXES))}"
             )
-        if walk.skipped:
+        if not described and not walk.skipped.keys().isdisjoint(_TEXTS):
+            _log().warning(
+                "%s: no clip has a text%s. Transcripts are read from a .txt of the same name, or "
+                "from metadata.csv or metadata.jsonl beside the files; ManifestConverter reads "
+                "other tables",
+                self.input_dir,
+                walk.skipped_text(),
+            )
+        elif walk.skipped:
             _log().info("%s: audio files only%s", self.input_dir, walk.skipped_text())
         if unlisted := walk.unlisted():
             _log().warning(
