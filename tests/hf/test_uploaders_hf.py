@@ -217,7 +217,7 @@ def test_a_url_leads_to_a_branch_and_a_folder(hub: Any, dataset: Path) -> None:
 
 def test_importing_the_uploader_loads_no_client() -> None:
     code = "import audiomdb.uploaders.hf, sys; assert 'huggingface_hub' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +294,37 @@ def test_no_commit_holds_a_mixture_of_two_datasets(hub: Any, dataset: Path, tmp_
     assert {name: there[name] for name in files(tmp_path / "another")} == files(
         tmp_path / "another"
     )
+
+
+def test_what_only_the_replaced_dataset_had_goes_with_its_metadata(
+    hub: Any, dataset: Path, tmp_path: Path
+) -> None:
+    upload(hub, dataset)
+    hub.add("user/digits", {"shard_00002/notes.txt": b"of nobody", "shard_00009/data.mdb": b"too"})
+    with DatasetWriter(tmp_path / "smaller") as writer:
+        writer.write("one", {"number": 1})
+    upload(hub, tmp_path / "smaller")
+    *_, replacing, _ = hub.repositories["user/digits"].commits
+    assert not {"metadata.json", "shard_00001/data.mdb", "shard_00002/lock.mdb"} & set(replacing)
+    contents = hub.repositories["user/digits"].contents()
+    del contents["README.md"]
+    assert contents == {
+        **files(tmp_path / "smaller"),
+        "shard_00002/notes.txt": b"of nobody",
+        "shard_00009/data.mdb": b"too",
+    }
+
+
+def test_metadata_that_cannot_be_read_is_replaced_alone(
+    hub: Any, dataset: Path, tmp_path: Path
+) -> None:
+    upload(hub, dataset, card=False)
+    hub.add("user/digits", {"metadata.json": b"{}"})
+    with DatasetWriter(tmp_path / "smaller") as writer:
+        writer.write("one", {"number": 1})
+    upload(hub, tmp_path / "smaller", card=False)
+    there = hub.repositories["user/digits"].contents()
+    assert there == {**files(dataset), **files(tmp_path / "smaller")}
 
 
 def test_a_file_that_vanishes_is_not_blamed_on_the_hub(

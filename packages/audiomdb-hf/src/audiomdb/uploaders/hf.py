@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from audiomdb._hf import hub_errors
 from audiomdb._hf_card import merge_card
 from audiomdb._hf_url import HubFolder, parse_hf_url
-from audiomdb.errors import UploadError
+from audiomdb.errors import FormatVersionError, MetadataError, UploadError
 from audiomdb.progress import stderr_is_terminal
 from audiomdb.shards import Metadata, read_metadata
+from audiomdb.shards.layout import DATA_FILE, LOCK_FILE, REJECTED_FILE
+from audiomdb.shards.metadata import MOST_METADATA_BYTES, parse_metadata
 from audiomdb.uploaders.base import BaseUploader, DatasetFile, UploadReport, dataset_files
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class HFUploader(BaseUploader):
     Shards are uploaded in separate commits. Once all have arrived, the last commit adds
     `metadata.json` and updates the card. Files that the repository already holds with the same
     content are not sent again. The first commit that replaces a file of another dataset deletes
-    the `metadata.json` of that dataset, so that no commit holds a mixture of both.
+    the `metadata.json` of that dataset, so that no commit holds a mixture of both, and the files
+    that only that dataset has. The history of the repository keeps them.
 
     The card (README.md) describes the dataset from its metadata. Only the part between two comments
     is written; the rest may be edited.
@@ -105,25 +108,28 @@ class HFUploader(BaseUploader):
 
             api = HfApi(endpoint=self._folder.endpoint, token=self._token)
             self._make_repository(api)
-            there = self._look(api, files)
+            there = self._look(api, [file.rel_path for file in files])
             missing = [file for file in files if not _is_there(file, there.get(file.rel_path))]
             *data, metadata = files
-            withdrawals = self._withdrawals(metadata, there) if metadata in missing else []
+            gone = self._withdrawn(api, files, there) if metadata in missing else []
+            withdrawals, deleted = [self._deletion(path) for path in gone], 0
             for batch in _batches([file for file in missing if file in data], _FILES_PER_COMMIT):
                 operations = [self._addition(file) for file in batch]
                 if any(file.rel_path in there for file in batch):
                     operations += withdrawals
+                    deleted += len(withdrawals[1:])
                     withdrawals = []
                 self._commit(api, operations, "shards")
-                self._compare(batch, self._look(api, batch))
+                self._compare(api, batch)
             self._publish(api, metadata, missing, read_metadata(Path(local_dir)))
             # Compare all files, because another upload may have replaced some in the meantime.
-            self._compare(files, self._look(api, files))
+            self._compare(api, files)
         return UploadReport(
             files=len(files),
             bytes=sum(file.bytes for file in files),
             sent_files=len(missing),
             sent_bytes=sum(file.bytes for file in missing),
+            deleted_files=deleted,
         )
 
     def destination(self, rel_path: str) -> str:
@@ -142,11 +148,11 @@ class HFUploader(BaseUploader):
                 exist_ok=True,
             )
 
-    def _look(self, api: HfApi, files: Sequence[DatasetFile]) -> dict[str, RepoFile]:
+    def _look(self, api: HfApi, rel_paths: Iterable[str]) -> dict[str, RepoFile]:
         """Return the entries of those files that the repository holds, by path in the dataset."""
         from huggingface_hub.hf_api import RepoFile
 
-        names = {self._folder.path(file.rel_path): file.rel_path for file in files}
+        names = {self._folder.path(rel_path): rel_path for rel_path in rel_paths}
         found = {}
         for paths in _batches(list(names), _FILES_PER_QUESTION):
             for entry in api.get_paths_info(
@@ -166,15 +172,42 @@ class HFUploader(BaseUploader):
         file.refuse_changed(addition.upload_info.sha256.hex())
         return addition
 
-    def _withdrawals(self, metadata: DatasetFile, there: dict[str, RepoFile]) -> list[Any]:
-        """Return the operations that delete the old metadata, for the first replacing commit.
-
-        They ensure that no commit holds a mixture of two datasets that looks like a dataset.
-        """
+    def _deletion(self, rel_path: str) -> Any:  # noqa: ANN401
         from huggingface_hub import CommitOperationDelete
 
-        name = metadata.rel_path
-        return [CommitOperationDelete(self._folder.path(name))] if name in there else []
+        return CommitOperationDelete(self._folder.path(rel_path))
+
+    def _withdrawn(
+        self, api: HfApi, files: Sequence[DatasetFile], there: dict[str, RepoFile]
+    ) -> list[str]:
+        """Return the files that the first replacing commit deletes: metadata, and what it names.
+
+        Without metadata, no commit holds a mixture of two datasets that looks like a dataset.
+        """
+        name = files[-1].rel_path
+        if name not in there:
+            return []
+        ours = {file.rel_path for file in files}
+        return [name, *self._look(api, sorted(self._named(api, there[name]) - ours))]
+
+    def _named(self, api: HfApi, metadata: RepoFile) -> set[str]:
+        """Return the files of the dataset in the repository; none if it cannot be read."""
+        if metadata.size > MOST_METADATA_BYTES:
+            return set()
+        path = api.hf_hub_download(
+            self._folder.repo_id,
+            metadata.path,
+            repo_type="dataset",
+            revision=self._folder.revision,
+        )
+        try:
+            found = parse_metadata(Path(path).read_bytes(), metadata.path)
+        except (MetadataError, FormatVersionError):
+            return set()
+        names = {
+            f"{shard.path}/{name}" for shard in found.shards for name in (DATA_FILE, LOCK_FILE)
+        }
+        return names | ({REJECTED_FILE} if found.rejected else set())
 
     def _commit(self, api: HfApi, operations: list[Any], what: str) -> None:
         where = f" in {self._folder.subdir}" if self._folder.subdir else ""
@@ -220,7 +253,8 @@ class HFUploader(BaseUploader):
                 f"added to it ({exc}): save it as UTF-8, or give card=False"
             ) from exc
 
-    def _compare(self, files: Sequence[DatasetFile], there: dict[str, RepoFile]) -> None:
+    def _compare(self, api: HfApi, files: Sequence[DatasetFile]) -> None:
+        there = self._look(api, [file.rel_path for file in files])
         for file in files:
             found = there.get(file.rel_path)
             if not _is_there(file, found):
