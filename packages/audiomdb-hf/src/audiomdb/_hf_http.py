@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from audiomdb.lazy import importing
+
 __all__ = ["Answer", "asked_to_wait_s", "get"]
 
 _CHUNK_BYTES = 16 * 1024
@@ -50,13 +52,13 @@ def get(
     """
     from huggingface_hub import constants
 
+    session = _session()  # first: the client may use it for the headers
     headers = _client().build_hf_headers(token=token, user_agent="audiomdb")
     # Ranges refer to the uncompressed file. Stores that would compress it ignore them.
     headers["Accept-Encoding"] = "identity"
     if start or stop is not None:
         headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
     timeout_s = timeout_s or constants.HF_HUB_DOWNLOAD_TIMEOUT
-    session = _client().get_session()
     if hasattr(session, "build_request"):
         request = session.build_request("GET", url, headers=headers, timeout=timeout_s)
         return Answer(session.send(request, stream=True, follow_redirects=True), version)
@@ -177,6 +179,12 @@ def asked_to_wait_s(headers: Mapping[str, str], now: float) -> float | None:
         return max(0.0, parsedate_to_datetime(asked).timestamp() - now)
     except (ValueError, OverflowError):
         return None
+
+
+def _session() -> Any:  # noqa: ANN401
+    # The client makes it under a lock, which a fork in another thread would leave locked.
+    with importing():
+        return _client().get_session()
 
 
 def _client() -> Any:  # noqa: ANN401
