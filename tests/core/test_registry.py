@@ -26,6 +26,7 @@ from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.uploaders.local import LocalUploader
 from audiomdb.urls import local_path, scheme_of, split_url, without_password
+from tests.core.packages import install
 
 TAPE = '''
 """A store of somebody else's: folders under one root, called tapes."""
@@ -83,17 +84,6 @@ from audiomdb.retrievers.base import BaseRetriever
 class TapeRetriever(BaseRetriever):
     def reader(self): ...
 """
-
-
-def install(folder: Path, name: str, module: str, entry_points: str) -> Path:
-    """What an installed distribution leaves on the path: a module, and what is known of it."""
-    module_name = name.replace("-", "_")
-    info = folder / f"{module_name}-1.5.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
-    (info / "entry_points.txt").write_text(entry_points.format(module=module_name))
-    (folder / f"{module_name}.py").write_text(module)
-    return folder
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from audiomdb.audio import encode
 from audiomdb.shards import DatasetReader, read_metadata
 
 URL = "hf://datasets/user/digits"
@@ -49,6 +51,25 @@ def test_info_reads_no_shard(hub: Any, run: Callable[..., str], url: str, datase
     assert (facts["samples"], facts["shards"]) == (6, 3)
     assert [path.rpartition("/")[2] for path in asked(hub)] == ["index.bin", "metadata.json"]
     assert read_metadata(dataset).name in run("info", url)
+
+
+def test_what_datasets_can_load_is_converted_with_its_options(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
+    from datasets import Audio, Dataset
+
+    clip = encode(np.zeros(800, np.float32), 16_000, "flac")
+    rows = {"audio": [{"bytes": clip, "path": None}] * 2, "said": ["three", "drei"]}
+    table = Dataset.from_dict(rows).cast_column("audio", Audio(decode=False))
+    (tmp_path / "digits").mkdir()
+    table.to_parquet(tmp_path / "digits" / "dev-00000-of-00001.parquet")
+    arguments = ("convert", "hf", tmp_path / "digits", tmp_path / "out", "--streaming", "false")
+    report = json.loads(
+        run(*arguments, "--data-split", "validation", "--text-column", "said", "--json")
+    )
+    assert report["samples"] == 2
+    with DatasetReader.open(tmp_path / "out") as reader:
+        assert [sample["text"] for sample in reader] == ["three", "drei"]
 
 
 def test_ls_reads_the_index_and_no_shard(hub: Any, run: Callable[..., str]) -> None:

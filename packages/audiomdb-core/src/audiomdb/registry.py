@@ -1,4 +1,4 @@
-"""Find the class that opens a URL, through the entry points of installed packages.
+"""Find the classes of installed packages through their entry points.
 
 A package that supports a store registers its classes in its pyproject.toml, under the URL's scheme:
 
@@ -10,6 +10,13 @@ A package that supports a store registers its classes in its pyproject.toml, und
 
 Each class has a classmethod `from_url(url, **options)`. Entry points are looked up and loaded only
 when a URL needs them. Text that is not a URL is a path, which needs no look-up.
+
+A converter is registered under the name by which `audiomdb convert` knows its kind of source:
+
+    [project.entry-points."audiomdb.converters"]
+    hf = "audiomdb.converters.hf:HFConverter"
+
+The arguments of its constructor become options of the command, see `BaseConverter.from_source`.
 """
 
 from __future__ import annotations
@@ -28,11 +35,15 @@ from audiomdb.urls import scheme_of, without_password
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from audiomdb.converters.base import BaseConverter
     from audiomdb.uploaders.base import BaseUploader
 
 __all__ = [
+    "CONVERTERS",
     "RETRIEVERS",
     "UPLOADERS",
+    "converter_class",
+    "converter_packages",
     "option_names",
     "option_types",
     "refuse_option",
@@ -48,12 +59,16 @@ RETRIEVERS = "audiomdb.retrievers"
 UPLOADERS = "audiomdb.uploaders"
 """Entry point group of the uploaders, which write datasets."""
 
+CONVERTERS = "audiomdb.converters"
+"""Entry point group of the converters, by the name of their kind of source."""
+
 _PACKAGES = {"hf": "audiomdb-hf", "s3": "audiomdb-s3"}
 """Package to install for each scheme; its entry points name the classes."""
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
-_T = TypeVar("_T", "BaseRetriever", "BaseUploader")
+_T = TypeVar("_T", "BaseConverter", "BaseRetriever", "BaseUploader")
+_B = TypeVar("_B", "BaseRetriever", "BaseUploader")
 
 
 def retriever_for(url: str | os.PathLike[str], **options: Any) -> BaseRetriever:  # noqa: ANN401
@@ -105,7 +120,7 @@ def retriever_class(url: str | os.PathLike[str]) -> type[BaseRetriever]:
     scheme = _scheme(url, RETRIEVERS)
     if scheme is None:
         return LocalRetriever
-    return _load(_find(url, scheme, RETRIEVERS), BaseRetriever)
+    return _opener(_find(url, scheme, RETRIEVERS), BaseRetriever)
 
 
 def uploader_class(url: str | os.PathLike[str]) -> type[BaseUploader]:
@@ -120,7 +135,29 @@ def uploader_class(url: str | os.PathLike[str]) -> type[BaseUploader]:
     scheme = _scheme(url, UPLOADERS)
     if scheme is None:
         return LocalUploader
-    return _load(_find(url, scheme, UPLOADERS), BaseUploader)
+    return _opener(_find(url, scheme, UPLOADERS), BaseUploader)
+
+
+def converter_packages() -> dict[str, str]:
+    """Return the kinds of sources that installed packages convert, each with its package."""
+    found = _entry_points(CONVERTERS)
+    return {name: " and ".join(map(_package, found[name])) for name in sorted(found)}
+
+
+def converter_class(name: str) -> type[BaseConverter]:
+    """Return the class that converts a kind of source.
+
+    Raises:
+        BackendError: the class cannot be used, or not exactly one package registers one.
+    """
+    from audiomdb.converters.base import BaseConverter
+
+    points = _entry_points(CONVERTERS).get(name, [])
+    if not points:
+        raise BackendError(f"no installed package registers {name!r} in the group {CONVERTERS!r}")
+    point = _only(points, f"convert {name!r}", CONVERTERS)
+    what_for = f"as the converter of {name!r}"
+    return _load(point, BaseConverter, what_for)  # type: ignore[type-abstract]
 
 
 def option_names(kind: type[Any]) -> frozenset[str]:
@@ -128,12 +165,13 @@ def option_names(kind: type[Any]) -> frozenset[str]:
     return frozenset(option_types(kind))
 
 
-def option_types(kind: type[Any]) -> dict[str, list[str]]:
+def option_types(kind: type[Any], by: str = "from_url") -> dict[str, list[str]]:
     """Return the options that a class accepts for a URL, each with the types of its annotation.
 
     These are the parameters of its constructor, those of its base classes' constructors if it
-    passes `**kwargs` on, and the additional parameters of its `from_url`. `str | None` has the
-    types `str` and `None`; a parameter that is not annotated has none.
+    passes `**kwargs` on, and the additional parameters of the classmethod called `by`, without its
+    first one. `str | None` has the types `str` and `None`; a parameter that is not annotated has
+    none.
     """
     found: dict[str, list[str]] = {}
     inits = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
@@ -143,7 +181,7 @@ def option_types(kind: type[Any]) -> dict[str, list[str]]:
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
             break
     # Parameters that from_url takes from the URL are included; passing one raises TypeError.
-    _, *parameters = inspect.signature(kind.from_url).parameters.values()
+    _, *parameters = inspect.signature(getattr(kind, by)).parameters.values()
     return _types(parameters) | found
 
 
@@ -177,8 +215,8 @@ def refuse_option(name: str, whose: str, names: Iterable[str]) -> UnknownOptionE
 
 
 def _made(
-    kind: type[_T], place: str | os.PathLike[str], options: Mapping[str, Any], base: type[_T]
-) -> _T:
+    kind: type[_B], place: str | os.PathLike[str], options: Mapping[str, Any], base: type[_B]
+) -> _B:
     """Create an instance of a class from a URL or path.
 
     Raises:
@@ -232,17 +270,20 @@ def _find(url: str | os.PathLike[str], scheme: str, group: str) -> EntryPoint:
     found = points.get(scheme, [])
     if not found:
         raise UnknownSchemeError(_unknown(os.fspath(url), scheme, group, points))
-    if len(found) > 1:
-        claims = " and ".join(f"{_package(point)} ({point.value})" for point in found)
+    return _only(found, f"open {scheme}:// URLs", group)
+
+
+def _only(points: list[EntryPoint], do: str, group: str) -> EntryPoint:
+    if len(points) > 1:
+        claims = " and ".join(f"{_package(point)} ({point.value})" for point in points)
         raise BackendError(
-            f"several packages open {scheme}:// URLs: {claims}, in the group {group!r}. Uninstall "
-            "all but one"
+            f"several packages {do}: {claims}, in the group {group!r}. Uninstall all but one"
         )
-    return found[0]
+    return points[0]
 
 
 def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
-    """Return the installed entry points by scheme, not cached: packages may be added later."""
+    """Return the installed entry points by name, not cached: packages may be added later."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[EntryPoint]] = {}
@@ -251,13 +292,28 @@ def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
     return found
 
 
-def _load(point: EntryPoint, base: type[_T]) -> type[_T]:
+def _opener(point: EntryPoint, base: type[_B]) -> type[_B]:
+    """Import the class that an entry point names for URLs.
+
+    Raises:
+        BackendError: as in `_load`, or the class lacks `from_url`.
+    """
+    kind = _load(point, base, f"for {point.name}:// URLs")
+    if getattr(kind.from_url, "__func__", None) is base.from_url.__func__:  # type: ignore[attr-defined]
+        raise BackendError(
+            f"the package {_package(point)} names {point.value} for {point.name}:// URLs, which "
+            "has no classmethod from_url(url, **options)"
+        )
+    return kind
+
+
+def _load(point: EntryPoint, base: type[_T], what_for: str) -> type[_T]:
     """Import the class that an entry point names.
 
     Raises:
-        BackendError: it cannot be imported, is not a subclass of `base`, or lacks `from_url`.
+        BackendError: it cannot be imported, or is not a subclass of `base`.
     """
-    where = f"the package {_package(point)} names {point.value} for {point.name}:// URLs"
+    where = f"the package {_package(point)} names {point.value} {what_for}"
     try:
         kind = point.load()
     except Exception as exc:  # importing a module may raise anything
@@ -267,8 +323,6 @@ def _load(point: EntryPoint, base: type[_T]) -> type[_T]:
         ) from exc
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise BackendError(f"{where}, expected a subclass of {base.__name__}, found {kind!r}")
-    if getattr(kind.from_url, "__func__", None) is base.from_url.__func__:  # type: ignore[attr-defined]
-        raise BackendError(f"{where}, which has no classmethod from_url(url, **options)")
     return kind
 
 

@@ -69,10 +69,14 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         options: Arguments of `argparse.ArgumentParser`.
+
+    Attributes:
+        prepare: Called once, before this parser is used: adds arguments that take long to find.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options, allow_abbrev=False, formatter_class=_Help)
+        self.prepare: Callable[[], None] = _nothing
 
     def parse_known_args(  # type: ignore[override]
         self,
@@ -80,6 +84,8 @@ class Parser(argparse.ArgumentParser):
         namespace: Any = None,  # noqa: ANN401
     ) -> tuple[Any, list[str]]:
         """Reject unknown arguments here; argparse would print the main parser's usage for them."""
+        prepare, self.prepare = self.prepare, _nothing
+        prepare()
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             near = list(dict.fromkeys(self._near(unknown)))
@@ -95,6 +101,10 @@ class Parser(argparse.ArgumentParser):
             name = argument.partition("=")[0]
             if name.startswith("--"):
                 yield from difflib.get_close_matches(name, options, 1)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

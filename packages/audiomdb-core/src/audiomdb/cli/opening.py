@@ -24,6 +24,7 @@ __all__ = [
     "make_retriever",
     "make_uploader",
     "opened",
+    "parsed",
     "place_of",
     "refuse_file",
 ]
@@ -187,15 +188,28 @@ def _settings(settings: Sequence[str], types: Mapping[str, Sequence[str]]) -> di
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise UsageError(f"--option {setting!r} is not of the form NAME=VALUE")
-        allowed = {*types.get(name, ())}
-        found[name] = _value(value, allowed)
-        if _is_of_another_type(found[name], allowed):
-            kinds = [_EXPECTED[kind].format(name) for kind in sorted(allowed - {"None"})]
-            raise UsageError(f"--option {setting!r}: expected {' or '.join(kinds)}")
+        try:
+            found[name] = parsed(value, types.get(name, ()))
+        except ValueError as exc:
+            raise UsageError(f"--option {setting!r}: {exc}") from exc
     return found
 
 
-_EXPECTED = {"bool": "{0}=true or {0}=false", "int": "a whole number", "float": "a number"}
+def parsed(text: str, types: Collection[str]) -> Any:  # noqa: ANN401
+    """Return the value of an option that has these types, see `option_types`.
+
+    Raises:
+        ValueError: it has none of them; says what is expected.
+    """
+    allowed = {*types}
+    value = _value(text, allowed)
+    if _is_of_another_type(value, allowed):
+        kinds = [_EXPECTED[kind] for kind in sorted(allowed - {"None"})]
+        raise ValueError(f"expected {' or '.join(kinds)}")
+    return value
+
+
+_EXPECTED = {"bool": "true or false", "int": "a whole number", "float": "a number"}
 
 
 def _is_of_another_type(value: object, allowed: AbstractSet[str]) -> bool:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 __all__ = ["BaseConverter", "ConversionReport", "SupportsUpload"]
+
+_C = TypeVar("_C", bound="BaseConverter")
 
 
 class SupportsUpload(Protocol):
@@ -126,6 +128,27 @@ class BaseConverter(ABC):
             "check_audio": check_audio,
             "on_error": on_error,
         }
+
+    @classmethod
+    def from_source(  # noqa: PYI019
+        cls: type[_C],
+        source: str,
+        output_dir: str | os.PathLike[str],
+        **options: Any,  # noqa: ANN401
+    ) -> _C:
+        """Make a converter from a command line, see `audiomdb.registry`.
+
+        To be overridden by a class whose first argument is not what `audiomdb convert NAME SOURCE`
+        calls the source.
+
+        Args:
+            source: The source as the user names it.
+            output_dir: Folder of the dataset.
+            options: Keyword arguments of the class; their names have been checked.
+        """
+        subclass: Any = cls
+        made: _C = subclass(source, output_dir=output_dir, **options)
+        return made
 
     @abstractmethod
     def sample_iterator(self) -> Iterable[tuple[str, Mapping[str, Any]]]:

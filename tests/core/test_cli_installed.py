@@ -1,0 +1,189 @@
+"""`convert NAME`: what an installed package converts, with its options and its help."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from audiomdb.cli import main
+from audiomdb.shards import DatasetReader
+from tests.core.packages import install
+
+TAPES = """
+from pathlib import Path
+from audiomdb.converters.base import BaseConverter
+
+class TapeConverter(BaseConverter):
+    \"\"\"Converts tapes.
+
+    Nothing else.
+
+    Args:
+        tape: The tape, without
+            its box.
+        output_dir: See `BaseConverter`.
+        speed: Speed in cm/s, 100% by default.
+        sides (list): Sides to read.
+        name: Who recorded it.
+    \"\"\"
+
+    def __init__(
+        self,
+        tape: str,
+        output_dir: str,
+        *,
+        speed: float = 9.5,
+        loud: bool = False,
+        sides: list[str] | None = None,
+        name: str | None = None,
+        **options,
+    ):
+        super().__init__(output_dir, **options)
+        if speed > 100:
+            raise ValueError(f"speed is {speed}, expected at most 100")
+        self.fields = {"tape": tape, "speed": speed, "loud": loud, "sides": sides, "by": name}
+
+    def sample_iterator(self):
+        for number in range(9):
+            yield f"take-{number}", self.fields
+
+class LabelledConverter(TapeConverter):
+    @classmethod
+    def from_source(cls, source, output_dir, *, box=0, **options):
+        return cls(f"{source} of box {box}", output_dir, **options)
+
+class PlainConverter(BaseConverter):
+    def sample_iterator(self):
+        yield "a", {}
+
+class QueryConverter(PlainConverter):
+    def __init__(self, database, query, **options):
+        super().__init__(**options)
+"""
+
+ENTRY_POINTS = """
+[audiomdb.converters]
+tape = {module}:TapeConverter
+labelled = {module}:LabelledConverter
+plain = {module}:PlainConverter
+query = {module}:QueryConverter
+folder = {module}:PlainConverter
+gone = {module}:Gone
+"""
+
+
+@pytest.fixture
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def added(name: str) -> None:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.syspath_prepend(install(tmp_path / name, name, TAPES, ENTRY_POINTS))
+
+    return added
+
+
+@pytest.fixture
+def tapes(add: Callable[[str], None]) -> None:
+    add("tapes")
+
+
+def said(capsys: pytest.CaptureFixture[str], code: int, *args: object) -> str:
+    assert main(["convert", *map(str, args)]) == code
+    printed = capsys.readouterr()
+    return " ".join((printed.err or printed.out).split())
+
+
+def converted(output: Path, *args: object) -> dict[str, object]:
+    assert main(["convert", *map(str, args), str(output)]) == 0
+    with DatasetReader.open(output) as reader:
+        return dict(reader[0])
+
+
+@pytest.mark.usefixtures("tapes")
+def test_the_options_of_a_converter_are_those_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = converted(tmp_path / "a", "tape", "b-side", "--limit", 3)
+    assert "3 samples" in capsys.readouterr().out
+    assert sample["tape"] == "b-side"
+    own = ("speed", "loud", "sides", "by")
+    assert [sample[name] for name in own] == [9.5, False, None, None]
+    options = ["--speed", 19, "--loud", "true", "--sides", '["A", "B"]', "--source-name", "Theo"]
+    sample = converted(tmp_path / "b", "tape", "x", *options, "--name", "reels")
+    assert [sample[name] for name in own] == [19, True, ["A", "B"], "Theo"]
+    capsys.readouterr()
+    assert main(["convert", "tape", "x", str(tmp_path / "c"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 9
+    with DatasetReader.open(tmp_path / "b") as reader:
+        assert reader.metadata.name == "reels"
+
+
+@pytest.mark.usefixtures("tapes")
+def test_its_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, 0, "tape", "--help")
+    for part in (
+        "usage: audiomdb convert tape [options] SOURCE OUTPUT Converts tapes.",
+        "SOURCE The tape, without its box.",
+        "options of TapeConverter:",
+        "--speed NUMBER Speed in cm/s, 100% by default. (default: 9.5)",
+        "--loud true|false (default: false)",
+        "--sides JSON Sides to read.",
+        "--source-name VALUE Who recorded it.",
+        "--on-error {raise,skip}",
+    ):
+        assert part in text
+    for option in ("--progress", "--executor", "--tape", "--output-dir"):
+        assert option not in text
+
+
+@pytest.mark.usefixtures("tapes")
+def test_a_class_may_make_itself_from_its_source(tmp_path: Path) -> None:
+    assert converted(tmp_path / "a", "labelled", "x", "--box", 7)["tape"] == "x of box 7"
+
+
+@pytest.mark.usefixtures("tapes")
+def test_the_list_of_sources_imports_no_package(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, 0, "--help")
+    assert "tape what the package tapes 1.5 reads" in text
+    assert text.count("folder audio files in a folder") == 1
+    assert "tapes" not in sys.modules
+
+
+@pytest.mark.usefixtures("tapes")
+def test_what_is_wrong_is_told_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert "did you mean --speed?" in said(capsys, 2, "tape", "x", out, "--sped", "3")
+    text = said(capsys, 2, "tape", "x", out, "--speed", "fast")
+    assert "argument --speed: 'fast': expected a number" in text
+    text = said(capsys, 2, "tape", "x", out, "--speed", "200")
+    assert "speed is 200, expected at most 100" in text
+    assert "SOURCE, OUTPUT" in said(capsys, 2, "tape")
+    assert "are required: --query" in said(capsys, 2, "query", "x", out)
+    text = said(capsys, 1, "plain", "x", out)
+    assert "the first argument of PlainConverter is output_dir, expected the source" in text
+    text = said(capsys, 1, "gone", "x", out)
+    assert "the package tapes 1.5 names tapes:Gone as the converter of 'gone'" in text
+    assert "invalid choice: 'vinyl'" in said(capsys, 2, "vinyl", "x", out)
+    assert not out.exists()
+
+
+def test_two_packages_for_one_kind_of_source_are_refused_by_name(
+    add: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("tapes")
+    add("reels")
+    text = said(capsys, 1, "tape", "x", tmp_path / "out")
+    assert "several packages convert 'tape': " in text
+    assert "tapes 1.5 (tapes:TapeConverter)" in text
+
+
+def test_a_package_that_is_not_installed_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])
+    assert "(pip install audiomdb-hf)" in said(capsys, 0, "--help")
+    text = said(capsys, 2, "hf", "user/digits", tmp_path / "out", "--data-split", "test")
+    assert text.endswith("pip install audiomdb-hf")
