@@ -63,7 +63,7 @@ def test_an_index_that_is_there_is_opened_by_all_processes_at_once(opener: Opene
             target=lambda: found.append(bytes(cache.index_file() or b"")), daemon=True
         )
         reader.start()
-        reader.join(timeout=60)
+        reader.join(timeout=300)
         assert found == [(opener.store / "index.bin").read_bytes()]
 
 

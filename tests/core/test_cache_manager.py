@@ -224,7 +224,7 @@ def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) ->
             for number, chunk in enumerate(remote.chunks):
                 if number == 1:
                     asked.set()
-                    go_on.wait(30)
+                    go_on.wait(300)
                 yield chunk
 
         return RemoteFile(chunks(), remote.start, remote.validator, remote.size)
@@ -249,9 +249,9 @@ def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
 
     with caplog.at_level("WARNING", "audiomdb.cache"):
         thread.start()
-        asked.wait(30)
+        asked.wait(300)
         waiter.lease(1, check=check)
-        thread.join(30)
+        thread.join(300)
     assert re.search(
         r"waiting for shard_00001/data\.mdb of 'store': another thread or process fetches it, "
         r"0\.0 of 0\.1 MB are there, at \d+\.\d\d MB/s \(0 s so far\)",
@@ -278,7 +278,7 @@ def test_a_method_that_takes_long_is_named_while_it_does(
                 said.set()
 
     def download(number: int, _: Path) -> Path:
-        assert said.wait(30)
+        assert said.wait(300)
         return store / f"shard_{number:05d}"
 
     handler = Heard()
@@ -312,7 +312,7 @@ def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert len(errors) == 30
     assert all("connection refused (" in error for error in errors)
     # As many as there are slots may try with patience before the first one gives up.
@@ -353,9 +353,9 @@ def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     outcomes: list[str] = []
     thread = threading.Thread(target=lambda: outcomes.append(cache.fetching.ahead(0, lambda: None)))
     thread.start()
-    assert stuck.wait(30)
+    assert stuck.wait(300)
     assert cache.lease(1) == (store / "shard_00001" / "data.mdb").read_bytes()
-    thread.join(30)
+    thread.join(300)
     assert outcomes == ["full"]
     registration.close()
 

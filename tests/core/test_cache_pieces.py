@@ -144,7 +144,7 @@ def test_a_large_file_comes_over_as_many_connections_as_there_are_slots(node: No
     def meet(_: int) -> None:
         if not hasattr(met, "done"):
             met.done = True
-            together.wait(30)
+            together.wait(300)
 
     store.meet = meet
     node.assert_whole(node.fetch(store, entry_of(NEW)), NEW)
@@ -274,7 +274,7 @@ def test_a_part_whose_notes_somebody_deletes_is_found_damaged(node: Node) -> Non
             if at % PIECE:  # the chunk before this one is written
                 beyond.set()
         elif at:
-            assert beyond.wait(30)
+            assert beyond.wait(300)
 
     def check() -> None:
         if beyond.is_set() and threading.get_ident() == main:
@@ -294,7 +294,7 @@ def test_a_part_whose_notes_somebody_deletes_is_found_damaged(node: Node) -> Non
 def join_extra_connections() -> None:
     for thread in threading.enumerate():
         if thread.name == "audiomdb-stream-of-a-shard":
-            thread.join(30)
+            thread.join(300)
             assert not thread.is_alive()
 
 
@@ -309,9 +309,9 @@ def test_an_extra_connection_ends_when_somebody_lacks_a_slot(node: Node) -> None
         if hasattr(met, "done"):
             return
         met.done = True
-        together.wait(30)
+        together.wait(300)
         if threading.get_ident() != main:
-            assert lacks.wait(30)
+            assert lacks.wait(300)
         else:
             assert node.slots.take(ahead=False) is None
             held.append(node.slots.lacking(ahead=False))
@@ -349,10 +349,10 @@ def test_after_the_end_of_a_transfer_nothing_is_written_any_more(node: Node) -> 
 
     def meet(at: int) -> None:
         if threading.get_ident() == main:
-            assert not at or stuck.wait(30)
+            assert not at or stuck.wait(300)
         elif not stuck.is_set():
             stuck.set()
-            go_on.wait(30)
+            go_on.wait(300)
 
     def check() -> None:
         if stuck.is_set():

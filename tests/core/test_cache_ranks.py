@@ -60,12 +60,12 @@ def numbers_of(stream: SampleStream | StepStream, epochs: int, barrier: Any) -> 
     """What a rank reads, each in step with the others, as the ranks of a training are."""
     if isinstance(stream, StepStream):
         for batch in stream.read(epochs=epochs):
-            barrier.wait(60)
+            barrier.wait(300)
             yield from (sample["n"] for sample in batch.samples)
         return
     for place, sample in enumerate(stream):
         if place % 4 == 0:
-            barrier.wait(60)
+            barrier.wait(300)
         yield sample["n"]
 
 
@@ -106,7 +106,7 @@ def run_ranks(kind: str, store: Path, folder: Path, **options: Any) -> tuple[lis
         child.start()
     results = [queue.get() for _ in children]
     for child in children:
-        child.join(60)
+        child.join(300)
     assert [error for _, _, error in results if error] == []
     return [n for numbers, _, _ in results for n in numbers], sum(f for _, f, _ in results)
 

@@ -142,7 +142,7 @@ def test_nothing_is_left_of_a_pull_that_never_began(
 
 
 def test_results_come_from_several_threads() -> None:
-    meeting = threading.Barrier(3, timeout=60)
+    meeting = threading.Barrier(3, timeout=300)
 
     def work(number: int, check: Check) -> int:
         check()
@@ -159,7 +159,7 @@ def test_the_first_failure_ends_the_rest() -> None:
 
     def work(number: int, check: Check) -> None:
         if number == 0:
-            begun.wait(60)
+            begun.wait(300)
             raise KeyError("zero")
         begun.set()
         try:
@@ -171,7 +171,7 @@ def test_the_first_failure_ends_the_rest() -> None:
 
     with pytest.raises(KeyError, match="zero"):
         list(each(work, range(9), workers=2))
-    assert stopped.wait(60)
+    assert stopped.wait(300)
 
 
 def test_a_thread_that_hangs_is_not_waited_for() -> None:

@@ -222,7 +222,7 @@ def test_leaving_a_stream_early_lets_go_of_everything(store: Path, tmp_path: Pat
         stream.close()
         assert list(tmp_path.rglob("readers/*")) == []
         for thread in set(threading.enumerate()) - before:
-            thread.join(30)  # a prefetcher whose transfer took its time
+            thread.join(300)  # a prefetcher whose transfer took its time
             assert not thread.is_alive()
     assert len(list(SampleStream(retriever, shuffle=True, window=2))) == SAMPLES
     retriever.close()
@@ -271,7 +271,7 @@ def test_forked_processes_share_one_cache(kind: Any, store: Path) -> None:
         child.start()
     results = [queue.get() for _ in children]
     for child in children:
-        child.join(60)
+        child.join(300)
     texts = [text for _, found, _ in results for text in found]
     assert sorted(texts, key=int) == [str(n) for n in range(SAMPLES)], results
     retriever.close()

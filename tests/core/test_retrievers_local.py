@@ -89,7 +89,7 @@ def test_a_forked_process_opens_the_dataset_for_itself(dataset: Path) -> None:
     child = fork.Process(target=_in_child, args=(retriever, results))
     child.start()
     same_reader, calls_of_the_parents_object, length, text = results["queue"].get()
-    child.join(60)
+    child.join(300)
     assert (same_reader, calls_of_the_parents_object) == (False, 1)
     assert (length, text) == (3, "0")
 

@@ -57,7 +57,7 @@ def test_a_forked_process_uses_the_cache_of_its_parent_from_another_working_dire
 
     child = context.Process(target=read)
     child.start()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 0
     assert fetched.get() == (SHARDS, 0)
     assert list(Path().iterdir()) == []

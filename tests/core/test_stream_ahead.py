@@ -76,7 +76,7 @@ def test_a_slow_first_task_delays_but_does_not_reorder() -> None:
 
     def work(task: int) -> int:
         if task == 1:
-            assert others_done.wait(60)
+            assert others_done.wait(300)
         if task == 5:
             others_done.set()
         return task
@@ -94,7 +94,7 @@ def test_threads_look_ahead_while_the_consumer_rests() -> None:
 
     results = ahead(work, count())
     assert next(results) == 0
-    assert reached.wait(60)
+    assert reached.wait(300)
     results.close()  # type: ignore[attr-defined]
 
 
@@ -126,7 +126,7 @@ def test_as_much_as_is_needed_at_once_is_looked_ahead_for_in_any_case(size: int)
 
     results = ahead(work, range(500), size=size, at_least=at_least)
     assert next(results) == 0
-    assert reached.wait(60)
+    assert reached.wait(300)
     most = at_least + 2 * SMALL.chunk_tasks + SMALL.chunk_tasks
     for done, _ in enumerate(results):
         assert len(begun) - done <= 1 + most
@@ -147,7 +147,7 @@ def test_what_is_needed_at_once_is_begun_again_with_each_result_that_is_taken() 
     for taken, _ in enumerate(results, 1):
         with progress:
             wanted = min(60, taken + at_least)
-            assert progress.wait_for(lambda wanted=wanted: begun[0] >= wanted, timeout=30)  # type: ignore[misc]
+            assert progress.wait_for(lambda wanted=wanted: begun[0] >= wanted, timeout=300)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("slow", range(12))
@@ -160,7 +160,7 @@ def test_nothing_of_the_first_batch_waits_behind_a_slow_task(slow: int) -> None:
         if begun >= set(range(12)):
             rest.set()
         if task == slow:
-            assert rest.wait(60), f"only {begun} were begun beside {slow}"
+            assert rest.wait(300), f"only {begun} were begun beside {slow}"
         return task
 
     assert list(ahead(work, range(40), room=Room(), at_least=12)) == list(range(40))
@@ -251,7 +251,7 @@ def test_a_program_that_leaves_an_iterator_unfinished_ends(fork: bool) -> None:
     """
     options = ["-W", "ignore::DeprecationWarning"]  # of a fork beside threads
     command = [sys.executable, *options, "-c", textwrap.dedent(code)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
@@ -305,7 +305,7 @@ def test_a_forked_process_is_told_that_the_threads_are_not_here() -> None:
     child = fork.Process(target=_next_in_child, args=(results, answers))
     child.start()
     assert "call iter() here" in answers.get()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 0
     assert next(results) == 1
     results.close()  # type: ignore[attr-defined]

@@ -103,7 +103,7 @@ class _Run:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(300)
         ended = not any(thread.is_alive() for thread in threads)
         self.course.close()
         return ended
@@ -237,7 +237,7 @@ def test_ranks_in_step_share_one_small_cache(
     retrievers = [retriever] * ranks
     if own_reader:
         retrievers = [small(folders[0], tmp_path, ranks * 2) for _ in range(ranks)]
-    barrier = threading.Barrier(ranks, timeout=30)
+    barrier = threading.Barrier(ranks, timeout=300)
     how: dict[str, Any] = {"shuffle": True, "window": 1, "tail": "pad", "seed": 3}
     got: list[list[list[str]]] = [[] for _ in range(ranks)]
 
@@ -255,7 +255,7 @@ def test_ranks_in_step_share_one_small_cache(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     expected = [keys(batch.samples) for batch in StepStream(folders[0], 6, **how).read(epochs=3)]
     assert [sum(parts, []) for parts in zip(*got, strict=True)] == expected  # noqa: RUF017
     assert sum(one.cache_stats.evictions for one in retrievers) > 0

@@ -213,7 +213,7 @@ def test_a_cache_too_small_for_all_workers_is_refused_by_the_first(
         child.start()
     digits = [digit for _ in children for digit in found.get()]
     for child in children:
-        child.join(60)
+        child.join(300)
     assert sorted(digits, key=int) == [str(i) for i in range(12)]
 
 

@@ -72,7 +72,7 @@ def test_threads_never_get_the_same_memory() -> None:
     memory, together = ReusedMemory(pieces=16), threading.Barrier(8)
 
     def use(number: int) -> bool:
-        together.wait(60)
+        together.wait(300)
         whole = True
         for turn in range(400):
             array = memory((1000 + turn % 7,))

@@ -84,7 +84,7 @@ class SlowRetriever(BaseRetriever):
             if shard_id == 1:
                 file.write(content[: len(content) // 2])
                 file.flush()
-                assert self.gate.opened.wait(60)
+                assert self.gate.opened.wait(300)
                 file.write(content[len(content) // 2 :])
             else:
                 file.write(content)
@@ -129,7 +129,7 @@ def test_a_processor_that_does_not_return_is_named_with_its_sample(
 
     def process(sample: Sample) -> Sample:
         if sample["text"] == "33":
-            assert gate.opened.wait(60)
+            assert gate.opened.wait(300)
         return sample
 
     stream = SampleStream(dataset, num_threads=num_threads, processor=process)
@@ -152,7 +152,7 @@ def test_slow_reading_is_named_with_its_sample(dataset: Path) -> None:
         activity = watch.activity()
         activity.reader, activity.position = reader, position
         if position == 7:
-            assert gate.opened.wait(60)
+            assert gate.opened.wait(300)
         return reader[position]
 
     watch = Watch()
@@ -223,10 +223,10 @@ def test_an_interrupted_wait_ends(dataset: Path, tmp_path: Path) -> None:
     with StallWatcher(watch.look, 0.05, lambda _: stalled.set()):
         consumer = threading.Thread(target=consume)
         consumer.start()
-        assert stalled.wait(60)
+        assert stalled.wait(300)
         watch.interrupt()
         gate.opened.set()  # a download that has begun is not broken off
-        consumer.join(60)
+        consumer.join(300)
     assert not consumer.is_alive()
     assert len(ended) == 1
     assert not [t for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
@@ -241,7 +241,7 @@ def test_a_watcher_that_fails_does_not_disturb(caplog: pytest.LogCaptureFixture)
         raise ZeroDivisionError
 
     with StallWatcher(look, 0.01, log_stall()):
-        assert looked.wait(60)
+        assert looked.wait(300)
     assert "watching for stalls has ended" in caplog.messages
 
 

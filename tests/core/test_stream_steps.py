@@ -177,7 +177,7 @@ def test_the_next_batch_is_whole_when_it_is_asked_for_however_large(folder: Path
 
     batches = StepStream(folder, size, num_threads=1, processor=large).read()
     assert len(next(batches).samples) == size
-    assert whole.wait(60)
+    assert whole.wait(300)
     batches.close()
 
 

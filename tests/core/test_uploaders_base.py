@@ -236,7 +236,7 @@ def test_as_many_files_are_on_their_way_as_there_are_workers(dataset: Path) -> N
 
         def upload_file(self, full_path: str, rel_path: str) -> None:
             if rel_path.endswith("data.mdb"):
-                self.together.wait(timeout=60)
+                self.together.wait(timeout=300)
             super().upload_file(full_path, rel_path)
 
     assert Meeting(workers=6).upload_dir(dataset) is not None
@@ -365,7 +365,7 @@ def test_files_under_way_are_given_up_when_another_fails(dataset: Path) -> None:
         def upload_file(self, full_path: str, rel_path: str) -> None:
             check = self.stop_check()
             if rel_path == "shard_00001/data.mdb":
-                assert under_way.wait(60)
+                assert under_way.wait(300)
                 raise UploadError("the line is down")
             if rel_path == "shard_00000/data.mdb":
                 under_way.set()

@@ -23,7 +23,7 @@ class Noticed(logging.Handler):
 
 def once_it_waits(do):
     def run():
-        assert waiting.wait(60)
+        assert waiting.wait(300)
         do()
 
     thread = threading.Thread(target=run)
@@ -65,7 +65,7 @@ def test_a_loop_is_left_while_the_hub_asks_to_wait(
 ) -> None:
     code = f"""
         for sample in SampleStream(retriever, num_threads={num_threads}):
-            assert waiting.wait(60)
+            assert waiting.wait(300)
             break
     """
     printed = busy.run(program(code) + STILL, tmp_path, prefetch)
@@ -110,7 +110,7 @@ def test_a_program_that_is_interrupted_in_its_loop_ends(busy: Any, tmp_path: Pat
     path = tmp_path / "program.py"
     code = """
         for sample in SampleStream(retriever, num_threads=2):
-            assert waiting.wait(60)
+            assert waiting.wait(300)
             interrupt()
     """
     path.write_text(program(code))

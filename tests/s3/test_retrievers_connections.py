@@ -82,5 +82,5 @@ def test_a_process_forked_while_a_thread_imports_the_client_can_import_it(url: s
     )
     for name in ("botocore", "boto3"):
         command = [sys.executable, str(FORKED_LATE), name, before, work]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         assert found.stdout.split() == ["7"]

@@ -253,7 +253,7 @@ def test_the_readme_is_right(
 
 def test_importing_the_uploader_loads_no_boto3() -> None:
     code = "import audiomdb.uploaders.s3, sys; assert 'boto3' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 @pytest.fixture

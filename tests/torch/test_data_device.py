@@ -158,7 +158,7 @@ def test_no_more_is_made_ahead_than_asked_for() -> None:
     assert next(items) == 0
     # One was taken, three are ready, one waits for room.
     for _ in range(5):
-        assert came.acquire(timeout=60)
+        assert came.acquire(timeout=300)
     assert made == [0, 1, 2, 3, 4]
     items.close()
     assert running() == []

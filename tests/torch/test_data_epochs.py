@@ -81,7 +81,7 @@ def test_training_processes_that_share_a_counter_count_alike() -> None:
         rank.start()
     assert [answers.get(), answers.get()] == [[4, 5, 5, 6]] * 2
     for rank in ranks:
-        rank.join(60)
+        rank.join(300)
     assert counter.take(1).epoch == 4
 
 

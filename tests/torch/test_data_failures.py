@@ -239,5 +239,5 @@ def test_a_loader_closed_while_a_worker_sends_a_large_batch_lets_its_process_end
             writer.write(f"{number}", {"text": 1_000_000 * "x"})
     program = Path(__file__).parent / "programs" / "closed_while_sending.py"
     command = [sys.executable, str(program), str(tmp_path / "texts")]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "the loader was closed in the middle of a pass" in ended.stdout

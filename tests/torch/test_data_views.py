@@ -94,7 +94,7 @@ def test_views_side_by_side_download_each_shard_once(
     def meet(sample: Sample) -> Sample:
         # What one needs is not evicted by the other, from when it has begun.
         if sample["__key__"] in NAMES[8:10]:
-            both.wait(60)
+            both.wait(300)
         return sample
 
     datasets = views(server, tmp_path, room, processor=meet)

@@ -40,7 +40,7 @@ assert name not in sys.modules
 sys.meta_path.insert(0, Slow)
 thread = threading.Thread(target=exec, args=(work, names))
 thread.start()
-assert begun.wait(20)
+assert begun.wait(300)
 child = os.fork()
 if child == 0:
     signal.alarm(20)

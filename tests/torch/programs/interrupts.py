@@ -57,7 +57,7 @@ def decoding() -> list[threading.Thread]:
 def ended(thread: threading.Thread) -> bool:
     # A thread whose start is interrupted is not waited for: it ends by itself, or never begins.
     if thread.ident is not None:
-        thread.join(30)
+        thread.join(300)
     return not thread.is_alive()
 
 
