@@ -128,6 +128,11 @@ def test_a_process_forked_during_an_import_can_import_the_same(tmp_path: Path) -
     ("name", "before", "work"),
     [
         (
+            "encodings.idna",
+            "from socket import getaddrinfo as a; from audiomdb.cache import counters, retry",
+            "retry.Retries('it', counters=counters.Counters(), check=int)(lambda: a('::1', 9))",
+        ),
+        (
             "soxr",
             "import numpy; from audiomdb.audio import resample",
             "resample(numpy.zeros(9, 'f4'), 8000, 16000)",

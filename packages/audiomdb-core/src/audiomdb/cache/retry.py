@@ -186,6 +186,9 @@ class Retries:
 def _tenacity() -> Any:  # noqa: ANN401
     """Return tenacity, which takes longer to import than the rest of this package."""
     with importing():
+        # What `socket.getaddrinfo` imports, in an attempt that a fork could interrupt.
+        import encodings.idna  # noqa: F401
+
         import tenacity
 
     return tenacity
