@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import audiomdb.audio
 import audiomdb.cache
 import audiomdb.shards
+from audiomdb.audio import encode
 from audiomdb.shards import DatasetWriter
 
 FLAC = Path(__file__).parents[1] / "data" / "audio" / "flac" / "flac_s16_level5_16k_mono.flac"
@@ -150,6 +152,17 @@ def test_a_process_forked_while_a_thread_imports_a_package_can_import_it(
     command = [sys.executable, str(FORKED_LATE), name, before, work]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert found.stdout.split() == ["7"]
+
+
+def test_no_thread_imports_anything_where_a_fork_may_interrupt_it(tmp_path: Path) -> None:
+    tone = np.sin(np.arange(8000) * 0.1).astype(np.float32) * 0.5
+    with DatasetWriter(tmp_path / "clips", samples_per_shard=2) as writer:
+        for form in ("flac", "wav", "mp3", "vorbis", "opus"):
+            writer.write(form, {"audio": encode(tone, 16_000, form)})
+    program = Path(__file__).parent / "programs" / "imported_late.py"
+    command = [sys.executable, str(program), str(tmp_path / "clips"), str(tmp_path / "cache")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert found.stdout == ""
 
 
 def test_an_import_waits_for_no_thread_that_would_wait_for_it(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from audiomdb.lazy import importing
+
 __all__ = ["ThreadPool", "Threads", "Work", "wait_for"]
 
 _PATIENCE_S = 2.0
@@ -75,6 +77,7 @@ class Threads:
         self._wakings: SimpleQueue[bool] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._started = 0
+        importing()  # is prepared here, before a fork could interrupt one of the threads in that
         self._wait_for = wait_for
         self._running = _running
 

@@ -8,7 +8,10 @@ later reads faster must not exhaust it, however many readers there are.
 from __future__ import annotations
 
 import weakref
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
+
+from audiomdb.lazy import importing
 
 __all__ = ["OpenShards"]
 
@@ -53,9 +56,18 @@ class OpenShards:
 
 def _most() -> int | None:
     """Return the number of shards that may be open at once; None if there is no limit."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    resource = _resource()
+    if resource is None:
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else max(1, soft // _FILES_A_SHARD)
+
+
+@cache
+def _resource() -> Any:  # noqa: ANN401
+    with importing():
+        try:
+            import resource
+        except ImportError:  # Windows
+            return None
+    return resource
