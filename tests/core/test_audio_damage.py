@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb import audio
-from audiomdb.audio.ogg import checksum
+from audiomdb.audio.ogg_pages import checksum
 from audiomdb.errors import AudioError, DamagedAudioError, UnreadableAudioError
 
 FILES = Path(__file__).parent.parent / "data" / "audio"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from audiomdb import audio
-from audiomdb.audio.ogg import checksum
+from audiomdb.audio.ogg_pages import checksum
 from audiomdb.errors import AudioError
 
 FILES = Path(__file__).parent.parent / "data" / "audio"

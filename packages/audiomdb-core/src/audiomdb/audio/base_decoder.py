@@ -60,8 +60,8 @@ class Decoder:
         self._source = source
         self._structure = structure
         self._file, excerpt = self._open(excerpt)
-        self._lead = excerpt.lead if excerpt is not None else 0
-        self._position = 0
+        self._first = excerpt.first if excerpt is not None else 0
+        self._position = self._first
         self.sample_rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.container: str = self._file.format
@@ -112,23 +112,26 @@ class Decoder:
             return self._structure.frames
         if not self._structure.frames_known:
             return None
-        return max(0, int(self._file.frames) - self._lead)
+        return max(0, int(self._file.frames) + self._first)
 
     def reaches(self, frame: int) -> bool:
         """Whether `skip_to` can move to `frame`; if not, another decoder has to be opened."""
-        return self._seeks or self._position <= self._lead + frame
+        return self._seeks or self._position <= frame
+
+    def nears(self, frame: int) -> bool:
+        """Whether `frame` is ahead, by so little that another decoder would not be there sooner."""
+        return 0 <= frame - self._position <= BLOCK_FRAMES
 
     def skip_to(self, frame: int) -> None:
         """Move to `frame`: seek if that is exact, or else decode and discard up to there."""
-        ahead = self._lead + frame - self._position
         if not self._seeks:
-            self._discard(ahead)
-        elif ahead:
+            self._discard(frame - self._position)
+        elif frame != self._position:
             self._seek(frame)
 
     @property
     def _seeks(self) -> bool:
-        return self._structure.seekable and self._file.can_seek and not self._lead
+        return self._structure.seekable and self._file.can_seek and self._first == 0
 
     def _seek(self, frame: int) -> None:
         try:
@@ -145,10 +148,6 @@ class Decoder:
             if got == 0:
                 return
             frames -= got
-
-    def skip_lead(self) -> None:
-        """Discard the leading frames of an excerpt that are not part of the window."""
-        self._discard(self._lead)
 
     def read(self, count: int) -> np.ndarray:
         """Decode the next `count` frames, or all that are left.
@@ -191,7 +190,7 @@ class Decoder:
         if self.frames is None:
             audio = np.concatenate(list(self.blocks()))
         else:
-            self.skip_lead()
+            self.skip_to(0)
             audio = self.read(self.frames)
             self._compare(len(audio))
         return audio
@@ -200,7 +199,7 @@ class Decoder:
         """Decode the whole clip in blocks of `BLOCK_FRAMES`, with the checks of `read_all`."""
         flac = self._structure.flac
         digest = StreamDigest(flac) if flac is not None and self.frames is None else None
-        self.skip_lead()
+        self.skip_to(0)
         total = 0
         while True:
             block = self._read(BLOCK_FRAMES)

@@ -18,18 +18,24 @@ from audiomdb.errors import AudioError
 
 if TYPE_CHECKING:
     from audiomdb.audio.base_decoder import Decoder
+    from audiomdb.audio.structure import Excerpt
 
 __all__ = ["Cutter", "Cutters"]
 
 _ENDLESS = 2**62
 """More frames than any clip has."""
 
+_AHEAD = 1 << 16
+"""Frames beyond a window that a new decoder gets at least if windows follow on each other."""
+
 
 class Cutter:
     """Cuts windows out of one clip, which is inspected once. Not thread-safe.
 
     Where a seek is not exact, the decoder goes on from the end of the last window. Windows in the
-    order of their starts therefore cost no more than decoding the clip once.
+    order of their starts therefore cost no more than decoding the clip once. A window that is far
+    from there is cut out with a decoder of its own, if the format allows; for windows that follow
+    on it, that decoder gets more and more of the clip at once.
 
     Args:
         source: The clip; closed by the caller, after this.
@@ -43,6 +49,7 @@ class Cutter:
         self._source = source
         self._structure = inspect(source)
         self._decoder: Decoder | None = None
+        self._held = range(_ENDLESS)  # frames that this decoder can reach
         self._total: int | None = None
 
     def __enter__(self) -> Cutter:
@@ -72,38 +79,48 @@ class Cutter:
             audio = decode_plain(self._source, plain, start, stop)
             if audio is not None:
                 return audio, rate
-        decoder = self._opened()
+        decoder = self._decoder or self._open()
         rate = decoder.sample_rate
-        total = decoder.frames if self._total is None else self._total
-        if total is None:
+        if self._total is None:
+            self._total = decoder.frames
+        if self._total is None:
             return self._while_counting(decoder, offset, duration), rate
-        start, stop = self._window(total, rate, offset, duration)
-        return self._decoded(decoder, start, stop, total), rate
+        start, stop = self._window(self._total, rate, offset, duration)
+        return self._decoded(decoder, start, stop, self._total), rate
 
-    def _opened(self) -> Decoder:
-        if self._decoder is None:
-            self._decoder = open_decoder(self._source, self._structure)
+    def _open(self, excerpt: Excerpt | None = None, held: range = range(_ENDLESS)) -> Decoder:
+        """Open a decoder for the whole clip, or for an excerpt, in place of the last one."""
+        self.close()
+        self._decoder = open_decoder(self._source, self._structure, excerpt=excerpt)
+        self._held = held
         return self._decoder
 
     def _decoded(self, decoder: Decoder, start: int, stop: int, total: int) -> np.ndarray:
-        structure = self._structure
-        excerpt = structure.excerpt(start, stop, total) if structure.excerpt else None
-        if excerpt is not None:
-            with open_decoder(self._source, structure, excerpt=excerpt) as part:
-                part.skip_lead()
-                audio = part.read(stop - start)
-        else:
-            if not decoder.reaches(start):
-                self.close()
-                decoder = self._opened()
-            decoder.skip_to(start)
-            audio = decoder.read(stop - start)
+        decoder = self._reaching(decoder, start, stop, total)
+        decoder.skip_to(start)
+        audio = decoder.read(stop - start)
         if len(audio) != stop - start:
             raise self._source.damaged(
                 f"frames {start} to {stop} of {total} decode to {len(audio)} frames instead of "
                 f"{stop - start}"
             )
         return audio
+
+    def _reaching(self, decoder: Decoder, start: int, stop: int, total: int) -> Decoder:
+        """Return the decoder, or another one, from which the window is decoded soonest."""
+        held = self._held
+        near = decoder.nears(start)
+        if near and stop <= held.stop:
+            return decoder
+        if self._structure.excerpt is not None:
+            # More each time, so that windows in order do not open a decoder each.
+            until = min(total, stop + 2 * max(len(held), _AHEAD)) if near else stop
+            excerpt = self._structure.excerpt(start, until, total)
+            if excerpt is not None:
+                return self._open(excerpt, range(start, until))
+        if held.stop < _ENDLESS or not decoder.reaches(start):
+            return self._open()
+        return decoder
 
     def _while_counting(
         self, decoder: Decoder, offset: float, duration: float | None

@@ -41,10 +41,11 @@ def decode(
     open-ended file (a WAV written to a pipe, an MP3 without a tag) that was cut between two frames,
     and damage to bytes that carry no checksum (WAV samples, the inside of MP3 frames).
 
-    If seeking is exact, a window is decoded on its own; Opus, Vorbis, FLAC of unknown length or
-    with a wrong smallest block, and some old codings (GSM 6.10, G.721, DWVW) are decoded from the
-    start up to the window. A window equals the same slice of the whole clip, sample for sample. In
-    any other FLAC, only the window is checked for damage.
+    A window is decoded on its own if that is exact; Opus, Vorbis of an unusual make (one that was
+    joined or edited), FLAC of unknown length or with a wrong smallest block, and some old codings
+    (GSM 6.10, G.721, DWVW) are decoded from the start up to the window. A window equals the same
+    slice of the whole clip, sample for sample. In any other FLAC, only the window is checked for
+    damage; of an MP3 or Ogg, all of the file is read and checked, though not decoded.
 
     Thread-safe. The decoders release the GIL.
 

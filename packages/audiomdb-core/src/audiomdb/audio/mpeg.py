@@ -254,7 +254,7 @@ class _Excerpts:
         return self._behind_tag(
             run_in + chain.octets[position:end],
             end_frame - first * _PERIOD,
-            start + dropped - first * _PERIOD * samples,
+            first * _PERIOD * samples - dropped,
         )
 
     def _run_in(self, anchor: int) -> bytes | None:
@@ -269,8 +269,8 @@ class _Excerpts:
             position += header.size
         return b"".join(frames)
 
-    def _behind_tag(self, octets: bytes, count: int, lead: int) -> Excerpt:
+    def _behind_tag(self, octets: bytes, count: int, first: int) -> Excerpt:
         chain = self._chain
         # After a tag, libmpg123 drops the samples of its own delay, here from the silence.
         front = silence_before(chain.head, chain.first, _PERIOD, count)
-        return Excerpt(front + octets, lead + _PERIOD * chain.first.samples - _DECODER_DELAY)
+        return Excerpt(front + octets, first + _DECODER_DELAY - _PERIOD * chain.first.samples)

@@ -42,8 +42,8 @@ class Excerpt(msgspec.Struct, frozen=True):
     """An audio file made from another one."""
 
     octets: bytes
-    lead: int
-    """Frames at the start that are not part of the window, and are discarded."""
+    first: int
+    """Frame of the clip with which it starts; negative if other frames come before the clip's."""
 
 
 class Structure(NamedTuple):
@@ -74,4 +74,6 @@ class Structure(NamedTuple):
     """Makes a file for libsndfile in place of one that it cannot decode completely."""
 
     excerpt: Callable[[int, int, int], Excerpt | None] | None = None
-    """Makes a smaller file with frames `[start, stop)`; called with start, stop and total."""
+    """Makes a smaller file with frames `[start, stop)`; called with start, stop and total.
+
+    None if it cannot, or if decoding from the start costs no more."""
