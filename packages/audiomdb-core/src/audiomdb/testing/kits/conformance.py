@@ -6,11 +6,12 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from audiomdb.shards.files import sha256_hex
 from audiomdb.testing.proxy import FaultProxy
 from audiomdb.testing.store import Store
 
@@ -20,6 +21,7 @@ __all__ = [
     "StoreConformance",
     "allocated_bytes",
     "disk_bytes",
+    "expect_same",
     "files_in",
     "wait_until",
 ]
@@ -147,3 +149,28 @@ def files_in(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def expect_same(found: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+    """Fail if files differ, and say which.
+
+    An assertion about the bytes themselves would not do: on a CI server, or with `-vv`, pytest
+    compares values that differ line by line, which takes hours for a shard.
+
+    Args:
+        found: Content by path; None where there is no file.
+        expected: The same, as it should be.
+    """
+    __tracebackhide__ = True
+    wrong = [
+        f"{path}: {_described(found.get(path))}, expected {_described(expected.get(path))}"
+        for path in sorted({*found, *expected})
+        if found.get(path) != expected.get(path)
+    ]
+    assert wrong == []
+
+
+def _described(content: bytes | None) -> str:
+    if content is None:
+        return "no file"
+    return f"{len(content)} bytes with sha256 {sha256_hex(content)}"
