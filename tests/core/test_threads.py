@@ -80,8 +80,25 @@ def test_the_garbage_collector_ends_iterations_wherever_it_runs() -> None:
     assert done.stdout.splitlines() == [
         "in_a_thread_that_holds_the_lock_for_which_others_wait: True",
         "in_a_thread_that_holds_the_lock_of_a_log: True",
+        "anywhere_in_the_thread_that_it_ends: True",
         "in_a_thread_that_prefetches: True",
+        "in_a_thread_for_whose_start_another_waits: True",
+        "in_a_thread_whose_lock_another_needs_that_has_a_lock_of_the_iteration: True",
     ]
+
+
+@pytest.mark.parametrize("at", ["store", "processor", "lock"])
+def test_a_process_ends_whatever_the_threads_of_its_iterations_are_at(
+    at: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAMS / "left_unfinished.py"), at, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("left\n", "", 0)
 
 
 def test_work_is_done_in_order_and_its_results_come_as_often_as_they_are_asked_for() -> None:

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from audiomdb.lazy import importing
 
-__all__ = ["ThreadPool", "Threads", "Work", "wait_for"]
+__all__ = ["Alarm", "ThreadPool", "Threads", "Work", "call_apart", "wait_for"]
 
 _PATIENCE_S = 2.0
 
@@ -29,11 +29,18 @@ _T = TypeVar("_T")
 
 
 def wait_for(
-    threads: Iterable[threading.Thread], _ending: Callable[[], bool] = sys.is_finalizing
+    threads: Iterable[threading.Thread],
+    *,
+    give_up: bool = False,
+    _ending: Callable[[], bool] = sys.is_finalizing,
 ) -> None:
     """Wait until threads have ended, other than the calling one and those that were not started.
 
     At interpreter shutdown it waits for none: daemon threads never end there.
+
+    Args:
+        threads: The threads.
+        give_up: Whether to wait no longer than 2 s.
 
     The garbage collector may call this through a finalizer, wherever it interrupts a thread: within
     `with lock:` too, while the threads to wait for need that lock to end. Then this gives up after
@@ -42,10 +49,12 @@ def wait_for(
     if _ending():
         return
     this_thread = threading.current_thread()
-    others = [thread for thread in threads if thread is not this_thread and thread.ident]
+    others = [thread for thread in threads if thread is not this_thread and thread.is_alive()]
     end = time.monotonic() + _PATIENCE_S
     for thread in others:
         thread.join(max(0.0, end - time.monotonic()))
+    if give_up:
+        return
     if any(thread.is_alive() for thread in others) and not _is_collecting():
         for thread in others:
             thread.join()
@@ -59,6 +68,45 @@ def _is_collecting() -> bool:
     return gc.collect(0) == 0  # it does nothing while it is running already
 
 
+def call_apart(call: Callable[[], None]) -> None:
+    """Call a function that takes locks, for a finalizer that the garbage collector may run.
+
+    The thread that the collector interrupts may hold one of the locks, or another one for which a
+    thread waits that holds one of them. So the call is made in a thread of its own. It is waited
+    for as in `wait_for`; an exception of it is raised here, if that was not given up.
+    """
+    work = Work(call)
+    thread = threading.Thread(target=work.run, name="audiomdb-ending", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # there are too many, or none may be started any more: the process ends
+        work.run()
+    wait_for([thread])
+    if work.done():
+        work.result()
+
+
+class Alarm:
+    """Wakes a thread from its rest. Like an auto-reset event, for one thread that rests.
+
+    An `Event` or a `Condition` has a lock in Python code: `set` would wait for ever if the garbage
+    collector called it in the thread that is just beginning to wait.
+    """
+
+    def __init__(self) -> None:
+        self._silence = threading.Lock()
+        self._silence.acquire()
+
+    def ring(self) -> None:
+        """End the present rest, or else the next one."""
+        with suppress(RuntimeError):  # it rings already
+            self._silence.release()
+
+    def rest(self, seconds: float) -> bool:
+        """Rest until the alarm rings, for at most this long; return whether it rang."""
+        return self._silence.acquire(timeout=seconds)
+
+
 class Threads:
     """Calls a function in a fixed number of threads, once each time that a thread is woken.
 
@@ -68,10 +116,20 @@ class Threads:
         call: Called without arguments, in several threads at once. Must not raise.
         count: Number of threads.
         name: Prefix of their names.
+        stop: Called at exit, to have the calls in progress end soon: they are then waited for no
+            longer than 2 s. None: they are waited for to their end.
     """
 
-    def __init__(self, call: Callable[[], None], count: int, name: str) -> None:
+    def __init__(
+        self,
+        call: Callable[[], None],
+        count: int,
+        name: str,
+        *,
+        stop: Callable[[], None] | None = None,
+    ) -> None:
         self._call = call
+        self._stop = stop
         self._count = count
         self._name = name
         self._wakings: SimpleQueue[bool] = SimpleQueue()
@@ -80,6 +138,7 @@ class Threads:
         importing()  # is prepared here, before a fork could interrupt one of the threads in that
         self._wait_for = wait_for
         self._running = _running
+        self._stopped = False
 
     def wake(self, count: int) -> None:
         """Call the function `count` times, in threads that rest."""
@@ -107,12 +166,18 @@ class Threads:
             return
         for _ in range(self._started):
             self._wakings.put(False)
-        self._wait_for(self._threads)
+        self._wait_for(self._threads, give_up=self._stopped)
         # Now, not by the garbage collector in the middle of the next iteration: a Ctrl-C that hits
         # the callbacks with which `threading` forgets a thread is lost.
         self._threads.clear()
         self._started = 0
         self._running.discard(self)
+
+    def stop_at_exit(self) -> None:
+        """Call `stop`, if there is one."""
+        if self._stop is not None:
+            self._stopped = True
+            self._stop()
 
     def _run(self) -> None:
         while self._wakings.get():
@@ -215,5 +280,7 @@ _running: set[Threads] = set()
 @atexit.register
 def _close_all() -> None:
     # While they still can end: later, the interpreter stops daemons wherever they are.
+    for threads in list(_running):
+        threads.stop_at_exit()
     for threads in list(_running):
         threads.close()

@@ -17,6 +17,7 @@ were open-ended when it was drawn. So tasks only wait for earlier ones, and neve
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -26,6 +27,7 @@ import msgspec
 from audiomdb.cache.manager import ShardCache
 from audiomdb.cache.prefetch import Prefetcher
 from audiomdb.cache.retry import Stopped
+from audiomdb.threads import call_apart
 
 __all__ = ["CacheCourse"]
 
@@ -98,8 +100,9 @@ class CacheCourse:
         self._opened = 0
         self._open: dict[int, bool] = {}
         self._in_use: Counter[int] = Counter()
-        self._closed = False
+        self._closed = self._over = False
         self._prefetcher: Prefetcher | None = None
+        self._is_ending = sys.is_finalizing
 
     def begin(
         self, order: Sequence[int], following: Sequence[int] = (), *, continues: bool = True
@@ -179,14 +182,18 @@ class CacheCourse:
             self._done(visit)
 
     def close(self) -> None:
-        """End the iteration, see `Course`. May be called twice.
+        """End the iteration, see `Course`. May be called twice, and by the garbage collector.
 
         Shards that tasks are using are closed when these tasks are done.
         """
-        if os.getpid() != self._process:
-            return  # in a forked child: a thread of the parent may have held the lock
+        self._closed = True
+        # In a forked child, or at interpreter shutdown, a thread that is no more may have held the
+        # lock. Shutdown also clears globals of modules; the kernel releases what is left.
+        if not (self._over or self._is_ending()) and os.getpid() == self._process:
+            call_apart(self._end_all)
+
+    def _end_all(self) -> None:
         with self._changed:
-            self._closed = True
             for shard in list(self._open):
                 if self._open[shard] and not self._in_use[shard]:
                     self._release(shard)
@@ -194,6 +201,7 @@ class CacheCourse:
         if self._prefetcher is not None:
             self._prefetcher.close()
         self._registration.close()
+        self._over = True
 
     def _refuse_forked(self) -> None:
         # A thread of the parent may have held a lock during the fork, and none here releases it.
@@ -254,15 +262,23 @@ class CacheCourse:
             self._open[shard] = True
             self._in_use[shard] += 1
             self._opened = max(self._opened, self._visits[visit].place + 1)
-            self._look_ahead()
+            new = self._look_ahead()
             self._moved()
+        if new is not None:
+            new.start()
 
-    def _look_ahead(self) -> None:
-        """Start prefetching once the first shard is open, so that it gets all the bandwidth."""
+    def _look_ahead(self) -> Prefetcher | None:
+        """Prefetch once the first shard is open, so that it gets all the bandwidth.
+
+        Returns:
+            A new prefetcher, to be started without the lock.
+        """
         options = self._cache.options
-        if self._prefetcher is None and options.prefetch and not self._closed:
-            threads = min(max(1, options.workers - 1), options.prefetch)
-            self._prefetcher = Prefetcher(self._cache.fetching, self._wanted, threads)
+        if self._prefetcher is not None or not options.prefetch or self._closed:
+            return None
+        threads = min(max(1, options.workers - 1), options.prefetch)
+        self._prefetcher = Prefetcher(self._cache.fetching, self._wanted, threads)
+        return self._prefetcher
 
     def _done(self, number: int) -> None:
         visit = self._visits[number]

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 from audiomdb.cache.fetching import Fetching
 from audiomdb.cache.retry import Stopped
+from audiomdb.threads import Alarm
 
 __all__ = ["Prefetcher"]
 
@@ -32,7 +33,7 @@ class Prefetcher:
     Args:
         fetching: What fetches them.
         wanted: Function that returns the numbers of the shards needed next, soonest first.
-        threads: Number of threads.
+        threads: Number of threads, which `start` starts.
     """
 
     def __init__(
@@ -40,22 +41,30 @@ class Prefetcher:
     ) -> None:
         self._fetching = fetching
         self._wanted = wanted
-        self._changed = threading.Condition()
-        self._changes = 0
         self._closed = False
         self._failed: dict[int, float] = {}
+        self._alarms = [Alarm() for _ in range(threads)]
         self._threads = [
-            threading.Thread(target=self._run, name=f"audiomdb-prefetch-{number}", daemon=True)
-            for number in range(threads)
+            threading.Thread(
+                target=self._run, args=(alarm,), name=f"audiomdb-prefetch-{number}", daemon=True
+            )
+            for number, alarm in enumerate(self._alarms)
         ]
+
+    def start(self) -> None:
+        """Start the threads, unless this is closed.
+
+        Must not be called with a lock that `wanted` or `close` needs: a thread that is starting may
+        be the one to collect garbage, and `start` waits for it.
+        """
         for thread in self._threads:
-            thread.start()
+            if not self._closed:
+                thread.start()
 
     def wake(self) -> None:
-        """Wake the threads, because other shards are wanted now."""
-        with self._changed:
-            self._changes += 1
-            self._changed.notify_all()
+        """Wake the threads, because other shards are wanted now. Takes no lock."""
+        for alarm in self._alarms:
+            alarm.ring()
 
     def close(self) -> None:
         """Stop the threads. A transfer ends at its next chunk, and is resumed when it is needed.
@@ -66,22 +75,21 @@ class Prefetcher:
         self.wake()
         deadline = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            # The garbage collector may close an iteration in any thread.
-            if thread is not threading.current_thread():
+            if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _run(self) -> None:
+    def _run(self, alarm: Alarm) -> None:
         pause = _LOOK_AGAIN_S
         try:
             while not self._closed:
-                changes = self._changes
+                alarm.rest(0)  # what has rung it before is seen now
                 outcome = self._fetch_one()
                 if outcome == "fetched":
                     pause = _LOOK_AGAIN_S
                 elif outcome == "slots":
                     with self._fetching.slots.lacking(ahead=True) or nullcontext():
-                        self._rest(changes, _LOOK_FOR_A_SLOT_S)
-                elif self._rest(changes, pause):
+                        alarm.rest(_LOOK_FOR_A_SLOT_S)
+                elif alarm.rest(pause):
                     pause = _LOOK_AGAIN_S
                 else:
                     pause = min(2 * pause, _LOOK_AGAIN_AT_LAST_S)
@@ -92,13 +100,6 @@ class Prefetcher:
             import logging
 
             logging.getLogger("audiomdb.cache").exception("prefetching has ended")
-
-    def _rest(self, changes: int, seconds: float) -> bool:
-        """Wait until `wake` is called after the given count of changes; return whether it was."""
-        with self._changed:
-            if self._changes == changes:
-                self._changed.wait(seconds)
-            return self._changes != changes
 
     def _fetch_one(self) -> str:
         """Fetch the shard wanted soonest; return the outcome, "busy" if there is none to fetch."""

@@ -56,8 +56,7 @@ class Registration:
         self._capacity = capacity
         # The file may be replaced while threads write progress. In a forked child, the lock may be
         # left locked, but the file is closed there, which is checked before the lock is taken.
-        # Reentrant, because the garbage collector may close an iteration in the midst of this.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self.path, self._held = self._new_file(self._content(np.empty(0, np.int32)))
 
     def publish(self, visits: NDArray[np.int32]) -> None:

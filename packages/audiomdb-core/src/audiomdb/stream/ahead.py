@@ -68,7 +68,8 @@ def in_order(
 
     An exception of `work` or `tasks` is raised unchanged at its place in the order, and ends the
     generator. Threads are started by the first `next`. They have ended when the generator is
-    exhausted, closed or garbage-collected, which waits only for tasks in progress.
+    exhausted, closed or garbage-collected, which waits only for tasks in progress; at exit, no
+    longer than 2 s.
 
     Args:
         work: Called from several threads concurrently.
@@ -90,11 +91,12 @@ def in_order(
         if num_threads == 0:
             yield from _at_once(work, tasks, watch)
         else:
-            ahead = _Ahead(work, tasks, num_threads, weigh, size, room or Room(), at_least, watch)
+            ahead = _Ahead(
+                work, tasks, num_threads, weigh, size, room or Room(), at_least, before_close, watch
+            )
             try:
                 yield from _ahead(ahead, watch)
             finally:
-                before_close()
                 ahead.close()
     finally:
         watch.end()
@@ -186,6 +188,7 @@ class _Ahead(Generic[T, R]):
         size: Callable[[R], int],
         room: Room,
         at_least: Callable[[], int],
+        before_close: Callable[[], None],
         watch: Watch,
     ) -> None:
         self._work = work
@@ -193,10 +196,11 @@ class _Ahead(Generic[T, R]):
         self._size = size
         self._room = room
         self._at_least = at_least
+        self._before_close = before_close
         self._watch = watch
         self._process = os.getpid()
         self._num_threads = num_threads
-        self._threads = Threads(self._serve, num_threads, "audiomdb-stream")
+        self._threads = Threads(self._serve, num_threads, "audiomdb-stream", stop=self._stop)
         self._closed = False
         # The following attributes change only under the lock, which is held for microseconds, or
         # for as long as `tasks` takes to yield a task.
@@ -241,8 +245,14 @@ class _Ahead(Generic[T, R]):
 
     def close(self) -> None:
         """End the threads and wait for them."""
+        try:
+            self._stop()
+        finally:
+            self._threads.close()
+
+    def _stop(self) -> None:
         self._closed = True
-        self._threads.close()
+        self._before_close()
 
     def _wake(self) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ import msgspec
 
 from audiomdb.plan.checks import above_zero
 from audiomdb.stream.stats import Cause
-from audiomdb.threads import wait_for
+from audiomdb.threads import Alarm, wait_for
 
 __all__ = ["Stall", "StallWatcher", "check_stall_after", "log_stall"]
 
@@ -119,7 +119,7 @@ class StallWatcher:
         self._tick_s = _LONGEST_TICK_S
         if after_s is not None:
             self._tick_s = min(after_s / _LOOKS, _LONGEST_TICK_S)
-        self._closed = threading.Event()
+        self._closing = Alarm()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> StallWatcher:
@@ -131,14 +131,14 @@ class StallWatcher:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._closed.set()
+        self._closing.ring()
         if self._thread is not None:
             wait_for([self._thread])
 
     def _run(self) -> None:
         try:
             limit = self._after_s
-            while not self._closed.wait(self._tick_s):
+            while not self._closing.rest(self._tick_s):
                 stall = self._look()
                 if self._each_look is not None:
                     self._each_look(stall)

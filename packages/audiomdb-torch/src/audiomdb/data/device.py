@@ -189,7 +189,7 @@ def made_ahead(
 def _end(thread: threading.Thread, interrupt: Callable[[], None], patience_s: float) -> None:
     # The garbage collector may close a generator in any thread, including `thread` itself, and at
     # interpreter shutdown, when daemon threads are frozen.
-    if thread is threading.current_thread() or thread.ident is None or sys.is_finalizing():
+    if thread is threading.current_thread() or sys.is_finalizing() or not thread.is_alive():
         return
     thread.join(patience_s)
     if thread.is_alive():
