@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ from audiomdb.data.base import StreamingDataset
 from audiomdb.data.device import DeviceMover, made_ahead, map_tensors
 from audiomdb.data.loader import StreamingLoader
 from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter
+from audiomdb.testing.kits.conformance import wait_until
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -210,3 +214,34 @@ def test_an_iterator_that_is_dropped_leaves_nothing() -> None:
     assert next(items) == 0
     del items
     assert running() == []
+
+
+def test_a_pass_that_is_collected_in_a_thread_for_which_another_waits_ends_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DatasetWriter(tmp_path / "numbers") as writer:
+        for number in range(20):
+            writer.write(f"{number}", {"number": number})
+    forgotten, collected = threading.Event(), threading.Event()
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+
+    def then_collect(sample: Sample) -> Sample:
+        if threading.current_thread().name == "audiomdb-stream-0" and not collected.is_set():
+            forgotten.wait()
+            gc.collect()
+            collected.set()
+        return sample
+
+    dataset = StreamingDataset(
+        LocalRetriever(tmp_path / "numbers"), num_threads=1, processor=then_collect
+    )
+    batches = iter(StreamingLoader(dataset, batch_size=1, num_workers=0, device="cpu"))
+    next(batches)
+    circle: list[object] = [batches]
+    circle.append(circle)
+    del batches, circle
+    forgotten.set()
+    assert collected.wait(60)
+    assert wait_until(lambda: not any(t.name.startswith("audiomdb") for t in threading.enumerate()))
+    assert complaints == []

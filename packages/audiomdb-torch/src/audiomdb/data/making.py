@@ -90,7 +90,8 @@ def in_threads(recipe: Recipe, start: PlanState) -> Generator[Making, None, None
     """Make steps in this process: the dataset's threads decode, and the consumer collates."""
     watch = Watch(Whose(*recipe.place))
     made = recipe.made(start, watch)
-    with recipe.monitor.following(watch, recipe.dataset.retrievers, speaks=False), closing(made):
+    # Who takes the steps closes them: it may have a thread in the midst of that.
+    with recipe.monitor.following(watch, recipe.dataset.retrievers, speaks=False):
         yield Making(made, watch.look, watch.interrupt, patience_s=0)
 
 
