@@ -38,13 +38,13 @@ def wait_for(
 
     At interpreter shutdown it waits for none: daemon threads never end there.
 
-    Args:
-        threads: The threads.
-        give_up: Whether to wait no longer than 2 s.
-
     The garbage collector may call this through a finalizer, wherever it interrupts a thread: within
     `with lock:` too, while the threads to wait for need that lock to end. Then this gives up after
     2 s, and the threads end by themselves once the collector has returned.
+
+    Args:
+        threads: The threads.
+        give_up: Give up after 2 s in any case: what the threads wait for may never come.
     """
     if _ending():
         return

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 from audiomdb.cache.fetching import Fetching
 from audiomdb.cache.retry import Stopped
-from audiomdb.threads import Alarm
+from audiomdb.threads import Alarm, wait_for
 
 __all__ = ["Prefetcher"]
 
@@ -23,8 +23,6 @@ _LOOK_FOR_A_SLOT_S = 0.05
 
 _AFTER_A_FAILURE_S = 30.0
 """After a failure, a shard is not prefetched for this long."""
-
-_JOIN_S = 2.0
 
 
 class Prefetcher:
@@ -73,10 +71,7 @@ class Prefetcher:
         """
         self._closed = True
         self.wake()
-        deadline = time.monotonic() + _JOIN_S
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(max(0.0, deadline - time.monotonic()))
+        wait_for(self._threads, give_up=True)
 
     def _run(self, alarm: Alarm) -> None:
         pause = _LOOK_AGAIN_S

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 from audiomdb.cache.retry import Stopped
+from audiomdb.threads import wait_for
 
 __all__ = ["Check", "each"]
 
@@ -18,8 +18,6 @@ Check: TypeAlias = Callable[[], None]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-_JOIN_S = 2.0
 
 
 def each(
@@ -75,7 +73,4 @@ def each(
             yield result
     finally:
         stopped = True
-        end = time.monotonic() + _JOIN_S
-        for thread in threads:
-            if thread.ident is not None:  # else an interrupt came before its start
-                thread.join(max(0.0, end - time.monotonic()))
+        wait_for(threads, give_up=True)
