@@ -7,14 +7,17 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from audiomdb.data import making
 from audiomdb.data.base import StreamingDataset
 from audiomdb.data.collate import pad_collate
 from audiomdb.data.loader import StreamingLoader
@@ -155,6 +158,34 @@ def test_a_pass_of_a_loader_that_is_closed_says_so(
     mine.close()
     assert streams() == []
     assert multiprocessing.active_children() == []
+
+
+def stop_after(batch: list[str], over: Path, sample: Sample) -> Sample:
+    while sample["text"] not in batch:
+        time.sleep(0.01)
+        if over.exists():
+            os._exit(0)
+    return sample
+
+
+def test_a_pass_that_waits_for_a_worker_when_its_loader_is_closed_says_so(
+    retriever: LocalRetriever, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(iter(loader(retriever, num_workers=0)))["text"]
+    stopping = functools.partial(stop_after, first, tmp_path / "over")
+    mine = loader(retriever, num_workers=1, device="cpu", processor=stopping)
+    running = iter(mine)
+    next(running)
+    end = making._end
+
+    def end_soon(steps: Any) -> None:
+        (tmp_path / "over").touch()  # or else torch waits for the worker for 5 s
+        end(steps)
+
+    monkeypatch.setattr(making, "_end", end_soon)
+    mine.close()
+    with pytest.raises(RuntimeError, match="closed in the middle of a pass"):
+        list(running)
 
 
 def test_a_loader_whose_workers_are_kept_can_be_copied(retriever: LocalRetriever) -> None:

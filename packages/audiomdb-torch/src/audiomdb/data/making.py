@@ -162,7 +162,8 @@ class Workers:
         closed = self._closed
         try:
             yield from steps
-        except (TypeError, EOFError):  # of what ends a wait, see `_interrupt`
+        # What ends a wait, see `_interrupt`, is no batch, cuts one off, or counts as one too many.
+        except (TypeError, EOFError, ValueError):
             if self._closed == closed:
                 raise
         if self._closed != closed:
