@@ -59,6 +59,7 @@ def test_an_interrupt_at_any_point_leaves_nothing_waiting_for_ever(tmp_path: Pat
         "uploads end wherever they are interrupted",
         "checks end wherever they are interrupted",
         "pulls end wherever they are interrupted",
+        "reads end wherever they are interrupted",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Uploads, verifies and writes, each interrupted at every point where a signal could be handled.
+"""Uploads, verifies, pulls and reads, each interrupted wherever a signal could be handled.
 
 An interrupt hits between two calls, so it is raised at each entry and each end of a call that the
 main thread makes in modules with locks: those of the standard library, and ours.
@@ -6,15 +6,20 @@ main thread makes in modules with locks: those of the standard library, and ours
 
 import sys
 import threading
+from contextlib import closing
+from itertools import count, islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from audiomdb.cli.threads import Check, each
+from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter, verify_dataset
+from audiomdb.stream import SampleStream
+from audiomdb.testing import MemoryRetriever, MemoryServer, MemoryStore
 from audiomdb.uploaders.base import BaseUploader
 
-WATCHED = ("threading.py", "thread.py", "_base.py", "threads.py", "_sending.py")
+WATCHED = ("threading.py", "thread.py", "_base.py", "threads.py", "_sending.py", "course.py")
 
 
 class Store(BaseUploader):
@@ -32,6 +37,17 @@ class Store(BaseUploader):
 def pulled(number: int, check: Check) -> int:
     check()
     return number
+
+
+def processed(sample: Sample) -> Sample:
+    return sample
+
+
+def read(url: str, cache: Path) -> None:
+    with closing(MemoryRetriever(url, cache_dir=cache)) as retriever:
+        stream = SampleStream(retriever, num_threads=1, processor=processed)
+        with closing(stream.samples()) as samples:
+            list(islice(samples, 2))
 
 
 def interrupted(work: Any, at: int) -> bool:
@@ -59,10 +75,13 @@ def main(folder: Path) -> None:
     with DatasetWriter(folder, samples_per_shard=1) as writer:
         for number in range(3):
             writer.write(f"clip-{number}", {"number": number})
+    server, caches = MemoryServer(), count()
+    MemoryStore(server, "clips").fill(folder)
     for name, work in (
         ("uploads", lambda: Store().upload_dir(folder)),
         ("checks", lambda: verify_dataset(folder)),
         ("pulls", lambda: list(each(pulled, range(8), workers=2))),
+        ("reads", lambda: read(server.url("clips"), folder.with_name(f"cache-{next(caches)}"))),
     ):
         at = 0
         while interrupted(work, at):

@@ -86,7 +86,10 @@ class CacheCourse:
         self._registration = cache.register(
             at_once, 2 * len(cache.metadata.shards), workers=workers, ranks=ranks
         )
-        self._changed = threading.Condition()
+        # Not taken through the condition, whose code is Python: an interrupt there would leave it
+        # locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         # Unfinished visits by number, in the order in which they began.
         self._visits: dict[int, _Visit] = {}
         self._begun = 0
@@ -108,7 +111,7 @@ class CacheCourse:
         self, order: Sequence[int], following: Sequence[int] = (), *, continues: bool = True
     ) -> None:
         """Begin an epoch, see `Course`."""
-        with self._changed:
+        with self._lock:
             known = frozenset(order)
             # Unfinished visits come first, except those that continue in the new order.
             left = [v for v in self._visits.values() if not (v.coming and v.shard in known)]
@@ -136,7 +139,7 @@ class CacheCourse:
         needed = frozenset(needed)
         last = {shard: at for at, shard in enumerate(shards)}
         numbers = []
-        with self._changed:
+        with self._lock:
             for shard in [s for s in self._coming if s not in needed and s not in last]:
                 self._end(shard)
             for at, shard in enumerate(shards):
@@ -168,13 +171,13 @@ class CacheCourse:
         try:
             self._enter(visit, self._visits[visit].shard)
         except BaseException:
-            with self._changed:
+            with self._lock:
                 self._done(visit)
             raise
 
     def leave(self, visit: int) -> None:
         """Mark a task as done, see `Course`."""
-        with self._changed:
+        with self._lock:
             shard = self._visits[visit].shard
             self._in_use[shard] -= 1
             if self._closed and not self._in_use[shard]:
@@ -193,7 +196,7 @@ class CacheCourse:
             call_apart(self._end_all)
 
     def _end_all(self) -> None:
-        with self._changed:
+        with self._lock:
             for shard in list(self._open):
                 if self._open[shard] and not self._in_use[shard]:
                     self._release(shard)
@@ -239,7 +242,7 @@ class CacheCourse:
         self._end(max(self._coming, key=next_use), again=True)
 
     def _enter(self, visit: int, shard: int) -> None:
-        with self._changed:
+        with self._lock:
             # Even an open shard is not used out of turn: it would have to stay open until its turn.
             while not (self._may_open(visit) and self._open.get(shard)):
                 self._check()
@@ -254,11 +257,11 @@ class CacheCourse:
         try:
             self._open_shard(shard, self._check)
         except BaseException:
-            with self._changed:
+            with self._lock:
                 del self._open[shard]
                 self._changed.notify_all()
             raise
-        with self._changed:
+        with self._lock:
             self._open[shard] = True
             self._in_use[shard] += 1
             self._opened = max(self._opened, self._visits[visit].place + 1)
@@ -324,7 +327,7 @@ class CacheCourse:
 
     def _wanted(self) -> list[int]:
         """Return the shards to prefetch: not open, up to `prefetch` after the last one opened."""
-        with self._changed:
+        with self._lock:
             unfinished = self._unfinished()
             low = min(unfinished, default=self._entered)
             stop = min(self._own, max(low, self._opened) + self._cache.options.prefetch)
