@@ -6,10 +6,12 @@ import errno
 import hashlib
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from audiomdb.cache.answers import Answers
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, try_exclusive
-from audiomdb.cache.part_file import Delivered, Part
+from audiomdb.cache.part_file import Delivered, Part, PartFile
 from audiomdb.cache.retry import Stopped
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.spans import DONE_BYTES
@@ -418,3 +420,41 @@ def test_nothing_is_left_of_a_part_that_has_become_a_shard(tmp_path: Path) -> No
         assert list((opener.directory / "parts").iterdir()) == []
     finally:
         opener.close()
+
+
+def test_an_interrupt_of_one_stream_leaves_no_other_waiting(tmp_path: Path) -> None:
+    """It is raised after each call of C, as it is if a signal arrives during the call."""
+
+    def was_interrupted(part: PartFile, at: int) -> bool:
+        seen = 0
+
+        def profile(_frame: FrameType, event: str, _arg: object) -> None:
+            nonlocal seen
+            if event == "c_return":
+                seen += 1
+                if seen == at:
+                    raise KeyboardInterrupt
+
+        sys.setprofile(profile)
+        try:
+            part.unclaimed()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
+
+    descriptor = os.open(tmp_path / "part", os.O_RDWR | os.O_CREAT)
+    at = 1
+    while True:
+        part = PartFile(descriptor, 10, validator=tmp_path / "v", spans=tmp_path / "s")
+        interrupted = was_interrupted(part, at)
+        other = threading.Thread(target=part.unclaimed, daemon=True)
+        other.start()
+        other.join(60)
+        assert not other.is_alive()
+        if not interrupted:
+            break
+        at += 1
+    os.close(descriptor)
+    assert at > 1

@@ -82,8 +82,9 @@ class PartFile:
         size: As given.
         received: Bytes written so far, by all threads.
         wrong_size: Size of the store's file, once it is known to differ from `size`.
-        changed: Condition that is notified when a stream gives back a span, or ends. Its lock
-            guards the spans and all that is written to the file.
+        lock: Guards the spans and all that is written to the file. Not taken through `changed`,
+            whose code is Python: an interrupt there would leave it locked.
+        changed: Condition of this lock, notified when a stream gives back a span, or ends.
     """
 
     def __init__(self, fd: int, size: int, *, validator: Path, spans: Path) -> None:
@@ -92,7 +93,8 @@ class PartFile:
         self.size = size
         self.received = 0
         self.wrong_size: int | None = None
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self._fd = fd
         self._validator_path, self._spans_path = validator, spans
         self._validator: str | None = None
@@ -110,7 +112,7 @@ class PartFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self.changed:
+        with self.lock:
             self._open = False
             self._close_map()
         with self._hashing:
@@ -124,13 +126,13 @@ class PartFile:
     @property
     def arrived(self) -> int:
         """Number of bytes that have arrived."""
-        with self.changed:
+        with self.lock:
             return sum(span.done - span.start for span in self._spans)
 
     @property
     def gap(self) -> int:
         """Offset of the first missing byte; the size if none is missing."""
-        with self.changed:
+        with self.lock:
             gaps = missing(self._spans)
         return gaps[0][0] if gaps else self.size
 
@@ -154,7 +156,7 @@ class PartFile:
 
     def cut(self, piece: int | None) -> None:
         """Cut missing bytes into spans of at most `piece` bytes; None leaves each gap whole."""
-        with self.changed:
+        with self.lock:
             self._spans, self._taken = cut(self._spans, piece), set()
             self._close_map()
             temporary = self._spans_path.with_name(f"{self._spans_path.name}.new")
@@ -171,7 +173,7 @@ class PartFile:
 
     def claim(self) -> Span | None:
         """Return the first incomplete span that no stream has; `give_back` must follow."""
-        with self.changed:
+        with self.lock:
             for span in self._spans:
                 if span.done < span.stop and id(span) not in self._taken:
                     self._taken.add(id(span))
@@ -180,20 +182,20 @@ class PartFile:
 
     def give_back(self, span: Span) -> None:
         """Let other streams fetch what is missing of a span."""
-        with self.changed:
+        with self.lock:
             self._taken.discard(id(span))
             self.changed.notify_all()
 
     def unclaimed(self) -> int:
         """Return the number of incomplete spans that no stream has."""
-        with self.changed:
+        with self.lock:
             return sum(s.done < s.stop and id(s) not in self._taken for s in self._spans)
 
     def restart(self) -> Span:
         """Discard all bytes, also those that other streams still bring; claim the whole file."""
         import hashlib
 
-        with self._hashing, self.changed:
+        with self._hashing, self.lock:
             # Truncate first: the spans of an empty part are ignored.
             os.ftruncate(self._fd, 0)
             self._close_map()
@@ -213,7 +215,7 @@ class PartFile:
                 emptied.
             OSError: writing failed, usually because the disk is full.
         """
-        with self.changed:
+        with self.lock:
             place = self._place(span)
             if not self._open or place is None:
                 raise Stopped
@@ -235,7 +237,7 @@ class PartFile:
 
     def take_received(self) -> int:
         """Return the number of bytes written since the last call."""
-        with self.changed:
+        with self.lock:
             counted, self._counted = self._counted, self.received
             return self.received - counted
 

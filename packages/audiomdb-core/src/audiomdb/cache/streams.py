@@ -79,7 +79,7 @@ class Streams:
             slot = self._reserved.pop() if self._reserved else self._extra.take()
             if slot is None:
                 break
-            with self._file.changed:
+            with self._file.lock:
                 self._running += 1
             # Daemon threads, so that they do not keep the interpreter from exiting.
             threading.Thread(
@@ -89,7 +89,7 @@ class Streams:
 
     def wait(self) -> None:
         """Wait up to 0.05 s for a thread to give back a span, or to end."""
-        with self._file.changed:
+        with self._file.lock:
             if self._running and not self._file.whole:
                 self._file.changed.wait(_LOOK_UP_S)
 
@@ -99,7 +99,7 @@ class Streams:
                 while self._most and not self._extra.must_yield() and self._one():
                     pass
         finally:
-            with self._file.changed:
+            with self._file.lock:
                 self._running -= 1
                 self._file.changed.notify_all()
 
