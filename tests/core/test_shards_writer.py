@@ -2,9 +2,11 @@
 
 import fcntl
 import json
+import multiprocessing
 import os
 import shutil
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -201,6 +203,12 @@ def test_two_writers_at_once_are_refused_until_the_first_is_done(tmp_path):
         DatasetWriter(tmp_path / "d", **OPTIONS)
     writer.close()
     write(tmp_path / "d")
+
+
+def test_a_process_that_was_forked_meanwhile_does_not_keep_the_folder_locked(tmp_path):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        for _ in range(2):
+            write(tmp_path / "d", executor=pool)
 
 
 def test_half_made_shards_of_a_killed_run_are_cleared_away(tmp_path):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from audiomdb.errors import CorruptShardError, MetadataError, OutputExistsError,
 from audiomdb.shards import Metadata, ShardEntry, ShardReader, read_metadata
 from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.files import sha256_file, sync, write_atomically
-from audiomdb.shards.folder_lock import lock_folder
+from audiomdb.shards.folder_lock import lock_folder, unlock_folder
 from audiomdb.shards.index import converted
 from audiomdb.shards.journal import Rejection, write_rejected
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, LOCK_FILE, METADATA_FILE
@@ -60,7 +59,7 @@ class Target:
             self._refuse_strangers()
             self._state.mkdir(exist_ok=True)
         except OSError as exc:
-            os.close(self._lock)
+            unlock_folder(self._lock)
             if isinstance(exc, OutputExistsError):
                 raise
             raise OutputWriteError(f"cannot write to {path}: {exc.strerror}") from exc
@@ -110,7 +109,7 @@ class Target:
         for folder in (*self.path.glob("shard_*"), *([self.path] if self._made else [])):
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
-        os.close(self._lock)
+        unlock_folder(self._lock)
 
     def _refuse_strangers(self) -> None:
         names = sorted(entry.name for entry in self.path.iterdir())

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from audiomdb.errors import OutputBusyError, OutputExistsError, OutputWriteError
 
-__all__ = ["lock_folder"]
+__all__ = ["lock_folder", "unlock_folder"]
 
 
 def lock_folder(path: Path) -> int:
-    """Create a folder if it is missing, and lock it until the returned file descriptor is closed.
+    """Create a folder if it is missing, and lock it until `unlock_folder`.
 
     The lock (flock) is on the folder itself: it needs no lock file and ends with its process. On a
     network file system without locks, the folder is not locked.
+
+    Returns:
+        A file descriptor. A forked child only closes it: the lock is its parent's.
 
     Raises:
         OutputBusyError: when another process holds the lock.
@@ -41,3 +45,13 @@ def lock_folder(path: Path) -> int:
     except OSError:
         pass  # two concurrent writers would duplicate work, but each publishes files atomically
     return descriptor
+
+
+def unlock_folder(descriptor: int) -> None:
+    """Unlock a folder, given what `lock_folder` returned."""
+    import fcntl
+
+    # Closing alone would not do while a child that was forked meanwhile has the descriptor too.
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)

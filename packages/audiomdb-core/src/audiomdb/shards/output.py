@@ -10,7 +10,7 @@ from pathlib import Path
 
 from audiomdb.errors import DatasetNotFoundError, MetadataError, OutputExistsError
 from audiomdb.shards.files import sync
-from audiomdb.shards.folder_lock import lock_folder
+from audiomdb.shards.folder_lock import lock_folder, unlock_folder
 from audiomdb.shards.layout import (
     DATA_FILE,
     INDEX_FILE,
@@ -60,6 +60,7 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._made = not path.exists()
+        self._owner = os.getpid()
         self._lock = lock_folder(path)
         try:
             self._refuse_strangers()
@@ -118,12 +119,16 @@ class OutputFolder:
 
     def close(self) -> None:
         """Unlock the folder, and remove it if it was created here and is empty. Idempotent."""
-        if self._lock >= 0:
-            if self._made:
-                with suppress(OSError):  # it is not empty
-                    self.path.rmdir()
-            os.close(self._lock)
-            self._lock = -1
+        lock, self._lock = self._lock, -1
+        if lock < 0:
+            return
+        if os.getpid() != self._owner:  # a copy in a forked child
+            os.close(lock)
+            return
+        if self._made:
+            with suppress(OSError):  # it is not empty
+                self.path.rmdir()
+        unlock_folder(lock)
 
     def _refuse_strangers(self) -> None:
         names = sorted(entry.name for entry in self.path.iterdir())

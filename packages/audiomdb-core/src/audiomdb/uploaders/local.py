@@ -10,7 +10,7 @@ from typing import Any
 
 from audiomdb.errors import OutputExistsError, OutputWriteError, UploadError
 from audiomdb.shards.files import sha256_file, sync, version_of, write_atomically
-from audiomdb.shards.folder_lock import lock_folder
+from audiomdb.shards.folder_lock import lock_folder, unlock_folder
 from audiomdb.uploaders.base import BaseUploader, UploadReport, dataset_files
 from audiomdb.urls import folder_path, local_path
 
@@ -71,7 +71,7 @@ class LocalUploader(BaseUploader):
         try:
             return super().upload_dir(local_dir)
         finally:
-            os.close(lock)
+            unlock_folder(lock)
 
     def upload_file(self, full_path: str, rel_path: str) -> None:
         """Copy one file."""
