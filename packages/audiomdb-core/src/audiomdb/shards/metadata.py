@@ -14,9 +14,12 @@ from audiomdb.errors import DatasetNotFoundError, FormatVersionError, MetadataEr
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import (
     ALIGNMENT,
+    DATA_FILE,
     FORMAT_NAME,
     FORMAT_VERSION,
+    LOCK_FILE,
     METADATA_FILE,
+    REJECTED_FILE,
     shard_number,
 )
 from audiomdb.urls import folder_path
@@ -27,6 +30,7 @@ __all__ = [
     "IndexEntry",
     "Metadata",
     "ShardEntry",
+    "data_files",
     "parse_metadata",
     "read_metadata",
     "write_metadata",
@@ -205,6 +209,22 @@ def parse_metadata(raw: bytes, name: str) -> Metadata:
         raise MetadataError(f"{name}: {exc}") from exc
     _check(metadata, name)
     return metadata
+
+
+def data_files(metadata: Metadata) -> dict[str, tuple[int, str] | None]:
+    """Return the files of a dataset beside its metadata and index, which all datasets have.
+
+    Returns:
+        By path: size and sha256 (hex); None for files that metadata does not describe. The lock
+        file of a shard comes after its data.
+    """
+    files: dict[str, tuple[int, str] | None] = {}
+    for entry in metadata.shards:
+        files[f"{entry.path}/{DATA_FILE}"] = entry.bytes, entry.sha256
+        files[f"{entry.path}/{LOCK_FILE}"] = None
+    if metadata.rejected:
+        files[REJECTED_FILE] = None
+    return files
 
 
 def write_metadata(dataset: Path, metadata: Metadata) -> None:

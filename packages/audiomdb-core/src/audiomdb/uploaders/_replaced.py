@@ -11,8 +11,7 @@ from collections.abc import Collection
 import msgspec
 
 from audiomdb.errors import FormatVersionError, MetadataError
-from audiomdb.shards.layout import DATA_FILE, LOCK_FILE, REJECTED_FILE
-from audiomdb.shards.metadata import Metadata, parse_metadata
+from audiomdb.shards.metadata import Metadata, data_files, parse_metadata
 
 __all__ = ["NOTE_FILE", "left_over", "with_another"]
 
@@ -46,11 +45,8 @@ def left_over(note: bytes, ours: Collection[str]) -> dict[str, set[tuple[int, st
     """
     files: dict[str, set[tuple[int, str]]] = {}
     for metadata in _datasets(note):
-        for entry in metadata.shards:
-            files.setdefault(f"{entry.path}/{DATA_FILE}", set()).add((entry.bytes, entry.sha256))
-            files.setdefault(f"{entry.path}/{LOCK_FILE}", set())
-        if metadata.rejected:
-            files.setdefault(REJECTED_FILE, set())
+        for path, version in data_files(metadata).items():
+            files.setdefault(path, set()).update(() if version is None else (version,))
     return {path: versions for path, versions in files.items() if path not in ours}
 
 

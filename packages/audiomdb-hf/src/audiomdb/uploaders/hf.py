@@ -15,8 +15,7 @@ from audiomdb._hf_url import HubFolder, parse_hf_url
 from audiomdb.errors import FormatVersionError, MetadataError, UploadError
 from audiomdb.progress import stderr_is_terminal
 from audiomdb.shards import Metadata, read_metadata
-from audiomdb.shards.layout import DATA_FILE, LOCK_FILE, REJECTED_FILE
-from audiomdb.shards.metadata import MOST_METADATA_BYTES, parse_metadata
+from audiomdb.shards.metadata import MOST_METADATA_BYTES, data_files, parse_metadata
 from audiomdb.uploaders.base import BaseUploader, DatasetFile, UploadReport, dataset_files
 
 if TYPE_CHECKING:
@@ -204,10 +203,7 @@ class HFUploader(BaseUploader):
             found = parse_metadata(Path(path).read_bytes(), metadata.path)
         except (MetadataError, FormatVersionError):
             return set()
-        names = {
-            f"{shard.path}/{name}" for shard in found.shards for name in (DATA_FILE, LOCK_FILE)
-        }
-        return names | ({REJECTED_FILE} if found.rejected else set())
+        return set(data_files(found))
 
     def _commit(self, api: HfApi, operations: list[Any], what: str) -> None:
         where = f" in {self._folder.subdir}" if self._folder.subdir else ""
