@@ -12,6 +12,7 @@ the two disagree anywhere but at its end was edited, or made in an unusual way, 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -60,8 +61,11 @@ class Excerpts:
     def __init__(self, view: memoryview, pages: Sequence[Page]) -> None:
         self._view = view
         self._pages = pages
-        self._layout: _Layout | None = None
-        self._looked = False
+
+    @cached_property
+    def _layout(self) -> _Layout | None:
+        """Where the packets are; looked for only when a window is cut."""
+        return _find_packets(self._view, self._pages)
 
     def __call__(self, start: int, stop: int, frames: int) -> Excerpt | None:  # noqa: ARG002
         """Return a stream with frames `[start, stop)` of the clip, and a few more on both sides.
@@ -69,8 +73,6 @@ class Excerpts:
         None if the window starts in the first page or ends after the last one, or if it is unclear
         where in the clip the pages are.
         """
-        if not self._looked:
-            self._layout, self._looked = _find_packets(self._view, self._pages), True
         layout = self._layout
         if layout is None:
             return None
