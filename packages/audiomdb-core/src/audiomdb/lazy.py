@@ -29,8 +29,8 @@ _importing = threading.RLock()
 def importing() -> AbstractContextManager[object]:
     """Return a context manager within which no other thread forks this process.
 
-    Enter it for the first import only. The garbage collector may end a thread in the middle of any
-    import, and would wait for ever for one that waits here for no reason.
+    Enter it for the first import only, or for as little. The garbage collector may end a thread in
+    the middle of any import, and would wait for one that waits here for no reason.
     """
     _install_fork_hook()
     return _importing
