@@ -24,9 +24,10 @@ from audiomdb.testing.kits.conformance import wait_until
 gc.disable()  # it runs where this program says
 
 
-def forget(iterator: object) -> None:
-    """Make something garbage that only the collector finds."""
-    circle = [iterator]
+def begin_and_forget(iterator: Iterator[Any]) -> None:
+    """Take the first item, and make garbage of the iterator that only the collector finds."""
+    next(iterator)
+    circle: list[object] = [iterator]
     circle.append(circle)
 
 
@@ -46,12 +47,11 @@ def in_a_thread_that_holds_the_lock_for_which_others_wait() -> bool:
                 gc.collect()
             yield task
 
-    results = in_order(
-        lambda task: task and forgotten.wait(), tasks(), num_threads=2, weigh=int, size=int
+    begin_and_forget(
+        in_order(
+            lambda task: task and forgotten.wait(), tasks(), num_threads=2, weigh=int, size=int
+        )
     )
-    next(results)
-    forget(results)
-    del results
     forgotten.set()
     return ended()
 
@@ -68,10 +68,7 @@ def in_a_thread_that_holds_the_lock_of_a_log() -> bool:
         with StallWatcher(look, 0.01, lambda stall: logging.getLogger().warning("%s", stall.cause)):
             yield
 
-    watching = watched()
-    next(watching)
-    forget(watching)
-    del watching
+    begin_and_forget(watched())
     handler.acquire()
     looked.clear()
     looked.wait()
@@ -100,10 +97,7 @@ def anywhere_in_the_thread_that_it_ends() -> bool:
             return trace
 
         threading.settrace(trace)
-        watching = watched()
-        next(watching)
-        forget(watching)
-        del watching
+        begin_and_forget(watched())
         forgotten.set()
         collected.wait()
         threading.settrace(None)
@@ -143,10 +137,7 @@ def in_a_thread_that_prefetches() -> bool:
             return super().open_remote(path, start=start, validator=validator)
 
     with remote_shards(Collecting) as (retriever, _):
-        samples = iter(SampleStream(retriever, num_threads=1))
-        next(samples)
-        forget(samples)
-        del samples
+        begin_and_forget(iter(SampleStream(retriever, num_threads=1)))
         forgotten.set()
         collected.wait()
         return ended()
@@ -168,10 +159,7 @@ def in_a_thread_for_whose_start_another_waits() -> bool:
         thread._set_ident = then_collect
         # The consumer gets a sample of the first part, while a thread begins with the second.
         mixture = Mixture([Part(folder), Part(retriever)], interleave=None)
-        samples = iter(SampleStream(mixture, num_threads=1))
-        next(samples)
-        forget(samples)
-        del samples
+        begin_and_forget(iter(SampleStream(mixture, num_threads=1)))
         forgotten.set()
         collected.wait()
         thread._set_ident = identify
@@ -206,10 +194,7 @@ def in_a_thread_whose_lock_another_needs_that_has_a_lock_of_the_iteration() -> b
 
     with remote_shards() as (retriever, _):
         module.is_at, module.Registration.strike = then_collect, struck
-        samples = iter(SampleStream(retriever, num_threads=1, processor=processed))
-        next(samples)
-        forget(samples)
-        del samples
+        begin_and_forget(iter(SampleStream(retriever, num_threads=1, processor=processed)))
         forgotten.set()
         collected.wait()
         module.is_at, module.Registration.strike = is_at, strike
