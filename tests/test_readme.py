@@ -31,6 +31,7 @@ import pytest
 from audiomdb.converters.files import FolderConverter
 from tests.hf.conftest import running_hub  # noqa: F401 (a fixture)
 from tests.hf.hub import Hub
+from tests.packages import register
 from tests.s3.conftest import S3Server
 
 if sys.version_info >= (3, 11):
@@ -264,16 +265,11 @@ def _client(s3: S3Server) -> Any:
 
 def install(project: dict[str, Any], folder: Path) -> None:
     """Make the entry points of a project in the working directory known."""
-    name = project["name"].replace("-", "_")
-    metadata = folder / f"{name}-{project['version']}.dist-info"
-    metadata.mkdir()
-    lines = [f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"]
-    (metadata / "METADATA").write_text("".join(lines), encoding="utf-8")
     text = "".join(
         f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in points.items())
         for group, points in project["entry-points"].items()
     )
-    (metadata / "entry_points.txt").write_text(text, encoding="utf-8")
+    register(folder, project["name"], project["version"], text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

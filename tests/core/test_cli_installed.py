@@ -11,7 +11,7 @@ import pytest
 
 from audiomdb.cli import main
 from audiomdb.shards import DatasetReader
-from tests.core.packages import install
+from tests.packages import install
 
 TAPES = """
 from pathlib import Path

@@ -26,7 +26,7 @@ from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.uploaders.local import LocalUploader
 from audiomdb.urls import local_path, scheme_of, split_url, without_password
-from tests.core.packages import install
+from tests.packages import install
 
 TAPE = '''
 """A store of somebody else's: folders under one root, called tapes."""
