@@ -19,7 +19,8 @@ from benchmarks.remote_setup import (
     Contender,
     Remote,
     Uploaded,
-    failure,
+    failures,
+    whole,
 )
 
 __all__ = ["cold"]
@@ -38,21 +39,16 @@ def cold(remote: Remote) -> None:
     """A narrow network and a busy trainer in turn, as many rounds as there are."""
     who = [BARE, *remote.contenders]
     found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    failed: dict[tuple[str, str], str] = {}
     for number in range(remote.rounds):
         turn = number % len(who)
         for contender in [*who[turn:], *who[:turn]]:
             for kind in ("narrow", "first" if contender is BARE else "busy"):
-                if (kind, contender.name) in failed:
-                    continue
-                event = _epoch(remote, contender, kind)
-                if event["event"] != "epoch":
-                    failed[kind, contender.name] = failure(event)
-                else:
-                    found[kind, contender.name].append(event)
+                events = found[kind, contender.name]
+                if not (events and events[-1]["event"] == "hang"):
+                    events.append(_epoch(remote, contender, kind))
     for contender in remote.contenders:
-        _keep(remote, contender, found, failed)
-    bare = [event["wall_s"] / event["line_s"] for event in found["narrow", BARE.name]]
+        _keep(remote, contender, found)
+    bare = [event["wall_s"] / event["line_s"] for event in whole(found["narrow", BARE.name])]
     remote.keep(
         Cell(
             row="cold.narrow",
@@ -89,17 +85,15 @@ def _keep(
     remote: Remote,
     contender: Contender,
     found: dict[tuple[str, str], list[dict[str, Any]]],
-    failed: dict[tuple[str, str], str],
 ) -> None:
     who = contender.name
-    narrow, busy = found["narrow", who], found["busy", who]
+    narrow, busy = whole(found["narrow", who]), whole(found["busy", who])
     dataset = remote.dataset(contender)
     goal = contender is OURS
 
     def median(events: list[dict[str, Any]], name: str) -> float:
         return float(np.median([event[name] for event in events])) if events else math.nan
 
-    note = failed.get(("narrow", who), "")
     remote.keep(
         Cell(
             row="cold.narrow",
@@ -107,7 +101,7 @@ def _keep(
             who=who,
             values=[event["wall_s"] / event["line_s"] for event in narrow],
             at_most=1.08 if goal else None,
-            note=note,
+            note=failures(found["narrow", who]),
             facts={
                 "wall_s": median(narrow, "wall_s"),
                 "cpu_s": median(narrow, "cpu_s"),
@@ -124,7 +118,7 @@ def _keep(
             who=who,
             values=[event["wall_s"] / event["compute_s"] for event in busy],
             at_most=1.08 if goal else None,
-            note=failed.get(("busy", who), ""),
+            note=failures(found["busy", who]),
             facts={
                 "wall_s": median(busy, "wall_s"),
                 "steps_s": median(busy, "compute_s"),
@@ -160,7 +154,7 @@ def _keep(
         )
     )
     if contender is OURS:
-        bare = [event["wall_s"] for event in found["first", BARE.name]]
+        bare = [event["wall_s"] for event in whole(found["first", BARE.name])]
         needed_s = _first_batch_s(dataset)
         title = "first batch: time over that of bare boto3 for metadata, then its shards"
         remote.keep(

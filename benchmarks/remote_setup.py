@@ -29,7 +29,18 @@ from benchmarks.remote_network import BUCKET, Store
 from benchmarks.remote_reader import Task
 from benchmarks.results import append_row
 
-__all__ = ["BARE", "OURS", "PEERS", "Contender", "Reader", "Remote", "Uploaded", "failure"]
+__all__ = [
+    "BARE",
+    "OURS",
+    "PEERS",
+    "Contender",
+    "Reader",
+    "Remote",
+    "Uploaded",
+    "failure",
+    "failures",
+    "whole",
+]
 
 SHARD_BYTES = 1_500_000
 """So that the 1500 clips of the large corpus lie in about 160 shards."""
@@ -321,3 +332,14 @@ def failure(event: dict[str, Any]) -> str:
     raised = [line for line in lines if _RAISED.match(line)] if len(lines) > 1 else lines
     message = raised[-1] if raised else lines[-1]
     return f"{kind}: {message[:160]}"
+
+
+def failures(events: Sequence[dict[str, Any]]) -> str:
+    """In how many of several runs something went wrong, and what first; empty if in none."""
+    failed = [event for event in events if event["event"] != "epoch"]
+    return f"{len(failed)} of {len(events)} failed: {failure(failed[0])}" if failed else ""
+
+
+def whole(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of the runs that came to their end."""
+    return [event for event in events if event["event"] == "epoch"]
