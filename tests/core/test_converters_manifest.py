@@ -16,7 +16,13 @@ import soundfile
 
 from audiomdb.audio import decode, encode, probe
 from audiomdb.converters.files import ManifestConverter
-from audiomdb.errors import AudioError, DuplicateKeyError, SourceError, UnreadableAudioError
+from audiomdb.errors import (
+    AudioError,
+    DuplicateKeyError,
+    SampleError,
+    SourceError,
+    UnreadableAudioError,
+)
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, verify_dataset
 
@@ -266,9 +272,30 @@ def test_a_duration_without_an_offset_is_a_claim(folder: Path) -> None:
 def test_a_line_that_is_wrong_is_named_before_any_work(
     folder: Path, content: str | bytes, name: str, message: str
 ) -> None:
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises((SourceError, SampleError), match=message):
         convert(write(folder, content, name))
     assert not (folder.parent / "converted").exists()
+
+
+def test_rows_with_impossible_windows_are_rejected_each_for_itself(folder: Path) -> None:
+    windows = [{"offset": 1, "duration": 0}, {"offset": -0.5}, {"offset": 1, "duration": 1e400}]
+    rows = [{"audio_filepath": "long.wav", **window} for window in windows]
+    rows.insert(1, {"audio_filepath": "a.wav"})
+    manifest = write(folder, rows)
+    with pytest.raises(SampleError, match=r":1: duration is 0") as caught:
+        convert(manifest)
+    if sys.version_info >= (3, 11):
+        assert any("--on-error skip" in note for note in caught.value.__notes__)
+    out = folder.parent / "out"
+    report = ManifestConverter(manifest, out, on_error="skip", num_workers=2).run()
+    assert (report.samples, report.rejected) == (1, 3)
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in rejected] == [
+        "long.wav@1.000#1",
+        "long.wav@-0.500",
+        "long.wav@1.000#4",
+    ]
+    assert "m.jsonl:3: offset is -0.5, expected 0 or more" in rejected[1]["reason"]
 
 
 def test_a_text_column_that_is_named_has_to_be_there(folder: Path) -> None:

@@ -5,7 +5,10 @@ All other fields belong to the user.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
+
+from audiomdb.errors import AudioError, SampleError
 
 __all__ = [
     "AUDIO",
@@ -18,9 +21,13 @@ __all__ = [
     "SAMPLE_RATE",
     "TEXT",
     "Sample",
+    "SourceSample",
 ]
 
 Sample: TypeAlias = dict[str, Any]
+
+SourceSample: TypeAlias = Mapping[str, Any] | AudioError | SampleError
+"""What a source gives for a key: fields, or the error for which it has none."""
 
 KEY = "__key__"
 """Field that holds the key of a sample that was read."""

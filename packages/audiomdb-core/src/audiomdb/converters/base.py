@@ -27,6 +27,7 @@ from audiomdb.errors import (
 from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import progress as progress_bar
+from audiomdb.sample import SourceSample
 from audiomdb.shards.borders import at_least_one
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
 from audiomdb.shards.finished import SOURCE_OPTIONS
@@ -112,6 +113,7 @@ class BaseConverter(ABC):
     ) -> None:
         self.output_dir = output_path(output_dir)
         self.limit = at_least_one("limit", limit)
+        self.on_error = on_error
         self.progress = progress
         self._executor = executor
         self._workers = at_least_one("num_workers", num_workers) or default_workers()
@@ -151,7 +153,7 @@ class BaseConverter(ABC):
         return made
 
     @abstractmethod
-    def sample_iterator(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def sample_iterator(self) -> Iterable[tuple[str, SourceSample]]:
         """Yield every sample of the source: its key, and a dict of its fields.
 
         Called once for each run, in the thread that runs it. Keys are unique strings of 1 to 511
@@ -164,7 +166,9 @@ class BaseConverter(ABC):
         copied. NumPy arrays, tensors and other objects are not copied, and must be new for each
         sample.
 
-        An exception raised here ends the run; finished shards are kept.
+        In place of the dict, an `AudioError` or a `SampleError` says why the source has no such
+        sample: it ends the run or, with `on_error="skip"`, is listed in `rejected.jsonl`. An
+        exception raised here ends the run in any case; finished shards are kept.
         """
 
     @property
@@ -254,7 +258,7 @@ class BaseConverter(ABC):
     def _how_to_go_on(self, exc: BaseException, finished: int) -> Iterator[str]:
         """Yield advice on how to proceed after an error, if the error itself gives none."""
         unfit = isinstance(exc, AudioError | SampleError | ProcessingError)
-        if unfit and not is_passing(exc) and self._writer_options["on_error"] == "raise":
+        if unfit and not is_passing(exc) and self.on_error == "raise":
             yield (
                 'on_error="skip" (--on-error skip) leaves out what cannot be stored, and lists it '
                 "in rejected.jsonl"
@@ -312,7 +316,7 @@ class BaseConverter(ABC):
                     "another output folder"
                 )
 
-    def _pairs(self, writer: DatasetWriter) -> Generator[tuple[str, Mapping[str, Any]]]:
+    def _pairs(self, writer: DatasetWriter) -> Generator[tuple[str, SourceSample]]:
         """Yield what the subclass yields, after checking that it is pairs."""
         source = self.sample_iterator()
         if not isinstance(source, Iterable):
@@ -332,7 +336,7 @@ class BaseConverter(ABC):
             if isinstance(items, Generator):
                 items.close()
 
-    def _pair(self, number: int, item: object) -> tuple[str, Mapping[str, Any]]:
+    def _pair(self, number: int, item: object) -> tuple[str, SourceSample]:
         if isinstance(item, tuple | list) and len(item) == 2:
             return item[0], item[1]
         raise SourceError(

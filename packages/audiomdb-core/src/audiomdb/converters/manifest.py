@@ -12,8 +12,8 @@ import numpy as np
 from audiomdb.audio.window import AudioWindow
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import OFFSET, Row, column, read_table, take_text
-from audiomdb.errors import SourceError
-from audiomdb.sample import AUDIO, DURATION, TEXT, Sample
+from audiomdb.errors import SampleError, SourceError
+from audiomdb.sample import AUDIO, DURATION, TEXT, SourceSample
 from audiomdb.urls import folder_path
 
 __all__ = ["ManifestConverter"]
@@ -55,6 +55,8 @@ class ManifestConverter(BaseConverter):
     Raises:
         SourceError: when there is no such file, or audio and text are the same column; from `run`,
             when it cannot be used; names the line.
+        SampleError: from `run`, before any work, for a row with an impossible `offset` or
+            `duration`, unless `on_error` is "skip".
         InvalidURLError: when the manifest is given by a URL.
     """
 
@@ -103,7 +105,7 @@ class ManifestConverter(BaseConverter):
         self._survey = self._look()
         return self._survey.rows
 
-    def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
+    def sample_iterator(self) -> Iterator[tuple[str, SourceSample]]:
         """Yield a sample for each row, in the manifest's order."""
         survey = self._survey or self._look()
         self._survey = None  # valid for one run: the manifest may have changed before the next one
@@ -128,7 +130,9 @@ class ManifestConverter(BaseConverter):
         for line, row in read_table(self.manifest):
             if key_column is None and not names:
                 key_column = next((name for name in _KEY_COLUMNS if name in row), None)
-            self._sample(line, row)
+            sample = self._sample(line, row)
+            if isinstance(sample, SampleError) and self.on_error == "raise":
+                raise sample
             names.append(_digest(self._name(line, row, key_column)))
         if not names:
             raise SourceError(f"{self.manifest} has no rows")
@@ -156,7 +160,7 @@ class ManifestConverter(BaseConverter):
         advice = f"Name the column of the {what} with {option}= (--{flag})"
         return column(self.manifest, line, row, name, advice=advice)
 
-    def _sample(self, line: int, row: Row) -> Sample:
+    def _sample(self, line: int, row: Row) -> SourceSample:
         path = self._column(line, row, self.audio_column, "paths", "audio_column")
         if not isinstance(path, str) or not path:
             raise SourceError(
@@ -172,7 +176,10 @@ class ManifestConverter(BaseConverter):
         if self.text_column != TEXT:
             self._column(line, row, self.text_column, "texts", "text_column")
             take_text(f"{self.manifest}:{line}", sample, self.text_column)
-        sample[AUDIO] = self._audio(line, row, os.path.join(self.audio_dir, path))  # noqa: PTH118
+        try:
+            sample[AUDIO] = self._audio(line, row, os.path.join(self.audio_dir, path))  # noqa: PTH118
+        except SampleError as exc:
+            return exc
         return sample
 
     def _audio(self, line: int, row: Row, path: str) -> str | AudioWindow:
@@ -185,7 +192,7 @@ class ManifestConverter(BaseConverter):
         try:
             return AudioWindow(path, float(offset), None if duration is None else float(duration))
         except (ValueError, OverflowError) as exc:
-            raise SourceError(f"{self.manifest}:{line}: {exc}") from exc
+            raise SampleError(f"{self.manifest}:{line}: {exc}") from exc
 
 
 class _Survey(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from audiomdb.audio.cutting import Cutters
 from audiomdb.errors import ConversionError
+from audiomdb.sample import SourceSample
 from audiomdb.shards.assembly import DatasetAssembly
 from audiomdb.shards.borders import ShardBorders, at_least_one
 from audiomdb.shards.describe import AudioOptions
@@ -126,7 +127,7 @@ class DatasetWriter:
         self._executor = executor
         self._pending: deque[Future[PreparedBatch] | Work[PreparedBatch] | _Begin | _End] = deque()
         self._batches = 0
-        self._batch: list[tuple[str, Mapping[str, Any]]] = []
+        self._batch: list[tuple[str, SourceSample]] = []
         self._batch_bytes = 0
         self._snapshots = Snapshots()
         self._shard = -1
@@ -148,7 +149,7 @@ class DatasetWriter:
         else:
             self.close()
 
-    def write(self, key: str, sample: Mapping[str, Any]) -> None:
+    def write(self, key: str, sample: SourceSample) -> None:
         """Write one sample; an error raised here may concern an earlier sample.
 
         Args:
@@ -156,7 +157,8 @@ class DatasetWriter:
             sample: Fields of the sample. `audio` is encoded bytes, a path (read by a worker), or an
                 array `(frames,)` or `(frames, channels)` with the rate in `sample_rate`. The dict,
                 and dicts, lists, byte arrays and memoryviews in it, may be reused afterwards;
-                arrays may not.
+                arrays may not. An error in place of the fields is raised for this sample or, with
+                `on_error="skip"`, listed.
 
         Raises:
             AudioError: for audio that cannot be used; names file or key.

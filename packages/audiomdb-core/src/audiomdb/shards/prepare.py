@@ -10,7 +10,7 @@ import numpy as np
 
 from audiomdb.audio.cutting import Cutters
 from audiomdb.errors import AudioError, ProcessingError, SampleError
-from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample
+from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample, SourceSample
 from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.describe import AudioOptions, Description, describe, source_name
 from audiomdb.shards.features import FeatureSummary
@@ -74,7 +74,7 @@ class PreparedBatch(msgspec.Struct, frozen=True):
 
 
 def prepare_batch(
-    items: Sequence[tuple[str, Mapping[str, Any]]],
+    items: Sequence[tuple[str, SourceSample]],
     options: AudioOptions,
     process: Process | None,
     skip: bool,
@@ -83,7 +83,7 @@ def prepare_batch(
     """Read, check, process and encode a batch of samples.
 
     Args:
-        items: Keys and samples.
+        items: Keys, each with a sample, or with the error for which the source has none.
         options: How audio is checked and stored.
         process: Applied to each sample after its audio was described.
         skip: Return a `Rejection` for a sample that cannot be stored instead of raising.
@@ -141,12 +141,15 @@ def _with_plain_names(sample: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _prepare(
     key: str,
-    sample: Mapping[str, Any],
+    sample: SourceSample,
     options: AudioOptions,
     process: Process | None,
     features: FeatureSummary,
     cutters: Cutters,
 ) -> Prepared:
+    if isinstance(sample, AudioError | SampleError):
+        kind = AudioError if isinstance(sample, AudioError) else SampleError
+        raise kind(f"sample {key!r}: {sample}") from sample
     if not isinstance(sample, Mapping):
         raise SampleError(f"sample {key!r} is {type(sample).__name__}, expected a dict of fields")
     described = describe(key, _with_plain_names(sample), options, cutters)
