@@ -19,11 +19,11 @@ from audiomdb.plan import (
     PlanState,
     SecondsPlan,
     Selection,
+    ShuffledLine,
     StepPlan,
     read_twice,
     sources,
 )
-from audiomdb.plan.sources import make_line
 
 counts = st.lists(st.integers(1, 7), min_size=1, max_size=4)
 
@@ -157,9 +157,9 @@ def test_the_shards_that_come_are_found_without_going_through_all_passes(
 
     def noted(run: Any, **options: Any) -> Any:
         made.append(options["epoch"])
-        return make_line(run, **options)
+        return ShuffledLine(run, **options)
 
-    monkeypatch.setattr(sources, "make_line", noted)
+    monkeypatch.setattr(sources, "ShuffledLine", noted)
     within = MixPlan([[50] * 4, [70] * 5], weights=[3, 1], stop=stop, shuffle=True)
     plan = MixPlan([within, [100_000]], weights=[1, 1], stop="last", shuffle=True)
     assert plan.shares[0] / len(within) > 70  # passes, each of which reads parts of both

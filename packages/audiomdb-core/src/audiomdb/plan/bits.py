@@ -95,11 +95,13 @@ def random_words(
     return philox.random_raw(skip + stop - start)[skip:]
 
 
-def random_order(seed: int, epoch: int, purpose: Purpose, size: int) -> NDArray[np.int64]:
+def random_order(
+    seed: int, epoch: int, purpose: Purpose, size: int, *, start: int = 0
+) -> NDArray[np.int64]:
     """Return the numbers 0 to `size` - 1 in a random order, `(size,)` int64.
 
     Numbers are sorted by their random word with a stable sort, so the result does not depend on
-    how the sort is implemented.
+    how the sort is implemented. Number 0 has word `start` of the stream.
     """
-    words = random_words(seed, epoch, purpose, stop=size)
+    words = random_words(seed, epoch, purpose, start=start, stop=start + size)
     return np.argsort(words, kind="stable").astype(np.int64, copy=False)

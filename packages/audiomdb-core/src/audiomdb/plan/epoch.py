@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiomdb.errors import PlanError
-from audiomdb.plan.bits import EPOCHS, MAX_STREAMS, Purpose, random_order
+from audiomdb.plan.bits import EPOCHS, MAX_STREAMS
 from audiomdb.plan.checks import whole_number
-from audiomdb.plan.line import cut_line
 from audiomdb.plan.order import Order
 from audiomdb.plan.shuffle import MAX_WINDOW
-from audiomdb.plan.sources import make_line
+from audiomdb.plan.sources import DatasetSource, First
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +110,7 @@ class EpochPlan(Order):
 
     def __len__(self) -> int:
         """Return the number of samples in the epoch."""
-        return self._total
+        return self._dataset.size
 
     @property
     def options(self) -> dict[str, OptionValue]:
@@ -129,9 +128,18 @@ class EpochPlan(Order):
         return (self.counts,)
 
     @property
+    def unread(self) -> list[int]:
+        """`[0]` if no sample takes part, otherwise nothing."""
+        return [] if len(self) else [0]
+
+    @property
     def window_shards(self) -> tuple[int, ...]:
         """Number of shards over which a partition is shuffled at once, as a tuple of one."""
         return (self.window + 1 if self.shuffle else 1,)
+
+    def source(self, first: First) -> DatasetSource:
+        """Return the dataset as a source of a mixture, see `Order`."""
+        return DatasetSource(first, self.counts, self.selection, self.shuffle, self.window)
 
     def shard_order(self, partition: int = 0, element: int = 0) -> NDArray[np.int64]:
         """Return the shards of a partition in the order in which they are first read, `(n,)` int64.
@@ -149,31 +157,11 @@ class EpochPlan(Order):
     @cached_property
     def lines(self) -> tuple[SourceLine, ...]:
         """The samples of each partition in the order of the epoch."""
-        shards = len(self.counts)
-        order = np.arange(shards, dtype=np.int64)
-        if self.shuffle:
-            order = random_order(self.seed, self.epoch, Purpose.SHARD_ORDER, shards)
-        runs = cut_line(self.counts, order, self.partitions, kept=self._sizes)
-        return tuple(
-            make_line(
-                run,
-                seed=self.seed,
-                epoch=self.epoch,
-                shuffle=self.shuffle,
-                window=self.window,
-                selection=self.selection,
-            )
-            for run in runs
-        )
+        return self._dataset.lines(self.epoch, self.partitions)
 
     @cached_property
-    def _total(self) -> int:
-        return int(self._sizes.sum())
-
-    @property
-    def _sizes(self) -> NDArray[np.int64]:
-        """Number of samples of each shard that take part."""
-        return self.counts if self.selection is None else self.selection.kept
+    def _dataset(self) -> DatasetSource:
+        return self.source(First(self.seed))
 
 
 def check_counts(counts: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:

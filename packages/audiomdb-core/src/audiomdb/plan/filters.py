@@ -24,9 +24,7 @@ from audiomdb.plan.durations import in_seconds
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from audiomdb.plan.line import Run
-
-__all__ = ["Columns", "SelectedLine", "Selection", "select"]
+__all__ = ["Columns", "Selection", "select"]
 
 Columns: TypeAlias = Mapping[str, np.ndarray]
 """Per-sample columns by name, each `(samples,)` in stored order, as in `DatasetReader.index`."""
@@ -161,40 +159,3 @@ def _called(where: Callable[[Columns], NDArray[np.bool_]], columns: Columns) -> 
             f"where failed: {exc} It gets whole columns: combine comparisons with & and |, each in "
             "parentheses"
         ) from exc
-
-
-class SelectedLine:
-    """The kept samples of a partition in stored order, with one shard alive at a time."""
-
-    def __init__(self, run: Run, selection: Selection) -> None:
-        self.shards = run.shards
-        self._run = run
-        self._ends = run.ends
-        self._selection = selection
-        self._last: tuple[int, NDArray[np.int64]] | None = None
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions of ascending `elements`; both `(n,)` int64."""
-        positions = np.empty(len(elements), dtype=np.int64)
-        done = 0
-        while done < len(elements):
-            ordinal = self.alive(int(elements[done])).start
-            inside = slice(done, int(np.searchsorted(elements, self._ends[ordinal + 1])))
-            within = elements[inside] - self._ends[ordinal] + self._run.starts[ordinal]
-            positions[inside] = self._run.offsets[ordinal] + self._places(ordinal)[within]
-            done = inside.stop
-        return positions
-
-    def alive(self, element: int) -> range:
-        """Return the shard that holds `element`, as a range of indices into `shards`."""
-        ordinal = int(np.searchsorted(self._ends, element, side="right")) - 1
-        return range(ordinal, ordinal + 1)
-
-    def _places(self, ordinal: int) -> NDArray[np.int64]:
-        last = self._last
-        if last is None or last[0] != ordinal:
-            last = self._last = ordinal, self._selection.places(int(self.shards[ordinal]))
-        return last[1]

@@ -18,7 +18,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Elements", "Line", "Run", "StoredLine", "cut_line", "cut_line_at"]
+    from audiomdb.plan.filters import Selection
+
+__all__ = ["Elements", "Line", "Run", "SelectedLine", "StoredLine", "cut_line", "cut_line_at"]
 
 
 class Run(NamedTuple):
@@ -138,3 +140,31 @@ class StoredLine:
         """Return the shard that holds `element`, as a range of indices into `shards`."""
         ordinal = int(np.searchsorted(self._ends, element, side="right")) - 1
         return range(ordinal, ordinal + 1)
+
+
+class SelectedLine(StoredLine):
+    """The kept samples of a partition in stored order, with one shard alive at a time."""
+
+    def __init__(self, run: Run, selection: Selection) -> None:
+        super().__init__(run)
+        self._run = run
+        self._selection = selection
+        self._last: tuple[int, NDArray[np.int64]] | None = None
+
+    def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of ascending `elements`; both `(n,)` int64."""
+        positions = np.empty(len(elements), dtype=np.int64)
+        done = 0
+        while done < len(elements):
+            ordinal = self.alive(int(elements[done])).start
+            inside = slice(done, int(np.searchsorted(elements, self._ends[ordinal + 1])))
+            within = elements[inside] - self._ends[ordinal] + self._run.starts[ordinal]
+            positions[inside] = self._run.offsets[ordinal] + self._places(ordinal)[within]
+            done = inside.stop
+        return positions
+
+    def _places(self, ordinal: int) -> NDArray[np.int64]:
+        last = self._last
+        if last is None or last[0] != ordinal:
+            last = self._last = ordinal, self._selection.places(int(self.shards[ordinal]))
+        return last[1]

@@ -29,13 +29,13 @@ import numpy as np
 from audiomdb.errors import PlanError
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import whole_number
-from audiomdb.plan.epoch import MAX_PARTITIONS, MAX_SAMPLES, check_counts
+from audiomdb.plan.epoch import MAX_PARTITIONS, MAX_SAMPLES, EpochPlan, check_counts
 from audiomdb.plan.filters import Selection
 from audiomdb.plan.mix_line import MixedLine, Weave
 from audiomdb.plan.order import Order
 from audiomdb.plan.pattern import Pattern, Weight, whole_weights
 from audiomdb.plan.shuffle import MAX_WINDOW
-from audiomdb.plan.sources import DatasetSource, Source
+from audiomdb.plan.sources import First, Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -190,15 +190,7 @@ class MixPlan(Order):
     @property
     def sizes(self) -> list[int]:
         """Number of samples of each source that take part."""
-        pairs = zip(self.sources, self.selections, strict=True)
-        return [
-            len(source)
-            if isinstance(source, MixPlan)
-            else int(source.sum())
-            if one is None
-            else len(one)
-            for source, one in pairs
-        ]
+        return [len(order) for order in self._orders]
 
     @cached_property
     def shares(self) -> list[int]:
@@ -208,11 +200,7 @@ class MixPlan(Order):
     @cached_property
     def datasets(self) -> tuple[NDArray[np.int64], ...]:
         """Samples in each shard of each dataset; nested mixtures are expanded in place."""
-        return tuple(
-            counts
-            for source in self.sources
-            for counts in (source.datasets if isinstance(source, MixPlan) else (source,))
-        )
+        return tuple(counts for order in self._orders for counts in order.datasets)
 
     @property
     def unread(self) -> list[int]:
@@ -223,25 +211,16 @@ class MixPlan(Order):
         """
         unread: list[int] = []
         first = 0
-        for source, share in zip(self.sources, self.shares, strict=True):
-            datasets = source.datasets if isinstance(source, MixPlan) else (source,)
-            mine = list(range(len(datasets))) if not share else []
-            if share and isinstance(source, MixPlan):
-                mine = source.unread
+        for order, share in zip(self._orders, self.shares, strict=True):
+            mine = order.unread if share else range(len(order.datasets))
             unread += [first + one for one in mine]
-            first += len(datasets)
+            first += len(order.datasets)
         return unread
 
     @property
     def window_shards(self) -> tuple[int, ...]:
         """Number of shards of each dataset over which a partition is shuffled at once."""
-        shards: list[int] = []
-        for source, shuffle, window in zip(self.sources, self.shuffle, self.window, strict=True):
-            if isinstance(source, MixPlan):
-                shards += source.window_shards
-            else:
-                shards.append(window + 1 if shuffle else 1)
-        return tuple(shards)
+        return tuple(shards for order in self._orders for shards in order.window_shards)
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the dataset number of each position, and the position in it; both `(n,)`."""
@@ -251,54 +230,29 @@ class MixPlan(Order):
     @cached_property
     def lines(self) -> tuple[MixedLine, ...]:
         """The samples of each partition in the order of the epoch."""
-        whole = self._weave(self.seed, 0, 0, 0, 0)
+        whole = self.source(First(self.seed))
         cuts = [-(-p * len(self) // self.partitions) for p in range(self.partitions + 1)]
         return tuple(whole.line(self.epoch, begin, end) for begin, end in pairwise(cuts))
 
-    def _weave(
-        self, seed: int, number: int, first_dataset: int, first_shard: int, first_position: int
-    ) -> Weave:
-        """Return this mixture as a source of an enclosing mixture.
-
-        Args:
-            seed: Seed of the outermost mixture.
-            number: Number of this mixture; each mixture precedes those nested in it.
-            first_dataset: Number of its first dataset, counted over all datasets.
-            first_shard: Number of the first shard of that dataset, counted over all datasets.
-            first_position: Position of the first sample of that dataset, over all datasets.
-        """
+    def source(self, first: First) -> Weave:
+        """Return this mixture as a source of another, see `Order`, or as the outermost."""
         sources: list[Source] = []
-        own_number = number
-        options = zip(self.sources, self.selections, self.shuffle, self.window, strict=True)
-        for counts, selection, shuffle, window in options:
-            source: Source
-            if isinstance(counts, MixPlan):
-                number += 1
-                source = counts._weave(seed, number, first_dataset, first_shard, first_position)
-                number += counts._mixtures_within
-                given = counts.datasets
-            else:
-                source = DatasetSource(
-                    number=first_dataset,
-                    counts=counts,
-                    selection=selection,
-                    first_shard=first_shard,
-                    first_position=first_position,
-                    seed=seed,
-                    shuffle=shuffle,
-                    window=window,
-                )
-                given = (counts,)
-            sources.append(source)
-            first_dataset += len(given)
-            first_shard += sum(map(len, given))
-            first_position += sum(int(one.sum()) for one in given)
-        return Weave(sources, self._pattern, self.shares, self.interleave, seed, own_number)
+        coming = first._replace(mixture=first.mixture + 1)
+        for order in self._orders:
+            sources.append(order.source(coming))
+            coming = sources[-1].end
+        return Weave(first, sources, self._pattern, self.shares, self.interleave)
 
     @cached_property
-    def _mixtures_within(self) -> int:
-        within = [one for one in self.sources if isinstance(one, MixPlan)]
-        return sum(1 + one._mixtures_within for one in within)
+    def _orders(self) -> list[EpochPlan | MixPlan]:
+        """The sources, as orders whose own seed, epoch and partitions are ignored."""
+        options = zip(self.sources, self.shuffle, self.window, self.selections, strict=True)
+        return [
+            source
+            if isinstance(source, MixPlan)
+            else EpochPlan(source, shuffle=shuffle, window=window, selection=selection)
+            for source, shuffle, window, selection in options
+        ]
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
@@ -352,7 +306,6 @@ def _check_length(plan: MixPlan, weights: Sequence[Weight] | None) -> None:
 def _check_fit(plan: MixPlan) -> None:
     if not plan.sources:
         raise PlanError("a mixture needs at least one dataset")
-    check_counts(np.concatenate(plan.datasets))
     for number, (source, selection) in enumerate(zip(plan.sources, plan.selections, strict=True)):
         if selection is None:
             continue
@@ -362,3 +315,4 @@ def _check_fit(plan: MixPlan) -> None:
             raise PlanError(
                 f"the selection of dataset {number} is of another dataset; make it of its index"
             )
+    check_counts(np.concatenate(plan.datasets))

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.plan.bits import EPOCHS, Purpose, random_words
-from audiomdb.plan.sources import Source, SourceLine
+from audiomdb.plan.sources import First, Source, SourceLine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,20 +37,18 @@ class Weave(msgspec.Struct, frozen=True):
     """A mixture independent of any epoch, which can be a source of another mixture.
 
     Attributes:
+        first: Where it begins.
         sources: The sources to interleave.
         pattern: Which source has each turn.
         shares: Number of samples of each source in one pass.
         interleave: How the samples of the sources are interleaved, see `audiomdb.plan.mix`.
-        seed: Seed of the outermost mixture.
-        number: Number of this mixture; each mixture precedes those nested in it.
     """
 
+    first: First
     sources: Sequence[Source]
     pattern: Pattern
     shares: Sequence[int]
     interleave: Interleave
-    seed: int
-    number: int
 
     @property
     def size(self) -> int:
@@ -61,6 +59,11 @@ class Weave(msgspec.Struct, frozen=True):
     def datasets(self) -> range:
         """Numbers of the datasets in it, counted over all datasets."""
         return range(self.sources[0].datasets.start, self.sources[-1].datasets.stop)
+
+    @property
+    def end(self) -> First:
+        """Where the source after it begins."""
+        return self.sources[-1].end
 
     def line(self, number: int, low: int, high: int) -> MixedLine:
         """Return turns `low` to `high` of pass `number`."""
@@ -269,9 +272,8 @@ class MixedLine:
         owners = mixture.pattern.sources(start, stop)
         if mixture.interleave == "pseudo":
             epoch, purpose = self._number % EPOCHS, Purpose.MIX_ORDER
-            words = random_words(
-                mixture.seed, epoch, purpose, mixture.number, start=start, stop=stop
-            )
+            seed, number = mixture.first[:2]
+            words = random_words(seed, epoch, purpose, number, start=start, stop=stop)
             owners = owners[np.argsort(words, kind="stable")]
         counts = mixture.pattern.counts(start)
         return owners, [count - skip for count, skip in zip(counts, self._before, strict=True)]

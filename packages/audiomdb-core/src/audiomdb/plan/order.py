@@ -16,7 +16,7 @@ from audiomdb.plan.split import Split, partitions_met
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from audiomdb.plan.sources import SourceLine
+    from audiomdb.plan.sources import First, Source, SourceLine
     from audiomdb.plan.split import Places, Tail
     from audiomdb.plan.state import OptionValue
 
@@ -77,8 +77,20 @@ class Order(ABC):
 
     @property
     @abstractmethod
+    def unread(self) -> list[int]:
+        """Numbers of the datasets that an epoch never reads."""
+
+    @property
+    @abstractmethod
     def window_shards(self) -> tuple[int, ...]:
         """Maximum number of shards of each dataset over which a partition is shuffled at once."""
+
+    @abstractmethod
+    def source(self, first: First) -> Source:
+        """Return this order as a source of a mixture.
+
+        Its own seed, epoch and partitions are ignored: those of the outermost mixture hold.
+        """
 
     def shards_mixed(self, partition: int, element: int) -> NDArray[np.int64]:
         """Return the shards over which a partition is shuffled at an element, `(n,)` int64.

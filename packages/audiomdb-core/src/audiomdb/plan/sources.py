@@ -6,20 +6,43 @@ A source has one line for each pass over it. It is a dataset or, for a nested mi
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
-from audiomdb.plan.bits import EPOCHS, Purpose, random_words
-from audiomdb.plan.filters import SelectedLine, Selection
-from audiomdb.plan.line import Elements, Line, Run, StoredLine, cut_line_at
+from audiomdb.plan.bits import EPOCHS, Purpose, random_order
+from audiomdb.plan.line import (
+    Elements,
+    Line,
+    Run,
+    SelectedLine,
+    StoredLine,
+    cut_line,
+    cut_line_at,
+)
 from audiomdb.plan.shuffle import ShuffledLine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DatasetSource", "Source", "SourceLine", "make_line"]
+    from audiomdb.plan.filters import Selection
+
+__all__ = ["DatasetSource", "First", "Source", "SourceLine"]
+
+
+class First(NamedTuple):
+    """Where a source begins, counted over all datasets of the outermost mixture."""
+
+    seed: int
+    """Seed of the outermost mixture."""
+
+    mixture: int = 0
+    """Number of the next mixture; each mixture precedes those nested in it."""
+
+    dataset: int = 0
+    shard: int = 0
+    position: int = 0
 
 
 class SourceLine(Elements, Protocol):
@@ -50,6 +73,10 @@ class Source(Protocol):
     def datasets(self) -> range:
         """Numbers of its datasets, counted over all datasets."""
 
+    @property
+    def end(self) -> First:
+        """Where the source after it begins."""
+
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
 
@@ -62,59 +89,54 @@ class Source(Protocol):
 
 
 class DatasetSource(msgspec.Struct, frozen=True, dict=True):
-    """One dataset of a mixture.
+    """One dataset, in passes of which each is an epoch of it.
 
     Attributes:
-        number: Number of the dataset, counted over all datasets.
+        first: Where it begins.
         counts: Samples in each of its shards.
         selection: The samples that take part. None: all.
-        first_shard: Number of its first shard, counted over all datasets.
-        first_position: Position of its first sample, counted over all datasets.
-        seed: Seed of the outermost mixture.
         shuffle: As in `EpochPlan`.
         window: As in `EpochPlan`.
     """
 
-    number: int
+    first: First
     counts: np.ndarray
     selection: Selection | None
-    first_shard: int
-    first_position: int
-    seed: int
     shuffle: bool
     window: int
 
     @cached_property
     def size(self) -> int:
         """Number of samples in one pass."""
-        return int(self.counts.sum()) if self.selection is None else len(self.selection)
+        return int(self.kept.sum())
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        """Samples of each of its shards that take part."""
+        return self.counts if self.selection is None else self.selection.kept
 
     @property
     def datasets(self) -> range:
         """The range that holds only its own number."""
-        return range(self.number, self.number + 1)
+        return range(self.first.dataset, self.first.dataset + 1)
+
+    @property
+    def end(self) -> First:
+        """Where the source after it begins."""
+        seed, mixture, dataset, shard, position = self.first
+        samples = int(self.counts.sum())
+        return First(seed, mixture, dataset + 1, shard + len(self.counts), position + samples)
+
+    def lines(self, number: int, partitions: int) -> tuple[SourceLine, ...]:
+        """Return pass `number`, cut into partitions."""
+        runs = cut_line(self.counts, self._order(number), partitions, kept=self.kept)
+        return tuple(self._line(run, number) for run in runs)
 
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
-        number %= EPOCHS
-        shards = len(self.counts)
-        order = np.arange(shards, dtype=np.int64)
-        if self.shuffle:
-            first, purpose = self.first_shard, Purpose.SHARD_ORDER
-            words = random_words(self.seed, number, purpose, start=first, stop=first + shards)
-            order = np.argsort(words, kind="stable")
-        kept = None if self.selection is None else self.selection.kept
-        (run,) = cut_line_at(self.counts, order, np.array([low, high]), kept=kept)
-        return make_line(
-            run,
-            seed=self.seed,
-            epoch=number,
-            shuffle=self.shuffle,
-            window=self.window,
-            selection=self.selection,
-            first_shard=self.first_shard,
-            first_position=self.first_position,
-        )
+        cuts = np.array([low, high])
+        (run,) = cut_line_at(self.counts, self._order(number), cuts, kept=self.kept)
+        return self._line(run, number)
 
     def shards_read(self, dataset: int, start: int, stop: int) -> NDArray[np.int64]:
         """Return the shards in a range of the endless line; see `Source`."""
@@ -128,47 +150,43 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
             start += high - low
         return np.concatenate(orders)
 
+    def _order(self, number: int) -> NDArray[np.int64]:
+        """Return the numbers of its shards, in the order of pass `number`."""
+        shards = len(self.counts)
+        if not self.shuffle:
+            return np.arange(shards, dtype=np.int64)
+        seed, epoch, start = self.first.seed, number % EPOCHS, self.first.shard
+        return random_order(seed, epoch, Purpose.SHARD_ORDER, shards, start=start)
 
-def make_line(
-    run: Run,
-    *,
-    seed: int,
-    epoch: int,
-    shuffle: bool,
-    window: int,
-    selection: Selection | None,
-    first_shard: int = 0,
-    first_position: int = 0,
-) -> SourceLine:
-    """Return the line of a run in the order that the options define; see `DatasetSource`."""
-    line: Line
-    if shuffle:
-        line = ShuffledLine(
-            run,
-            seed=seed,
-            epoch=epoch,
-            window=window,
-            selection=selection,
-            first_stream=first_shard,
-        )
-    else:
-        line = StoredLine(run) if selection is None else SelectedLine(run, selection)
-    return _DatasetLine(line, selection, first_shard, first_position)
+    def _line(self, run: Run, number: int) -> SourceLine:
+        line: Line
+        if self.shuffle:
+            line = ShuffledLine(
+                run,
+                seed=self.first.seed,
+                epoch=number % EPOCHS,
+                window=self.window,
+                selection=self.selection,
+                first_stream=self.first.shard,
+            )
+        elif self.selection is not None:
+            line = SelectedLine(run, self.selection)
+        else:
+            line = StoredLine(run)
+        return _DatasetLine(line, self)
 
 
 class _DatasetLine(msgspec.Struct, frozen=True):
     """A line of one dataset, with positions and shards counted over all datasets."""
 
     line: Line
-    selection: Selection | None
-    first_shard: int
-    first_position: int
+    source: DatasetSource
 
     def __len__(self) -> int:
         return len(self.line)
 
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self.line.take(elements) + self.first_position
+        return self.line.take(elements) + self.source.first.position
 
     def shards_alive(self, element: int) -> NDArray[np.int64]:
         alive = self.line.alive(element)
@@ -185,6 +203,6 @@ class _DatasetLine(msgspec.Struct, frozen=True):
 
     def _filled(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of the given shards that are read, numbered over all datasets."""
-        if self.selection is not None:
-            shards = shards[self.selection.kept[shards] > 0]
-        return shards + self.first_shard
+        if self.source.selection is not None:
+            shards = shards[self.source.selection.kept[shards] > 0]
+        return shards + self.source.first.shard
