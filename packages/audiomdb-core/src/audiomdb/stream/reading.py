@@ -119,10 +119,9 @@ class Reading:
 
     def unread(self, plan: Order) -> list[str]:
         """Return numbers and names of the datasets with samples of which the plan reads none."""
-        numbers = plan.unread if isinstance(plan, MixPlan) else []
         return [
             f"dataset {number} ({self.readers[number].metadata.name})"
-            for number in numbers
+            for number in plan.unread
             if len(self.readers[number])
         ]
 

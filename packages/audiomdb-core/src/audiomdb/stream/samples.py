@@ -23,7 +23,7 @@ from audiomdb.stream.load_options import Processing
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.shares import which_of
 from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
-from audiomdb.stream.tails import say_dropped, say_empty, say_unread, tail_of_samples
+from audiomdb.stream.tails import say_left_out, tail_of_samples
 from audiomdb.stream.work import MASK, Task, loading
 
 if TYPE_CHECKING:
@@ -235,11 +235,9 @@ class SampleStream:
         """
         reading = self._reading()
         plan = self._plan(reading, 0)
-        split = self._of(plan).split
-        say_empty(split.total, len(reading), reading.names)
-        say_unread(reading.unread(plan), split.total)
-        why = f"{split.world_size} ranks have equal shares"
-        say_dropped(split.dropped, split.total, why, asked_for=self._tail is not None)
+        why = f"{self._split.world_size} ranks have equal shares"
+        dropped = self._of(plan).split.dropped
+        say_left_out(reading, plan, dropped, why, asked_for=self._tail is not None)
 
     def samples(
         self, watch: Watch | None = None, *, until: int | None = None

@@ -32,7 +32,7 @@ from audiomdb.stream.step_batches import (
     place_after,
     together,
 )
-from audiomdb.stream.tails import say_dropped, say_empty, say_unread
+from audiomdb.stream.tails import say_left_out
 from audiomdb.stream.work import Task, loading
 
 if TYPE_CHECKING:
@@ -212,13 +212,11 @@ class StepStream:
         Called on rank 0 when the first iteration begins.
         """
         reading = self._reading()
-        plan = self._plan(reading, 0)
-        total = len(plan)
-        say_empty(total, len(reading), reading.names)
-        say_unread(reading.unread(plan), total)
+        dropped, why = 0, ""
         if isinstance(self._how, BySamples):
-            why = f"each step has {self._how.batch_size}"
-            say_dropped(self.dropped, total, why, asked_for=self._asked_for)
+            dropped, why = self.dropped, f"each step has {self._how.batch_size}"
+        plan = self._plan(reading, 0)
+        say_left_out(reading, plan, dropped, why, asked_for=self._asked_for)
 
     def report(self, epoch: int = 0) -> SecondsReport:
         """Return statistics of an epoch by seconds: its padding, and slots that are not full.
