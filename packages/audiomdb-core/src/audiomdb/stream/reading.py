@@ -58,13 +58,13 @@ class Reading:
             SampleLoader(reader, part.load, watch)
             for reader, part in zip(self.readers, self._parts, strict=True)
         ]
-        self._ends = list(accumulate(map(len, self.readers)))
+        *self._starts, self._size = accumulate(map(len, self.readers), initial=0)
         self.mixed = isinstance(what, Mixture)
         self._found = findings.about(self.fingerprint)
 
     def __len__(self) -> int:
         """Return the number of samples, including those that are left out, each counted once."""
-        return self._ends[-1]
+        return self._size
 
     @property
     def load(self) -> Callable[[int, int, np.ndarray | None], Sample]:
@@ -81,9 +81,8 @@ class Reading:
 
     def length(self, position: int) -> int | None:
         """Return the frames of a clip, if known before it is decoded; see `SampleLoader.length`."""
-        number = bisect_right(self._ends, position) if self.mixed else 0
-        place = position - (self._ends[number - 1] if number else 0)
-        return self._loaders[number].length(place)
+        number = bisect_right(self._starts, position) - 1
+        return self._loaders[number].length(position - self._starts[number])
 
     @property
     def only_copies(self) -> bool:
@@ -195,17 +194,16 @@ class Reading:
             return position
         if not self.mixed:
             return self.readers[0].position(which)
-        for reader, end in zip(self.readers, self._ends, strict=True):
+        for reader, start in zip(self.readers, self._starts, strict=True):
             if which in reader:
-                return reader.position(which) + end - len(reader)
+                return start + reader.position(which)
         raise UnknownKeyError(f"no sample {which!r} in any of {self.names}")
 
     def key(self, position: int) -> tuple[str, str]:
         """Return the name of a sample's dataset and the sample's key."""
-        number = bisect_right(self._ends, position)
+        number = bisect_right(self._starts, position) - 1
         reader = self.readers[number]
-        key = reader.key(position - (self._ends[number - 1] if number else 0))
-        return reader.metadata.name, key
+        return reader.metadata.name, reader.key(position - self._starts[number])
 
     @cached_property
     def shard_ends(self) -> NDArray[np.int64]:
@@ -219,15 +217,14 @@ class Reading:
         return [0, *accumulate(len(reader.counts) for reader in self.readers)]
 
     def _load(self, position: int, epoch: int, out: np.ndarray | None) -> Sample:
-        number = bisect_right(self._ends, position)
-        place = position - (self._ends[number - 1] if number else 0)
-        sample = self._loaders[number].load(place, epoch, out)
+        number = bisect_right(self._starts, position) - 1
+        sample = self._loaders[number].load(position - self._starts[number], epoch, out)
         sample[SOURCE] = number
         return sample
 
     def _weigh(self, position: int) -> int:
-        number = bisect_right(self._ends, position)
-        return self._loaders[number].weigh(position - (self._ends[number - 1] if number else 0))
+        number = bisect_right(self._starts, position) - 1
+        return self._loaders[number].weigh(position - self._starts[number])
 
     def _mix(
         self, what: Mixture, number: int, *, seed: int = 0, epoch: int = 0, partitions: int = 1
