@@ -149,8 +149,7 @@ def test_slow_reading_is_named_with_its_sample(dataset: Path) -> None:
 
     # The work of a thread that decodes, as far as its watch can tell.
     def work(position: int) -> Sample:
-        activity = watch.activity()
-        activity.reader, activity.position = reader, position
+        watch.activity().at = reader, position
         if position == 7:
             assert gate.opened.wait(300)
         return reader[position]

@@ -123,7 +123,7 @@ class SampleLoader:
         """
         if self._marks is not None:
             activity = self._marks.get(get_ident()) or self._watch.activity()
-            activity.reader, activity.position = self._reader, position
+            activity.at = self._reader, position
         number, place = self._reader.locate(position)
         shard = self._reader.opened(number)
         if shard is None:

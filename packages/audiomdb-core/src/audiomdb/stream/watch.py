@@ -38,11 +38,12 @@ class Whose(msgspec.Struct, frozen=True):
 class Activity:
     """What one thread is doing. Written only by that thread."""
 
-    __slots__ = ("fetching", "network_s", "position", "process_s", "processing", "reader")
+    __slots__ = ("at", "fetching", "network_s", "process_s", "processing")
 
     def __init__(self) -> None:
-        self.reader: DatasetReader | None = None
-        self.position = -1
+        self.at: tuple[DatasetReader, int] | None = None
+        """The dataset of the sample that is worked on, and its position there."""
+
         self.processing = False
         self.fetching: tuple[DatasetReader, int, float] | None = None
         """The shard that is waited for, and the time since when."""
@@ -268,9 +269,9 @@ class Watch:
 
 def _sample(activity: Activity) -> dict[str, Any]:
     """Return the names of the sample that a thread is working on, as far as they are known."""
-    reader, position = activity.reader, activity.position
-    if reader is None:
+    if activity.at is None:
         return {}
+    reader, position = activity.at
     number, place = reader.locate(position)
     metadata = reader.metadata
     shard = reader.opened(number)
