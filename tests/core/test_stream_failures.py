@@ -137,6 +137,21 @@ def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
         iter(SampleStream(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_dataset_that_comes_late_is_read_from_its_first_epoch_on(
+    whole: Path, tmp_path: Path, rank: int
+) -> None:
+    def stream(path: Path) -> SampleStream:
+        return SampleStream(path, shuffle=True, fields=["text"], rank=rank, world_size=2)
+
+    late = stream(tmp_path / "late")
+    for _ in range(2):
+        with pytest.raises(DatasetNotFoundError):
+            iter(late)
+    shutil.copytree(whole, tmp_path / "late")
+    assert list(late) == list(stream(whole))
+
+
 ENDLESS = """
 import sys
 from audiomdb.stream import SampleStream

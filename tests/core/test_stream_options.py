@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import shutil
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from audiomdb.cache import CacheOptions
-from audiomdb.errors import CacheTooSmallError, PlanError
+from audiomdb.errors import CacheTooSmallError, DatasetNotFoundError, PlanError
 from audiomdb.plan import PlanState
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.shards import DatasetReader, DatasetWriter
@@ -89,15 +90,21 @@ def test_nobody_gets_a_share_without_having_asked_for_it(
 
 @pytest.mark.parametrize("by_steps", [False, True])
 def test_filters_that_leave_nothing_are_said_to(
-    dataset: Path, by_steps: bool, caplog: pytest.LogCaptureFixture
+    dataset: Path, tmp_path: Path, by_steps: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def three(columns: Any) -> Any:
         return columns["digit"] == 3  # the column is text
 
-    if by_steps:
-        StepStream(dataset, 4, where=three).say_dropped()
-    else:
-        assert list(SampleStream(dataset, where=three)) == []
+    late = tmp_path / "late"
+    steps, samples = StepStream(late, 4, where=three), SampleStream(late, where=three)
+
+    def read() -> list[Any]:
+        return list(steps.read() if by_steps else iter(samples))
+
+    with pytest.raises(DatasetNotFoundError):
+        read()
+    shutil.copytree(dataset, late)
+    assert read() == read() == []
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "leave none of the 12 samples of clips" in record.message

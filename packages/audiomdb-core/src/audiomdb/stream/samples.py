@@ -224,8 +224,8 @@ class SampleStream:
             Exception: any exception of the processor, with a note that names shard and key.
         """
         if self._says:
-            self._says = False
             self.say_dropped()
+            self._says = False
         return self.samples()
 
     def say_dropped(self) -> None:
@@ -248,13 +248,14 @@ class SampleStream:
             watch: Records what the threads do.
             until: Epoch before which the iteration ends. None: it ends after `epochs` epochs.
         """
+        reading = self._reading(watch)  # first: an error here takes no epoch
         epoch, first = self._next
         if until is None and self._epochs is not None:
             until = epoch + self._epochs
         self._next = (epoch + 1 if until is None else until, 0)
         place = self._place = _Place(epoch, first)
         epochs = range(epoch, _LAST_EPOCH if until is None else until)
-        samples = self._samples(self._reading(watch), epochs, place, watch)
+        samples = self._samples(reading, epochs, place, watch)
         self._running = [*(one for one in self._running if one() is not None), ref(samples)]
         return samples
 

@@ -278,8 +278,8 @@ class StepStream:
         if epochs is not None:
             epochs = whole_number(EPOCHS_OPTION, epochs)
         if self._says and watch is None:
-            self._says = False
             self.say_dropped()
+            self._says = False
         reading = self._reading(watch)
         here = self.state()
         first = here if start is None else start
