@@ -284,7 +284,7 @@ def test_a_worker_asks_for_as_many_shards_as_its_steps_use_at_a_time(seed: int) 
     borders = even_borders(durations, 4)
     how: dict[str, Any] = {"increment": 10, "max_age": 6, "chapter": 8}
     made = SecondsPlan(plan, durations, max_batch_seconds=12.0, slots=1, borders=borders, **how)
-    epoch = EpochBySeconds(plan, made, [])
+    epoch = EpochBySeconds(made, [])
     numbers = range(epoch.count(epoch.chapters - 1))
     part = epoch.chapter(epoch.chapters - 1, numbers, 0, 1)
     used = [{at // 10 for slot in part.slots(n) for at in slot.positions} for n in numbers]

@@ -85,8 +85,7 @@ class BySeconds(msgspec.Struct, frozen=True):
         crops = reading.crops
 
         def steps(plan: Order) -> EpochBySeconds:
-            made = self._plan(plan, durations, some, borders, world_size)
-            return EpochBySeconds(plan, made, crops)
+            return EpochBySeconds(self._plan(plan, durations, some, borders, world_size), crops)
 
         return steps
 
@@ -115,9 +114,8 @@ class BySeconds(msgspec.Struct, frozen=True):
 class EpochBySeconds(EpochSteps):
     """The steps of an epoch that is batched by seconds; `steps` provides its report."""
 
-    def __init__(self, plan: Order, steps: SecondsPlan, crops: list[OptionValue]) -> None:
+    def __init__(self, steps: SecondsPlan, crops: list[OptionValue]) -> None:
         self.steps = steps
-        self._plan = plan
         self._crops = crops
         self.chapters = steps.chapters
 
@@ -133,10 +131,10 @@ class EpochBySeconds(EpochSteps):
     def chapter(self, chapter: int, numbers: range, rank: int, world_size: int) -> Chapter:
         """Return the part of a chapter that one worker makes."""
         slots = {at: self.steps.step(chapter, at, rank, world_size) for at in numbers}
-        end = None
+        plan, end = self.steps.plan, None
         if chapter + 1 < self.chapters:
-            end = before_step(self._plan, self.steps.chapter_end(chapter), rank, world_size)
-        return _ChapterBySeconds(slots, end, self._plan)
+            end = before_step(plan, self.steps.chapter_end(chapter), rank, world_size)
+        return _ChapterBySeconds(slots, end, plan)
 
 
 class _ChapterBySeconds(Chapter):

@@ -101,20 +101,19 @@ class BySamples(msgspec.Struct, frozen=True):
 
     def pace(self, reading: Reading, world_size: int) -> Pace:  # noqa: ARG002
         """Return a `Pace` that divides the epochs of a dataset."""
-        return lambda plan: _EpochOfSamples(StepPlan(plan, self.batch_size, self.tail), plan)
+        return lambda plan: _EpochOfSamples(StepPlan(plan, self.batch_size, self.tail))
 
 
 class _EpochOfSamples(EpochSteps):
     chapters = 1
 
-    def __init__(self, steps: StepPlan, plan: Order) -> None:
+    def __init__(self, steps: StepPlan) -> None:
         self._steps = steps
-        self._plan = plan
 
     @property
     def options(self) -> dict[str, OptionValue]:
         own = {"batch_size": self._steps.batch_size, "tail": self._steps.tail}
-        return {**self._plan.options, **own}
+        return {**self._steps.plan.options, **own}
 
     @property
     def dropped(self) -> int:
@@ -124,16 +123,14 @@ class _EpochOfSamples(EpochSteps):
         return self._steps.steps
 
     def chapter(self, chapter: int, numbers: range, rank: int, world_size: int) -> Chapter:  # noqa: ARG002
-        return _WholeEpoch(self._steps, self._plan, numbers, rank, world_size)
+        return _WholeEpoch(self._steps, numbers.stop, rank, world_size)
 
 
 class _WholeEpoch(Chapter):
-    def __init__(
-        self, steps: StepPlan, plan: Order, numbers: range, rank: int, world_size: int
-    ) -> None:
+    def __init__(self, steps: StepPlan, stop: int, rank: int, world_size: int) -> None:
         self._steps = steps
-        self._plan = plan
-        self._stop = numbers.stop
+        self._plan = steps.plan
+        self._stop = stop
         self._place = rank, world_size
 
     def slots(self, number: int) -> list[Step]:
