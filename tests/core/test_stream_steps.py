@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-import random
 import threading
 from collections.abc import Callable
 from itertools import islice
@@ -97,44 +95,6 @@ def test_an_uneven_tail_gives_ranks_what_there_is(folder: Path) -> None:
     ]
     assert [len(batch.samples) for batch in last] == [1, 1, 0, 1, 1, 0]
     assert {batch.following.epoch for batch in last} == {1}
-
-
-def test_random_interruptions_and_other_worlds_give_the_undisturbed_stream(folder: Path) -> None:
-    expected = steps(folder, shuffle=True, seed=4, epochs=3, tail="pad", partitions=2)
-    draw = random.Random(0)
-    for _ in range(4):
-        got: list[list[str]] = []
-        state = None
-        while len(got) < len(expected):
-            ranks, workers = draw.choice([1, 2, 3, 4]), draw.choice([1, 2, 3])
-            wanted = draw.randint(1, 9)
-            parts = []
-            for rank in range(ranks):
-                worker_streams = [
-                    StepStream(
-                        folder,
-                        12,
-                        shuffle=True,
-                        seed=4,
-                        tail="pad",
-                        partitions=2,
-                        rank=rank,
-                        world_size=ranks,
-                        worker=worker,
-                        num_workers=workers,
-                        num_threads=draw.choice([0, 2]),
-                    ).read(state, epochs=None)
-                    for worker in range(workers)
-                ]
-                mine = [next(worker_streams[i % workers]) for i in range(wanted)]
-                for stream in worker_streams:
-                    stream.close()
-                parts.append(mine)
-            got += [sum((keys(b.samples) for b in batch), []) for batch in zip(*parts, strict=True)]  # noqa: RUF017
-            ends = {json.dumps(part[-1].following.to_dict()) for part in parts}
-            assert len(ends) == 1
-            state = PlanState.from_dict(json.loads(ends.pop()))
-        assert got[: len(expected)] == expected
 
 
 def test_filters_leave_the_order_of_the_rest(folder: Path) -> None:
