@@ -228,6 +228,15 @@ def test_only_the_fields_asked_for_come(dataset: Path) -> None:
         SampleStream(dataset, fields="text")
 
 
+def test_a_sample_without_audio_has_no_more_fields_than_others(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "some") as writer:
+        for audio in (wave(0).astype(np.float32), None):
+            writer.write(f"{audio is None}", {"audio": audio, "sample_rate": RATE, "n": 1})
+    for fields in (["audio"], ["audio", "n"]):
+        stream = SampleStream(tmp_path / "some", fields=fields)
+        assert [set(sample) for sample in stream] == [{"__key__", *fields}] * 2
+
+
 def test_samples_are_found_by_position_and_key(dataset: Path) -> None:
     stream = SampleStream(dataset, shuffle=True)
     assert stream[4]["__key__"] == key(4)

@@ -87,8 +87,10 @@ class SampleLoader:
             _refuse_unknown(self._kept.difference(joined), reader)
         self._audio = self._kept is None or AUDIO in self._kept
         self._read = self._kept
+        self._unwanted = frozenset[str]()
         if self._kept is not None and options.decode and self._audio:
             self._read = self._kept | {SAMPLE_RATE, FRAMES}  # decoding needs them
+            self._unwanted = _FACTS - self._kept
         self._decodes, self._crop, self._join = options.decode, options.crop, options.join
         self._length_is_known = (
             options.decode and self._audio and self._crop is None and self._process is None
@@ -148,6 +150,8 @@ class SampleLoader:
             except (AudioError, SampleError, RecursionError) as error:
                 _say_where(error, _name(sample, shard))
                 raise
+            for name in self._unwanted:
+                sample.pop(name, None)
             if not apart:
                 self._mapped_of.add(number)
                 self._mapped_bytes += size
@@ -267,8 +271,7 @@ class SampleLoader:
             self._put(sample, *self._from_array(window, rate))
         to_rate = self._options.sample_rate or rate
         sample[AUDIO] = crop.fitted(sample[AUDIO], to_rate, short=span.whole)
-        if FRAMES in sample:
-            sample[FRAMES] = len(sample[AUDIO])
+        sample[FRAMES] = len(sample[AUDIO])
         sample[CROP_OFFSET] = span.start / rate
         sample[CROP_SECONDS] = span.frames / rate
 
@@ -276,9 +279,6 @@ class SampleLoader:
         sample[AUDIO] = audio
         sample[SAMPLE_RATE], sample[FRAMES] = rate, len(audio)
         sample[CHANNELS] = 1 if audio.ndim == 1 else audio.shape[1]
-        if self._kept is not None:
-            for name in _FACTS - self._kept:
-                del sample[name]
 
     def _from_array(self, array: np.ndarray, rate: int | None) -> tuple[np.ndarray, int | None]:
         """Convert audio stored as an array to the form that decoding gives."""
