@@ -174,6 +174,12 @@ def test_what_is_no_dataset_is_refused(dataset: Path) -> None:
     for wrong in ("12", iter([1, 2])):
         with pytest.raises(TypeError, match="weights of a mixture are "):
             Mixture([part, part], weights=wrong)
+    wrong = {"mono": True}
+    with pytest.raises(TypeError, match=r"load is \{'mono': True\}, expected LoadOptions"):
+        Part(dataset, load=wrong)
+    for name, wrong in (("crop", 2.0), ("join", "better.csv")):
+        with pytest.raises(TypeError, match=f"{name} is .*, expected a "):
+            LoadOptions(**{name: wrong})
 
 
 @pytest.mark.parametrize("state", ["{}", None, [1]])

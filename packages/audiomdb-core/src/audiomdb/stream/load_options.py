@@ -59,6 +59,10 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
             force_setattr(self, "processor", tuple(self.processor))
         if self.sample_rate is not None:
             force_setattr(self, "sample_rate", whole_rate(self.sample_rate))
+        if self.crop is not None and not isinstance(self.crop, Crop):
+            raise TypeError(f"crop is {self.crop!r}, expected a Crop")
+        if self.join is not None and not isinstance(self.join, JoinedColumns):
+            raise TypeError(f"join is {self.join!r:.80}, expected a JoinedColumns")
         if not self.decode and (self.sample_rate is not None or self.mono):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
         if not self.decode and self.crop is not None:

@@ -69,6 +69,8 @@ class Part(PortableStruct, frozen=True):
             raise TypeError(
                 f"the dataset is {self.origin!r:.80}, expected a folder, a retriever or a reader"
             )
+        if not isinstance(self.load, LoadOptions):
+            raise TypeError(f"load is {self.load!r:.80}, expected LoadOptions")
         if not isinstance(self.shuffle, bool):
             raise TypeError(f"shuffle is {self.shuffle!r}, expected True or False")
         for name in ("min_duration", "max_duration"):
