@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING
@@ -149,16 +148,13 @@ class _ChapterBySeconds(Chapter):
         return self._slots[number]
 
     def front(self, number: int) -> Front | None:
-        coming = self.needed(number)
+        coming = [shard for shard, (_, last) in self._uses.items() if last >= number]
         if self._end is None and not coming:
             return None
         first: dict[int, list[int]] = {}
         for shard in coming:
             first.setdefault(self._datasets.item(shard), []).append(shard)
         return Front(self._plan, {} if self._end is None else self._end.elements, first)
-
-    def needed(self, number: int) -> Sequence[int]:
-        return [shard for shard, (_, last) in self._uses.items() if last >= number]
 
     def at_once(self) -> list[int]:
         stays = set() if self._end is None else self._end.alive()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 from math import lcm
@@ -44,8 +44,8 @@ class Front(NamedTuple):
         return [shard for shard in met if shard is not None]
 
     def alive(self) -> set[int]:
-        """Return the shards that are being mixed, of all datasets."""
-        alive: set[int] = set()
+        """Return the shards, of all datasets, that are being mixed or are needed before others."""
+        alive = set(chain.from_iterable(self.first.values()))
         for partition, element in self.elements.items():
             alive.update(self.plan.shards_mixed(partition, element).tolist())
         return alive
@@ -159,15 +159,12 @@ class Follower:
         for lane in self._lanes:
             self._begin(lane, front)
 
-    def draw(
-        self, positions: NDArray[np.int64], front: Front | None, needed: Collection[int] = ()
-    ) -> list[int]:
+    def draw(self, positions: NDArray[np.int64], front: Front | None) -> list[int]:
         """Announce samples.
 
         Args:
             positions: Positions of the samples, `(n,)`, in the order in which they are read.
             front: Place of the iteration after them; None: at the end of its epoch.
-            needed: Shards that later samples need, besides those being mixed there.
 
         Returns:
             The visit of each sample, for `enter` and `leave`.
@@ -176,7 +173,7 @@ class Follower:
             return [0] * len(positions)
         shards = np.searchsorted(self._shard_ends, positions, side="right")
         lanes, local = self._lane_of[shards], self._local[shards]
-        later = {*needed, *(() if front is None else front.alive())}
+        later = set[int]() if front is None else front.alive()
         visits = np.zeros(len(positions), np.int64)
         for at, lane in enumerate(self._lanes):
             mine = np.flatnonzero(lanes == at)

@@ -8,7 +8,7 @@ computed directly.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -42,10 +42,6 @@ class Chapter(ABC):
         The front of the first step covers everything that the worker reads in the rest of the
         epoch.
         """
-
-    def needed(self, number: int) -> Sequence[int]:  # noqa: ARG002
-        """Return the shards that the worker needs from a step on, besides those of the front."""
-        return ()
 
     @abstractmethod
     def at_once(self) -> list[int]:

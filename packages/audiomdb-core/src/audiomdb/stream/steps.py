@@ -352,9 +352,7 @@ class StepStream:
                     positions, mask = joined(slots)
                     visits: Iterable[int] = repeat(0)
                     if follower.active:
-                        coming_next = number + split.num_workers
-                        needed = part.needed(coming_next)
-                        visits = follower.draw(positions, part.front(coming_next), needed)
+                        visits = follower.draw(positions, part.front(number + split.num_workers))
                     rows: Iterable[Row | None] = repeat(None)
                     if allocate is not None:
                         rows = _rows(slots, reading, allocate)
