@@ -16,7 +16,7 @@ from audiomdb.cache import CacheOptions, ShardCache
 from audiomdb.cache.course import CacheCourse
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.retrievers.local import LocalRetriever
-from audiomdb.shards import DatasetWriter
+from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import BySeconds, Mixture, Part, SampleStream, StepStream
 from tests.core.caches import CopyRetriever
 
@@ -361,3 +361,25 @@ def test_batches_by_seconds_come_through_a_small_cache(
         ]
         assert retriever.cache_stats.evictions > 0
         retriever.close()
+
+
+def test_a_worker_that_goes_on_asks_for_as_many_shards_as_its_own_steps_use(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    follow = DatasetReader.follow
+
+    def noted(reader: DatasetReader, at_once: int, **how: int) -> Any:
+        asked.append(at_once)
+        return follow(reader, at_once, **how)
+
+    monkeypatch.setattr(DatasetReader, "follow", noted)
+    batches = BySeconds(4.0, num_buckets=3, increment=4, max_age=6)
+    for seed in range(8):
+        for worker, step in ((1, 0), (0, 1)):  # both make steps 1, 3, 5 and so on
+            retriever = CopyRetriever(folders[0], cache_dir=tmp_path)
+            how: dict[str, Any] = {"shuffle": True, "window": 0, "seed": seed}
+            stream = StepStream(retriever, batches, worker=worker, num_workers=2, **how)
+            next(stream.read(stream.state(0, step)))
+            retriever.close()
+    assert asked[::2] == asked[1::2]

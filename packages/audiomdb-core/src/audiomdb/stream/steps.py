@@ -363,7 +363,8 @@ class StepStream:
         steps = self._steps(reading, first.epoch)
         chapter = min(first.chapter, max(0, steps.chapters - 1))
         split = self._split
-        numbers = range(skip % split.num_workers, steps.count(chapter), split.num_workers)
+        begin = (first.next_step + skip) % split.num_workers
+        numbers = range(begin, steps.count(chapter), split.num_workers)
         return steps.chapter(chapter, numbers, split.rank, split.world_size).at_once()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
