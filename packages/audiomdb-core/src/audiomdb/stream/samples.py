@@ -19,7 +19,7 @@ from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.sample import Sample
 from audiomdb.stream.findings import Findings
 from audiomdb.stream.following import Follower, before_sample
-from audiomdb.stream.load_options import Processing
+from audiomdb.stream.load_options import LoadOptions, Processing
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.shares import which_of
 from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
@@ -130,21 +130,19 @@ class SampleStream:
         self._epochs = None if epochs is None else whole_number(EPOCHS_OPTION, epochs, low=1)
         rank = which_of("rank", rank, "world_size", world_size)
         worker = which_of("worker", worker, "num_workers", num_workers)
-        self._what, self._made = described(
-            source,
-            seed=seed,
-            partitions=partitions,
+        load = LoadOptions(
+            fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
+        )
+        given = Part(
+            "" if isinstance(source, Part | Mixture) else source,
             shuffle=shuffle,
             window=window,
             min_duration=min_duration,
             max_duration=max_duration,
             where=where,
-            fields=fields,
-            decode=decode,
-            sample_rate=sample_rate,
-            mono=mono,
-            processor=processor,
+            load=load,
         )
+        self._what, self._made = described(source, given, seed=seed, partitions=partitions)
         self._tail = tail
         self._split = Split(
             0, partitions, rank, world_size, worker, num_workers, tail_of_samples(tail, world_size)

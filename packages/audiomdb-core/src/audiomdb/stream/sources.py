@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -13,7 +13,7 @@ from audiomdb.plan import Columns, EpochPlan, Interleave, MixPlan, Stop, Weight
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader
-from audiomdb.stream.load_options import LoadOptions, Processing
+from audiomdb.stream.load_options import LoadOptions
 from audiomdb.stream.portable import PortableStruct
 
 if TYPE_CHECKING:
@@ -133,24 +133,18 @@ def parts_of(what: Part | Mixture) -> Iterator[Part]:
 
 
 def described(
-    source: Origin | Part | Mixture,
-    *,
-    seed: int,
-    partitions: int,
-    shuffle: bool,
-    window: int,
-    min_duration: float | None,
-    max_duration: float | None,
-    where: Where | None,
-    fields: Collection[str] | None,
-    decode: bool,
-    sample_rate: int | None,
-    mono: bool,
-    processor: Processing | None,
+    source: Origin | Part | Mixture, given: Part, *, seed: int, partitions: int
 ) -> tuple[Part | Mixture, list[BaseRetriever]]:
-    """Return the description of what a stream reads, from the stream's arguments.
+    """Return the description of what a stream reads.
 
     Impossible options are refused here, not in the middle of a training run. No dataset is opened.
+
+    Args:
+        source: The stream's argument.
+        given: The dataset with the stream's other options. If `source` is a part or a mixture, its
+            origin is not used.
+        seed: Seed of the stream.
+        partitions: Partitions of the stream.
 
     Returns:
         The description, with retrievers in place of folders, and the retrievers that were made for
@@ -160,21 +154,9 @@ def described(
         PlanError: an option is out of range, or the weights do not fit the parts.
         ValueError: options are given together with a part or a mixture, which has its own.
     """
-    load = LoadOptions(
-        fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
-    )
-    one = Part(
-        source if not isinstance(source, Part | Mixture) else "",
-        shuffle=shuffle,
-        window=window,
-        min_duration=min_duration,
-        max_duration=max_duration,
-        where=where,
-        load=load,
-    )
-    what: Part | Mixture = one
+    what: Part | Mixture = given
     if isinstance(source, Part | Mixture):
-        _refuse_beside(source, one)
+        _refuse_beside(source, given)
         what = source
     for part in parts_of(what):
         EpochPlan([], seed=seed, shuffle=part.shuffle, window=part.window, partitions=partitions)

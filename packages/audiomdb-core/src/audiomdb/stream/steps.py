@@ -18,7 +18,7 @@ from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.findings import Findings
 from audiomdb.stream.following import Follower, before_step
-from audiomdb.stream.load_options import Processing
+from audiomdb.stream.load_options import LoadOptions, Processing
 from audiomdb.stream.pacing import BySamples, EpochSteps, Pace
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.rows import Allocate, Row, rows_of
@@ -121,21 +121,19 @@ class StepStream:
         by_seconds = isinstance(batch_size, BySeconds)
         if by_seconds and tail not in (None, "drop"):
             raise ValueError(f"tail={tail!r}: by seconds every sample comes once, without a tail")
-        self._what, self._made = described(
-            source,
-            seed=seed,
-            partitions=partitions,
+        load = LoadOptions(
+            fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
+        )
+        given = Part(
+            "" if isinstance(source, Part | Mixture) else source,
             shuffle=shuffle,
             window=window,
             min_duration=min_duration,
             max_duration=max_duration,
             where=where,
-            fields=fields,
-            decode=decode,
-            sample_rate=sample_rate,
-            mono=mono,
-            processor=processor,
+            load=load,
         )
+        self._what, self._made = described(source, given, seed=seed, partitions=partitions)
         self._how = (
             batch_size
             if isinstance(batch_size, BySeconds)
