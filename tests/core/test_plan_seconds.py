@@ -363,6 +363,19 @@ def test_impossible_batches_by_seconds_are_refused(
         SecondsPlan(order, np.array(durations), **{"max_batch_seconds": 10, "slots": 2, **options})
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("tiny", [1e-15, 1e-19, 1e-300, 5e-324])
+def test_clips_of_hardly_any_duration_are_packed_too(tiny: float, slots: int) -> None:
+    for some in ([1.0, 2.0, tiny, 3.0, 2 * tiny], [tiny, 2 * tiny]):
+        durations = np.array(some * 40)
+        order = EpochPlan([len(durations)], shuffle=True)
+        for seconds in (8.0, 1e308):
+            plan = SecondsPlan(order, durations, max_batch_seconds=seconds, slots=slots)
+            clips = [one for step in steps_of(plan) for positions, _ in step for one in positions]
+            assert set(clips) == set(range(len(durations)))
+            assert plan.report().samples == len(durations)
+
+
 def test_samples_that_are_filtered_out_may_be_too_long() -> None:
     order = EpochPlan([2], selection=Selection([2], np.array([True, False])))
     plan = SecondsPlan(order, np.array([1.0, 50.0]), max_batch_seconds=10, slots=1)

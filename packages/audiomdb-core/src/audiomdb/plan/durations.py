@@ -102,7 +102,7 @@ def usual_increment(durations: NDArray[np.floating], size: SlotSize) -> int:
     sample = sample[(sample > 0) & (sample <= size.seconds)].astype(np.float64)
     if not len(sample):
         return _LEAST_INCREMENT
-    slots = sample / size.seconds
+    slots = np.maximum(sample, size.least) / size.seconds
     if size.clips is not None:
         slots = np.maximum(slots, 1 / size.clips)
     return max(_LEAST_INCREMENT, round(len(sample) / float(slots.sum()) / 2))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from audiomdb.plan.epoch import MAX_SAMPLES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -41,6 +43,14 @@ class SlotSize(msgspec.Struct, frozen=True):
 
     seconds: float
     clips: int | None = None
+
+    @property
+    def least(self) -> float:
+        """Seconds that a clip counts at least: a slot holds no more of them than an epoch has.
+
+        Of shorter clips, it would hold more than floats can count.
+        """
+        return self.seconds / MAX_SAMPLES
 
     def room(self, longest: float) -> int:
         """Return how many clips of up to `longest` seconds (above 0) a slot holds."""

@@ -150,7 +150,8 @@ class SecondsPlan:
         self.borders = np.array(chosen, dtype=np.float64)
         if self.borders.ndim != 1 or not (np.diff(self.borders, prepend=0.0) > 0).all():
             raise PlanError(f"borders are {chosen}, expected ascending seconds above 0")
-        self.borders = self.borders[self.borders < self.size.seconds]
+        inside = (self.borders >= self.size.least) & (self.borders < self.size.seconds)
+        self.borders = self.borders[inside]
         each = self.slots // plan.partitions
         if increment is None:
             increment = each * usual_increment(some, self.size)
@@ -262,7 +263,8 @@ class SecondsPlan:
         return self._mix_slots(chapter, self._maker(chapter).steps(parts))
 
     def _seconds(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        return self._durations[positions].astype(np.float64, copy=False)
+        seconds = self._durations[positions].astype(np.float64, copy=False)
+        return np.maximum(seconds, self.size.least)
 
     def _maker(self, chapter: int) -> ChapterMaker:
         return ChapterMaker(
