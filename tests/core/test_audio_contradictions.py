@@ -124,3 +124,13 @@ def test_an_au_whose_samples_start_inside_its_header_is_refused(start: int) -> N
     for use in (audio.decode, audio.check, audio.probe):
         with pytest.raises(DamagedAudioError, match=f"start at byte {start}"):
             use(bytes(octets))
+
+
+def test_a_sphere_of_fewer_than_no_frames_is_damaged() -> None:
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(1000), 8000, format="NIST")
+    octets = out.getvalue().replace(b"sample_count -i 1000", b"sample_count -i -100")
+    assert octets != out.getvalue()
+    for use in (audio.decode, audio.check, audio.probe):
+        with pytest.raises(DamagedAudioError, match="does not say how long it is"):
+            use(octets)

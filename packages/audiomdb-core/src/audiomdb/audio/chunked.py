@@ -188,11 +188,13 @@ def inspect_nist(source: Source) -> Structure:
             f"NIST SPHERE compressed with {coding.rpartition('-')[2]}: convert it with sph2pipe"
         )
     try:
-        frames = int(fields["sample_count"])
-        size = frames * int(fields["sample_n_bytes"]) * int(fields.get("channel_count", "1"))
+        frames, width = int(fields["sample_count"]), int(fields["sample_n_bytes"])
+        channels = int(fields.get("channel_count", "1"))
     except (KeyError, ValueError):
-        raise source.damaged("NIST SPHERE whose header does not say how long it is") from None
-    _demand(source, "NIST SPHERE", header, size)
+        frames = -1
+    if frames < 0:
+        raise source.damaged("NIST SPHERE whose header does not say how long it is")
+    _demand(source, "NIST SPHERE", header, frames * width * channels)
     return Structure("NIST", frames=frames)
 
 
