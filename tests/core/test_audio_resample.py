@@ -62,6 +62,14 @@ def test_rates_that_no_audio_has_are_refused(rates: tuple[int, int], says: str) 
         audio.resample(np.ones(5, np.float32), *rates)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "int64", "float32"])
+def test_rates_may_be_numbers_of_numpy(dtype: str) -> None:
+    samples = np.random.default_rng(0).standard_normal(800).astype(np.float32)
+    kind = np.dtype(dtype).type
+    expected = audio.resample(samples, 8000, 16_000)
+    assert np.array_equal(audio.resample(samples, kind(8000), kind(16_000)), expected)
+
+
 def test_wrong_shape_is_refused() -> None:
     with pytest.raises(AudioError, match="frames"):
         audio.resample(np.ones((2, 2, 2), np.float32), 16000, 8000)

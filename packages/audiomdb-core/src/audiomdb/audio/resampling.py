@@ -48,7 +48,8 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
                 f"sample rates must be positive and below {_HIGHEST}, not {from_rate} and "
                 f"{to_rate} Hz"
             )
-    if to_rate > _MOST_UP * from_rate:
+    in_rate, out_rate = float(from_rate), float(to_rate)  # a product of NumPy's may overflow
+    if out_rate > _MOST_UP * in_rate:
         raise AudioError(
             f"{to_rate} Hz are over {_MOST_UP} times the {from_rate} Hz of the audio: is that its "
             "sample rate?"
@@ -60,7 +61,7 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     if from_rate == to_rate or audio.shape[0] == 0:
         return np.array(audio, dtype=np.float32, order="C")
     result = _soxr().resample(
-        np.ascontiguousarray(audio, dtype=np.float32), from_rate, to_rate, quality="HQ"
+        np.ascontiguousarray(audio, dtype=np.float32), in_rate, out_rate, quality="HQ"
     )
     return np.ascontiguousarray(result, dtype=np.float32)
 
