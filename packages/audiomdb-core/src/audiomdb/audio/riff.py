@@ -82,7 +82,7 @@ def inspect_riff(source: Source) -> Structure:
     container = _CONTAINERS[head[:4]]
     order: ByteOrder = "big" if head[:4] == b"RIFX" else "little"
     outer = int.from_bytes(head[4:8], order)
-    fmt, data = _chunks(source, order, outer)
+    fmt, data = _chunks(source, container, order, outer)
     size = data.size
     rebuild: Callable[[], Excerpt] | None = None
     available = source.size - data.position
@@ -141,7 +141,9 @@ def short_plain(octets: memoryview) -> Plain | None:
     return None if plain is None or size % frame_bytes else plain
 
 
-def _chunks(source: Source, order: ByteOrder, outer: int) -> tuple[_Format, _Data]:
+def _chunks(
+    source: Source, container: str, order: ByteOrder, outer: int
+) -> tuple[_Format, _Data]:
     """Walk the chunks, and return the format and the position of the samples."""
     fmt: _Format | None = None
     long_size: int | None = None
@@ -161,14 +163,14 @@ def _chunks(source: Source, order: ByteOrder, outer: int) -> tuple[_Format, _Dat
                 )
             if size == 0xFFFFFFFF and long_size is not None:
                 size = long_size
-            elif source.at(0, 4) == b"RF64" and long_size not in (None, size):
+            elif long_size not in (None, size):
                 raise source.damaged(
                     f"WAV whose data chunk says {size} bytes and whose ds64 chunk says {long_size}"
                 )
             return fmt, _Data(position + 4, body, size)
         if name == b"fmt ":
             fmt = _format(source.at(body, min(size, 40)), order)
-        elif name == b"ds64":
+        elif name == b"ds64" and container == "RF64":
             long_size = int.from_bytes(source.at(body + 8, 8), "little")
         position = body + size + (size & 1)
     if outer + 8 > source.size and outer not in _OPEN_SIZES:
