@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,40 @@ def test_only_in_an_rf64_does_a_chunk_of_long_sizes_count() -> None:
         assert audio.check(bytes(octets)).frames == 1000
         decoded, _ = audio.decode(bytes(octets))
         assert np.array_equal(decoded, np.full(1000, 0.5))
+
+
+def silent_wav(path: Path, outer: int, size: int, file_bytes: int) -> None:
+    """Write a WAV that takes hardly any of the disk, with these sizes in its header."""
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(0), 8000, format="WAV")
+    head = bytearray(out.getvalue())
+    head[4:8], head[-4:] = outer.to_bytes(4, "little"), size.to_bytes(4, "little")
+    path.write_bytes(head)
+    os.truncate(path, file_bytes)
+
+
+@pytest.mark.parametrize(
+    ("outer", "size"), [(0, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)]
+)
+def test_a_wav_from_a_pipe_that_outgrew_its_header_is_not_cut_there(
+    outer: int, size: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.wav"
+    silent_wav(path, outer, size, 2**32 + 1000)
+    for use in (audio.check, audio.probe, partial(audio.decode, duration=0.1)):
+        with pytest.raises(UnreadableAudioError, match="more than its header can say"):
+            use(path)
+
+
+def test_a_wav_of_the_size_that_sox_gives_to_a_pipe_may_have_chunks_behind_its_samples(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "long.wav"
+    whole = 44 + 0x7FFFF000 + 12
+    silent_wav(path, whole - 8, 0x7FFFF000, whole - 12)
+    with path.open("ab") as file:
+        file.write(b"LIST\x04\0\0\0INFO")
+    assert audio.probe(path).frames == 0x7FFFF000 // 2
 
 
 @pytest.mark.parametrize("first", ["shorter", "longer"])

@@ -3,7 +3,8 @@
 A size field may be open-ended, because a program that writes to a pipe cannot go back and fill it
 in. All bits set (and SoX's 0x7FFFF000) mean "to the end of the file", and so does 0 if the RIFF
 size is 0 too. Truncation between two frames of such a file cannot be detected; in every other file
-it can. An RF64 that was written to a pipe is refused, since libsndfile takes it for empty.
+it can. What outgrew the sizes of such a header is refused, since libsndfile reads a part of it; so
+is an RF64 that was written to a pipe, which it takes for empty.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def inspect_riff(source: Source) -> Structure:
     """Check that the data chunk of a WAV is whole.
 
     Raises:
-        UnreadableAudioError: no format or data chunk, or an impossible rate or number of channels.
+        UnreadableAudioError: no format or data chunk, an impossible rate or number of channels, or
+            open-ended and too large.
         DamagedAudioError: fewer bytes than announced, or samples that no size field covers.
     """
     head = source.at(0, 12)
@@ -86,9 +88,14 @@ def inspect_riff(source: Source) -> Structure:
     size = data.size
     rebuild: Callable[[], Excerpt] | None = None
     available = source.size - data.position
-    if _is_open(container, data.size, outer, available):
+    if _is_open(source, container, outer, data):
         if available == 0:
             raise source.damaged(f"{container} header without any audio behind it")
+        if available > (data.size or max(_OPEN_SIZES)):
+            raise source.unreadable(
+                f"{container} that was written to a pipe, of {available} bytes of audio, more than "
+                "its header can say: convert it to FLAC first"
+            )
         rest = available % max(fmt.frame_bytes, 1)
         size = available - rest
         if rest and not (rest == 1 and size % 2):  # an odd size is padded by one byte
@@ -141,9 +148,7 @@ def short_plain(octets: memoryview) -> Plain | None:
     return None if plain is None or size % frame_bytes else plain
 
 
-def _chunks(
-    source: Source, container: str, order: ByteOrder, outer: int
-) -> tuple[_Format, _Data]:
+def _chunks(source: Source, container: str, order: ByteOrder, outer: int) -> tuple[_Format, _Data]:
     """Walk the chunks, and return the format and the position of the samples."""
     fmt: _Format | None = None
     long_size: int | None = None
@@ -195,13 +200,14 @@ def _format(body: bytes, order: ByteOrder) -> _Format:
     return _Format(coding, number(2, 4), number(4, 8), number(12, 14), number(14, 16))
 
 
-def _is_open(container: str, size: int, outer: int, available: int) -> bool:
+def _is_open(source: Source, container: str, outer: int, data: _Data) -> bool:
     """Whether the size field is open-ended, so that the data extends to the end of the file."""
     if container == "RF64":
         return False
-    if size == 0:
-        return outer == 0
-    return size in _OPEN_SIZES and size > available
+    if data.size in _OPEN_SIZES:
+        # A file may happen to have just so many bytes of audio.
+        return data.position + data.size > source.size or 8 + outer != source.size
+    return data.size == outer == 0
 
 
 def _filled_in(source: Source, data: _Data, size: int, order: ByteOrder) -> Excerpt:
