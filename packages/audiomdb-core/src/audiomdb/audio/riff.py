@@ -65,9 +65,8 @@ class _Format(msgspec.Struct, frozen=True):
 
 
 class _Data(msgspec.Struct, frozen=True):
-    size_field: int
-    """Position of the chunk's 4-byte size field."""
     position: int
+    """Position of the samples, behind the chunk's 4-byte size field."""
     size: int
     """Announced size in bytes; taken from ds64 in RF64."""
 
@@ -86,7 +85,7 @@ def inspect_riff(source: Source) -> Structure:
     outer = int.from_bytes(head[4:8], order)
     fmt, data = _chunks(source, container, order, outer)
     size = data.size
-    rebuild: Callable[[], Excerpt] | None = None
+    instead: Callable[[], Excerpt] | None = None
     available = source.size - data.position
     if _is_open(source, container, outer, data):
         if available == 0:
@@ -101,7 +100,7 @@ def inspect_riff(source: Source) -> Structure:
         if rest and not (rest == 1 and size % 2):  # an odd size is padded by one byte
             raise source.damaged(f"{container} cut off in the middle of a frame")
         if data.size == 0:
-            rebuild = partial(_filled_in, source, data, size, order)
+            instead = partial(_open_ended, source, data)
     elif data.size > available:
         raise source.damaged(
             f"{container} announces {data.size} bytes of audio and holds {available}: cut off, or "
@@ -122,7 +121,7 @@ def inspect_riff(source: Source) -> Structure:
         container,
         samples_only=fmt.coding in _PLAIN_CODINGS,
         plain=_plain(fmt, data.position, size, order),
-        rebuild=rebuild,
+        instead=instead,
     )
 
 
@@ -172,7 +171,7 @@ def _chunks(source: Source, container: str, order: ByteOrder, outer: int) -> tup
                 raise source.damaged(
                     f"WAV whose data chunk says {size} bytes and whose ds64 chunk says {long_size}"
                 )
-            return fmt, _Data(position + 4, body, size)
+            return fmt, _Data(body, size)
         if name == b"fmt ":
             fmt = _format(source.at(body, min(size, 40)), order)
         elif name == b"ds64" and container == "RF64":
@@ -210,10 +209,10 @@ def _is_open(source: Source, container: str, outer: int, data: _Data) -> bool:
     return data.size == outer == 0
 
 
-def _filled_in(source: Source, data: _Data, size: int, order: ByteOrder) -> Excerpt:
+def _open_ended(source: Source, data: _Data) -> Excerpt:
+    """Return the file with sizes that mean "to the end" for libsndfile too, which 0 does not."""
     octets = bytearray(source.view())
-    octets[4:8] = (len(octets) - 8).to_bytes(4, order)
-    octets[data.size_field : data.size_field + 4] = size.to_bytes(4, order)
+    octets[4:8] = octets[data.position - 4 : data.position] = b"\xff" * 4
     return Excerpt(bytes(octets), 0)
 
 
