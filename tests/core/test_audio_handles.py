@@ -81,3 +81,46 @@ def test_ctrl_c_while_decoding_is_never_lost_nor_taken_for_damage() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted 60 times\n", "")
+
+
+FORKED = """
+import io
+import os
+import signal
+import threading
+
+import numpy as np
+import soundfile
+
+from audiomdb.audio import decode, encode
+
+clip = encode(np.zeros(48_000, np.float32), 16_000, "opus")
+decode(clip)
+opening, forked = threading.Event(), threading.Event()
+
+class Slow(io.BytesIO):
+    def readinto(self, target):
+        opening.set()
+        forked.wait(60)
+        return super().readinto(target)
+
+thread = threading.Thread(target=lambda: soundfile.SoundFile(Slow(clip)).close())
+thread.start()
+assert opening.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    decode(clip)
+    encode(np.zeros(48_000, np.float32), 16_000, "opus")
+    os._exit(7)
+forked.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_forked_while_a_thread_opens_a_clip_can_open_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["7"]

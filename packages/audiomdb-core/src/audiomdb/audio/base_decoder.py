@@ -1,9 +1,7 @@
 """Decode audio with libsndfile, the decoder that is always available.
 
-This module works around three habits of `soundfile.read`. It seeks to the expected position after
-every read, which fails at the end of a FLAC of unknown length and in GSM 6.10, and hides the real
-error. It allocates memory for the announced length before anything is decoded. And it accepts fewer
-frames than announced.
+This module works around two habits of `soundfile.read`. It allocates memory for the announced
+length before anything is decoded. And it accepts fewer frames than announced.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import soundfile
 from audiomdb.audio.arrays import believed_bytes
 from audiomdb.audio.flac import StreamDigest
 from audiomdb.audio.handle import handle_of
+from audiomdb.audio.sound_file import SoundFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,22 +27,6 @@ __all__ = ["BLOCK_FRAMES", "Decoder"]
 
 BLOCK_FRAMES = 1 << 16
 """Frames decoded at a time if the audio is discarded, or the announced size is not trusted."""
-
-
-class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that claims not to be seekable, so that soundfile does not seek after every read."""
-
-    # soundfile's finalizer is Python code, and an interrupt that arrives while a finalizer runs is
-    # lost. `Decoder` closes the file instead.
-    __del__ = staticmethod(bool)
-
-    def seekable(self) -> bool:
-        return False
-
-    @property
-    def can_seek(self) -> bool:
-        """Whether libsndfile can seek; it cannot in GSM 6.10 and some kinds of ADPCM."""
-        return bool(super().seekable())
 
 
 class Decoder:
@@ -67,13 +50,13 @@ class Decoder:
         self.container: str = self._file.format
         self.subtype: str = self._file.subtype
 
-    def _open(self, excerpt: Excerpt | None) -> tuple[_ForwardFile, Excerpt | None]:
+    def _open(self, excerpt: Excerpt | None) -> tuple[SoundFile, Excerpt | None]:
         rebuild = self._structure.rebuild if excerpt is None else None
         if excerpt is None and self._structure.instead is not None:
             excerpt = self._structure.instead()
         handle = self._source.handle() if excerpt is None else handle_of(memoryview(excerpt.octets))
         try:
-            file = _ForwardFile(handle.target, closefd=False)
+            file = SoundFile(handle.target, closefd=False)
         except BaseException as error:
             handle.close()
             if isinstance(error, soundfile.LibsndfileError):
