@@ -1,4 +1,4 @@
-"""What libsndfile reads from: descriptors of files in memory, and streams where there are none."""
+"""What libsndfile reads and writes: files in memory, and streams where there are none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def noise(frames: int = 12_000) -> np.ndarray:
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_a_system_without_files_in_memory_decodes_the_same(
+def test_a_system_without_files_in_memory_decodes_and_encodes_the_same(
     audio_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = encode(noise(), 16_000, audio_format)
@@ -28,6 +28,7 @@ def test_a_system_without_files_in_memory_decodes_the_same(
         whole, _ = decode(data)
         window, _ = decode(data, offset=0.1, duration=0.2)
         monkeypatch.delattr(os, "memfd_create", raising=False)
+        assert encode(noise(), 16_000, audio_format) == data
         assert np.array_equal(decode(data)[0], whole)
         assert np.array_equal(decode(data, offset=0.1, duration=0.2)[0], window)
 
@@ -40,7 +41,7 @@ def test_decoding_leaves_no_descriptor_behind() -> None:
         for clip in [*clips, *damaged, b"no audio at all"]:
             try:
                 decode(clip, duration=0.1)
-                decode(clip)
+                encode(decode(clip)[0], 16_000)
             except Exception:  # noqa: BLE001, S110 (only what it leaves behind matters here)
                 pass
 
@@ -52,19 +53,26 @@ def test_decoding_leaves_no_descriptor_behind() -> None:
 
 INTERRUPTED = """
 import signal
+import sys
 
 import numpy as np
 
 from audiomdb.audio import decode, encode
 
-clip = encode(np.zeros(48_000, np.float32), 16_000, "opus")
+samples = np.random.default_rng(0).uniform(-0.5, 0.5, 48_000)
+clip = encode(samples, 16_000, "opus")
+work = {
+    "decoding": lambda: decode(clip)[0].tobytes(),
+    "encoding": lambda: encode(samples, 16_000, "opus"),
+}[sys.argv[1]]
+expected = work()
 signal.signal(signal.SIGVTALRM, signal.default_int_handler)
 for _ in range(60):
-    # A timer of the process's own time: the signal arrives in the middle of decoding.
+    # A timer of the process's own time: the signal arrives in the middle of the work.
     signal.setitimer(signal.ITIMER_VIRTUAL, 0.004)
     try:
         while True:
-            decode(clip)
+            assert work() == expected
     except KeyboardInterrupt:
         pass
 print("interrupted 60 times")
@@ -72,9 +80,10 @@ print("interrupted 60 times")
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="streams are read through callbacks")
-def test_ctrl_c_while_decoding_is_never_lost_nor_taken_for_damage() -> None:
+@pytest.mark.parametrize("work", ["decoding", "encoding"])
+def test_ctrl_c_is_never_lost_nor_taken_for_damage(work: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
+        [sys.executable, "-c", INTERRUPTED, work],
         capture_output=True,
         text=True,
         timeout=120,

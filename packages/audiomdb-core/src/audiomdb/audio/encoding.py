@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from operator import index
 
 import msgspec
 import numpy as np
 import soundfile
 
+from audiomdb.audio.handle import empty_handle
 from audiomdb.audio.ogg import set_serial
+from audiomdb.audio.sound_file import SoundFile
 from audiomdb.errors import AudioError
 
 __all__ = ["check_rate", "encode"]
@@ -114,24 +115,27 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
     _check(audio, audio_format, target)
     samples = _prepare(audio, target)
     channels = 1 if audio.ndim == 1 else audio.shape[1]
-    out = io.BytesIO()
+    handle = empty_handle()
     try:
-        with soundfile.SoundFile(
-            out,
+        with SoundFile(
+            handle.target,
             "w",
             samplerate=sample_rate,
             channels=channels,
             format=target.container,
             subtype=target.subtype,
+            closefd=False,
         ) as file:
             for start in range(0, len(samples), _BLOCK_FRAMES):
                 file.write(samples[start : start + _BLOCK_FRAMES])
+        stream = handle.contents()
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"libsndfile cannot write {channels} channels at {sample_rate} Hz as {audio_format}: "
             f"{error.error_string}"
         ) from error
-    stream = out.getvalue()
+    finally:
+        handle.close()
     return set_serial(stream, _SERIAL) if target.container == "OGG" else stream
 
 

@@ -1,17 +1,18 @@
-"""Provide libsndfile with a file descriptor to read from, for a file on disk or in memory.
+"""Provide libsndfile with file descriptors: of files on disk to read, in memory also to write.
 
-When libsndfile reads from a descriptor, it never calls back into Python. That matters beyond speed:
-if Ctrl-C arrives during a callback, its exception can only be printed, and the decoder takes the
+When libsndfile uses a descriptor, it never calls back into Python. That matters beyond speed: if
+Ctrl-C arrives during a callback, its exception can only be printed, and the decoder takes the
 failed read for the end of the clip.
 """
 
 from __future__ import annotations
 
+import io
 import os
 
 import msgspec
 
-__all__ = ["Handle", "handle_of"]
+__all__ = ["Handle", "empty_handle", "handle_of"]
 
 
 class Handle(msgspec.Struct, frozen=True):
@@ -22,13 +23,28 @@ class Handle(msgspec.Struct, frozen=True):
         owned: Whether `close` closes the file descriptor.
     """
 
-    target: int | _MemoryStream
+    target: int | _MemoryStream | io.BytesIO
     owned: bool = True
+
+    def contents(self) -> bytes:
+        """Return all bytes of the file that was written."""
+        if isinstance(self.target, io.BytesIO):
+            return self.target.getvalue()
+        assert isinstance(self.target, int)
+        os.lseek(self.target, 0, os.SEEK_SET)
+        return io.FileIO(self.target, closefd=False).readall()
 
     def close(self) -> None:
         """Close the file descriptor if it is owned. Must be called only once."""
         if self.owned and isinstance(self.target, int):
             os.close(self.target)
+
+
+def empty_handle() -> Handle:
+    """Return a handle for a new file, in memory, to write to."""
+    if not hasattr(os, "memfd_create"):
+        return Handle(io.BytesIO())
+    return Handle(os.memfd_create("audiomdb-clip"))
 
 
 def handle_of(view: memoryview) -> Handle:
