@@ -16,7 +16,6 @@ import soundfile
 from audiomdb import audio
 from audiomdb.audio import cutting, opening
 from audiomdb.audio.cutting import Cutter, Cutters
-from audiomdb.audio.source import Source
 from audiomdb.converters.files import ManifestConverter
 from audiomdb.errors import AudioError
 from audiomdb.shards import DatasetReader
@@ -37,7 +36,7 @@ def test_windows_in_any_order_out_of_one_open_clip_are_slices_of_it(path: Path) 
     chosen = random.Random(path.name)
     starts = [0, total // 2, total // 2 + 100, total // 4, total - 100, 0]
     starts += [chosen.randrange(total - 1) for _ in range(6)]
-    with Source(path) as source, Cutter(source) as cutter:
+    with Cutter(path) as cutter:
         for start in starts:
             count = chosen.randrange(1, total - start)
             part, its_rate = cutter.cut(start / rate, count / rate)
@@ -120,7 +119,7 @@ def test_windows_that_follow_on_one_far_away_need_few_decoders_and_little_else(
     whole = long_file(path, container, subtype, seconds=120)
     starts = [90 + index * 0.1 for index in range(200)]
     opened, decoded = counted(monkeypatch)
-    with Source(path) as source, Cutter(source) as cutter:
+    with Cutter(path) as cutter:
         for start in starts:
             part, _ = cutter.cut(start, 0.08)
             assert np.array_equal(part, whole[round(start * RATE) :][: len(part)])
@@ -170,7 +169,7 @@ def test_all_copies_that_arrive_in_a_process_are_one() -> None:
 def test_windows_of_a_flac_of_unknown_length_show_that_it_is_cut_off() -> None:
     whole, rate = audio.decode(FILES / "headers" / "flac_unknown_total_samples.flac")
     octets = (FILES / "headers" / "flac_unknown_total_samples.flac").read_bytes()
-    with Source(octets) as source, Cutter(source) as cutter:
+    with Cutter(octets) as cutter:
         for start in (0, 8000, 100, len(whole) - 10):
             part, _ = cutter.cut(start / rate, 0.1)
             assert np.array_equal(part, whole[start : start + round(0.1 * rate)])

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from audiomdb import audio
 from audiomdb.audio.cutting import Cutter
 from audiomdb.audio.ogg_pages import CONTINUED, FIRST, LAST, Page, made, pages
-from audiomdb.audio.source import Source
 from audiomdb.errors import DamagedAudioError
 
 SERIAL = 7
@@ -137,7 +136,7 @@ def test_any_window_of_any_stream_is_a_slice_of_the_whole(
     whole, rate = audio.decode(octets)
     if sizes is not None:
         octets = joined(paged(octets, sizes))
-    with Source(octets) as source, Cutter(source) as cutter:
+    with Cutter(octets) as cutter:
         for where, size in windows:
             start = int(where * len(whole))
             count = int(size**4 * len(whole))
@@ -154,7 +153,7 @@ def test_any_window_of_any_stream_is_a_slice_of_the_whole(
 def test_windows_that_start_or_end_where_a_page_does_are_slices_of_the_whole() -> None:
     octets = stream(16_000, 1, 0.6, 20)
     whole, _ = audio.decode(octets)
-    with Source(octets) as source, Cutter(source) as cutter:
+    with Cutter(octets) as cutter:
         for page in pages(memoryview(octets)):
             assert isinstance(page, Page)
             place = min(page.granule, len(whole) - 1)

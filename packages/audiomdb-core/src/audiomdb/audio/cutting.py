@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from audiomdb.errors import AudioError
 
 if TYPE_CHECKING:
     from audiomdb.audio.base_decoder import Decoder
+    from audiomdb.audio.info import AudioSource
     from audiomdb.audio.structure import Excerpt
 
 __all__ = ["Cutter", "Cutters"]
@@ -27,6 +28,8 @@ _ENDLESS = 2**62
 
 _AHEAD = 1 << 16
 """Frames beyond a window that a new decoder gets at least if windows follow on each other."""
+
+_Version: TypeAlias = "tuple[object, ...] | None"
 
 
 class Cutter:
@@ -38,16 +41,21 @@ class Cutter:
     on it, that decoder gets more and more of the clip at once.
 
     Args:
-        source: The clip; closed by the caller, after this.
+        source: Encoded bytes, or the path of a file.
+        name: Name of the clip in error messages; the path by default.
 
     Raises:
-        UnreadableAudioError: not audio, or an unsupported format.
+        UnreadableAudioError: not audio, an unsupported format, or no such file.
         DamagedAudioError: the clip holds less than it announces, or is damaged.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._structure = inspect(source)
+    def __init__(self, source: AudioSource, *, name: str | None = None) -> None:
+        self._source = Source(source, name=name)
+        try:
+            self._structure = inspect(self._source)
+        except BaseException:
+            self._source.close()
+            raise
         self._decoder: Decoder | None = None
         self._held = range(_ENDLESS)  # frames that this decoder can reach
         self._total: int | None = None
@@ -59,16 +67,29 @@ class Cutter:
         self.close()
 
     def close(self) -> None:
-        """Close the decoder. Idempotent."""
+        """Close the clip. Idempotent."""
+        self._close_decoder()
+        self._source.close()
+
+    def _close_decoder(self) -> None:
         decoder, self._decoder = self._decoder, None
         if decoder is not None:
             decoder.close()
 
-    def cut(self, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
+    def cut(
+        self, offset: float, duration: float | None, *, name: str | None = None
+    ) -> tuple[np.ndarray, int]:
         """Decode a window, with the meaning and errors of `decode`; return audio and rate in Hz.
 
         After an error, close the cutter.
+
+        Args:
+            offset: Start in seconds; finite and not negative.
+            duration: Length in seconds; None means to the end.
+            name: Name in error messages from now on.
         """
+        if name is not None:
+            self._source.name = name
         plain, flac = self._structure.plain, self._structure.flac
         if flac is not None and self._structure.frames == 0:
             self._window(0, flac.sample_rate, offset, duration)
@@ -90,7 +111,7 @@ class Cutter:
 
     def _open(self, excerpt: Excerpt | None = None, held: range = range(_ENDLESS)) -> Decoder:
         """Open a decoder for the whole clip, or for an excerpt, in place of the last one."""
-        self.close()
+        self._close_decoder()
         self._decoder = open_decoder(self._source, self._structure, excerpt=excerpt)
         self._held = held
         return self._decoder
@@ -173,7 +194,7 @@ class Cutters:
 
     def __init__(self) -> None:
         # Threads may go on after `close`, so a file in use is not in here.
-        self._idle: dict[tuple[int, int], _OpenFile] = {}
+        self._idle: dict[tuple[int, int], tuple[_Version, Cutter]] = {}
         self._closed = False
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -182,28 +203,22 @@ class Cutters:
     def cut(
         self, path: str | os.PathLike[str], offset: float, duration: float | None, *, name: str
     ) -> tuple[np.ndarray, int]:
-        """Decode a window of a file, with the meaning and errors of `decode`.
-
-        Args:
-            path: The file.
-            offset: Start in seconds; finite and not negative.
-            duration: Length in seconds; None means to the end.
-            name: Name of the window in error messages.
-        """
+        """Decode a window of a file as `Cutter.cut` does; `name` is that of the window."""
         # With the process: a child after a fork would share the position in the file.
         me = (os.getpid(), threading.get_ident())
-        file = self._idle.pop(me, None)
-        if file is not None and file.version != _version(path):
-            file.close()
-            file = None
-        if file is None:
-            file = _OpenFile(path, name)
+        version = _version(path)
+        opened, cutter = self._idle.pop(me, (None, None))
+        if cutter is not None and opened != version:
+            cutter.close()
+            cutter = None
+        if cutter is None:
+            cutter = Cutter(path, name=name)
         try:
-            found = file.cut(offset, duration, name)
+            found = cutter.cut(offset, duration, name=name)
         except BaseException:
-            file.close()
+            cutter.close()
             raise
-        self._idle[me] = file
+        self._idle[me] = version, cutter
         if self._closed:
             self.close()
         return found
@@ -213,34 +228,13 @@ class Cutters:
         self._closed = True
         while self._idle:
             try:
-                _, file = self._idle.popitem()
+                _, (_, cutter) = self._idle.popitem()
             except KeyError:  # another thread took the last one
                 return
-            file.close()
+            cutter.close()
 
 
-class _OpenFile:
-    """A file and its cutter."""
-
-    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
-        self.version = _version(path)
-        self._source = Source(path, name=name)
-        try:
-            self._cutter = Cutter(self._source)
-        except BaseException:
-            self._source.close()
-            raise
-
-    def cut(self, offset: float, duration: float | None, name: str) -> tuple[np.ndarray, int]:
-        self._source.name = name
-        return self._cutter.cut(offset, duration)
-
-    def close(self) -> None:
-        self._cutter.close()
-        self._source.close()
-
-
-def _version(path: str | os.PathLike[str]) -> tuple[object, ...] | None:
+def _version(path: str | os.PathLike[str]) -> _Version:
     """Return what changes if the file at a path is replaced or written to."""
     try:
         status = os.stat(path)  # noqa: PTH116 (a Path costs more than the call)

@@ -86,12 +86,12 @@ def decode(
     if whole and frames is not None and type(source) is memoryview:
         found = decode_recorded(source, frames, out)  # nearly always, while training
     if found is None:
-        with Source(source, name=name) as opened:
-            if whole:
+        if whole:
+            with Source(source, name=name) as opened:
                 found = _decode_whole(opened, frames, out)
-            else:
-                with Cutter(opened) as cutter:
-                    found = cutter.cut(offset, duration)
+        else:
+            with Cutter(source, name=name) as cutter:
+                found = cutter.cut(offset, duration)
     audio, rate = found
     if mono and audio.ndim == 2:
         audio = audio.mean(axis=1, dtype=np.float32)
