@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiomdb.audio import encode
 from audiomdb.cli import main
 from audiomdb.shards import DatasetWriter
 
@@ -106,6 +107,26 @@ def test_integers_are_scaled_by_the_range_of_their_type_signed_or_not(
     for key in ("half-of-uint8", "half-of-int16"):
         level = facts_of(capsys, odd, key)["level"]
         assert level["peak_dbfs"] == level["rms_dbfs"] == pytest.approx(20 * np.log10(0.5))
+
+
+def test_a_clip_that_is_measured_in_parts_is_decoded_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loud = 0.5 * np.sin(np.arange(8000 * 301) * 0.2)
+    with DatasetWriter(tmp_path / "long") as writer:
+        writer.write("clip", {"audio": encode(loud, 8000, "opus")})
+    decoded: list[int] = []
+    read = soundfile.SoundFile.read
+
+    def reading(*args: Any, **options: Any) -> np.ndarray:
+        part: np.ndarray = read(*args, **options)
+        decoded.append(len(part))
+        return part
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", reading)
+    level = facts_of(capsys, tmp_path / "long", "clip")["level"]
+    assert level["rms_dbfs"] == pytest.approx(20 * np.log10(0.5**1.5), abs=0.5)
+    assert sum(decoded) == len(loud)
 
 
 def test_an_array_without_a_rate_is_shown_without_one(

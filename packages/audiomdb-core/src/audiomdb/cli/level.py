@@ -11,6 +11,7 @@ import numpy as np
 
 from audiomdb.audio import decode, probe
 from audiomdb.audio.arrays import as_float, recorded
+from audiomdb.audio.cutting import Cutter
 from audiomdb.errors import AudioError
 
 __all__ = ["Level", "draw", "measure"]
@@ -97,9 +98,10 @@ def _parts(sample: Mapping[str, Any], name: str) -> Iterator[tuple[np.ndarray, i
             raise AudioError(f"{name}: {exc}") from None
         yield decode(audio, frames=frames, name=name)[0], _BINS
         return
-    for i in range(_BINS):
-        step = length / _BINS
-        yield decode(audio, offset=i * step, duration=step, name=name)[0], 1
+    step = length / _BINS
+    with Cutter(audio, name=name) as cutter:
+        for i in range(_BINS):
+            yield cutter.cut(i * step, step)[0], 1
 
 
 def _decibels(amplitude: float) -> float:
