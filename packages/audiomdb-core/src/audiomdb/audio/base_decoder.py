@@ -91,10 +91,8 @@ class Decoder:
     @property
     def frames(self) -> int | None:
         """Number of frames in the whole clip; None if only decoding can tell."""
-        if self._structure.frames is not None:
+        if self._structure.frames is not None or self._structure.flac is not None:
             return self._structure.frames
-        if not self._structure.frames_known:
-            return None
         return max(0, int(self._file.frames) + self._first)
 
     def reaches(self, frame: int) -> bool:

@@ -134,8 +134,8 @@ def _decode_all(
     if flac is not None:
         if structure.frames == 0:
             return no_frames(flac.channels), flac.sample_rate
-        if structure.frames_known:
-            decoded = decode_flac(source.view(), flac.frames, flac.sample_rate, out)
+        if structure.frames is not None:
+            decoded = decode_flac(source.view(), structure.frames, flac.sample_rate, out)
             if decoded is not None:
                 return decoded
     elif plain is not None:

@@ -94,9 +94,7 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
             "damaged; fetch the file again"
         )
     if info.frames == 0:
-        return Structure(
-            "FLAC", frames_known=False, seekable=False, flac=info, instead=_untagged(source, start)
-        )
+        return Structure("FLAC", seekable=False, flac=info, instead=_untagged(source, start))
     # A wrong total must not cause a huge allocation.
     if info.frames > (source.size // _SMALLEST_FRAME_BYTES + 1) * max(block_size, 1):
         raise source.damaged(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from audiomdb.audio.base_decoder import Decoder
     from audiomdb.audio.flac import StreamInfo
     from audiomdb.audio.info import AudioSource
-    from audiomdb.audio.structure import Plain, Structure
+    from audiomdb.audio.structure import Plain
 
 __all__ = ["check", "probe"]
 
@@ -74,9 +74,9 @@ def check(source: AudioSource, *, name: str | None = None) -> AudioInfo:
         if (facts := _wav_facts(opened)) is not None:
             return facts
         structure = inspect(opened)
-        flac = structure.flac
-        if flac is not None and (structure.frames == 0 or _decodes_fast(opened, structure)):
-            return _flac_facts(flac, structure.frames)
+        flac, frames = structure.flac, structure.frames
+        if flac is not None and (frames == 0 or (frames and flac_is_whole(opened.view(), flac))):
+            return _flac_facts(flac, frames)
         with open_decoder(opened, structure) as decoder:
             _compare(opened, structure.plain, decoder)
             if structure.samples_only:
@@ -114,11 +114,6 @@ def _facts(decoder: Decoder, frames: int | None) -> AudioInfo:
     return AudioInfo(
         decoder.container, decoder.subtype, decoder.sample_rate, decoder.channels, frames
     )
-
-
-def _decodes_fast(source: Source, structure: Structure) -> bool:
-    flac = structure.flac
-    return flac is not None and structure.frames_known and flac_is_whole(source.view(), flac)
 
 
 def _flac_facts(flac: StreamInfo, frames: int | None) -> AudioInfo:

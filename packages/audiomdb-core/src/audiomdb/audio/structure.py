@@ -53,10 +53,9 @@ class Structure(NamedTuple):
     """Container, as libsndfile names it: `"WAV"`, `"FLAC"`, `"OGG"`, `"MP3"`, ..."""
 
     frames: int | None = None
-    """Number of frames that the check established, or None to use libsndfile's count."""
+    """Number of frames that the check established, or None to use libsndfile's count.
 
-    frames_known: bool = True
-    """False if no header gives the number of frames, so that only decoding finds the end."""
+    Of a FLAC whose header does not give it, libsndfile has none: only decoding finds the end."""
 
     seekable: bool = True
     """False if decoding after a seek gives other samples than decoding from the start."""
