@@ -16,15 +16,10 @@ __all__ = ["Handle", "empty_handle", "handle_of"]
 
 
 class Handle(msgspec.Struct, frozen=True):
-    """A file descriptor or stream for soundfile to open.
-
-    Attributes:
-        target: A file descriptor, or a stream if the platform has no in-memory files.
-        owned: Whether `close` closes the file descriptor.
-    """
+    """A file for soundfile to open."""
 
     target: int | _MemoryStream | io.BytesIO
-    owned: bool = True
+    """A file descriptor, or a stream if the platform has no in-memory files."""
 
     def contents(self) -> bytes:
         """Return all bytes of the file that was written."""
@@ -35,8 +30,8 @@ class Handle(msgspec.Struct, frozen=True):
         return io.FileIO(self.target, closefd=False).readall()
 
     def close(self) -> None:
-        """Close the file descriptor if it is owned. Must be called only once."""
-        if self.owned and isinstance(self.target, int):
+        """Close the file descriptor. Must be called only once."""
+        if isinstance(self.target, int):
             os.close(self.target)
 
 

@@ -205,12 +205,12 @@ class Source:
         return self._view
 
     def handle(self) -> Handle:
-        """Return a new handle for libsndfile to read from the start. Close it before the source."""
+        """Return a new handle for libsndfile to read from the start."""
         if self._view is not None:
             return handle_of(self._view)
         assert self._file is not None
-        self._file.seek(0)
-        return Handle(self._file.fileno(), owned=False)
+        self._file.seek(0)  # the duplicate has the same position
+        return Handle(os.dup(self._file.fileno()))
 
     def unreadable(self, reason: str) -> UnreadableAudioError:
         """Return the error for a source that is not audio, or has no decoder."""
