@@ -53,6 +53,20 @@ def test_a_flac_without_a_rate_is_no_audio() -> None:
         describe("clip", {"audio": bytes(octets)}, AudioOptions())
 
 
+def test_a_flac_of_a_bit_depth_that_no_decoder_reads_is_unreadable_not_damaged() -> None:
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(100), 8000, format="FLAC", subtype="PCM_24")
+    octets = bytearray(out.getvalue())
+    packed = int.from_bytes(octets[18:26], "big")
+    octets[18:26] = (packed & ~(31 << 36) | 19 << 36).to_bytes(8, "big")
+    frame = octets.index(b"\xff\xf8", 42)
+    octets[frame + 3] = octets[frame + 3] & 0xF1 | 5 << 1
+    octets[frame + 6] = _crc8(bytes(octets[frame : frame + 6]))
+    for use in (audio.decode, audio.check, audio.probe):
+        with pytest.raises(UnreadableAudioError, match="20 bits per sample: convert it"):
+            use(bytes(octets))
+
+
 def test_a_flac_with_two_headers_is_refused() -> None:
     second = bytearray(SPEECH[4:42])  # the block STREAMINFO
     second[14:17] = (8000 << 4).to_bytes(3, "big")

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio.arrays import believed_bytes, room_for
-from audiomdb.audio.flac import first_coded_rate
+from audiomdb.audio.flac import SUBTYPES, first_coded_rate
 from audiomdb.audio.riff import short_plain
 from audiomdb.lazy import importing
 
@@ -45,9 +45,6 @@ __all__ = [
     "only_libsndfile",
     "usual_wav",
 ]
-
-_FLAC_BITS = (8, 16, 24)
-"""Bit depths that libsndfile reads too, so that an optional package changes no result."""
 
 _SCALE_16 = np.float32(1 / 32768)
 
@@ -202,7 +199,7 @@ def _opened(octets: memoryview, frames: int, coded_rate: int) -> tuple[_DrFlac, 
         return None
     if (
         stream.totalPCMFrameCount != frames
-        or stream.bitsPerSample not in _FLAC_BITS
+        or stream.bitsPerSample not in SUBTYPES  # an optional package changes no result
         or coded_rate not in (0, stream.sampleRate)
     ):
         dr_flac.close(stream)

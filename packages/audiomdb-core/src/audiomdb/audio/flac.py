@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from audiomdb.audio.source import Source
 
-__all__ = ["StreamDigest", "StreamInfo", "first_coded_rate", "inspect_flac"]
+__all__ = ["SUBTYPES", "StreamDigest", "StreamInfo", "first_coded_rate", "inspect_flac"]
+
+SUBTYPES = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}
+"""libsndfile's name of the subtype for each bit depth that it decodes."""
 
 _HEADER_BYTES = 42
 """Size of the marker, the first block header and STREAMINFO."""
@@ -65,7 +68,7 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
     `known_frames`, no proof is needed, and the first frame is compared, which takes no search.
 
     Raises:
-        UnreadableAudioError: the rate is 0.
+        UnreadableAudioError: the rate is 0, or libsndfile does not decode the bit depth.
         DamagedAudioError: the file ends inside the header, announces more frames than its bytes
             can hold, or contradicts itself.
     """
@@ -79,6 +82,10 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
     info = _read_stream_info(head)
     if info.sample_rate == 0:  # RFC 9639 allows that for data that is not audio
         raise source.unreadable("FLAC of data that is not audio: its header says 0 Hz")
+    if info.bits_per_sample not in SUBTYPES:
+        raise source.unreadable(
+            f"FLAC of {info.bits_per_sample} bits per sample: convert it to 16 or 24 bits first"
+        )
     block_size = int.from_bytes(head[10:12], "big")
     audio_start = _behind_metadata(source.at, start)
     if audio_start is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audiomdb.audio.fast_decoders import flac_is_whole, usual_wav
+from audiomdb.audio.flac import SUBTYPES
 from audiomdb.audio.info import AudioInfo
 from audiomdb.audio.inspection import inspect
 from audiomdb.audio.opening import open_decoder
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from audiomdb.audio.structure import Plain
 
 __all__ = ["check", "probe"]
-
-_FLAC_SUBTYPES = {8: "PCM_S8", 16: "PCM_16", 24: "PCM_24"}
-"""libsndfile's name of the subtype for each bit depth."""
 
 
 def probe(source: AudioSource, *, name: str | None = None) -> AudioInfo:
@@ -45,7 +43,7 @@ def probe(source: AudioSource, *, name: str | None = None) -> AudioInfo:
             return facts
         structure = inspect(opened)
         flac = structure.flac
-        if flac is not None and flac.bits_per_sample in _FLAC_SUBTYPES:
+        if flac is not None:
             return _flac_facts(flac, structure.frames)
         with open_decoder(opened, structure) as decoder:
             _compare(opened, structure.plain, decoder)
@@ -117,5 +115,6 @@ def _facts(decoder: Decoder, frames: int | None) -> AudioInfo:
 
 
 def _flac_facts(flac: StreamInfo, frames: int | None) -> AudioInfo:
-    subtype = _FLAC_SUBTYPES.get(flac.bits_per_sample, f"PCM_{flac.bits_per_sample}")
-    return AudioInfo("FLAC", subtype, flac.sample_rate, flac.channels, frames)
+    return AudioInfo(
+        "FLAC", SUBTYPES[flac.bits_per_sample], flac.sample_rate, flac.channels, frames
+    )
