@@ -19,6 +19,7 @@ from audiomdb.audio.cutting import Cutter, Cutters
 from audiomdb.converters.files import ManifestConverter
 from audiomdb.errors import AudioError
 from audiomdb.shards import DatasetReader
+from tests.core.decoded import count_decoded
 
 FILES = Path(__file__).parent.parent / "data" / "audio"
 ALL = [
@@ -56,21 +57,13 @@ def long_file(path: Path, container: str, subtype: str, seconds: int = 20) -> np
 def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[object], list[int]]:
     """Return what will hold each decoder that a cutter opens, and the frames of each read."""
     opened: list[object] = []
-    decoded: list[int] = []
-    read = soundfile.SoundFile.read
 
     def opening_one(*args: Any, **options: Any) -> object:
         opened.append(opening.open_decoder(*args, **options))
         return opened[-1]
 
-    def reading(*args: Any, **options: Any) -> np.ndarray:
-        part: np.ndarray = read(*args, **options)
-        decoded.append(len(part))
-        return part
-
     monkeypatch.setattr(cutting, "open_decoder", opening_one)
-    monkeypatch.setattr(soundfile.SoundFile, "read", reading)
-    return opened, decoded
+    return opened, count_decoded(monkeypatch)
 
 
 def manifest_of(path: Path, windows: list[tuple[float, float]]) -> Path:

@@ -18,6 +18,7 @@ from audiomdb import audio
 from audiomdb.audio.cutting import Cutter
 from audiomdb.audio.ogg_pages import CONTINUED, FIRST, LAST, Page, made, pages
 from audiomdb.errors import DamagedAudioError
+from tests.core.decoded import count_decoded
 
 SERIAL = 7
 HEADERS = 3
@@ -199,16 +200,8 @@ def test_little_but_the_window_is_decoded(
     octets = stream(rate, channels, 0.6, 60)
     if sizes is not None:
         octets = joined(paged(octets, sizes))
-    decoded = []
-    read = soundfile.SoundFile.read
-
-    def reading(*args: Any, **options: Any) -> np.ndarray:
-        part: np.ndarray = read(*args, **options)
-        decoded.append(len(part))
-        return part
-
     whole, _ = audio.decode(octets)
-    monkeypatch.setattr(soundfile.SoundFile, "read", reading)
+    decoded = count_decoded(monkeypatch)
     part, _ = audio.decode(octets, offset=40, duration=1)
     assert np.array_equal(part, whole[40 * rate : 41 * rate])
     assert rate <= sum(decoded) < 10 * rate

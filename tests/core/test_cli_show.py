@@ -15,6 +15,7 @@ import soundfile
 from audiomdb.audio import encode
 from audiomdb.cli import main
 from audiomdb.shards import DatasetWriter
+from tests.core.decoded import count_decoded
 
 
 def stored(sample: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -115,15 +116,7 @@ def test_a_clip_that_is_measured_in_parts_is_decoded_once(
     loud = 0.5 * np.sin(np.arange(8000 * 301) * 0.2)
     with DatasetWriter(tmp_path / "long") as writer:
         writer.write("clip", {"audio": encode(loud, 8000, "opus")})
-    decoded: list[int] = []
-    read = soundfile.SoundFile.read
-
-    def reading(*args: Any, **options: Any) -> np.ndarray:
-        part: np.ndarray = read(*args, **options)
-        decoded.append(len(part))
-        return part
-
-    monkeypatch.setattr(soundfile.SoundFile, "read", reading)
+    decoded = count_decoded(monkeypatch)
     level = facts_of(capsys, tmp_path / "long", "clip")["level"]
     assert level["rms_dbfs"] == pytest.approx(20 * np.log10(0.5**1.5), abs=0.5)
     assert sum(decoded) == len(loud)
