@@ -154,6 +154,15 @@ def test_a_process_forked_while_a_thread_imports_a_package_can_import_it(
     assert found.stdout.split() == ["7"]
 
 
+def test_a_process_forked_while_a_thread_fetches_an_index_can_read_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    program = Path(__file__).parent / "programs" / "forked_indexing.py"
+    command = [sys.executable, str(program), str(folder), str(tmp_path / "cache")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert found.stdout.split() == ["7"]
+
+
 def test_no_thread_imports_anything_where_a_fork_may_interrupt_it(tmp_path: Path) -> None:
     tone = np.sin(np.arange(8000) * 0.1).astype(np.float32) * 0.5
     with DatasetWriter(tmp_path / "clips", samples_per_shard=2) as writer:

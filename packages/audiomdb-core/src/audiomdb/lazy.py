@@ -1,4 +1,6 @@
-"""Import submodules when one of their names is first accessed on the package (PEP 562).
+"""Import submodules when one of their names is first accessed, and compute values when they are.
+
+Names of a package are looked up by its `__getattr__` (PEP 562).
 
 Every process that loads data imports the library anew. Training often reads shards in place, and
 then need not import the code that writes or caches shards (docs/decisions/0026).
@@ -20,8 +22,34 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["importing", "lazily"]
+__all__ = ["cached_property", "importing", "lazily"]
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property
+else:
+
+    class cached_property:  # noqa: N801
+        """A property that is computed once; `functools.cached_property` as of Python 3.12.
+
+        Before, that had a lock, the same for all objects of a class. If a thread held it during a
+        fork, the child would wait for ever when it asks for the property of any object.
+        """
+
+        def __init__(self, compute: Callable[[Any], Any]) -> None:
+            self._compute = compute
+            self.__doc__ = compute.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self._name = name
+
+        def __get__(self, instance: object, owner: type | None = None) -> Any:  # noqa: ANN401
+            if instance is None:
+                return self
+            value = vars(instance)[self._name] = self._compute(instance)
+            return value
+
 
 _importing = threading.RLock()
 

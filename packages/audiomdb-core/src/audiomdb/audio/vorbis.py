@@ -12,7 +12,6 @@ the two disagree anywhere but at its end was edited, or made in an unusual way, 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +19,7 @@ import numpy as np
 
 from audiomdb.audio.ogg_pages import CONTINUED, LAST, Page, made
 from audiomdb.audio.structure import Excerpt
+from audiomdb.lazy import cached_property
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,12 +13,12 @@ array([4, 6, 2, 1, 5, 3, 0])
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from audiomdb.errors import PlanError
+from audiomdb.lazy import cached_property
 from audiomdb.plan.bits import EPOCHS, MAX_STREAMS
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.order import Order

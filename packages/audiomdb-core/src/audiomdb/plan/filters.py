@@ -12,13 +12,13 @@ A selection takes one bit per sample and is made in one pass over the columns th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from audiomdb.errors import PlanError
+from audiomdb.lazy import cached_property
 from audiomdb.plan.durations import in_seconds
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ pattern. To the enclosing mixture, it is one dataset with as many samples as one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from audiomdb.errors import PlanError
+from audiomdb.lazy import cached_property
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.epoch import MAX_PARTITIONS, MAX_SAMPLES, EpochPlan, check_counts

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import msgspec
 import numpy as np
 
 from audiomdb.errors import PlanError
+from audiomdb.lazy import cached_property
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.split import Split, partitions_met
 

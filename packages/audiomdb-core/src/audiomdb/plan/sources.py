@@ -5,12 +5,12 @@ A source has one line for each pass over it. It is a dataset or, for a nested mi
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
+from audiomdb.lazy import cached_property
 from audiomdb.plan.bits import EPOCHS, Purpose, random_order
 from audiomdb.plan.line import (
     Elements,

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from audiomdb.cache.course import CacheCourse
 from audiomdb.cache.manager import ShardCache
 from audiomdb.cache.readers import Registration
 from audiomdb.errors import CacheTooSmallError
+from audiomdb.lazy import cached_property
 from audiomdb.shards import (
     Arrival,
     Course,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import overload
@@ -12,6 +11,7 @@ from typing import overload
 import numpy as np
 
 from audiomdb.errors import MetadataError, UnknownColumnError
+from audiomdb.lazy import cached_property
 from audiomdb.sample import KEY
 from audiomdb.shards.columns import Column, join_column
 from audiomdb.shards.index import ShardIndex, parse_index

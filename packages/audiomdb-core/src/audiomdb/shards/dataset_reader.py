@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
-from functools import cached_property
 from itertools import accumulate
 from operator import index
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from audiomdb.errors import CorruptShardError, UnknownKeyError
+from audiomdb.lazy import cached_property
 from audiomdb.sample import Sample
 from audiomdb.shards.course import Arrival, Course
 from audiomdb.shards.dataset_index import DatasetIndex, IndexFile

@@ -8,13 +8,13 @@ map, zeros up to a multiple of 16, arrays. Map and arrays are a record as `codec
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from audiomdb.errors import CorruptRecordError, CorruptShardError
+from audiomdb.lazy import cached_property
 from audiomdb.shards.checksum import crc32
 from audiomdb.shards.codec import encode_record, resolve_fields
 from audiomdb.shards.columns import Column, check_column, narrow

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from audiomdb.errors import DatasetNotFoundError, FormatVersionError, MetadataError
+from audiomdb.lazy import cached_property
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import (
     ALIGNMENT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.errors import PlanError
+from audiomdb.lazy import cached_property
 from audiomdb.plan import EpochPlan, Order, SecondsPlan, Step, even_borders
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.durations import sampled

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiomdb.errors import UnknownKeyError
+from audiomdb.lazy import cached_property
 from audiomdb.plan import EpochPlan, MixPlan, Order, PlanState, Selection, select
 from audiomdb.plan.durations import in_seconds
 from audiomdb.retrievers.base import BaseRetriever

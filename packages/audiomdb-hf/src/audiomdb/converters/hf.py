@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from audiomdb._hf_features import integer_dtype, shown_columns, with_undecoded
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS
 from audiomdb.errors import SourceError
+from audiomdb.lazy import cached_property
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import AUDIO, KEY, SAMPLE_RATE, TEXT, Sample
 

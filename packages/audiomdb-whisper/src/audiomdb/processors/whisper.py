@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from audiomdb.errors import SampleError
+from audiomdb.lazy import cached_property
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import AUDIO, KEY, SAMPLE_RATE, TEXT, Sample
 
