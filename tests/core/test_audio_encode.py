@@ -212,6 +212,16 @@ def test_what_cannot_be_encoded_is_refused(
         audio.encode(samples, rate, kind)
 
 
+@pytest.mark.parametrize("kind", ["opus", "vorbis", "mp3"])
+@pytest.mark.parametrize("scale", [2.0**15, 2.0**31, -1e300])
+def test_floats_in_the_range_of_integers_do_not_become_silence_nor_end_the_process(
+    kind: str, scale: float
+) -> None:
+    with pytest.raises(AudioError, match=r"audio reaches .*, while full scale is 1"):
+        audio.encode(np.sin(np.arange(30_000) / 20) * scale, 16_000, kind)
+    audio.encode(np.sin(np.arange(30_000) / 20) * 999, 16_000, kind)
+
+
 @pytest.mark.parametrize(
     ("kind", "channels"),
     [

@@ -80,6 +80,11 @@ _SERIAL = 0x42444D41
 _USUAL_CHANNELS = 8
 """Most channels for which an array with more channels than frames is not taken as transposed."""
 
+_LOUDEST = 1000.0
+"""Largest float sample for lossy encoders, where full scale is 1.
+
+At 30 times that, Opus and Vorbis store silence, and LAME may end the process (measured)."""
+
 _BLOCK_FRAMES = 1 << 16
 """Frames passed to the encoder at a time; libvorbis overflows the stack on very long blocks."""
 
@@ -106,9 +111,9 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
         The bytes of the file.
 
     Raises:
-        AudioError: the format, dtype, shape or rate is not supported; samples are NaN or infinite;
-            there are no frames and the format cannot express that (FLAC, Opus, MP3); or the encoder
-            fails.
+        AudioError: the format, dtype, shape or rate is not supported; samples are NaN or infinite,
+            or beyond 1000 for a lossy format; there are no frames and the format cannot express
+            that (FLAC, Opus, MP3); or the encoder fails.
     """
     target = _target(audio_format)
     check_rate(audio_format, sample_rate)
@@ -205,6 +210,13 @@ def _check(audio: np.ndarray, audio_format: str, target: _Format) -> None:
     if audio.dtype.kind == "f" and not np.isfinite(audio).all():
         bad = int(np.count_nonzero(~np.isfinite(audio)))
         raise AudioError(f"audio holds {bad} NaN or infinite samples, which no encoder can store")
+    if audio.dtype.kind == "f" and not target.integers and len(audio):
+        peak = max(audio.max(), -audio.min())
+        if peak > _LOUDEST:
+            raise AudioError(
+                f"audio reaches {peak:.6g}, while full scale is 1, which {audio_format} cannot "
+                "store: divide it by the range of the integers that it was made of"
+            )
 
 
 def _check_channels(audio: np.ndarray, audio_format: str, target: _Format) -> None:
