@@ -180,11 +180,15 @@ def test_an_au_whose_samples_start_inside_its_header_is_refused(start: int) -> N
             use(bytes(octets))
 
 
-def test_a_sphere_of_fewer_than_no_frames_is_damaged() -> None:
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(b"-100", "does not say how long it is"), (b" 999", "1998 bytes of audio, yet 2 more follow")],
+)
+def test_a_sphere_whose_header_gives_too_few_frames_is_damaged(count: bytes, words: str) -> None:
     out = io.BytesIO()
     soundfile.write(out, np.zeros(1000), 8000, format="NIST")
-    octets = out.getvalue().replace(b"sample_count -i 1000", b"sample_count -i -100")
+    octets = out.getvalue().replace(b"sample_count -i 1000", b"sample_count -i " + count)
     assert octets != out.getvalue()
     for use in (audio.decode, audio.check, audio.probe):
-        with pytest.raises(DamagedAudioError, match="does not say how long it is"):
+        with pytest.raises(DamagedAudioError, match=words):
             use(octets)

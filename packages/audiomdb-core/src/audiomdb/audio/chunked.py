@@ -194,7 +194,13 @@ def inspect_nist(source: Source) -> Structure:
         frames = -1
     if frames < 0:
         raise source.damaged("NIST SPHERE whose header does not say how long it is")
-    _demand(source, "NIST SPHERE", header, frames * width * channels)
+    size = frames * width * channels
+    _demand(source, "NIST SPHERE", header, size)
+    more = source.size - header - size
+    if more >= max(1, width * channels):
+        raise source.damaged(
+            f"NIST SPHERE announces {size} bytes of audio, yet {more} more follow: its header lies"
+        )
     return Structure("NIST", frames=frames)
 
 
