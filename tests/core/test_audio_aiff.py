@@ -45,6 +45,28 @@ def test_aiff_with_fewer_samples_than_announced_is_damaged(subtype: str, width: 
                 use(aiff(subtype, held * width))
 
 
+@pytest.mark.parametrize(("skipped", "held"), [(2, 99), (100, 50), (2**32 - 1, 0)])
+def test_samples_that_are_skipped_do_not_count(skipped: int, held: int) -> None:
+    encoded = bytearray(aiff("PCM_16", 200))
+    place = encoded.index(b"SSND") + 8
+    encoded[place : place + 4] = skipped.to_bytes(4, "big")
+    for use in (audio.decode, audio.check, audio.probe):
+        with pytest.raises(DamagedAudioError, match=f"announces 100 frames and holds {held}:"):
+            use(bytes(encoded))
+
+
+def test_bytes_before_the_samples_are_skipped() -> None:
+    encoded = aiff("PCM_16", 200)
+    expected, _ = audio.decode(encoded)
+    place = encoded.index(b"SSND")
+    sizes = (len(encoded) + 4 - 8, 8 + 4 + 200)
+    outer, inner = (size.to_bytes(4, "big") for size in sizes)
+    padded = b"FORM" + outer + encoded[8:place] + b"SSND" + inner + (4).to_bytes(4, "big")
+    padded += bytes(8) + encoded[place + 16 :]
+    assert np.array_equal(audio.decode(padded)[0], expected)
+    assert audio.check(padded).frames == 100
+
+
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "GSM610", "DWVW_16"])
 def test_aiff_in_blocks_without_any_is_damaged(subtype: str) -> None:
     with pytest.raises(DamagedAudioError, match="holds 0"):

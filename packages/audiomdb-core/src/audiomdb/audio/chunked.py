@@ -62,7 +62,9 @@ def inspect_aiff(source: Source) -> Structure:
                 coding = body[18:22]
         elif name == b"SSND":
             _demand(source, "AIFF", position + 8, size)
-            sound_bytes = max(0, size - 8)  # two fields stand before the samples
+            # Two fields stand before the samples; the first says how many bytes more to skip.
+            skipped = int.from_bytes(source.at(position + 8, 4), "big")
+            sound_bytes = max(0, size - 8 - skipped)
         position += 8 + size + (size & 1)
     if frames < 0:
         raise source.damaged("AIFF without a COMM chunk: cut off inside its header")
