@@ -486,3 +486,13 @@ def test_columns_that_come_out_of_shards_leave_room_for_a_stream(
     stream = SampleStream(retriever, shuffle=True, window=2)
     assert sorted(sample["n"] for sample in stream) == list(range(SAMPLES))
     retriever.close()
+
+
+def test_threads_that_gather_columns_need_room_for_one(store: Path, tmp_path: Path) -> None:
+    size = budget(store, 1) + 2 * SHARDS * 4 + 32
+    retriever = FolderRetriever(str(store), cache_dir=tmp_path, max_cache_bytes=size)
+    reader, begin = retriever.open(), threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda _: (begin.wait(), reader.index["n"].tolist())[1], range(2))
+        assert list(found) == [list(range(SAMPLES))] * 2
+    retriever.close()

@@ -51,6 +51,8 @@ class CachedShards(Shards):
         self._retriever = retriever
         self._registration: Registration | None = None
         self._registering = os.getpid(), threading.Lock()
+        self._gathering = os.getpid(), threading.Lock()
+        self._gathered: DatasetIndex | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _shards_of, (self._retriever,)
@@ -93,7 +95,12 @@ class CachedShards(Shards):
         data = self._index_file
         if data is not None:
             return DatasetIndex(IndexFile(data, metadata, INDEX_FILE))
-        return self._gathered(metadata)
+        # If each thread gathered, the cache would reserve space for as many readers.
+        self._gathering = _of_this_process(self._gathering)
+        with self._gathering[1]:
+            if self._gathered is None:
+                self._gathered = self._gather(metadata)
+            return self._gathered
 
     def follow(self, reader: DatasetReader, at_once: int, workers: int, ranks: int) -> Course:
         """Prefetch for an iteration, and hold no more shards than it needs."""
@@ -122,7 +129,7 @@ class CachedShards(Shards):
         """The cache's index file, kept because the cache checks it on every access."""
         return self.cache.index_file()
 
-    def _gathered(self, metadata: Metadata) -> DatasetIndex:
+    def _gather(self, metadata: Metadata) -> DatasetIndex:
         """Gather the columns from all shards, which fetches every one of them."""
 
         def copied(number: int) -> bytes:
@@ -175,13 +182,16 @@ class CachedShards(Shards):
         """Register with the cache, once, that reads outside an iteration hold one shard."""
         if self._registration is not None:
             return
-        # If each thread registered, the cache would reserve space for as many readers. A lock that
-        # a thread held during a fork stays locked in the child, which therefore makes a new one.
-        if self._registering[0] != os.getpid():
-            self._registering = os.getpid(), threading.Lock()
+        # If each thread registered, the cache would reserve space for as many readers.
+        self._registering = _of_this_process(self._registering)
         with self._registering[1]:
             if self._registration is None:
                 self._registration = self.cache.register(1)
+
+
+def _of_this_process(lock: tuple[int, threading.Lock]) -> tuple[int, threading.Lock]:
+    # A lock that a thread held during a fork stays locked in the child.
+    return lock if lock[0] == os.getpid() else (os.getpid(), threading.Lock())
 
 
 def _shards_of(retriever: BaseRetriever) -> CachedShards:
