@@ -175,6 +175,8 @@ def test_error_says_what_was_found(file: str, words: str) -> None:
         (bytes(1000), "zero bytes"),
         (b"\x89PNG\r\n\x1a\n" + bytes(30), "PNG"),
         ("Zugriff verweigert: ä".encode(), "plain text"),
+        (b"Created by the recording studio on a Monday", "plain text"),
+        (b"NIST offers this file elsewhere now, see its page", "plain text"),
     ],
 )
 def test_what_is_no_audio_is_called_by_its_name(octets: bytes, words: str) -> None:

@@ -32,9 +32,9 @@ _BY_MAGIC: dict[bytes, Callable[[Source], Structure]] = {
     b"caff": inspect_caf,
     b".snd": inspect_au,
     b"dns.": inspect_au,
-    b"NIST": inspect_nist,
-    b"Crea": inspect_voc,
-    b"riff": inspect_w64,
+    b"NIST_1A": inspect_nist,
+    b"Creative Voi": inspect_voc,
+    b"riff\x2e\x91\xcf\x11": inspect_w64,
 }
 
 _BY_FORM: dict[tuple[bytes, bytes], Callable[[Source], Structure]] = {
@@ -61,9 +61,12 @@ def inspect(source: Source, *, frames: int | None = None) -> Structure:
     head = source.at(0, 12)
     if head[:4] == b"fLaC":
         return inspect_flac(source, known_frames=frames)
-    rules = _BY_MAGIC.get(head[:4]) or _BY_FORM.get((head[:4], head[8:12]))
+    rules = _BY_FORM.get((head[:4], head[8:12]))
     if rules is not None:
         return rules(source)
+    for magic, rules in _BY_MAGIC.items():
+        if head.startswith(magic):
+            return rules(source)
     start = after_id3v2(source)
     if start and source.at(start, 4) == b"fLaC":
         return inspect_flac(source, start, known_frames=frames)
