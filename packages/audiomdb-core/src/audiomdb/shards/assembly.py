@@ -24,7 +24,7 @@ from audiomdb.shards.columns import add_up, build_columns
 from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sync_data, write_atomically
-from audiomdb.shards.finished import FinishedShard, check_payloads, find_finished
+from audiomdb.shards.finished import FinishedShard, check_shard, finished_shard, look_into
 from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.journal import Journal, Rejection, write_rejected
 from audiomdb.shards.key_set import KeySet
@@ -97,10 +97,11 @@ class DatasetAssembly:
         self._earlier: dict[int, Journal] = {}
         self._said = 0
         try:
-            for shard, keys in find_finished(output_dir, self._folder.shards(), self._options):
+            for number in self._folder.shards():
+                directory = output_dir / shard_name(number)
+                self._earlier[number], keys = look_into(directory, self._options)
                 self._keys.add(keys)
-                self._earlier[shard.number] = shard.journal
-                self._shards[shard.number] = self._background.submit(self._check, shard)
+                self._shards[number] = self._background.submit(check_shard, directory)
         except BaseException:
             self.close()
             raise
@@ -174,13 +175,13 @@ class DatasetAssembly:
             return
         made = self._current
         self._check_duplicates(made)
-        finished, keys = self._finish_shard(shard, made, source)
+        self._finish_shard(made, source)
         self._open = None
-        self._keys.add(keys)
+        self._keys.add(list(made.rows))
         if shard - 2 in self._shards:  # bounds the backlog, and surfaces its errors early
             with _disk_errors(self._dir):
                 self._shards[shard - 2].result()
-        self._shards[shard] = self._background.submit(self._publish, finished, made.syncs)
+        self._shards[shard] = self._background.submit(self._publish, shard, made.syncs)
 
     def finish(self, shards: int, processors: Sequence[str] = ()) -> Metadata:
         """Write the index, the rejections and, last, the metadata, which completes the dataset.
@@ -295,12 +296,8 @@ class DatasetAssembly:
     def _index(self, entry: ShardEntry) -> ShardIndex:
         return ShardReader(self._dir / entry.path, entry).index
 
-    def _finish_shard(
-        self, number: int, made: _OpenShard, source: SourceDigest
-    ) -> tuple[FinishedShard, Sequence[bytes]]:
-        rows = [made.rows[key] for key in sorted(made.rows)]
-        columns, left_out = build_columns(rows)
-        features = merge_features(made.features)
+    def _finish_shard(self, made: _OpenShard, source: SourceDigest) -> None:
+        columns, left_out = build_columns([made.rows[key] for key in sorted(made.rows)])
         journal = Journal(
             options=self._options,
             samples=source.samples,
@@ -311,35 +308,20 @@ class DatasetAssembly:
             not_finite=len(made.not_finite),
         )
         with _disk_errors(self._dir):
-            written = made.writer.finish(
+            made.writer.finish(
                 columns=columns,
                 left_out=left_out,
-                features=msgspec.to_builtins(features),
+                features=msgspec.to_builtins(merge_features(made.features)),
                 journal=msgspec.to_builtins(journal),
             )
-        shard = FinishedShard.unmeasured(
-            number,
-            written.keys,
-            written.index_place,
-            columns=columns,
-            features=features,
-            journal=journal,
-        )
-        return shard, written.keys
 
-    def _publish(self, shard: FinishedShard, syncs: Sequence[Work[None]]) -> FinishedShard:
-        measured = shard.measured(self._folder.stage(shard.number))
+    def _publish(self, number: int, syncs: Sequence[Work[None]]) -> FinishedShard:
+        shard = finished_shard(ShardReader(self._folder.stage(number)))
         # The system reports a failed write only once: a later sync may succeed.
         for sync in syncs:
             sync.result()
-        self._folder.publish(shard.number)
-        return measured
-
-    def _check(self, shard: FinishedShard) -> FinishedShard:
-        """Check and measure a shard of an earlier run, which may have been damaged since."""
-        directory = self._dir / shard.entry.path
-        check_payloads(directory)
-        return shard.measured(directory)
+        self._folder.publish(number)
+        return shard
 
 
 class _OpenShard(msgspec.Struct, frozen=True):

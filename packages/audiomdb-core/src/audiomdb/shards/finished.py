@@ -1,8 +1,9 @@
-"""Describe finished shards, of this run of a conversion or an earlier one, and check the latter."""
+"""Describe finished shards by what their files hold, and check those of earlier runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,114 +11,89 @@ import msgspec
 
 from audiomdb.errors import CorruptShardError, OptionsChangedError
 from audiomdb.sample import DURATION
-from audiomdb.shards.columns import Column, total
+from audiomdb.shards.columns import total
 from audiomdb.shards.files import sha256_file
 from audiomdb.shards.index import converted
 from audiomdb.shards.journal import Journal
-from audiomdb.shards.layout import DATA_FILE, shard_name
+from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import Feature, ShardEntry
 from audiomdb.shards.shard_reader import ShardReader
 
-__all__ = ["SOURCE_OPTIONS", "FinishedShard", "check_payloads", "find_finished"]
+__all__ = [
+    "SOURCE_OPTIONS",
+    "FinishedShard",
+    "check_shard",
+    "finished_shard",
+    "look_into",
+]
 
 SOURCE_OPTIONS = "source"
 """Name of the option that holds the converter's own options, as a map."""
 
 
 class FinishedShard(msgspec.Struct, frozen=True):
-    """A complete shard with its metadata entry, features and journal."""
+    """A complete shard's metadata entry, features and journal."""
 
-    number: int
     entry: ShardEntry
     features: Mapping[str, Feature]
     journal: Journal
 
-    @classmethod
-    def unmeasured(
-        cls,
-        number: int,
-        keys: Sequence[bytes],
-        index_place: tuple[int, int],
-        *,
-        columns: Mapping[str, Column],
-        features: Mapping[str, Feature],
-        journal: Journal,
-    ) -> FinishedShard:
-        """Describe a shard whose size and SHA-256 are not known yet; `keys` are sorted UTF-8."""
-        offset, length = index_place
-        entry = ShardEntry(
-            path=shard_name(number),
-            samples=len(keys),
-            bytes=0,
-            sha256="",
-            duration=total(columns.get(DURATION)),
-            first_key=keys[0].decode() if keys else "",
-            last_key=keys[-1].decode() if keys else "",
-            index_offset=offset,
-            index_bytes=length,
-        )
-        return cls(number, entry, features, journal)
 
-    def measured(self, directory: Path) -> FinishedShard:
-        """Return a copy with the size and SHA-256 of its data.mdb, which is in `directory`."""
-        path = directory / DATA_FILE
-        size, digest = path.stat().st_size, sha256_file(path)
-        entry = msgspec.structs.replace(self.entry, bytes=size, sha256=digest)
-        return msgspec.structs.replace(self, entry=entry)
+def finished_shard(shard: ShardReader) -> FinishedShard:
+    """Describe a complete shard, whose folder has its final name; reads and hashes its file."""
+    path, index, samples = shard.directory / DATA_FILE, shard.index, len(shard)
+    offset, length = shard.index_place
+    entry = ShardEntry(
+        path=shard.directory.name,
+        samples=samples,
+        bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+        duration=total(index.column(DURATION)),
+        first_key=index.key(0) if samples else "",
+        last_key=index.key(samples - 1) if samples else "",
+        index_offset=offset,
+        index_bytes=length,
+    )
+    features = converted(index.features, dict[str, Feature])
+    return FinishedShard(entry, features, converted(index.journal, Journal))
 
 
-def find_finished(
-    output_dir: Path, numbers: Sequence[int], options: Mapping[str, Any]
-) -> Iterator[tuple[FinishedShard, Sequence[bytes]]]:
-    """Read the finished shards of earlier runs; their size and SHA-256 are not measured yet.
-
-    Yields:
-        Each shard with its keys as UTF-8.
+def look_into(directory: Path, options: Mapping[str, Any]) -> tuple[Journal, Sequence[bytes]]:
+    """Return the journal of a shard of an earlier run, and its keys as UTF-8.
 
     Raises:
-        CorruptShardError: when a shard is damaged.
-        OptionsChangedError: when a shard was made with other options.
+        CorruptShardError: when the shard is damaged.
+        OptionsChangedError: when it was made with other options.
     """
-    for number in numbers:
-        directory = output_dir / shard_name(number)
-        try:
-            reader = ShardReader(directory)
-            index = reader.index
-            journal = converted(index.journal, Journal)
-            features = converted(index.features, dict[str, Feature])
-        except (CorruptShardError, msgspec.ValidationError) as exc:
-            raise _damaged(directory, exc) from exc
-        _compare_options(directory, journal.options, options)
+    with _damage_explained(directory):
+        index = ShardReader(directory).index
+        journal = converted(index.journal, Journal)
         keys = [key.encode() for key in index.all_keys()]
-        shard = FinishedShard.unmeasured(
-            number,
-            keys,
-            reader.index_place,
-            columns=index.columns,
-            features=features,
-            journal=journal,
-        )
-        yield shard, keys
+    _compare_options(directory, journal.options, options)
+    return journal, keys
 
 
-def check_payloads(directory: Path) -> None:
-    """Check every record of a shard, payloads included.
+def check_shard(directory: Path) -> FinishedShard:
+    """Check every record of a shard of an earlier run, payloads included, and describe it.
 
     Raises:
-        CorruptShardError: when a record is damaged.
+        CorruptShardError: when the shard is damaged.
     """
-    shard = ShardReader(directory)
-    try:
+    with _damage_explained(directory):
+        shard = ShardReader(directory)
         for place in range(len(shard)):
             shard.read(place, copy=False, verify=True)
-    except CorruptShardError as exc:
-        raise _damaged(directory, exc) from exc
+        return finished_shard(shard)
 
 
-def _damaged(directory: Path, cause: Exception) -> CorruptShardError:
-    return CorruptShardError(
-        f"{directory} is damaged: {cause}. Delete that folder to have the shard made again"
-    )
+@contextmanager
+def _damage_explained(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except (CorruptShardError, msgspec.ValidationError) as exc:
+        raise CorruptShardError(
+            f"{directory} is damaged: {exc}. Delete that folder to have the shard made again"
+        ) from exc
 
 
 def _compare_options(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

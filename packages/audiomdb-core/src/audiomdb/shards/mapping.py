@@ -1,4 +1,4 @@
-"""Map files read-only as memoryviews, and find a shard's index in its data.mdb."""
+"""Map files read-only as memoryviews."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from audiomdb.errors import CorruptShardError
-from audiomdb.shards.layout import INDEX_KEY
-from audiomdb.shards.pages import places
 
-__all__ = ["find_index", "map_descriptor", "map_file", "read_apart", "release_pages"]
+__all__ = ["map_descriptor", "map_file", "read_apart", "release_pages"]
 
 _QUEUE: Any = getattr(select, "epoll", None) or getattr(select, "kqueue", None)
 _CLOSING: Callable[[int], object] | None = None if _QUEUE is None else _QUEUE.fromfd
@@ -97,18 +95,3 @@ class _Mapping(mmap.mmap):
         if _CLOSING is not None:
             self.fd = os.dup(fd)
             self._closing = _CLOSING(self.fd)
-
-
-def find_index(file: memoryview, name: str) -> tuple[int, int]:
-    """Find the offset and size of a shard's index through LMDB's pages, without metadata.
-
-    Raises:
-        CorruptShardError: when the file is damaged or holds no index.
-    """
-    try:
-        for place in places(file):
-            if place.key == INDEX_KEY:
-                return place.offset, place.length
-    except CorruptShardError as exc:
-        raise CorruptShardError(f"{name}: {exc}") from exc
-    raise CorruptShardError(f"{name}: an LMDB file, but it holds no AudioMDB index")

@@ -17,9 +17,10 @@ from audiomdb.shards.codec import (
 )
 from audiomdb.shards.heap import keep_memory_of_copies
 from audiomdb.shards.index import parse_index
-from audiomdb.shards.layout import DATA_FILE
-from audiomdb.shards.mapping import find_index, map_file, read_apart, release_pages
+from audiomdb.shards.layout import DATA_FILE, INDEX_KEY
+from audiomdb.shards.mapping import map_file, read_apart, release_pages
 from audiomdb.shards.metadata import ShardEntry
+from audiomdb.shards.pages import places
 
 __all__ = ["ShardReader"]
 
@@ -57,7 +58,7 @@ class ShardReader:
         self._file = map_file(path) if file is None else file
         self._decoders: tuple[list[RecordDecoder], ...] = ([], [], [], [])
         if entry is None:
-            offset, length = find_index(self._file, self._name)
+            offset, length = _find_index(self._file, self._name)
         else:
             if len(self._file) != entry.bytes:
                 raise CorruptShardError(
@@ -182,6 +183,17 @@ class ShardReader:
             return repr(self.index.key(i))
         except CorruptShardError:
             return "(its key is damaged too)"
+
+
+def _find_index(file: memoryview, name: str) -> tuple[int, int]:
+    """Find the offset and size of the index through LMDB's pages, without metadata."""
+    try:
+        for place in places(file):
+            if place.key == INDEX_KEY:
+                return place.offset, place.length
+    except CorruptShardError as exc:
+        raise CorruptShardError(f"{name}: {exc}") from exc
+    raise CorruptShardError(f"{name}: an LMDB file, but it holds no AudioMDB index")
 
 
 def _check_names(fields: Collection[str]) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -23,11 +23,11 @@ from audiomdb.shards.layout import (
     LOCK_FILE,
     SAMPLES_DB,
 )
-from audiomdb.shards.mapping import find_index, map_file
+from audiomdb.shards.mapping import map_file
 from audiomdb.shards.packing import Buffer
 from audiomdb.shards.pages import places
 
-__all__ = ["ShardWriter", "WrittenShard"]
+__all__ = ["ShardWriter"]
 
 # Commits affect the file's bytes, so they must depend on the data only, never on memory or time.
 # LMDB keeps a copy of all data until it is committed (docs/decisions/0019).
@@ -35,18 +35,6 @@ _COMMIT_BYTES = 4 * 1024 * 1024
 _MAP_BYTES = 1024 * 1024 * 1024
 _ENTRY_OVERHEAD = 64
 _SLACK_BYTES = 4 * 1024 * 1024
-
-
-class WrittenShard(NamedTuple):
-    """The result of writing a shard.
-
-    Attributes:
-        keys: The keys as UTF-8, sorted.
-        index_place: Offset and size of the index in data.mdb.
-    """
-
-    keys: Sequence[bytes]
-    index_place: tuple[int, int]
 
 
 class ShardWriter:
@@ -122,7 +110,7 @@ class ShardWriter:
         left_out: Mapping[str, str],
         features: Mapping[str, Any],
         journal: Mapping[str, Any],
-    ) -> WrittenShard:
+    ) -> None:
         """Write heads and index, and close the file. `columns` must be in key order."""
         self._end_block()
         keys = sorted(self._records)
@@ -145,8 +133,6 @@ class ShardWriter:
         self.close()
         # Part of the format, for other LMDB tools; LMDB needs none and our readers never use it.
         (self._directory / LOCK_FILE).touch()
-        path = self._directory / DATA_FILE
-        return WrittenShard(keys, find_index(map_file(path), str(path)))
 
     def close(self) -> None:
         """Close the file without finishing the shard. Harmless after `finish`."""
