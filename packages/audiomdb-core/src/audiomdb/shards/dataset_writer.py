@@ -6,6 +6,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,7 +126,8 @@ class DatasetWriter:
         )
         self._pool = ThreadPool(self._workers, "audiomdb") if executor is None else None
         self._executor = executor
-        self._pending: deque[Future[PreparedBatch] | Work[PreparedBatch] | _Begin | _End] = deque()
+        # Batches, and in between the calls that begin and end their shards.
+        self._pending: deque[Future[PreparedBatch] | Work[PreparedBatch] | partial[None]] = deque()
         self._batches = 0
         self._batch: list[tuple[str, SourceSample]] = []
         self._batch_bytes = 0
@@ -224,7 +226,7 @@ class DatasetWriter:
             return
         self._closed = True
         for entry in self._pending:
-            if not isinstance(entry, _Begin | _End):
+            if not isinstance(entry, partial):
                 entry.cancel()
         self._pending.clear()
         if self._pool is not None:
@@ -243,12 +245,12 @@ class DatasetWriter:
     def _turn_to(self, shard: int | None) -> None:
         if self._shard >= 0:
             self._submit()
-            self._pending.append(_End(self._shard, self._source))
+            self._pending.append(partial(self._assembly.end_shard, self._shard, self._source))
             self._warn_if_huge()
         if shard is not None:
             self._shard, self._source = shard, SourceDigest()
             if not self._assembly.is_finished(shard):
-                self._pending.append(_Begin(shard))
+                self._pending.append(partial(self._assembly.begin_shard, shard))
         self._drain(self._under_way)
 
     def _submit(self) -> None:
@@ -265,10 +267,8 @@ class DatasetWriter:
         """Store prepared batches in order until at most `allowed` batches are pending."""
         while self._pending:
             entry = self._pending[0]
-            if isinstance(entry, _Begin):
-                self._assembly.begin_shard(entry.shard)
-            elif isinstance(entry, _End):
-                self._assembly.end_shard(entry.shard, entry.source)
+            if isinstance(entry, partial):
+                entry()
             else:
                 if self._batches <= allowed and not entry.done():
                     return
@@ -300,12 +300,3 @@ def default_workers() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-class _Begin(msgspec.Struct, frozen=True):
-    shard: int
-
-
-class _End(msgspec.Struct, frozen=True):
-    shard: int
-    source: SourceDigest
