@@ -266,6 +266,16 @@ def test_metadata_that_is_no_json_object_is_refused(dataset, content):
         DatasetReader.open(dataset)
 
 
+@pytest.mark.parametrize("text", [b'"d"', b"k000"])
+def test_metadata_whose_text_is_damaged_is_refused(dataset, text):
+    path = dataset / "metadata.json"
+    raw = path.read_bytes()
+    assert text in raw
+    path.write_bytes(raw.replace(text, text[:1] + b"\xff" + text[2:]))
+    with pytest.raises(MetadataError, match=r"metadata\.json"):
+        DatasetReader.open(dataset)
+
+
 def test_metadata_that_lies_about_durations_is_reported(dataset):
     edit_metadata(dataset, lambda m: m["shards"][1].update(duration=m["shards"][1]["duration"] + 1))
     shard, total = verify_dataset(dataset)

@@ -205,7 +205,7 @@ def parse_metadata(raw: bytes, name: str) -> Metadata:
         )
     try:
         metadata = _decode_metadata(raw)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise MetadataError(f"{name}: {exc}") from exc
     _check(metadata, name)
     return metadata
