@@ -142,14 +142,20 @@ def test_what_a_function_returns_in_place_of_audio_is_rejected_alone(tmp_path: P
     assert writer.finish().rejected == 1
 
 
-def test_text_that_cannot_be_stored_hurts_nobody_once_a_processor_drops_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", [{"name": "\ud800"}, {"\ud800": 1}, {7: "a"}, {None: 1.5}])
+def test_what_cannot_be_stored_hurts_nobody_once_a_processor_drops_it(
+    tmp_path: Path, field: dict[Any, Any]
+) -> None:
     class Drop(BaseProcessor):
         def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
-            return {"length": len(sample["name"])}
+            return {"fields": len(sample)}
 
-    items = [("k", {"audio": clip(1), "name": "\ud800"})]
+    items: list[tuple[str, Sample]] = [("k", {"audio": clip(1), "speaker": "ann", **field})]
     Listed(items, tmp_path / "out", processor=Drop(), num_workers=1).run()
-    assert DatasetReader.open(tmp_path / "out")["k"]["length"] == 1
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert dataset["k"]["fields"] == 2 + 1 + 4  # and the facts of the audio
+        assert dataset.index["speaker"].tolist() == ["ann"]
+    assert verify_dataset(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("container", ["WAVEX", "RF64"])

@@ -261,7 +261,7 @@ def _row(sample: Sample) -> dict[str, Any]:
     for name, value in sample.items():
         if name not in _NO_COLUMN:
             plain = value if type(value) in _PLAIN else _scalar(value)
-            if plain is not None and not (type(plain) is str and _has_no_utf8(plain)):
+            if plain is not None and _fits(name) and (type(plain) is not str or _fits(plain)):
                 row[name] = plain
     audio = sample.get(AUDIO)
     if audio is not None:
@@ -284,12 +284,11 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401
     return float(value) if isinstance(value, float) else None
 
 
-def _has_no_utf8(text: str) -> bool:
-    """Whether a text has no UTF-8 form. A processor may still leave it out of the record."""
-    if text.isascii():
+def _fits(text: object) -> bool:
+    """Whether it is text with a UTF-8 form. A processor may leave out what cannot be stored."""
+    if not isinstance(text, str):
         return False
     try:
-        text.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
-        return True
-    return False
+        return False
