@@ -98,6 +98,10 @@ def test_an_array_that_stays_the_same_may_be_in_many_samples(tmp_path: Path) -> 
         (f"{n}", {"speaker": speaker, "growing": long[:n], "window": long[n : n + 100], "n": [n]})
         for n in range(100)
     ]
+    for n, sample in enumerate(sample for _, sample in items):
+        sample["faster"] = long[: 100 * (n % 7 + 1) : n % 7 + 1]
+        sample["turned"] = long[:900].reshape(30, 30).T if n % 2 else long[:900].reshape(30, 30)
+        sample["type"] = speaker.view(np.int64) if n % 2 else speaker
     Listed(items, tmp_path / "out").run()
     with DatasetReader.open(tmp_path / "out") as dataset:
         for key, sample in items:

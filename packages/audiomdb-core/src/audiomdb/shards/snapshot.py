@@ -62,8 +62,7 @@ class Snapshots:
         last = self._last.get(name)
         if (
             last is not None
-            and last.shape == array.shape
-            and last.__array_interface__["data"] == array.__array_interface__["data"]
+            and last.__array_interface__ == array.__array_interface__
             and fields.get(name) != self._last_fields.get(name)
         ):
             raise SourceError(
