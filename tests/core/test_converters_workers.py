@@ -6,7 +6,8 @@ import operator
 import os
 import pickle
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,19 @@ def test_work_goes_to_a_pool_of_processes_that_the_caller_owns(tmp_path: Path) -
         pool.shutdown(kill_workers=True)
     Listed(samples(10), tmp_path / "b" / "set", processor=frames(), num_workers=1).run()
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_views_of_bytes_reach_the_processes_of_any_pool(tmp_path: Path) -> None:
+    items = [
+        (key, {"audio": memoryview(sample["audio"]), "parts": [memoryview(sample["audio"])[9:]]})
+        for key, sample in samples(3)
+    ]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        Listed(items, tmp_path / "out", executor=pool).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        for key, sample in items:
+            assert dataset[key]["audio"] == sample["audio"]
+            assert dataset[key]["parts"] == sample["parts"]
 
 
 def test_without_a_processor_work_is_done_in_threads_and_with_one_in_processes(

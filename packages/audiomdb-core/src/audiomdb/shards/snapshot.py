@@ -75,8 +75,8 @@ class Snapshots:
 def _copy(value: Any, depth: int) -> Any:  # noqa: ANN401
     kind = type(value)
     # A view that cannot be written through may still change, or outlive what it shows, as the views
-    # of an LMDB transaction do.
-    if kind is bytearray or (kind is memoryview and type(value.obj) is not bytes):
+    # of an LMDB transaction do. One of a bytes object does neither, but cannot be pickled.
+    if kind is bytearray or kind is memoryview:
         return bytes(value)
     if depth < _MAX_DEPTH:
         if kind is dict:
