@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from audiomdb.errors import SourceError
+from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader
 from tests.core.conversions import Listed, clip, digests, frames
@@ -58,6 +60,34 @@ def test_what_a_source_uses_again_is_stored_as_it_was(
         assert digests(folder / "reused") == digests(folder / "fresh")
     with DatasetReader.open(folder / "reused" / "out") as dataset:
         assert [sample["text"] for sample in dataset] == [f"number {n}" for n in range(4)]
+
+
+def test_dicts_and_lists_of_other_classes_may_be_used_again_too(tmp_path: Path) -> None:
+    class Words(list[int]):
+        pass
+
+    class Common(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            return {"most": sample["counts"].most_common(1)}
+
+    def source() -> Iterator[tuple[str, Sample]]:
+        counts: Counter[str] = Counter()
+        by_name: OrderedDict[str, list[int]] = OrderedDict(numbers=[])
+        words = Words()
+        for number in range(4):
+            counts.clear()
+            counts.update("ab" * number + "b")
+            by_name["numbers"][:] = words[:] = [number]
+            yield f"{number}", {"counts": counts, "by_name": by_name, "words": words}
+
+    common = Common(keep_original=True)
+    Listed(source(), tmp_path / "out", processor=common, num_workers=1).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        found = list(dataset)
+    assert [sample["most"] for sample in found] == [[["b", number + 1]] for number in range(4)]
+    assert [sample["counts"].get("a", 0) for sample in found] == [0, 1, 2, 3]
+    assert [sample["by_name"] for sample in found] == [{"numbers": [n]} for n in range(4)]
+    assert [sample["words"] for sample in found] == [[0], [1], [2], [3]]
 
 
 def test_views_of_an_lmdb_transaction_may_end_with_it(tmp_path: Path) -> None:

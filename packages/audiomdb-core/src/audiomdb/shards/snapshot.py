@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -85,4 +86,14 @@ def _copy(value: Any, depth: int) -> Any:  # noqa: ANN401
             return [_copy(item, depth + 1) for item in value]
         if kind is tuple:
             return tuple(_copy(item, depth + 1) for item in value)
+        # A processor may count on the class of others, such as a Counter.
+        if isinstance(value, dict):
+            fields = copy(value)
+            for name, item in value.items():
+                dict.__setitem__(fields, name, _copy(item, depth + 1))
+            return fields
+        if isinstance(value, list):
+            items = copy(value)
+            items[:] = [_copy(item, depth + 1) for item in value]
+            return items
     return value
