@@ -170,6 +170,13 @@ def test_a_tensor_counts_as_the_array_it_is(tmp_path: Path) -> None:
     assert metadata.features["other"].shape == (2, None)
 
 
+def test_records_of_the_same_size_are_not_of_the_same_dtype(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path) as writer:
+        writer.write("a", {"v": np.zeros(3, [("left", "<i4"), ("right", "<i4")])})
+        writer.write("b", {"v": np.zeros(3, [("peak", "<f8")])})
+    assert writer.finish().features["v"].dtype is None
+
+
 def test_an_infinite_duration_leaves_a_dataset_that_can_be_opened(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path) as writer:
         writer.write("a", {"duration": float("inf")})

@@ -43,7 +43,7 @@ class FeatureSummary:
                 continue
             value = _as_array(value)
             of_array = isinstance(value, np.ndarray)
-            mark = (field, (value.dtype.str, value.shape) if of_array else type(value))
+            mark = (field, (value.dtype, value.shape) if of_array else type(value))
             if mark in self._met:
                 continue
             self._met.add(mark)
