@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from audiomdb.errors import (
     ConversionError,
     DatasetNotFoundError,
+    DuplicateKeyError,
     MetadataError,
     OutputExistsError,
     SampleError,
@@ -196,6 +198,17 @@ def test_a_key_that_occurs_twice_names_both(tmp_path: Path) -> None:
     assert same_shard["reason"] == f"{audio}: key 'a' occurs twice"
     assert same_shard["source"] == str(audio)
     assert other_shard["reason"] == "key 'a' occurs twice: shard_00000 holds it already"
+
+
+def test_an_error_that_was_caught_is_raised_again_and_no_other_one(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path / "d")
+    for i in range(192):
+        with contextlib.suppress(DuplicateKeyError):
+            writer.write(f"{min(i, 150)}", {"i": i})
+    for _ in range(2):
+        with pytest.raises(DuplicateKeyError, match=r"^key '150' occurs twice$"):
+            writer.flush()
+    writer.close()
 
 
 @pytest.mark.parametrize(

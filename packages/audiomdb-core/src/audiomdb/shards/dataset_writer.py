@@ -272,18 +272,20 @@ class DatasetWriter:
             else:
                 if self._batches <= allowed and not entry.done():
                     return
-                batch = entry.result()
+                self._store(entry.result())
                 self._batches -= 1
-                self._store(batch)
             self._pending.popleft()
 
     def _store(self, batch: PreparedBatch) -> None:
         self._assembly.add_features(batch.features)
-        for outcome in batch.outcomes:
+        while batch.outcomes:
+            outcome = batch.outcomes[0]
             if isinstance(outcome, Rejection):
                 self._assembly.reject(outcome)
             else:
                 self._assembly.add(outcome)
+            # After an error, a later call raises it again: what was stored must not come twice.
+            del batch.outcomes[0]
 
     def _warn_if_huge(self) -> None:
         if self._source.bytes > _HUGE_SHARD_BYTES:

@@ -69,7 +69,7 @@ class Prepared(msgspec.Struct, frozen=True):
 class PreparedBatch(msgspec.Struct, frozen=True):
     """Outcomes in the order of the samples, and the merged features of the prepared ones."""
 
-    outcomes: Sequence[Prepared | Rejection]
+    outcomes: list[Prepared | Rejection]
     features: Mapping[str, Feature]
 
 
