@@ -6,8 +6,10 @@ import contextlib
 import gc
 import json
 import os
+import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from audiomdb.errors import (
     DuplicateKeyError,
     MetadataError,
     OutputExistsError,
+    OutputWriteError,
     SampleError,
 )
 from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
@@ -63,6 +66,15 @@ def test_what_a_killed_run_left_before_its_first_shard_is_taken_over(tmp_path: P
     (tmp_path / ".partial" / "shard_00000").mkdir(parents=True)
     write(tmp_path)
     assert verify_dataset(tmp_path) == []
+
+
+def test_what_a_killed_run_left_and_may_not_be_removed_is_an_error_that_says_where(
+    tmp_path: Path, read_only: Callable[[Path], Path]
+) -> None:
+    (tmp_path / ".partial" / "shard_00000").mkdir(parents=True)
+    folder = read_only(tmp_path)
+    with pytest.raises(OutputWriteError, match=f"^cannot write to {re.escape(str(folder))}: "):
+        write(folder)
 
 
 def test_metadata_goes_when_a_shard_that_it_promises_has_gone(tmp_path: Path) -> None:

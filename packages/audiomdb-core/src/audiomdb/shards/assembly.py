@@ -19,7 +19,12 @@ from typing import Any, Literal
 import lmdb
 import msgspec
 
-from audiomdb.errors import DuplicateKeyError, OutputWriteError, SourceChangedError
+from audiomdb.errors import (
+    AudioMDBError,
+    DuplicateKeyError,
+    OutputWriteError,
+    SourceChangedError,
+)
 from audiomdb.shards.columns import add_up, build_columns
 from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.features import merge_features
@@ -68,6 +73,8 @@ class DatasetAssembly:
     Raises:
         OutputExistsError: when the folder holds something else.
         OutputBusyError: when another process is writing there.
+        OutputWriteError: when it cannot be created, or what a killed run left there cannot be
+            removed.
         OptionsChangedError: when finished shards were made with other options.
         CorruptShardError: when a finished shard is damaged.
     """
@@ -88,7 +95,8 @@ class DatasetAssembly:
         self._skip_duplicates = duplicates == "skip"
         self._keys = KeySet()
         self._open: _OpenShard | None = None
-        self._folder = OutputFolder(output_dir)
+        with _disk_errors(output_dir):
+            self._folder = OutputFolder(output_dir)
         self._background = ThreadPool(1, "audiomdb-publish")
         # Syncs the open shard as it grows. Otherwise the disk would be idle until a shard is
         # complete, and the end of a conversion would wait for the last shards to be written.
@@ -349,7 +357,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     """Turn disk and LMDB errors into an OutputWriteError that says how to continue."""
     try:
         yield
-    except OutputWriteError:
+    except AudioMDBError:  # such as OutputExistsError, which is an OSError
         raise
     except (OSError, lmdb.Error) as exc:  # LMDB reports a short write as an I/O error
         if isinstance(exc, lmdb.MemoryError):
