@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,23 @@ def test_a_writer_that_was_dropped_gives_its_folder_back(tmp_path: Path) -> None
     gc.collect()
     assert len(list(Path("/dev/fd").iterdir())) < before
     write(tmp_path)
+
+
+def test_a_forked_child_that_closes_its_copy_takes_no_shard_away(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from audiomdb.shards import DatasetWriter
+
+with DatasetWriter(sys.argv[1]) as writer:
+    writer.write("a", {"n": 1})
+    child = os.fork()
+    if child == 0:
+        writer.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "d")], check=True)
+    assert verify_dataset(tmp_path / "d") == []
 
 
 def test_options_are_the_same_whatever_sequence_holds_them(tmp_path: Path) -> None:

@@ -230,7 +230,6 @@ class DatasetAssembly:
                 shards=entries,
             )
             write_metadata(self._dir, metadata)
-            self._folder.discard_staging()
         return metadata
 
     def journals(self) -> list[Journal]:
@@ -244,9 +243,7 @@ class DatasetAssembly:
             self._open = None
         self._background.shutdown()
         self._sync.shutdown(cancel_futures=True)
-        if not self._folder.closed:
-            self._folder.discard_staging()
-            self._folder.close()
+        self._folder.close()
 
     @property
     def _current(self) -> _OpenShard:

@@ -59,23 +59,23 @@ class OutputFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._staging = path / _PARTIAL
         self._made = not path.exists()
         self._owner = os.getpid()
         self._lock = lock_folder(path)
         try:
             self._refuse_strangers()
-            self._staging = path / _PARTIAL
             # Unfinished shards of an earlier run are useless: their source is read again.
             if self._staging.exists():
                 shutil.rmtree(self._staging)
             self._withdraw_metadata_of_missing_shards()
         except BaseException:
-            self.close()
+            self._unlock()
             raise
 
     def __del__(self) -> None:
         # A writer that was dropped without `close`, as in a notebook, must not keep the lock.
-        self.close()
+        self._unlock()
 
     def shards(self) -> list[int]:
         """Return the numbers of the finished shards, sorted."""
@@ -108,17 +108,17 @@ class OutputFolder:
             path.unlink()
             sync(self.path)
 
-    def discard_staging(self) -> None:
-        """Remove shards that were not published."""
-        shutil.rmtree(self._staging, ignore_errors=True)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the lock has been released."""
-        return self._lock < 0
-
     def close(self) -> None:
-        """Unlock the folder, and remove it if it was created here and is empty. Idempotent."""
+        """Remove shards that were not published, and unlock the folder. Idempotent.
+
+        The folder is removed too if it was created here and is empty. In a forked child, nothing is
+        removed.
+        """
+        if self._lock >= 0 and os.getpid() == self._owner:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
         lock, self._lock = self._lock, -1
         if lock < 0:
             return
