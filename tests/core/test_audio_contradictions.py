@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from audiomdb import audio
+from audiomdb.audio.cutting import Cutters
 from audiomdb.audio.flac_frames import _crc8
 from audiomdb.errors import AudioError, DamagedAudioError, UnreadableAudioError
 from audiomdb.shards.describe import AudioOptions, describe
@@ -50,7 +51,7 @@ def test_a_flac_without_a_rate_is_no_audio() -> None:
         with pytest.raises(UnreadableAudioError, match="0 Hz"):
             use(bytes(octets))
     with pytest.raises(AudioError, match=r"'clip'.*0 Hz"):
-        describe("clip", {"audio": bytes(octets)}, AudioOptions())
+        describe("clip", {"audio": bytes(octets)}, AudioOptions(), Cutters())
 
 
 def test_a_flac_of_a_bit_depth_that_no_decoder_reads_is_unreadable_not_damaged() -> None:

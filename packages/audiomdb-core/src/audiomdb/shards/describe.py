@@ -99,7 +99,7 @@ def source_name(sample: Mapping[str, Any]) -> str | None:
 
 
 def describe(
-    key: str, sample: Mapping[str, Any], options: AudioOptions, cutters: Cutters | None = None
+    key: str, sample: Mapping[str, Any], options: AudioOptions, cutters: Cutters
 ) -> Description:
     """Read, check and, if requested, convert a sample's audio, and add the facts as fields.
 
@@ -138,7 +138,7 @@ def describe(
 
 
 def _audio(
-    name: str, sample: Sample, options: AudioOptions, cutters: Cutters | None
+    name: str, sample: Sample, options: AudioOptions, cutters: Cutters
 ) -> tuple[Any, AudioInfo, AudioInfo]:
     """Return the audio to store, its facts, and the facts of the audio as it came."""
     audio = sample[AUDIO]
@@ -147,7 +147,7 @@ def _audio(
         return _stored(name, array, rate, options.sample_rate, options.audio_format)
     audio_format = options.audio_format or _DEFAULT_FORMAT
     if isinstance(audio, AudioWindow):
-        array, rate = _window(audio, cutters, name)
+        array, rate = cutters.cut(audio.path, audio.offset, audio.duration, name=name)
         return _stored(name, array, rate, options.sample_rate, audio_format)
     data = _read(audio, name)
     if options == _AS_IT_IS:  # `probe` below would read the header a second time
@@ -160,13 +160,6 @@ def _audio(
     if options.check_audio == "decode" or info.frames is None:
         info = check(data, name=name)
     return data, info, info
-
-
-def _window(window: AudioWindow, cutters: Cutters | None, name: str) -> tuple[np.ndarray, int]:
-    path, offset, duration = window.path, window.offset, window.duration
-    if cutters is None:
-        return decode(path, offset=offset, duration=duration, name=name)
-    return cutters.cut(path, offset, duration, name=name)
 
 
 def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN401

@@ -155,7 +155,7 @@ def _prepare(
     described = describe(key, _with_plain_names(sample), options, cutters)
     stored: Mapping[str, Any] = described.sample
     if process is not None:
-        stored = _processed(key, described, process, options.sample_rate)
+        stored = _processed(key, described, process, options.sample_rate, cutters)
         stored = _with_plain_names(stored)
     source = source_name(sample)
     try:
@@ -168,7 +168,9 @@ def _prepare(
     return Prepared(record, described.row, described.contradictions, described.finite, source)
 
 
-def _processed(key: str, described: Description, process: Process, rate: int | None) -> Sample:
+def _processed(
+    key: str, described: Description, process: Process, rate: int | None, cutters: Cutters
+) -> Sample:
     before = described.sample
     try:
         after = process(dict(before))
@@ -196,7 +198,7 @@ def _processed(key: str, described: Description, process: Process, rate: int | N
         raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
     if isinstance(audio, bytes | bytearray | memoryview) or SAMPLE_RATE in out:
         # The facts describe the old clip. Decoding checks against them, so determine the new ones.
-        out = describe(key, out, AudioOptions()).sample
+        out = describe(key, out, AudioOptions(), cutters).sample
     return out
 
 

@@ -83,9 +83,6 @@ class ShardWriter:
     ) -> None:
         self.close()
 
-    def __len__(self) -> int:
-        return len(self._records)
-
     def add(self, record: EncodedRecord) -> None:
         """Add one record.
 
