@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,24 @@ def test_options_of_anybodys_converter_are_compared(tmp_path: Path) -> None:
     assert converter.run().reused_shards == 1
     converter.option = ["a", {"b": 2.5}]
     with pytest.raises(OptionsChangedError, match=r"with option=\['a', {'b': 1\.5}\]; this run"):
+        converter.run()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({0: "no", 1: "yes"}, {0: "yes", 1: "no"}),
+        (datetime(2026, 1, 2, tzinfo=timezone.utc), datetime(2026, 1, 3, tzinfo=timezone.utc)),
+        ((1, b"a"), (1, b"b")),
+    ],
+)
+def test_options_of_many_types_are_kept_and_compared(tmp_path: Path, old: Any, new: Any) -> None:
+    converter = Optional(samples(3), tmp_path / "out")
+    converter.option = old
+    converter.run()
+    assert converter.run().reused_shards == 1
+    converter.option = new
+    with pytest.raises(OptionsChangedError, match="with option="):
         converter.run()
 
 

@@ -11,8 +11,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-import msgspec
-
 from audiomdb.converters.processing import ConversionProcessors
 from audiomdb.converters.report import ConversionReport
 from audiomdb.converters.workers import explain_lost_workers, worker_processes
@@ -30,7 +28,7 @@ from audiomdb.progress import progress as progress_bar
 from audiomdb.sample import SourceSample
 from audiomdb.shards.borders import at_least_one
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
-from audiomdb.shards.finished import SOURCE_OPTIONS
+from audiomdb.shards.finished import SOURCE_OPTIONS, plain_options
 from audiomdb.shards.output import output_path
 from audiomdb.shards.prepare import Process, is_passing
 
@@ -284,15 +282,15 @@ class BaseConverter(ABC):
 
     def _compared_options(self) -> dict[str, Any]:
         # Under a key of their own: a subclass may give an option the name of one of the base's.
-        options = dict(self.source_options())
+        options = self.source_options()
         try:
-            msgspec.msgpack.encode(options)
+            plain = plain_options(options)
         except (TypeError, ValueError, OverflowError) as exc:
             raise ConversionError(
                 f"{type(self).__name__}.source_options returned {options!r}, expected plain "
                 f"values: {exc}"
             ) from exc
-        return {SOURCE_OPTIONS: options} if options else {}
+        return {SOURCE_OPTIONS: plain} if plain else {}
 
     def _write(self, writer: DatasetWriter) -> None:
         total = self.sample_count()

@@ -10,14 +10,13 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
 from audiomdb.audio.cutting import Cutters
 from audiomdb.errors import ConversionError
 from audiomdb.sample import SourceSample
 from audiomdb.shards.assembly import DatasetAssembly
 from audiomdb.shards.borders import ShardBorders, at_least_one
 from audiomdb.shards.describe import AudioOptions
+from audiomdb.shards.finished import plain_options
 from audiomdb.shards.journal import Journal, Rejection, utf8
 from audiomdb.shards.metadata import Metadata
 from audiomdb.shards.output import output_path
@@ -118,8 +117,7 @@ class DatasetWriter:
                 "audio_format": audio_format,
                 "sample_rate": self._audio.sample_rate,
                 "processors": list(process_names),
-                # Converted as in a finished shard, where tuples are lists.
-                **msgspec.msgpack.decode(msgspec.msgpack.encode(dict(options or {}))),
+                **plain_options(options or {}),
             },
             map_size=map_size,
             duplicates=on_error,

@@ -25,6 +25,7 @@ __all__ = [
     "check_shard",
     "finished_shard",
     "look_into",
+    "plain_options",
 ]
 
 SOURCE_OPTIONS = "source"
@@ -94,6 +95,16 @@ def _damage_explained(directory: Path) -> Iterator[None]:
         raise CorruptShardError(
             f"{directory} is damaged: {exc}. Delete that folder to have the shard made again"
         ) from exc
+
+
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as a finished shard holds them: as JSON has it, with 64-bit integers.
+
+    Raises:
+        TypeError, ValueError, OverflowError: when a shard cannot hold them.
+    """
+    plain = msgspec.to_builtins(dict(options), str_keys=True)
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(plain), type=dict[str, Any])
 
 
 def _compare_options(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
