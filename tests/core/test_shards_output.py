@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from audiomdb.errors import (
     OutputExistsError,
     OutputWriteError,
     SampleError,
+    SourceChangedError,
 )
 from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
+from audiomdb.shards.finished import FinishedShard, check_shard
 from tests.core.conversions import digests, rejections
 
 
@@ -239,6 +242,51 @@ def test_an_error_that_was_caught_is_raised_again_and_no_other_one(tmp_path: Pat
         with pytest.raises(DuplicateKeyError, match=r"^key '150' occurs twice$"):
             writer.flush()
     writer.close()
+
+
+def test_new_shards_do_not_wait_until_those_of_earlier_runs_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    made = threading.Event()
+
+    def held(directory: Path) -> FinishedShard:
+        assert made.wait(60), "a shard waits for the check of one that was there before"
+        return check_shard(directory)
+
+    monkeypatch.setattr("audiomdb.shards.assembly.check_shard", held)
+    with DatasetWriter(tmp_path, samples_per_shard=2) as writer:
+        for i in range(16):
+            writer.write(f"k{i}", {"text": f"number {i}"})
+        writer.flush()
+        assert (tmp_path / "shard_00004").exists()
+        made.set()
+    assert verify_dataset(tmp_path) == []
+
+
+def test_a_run_that_fails_does_not_check_what_is_left_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    begun: list[str] = []
+    opened, never = threading.Event(), threading.Event()
+
+    def held(directory: Path) -> FinishedShard:
+        begun.append(directory.name)
+        opened.wait()
+        while not writer._assembly._checks._works.empty():
+            never.wait(0.01)
+        return check_shard(directory)
+
+    monkeypatch.setattr("audiomdb.shards.assembly.check_shard", held)
+    writer = DatasetWriter(tmp_path, samples_per_shard=2)
+    opened.set()
+    writer.write("k0", {"text": "other"})
+    writer.write("k1", {"text": "number 1"})
+    with pytest.raises(SourceChangedError):
+        writer.write("k2", {"text": "number 2"})
+    writer.close()
+    assert begun in ([], ["shard_00000"])
 
 
 @pytest.mark.parametrize(

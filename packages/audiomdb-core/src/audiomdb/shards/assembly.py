@@ -19,12 +19,7 @@ from typing import Any, Literal
 import lmdb
 import msgspec
 
-from audiomdb.errors import (
-    AudioMDBError,
-    DuplicateKeyError,
-    OutputWriteError,
-    SourceChangedError,
-)
+from audiomdb.errors import AudioMDBError, DuplicateKeyError, OutputWriteError, SourceChangedError
 from audiomdb.shards.columns import add_up, build_columns
 from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.features import merge_features
@@ -59,8 +54,8 @@ _CLIPS_SAID = 10
 class DatasetAssembly:
     """Writes the shards of one dataset in order, and keeps those that earlier runs finished.
 
-    Must be called from one thread. A second thread hashes and publishes finished shards, and a
-    third syncs the data written so far to the open shard.
+    Must be called from one thread. A second one hashes and publishes finished shards, a third
+    checks those of earlier runs, and a fourth syncs the data written so far to the open shard.
 
     Args:
         output_dir: Folder of the dataset; created if missing, and locked until `close`.
@@ -98,6 +93,7 @@ class DatasetAssembly:
         with _disk_errors(output_dir):
             self._folder = OutputFolder(output_dir)
         self._background = ThreadPool(1, "audiomdb-publish")
+        self._checks = ThreadPool(1, "audiomdb-check")
         # Syncs the open shard as it grows. Otherwise the disk would be idle until a shard is
         # complete, and the end of a conversion would wait for the last shards to be written.
         self._sync = ThreadPool(1, "audiomdb-sync")
@@ -109,7 +105,7 @@ class DatasetAssembly:
                 directory = output_dir / shard_name(number)
                 self._earlier[number], keys = look_into(directory, self._options)
                 self._keys.add(keys)
-                self._shards[number] = self._background.submit(check_shard, directory)
+                self._shards[number] = self._checks.submit(check_shard, directory)
         except BaseException:
             self.close()
             raise
@@ -186,9 +182,10 @@ class DatasetAssembly:
         self._finish_shard(made, source)
         self._open = None
         self._keys.add(list(made.rows))
-        if shard - 2 in self._shards:  # bounds the backlog, and surfaces its errors early
-            with _disk_errors(self._dir):
-                self._shards[shard - 2].result()
+        before = shard - 2
+        if before in self._shards and not self.is_finished(before):
+            with _disk_errors(self._dir):  # bounds the backlog, and surfaces its errors early
+                self._shards[before].result()
         self._shards[shard] = self._background.submit(self._publish, shard, made.syncs)
 
     def finish(self, shards: int, processors: Sequence[str] = ()) -> Metadata:
@@ -237,12 +234,17 @@ class DatasetAssembly:
         return [shard.journal for shard in self._results()]
 
     def close(self) -> None:
-        """Discard the open shard, wait for finished ones, and unlock the folder. Idempotent."""
+        """Discard the open shard, wait for finished ones, and unlock the folder. Idempotent.
+
+        Shards of earlier runs that have not been checked yet are not checked any more.
+        """
         if self._open is not None:
             self._open.writer.close()
             self._open = None
         self._background.shutdown()
-        self._sync.shutdown(cancel_futures=True)
+        for pool in (self._checks, self._sync):
+            pool.shutdown(cancel_futures=True)
+        self._shards = {number: work for number, work in self._shards.items() if work.done()}
         self._folder.close()
 
     @property
