@@ -174,6 +174,23 @@ def test_a_function_in_place_of_a_processor_has_to_say_the_rate_too(tmp_path: Pa
         writer.write("k", {"audio": clip(1), "text": "a"})
 
 
+def test_what_a_function_makes_has_the_rate_that_it_was_told(tmp_path: Path) -> None:
+    def process(sample: Sample) -> dict[str, Any]:
+        return {"audio": np.zeros(400, np.float32), "text": sample["text"]}
+
+    array = {"audio": np.zeros(800, np.float32), "sample_rate": 8000}
+    sources: list[tuple[str, dict[str, Any], dict[str, Any], int]] = [
+        ("conversion", {"audio": clip(1)}, {"sample_rate": 16000}, 16000),
+        ("array", array, {}, 8000),
+    ]
+    for name, sample, options, rate in sources:
+        with DatasetWriter(tmp_path / name, process=process, **options) as writer:
+            writer.write("k", {**sample, "text": "a"})
+        with DatasetReader.open(tmp_path / name) as dataset:
+            stored = dataset["k"]
+        assert (stored["sample_rate"], stored["frames"]) == (rate, 400), name
+
+
 @pytest.mark.parametrize("own", [clip(1), np.zeros(800, np.float32)], ids=["encoded", "array"])
 def test_the_rate_of_features_is_not_taken_for_that_of_the_clip_beside_them(
     tmp_path: Path, own: Any

@@ -193,9 +193,10 @@ def _processed(
     if audio is before.get(AUDIO):
         # A rate that the processor returns is that of its features, not of the unchanged clip.
         return out | {name: before[name] for name in FACTS.intersection(out)}
-    told = rate is not None or hasattr(before.get(AUDIO), "__array__")
-    if not told and lacks_rate(out, before):
-        raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
+    if lacks_rate(out, before):
+        if rate is None and not hasattr(before.get(AUDIO), "__array__"):
+            raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
+        out[SAMPLE_RATE] = before[SAMPLE_RATE] if rate is None else rate  # which it was told
     if isinstance(audio, bytes | bytearray | memoryview) or SAMPLE_RATE in out:
         # The facts describe the old clip. Decoding checks against them, so determine the new ones.
         out = describe(key, out, AudioOptions(), cutters).sample
