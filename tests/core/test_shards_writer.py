@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -245,6 +245,37 @@ def test_what_a_processor_returns_is_stored_and_its_failure_names_the_sample(tmp
     assert reader["k012"] == {"__key__": "k012", "length": 9, "peak": 12.0}
     # Columns describe the source's audio, whatever a processor makes of it.
     assert reader.index["frames"].tolist() == [500 + i for i in range(30) if i != 5]
+
+
+class Postponing(Executor):
+    """Does work when its result is asked for, and notes the most that was waiting at a time."""
+
+    def __init__(self):
+        self.waiting = self.most = 0
+
+    def submit(self, call, *args):
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        future = Future()
+        future.result = lambda: self.make(call, args)
+        return future
+
+    def make(self, call, args):
+        self.waiting -= 1
+        return call(*args)
+
+
+@pytest.mark.parametrize(
+    ("mib", "samples", "most"), [(0, 3000, 29), (1, 40, 29), (8, 12, 8), (30, 6, 3)]
+)
+def test_what_is_under_way_is_little_however_large_the_samples_are(tmp_path, mib, samples, most):
+    pool = Postponing()
+    blob = bytes(mib * 2**20)
+    with DatasetWriter(tmp_path / "d", executor=pool, num_workers=2) as writer:
+        for i in range(samples):
+            writer.write(f"{i:04d}", {"blob": blob, "i": i})
+    assert pool.most == most
+    assert len(DatasetReader.open(tmp_path / "d")) == samples
 
 
 def test_a_shard_of_many_gigabytes_is_warned_about(tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ class DatasetWriter:
     only, not on the workers.
 
     Must be called from one thread. Memory is bounded: `write` blocks while too many batches are
-    pending.
+    pending, or more than one for each worker if samples are large.
 
     Args:
         output_dir: Folder of the dataset; missing, empty, or left by an earlier run.
@@ -126,7 +126,7 @@ class DatasetWriter:
         self._executor = executor
         # Batches, and in between the calls that begin and end their shards.
         self._pending: deque[Future[PreparedBatch] | Work[PreparedBatch] | partial[None]] = deque()
-        self._batches = 0
+        self._sizes: deque[int] = deque()  # of the pending batches, in bytes of their samples
         self._batch: list[tuple[str, SourceSample]] = []
         self._batch_bytes = 0
         self._snapshots = Snapshots()
@@ -258,7 +258,7 @@ class DatasetWriter:
                 prepare_batch, self._batch, self._audio, self._process, self._skip, self._cutters
             )
             self._pending.append(work)
-            self._batches += 1
+            self._sizes.append(self._batch_bytes)
             self._batch, self._batch_bytes = [], 0
 
     def _drain(self, allowed: int) -> None:
@@ -267,12 +267,17 @@ class DatasetWriter:
             entry = self._pending[0]
             if isinstance(entry, partial):
                 entry()
+            elif not entry.done() and self._may_wait(allowed):
+                return
             else:
-                if self._batches <= allowed and not entry.done():
-                    return
                 self._store(entry.result())
-                self._batches -= 1
+                self._sizes.popleft()
             self._pending.popleft()
+
+    def _may_wait(self, allowed: int) -> bool:
+        """Whether at most `allowed` batches are pending, and are small or one for each worker."""
+        batches, small = len(self._sizes), 2 * allowed * _BATCH_BYTES
+        return batches <= allowed and (batches <= self._workers or sum(self._sizes) <= small)
 
     def _store(self, batch: PreparedBatch) -> None:
         self._assembly.add_features(batch.features)
