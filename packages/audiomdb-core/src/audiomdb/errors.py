@@ -162,7 +162,7 @@ class SourceError(ConversionError, ValueError):
 
 
 class ProcessingError(ConversionError):
-    """A processor failed on a sample; its exception is the `__cause__`."""
+    """A processor failed on a sample; its exception is the `__cause__`, in the same process."""
 
 
 class OutputExistsError(ConversionError, FileExistsError):
