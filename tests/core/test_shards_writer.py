@@ -266,7 +266,7 @@ class Postponing(Executor):
 
 
 @pytest.mark.parametrize(
-    ("mib", "samples", "most"), [(0, 3000, 29), (1, 40, 29), (8, 12, 8), (30, 6, 3)]
+    ("mib", "samples", "most"), [(0, 3000, 29), (1, 40, 29), (8, 12, 7), (30, 6, 3)]
 )
 def test_what_is_under_way_is_little_however_large_the_samples_are(tmp_path, mib, samples, most):
     pool = Postponing()
@@ -276,6 +276,17 @@ def test_what_is_under_way_is_little_however_large_the_samples_are(tmp_path, mib
             writer.write(f"{i:04d}", {"blob": blob, "i": i})
     assert pool.most == most
     assert len(DatasetReader.open(tmp_path / "d")) == samples
+
+
+def test_what_is_under_way_is_little_however_much_a_processor_makes_of_it(tmp_path):
+    pool = Postponing()
+    with DatasetWriter(
+        tmp_path / "d", executor=pool, num_workers=2, process=lambda _: {"made": bytes(2**20)}
+    ) as writer:
+        for i in range(320):
+            writer.write(f"{i:04d}", {"i": i})
+    assert pool.most == 3
+    assert len(DatasetReader.open(tmp_path / "d")) == 320
 
 
 def test_a_shard_of_many_gigabytes_is_warned_about(tmp_path, monkeypatch):

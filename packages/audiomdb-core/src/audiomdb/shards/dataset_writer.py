@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import deque
@@ -127,6 +128,7 @@ class DatasetWriter:
         # Batches, and in between the calls that begin and end their shards.
         self._pending: deque[Future[PreparedBatch] | Work[PreparedBatch] | partial[None]] = deque()
         self._sizes: deque[int] = deque()  # of the pending batches, in bytes of their samples
+        self._stored_bytes = math.inf  # what the last batch came to; not known before the first
         self._batch: list[tuple[str, SourceSample]] = []
         self._batch_bytes = 0
         self._snapshots = Snapshots()
@@ -270,14 +272,19 @@ class DatasetWriter:
             elif not entry.done() and self._may_wait(allowed):
                 return
             else:
-                self._store(entry.result())
+                batch = entry.result()
+                self._stored_bytes = batch.bytes
+                self._store(batch)
                 self._sizes.popleft()
             self._pending.popleft()
 
     def _may_wait(self, allowed: int) -> bool:
         """Whether at most `allowed` batches are pending, and are small or one for each worker."""
-        batches, small = len(self._sizes), 2 * allowed * _BATCH_BYTES
-        return batches <= allowed and (batches <= self._workers or sum(self._sizes) <= small)
+        batches = len(self._sizes)
+        if batches <= self._workers:
+            return batches <= allowed
+        expected = max(sum(self._sizes), batches * self._stored_bytes)
+        return batches <= allowed and expected <= 2 * allowed * _BATCH_BYTES
 
     def _store(self, batch: PreparedBatch) -> None:
         self._assembly.add_features(batch.features)

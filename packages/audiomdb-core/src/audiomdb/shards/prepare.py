@@ -72,6 +72,12 @@ class PreparedBatch(msgspec.Struct, frozen=True):
     outcomes: list[Prepared | Rejection]
     features: Mapping[str, Feature]
 
+    @property
+    def bytes(self) -> int:
+        """Size of the records."""
+        records = (one.record for one in self.outcomes if isinstance(one, Prepared))
+        return sum(len(record.body) + record.payload_bytes for record in records)
+
 
 def prepare_batch(
     items: Sequence[tuple[str, SourceSample]],
