@@ -27,7 +27,7 @@ from audiomdb.cache.part_file import Delivered, Part, PartFile
 from audiomdb.cache.retry import Stopped
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.spans import DONE_BYTES
-from audiomdb.cache.transfer import RangeTransfer
+from audiomdb.cache.transfer import Means, RangeTransfer
 from audiomdb.errors import DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
 from tests.core.caches import Opener, write_store
@@ -100,22 +100,13 @@ class Node:
     ) -> Delivered:
         held = try_exclusive(self.folder / "part", create=True)
         assert held is not None
-        transfer = RangeTransfer(
-            Answers(store),
-            self.layout,
-            make_room=lambda size: self.full(size),
-            counters=self.counters,
-        )
+        transfer = RangeTransfer(Answers(store), self.layout, self.counters)
+        means = Means(check, self.full, self.slots.extra(ahead=False))
         slot = self.slots.take(ahead=False)
         assert slot is not None
         with slot:
             try:
-                return transfer(
-                    Part(0, "part", self.folder / "part", held),
-                    entry,
-                    check=check,
-                    extra=self.slots.extra(ahead=False),
-                )
+                return transfer(Part(0, "part", self.folder / "part", held), entry, means)
             finally:
                 held.release()
 

@@ -19,7 +19,7 @@ from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.retry import Retries, Stopped
 from audiomdb.cache.slots import Slots
-from audiomdb.cache.transfer import RangeTransfer
+from audiomdb.cache.transfer import Means, RangeTransfer
 from audiomdb.cache.waiting import how_far
 from audiomdb.errors import CacheFullError, DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
@@ -94,12 +94,10 @@ def fetch(tmp_path: Path) -> Callable[..., Delivered]:
         held = try_exclusive(path, create=True)
         assert held is not None
         parts.append(Part(0, "part", path, held))
-        transfer = RangeTransfer(
-            Answers(store), layout, make_room=make_room, counters=counters or Counters()
-        )
-        extra = Slots(tmp_path, 1).extra(ahead=False)
+        transfer = RangeTransfer(Answers(store), layout, counters or Counters())
+        means = Means(check, make_room, Slots(tmp_path, 1).extra(ahead=False))
         try:
-            return transfer(parts[-1], ENTRY, check=check, extra=extra)
+            return transfer(parts[-1], ENTRY, means)
         finally:
             held.release()
 

@@ -23,7 +23,7 @@ from audiomdb.cache.retry import Stopped
 from audiomdb.cache.room import Room
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.tenancy import Tenancy
-from audiomdb.cache.transfer import Transfer
+from audiomdb.cache.transfer import Means, Transfer
 from audiomdb.cache.waiting import Patience, Waiting
 from audiomdb.errors import CacheFullError, CorruptShardError, DatasetNotFoundError
 from audiomdb.notes import add_note
@@ -249,10 +249,10 @@ class Fetching:
             None when the part was removed from the directory meanwhile.
         """
         entry = self._metadata.shards[part.number]
-        extra = self.slots.extra(ahead=ahead)
+        means = Means(check, self._room.shrink, self.slots.extra(ahead=ahead))
         try:
             for _ in range(2):
-                delivered = self._transfer(part, entry, check=check, extra=extra)
+                delivered = self._transfer(part, entry, means)
                 self._outage.end()
                 if (delivered.size, delivered.sha256) == (entry.bytes, entry.sha256):
                     held = self._room.admit(part, delivered)

@@ -13,7 +13,7 @@ from audiomdb.cache.lock import is_at, try_exclusive
 from audiomdb.cache.opening import PAUSE_S, TRIES, deleted_error, index_lock
 from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.slots import ExtraSlots
-from audiomdb.cache.source import FetchIndex
+from audiomdb.cache.transfer import Means, RangeTransfer
 from audiomdb.errors import CacheFullError, CorruptShardError, MetadataError
 from audiomdb.shards.files import sha256_hex, sync, write_atomically
 from audiomdb.shards.layout import INDEX_FILE
@@ -29,13 +29,13 @@ _NAME = "index"
 class IndexCopy:
     """Keeps a dataset's index file in a cache directory. Thread-safe.
 
-    Shards that are not being read are evicted for it. If the disk is still full, each process
-    keeps it in its memory.
+    It can be as large as many shards, so an interrupted transfer is resumed, and shards that are
+    not being read are evicted for it. If the disk is still full, each process keeps it in memory.
 
     Args:
         layout: The directory.
         entry: Entry of the file in the metadata.
-        fetch: Functions that fetch the file. None: it can only be gathered from the shards.
+        transfer: Fetches the file. None: it can only be gathered from the shards.
         make_room: Evicts a number of bytes; returns False when nothing can be evicted.
     """
 
@@ -43,12 +43,12 @@ class IndexCopy:
         self,
         layout: CacheLayout,
         entry: IndexEntry,
-        fetch: FetchIndex | None,
+        transfer: RangeTransfer | None,
         make_room: Callable[[int], bool],
     ) -> None:
         self._layout = layout
         self._entry = entry
-        self._fetch = fetch
+        self._transfer = transfer
         self._make_room = make_room
 
     def open(self, extra: ExtraSlots) -> memoryview | None:
@@ -64,14 +64,14 @@ class IndexCopy:
         """
         # Without a lock: every process verifies the file, which takes seconds if it is large.
         data = self._whole()
-        if data is not None or self._fetch is None:
+        if data is not None or self._transfer is None:
             return data
         try:
-            return self._fetched_once(self._fetch, extra)
+            return self._fetched_once(self._transfer, extra)
         except OSError as exc:
             if not is_full_disk(exc):
                 raise
-            return self._in_memory(self._fetch)
+            return self._in_memory(self._transfer)
 
     def keep(self, content: bytes) -> None:
         """Keep an index gathered from shards, if it is the one described in the metadata."""
@@ -86,19 +86,19 @@ class IndexCopy:
         with suppress(CacheFullError):
             despite_full_disk(written, lambda: self._make_room(len(content)))
 
-    def _fetched_once(self, fetch: FetchIndex, extra: ExtraSlots) -> memoryview:
+    def _fetched_once(self, transfer: RangeTransfer, extra: ExtraSlots) -> memoryview:
         for _ in range(TRIES):
             with index_lock(self._layout):
                 data = self._whole()
                 if data is None:
-                    data = self._fetched(fetch, extra)
+                    data = self._fetched(transfer, extra)
             if data is not None:
                 return data
             time.sleep(PAUSE_S)
         raise deleted_error(self._layout.root)
 
-    def _in_memory(self, fetch: FetchIndex) -> memoryview:
-        content = fetch.whole(self._entry.bytes)
+    def _in_memory(self, transfer: RangeTransfer) -> memoryview:
+        content = transfer.whole(INDEX_FILE, self._entry.bytes)
         if content is None:
             raise self._other(f"it has more than {self._entry.bytes} bytes")
         digest = sha256_hex(content)
@@ -114,7 +114,7 @@ class IndexCopy:
         release_pages(data)
         return data if digest == self._entry.sha256 else None
 
-    def _fetched(self, fetch: FetchIndex, extra: ExtraSlots) -> memoryview | None:
+    def _fetched(self, transfer: RangeTransfer, extra: ExtraSlots) -> memoryview | None:
         """Fetch and map the file, resuming if interrupted; return None if it was deleted."""
         folder = self._layout.staging / _NAME
         forget(self._layout, _NAME)  # left by a process that died
@@ -128,7 +128,8 @@ class IndexCopy:
             return None
         part = Part(-1, _NAME, folder / INDEX_FILE, held)
         try:
-            delivered = fetch.into(part, self._entry.bytes, extra)
+            means = Means(lambda: None, self._make_room, extra)
+            delivered = transfer.fetch(part, INDEX_FILE, self._entry.bytes, means)
             self._check(delivered)
             part.path.replace(self._layout.index)
             sync(self._layout.root)

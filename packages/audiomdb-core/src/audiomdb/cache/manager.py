@@ -19,6 +19,7 @@ from audiomdb.cache.readers import Registration
 from audiomdb.cache.room import Room
 from audiomdb.cache.source import Source
 from audiomdb.cache.tenancy import Tenancy
+from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.shards.course import Arrival
 from audiomdb.shards.files import bytes_below
 from audiomdb.shards.metadata import Metadata
@@ -69,12 +70,13 @@ class ShardCache:
             self._counters,
             asked_bytes=options.max_bytes,
         )
+        transfer = source.transfer(self._layout, self._counters)
         self.fetching = Fetching(
             self._layout,
             self.metadata,
             self._room,
             self._tenancy,
-            source.transfer(self._layout, self._room.shrink, self._counters),
+            transfer,
             failures,
             self._counters,
         )
@@ -82,7 +84,7 @@ class ShardCache:
         self._index = IndexCopy(
             self._layout,
             self.metadata.index,
-            source.index(self._layout, self._room.shrink, self._counters),
+            transfer if isinstance(transfer, RangeTransfer) else None,
             self._room.shrink,
         )
 

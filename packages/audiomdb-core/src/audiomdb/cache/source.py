@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol
 from uuid import uuid4
 
 from audiomdb.cache.answers import Answers, Open, named
@@ -19,34 +19,17 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.retry import Retries
-from audiomdb.cache.slots import ExtraSlots
-from audiomdb.cache.small_file import fetch_bytes
-from audiomdb.cache.transfer import RangeTransfer, Transfer
+from audiomdb.cache.transfer import Means, RangeTransfer, Transfer
 from audiomdb.cache.waiting import Pace, Watch
 from audiomdb.errors import DownloadError, DownloadInterruptedError, MetadataError
 from audiomdb.shards.files import bytes_below, sha256_file
-from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, METADATA_FILE
+from audiomdb.shards.layout import DATA_FILE, METADATA_FILE
 from audiomdb.shards.metadata import MOST_METADATA_BYTES, ShardEntry
 
-__all__ = ["DirectorySource", "FetchIndex", "RangeSource", "Source"]
+__all__ = ["DirectorySource", "RangeSource", "Source"]
 
 _VANISHING_S = 0.02
 """A folder that is being deleted vanishes after its contents."""
-
-MakeRoom: TypeAlias = Callable[[int], bool]
-"""Evicts a number of bytes when the disk is full; returns False when nothing can be evicted."""
-
-
-class FetchIndex(NamedTuple):
-    """The two ways to fetch an index file of a given size.
-
-    Attributes:
-        into: Fetches it into a part, resuming after an interruption.
-        whole: Fetches it into memory; returns None if it has more bytes than given.
-    """
-
-    into: Callable[[Part, int, ExtraSlots], Delivered]
-    whole: Callable[[int], bytes | None]
 
 
 class Source(Protocol):
@@ -62,13 +45,11 @@ class Source(Protocol):
             MetadataError: it is too large to be one.
         """
 
-    def index(
-        self, layout: CacheLayout, make_room: MakeRoom, counters: Counters
-    ) -> FetchIndex | None:
-        """Return what fetches `index.bin`; None if it can only be gathered from the shards."""
+    def transfer(self, layout: CacheLayout, counters: Counters) -> Transfer:
+        """Return what fetches the shards.
 
-    def transfer(self, layout: CacheLayout, make_room: MakeRoom, counters: Counters) -> Transfer:
-        """Return what fetches the shards."""
+        A `RangeTransfer` is also asked for `index.bin`; otherwise that is gathered from the shards.
+        """
 
 
 class RangeSource:
@@ -88,33 +69,14 @@ class RangeSource:
 
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
         """Fetch `metadata.json`."""
-        most = MOST_METADATA_BYTES
-        content = self._fetch(METADATA_FILE, most, layout, counters)
+        content = self.transfer(layout, counters).whole(METADATA_FILE, MOST_METADATA_BYTES)
         if content is None:
-            raise _too_large(self.place, most)
+            raise _too_large(self.place)
         return content
 
-    def index(self, layout: CacheLayout, make_room: MakeRoom, counters: Counters) -> FetchIndex:
-        """Return what fetches `index.bin`, which is resumed: it can be as large as many shards."""
-        transfer = self.transfer(layout, make_room, counters)
-
-        def into(part: Part, size: int, extra: ExtraSlots) -> Delivered:
-            return transfer.fetch(part, INDEX_FILE, size, check=lambda: None, extra=extra)
-
-        def whole(size: int) -> bytes | None:
-            return self._fetch(INDEX_FILE, size, layout, counters)
-
-        return FetchIndex(into, whole)
-
-    def transfer(
-        self, layout: CacheLayout, make_room: MakeRoom, counters: Counters
-    ) -> RangeTransfer:
-        """Return what fetches the shards, resuming after interruptions."""
-        return RangeTransfer(self._open, layout, make_room=make_room, counters=counters)
-
-    def _fetch(self, path: str, most: int, layout: CacheLayout, counters: Counters) -> bytes | None:
-        outage = Outage(layout.outage)
-        return fetch_bytes(self._open, path, most=most, counters=counters, outage=outage)
+    def transfer(self, layout: CacheLayout, counters: Counters) -> RangeTransfer:
+        """Return what fetches the shards and the index, resuming after interruptions."""
+        return RangeTransfer(self._open, layout, counters)
 
 
 class DirectorySource:
@@ -164,23 +126,15 @@ class DirectorySource:
         counters.add(fetched_bytes=len(content))
         return content
 
-    def index(self, layout: CacheLayout, make_room: MakeRoom, counters: Counters) -> None:
-        """Return None, because the index is gathered from the shards."""
-
-    def transfer(self, layout: CacheLayout, make_room: MakeRoom, counters: Counters) -> Transfer:
+    def transfer(self, layout: CacheLayout, counters: Counters) -> Transfer:
         """Return what has shards downloaded into staging folders."""
 
-        def fetch(
-            part: Part,
-            entry: ShardEntry,
-            *,
-            check: Callable[[], None],
-            extra: ExtraSlots,  # noqa: ARG001
-        ) -> Delivered:
+        def fetch(part: Part, entry: ShardEntry, means: Means) -> Delivered:
             # For this transfer only: if the part is deleted, another transfer may begin.
             folder = layout.staging / part.name / uuid4().hex[:12]
             what = f"{self._name}.download_shard({part.number})"
-            retries = Retries(what, counters=counters, check=check, outage=Outage(layout.outage))
+            outage = Outage(layout.outage)
+            retries = Retries(what, counters=counters, check=means.check, outage=outage)
             pace = Pace(what, entry.bytes, lambda: bytes_below(folder))
 
             def download() -> Delivered:
@@ -202,7 +156,7 @@ class DirectorySource:
                     raise DownloadInterruptedError(f"{deleted}: {exc}") from exc
 
             def attempt() -> Delivered:
-                return despite_full_disk(download, lambda: make_room(entry.bytes))
+                return despite_full_disk(download, lambda: means.make_room(entry.bytes))
 
             doing = f"while {self._name} fetched {entry.path}"
             with Watch(pace, "waiting for"), named(doing, entry.path):
@@ -215,7 +169,7 @@ class DirectorySource:
     def _read_metadata(self, path: str | os.PathLike[str]) -> bytes:
         try:
             if Path(path).stat().st_size > MOST_METADATA_BYTES:
-                raise _too_large(self.place, MOST_METADATA_BYTES)
+                raise _too_large(self.place)
             return Path(path).read_bytes()
         except (FileNotFoundError, IsADirectoryError, TypeError) as exc:
             raise DownloadError(
@@ -247,10 +201,10 @@ class DirectorySource:
         return inside
 
 
-def _too_large(place: str, most: int) -> MetadataError:
+def _too_large(place: str) -> MetadataError:
     return MetadataError(
-        f"{METADATA_FILE} of {place} has more than {most} bytes, so it is not the metadata of a "
-        "dataset. What answers there?"
+        f"{METADATA_FILE} of {place} has more than {MOST_METADATA_BYTES} bytes, so it is not the "
+        "metadata of a dataset. What answers there?"
     )
 
 

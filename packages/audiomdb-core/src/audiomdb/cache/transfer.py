@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from audiomdb.cache.answers import Answers, RemoteFile, closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk
@@ -13,6 +15,7 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.part_file import Delivered, Part, PartFile
 from audiomdb.cache.retry import Retries
 from audiomdb.cache.slots import ExtraSlots
+from audiomdb.cache.small_file import fetch_bytes
 from audiomdb.cache.spans import Span, piece_bytes
 from audiomdb.cache.streams import Streams
 from audiomdb.cache.waiting import Pace
@@ -20,7 +23,7 @@ from audiomdb.errors import DownloadInterruptedError
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import ShardEntry
 
-__all__ = ["RangeTransfer", "Transfer"]
+__all__ = ["Means", "RangeTransfer", "Transfer"]
 
 _LEAST_PIECE = 4 << 20
 """Smaller pieces would spend too much of their time on requests, so files below twice this size are
@@ -44,59 +47,56 @@ _MOST_VERSIONS = 3
 T = TypeVar("T")
 
 
+class Means(msgspec.Struct, frozen=True):
+    """What one transfer may use. The functions are called from several threads.
+
+    Attributes:
+        check: Called repeatedly; raises when the transfer is to stop.
+        make_room: Called with a number of bytes while the disk is full; returns False when nothing
+            can be evicted.
+        extra: Slots for fetching several pieces at a time.
+    """
+
+    check: Callable[[], None]
+    make_room: Callable[[int], bool]
+    extra: ExtraSlots
+
+
 class Transfer(Protocol):
     """Function that fetches a shard into the cache directory."""
 
-    def __call__(
-        self, part: Part, entry: ShardEntry, *, check: Callable[[], None], extra: ExtraSlots
-    ) -> Delivered:
-        """Fetch the shard of a part.
-
-        Args:
-            part: Part to fetch into; may contain what an earlier attempt fetched.
-            entry: Entry of the shard in the metadata.
-            check: Called repeatedly, from several threads; raises when the transfer is to stop.
-            extra: Slots for fetching several pieces at a time.
-        """
+    def __call__(self, part: Part, entry: ShardEntry, means: Means) -> Delivered:
+        """Fetch the shard of a part, which may contain what an earlier attempt fetched."""
 
 
 class RangeTransfer:
-    """Fetches shards from a store that supports range requests. Thread-safe.
+    """Fetches files from a store that supports range requests. Thread-safe.
 
     Args:
         open_remote: Requests a file from the store.
         layout: The cache directory.
-        make_room: Called with a number of bytes when the disk is full; returns False when nothing
-            can be evicted.
         counters: Counters in which bytes and retries are counted.
     """
 
-    def __init__(
-        self,
-        open_remote: Answers,
-        layout: CacheLayout,
-        *,
-        make_room: Callable[[int], bool],
-        counters: Counters,
-    ) -> None:
+    def __init__(self, open_remote: Answers, layout: CacheLayout, counters: Counters) -> None:
         self._open: Callable[..., RemoteFile] = open_remote
         self._stops = open_remote.takes_stop
         self.name = open_remote.name
         self._layout = layout
-        self._make_room = make_room
         self._counters = counters
         self._outage = Outage(layout.outage)
 
-    def __call__(
-        self, part: Part, entry: ShardEntry, *, check: Callable[[], None], extra: ExtraSlots
-    ) -> Delivered:
+    def __call__(self, part: Part, entry: ShardEntry, means: Means) -> Delivered:
         """Fetch a shard's file, see `fetch`."""
-        path = f"{entry.path}/{DATA_FILE}"
-        return self.fetch(part, path, entry.bytes, check=check, extra=extra)
+        return self.fetch(part, f"{entry.path}/{DATA_FILE}", entry.bytes, means)
 
-    def fetch(
-        self, part: Part, path: str, size: int, *, check: Callable[[], None], extra: ExtraSlots
-    ) -> Delivered:
+    def whole(self, path: str, most: int) -> bytes | None:
+        """Fetch a file into memory; return None if it has more than `most` bytes."""
+        return fetch_bytes(
+            self._open, path, most=most, counters=self._counters, outage=self._outage
+        )
+
+    def fetch(self, part: Part, path: str, size: int, means: Means) -> Delivered:
         """Fetch a file of `size` bytes, resuming what is already in the part.
 
         Raises:
@@ -110,10 +110,10 @@ class RangeTransfer:
             validator=self._layout.validator(part.name),
             spans=self._layout.spans(part.name),
         ) as file:
-            one = _OneTransfer(self, file, path, check)
-            streams = self._more_streams(one, extra)
+            one = _OneTransfer(self, file, path, means)
+            streams = self._more_streams(one, means.extra)
             retries = Retries(
-                path, counters=self._counters, check=check, size=size, outage=self._outage
+                path, counters=self._counters, check=means.check, size=size, outage=self._outage
             )
             with streams:
 
@@ -140,22 +140,14 @@ class RangeTransfer:
         worthwhile = self._stops and lacking >= 2 * _LEAST_PIECE
         streams = Streams(file, one.fetch_apart, extra, most=most if worthwhile else 0)
         if worthwhile and (slots := streams.reserve()):
-            self.despite_full_disk(
-                lambda: file.cut(piece_bytes(lacking, 1 + slots, _LEAST_PIECE)), one.file.size
+            one.despite_full_disk(
+                lambda: file.cut(piece_bytes(lacking, 1 + slots, _LEAST_PIECE)), file.size
             )
         elif file.in_pieces:
-            self.despite_full_disk(lambda: file.cut(None), one.file.size)
+            one.despite_full_disk(lambda: file.cut(None), file.size)
         else:
             file.hash_on()  # hashes what an earlier transfer left
         return streams
-
-    def despite_full_disk(self, action: Callable[[], T], size: int) -> T:
-        """Call a function that writes; evict `size` bytes and retry while the disk is full.
-
-        Raises:
-            CacheFullError: the disk is full and nothing can be evicted.
-        """
-        return despite_full_disk(action, lambda: self._make_room(size))
 
     def open(self, path: str, span: Span, size: int, validator: str | None) -> RemoteFile:
         """Request the missing bytes of a span."""
@@ -184,19 +176,26 @@ class _OneTransfer:
     _in_vain = 0
     """Bytes of streams that got no further than earlier ones."""
 
-    def __init__(
-        self, transfer: RangeTransfer, file: PartFile, path: str, check: Callable[[], None]
-    ) -> None:
+    def __init__(self, transfer: RangeTransfer, file: PartFile, path: str, means: Means) -> None:
         self.file = file
         self._transfer = transfer
         self._path = path
-        self._check = check
+        self._check = means.check
+        self._make_room = means.make_room
         self._pace = Pace(path, file.size, lambda: file.arrived)
 
     @property
     def received(self) -> int:
         """Bytes received, without those of streams that got no further, see `Progress`."""
         return self.file.received - self._in_vain
+
+    def despite_full_disk(self, action: Callable[[], T], size: int) -> T:
+        """Call a function that writes; evict `size` bytes and retry while the disk is full.
+
+        Raises:
+            CacheFullError: the disk is full and nothing can be evicted.
+        """
+        return despite_full_disk(action, lambda: self._make_room(size))
 
     def wait(self, streams: Streams) -> None:
         """Wait briefly for the threads that fetch the last spans."""
@@ -223,7 +222,7 @@ class _OneTransfer:
                 streams.start(may=remote.validator is not None)
                 if remote.validator is None and span.stop < file.size:
                     # Pieces of two versions could not be told apart: fetch all in one answer.
-                    self._transfer.despite_full_disk(lambda: file.cut(None), file.size)
+                    self.despite_full_disk(lambda: file.cut(None), file.size)
                     return
                 before = span.done
                 self._receive(span, remote)
@@ -267,9 +266,7 @@ class _OneTransfer:
             # The answer continues in the middle, but with another version than was asked for.
             self.file.give_back(self.file.restart())
             raise DownloadInterruptedError(f"{self._path}: it was replaced while it was fetched")
-        self._transfer.despite_full_disk(
-            lambda: self.file.keep_validator(remote.validator), self.file.size
-        )
+        self.despite_full_disk(lambda: self.file.keep_validator(remote.validator), self.file.size)
         return span
 
     def _receive(self, span: Span, remote: RemoteFile) -> None:
@@ -315,7 +312,7 @@ class _OneTransfer:
     def _write(self, span: Span, chunk: bytes) -> None:
         while chunk:
             rest = chunk
-            written = self._transfer.despite_full_disk(
+            written = self.despite_full_disk(
                 lambda: self.file.write(span, rest),  # noqa: B023 (called at once)
                 len(chunk),
             )
