@@ -314,6 +314,27 @@ def test_a_full_disk_of_which_everything_is_read_is_an_error(
     cache.close()
 
 
+@pytest.mark.parametrize("kind", ["ranges", "directories"])
+def test_on_a_full_disk_nothing_goes_for_a_shard_that_is_needed_later(
+    opener: Opener, small_disk: Path, kind: str
+) -> None:
+    cache = opener(kind, directory=small_disk / "cache")
+    registration = cache.register(1, 8)
+    cache.publish(registration, list(range(SHARDS)))
+
+    def ahead(*numbers: int) -> list[str]:
+        return [cache.fetching.ahead(number, lambda: None) for number in numbers]
+
+    view = cache.lease(0)
+    assert ahead(1, 2, 1) == ["fetched", "full", "there"]
+    assert "shard_00002/data.mdb" not in opener.sent()
+    del view
+    registration.advance(1)
+    assert ahead(2, 1) == ["fetched", "there"]
+    registration.close()
+    cache.close()
+
+
 def test_what_a_reader_keeps_open_goes_when_the_disk_is_full(store: Path, small_disk: Path) -> None:
     retriever = CopyRetriever(store, cache_dir=small_disk, prefetch=0)
     reader = retriever.open()

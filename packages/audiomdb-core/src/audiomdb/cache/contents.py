@@ -59,7 +59,7 @@ class Inventory:
         self._layout = layout
         self.sizes = [entry.bytes for entry in metadata.shards]
         self.names = [entry_name(i, entry) for i, entry in enumerate(metadata.shards)]
-        self._numbers = {name: i for i, name in enumerate(self.names)}
+        self.numbers = {name: i for i, name in enumerate(self.names)}
         self._index_bytes = metadata.index.bytes
 
     def fixed_bytes(self) -> int:
@@ -95,7 +95,7 @@ class Inventory:
 
     def _shard(self, entry: os.DirEntry[str], uses: NDArray[np.float64]) -> Stored | None:
         path = f"shards/{entry.name}"
-        number = self._numbers.get(entry.name)
+        number = self.numbers.get(entry.name)
         if number is not None and uses[number] != NEVER:
             return Stored(path, self.sizes[number], float(uses[number]), _STALE)
         info = _seen(entry)
@@ -108,7 +108,7 @@ class Inventory:
     ) -> Stored | None:
         """A part; `left` by a process that died right after admitting the shard, or in use."""
         path = f"parts/{entry.name}"
-        number = self._numbers.get(entry.name)
+        number = self.numbers.get(entry.name)
         if number is not None and not left and uses[number] != NEVER:
             return Stored(path, self.sizes[number], float(uses[number]), _STALE)
         info = _seen(entry)

@@ -11,6 +11,7 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from audiomdb.cache.counters import Counters
@@ -18,7 +19,7 @@ from audiomdb.cache.failures import Failures, Outage
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, try_shared
 from audiomdb.cache.opening import deleted_error
-from audiomdb.cache.part_file import Delivered, Part, arrived
+from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.retry import Stopped
 from audiomdb.cache.room import Room
 from audiomdb.cache.slots import Slots
@@ -100,7 +101,7 @@ class Fetching:
         name = self._room.names[number]
         known = self._failures.attempt(name)
         patience = Patience(check)
-        waiting = Waiting(lambda: self.arrived(number), self._room.sizes[number])
+        waiting = Waiting(lambda: self._room.arrived(number), self._room.sizes[number])
         with contextlib.ExitStack() as stack:
             waits_for_room, collect_at_s, lost = False, _COLLECT_AFTER_S, 0
             until_one_ends: frozenset[str] = frozenset()
@@ -160,10 +161,10 @@ class Fetching:
         if slot is None:
             return "slots"
         with slot:
-            claimed = self._room.claim(number, ahead=True)
-            if not isinstance(claimed, Part):
-                return claimed
             try:
+                claimed = self._room.claim(number, ahead=True)
+                if not isinstance(claimed, Part):
+                    return claimed
                 held = self._deliver(claimed, self._give_way(number, check), ahead=True)
             except _GaveWay:
                 return "full"
@@ -181,11 +182,6 @@ class Fetching:
                 return "failed"
             held.release()
         return "fetched"
-
-    def arrived(self, number: int) -> int:
-        """Return the number of bytes of a shard's part that have arrived."""
-        name, size = self._room.names[number], self._room.sizes[number]
-        return arrived(self._layout.parts / name, self._layout.spans(name), size)
 
     @property
     def slots(self) -> Slots:
@@ -249,7 +245,8 @@ class Fetching:
             None when the part was removed from the directory meanwhile.
         """
         entry = self._metadata.shards[part.number]
-        means = Means(check, self._room.shrink, self.slots.extra(ahead=ahead))
+        make_room = partial(self._room.shrink, ahead_of=part.number if ahead else None)
+        means = Means(check, make_room, self.slots.extra(ahead=ahead))
         try:
             for _ in range(2):
                 delivered = self._transfer(part, entry, means)
@@ -291,7 +288,7 @@ class Fetching:
             now = time.monotonic()
             if now - looked < _LOOK_EVERY_S:
                 return
-            here = self.arrived(number)
+            here = self._room.arrived(number)
             if here == before and (self._room.wanted() or self.slots.is_lacked(ahead=False)):
                 raise _GaveWay
             looked, before = now, here

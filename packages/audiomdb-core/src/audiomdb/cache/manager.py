@@ -162,7 +162,7 @@ class ShardCache:
     def arrival(self, number: int) -> Arrival:
         """Return how much of a shard has arrived, whichever process fetches it."""
         size = self._room.sizes[number]
-        there = size if self._room.shard_path(number).exists() else self.fetching.arrived(number)
+        there = size if self._room.shard_path(number).exists() else self._room.arrived(number)
         if not there:  # a backend that fetches whole files writes to its staging folder
             there = bytes_below(self._layout.staging / self._room.names[number])
         return Arrival(there, size, self._counters.stats.retries)

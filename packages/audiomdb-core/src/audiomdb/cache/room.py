@@ -17,7 +17,7 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk, evicted, forget
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
-from audiomdb.cache.part_file import Delivered, Part
+from audiomdb.cache.part_file import Delivered, Part, arrived
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
 from audiomdb.cache.tenancy import Tenancy
 from audiomdb.shards.metadata import Metadata
@@ -168,6 +168,11 @@ class Room:
                 held = self._new_part(path)
             if held is None:
                 return "busy"
+        elif ahead:
+            with exclusive(self._layout.budget_lock):
+                if not self._make_disk(0, number):
+                    held.release()
+                    return "full"
         part = Part(number, name, path, held)
         if self.shard_path(number).exists():  # its process died right before removing the part
             self.abandon(part)
@@ -243,29 +248,29 @@ class Room:
             else:
                 path.unlink(missing_ok=True)
 
-    def shrink(self, size: int, *, but: str = "") -> bool:
+    def shrink(self, size: int, *, but: str = "", ahead_of: int | None = None) -> bool:
         """Evict `size` bytes, because the disk is full; return False if nothing can be evicted.
 
         Args:
             size: Number of bytes.
             but: Name of a part that is not evicted.
+            ahead_of: Shard that is being prefetched: evict only what is needed later.
         """
 
         def shrunk() -> bool:
             with exclusive(self._layout.budget_lock):
-                return self._shrink(size, but=but)
+                return self._shrink(size, but=but, ahead_of=ahead_of)
 
         return self._tenancy.despite_deletion(shrunk)
 
+    def arrived(self, number: int) -> int:
+        """Return the number of bytes of a shard's part that have arrived."""
+        name, size = self.names[number], self.sizes[number]
+        return arrived(self._layout.parts / name, self._layout.spans(name), size)
+
     def fetched_by_others(self, but: str) -> frozenset[str]:
         """Return the names of the parts that are being fetched, without this one."""
-
-        def fetched() -> frozenset[str]:
-            names = (name for name, _ in files(self._layout.parts) if name != but)
-            parts = filter(self._layout.is_part, names)
-            return frozenset(name for name in parts if is_held(self._layout.parts / name))
-
-        return self._tenancy.despite_deletion(fetched)
+        return self._tenancy.despite_deletion(self._fetched) - {but}
 
     def waiting(self) -> Held | None:
         """Signal that a reader waits for room, until the result is released.
@@ -312,16 +317,24 @@ class Room:
         """Call a function that writes little; evict while the disk is full. Needs `budget.lock`."""
         return despite_full_disk(action, lambda: self._shrink(1))
 
-    def _shrink(self, size: int, *, but: str = "") -> bool:
-        stored = self._inventory.contents().stored
-        victims = eviction_order(item for item in stored if item.name != f"parts/{but}")
-        return self._evict(victims, size) < size
+    def _shrink(self, size: int, *, but: str = "", ahead_of: int | None = None) -> bool:
+        contents = self._inventory.contents()
+        later_than = -1.0 if ahead_of is None else contents.uses[ahead_of]
+        stored = (item for item in contents.stored if item.name != f"parts/{but}")
+        return self._evict(eviction_order(stored, later_than=later_than), size) < size
+
+    def _fetched(self) -> frozenset[str]:
+        names = filter(self._layout.is_part, (name for name, _ in files(self._layout.parts)))
+        return frozenset(name for name in names if is_held(self._layout.parts / name))
 
     def _make_room(self, size: int, *, ahead_of: int | None = None) -> bool:
         """Evict until `size` more bytes fit; return whether they do. Call under `budget.lock`."""
         limit = self._max_bytes
-        if limit is None:
-            return True
+        if limit is not None and not self._make_way(size, limit, ahead_of):
+            return False
+        return ahead_of is None or self._make_disk(size, ahead_of)
+
+    def _make_way(self, size: int, limit: int, ahead_of: int | None) -> bool:
         contents = self._inventory.contents()
         short = contents.used + size - limit
         later_than = -1.0
@@ -336,6 +349,18 @@ class Room:
             # Parts being fetched and shards being read are counted but cannot be evicted.
             return False
         return self._evict(victims, short) <= 0
+
+    def _make_disk(self, size: int, ahead_of: int) -> bool:
+        """Evict what is needed later until the disk has `size` bytes beside what is being fetched.
+
+        A full disk is a smaller budget, but no limit says by how much.
+        """
+        numbers = (self._inventory.numbers.get(name) for name in self._fetched())
+        size += sum(max(0, self.sizes[n] - self.arrived(n)) for n in numbers if n is not None)
+        while (lacking := size - shutil.disk_usage(self._layout.root).free) > 0:
+            if not self._shrink(lacking, ahead_of=ahead_of):
+                return False
+        return True
 
     def _evict(self, victims: list[Stored], size: int) -> int:
         """Remove victims until `size` bytes are free; return how many bytes are still lacking."""
