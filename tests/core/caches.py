@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from audiomdb.cache import CacheOptions, RangeSource, ShardCache
+from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, ShardCache
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import DatasetWriter
 
-__all__ = ["CopyRetriever", "Opener", "write_store"]
+__all__ = ["CopyRetriever", "Opener", "directory_source", "write_store"]
 
 FolderStore: Any = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_reader.py"))[
     "FolderStore"
@@ -27,6 +27,16 @@ def write_store(path: Path, shards: int, blob_bytes: int) -> Path:
         for number in range(shards):
             writer.write(f"clip-{number}", {"blob": rng.bytes(blob_bytes)})
     return path
+
+
+def directory_source(store: Path, returned: Any) -> DirectorySource:
+    """A source whose shards are fetched by a function of their number and a folder."""
+
+    def metadata(folder: Path) -> Path:
+        (folder / "metadata.json").write_bytes((store / "metadata.json").read_bytes())
+        return folder / "metadata.json"
+
+    return DirectorySource("Mine", metadata, lambda number, folder: returned(number, folder))
 
 
 class Opener:

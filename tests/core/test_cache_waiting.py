@@ -1,0 +1,232 @@
+"""Who waits for a shard: for how long, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import audiomdb.cache.fetching
+import audiomdb.cache.retry
+import audiomdb.cache.waiting
+from audiomdb.cache import CacheOptions, RemoteFile, ShardCache
+from audiomdb.errors import CacheTooSmallError, DownloadError, DownloadInterruptedError
+from audiomdb.shards import read_metadata
+from tests.core.caches import Opener, directory_source, write_store
+
+pytestmark = pytest.mark.usefixtures("short_waits")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return write_store(tmp_path / "store", 5, 30_000)
+
+
+@pytest.fixture
+def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
+    opener = Opener(store, tmp_path)
+    yield opener
+    opener.close()
+
+
+def size_of(store: Path) -> int:
+    return read_metadata(store).shards[0].bytes
+
+
+def fixed(store: Path) -> int:
+    return (store / "metadata.json").stat().st_size + read_metadata(store).index.bytes + 65536
+
+
+def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.waiting, "_STALL_S", 0.01)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_LOOK_EVERY_S", 0.0)
+    cache = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
+    views = [cache.lease(0), cache.lease(1)]
+    with pytest.raises(CacheTooSmallError, match="Views"):
+        cache.lease(2)
+    del views
+
+
+def test_who_waits_gets_the_fetchers_error(opener: Opener) -> None:
+    (opener.store / "shard_00001" / "data.mdb").unlink()
+    fetcher, waiter = opener(), opener()
+    asked, waiting = threading.Event(), threading.Event()
+    transfer = fetcher.fetching._transfer
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        asked.set()
+        waiting.wait()
+        return transfer(*args, **kwargs)
+
+    fetcher.fetching._transfer = slow
+    errors: list[BaseException] = []
+
+    def lease(cache: ShardCache, *, check: Any = None) -> None:
+        try:
+            cache.lease(1, check=check)
+        except DownloadError as error:
+            errors.append(error)
+
+    first = threading.Thread(target=lease, args=(fetcher,))
+    first.start()
+    asked.wait()
+    lease(waiter, check=waiting.set)
+    first.join()
+    assert [str(error) for error in errors] == ["shard_00001/data.mdb is not in the store"] * 2
+    assert waiter.stats.fetched_bytes == 0
+    with pytest.raises(DownloadError, match="not in the store"):
+        waiter.lease(1)  # who comes later tries by itself
+
+
+def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) -> None:
+    """Have a cache's next transfers wait in their middle."""
+    original = cache.fetching._transfer._open  # type: ignore[attr-defined]
+
+    def open_remote(path: str, **place: Any) -> Any:
+        remote = original(path, **place)
+
+        def chunks() -> Iterator[bytes]:
+            for number, chunk in enumerate(remote.chunks):
+                if number == 1:
+                    asked.set()
+                    go_on.wait(300)
+                yield chunk
+
+        return RemoteFile(chunks(), remote.start, remote.validator, remote.size)
+
+    cache.fetching._transfer._open = open_remote  # type: ignore[attr-defined]
+
+
+def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.0)
+    fetcher, waiter = opener(), opener()
+    asked, go_on = threading.Event(), threading.Event()
+    slowed(fetcher, asked, go_on)
+    thread = threading.Thread(target=fetcher.lease, args=(1,))
+    steps = [0]
+
+    def check() -> None:
+        steps[0] += 1
+        if steps[0] == 3:
+            go_on.set()
+
+    with caplog.at_level("WARNING", "audiomdb.cache"):
+        thread.start()
+        asked.wait(300)
+        waiter.lease(1, check=check)
+        thread.join(300)
+    assert re.search(
+        r"waiting for shard_00001/data\.mdb of 'store': another thread or process fetches it, "
+        r"0\.0 of 0\.1 MB are there, at \d+\.\d\d MB/s \(0 s so far\)",
+        caplog.text,
+    )
+    assert re.search(
+        r"fetching shard_00001/data\.mdb for 0 s: 0\.0 of 0\.1 MB are there, at \d+\.\d\d MB/s",
+        caplog.text,
+    )
+
+
+def test_a_method_that_takes_long_is_named_while_it_does(
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.001)
+    said = threading.Event()
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "waiting for Mine.download_shard(1)" in record.getMessage():
+                said.set()
+
+    def download(number: int, _: Path) -> Path:
+        assert said.wait(300)
+        return store / f"shard_{number:05d}"
+
+    handler = Heard()
+    logging.getLogger("audiomdb.cache").addHandler(handler)
+    cache = ShardCache(tmp_path / "cache", directory_source(store, download), CacheOptions())
+    with caplog.at_level("WARNING", "audiomdb.cache"):
+        cache.lease(1)
+    logging.getLogger("audiomdb.cache").removeHandler(handler)
+    cache.close()
+
+
+def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: Opener) -> None:
+    cache = opener(workers=2)
+    asked: list[str] = []
+
+    def open_remote(path: str, **_: Any) -> Any:
+        asked.append(path)
+        raise DownloadInterruptedError("connection refused")
+
+    original = cache.fetching._transfer._open  # type: ignore[attr-defined]
+    cache.fetching._transfer._open = open_remote  # type: ignore[attr-defined]
+    errors: list[str] = []
+
+    def lease(number: int) -> None:
+        try:
+            cache.lease(number)
+        except DownloadInterruptedError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=lease, args=(number % 5,)) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert len(errors) == 30
+    assert all("connection refused (" in error for error in errors)
+    # As many as there are slots may try with patience before the first one gives up.
+    assert len(asked) <= 2 * audiomdb.cache.retry._ATTEMPTS + 30
+    assert cache.fetching.ahead(0, lambda: None) == "busy"
+    asked.clear()
+    with pytest.raises(DownloadInterruptedError, match=r"before: .*after 8 failed attempts"):
+        cache.lease(0)
+    assert len(asked) == 1
+    cache.fetching._transfer._open = original  # type: ignore[attr-defined]
+    cache.lease(0)
+    assert cache.fetching.ahead(1, lambda: None) == "fetched"
+
+
+@pytest.mark.parametrize("lacking", ["room", "a slot"])
+def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
+    lacking: str, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.fetching, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e6)
+    store = opener.store
+    shards = 1 if lacking == "room" else 3
+    cache = opener(
+        max_bytes=shards * size_of(store) + fixed(store) + 100, workers=1 if shards > 1 else 4
+    )
+    registration = cache.register(1, 8)
+    cache.publish(registration, [0])
+    stuck = threading.Event()
+    original = cache.fetching._transfer._open  # type: ignore[attr-defined]
+
+    def open_remote(path: str, **place: Any) -> Any:
+        if "shard_00000" in path:
+            stuck.set()
+            raise DownloadInterruptedError("silence")
+        return original(path, **place)
+
+    cache.fetching._transfer._open = open_remote  # type: ignore[attr-defined]
+    outcomes: list[str] = []
+    thread = threading.Thread(target=lambda: outcomes.append(cache.fetching.ahead(0, lambda: None)))
+    thread.start()
+    assert stuck.wait(300)
+    assert cache.lease(1) == (store / "shard_00001" / "data.mdb").read_bytes()
+    thread.join(300)
+    assert outcomes == ["full"]
+    registration.close()
