@@ -230,3 +230,40 @@ def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     thread.join(300)
     assert outcomes == ["full"]
     registration.close()
+
+
+def test_who_lacks_room_waits_for_a_method_that_takes_long(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.waiting, "_STALL_S", 0.01)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_LOOK_EVERY_S", 0.0)
+    called, go_on = threading.Event(), threading.Event()
+
+    def download(number: int, _: Path) -> Path:
+        if number == 0:
+            called.set()
+            assert go_on.wait(300)
+        return store / f"shard_{number:05d}"
+
+    options = CacheOptions(max_bytes=size_of(store) + fixed(store) + 100)
+    cache = ShardCache(tmp_path / "cache", directory_source(store, download), options)
+    registration = cache.register(1, 8)
+    cache.publish(registration, [0])
+    thread = threading.Thread(target=cache.fetching.ahead, args=(0, lambda: None))
+    thread.start()
+    assert called.wait(300)
+    steps = [0]
+
+    def check() -> None:
+        steps[0] += 1
+        if steps[0] == 30:  # each of them takes a while
+            go_on.set()
+
+    try:
+        assert cache.lease(1, check=check) == (store / "shard_00001" / "data.mdb").read_bytes()
+    finally:
+        go_on.set()
+        thread.join(300)
+    assert steps[0] >= 30
+    registration.close()
+    cache.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -287,14 +288,17 @@ class Room:
         """Return whether any reader waits for room."""
         return is_held(self._layout.demand_lock)
 
-    def state(self) -> tuple[tuple[str, int], ...]:
-        """Return the shards and the modification times of parts; equal while nothing progresses."""
+    def state(self) -> object:
+        """Return what is equal from one time to the next only if no room can be expected.
 
-        def seen() -> tuple[tuple[str, int], ...]:
-            shards = tuple((name, 0) for name, _ in files(self._layout.shards))
-            return shards + tuple((name, at.st_mtime_ns) for name, at in files(self._layout.parts))
-
-        return self._tenancy.despite_deletion(seen)
+        It is not while any shard is being fetched, as that has an end, and the shard can be evicted
+        then: a backend need not show how far it is.
+        """
+        if self.fetched_by_others(""):
+            return time.monotonic()
+        return self._tenancy.despite_deletion(
+            lambda: [name for name, _ in files(self._layout.shards)]
+        )
 
     def _discard(self, part: Part, delivered: Delivered) -> None:
         # The part last: as long as it exists, a later process cleans up after a crash here.
