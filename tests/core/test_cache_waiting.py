@@ -267,3 +267,37 @@ def test_who_lacks_room_waits_for_a_method_that_takes_long(
     assert steps[0] >= 30
     registration.close()
     cache.close()
+
+
+def test_who_waits_for_a_method_says_how_much_it_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = write_store(tmp_path / "store", 1, 500_000)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.001)
+    written, go_on = threading.Event(), threading.Event()
+
+    def download(number: int, folder: Path) -> Path:
+        content = (store / f"shard_{number:05d}" / "data.mdb").read_bytes()
+        with (folder / "data.mdb").open("wb", buffering=0) as file:
+            file.write(content[:300_000])
+            written.set()
+            assert go_on.wait(300)
+            file.write(content[300_000:])
+        return folder
+
+    cache = ShardCache(tmp_path / "cache", directory_source(store, download), CacheOptions())
+    thread = threading.Thread(target=cache.lease, args=(0,))
+    steps = [0]
+
+    def check() -> None:
+        steps[0] += 1
+        if steps[0] == 3:
+            go_on.set()
+
+    with caplog.at_level("WARNING", "audiomdb.cache"):
+        thread.start()
+        assert written.wait(300)
+        cache.lease(0, check=check)
+        thread.join(300)
+    assert "another thread or process fetches it, 0.3 of 0.5 MB are there" in caplog.text
+    cache.close()

@@ -21,7 +21,6 @@ from audiomdb.cache.source import Source
 from audiomdb.cache.tenancy import Tenancy
 from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.shards.course import Arrival
-from audiomdb.shards.files import bytes_below
 from audiomdb.shards.metadata import Metadata
 
 __all__ = ["ShardCache"]
@@ -163,8 +162,6 @@ class ShardCache:
         """Return how much of a shard has arrived, whichever process fetches it."""
         size = self._room.sizes[number]
         there = size if self._room.shard_path(number).exists() else self._room.arrived(number)
-        if not there:  # a backend that fetches whole files writes to its staging folder
-            there = bytes_below(self._layout.staging / self._room.names[number])
         return Arrival(there, size, self._counters.stats.retries)
 
     def index_file(self) -> memoryview | None:

@@ -21,6 +21,7 @@ from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.part_file import Delivered, Part, arrived
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
 from audiomdb.cache.tenancy import Tenancy
+from audiomdb.shards.files import bytes_below
 from audiomdb.shards.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -265,9 +266,11 @@ class Room:
         return self._tenancy.despite_deletion(shrunk)
 
     def arrived(self, number: int) -> int:
-        """Return the number of bytes of a shard's part that have arrived."""
+        """Return the bytes of a shard that have arrived, whichever process is fetching it."""
         name, size = self.names[number], self.sizes[number]
-        return arrived(self._layout.parts / name, self._layout.spans(name), size)
+        there = arrived(self._layout.parts / name, self._layout.spans(name), size)
+        # A backend that fetches whole files writes to its staging folder.
+        return there or bytes_below(self._layout.staging / name)
 
     def fetched_by_others(self, but: str) -> frozenset[str]:
         """Return the names of the parts that are being fetched, without this one."""

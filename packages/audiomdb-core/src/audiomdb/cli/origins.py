@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Protocol
 
 from audiomdb.cache.layout import CacheLayout, entry_name
-from audiomdb.cache.part_file import arrived
 from audiomdb.cache.readers import Registration
 from audiomdb.cli.threads import Check
 from audiomdb.errors import CorruptShardError
@@ -119,9 +118,7 @@ class CacheOrigin:
     def bring(self, number: int, final: Path, progress: ShardProgress) -> None:
         """Fetch a shard into the cache, and move or copy it from there to `final`."""
         entry = self.metadata.shards[number]
-        name = entry_name(number, entry)
-        part, spans = self._layout.parts / name, self._layout.spans(name)
-        cached = self._layout.shards / name
+        cached = self._layout.shards / entry_name(number, entry)
         looked = 0.0
 
         def look() -> None:
@@ -129,7 +126,7 @@ class CacheOrigin:
             progress.check()
             if (now := time.monotonic()) - looked > _LOOK_S:
                 looked = now
-                progress.at(arrived(part, spans, entry.bytes))
+                progress.at(self._cache.arrival(number).there_bytes)
 
         view = self._cache.lease(number, check=look)
         if self._move:
