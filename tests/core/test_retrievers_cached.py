@@ -12,7 +12,6 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ from audiomdb.retrievers._naming import UnnameableError, retriever_name
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter, read_metadata
+from audiomdb.shards.files import bytes_below
 from audiomdb.stream import SampleStream
 
 SHARDS = 6
@@ -112,13 +112,8 @@ def budget(store: Path, shards: int) -> int:
 
 def disk_bytes(folder: Path) -> int:
     """What lies in a cache now. Exact, because names come and go under `budget.lock` alone."""
-    total = 0
     with exclusive(next(folder.rglob("budget.lock"))):
-        for parent, _, names in os.walk(folder):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    total += Path(parent, name).stat().st_size
-    return total
+        return bytes_below(folder)
 
 
 @KINDS

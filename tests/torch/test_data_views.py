@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from audiomdb.cache.lock import exclusive
 from audiomdb.data.base import StreamingDataset
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter, read_metadata
+from audiomdb.shards.files import bytes_below
 from audiomdb.testing import MemoryRetriever, MemoryServer
 
 SHARDS = 12
@@ -64,13 +63,8 @@ def room_for(folder: Path, shards: int) -> int:
 
 def disk_bytes(cache: Path) -> int:
     """What lies in a cache, counted while nothing can come or go."""
-    total = 0
     with exclusive(cache / "budget.lock"):
-        for parent, _, names in os.walk(cache):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    total += Path(parent, name).stat().st_size
-    return total
+        return bytes_below(cache)
 
 
 def read(datasets: list[StreamingDataset], room: int) -> list[list[str]]:

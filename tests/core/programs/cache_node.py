@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from audiomdb.cache.lock import exclusive
 from audiomdb.shards import read_metadata
+from audiomdb.shards.files import bytes_below
 
 __all__ = ["Node", "smallest"]
 
@@ -96,13 +96,8 @@ class Node:
         listing beside running readers sees a shard twice, or one that has gone and the next one.
         """
         self.cache.mkdir(exist_ok=True)
-        total = 0
         with exclusive(self.cache / "budget.lock"):
-            for parent, _, names in os.walk(self.cache):
-                for name in names:
-                    with suppress(FileNotFoundError):
-                        total += Path(parent, name).stat().st_size
-        return total
+            return bytes_below(self.cache)
 
     def close(self) -> None:
         assert self._program.stdin is not None

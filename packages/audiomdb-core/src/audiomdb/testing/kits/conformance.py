@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ __all__ = [
     "Held",
     "StoreConformance",
     "allocated_bytes",
-    "disk_bytes",
     "expect_same",
     "files_in",
     "wait_until",
@@ -123,23 +123,14 @@ def _descriptors() -> int:
     return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
-def disk_bytes(folder: str | os.PathLike[str]) -> int:
-    """Total size of all files in a folder, hidden ones too. Others may change it meanwhile."""
-    return sum(status.st_size for status in _statuses(folder))
-
-
 def allocated_bytes(folder: str | os.PathLike[str]) -> int:
     """Disk space allocated to files in a folder: of one being written, only what has arrived."""
-    return sum(status.st_blocks * 512 for status in _statuses(folder))
-
-
-def _statuses(folder: str | os.PathLike[str]) -> Iterator[os.stat_result]:
+    total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
-                yield Path(parent, name).stat()
-            except FileNotFoundError:
-                continue
+            with suppress(FileNotFoundError):  # others may change it meanwhile
+                total += Path(parent, name).stat().st_blocks * 512
+    return total
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
