@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -335,12 +336,19 @@ def test_on_a_full_disk_nothing_goes_for_a_shard_that_is_needed_later(
     cache.close()
 
 
-def test_what_a_reader_keeps_open_goes_when_the_disk_is_full(store: Path, small_disk: Path) -> None:
+@pytest.mark.parametrize("pickled", [False, True])
+def test_what_a_reader_keeps_open_goes_when_the_disk_is_full(
+    store: Path, small_disk: Path, pickled: bool
+) -> None:
     retriever = CopyRetriever(store, cache_dir=small_disk, prefetch=0)
     reader = retriever.open()
+    if pickled:
+        reader = pickle.loads(pickle.dumps(reader))
+    shards: Any = reader._source
     for number in (0, 1, 2, 3, 4, 0, 1):
         assert len(reader[f"clip-{number}"]["blob"]) == 200_000
-    assert retriever.cache_stats.evictions >= 4
+    assert shards.cache.stats.evictions >= 4
+    shards.close()
     retriever.close()
 
 

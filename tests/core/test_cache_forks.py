@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audiomdb.errors import CacheTooSmallError
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.shards import DatasetWriter, read_metadata
 from audiomdb.stream import SampleStream
+from tests.core.caches import CopyRetriever, write_store
 
 SHARDS, EACH = 24, 6
 SAMPLES = SHARDS * EACH
@@ -117,3 +119,25 @@ def test_an_iteration_of_the_parent_is_refused_in_a_child(
         next(samples)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 10
     assert len(list(samples)) == SAMPLES - 2 * EACH - 10
+
+
+def test_a_reader_that_a_child_inherits_counts_as_another_one(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", 2, 30_000)
+    metadata = read_metadata(store)
+    fixed = (store / "metadata.json").stat().st_size + metadata.index.bytes + 65536
+    limit = max(shard.bytes for shard in metadata.shards) + fixed + 100
+    retriever = CopyRetriever(store, cache_dir=tmp_path / "cache", max_cache_bytes=limit)
+    reader = retriever.open()
+    assert len(reader["clip-0"]["blob"]) == 30_000
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            with pytest.raises(CacheTooSmallError, match="beside 1 other reader"):
+                reader["clip-1"]
+        except BaseException:  # noqa: BLE001
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(reader["clip-1"]["blob"]) == 30_000
+    retriever.close()

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CachedShards"]
 
-_readers: weakref.WeakSet[DatasetReader] = weakref.WeakSet()
+_all_shards: weakref.WeakSet[CachedShards] = weakref.WeakSet()
 
 
 class CachedShards(Shards):
     """Opens shards from a cache. Pickles as the retriever, which makes its own cache elsewhere.
+
+    Its readers release the shards that they keep open if others need the space.
 
     Args:
         retriever: The retriever of the dataset.
@@ -49,10 +51,15 @@ class CachedShards(Shards):
     def __init__(self, retriever: BaseRetriever, cache: ShardCache) -> None:
         self.cache = cache
         self._retriever = retriever
+        self._readers: weakref.WeakValueDictionary[int, DatasetReader]
+        self._readers = weakref.WeakValueDictionary()
+        # Without a reference to this object, which would be a cycle.
+        cache.fetching.relent = partial(_let_go_of_shards, self._readers)
         self._registration: Registration | None = None
-        self._registering = os.getpid(), threading.Lock()
-        self._gathering = os.getpid(), threading.Lock()
+        self._registering, self._gathering = threading.Lock(), threading.Lock()
         self._gathered: DatasetIndex | None = None
+        _install_fork_hook()
+        _all_shards.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _shards_of, (self._retriever,)
@@ -67,19 +74,18 @@ class CachedShards(Shards):
         """Whether there is an index file, which is a smaller download than shards."""
         return self._index_file is not None
 
-    def reader(self) -> DatasetReader:
-        """Make a reader of the dataset, which releases its shards if others need the space."""
-        reader = DatasetReader(self.cache.metadata, self)
-        known = weakref.ref(reader)
+    def attach(self, reader: DatasetReader) -> None:
+        """Note a reader, to have it let go of shards."""
+        self._readers[id(reader)] = reader
 
-        def relent() -> None:
-            if (alive := known()) is not None:
-                alive.relent()
-
-        self.cache.fetching.relent = relent
-        _install_fork_hook()
-        _readers.add(reader)
-        return reader
+    def begin_in_child(self) -> None:
+        """Give up what a forked child does not share: leases, the registration, and its lock."""
+        # A lease that a child inherits would keep the shard on the disk after its eviction, and a
+        # lock that a thread of the parent held would stay locked.
+        for reader in list(self._readers.values()):
+            reader.close()
+        self._registration = None
+        self._registering, self._gathering = threading.Lock(), threading.Lock()
 
     def open(self, number: int) -> ShardReader:
         """Map a shard, fetching it first if it is not in the cache."""
@@ -96,8 +102,7 @@ class CachedShards(Shards):
         if data is not None:
             return DatasetIndex(IndexFile(data, metadata, INDEX_FILE))
         # If each thread gathered, the cache would reserve space for as many readers.
-        self._gathering = _of_this_process(self._gathering)
-        with self._gathering[1]:
+        with self._gathering:
             if self._gathered is None:
                 self._gathered = self._gather(metadata)
             return self._gathered
@@ -183,27 +188,27 @@ class CachedShards(Shards):
         if self._registration is not None:
             return
         # If each thread registered, the cache would reserve space for as many readers.
-        self._registering = _of_this_process(self._registering)
-        with self._registering[1]:
+        with self._registering:
             if self._registration is None:
                 self._registration = self.cache.register(1)
-
-
-def _of_this_process(lock: tuple[int, threading.Lock]) -> tuple[int, threading.Lock]:
-    # A lock that a thread held during a fork stays locked in the child.
-    return lock if lock[0] == os.getpid() else (os.getpid(), threading.Lock())
 
 
 def _shards_of(retriever: BaseRetriever) -> CachedShards:
     return retriever.cached_shards()
 
 
+def _let_go_of_shards(readers: weakref.WeakValueDictionary[int, DatasetReader]) -> None:
+    # Not `values`, which is lazy: another thread may attach a reader in the meantime.
+    for ref in readers.valuerefs():
+        if (reader := ref()) is not None:
+            reader.relent()
+
+
 @cache
 def _install_fork_hook() -> None:
-    os.register_at_fork(after_in_child=_close_all)
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
-def _close_all() -> None:
-    # A lease that a child inherits would keep the shard on the disk after its eviction.
-    for reader in list(_readers):
-        reader.close()
+def _begin_in_child() -> None:
+    for shards in list(_all_shards):
+        shards.begin_in_child()

@@ -231,7 +231,7 @@ class BaseRetriever:
             source = RangeSource(self.open_remote, name, place)
         cache = ShardCache(self._cache_directory(), source, self._where.options)
         self._shards = CachedShards(self, cache)
-        return self._shards.reader()
+        return DatasetReader(cache.metadata, self._shards)
 
     def download_metadata(self) -> str | os.PathLike[str]:
         """Download `metadata.json` into `self.cache_dir` and return its path.

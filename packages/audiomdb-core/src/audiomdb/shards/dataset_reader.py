@@ -34,6 +34,9 @@ _open_shards = OpenShards()
 class Shards(ABC):
     """The source of a reader's shards. Picklable; called from several threads."""
 
+    def attach(self, reader: DatasetReader) -> None:  # noqa: B027
+        """Note that a reader of these shards has been made; by default nothing is done."""
+
     @property
     def max_open(self) -> int:
         """Maximum number of shards that a reader keeps open; see also `OpenShards`."""
@@ -155,6 +158,7 @@ class DatasetReader:
         self._open: dict[int, ShardReader] = {}
         _open_shards.enter(self)
         self._kept: dict[int, list[ShardReader]] = {}
+        shards.attach(self)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DatasetReader:
