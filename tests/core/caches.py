@@ -11,9 +11,16 @@ import numpy as np
 
 from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, ShardCache
 from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.shards import DatasetWriter
+from audiomdb.shards import DatasetWriter, read_metadata
 
-__all__ = ["CopyRetriever", "Opener", "directory_source", "write_store"]
+__all__ = [
+    "CopyRetriever",
+    "Opener",
+    "beside_shards",
+    "budget",
+    "directory_source",
+    "write_store",
+]
 
 FolderStore: Any = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_reader.py"))[
     "FolderStore"
@@ -27,6 +34,16 @@ def write_store(path: Path, shards: int, blob_bytes: int) -> Path:
         for number in range(shards):
             writer.write(f"clip-{number}", {"blob": rng.bytes(blob_bytes)})
     return path
+
+
+def beside_shards(store: Path) -> int:
+    """Bytes of a budget that are for neither shards nor the entries of readers."""
+    return (store / "metadata.json").stat().st_size + read_metadata(store).index.bytes + 65536
+
+
+def budget(store: Path, shards: int) -> int:
+    """A budget with room for so many shards, and for no reader's entry."""
+    return shards * read_metadata(store).shards[0].bytes + beside_shards(store)
 
 
 def directory_source(store: Path, returned: Any) -> DirectorySource:

@@ -25,8 +25,7 @@ from audiomdb.errors import (
     DownloadError,
     DownloadInterruptedError,
 )
-from audiomdb.shards import read_metadata
-from tests.core.caches import CopyRetriever, Opener, write_store
+from tests.core.caches import CopyRetriever, Opener, budget, write_store
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -43,12 +42,6 @@ def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
     opener = Opener(store, tmp_path)
     yield opener
     opener.close()
-
-
-def budget(store: Path, shards: int) -> int:
-    metadata = read_metadata(store)
-    fixed = (store / "metadata.json").stat().st_size + metadata.index.bytes + 65536
-    return shards * metadata.shards[0].bytes + fixed
 
 
 # Things that vanish, or change.
@@ -483,10 +476,10 @@ def test_a_refusal_says_what_each_reader_needs_that_has_not_begun(opener: Opener
         int(re.search(pattern, text)[1])  # type: ignore[index]
         for pattern in (r"works is max_cache_bytes=(\d+);", r"each needs up to (\d+) more")
     )
-    for budget in (least + each - 1, least + each):
-        cache = opener(max_bytes=budget)
+    for limit in (least + each - 1, least + each):
+        cache = opener(max_bytes=limit)
         first = cache.register(1, 10)
-        if budget < least + each:
+        if limit < least + each:
             with pytest.raises(
                 CacheTooSmallError, match=f"works is max_cache_bytes={least + each};"
             ):

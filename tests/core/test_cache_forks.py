@@ -17,7 +17,7 @@ from audiomdb.errors import CacheTooSmallError
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.shards import DatasetWriter, read_metadata
 from audiomdb.stream import SampleStream
-from tests.core.caches import CopyRetriever, write_store
+from tests.core.caches import CopyRetriever, budget, write_store
 
 SHARDS, EACH = 24, 6
 SAMPLES = SHARDS * EACH
@@ -123,9 +123,7 @@ def test_an_iteration_of_the_parent_is_refused_in_a_child(
 
 def test_a_reader_that_a_child_inherits_counts_as_another_one(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", 2, 30_000)
-    metadata = read_metadata(store)
-    fixed = (store / "metadata.json").stat().st_size + metadata.index.bytes + 65536
-    limit = max(shard.bytes for shard in metadata.shards) + fixed + 100
+    limit = budget(store, 1) + 100
     retriever = CopyRetriever(store, cache_dir=tmp_path / "cache", max_cache_bytes=limit)
     reader = retriever.open()
     assert len(reader["clip-0"]["blob"]) == 30_000

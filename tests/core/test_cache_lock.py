@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from audiomdb.cache.lock import try_exclusive
-from audiomdb.shards import read_metadata
-from tests.core.caches import Opener, write_store
+from tests.core.caches import Opener, budget, write_store
 
 
 def test_a_lock_that_nobody_refers_to_is_released_and_its_file_closed(tmp_path: Path) -> None:
@@ -32,10 +31,8 @@ def test_a_reader_whose_registration_is_interrupted_takes_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = write_store(tmp_path / "store", 3, 100_000)
-    metadata = read_metadata(store)
-    fixed = (store / "metadata.json").stat().st_size + metadata.index.bytes + 65536
     opener = Opener(store, tmp_path)
-    cache = opener(max_bytes=metadata.shards[0].bytes + fixed + 100)
+    cache = opener(max_bytes=budget(store, 1) + 100)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

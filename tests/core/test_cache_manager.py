@@ -17,7 +17,7 @@ from audiomdb.errors import (
     MetadataError,
 )
 from audiomdb.shards import DatasetWriter, read_metadata
-from tests.core.caches import Opener, directory_source, write_store
+from tests.core.caches import Opener, budget, directory_source, write_store
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -36,10 +36,6 @@ def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
 
 def size_of(store: Path) -> int:
     return read_metadata(store).shards[0].bytes
-
-
-def fixed(store: Path) -> int:
-    return (store / "metadata.json").stat().st_size + read_metadata(store).index.bytes + 65536
 
 
 def names(cache: ShardCache, folder: str) -> list[int]:
@@ -65,7 +61,7 @@ def test_a_shard_is_fetched_once_and_then_found(opener: Opener) -> None:
 
 
 def test_without_a_plan_the_least_recently_used_shard_goes(opener: Opener) -> None:
-    cache = opener(max_bytes=3 * size_of(opener.store) + fixed(opener.store))
+    cache = opener(max_bytes=budget(opener.store, 3))
     for number in (0, 1, 2, 0, 3):
         cache.lease(number)
     assert names(cache, "shards") == [0, 2, 3]
@@ -75,7 +71,7 @@ def test_without_a_plan_the_least_recently_used_shard_goes(opener: Opener) -> No
 
 def test_with_a_plan_the_shard_needed_last_goes(opener: Opener) -> None:
     store = opener.store
-    cache = opener(max_bytes=3 * size_of(store) + fixed(store) + 1000)
+    cache = opener(max_bytes=budget(store, 3) + 1000)
     registration = cache.register(2, 8)
     cache.publish(registration, [0, 1, 2, 3, 0, 1])
     for done, number in enumerate((0, 1, 2, 3)):
@@ -86,7 +82,7 @@ def test_with_a_plan_the_shard_needed_last_goes(opener: Opener) -> None:
 
 
 def test_a_shard_that_is_read_does_not_go(opener: Opener) -> None:
-    cache = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
+    cache = opener(max_bytes=budget(opener.store, 2))
     view = cache.lease(0)[100:200]
     for number in (1, 2, 3):
         cache.lease(number)
@@ -99,7 +95,7 @@ def test_a_shard_that_is_read_does_not_go(opener: Opener) -> None:
 
 def test_prefetching_evicts_only_what_is_needed_later(opener: Opener) -> None:
     store = opener.store
-    cache = opener(max_bytes=2 * size_of(store) + fixed(store) + 1000)
+    cache = opener(max_bytes=budget(store, 2) + 1000)
     registration = cache.register(1, 8)
     cache.lease(4)
     cache.publish(registration, [0, 1, 2, 3, 4])
@@ -114,7 +110,7 @@ def test_prefetching_evicts_only_what_is_needed_later(opener: Opener) -> None:
 
 def test_what_would_have_to_go_before_it_is_read_is_not_fetched_ahead(opener: Opener) -> None:
     store = opener.store
-    cache = opener(max_bytes=2 * size_of(store) + fixed(store) + 1000)
+    cache = opener(max_bytes=budget(store, 2) + 1000)
     mine, others = cache.register(1, 8), cache.register(1, 8)
     cache.publish(mine, [0, 1, 2])
     cache.publish(others, [3, 4, 0])
@@ -149,7 +145,7 @@ def test_a_damaged_source_is_reported_with_what_was_expected_and_found(opener: O
 
 def test_what_is_quarantined_goes_when_room_is_needed(opener: Opener) -> None:
     damage(opener.store, 2)
-    cache = opener(max_bytes=1 * size_of(opener.store) + fixed(opener.store))
+    cache = opener(max_bytes=budget(opener.store, 1))
     with pytest.raises(CorruptShardError):
         cache.lease(2)
     cache.lease(1)
@@ -207,7 +203,7 @@ def test_a_smaller_budget_trims_what_an_earlier_run_left(opener: Opener) -> None
     for number in range(5):
         cache.lease(number)
     cache.close()
-    small = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
+    small = opener(max_bytes=budget(opener.store, 2))
     small.register(1).close()
     assert len(names(small, "shards")) <= 2
 

@@ -14,6 +14,7 @@ from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.shards import DatasetWriter, read_metadata
 from audiomdb.stream import Mixture, Part, SampleStream, StepStream
 from benchmarks.belady import belady
+from tests.core.caches import beside_shards
 
 SHARDS, EACH = 32, 8
 SAMPLES = SHARDS * EACH
@@ -51,9 +52,7 @@ def sizes_of(store: Path) -> list[int]:
 
 
 def budget(store: Path, shard_bytes: int, readers: int) -> int:
-    metadata = read_metadata(store)
-    fixed = (store / "metadata.json").stat().st_size + metadata.index.bytes + 65536
-    return shard_bytes + fixed + readers * (32 + 2 * 4 * SHARDS)
+    return shard_bytes + beside_shards(store) + readers * (32 + 2 * 4 * SHARDS)
 
 
 def numbers_of(stream: SampleStream | StepStream, epochs: int, barrier: Any) -> Iterator[int]:

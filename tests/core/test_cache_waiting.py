@@ -16,8 +16,7 @@ import audiomdb.cache.retry
 import audiomdb.cache.waiting
 from audiomdb.cache import CacheOptions, RemoteFile, ShardCache
 from audiomdb.errors import CacheTooSmallError, DownloadError, DownloadInterruptedError
-from audiomdb.shards import read_metadata
-from tests.core.caches import Opener, directory_source, write_store
+from tests.core.caches import Opener, budget, directory_source, write_store
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -34,20 +33,12 @@ def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
     opener.close()
 
 
-def size_of(store: Path) -> int:
-    return read_metadata(store).shards[0].bytes
-
-
-def fixed(store: Path) -> int:
-    return (store / "metadata.json").stat().st_size + read_metadata(store).index.bytes + 65536
-
-
 def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.waiting, "_STALL_S", 0.01)
     monkeypatch.setattr(audiomdb.cache.waiting, "_LOOK_EVERY_S", 0.0)
-    cache = opener(max_bytes=2 * size_of(opener.store) + fixed(opener.store))
+    cache = opener(max_bytes=budget(opener.store, 2))
     views = [cache.lease(0), cache.lease(1)]
     with pytest.raises(CacheTooSmallError, match="Views"):
         cache.lease(2)
@@ -207,9 +198,7 @@ def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e6)
     store = opener.store
     shards = 1 if lacking == "room" else 3
-    cache = opener(
-        max_bytes=shards * size_of(store) + fixed(store) + 100, workers=1 if shards > 1 else 4
-    )
+    cache = opener(max_bytes=budget(store, shards) + 100, workers=1 if shards > 1 else 4)
     registration = cache.register(1, 8)
     cache.publish(registration, [0])
     stuck = threading.Event()
@@ -245,7 +234,7 @@ def test_who_lacks_room_waits_for_a_method_that_takes_long(
             assert go_on.wait(300)
         return store / f"shard_{number:05d}"
 
-    options = CacheOptions(max_bytes=size_of(store) + fixed(store) + 100)
+    options = CacheOptions(max_bytes=budget(store, 1) + 100)
     cache = ShardCache(tmp_path / "cache", directory_source(store, download), options)
     registration = cache.register(1, 8)
     cache.publish(registration, [0])

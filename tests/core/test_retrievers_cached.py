@@ -35,6 +35,7 @@ from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter, read_metadata
 from audiomdb.shards.files import bytes_below
 from audiomdb.stream import SampleStream
+from tests.core.caches import budget
 
 SHARDS = 6
 SAMPLES = 4 * SHARDS
@@ -102,12 +103,6 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     yield tmp_path / "home" / "audiomdb"
     gc.collect()  # descriptors of what a test has not closed are no business of the next one's
-
-
-def budget(store: Path, shards: int) -> int:
-    metadata = read_metadata(store)
-    fixed = (store / "metadata.json").stat().st_size + metadata.index.bytes + 65536
-    return shards * metadata.shards[0].bytes + fixed
 
 
 def disk_bytes(folder: Path) -> int:

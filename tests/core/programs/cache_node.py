@@ -15,6 +15,7 @@ from typing import Any
 from audiomdb.cache.lock import exclusive
 from audiomdb.shards import read_metadata
 from audiomdb.shards.files import bytes_below
+from tests.core.caches import budget
 
 __all__ = ["Node", "smallest"]
 
@@ -109,7 +110,5 @@ class Node:
 
 def smallest(store: Path, readers: int, at_once: int) -> int:
     """What the refusal says would do."""
-    metadata = read_metadata(store)
-    notes = readers * (32 + 4 * 2 * len(metadata.shards))
-    fixed = (store / "metadata.json").stat().st_size + metadata.index.bytes + 65536
-    return readers * at_once * metadata.shards[0].bytes + notes + fixed
+    notes = readers * (32 + 4 * 2 * len(read_metadata(store).shards))
+    return budget(store, readers * at_once) + notes
