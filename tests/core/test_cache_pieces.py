@@ -402,6 +402,37 @@ def test_a_full_disk_evicts_and_goes_on_whoever_meets_it(
     assert not full
 
 
+def test_a_stream_that_comes_to_its_end_after_a_restart_does_not_spoil_the_digest(
+    tmp_path: Path,
+) -> None:
+    descriptor = os.open(tmp_path / "part", os.O_RDWR | os.O_CREAT)
+    part = PartFile(descriptor, len(NEW), validator=tmp_path / "v", spans=tmp_path / "s")
+
+    class Digest:
+        """In its first update, the other stream hashes what it takes for its own bytes."""
+
+        def __init__(self) -> None:
+            self.real = hashlib.sha256()
+            self.met = False
+
+        def update(self, data: bytes) -> None:
+            if not self.met:
+                self.met = True
+                part.hash_on(wait=False)
+            self.real.update(data)
+
+        def hexdigest(self) -> str:
+            return self.real.hexdigest()
+
+    with part:
+        part.cut(PIECE)
+        span = part.restart()
+        part._digest = Digest()  # type: ignore[assignment]
+        part.write(span, NEW)
+        assert part.sha256() == hashlib.sha256(NEW).hexdigest()
+    os.close(descriptor)
+
+
 def test_nothing_is_left_of_a_part_that_has_become_a_shard(tmp_path: Path) -> None:
     opener = Opener(write_store(tmp_path / "store", 1, 20 * PIECE), tmp_path)
     try:

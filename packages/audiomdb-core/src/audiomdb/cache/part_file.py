@@ -230,9 +230,10 @@ class PartFile:
             self.received += written
             if self._map is not None:
                 return written
-        if at == self._hashed:
-            self._digest.update(memoryview(chunk)[:written])
-            self._hashed += written
+        with self._hashing:  # a stream that the file has been taken from may be hashing too
+            if at == self._hashed:
+                self._digest.update(memoryview(chunk)[:written])
+                self._hashed += written
         return written
 
     def take_received(self) -> int:
