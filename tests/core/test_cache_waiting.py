@@ -14,9 +14,10 @@ import pytest
 import audiomdb.cache.fetching
 import audiomdb.cache.retry
 import audiomdb.cache.waiting
+import audiomdb.threads
 from audiomdb.cache import CacheOptions, RemoteFile, ShardCache
 from audiomdb.errors import CacheTooSmallError, DownloadError, DownloadInterruptedError
-from tests.core.caches import Opener, budget, directory_source, write_store
+from tests.core.caches import CopyRetriever, Opener, budget, directory_source, write_store
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -290,3 +291,33 @@ def test_who_waits_for_a_method_says_how_much_it_has_written(
         thread.join(300)
     assert "another thread or process fetches it, 0.3 of 0.5 MB are there" in caplog.text
     cache.close()
+
+
+def test_an_error_while_the_index_is_gathered_does_not_wait_for_other_downloads(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.threads, "_PATIENCE_S", 0.01)
+    called, go_on = threading.Event(), threading.Event()
+    ended: list[int] = []
+
+    class Retriever(CopyRetriever):
+        def download_shard(self, shard_id: int) -> Path:
+            if shard_id == 0:
+                assert called.wait(60)
+                raise PermissionError("not for you")
+            called.set()
+            go_on.wait(60)
+            ended.append(shard_id)
+            return super().download_shard(shard_id)
+
+    retriever = Retriever(store, cache_dir=tmp_path / "cache", workers=2)
+    try:
+        with pytest.raises(PermissionError, match="not for you"):
+            retriever.open().index["blob"]
+        assert ended == []
+    finally:
+        go_on.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("audiomdb-gather"):
+                thread.join(60)
+        retriever.close()

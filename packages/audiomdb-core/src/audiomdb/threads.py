@@ -156,7 +156,7 @@ class Threads:
             thread.start()
             self._threads.append(thread)
 
-    def close(self) -> None:
+    def close(self, *, give_up: bool = False) -> None:
         """End the threads, and wait for the calls in progress, see `wait_for`.
 
         The garbage collector may call this in one of the threads, or at interpreter shutdown, when
@@ -166,7 +166,7 @@ class Threads:
             return
         for _ in range(self._started):
             self._wakings.put(False)
-        self._wait_for(self._threads, give_up=self._stopped)
+        self._wait_for(self._threads, give_up=give_up or self._stopped)
         # Now, not by the garbage collector in the middle of the next iteration: a Ctrl-C that hits
         # the callbacks with which `threading` forgets a thread is lost.
         self._threads.clear()
@@ -253,16 +253,17 @@ class ThreadPool:
         self._threads.wake(1)
         return work
 
-    def shutdown(self, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, *, cancel_futures: bool = False, give_up: bool = False) -> None:
         """End the threads, after the calls that were submitted. Idempotent.
 
         Args:
             cancel_futures: Do not make the calls that have not begun.
+            give_up: Wait for the other calls no longer than 2 s.
         """
         with suppress(Empty):
             while cancel_futures:
                 self._works.get_nowait()
-        self._threads.close()
+        self._threads.close(give_up=give_up)
 
 
 def _run_next(works: SimpleQueue[Work[Any]]) -> None:

@@ -150,7 +150,8 @@ class CachedShards(Shards):
                 works = [pool.submit(copied, number) for number in range(len(metadata.shards))]
                 parts = [work.result() for work in works]
             finally:
-                pool.shutdown(cancel_futures=True)
+                # After an error or an interrupt, downloads go on for whoever needs the shards next.
+                pool.shutdown(cancel_futures=True, give_up=True)
         self.cache.keep_index(b"".join(part + bytes(-len(part) % ALIGNMENT) for part in parts))
         return DatasetIndex(
             [
