@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,29 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     return write_store(tmp_path / "store", SHARDS, 1000)
+
+
+def test_two_threads_that_open_a_dataset_at_once_count_with_one_cache(store: Path) -> None:
+    one_has_opened, go_on = threading.Event(), threading.Event()
+
+    class Slow(CopyRetriever):
+        def reader(self) -> DatasetReader:
+            reader = super().reader()
+            if not one_has_opened.is_set():
+                one_has_opened.set()
+                assert go_on.wait(60)
+            return reader
+
+    retriever = Slow(store, cache_dir="cache")
+    thread = threading.Thread(target=retriever.open)
+    thread.start()
+    assert one_has_opened.wait(60)
+    retriever.open()
+    go_on.set()
+    thread.join(60)
+    assert len(retriever.open()["clip-0"]["blob"]) == 1000
+    assert retriever.cache_stats.fetched_shards == 1
+    retriever.close()
 
 
 @pytest.mark.parametrize("cached", [True, False])

@@ -48,6 +48,8 @@ class CachedShards(Shards):
         cache: The cache in this process.
     """
 
+    cached = True
+
     def __init__(self, retriever: BaseRetriever, cache: ShardCache) -> None:
         self.cache = cache
         self._retriever = retriever

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import msgspec
 
@@ -89,7 +89,6 @@ class BaseRetriever:
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _made_in: int
     _opened: tuple[int, DatasetReader] | None
-    _shards: CachedShards | None
     _staging: threading.local
     _where = _Where()
 
@@ -111,7 +110,6 @@ class BaseRetriever:
         self._arguments = (args, kwargs)
         self._made_in = os.getpid()
         self._opened = None
-        self._shards = None
         self._staging = threading.local()
         return self
 
@@ -185,27 +183,23 @@ class BaseRetriever:
             DownloadError: when the metadata cannot be downloaded.
             CacheError: when no cache can be created in `cache_dir`.
         """
-        process = os.getpid()
-        if self._opened is None or self._opened[0] != process:
+        process, opened = os.getpid(), self._opened
+        if opened is None or opened[0] != process:
             # No lock, which a fork could leave locked for ever: if two threads make the first call
             # at once, both open the dataset, and one of the readers is dropped.
             source = self
             if self._made_in != process:
                 source = _make(type(self), *self._arguments)
                 source._where = self._where  # the working directory may be another by now
-            reader = source.reader()
-            self._shards = source._shards
-            self._opened = (process, reader)
-        return self._opened[1]
+            opened = source._opened = self._opened = (process, source.reader())
+        return opened[1]
 
     def close(self) -> None:
         """Release the dataset; using the retriever opens it again. May be called twice."""
         opened, self._opened = self._opened, None
-        shards, self._shards = self._shards, None
         if opened is not None:
             opened[1].close()
-        if shards is not None:
-            shards.close()
+            opened[1].source.close()
 
     def reader(self) -> DatasetReader:
         """Open the dataset, by default through the cache.
@@ -230,8 +224,7 @@ class BaseRetriever:
         else:
             source = RangeSource(self.open_remote, name, place)
         cache = ShardCache(self._cache_directory(), source, self._where.options)
-        self._shards = CachedShards(self, cache)
-        return DatasetReader(cache.metadata, self._shards)
+        return DatasetReader(cache.metadata, CachedShards(self, cache))
 
     def download_metadata(self) -> str | os.PathLike[str]:
         """Download `metadata.json` into `self.cache_dir` and return its path.
@@ -288,10 +281,10 @@ class BaseRetriever:
         Raises:
             CacheError: the retriever reads its dataset in place.
         """
-        self.open()
-        if self._shards is None:
+        shards = self.open().source
+        if not shards.cached:
             raise CacheError(f"{type(self).__name__} reads its dataset in place, without a cache")
-        return self._shards
+        return cast("CachedShards", shards)
 
     @classmethod
     def _implements_a_way(cls) -> bool:

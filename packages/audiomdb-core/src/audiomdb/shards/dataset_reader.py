@@ -10,7 +10,7 @@ from itertools import accumulate
 from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from audiomdb.errors import CorruptShardError, UnknownKeyError
 from audiomdb.lazy import cached_property
@@ -33,6 +33,12 @@ _open_shards = OpenShards()
 
 class Shards(ABC):
     """The source of a reader's shards. Picklable; called from several threads."""
+
+    cached: ClassVar[bool] = False
+    """Whether the shards come through a cache."""
+
+    def close(self) -> None:  # noqa: B027
+        """Release what all readers of these shards share; by default nothing."""
 
     def attach(self, reader: DatasetReader) -> None:  # noqa: B027
         """Note that a reader of these shards has been made; by default nothing is done."""
@@ -210,6 +216,11 @@ class DatasetReader:
     def index(self) -> DatasetIndex:
         """Per-sample columns, read without any audio."""
         return self._source.index(self.metadata)
+
+    @property
+    def source(self) -> Shards:
+        """The source of its shards."""
+        return self._source
 
     @property
     def counts(self) -> list[int]:

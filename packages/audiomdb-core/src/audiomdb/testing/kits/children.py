@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from audiomdb.errors import CacheError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.testing.datasets import sample_digest
 
@@ -80,4 +81,7 @@ def _read_all(retriever: BaseRetriever, results: Connection) -> None:
 
 
 def _fetched(retriever: BaseRetriever) -> int:
-    return 0 if retriever._shards is None else retriever._shards.cache.stats.fetched_shards
+    try:
+        return retriever.cache_stats.fetched_shards
+    except CacheError:  # it reads in place
+        return 0
