@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from audiomdb.cache import CacheOptions, DirectorySource, RangeSource, ShardCache
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import DatasetWriter, read_metadata
+from tests.core.programs.cache_reader import FolderStore
 
 __all__ = [
     "CopyRetriever",
@@ -20,10 +20,6 @@ __all__ = [
     "budget",
     "directory_source",
     "write_store",
-]
-
-FolderStore: Any = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_reader.py"))[
-    "FolderStore"
 ]
 
 
@@ -80,7 +76,7 @@ class Opener:
                 at += len(chunk)
                 yield chunk
 
-        remote._chunks = met
+        remote._chunks = met  # type: ignore[method-assign]
         source = remote.directories() if kind == "directories" else RangeSource(remote.open_remote)
         cache = ShardCache(directory or self.directory, source, CacheOptions(**options))
         self.opened.append(cache)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ import numpy as np
 import pytest
 
 from audiomdb.shards import DatasetWriter, read_metadata
+from tests.core.nodes import Node, smallest
 
 SHARDS = 2
 
 STRIDE = 5
 """Every fifth step: each of them takes a process. 1 tries all."""
-
-_shared = runpy.run_path(str(Path(__file__).parent / "programs" / "cache_node.py"))
-Node: Any = _shared["Node"]
-smallest: Callable[..., int] = _shared["smallest"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def node(store: Path, tmp_path: Path) -> Iterator[Any]:
+def node(store: Path, tmp_path: Path) -> Iterator[Node]:
     node = Node(store, tmp_path)
     yield node
     node.close()
@@ -49,7 +45,7 @@ KINDS = pytest.mark.parametrize(
 
 @KINDS
 def test_a_crash_anywhere_leaves_a_directory_that_the_next_one_uses(
-    node: Any, kind: dict[str, Any]
+    node: Node, kind: dict[str, Any]
 ) -> None:
     """Every reader finds what all crashed ones before it have left."""
     budget = smallest(node.store, readers=1, at_once=1)
@@ -72,7 +68,7 @@ def test_a_crash_anywhere_leaves_a_directory_that_the_next_one_uses(
 
 @KINDS
 def test_a_crash_anywhere_in_a_cache_of_its_own_is_recovered_from(
-    node: Any, kind: dict[str, Any], tmp_path: Path
+    node: Node, kind: dict[str, Any], tmp_path: Path
 ) -> None:
     """Nothing that was whole is fetched again, and nothing is left behind."""
     metadata = read_metadata(node.store)

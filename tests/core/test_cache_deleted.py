@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import shutil
 import signal
 import threading
@@ -20,17 +19,13 @@ from audiomdb.cache.readers import live_readings
 from audiomdb.errors import CacheError, CachePlaceError, CacheTooSmallError, CorruptShardError
 from audiomdb.shards import read_metadata
 from audiomdb.stream import SampleStream
-from tests.core.caches import Opener, write_store
+from tests.core.caches import CopyRetriever, Opener, write_store
+from tests.core.nodes import Node, smallest
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
 SHARDS = 6
 DEADLINE_S = 60.0
-
-PROGRAMS = Path(__file__).parent / "programs"
-_node = runpy.run_path(str(PROGRAMS / "cache_node.py"))
-Node: Any = _node["Node"]
-smallest: Callable[..., int] = _node["smallest"]
 
 T = TypeVar("T")
 
@@ -79,7 +74,7 @@ def opener(store: Path, tmp_path: Path) -> Iterator[Deleter]:
 
 
 @pytest.fixture
-def node(store: Path, tmp_path: Path) -> Iterator[Any]:
+def node(store: Path, tmp_path: Path) -> Iterator[Node]:
     node = Node(store, tmp_path)
     yield node
     node.close()
@@ -350,7 +345,7 @@ def test_a_directory_that_is_deleted_while_it_is_opened_is_opened_all_the_same(
 
 
 @pytest.mark.parametrize("source", ["ranges", "directories"])
-def test_processes_read_on_while_their_directory_is_deleted(source: str, node: Any) -> None:
+def test_processes_read_on_while_their_directory_is_deleted(source: str, node: Node) -> None:
     limit = smallest(node.store, readers=4, at_once=2)
     started = [
         node.start(
@@ -386,12 +381,8 @@ def test_processes_read_on_while_their_directory_is_deleted(source: str, node: A
 def test_a_stream_goes_on_in_an_epoch_after_its_cache_is_deleted(
     limited: bool, store: Path, tmp_path: Path
 ) -> None:
-    kind = runpy.run_path(str(Path(__file__).with_name("test_retrievers_cached.py")))
-    retriever = kind["FolderRetriever"](
-        str(store),
-        cache_dir=tmp_path / "caches",
-        max_cache_bytes=budget(store, 5) if limited else None,
-    )
+    limit = budget(store, 5) if limited else None
+    retriever = CopyRetriever(store, cache_dir=tmp_path / "caches", max_cache_bytes=limit)
     stream = SampleStream(retriever, shuffle=True, window=1, num_threads=2)
     keys = {f"clip-{number}" for number in range(SHARDS)}
     for _ in range(3):

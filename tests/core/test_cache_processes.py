@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import random
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +12,10 @@ import pytest
 from audiomdb.cache import CacheOptions, RangeSource, ShardCache
 from audiomdb.shards import DatasetWriter, read_metadata
 from benchmarks.belady import lru
+from tests.core.nodes import Node, smallest
+from tests.core.programs.cache_reader import FolderStore
 
-PROGRAMS = Path(__file__).parent / "programs"
-PROGRAM = PROGRAMS / "cache_reader.py"
 SHARDS = 12
-
-_shared = runpy.run_path(str(PROGRAMS / "cache_node.py"))
-Node: Any = _shared["Node"]
-smallest: Callable[..., int] = _shared["smallest"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def node(store: Path, tmp_path: Path) -> Iterator[Any]:
+def node(store: Path, tmp_path: Path) -> Iterator[Node]:
     node = Node(store, tmp_path)
     yield node
     node.close()
@@ -46,7 +40,7 @@ def shard_bytes(store: Path) -> int:
 
 
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
-def test_eight_cold_processes_fetch_each_shard_once(node: Any, least_piece: int | None) -> None:
+def test_eight_cold_processes_fetch_each_shard_once(node: Node, least_piece: int | None) -> None:
     started = [
         # Slow enough for the last one to begin before the first is through and leaves.
         node.start(seed=i, at_once=3, prefetch=i % 3, least_piece=least_piece, pause_s=0.004)
@@ -64,7 +58,7 @@ def test_eight_cold_processes_fetch_each_shard_once(node: Any, least_piece: int 
 @pytest.mark.parametrize("source", ["ranges", "directories"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_processes_together_have_so_many_transfers_under_way_and_no_more(
-    node: Any, workers: int, source: str
+    node: Node, workers: int, source: str
 ) -> None:
     started = [
         node.start(
@@ -83,7 +77,7 @@ def test_processes_together_have_so_many_transfers_under_way_and_no_more(
     assert min(workers, 2) <= node.most_transfers() <= workers
 
 
-def test_the_smallest_budget_neither_deadlocks_nor_is_exceeded(node: Any) -> None:
+def test_the_smallest_budget_neither_deadlocks_nor_is_exceeded(node: Node) -> None:
     budget = smallest(node.store, readers=4, at_once=2)
     started = [
         node.start(seed=10 * i, epochs=2, at_once=2, prefetch=2, max_bytes=budget, pause_s=0.0005)
@@ -97,7 +91,7 @@ def test_the_smallest_budget_neither_deadlocks_nor_is_exceeded(node: Any) -> Non
     assert 4 * shard_bytes(node.store) < most <= budget
 
 
-def test_one_byte_less_than_the_smallest_budget_is_refused_with_that_number(node: Any) -> None:
+def test_one_byte_less_than_the_smallest_budget_is_refused_with_that_number(node: Node) -> None:
     budget = smallest(node.store, readers=1, at_once=2)
     result = node.result(node.start(at_once=2, max_bytes=budget - 1))
     assert result["error"] == "CacheTooSmallError"
@@ -106,7 +100,7 @@ def test_one_byte_less_than_the_smallest_budget_is_refused_with_that_number(node
 
 
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
-def test_killed_readers_leave_a_cache_that_others_use(node: Any, least_piece: int | None) -> None:
+def test_killed_readers_leave_a_cache_that_others_use(node: Node, least_piece: int | None) -> None:
     rng = random.Random(1)
     budget = smallest(node.store, readers=4, at_once=2) + 3 * shard_bytes(node.store)
     running: list[tuple[int, Path]] = []
@@ -137,7 +131,7 @@ def test_killed_readers_leave_a_cache_that_others_use(node: Any, least_piece: in
 
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
 def test_after_kills_parts_are_resumed_and_whole_shards_are_not_fetched_again(
-    node: Any, least_piece: int | None
+    node: Node, least_piece: int | None
 ) -> None:
     rng = random.Random(2)
     kills = 0
@@ -167,7 +161,7 @@ def test_after_kills_parts_are_resumed_and_whole_shards_are_not_fetched_again(
 
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
 def test_files_that_vanish_while_several_processes_read_are_fetched_again(
-    node: Any, least_piece: int | None
+    node: Node, least_piece: int | None
 ) -> None:
     rng = random.Random(3)
     budget = smallest(node.store, readers=3, at_once=2)
@@ -195,7 +189,7 @@ def test_files_that_vanish_while_several_processes_read_are_fetched_again(
     assert [result.get("right") for result in results] == [3 * SHARDS] * 3, results
 
 
-def test_reshuffled_epochs_on_half_the_budget_reuse_what_is_there(node: Any) -> None:
+def test_reshuffled_epochs_on_half_the_budget_reuse_what_is_there(node: Node) -> None:
     epochs, seed = 4, 5
     half = smallest(node.store, readers=0, at_once=0) + 7 * shard_bytes(node.store)
     started = [
@@ -213,7 +207,7 @@ def test_reshuffled_epochs_on_half_the_budget_reuse_what_is_there(node: Any) -> 
     assert sum(result["fetched"] for result in results) < 2 * lru(order, [1] * SHARDS, 7)
 
 
-def test_a_connection_cut_again_and_again_brings_each_byte_once(node: Any) -> None:
+def test_a_connection_cut_again_and_again_brings_each_byte_once(node: Node) -> None:
     result = node.result(node.start(cut_after=70_000, prefetch=0))
     assert result["right"] == SHARDS
     metadata = read_metadata(node.store)
@@ -225,8 +219,7 @@ def test_a_connection_cut_again_and_again_brings_each_byte_once(node: Any) -> No
 def test_a_forked_child_holds_neither_locks_nor_leases_of_its_parent(
     store: Path, tmp_path: Path
 ) -> None:
-    program = runpy.run_path(str(PROGRAM))
-    opened = program["FolderStore"](str(store), str(tmp_path / "log"))
+    opened = FolderStore(str(store), str(tmp_path / "log"))
     cache = ShardCache(tmp_path / "cache", RangeSource(opened.open_remote), CacheOptions())
     code = f"""
 import os, sys

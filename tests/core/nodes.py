@@ -19,7 +19,7 @@ from tests.core.caches import budget
 
 __all__ = ["Node", "smallest"]
 
-PROGRAM = Path(__file__).with_name("cache_reader.py")
+PROGRAM = Path(__file__).parent / "programs" / "cache_reader.py"
 
 
 class Node:
