@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,15 @@ def test_a_forked_process_uses_the_cache_of_its_parent_from_another_working_dire
     assert fetched.get() == (SHARDS, 0)
     assert list(Path().iterdir()) == []
     retriever.close()
+
+
+def test_a_pickled_retriever_uses_the_same_cache_from_another_working_directory(
+    store: Path,
+) -> None:
+    retriever = CopyRetriever(store, cache_dir="cache")
+    pickled = pickle.dumps(retriever)
+    os.chdir("elsewhere")
+    assert pickle.loads(pickled).cache_dir == retriever.cache_dir
 
 
 def test_caches_are_in_the_home_directory_unless_another_absolute_one_is_set(

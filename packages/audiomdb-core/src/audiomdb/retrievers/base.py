@@ -64,10 +64,11 @@ class BaseRetriever:
                     raise DatasetNotFoundError(f"there is no {self.share}/{path}") from error
 
     A retriever is defined by its constructor arguments. They are stored before `__init__` runs, so
-    a subclass may do anything there, in any order. It pickles as these arguments, so what a
-    constructor opens (a client, a connection) need not pickle. A process that did not make the
-    retriever opens the dataset with a new one made from them, so nothing is shared across a fork
-    either. Attributes that are changed later are not sent to other processes.
+    a subclass may do anything there, in any order. It pickles as these arguments and the absolute
+    path of `cache_dir`, so what a constructor opens (a client, a connection) need not pickle. A
+    process that did not make the retriever opens the dataset with a new one made from them, so
+    nothing is shared across a fork either. Attributes that are changed later are not sent to other
+    processes.
 
     Making a retriever reads nothing; its first use does. Threads may share a retriever.
 
@@ -143,7 +144,7 @@ class BaseRetriever:
         raise NotImplementedError(f"{cls.__name__} is not made from URLs: {url!r}, {options}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make, (type(self), *self._arguments)
+        return _make, (type(self), *self._arguments, self._where)
 
     def __len__(self) -> int:
         """Number of samples in the dataset."""
@@ -189,8 +190,7 @@ class BaseRetriever:
             # at once, both open the dataset, and one of the readers is dropped.
             source = self
             if self._made_in != process:
-                source = _make(type(self), *self._arguments)
-                source._where = self._where  # the working directory may be another by now
+                source = _make(type(self), *self._arguments, self._where)
             opened = source._opened = self._opened = (process, source.reader())
         return opened[1]
 
@@ -355,6 +355,8 @@ def _default_cache_dir() -> Path:
 
 
 def _make(
-    kind: type[BaseRetriever], args: tuple[Any, ...], kwargs: dict[str, Any]
+    kind: type[BaseRetriever], args: tuple[Any, ...], kwargs: dict[str, Any], where: _Where
 ) -> BaseRetriever:
-    return kind(*args, **kwargs)
+    retriever = kind(*args, **kwargs)
+    retriever._where = where  # the working directory may be another by now
+    return retriever
