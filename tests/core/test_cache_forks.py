@@ -139,3 +139,23 @@ def test_a_reader_that_a_child_inherits_counts_as_another_one(tmp_path: Path) ->
     assert os.waitpid(child, 0)[1] == 0
     assert len(reader["clip-1"]["blob"]) == 30_000
     retriever.close()
+
+
+def test_a_reader_that_a_child_inherits_waits_for_no_thread_of_the_parent(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", 2, 30_000)
+    retriever = CopyRetriever(store, cache_dir=tmp_path / "cache")
+    reader = retriever.open()
+    assert len(reader["clip-0"]["blob"]) == 30_000
+    cache = retriever.cached_shards().cache
+    with cache._tenancy._lock, cache._counters._lock:  # as threads that read may have them
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            try:
+                assert len(reader["clip-1"]["blob"]) == 30_000
+                assert cache.stats.fetched_shards == 1
+            except BaseException:  # noqa: BLE001
+                os._exit(1)
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    retriever.close()

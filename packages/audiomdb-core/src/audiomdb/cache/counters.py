@@ -41,6 +41,10 @@ class Counters:
     """Mutable `CacheStats` of a process. Thread-safe."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to count, in a forked child too, where a thread of the parent may hold the lock."""
         self._lock = threading.Lock()
         self._stats = CacheStats()
 

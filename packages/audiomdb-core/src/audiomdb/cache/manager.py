@@ -32,7 +32,7 @@ class ShardCache:
     All processes of a machine that name the same directory share it: each shard is fetched once,
     by one of them, and the total size of the directory stays within the budget. Give all of them
     the same options; otherwise `max_bytes` and `workers` of the first process hold for all.
-    Thread-safe; after a fork, the child must make its own object.
+    Thread-safe; after a fork, the child must make its own object, or call `begin_in_child` first.
 
     Args:
         directory: Directory for this dataset only. Created if it is missing.
@@ -109,6 +109,11 @@ class ShardCache:
     def holds_everything(self) -> bool:
         """Whether the whole dataset fits, so that nothing is ever evicted."""
         return self._room.holds_everything
+
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked child, where threads of the parent may have held locks."""
+        self._counters.begin()
+        self._tenancy.begin_in_child()
 
     def close(self) -> None:
         """Stop using the directory. Leases remain valid."""

@@ -42,6 +42,8 @@ from audiomdb.cache.readers import Registration
 
 __all__ = ["Tenancy"]
 
+_NOWHERE = -1, -1
+
 T = TypeVar("T")
 
 
@@ -66,6 +68,12 @@ class Tenancy:
     def limits(self) -> Limits:
         """Limits now in force in the directory."""
         return self._opened.limits
+
+    def begin_in_child(self) -> None:
+        """Forget what a forked child does not share; its next call makes it a user of its own."""
+        self._lock = threading.Lock()
+        self._registrations = weakref.WeakSet()
+        self._place = _NOWHERE
 
     def close(self) -> None:
         """Stop using the directory. May be called twice."""

@@ -81,9 +81,9 @@ class CachedShards(Shards):
         self._readers[id(reader)] = reader
 
     def begin_in_child(self) -> None:
-        """Give up what a forked child does not share: leases, the registration, and its lock."""
-        # A lease that a child inherits would keep the shard on the disk after its eviction, and a
-        # lock that a thread of the parent held would stay locked.
+        """Give up what a forked child does not share: leases, the registration, and locks."""
+        self.cache.begin_in_child()
+        # A lease that a child inherits would keep the shard on the disk after its eviction.
         for reader in list(self._readers.values()):
             reader.close()
         self._registration = None
