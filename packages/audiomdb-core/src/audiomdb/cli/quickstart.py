@@ -99,13 +99,10 @@ def _convert(output: Path, stages: _Stages) -> ConversionReport:
 
 
 def _verify(output: Path, stages: _Stages) -> list[str]:
-    from audiomdb.shards import read_metadata, verify_dataset
+    from audiomdb.cli.verifying import verify_folder
 
-    with (
-        stages.timed("verify", "every byte compared with its checksum"),
-        progress(read_metadata(output).bytes, unit="B", description="verifying") as bar,
-    ):
-        problems = verify_dataset(output, on_shard=lambda shard: bar.update(shard.bytes))
+    with stages.timed("verify", "every byte compared with its checksum"):
+        problems = verify_folder(output, workers=2).problems
     return [f"{problem.file}: {problem.reason}" for problem in problems]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +17,14 @@ from audiomdb.cli.arguments import (
 )
 from audiomdb.cli.opening import is_cache, make_retriever, place_of, refuse_file
 from audiomdb.cli.text import one_line
-from audiomdb.progress import progress
 from audiomdb.quantities import counted, size
 
 if TYPE_CHECKING:
     import argparse
 
     from audiomdb.cli.arguments import Commands
+    from audiomdb.cli.verifying import Checked
     from audiomdb.retrievers.base import BaseRetriever
-    from audiomdb.shards import Metadata, Problem, ShardEntry
 
 __all__ = ["add"]
 
@@ -73,45 +70,23 @@ def add(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
-    with ExitStack() as stack:
-        checked = _Checked(stack)
-        problems, cache = _verify(args, checked)
+    checked, cache = _verify(args)
     seconds = time.perf_counter() - start
     if args.json:
         import json
 
-        print(json.dumps(_facts(problems, cache, checked, seconds)))
+        print(json.dumps(_facts(checked, cache, seconds)))
     else:
-        for problem in problems:
+        for problem in checked.problems:
             print(f"{problem.file}: {one_line(problem.reason)}")
-        print(_verdict(problems, cache, checked, seconds))
-    return EXIT_DAMAGED if problems else EXIT_OK
+        print(_verdict(checked, cache, seconds))
+    return EXIT_DAMAGED if checked.problems else EXIT_OK
 
 
-class _Checked:
-    """What is being checked, and its progress bar."""
-
-    metadata: Metadata
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self.shards = 0
-        self.bytes = 0
-
-    def begin(
-        self, metadata: Metadata, shards: Sequence[ShardEntry]
-    ) -> Callable[[ShardEntry], None]:
-        self.metadata, self.shards = metadata, len(shards)
-        self.bytes = sum(shard.bytes for shard in shards)
-        bar = self._stack.enter_context(progress(self.bytes, unit="B", description="verifying"))
-        return lambda shard: bar.update(shard.bytes)
-
-
-def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem], Path | None]:
-    """Return the problems found, and the folder of the cache that was checked, if any."""
-    from audiomdb.cli.verifying import verify_cache, verify_store
+def _verify(args: argparse.Namespace) -> tuple[Checked, Path | None]:
+    """Check the dataset; also return the folder of the cache, if it is one that was checked."""
+    from audiomdb.cli.verifying import verify_cache, verify_folder, verify_store
     from audiomdb.errors import DatasetNotFoundError
-    from audiomdb.shards import read_metadata, verify_dataset
     from audiomdb.urls import without_password
 
     def make(cache_dir: str | Path | None) -> BaseRetriever:
@@ -124,7 +99,7 @@ def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem],
     refuse_file(folder, args.dataset)
     if folder is None and not args.cached:
         scratch = None if args.cache_dir is None else Path(args.cache_dir)
-        return verify_store(make, scratch, workers=args.workers, begin=checked.begin), None
+        return verify_store(make, scratch, workers=args.workers), None
     if args.cached:
         if folder is not None:
             raise UsageError(f"{args.dataset} is a folder, read without a cache; leave --cached")
@@ -135,18 +110,14 @@ def _verify(args: argparse.Namespace, checked: _Checked) -> tuple[list[Problem],
             )
     assert folder is not None
     if is_cache(folder):
-        return verify_cache(folder, workers=args.workers, begin=checked.begin), folder
-    metadata = read_metadata(folder)
-    on_shard = checked.begin(metadata, metadata.shards)
-    return verify_dataset(folder, workers=args.workers, on_shard=on_shard), None
+        return verify_cache(folder, workers=args.workers), folder
+    return verify_folder(folder, workers=args.workers), None
 
 
-def _facts(
-    problems: Sequence[Problem], cache: Path | None, checked: _Checked, seconds: float
-) -> dict[str, Any]:
-    listed = [{"file": problem.file, "reason": problem.reason} for problem in problems]
+def _facts(checked: Checked, cache: Path | None, seconds: float) -> dict[str, Any]:
+    listed = [{"file": problem.file, "reason": problem.reason} for problem in checked.problems]
     facts: dict[str, Any] = {
-        "whole": not problems,
+        "whole": not checked.problems,
         "problems": listed,
         "samples": checked.metadata.samples,
         "shards": len(checked.metadata.shards),
@@ -155,36 +126,35 @@ def _facts(
     }
     if cache is not None:
         facts["cache_dir"] = str(cache)
-        facts["cached_shards"] = checked.shards
-        facts["delete"] = _damaged_files(problems, cache, checked.metadata)
+        facts["cached_shards"] = len(checked.shards)
+        facts["delete"] = _damaged_files(checked, cache)
     return facts
 
 
-def _verdict(
-    problems: Sequence[Problem], cache: Path | None, checked: _Checked, seconds: float
-) -> str:
+def _verdict(checked: Checked, cache: Path | None, seconds: float) -> str:
     import shlex
 
-    metadata = checked.metadata
+    metadata, problems = checked.metadata, checked.problems
     shards = counted(len(metadata.shards), "shard")
     what = f"{counted(metadata.samples, 'sample')} in {shards}"
     if cache is not None:
-        what = f"{checked.shards} of {shards}, cached in {one_line(str(cache))}"
+        what = f"{len(checked.shards)} of {shards}, cached in {one_line(str(cache))}"
     if not problems:
         return f"whole: {what}, {size(checked.bytes)} checked in {seconds:.1f} s"
     damaged = len({problem.file for problem in problems})
     found = f"{counted(len(problems), 'problem')} in {counted(damaged, 'file')}"
     if cache is None:
         return f"damaged: {found}; metadata.json promises {what}"
-    paths = one_line(shlex.join(_damaged_files(problems, cache, metadata)))
+    paths = one_line(shlex.join(_damaged_files(checked, cache)))
     return f"damaged: {found}, of {what}. Delete what is to be downloaded again: {paths}"
 
 
-def _damaged_files(problems: Sequence[Problem], cache: Path, metadata: Metadata) -> list[str]:
+def _damaged_files(checked: Checked, cache: Path) -> list[str]:
     """Return the paths of the damaged files in a cache."""
     from audiomdb.cli.verifying import cached_shards
     from audiomdb.shards.layout import DATA_FILE
 
-    named = {f"{entry.path}/{DATA_FILE}": path for entry, path in cached_shards(cache, metadata)}
-    files = dict.fromkeys(problem.file for problem in problems)
+    cached = cached_shards(cache, checked.metadata)
+    named = {f"{entry.path}/{DATA_FILE}": path for entry, path in cached}
+    files = dict.fromkeys(problem.file for problem in checked.problems)
     return [str(named.get(file, cache / file)) for file in files]

@@ -1,4 +1,4 @@
-"""Verify datasets that are not in a local folder: in a store, or the part that a cache holds."""
+"""Verify a dataset in a folder, in a store, or the part of it that a cache holds."""
 
 from __future__ import annotations
 
@@ -6,22 +6,39 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from audiomdb.cache.layout import CacheLayout, entry_name
 from audiomdb.cache.lock import try_shared
 from audiomdb.cli.threads import Check, each
 from audiomdb.errors import CorruptShardError, DatasetNotFoundError, MetadataError
+from audiomdb.progress import progress
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import Metadata, ShardEntry, read_metadata
 from audiomdb.shards.files import sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE
-from audiomdb.shards.verify import Problem, shard_damage
+from audiomdb.shards.verify import Problem, shard_damage, verify_dataset
 
-__all__ = ["cached_shards", "verify_cache", "verify_store"]
+__all__ = ["Checked", "cached_shards", "verify_cache", "verify_folder", "verify_store"]
 
-Begin = Callable[[Metadata, Sequence[ShardEntry]], Callable[[ShardEntry], None]]
-"""Called with the metadata and the shards to check; returns a function to call for each shard
-that is done."""
+
+class Checked(NamedTuple):
+    """A dataset that was checked.
+
+    Attributes:
+        metadata: Its metadata.
+        shards: Those of its shards that were there to be checked.
+        problems: What is wrong, in shard order; then what is wrong with the index.
+    """
+
+    metadata: Metadata
+    shards: Sequence[ShardEntry]
+    problems: list[Problem]
+
+    @property
+    def bytes(self) -> int:
+        """Total size of the shards that were there."""
+        return sum(shard.bytes for shard in self.shards)
 
 
 def cached_shards(directory: Path, metadata: Metadata) -> list[tuple[ShardEntry, Path]]:
@@ -32,20 +49,33 @@ def cached_shards(directory: Path, metadata: Metadata) -> list[tuple[ShardEntry,
     return [(entry, path) for entry, path in pairs if path.exists()]
 
 
-def verify_cache(directory: Path, *, workers: int, begin: Begin) -> list[Problem]:
+def verify_folder(folder: Path, *, workers: int) -> Checked:
+    """Check every byte of a dataset in a folder, `workers` shards at once.
+
+    Raises:
+        DatasetNotFoundError: when there is no dataset.
+        MetadataError: when its metadata is damaged.
+    """
+    metadata = read_metadata(folder)
+    with _progress(metadata.shards) as done:
+        problems = verify_dataset(folder, workers=workers, on_shard=done)
+    return Checked(metadata, metadata.shards, problems)
+
+
+def verify_cache(directory: Path, *, workers: int) -> Checked:
     """Check every byte that a cache holds, in place; other processes may use the cache meanwhile.
 
     Args:
         directory: Directory of the dataset's cache.
         workers: Number of shards checked at once.
-        begin: See `Begin`.
 
     Raises:
         DatasetNotFoundError: when the cache holds nothing.
         MetadataError: when its metadata is damaged.
     """
     metadata = read_metadata(directory)
-    shards = cached_shards(directory, metadata)
+    cached = cached_shards(directory, metadata)
+    shards = [entry for entry, _ in cached]
 
     def check_one(item: tuple[ShardEntry, Path], _: Check) -> tuple[ShardEntry, list[Problem]]:
         entry, path = item
@@ -55,18 +85,18 @@ def verify_cache(directory: Path, *, workers: int, begin: Begin) -> list[Problem
         with lease:
             return entry, _problems(path, entry, metadata)
 
-    problems = list(_each(check_one, shards, workers, begin(metadata, [e for e, _ in shards])))
+    problems = _each(check_one, cached, shards, workers)
     index = CacheLayout(directory).index
     if index.exists() and (digest := sha256_file(index)) != metadata.index.sha256:
         problems.append(
             Problem(INDEX_FILE, f"sha256 is {digest}, metadata says {metadata.index.sha256}")
         )
-    return problems
+    return Checked(metadata, shards, problems)
 
 
 def verify_store(
-    make: Callable[[Path], BaseRetriever], scratch: Path | None, *, workers: int, begin: Begin
-) -> list[Problem]:
+    make: Callable[[Path], BaseRetriever], scratch: Path | None, *, workers: int
+) -> Checked:
     """Download a whole dataset anew and check every byte of it, without keeping it.
 
     At most `workers` shards are on the disk at a time.
@@ -75,7 +105,6 @@ def verify_store(
         make: Creates the retriever, given the directory of its cache.
         scratch: Parent folder of that directory. None: the system's temporary folder.
         workers: Number of shards fetched and checked at once.
-        begin: See `Begin`.
 
     Raises:
         DatasetNotFoundError: when there is no dataset.
@@ -110,12 +139,12 @@ def verify_store(
 
         numbers = range(len(metadata.shards))
         with contextlib.closing(cache.register(workers)):
-            problems = list(_each(check_one, numbers, workers, begin(metadata, metadata.shards)))
+            problems = _each(check_one, numbers, metadata.shards, workers)
         try:
             cache.index_file()
         except (MetadataError, DatasetNotFoundError) as exc:
             problems.append(Problem(INDEX_FILE, str(exc)))
-    return problems
+    return Checked(metadata, metadata.shards, problems)
 
 
 def _problems(path: Path, entry: ShardEntry, metadata: Metadata) -> list[Problem]:
@@ -126,13 +155,24 @@ def _problems(path: Path, entry: ShardEntry, metadata: Metadata) -> list[Problem
 def _each(
     check_one: Callable[..., tuple[ShardEntry, list[Problem]]],
     items: Sequence[object],
+    shards: Sequence[ShardEntry],
     workers: int,
-    on_shard: Callable[[ShardEntry], None],
-) -> Iterator[Problem]:
+) -> list[Problem]:
+    """Return the problems that `check_one` finds in the shards, called for each of the items."""
     found: dict[str, list[Problem]] = {}
-    with contextlib.closing(each(check_one, items, workers=workers)) as checked:
+    with (
+        _progress(shards) as done,
+        contextlib.closing(each(check_one, items, workers=workers)) as checked,
+    ):
         for entry, problems in checked:
             found[entry.path] = problems
-            on_shard(entry)
-    for path in sorted(found):
-        yield from found[path]
+            done(entry)
+    return [problem for entry in shards for problem in found[entry.path]]
+
+
+@contextlib.contextmanager
+def _progress(shards: Sequence[ShardEntry]) -> Iterator[Callable[[ShardEntry], None]]:
+    """Show the progress; yield a function to call for each shard that is done."""
+    total = sum(shard.bytes for shard in shards)
+    with progress(total, unit="B", description="verifying") as bar:
+        yield lambda shard: bar.update(shard.bytes)
