@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from audiomdb.cache.retry import Stopped
+from audiomdb.cli.origins import FolderOrigin
+from audiomdb.cli.pulling import Target, pull
 from audiomdb.cli.threads import Check, each
-from audiomdb.shards import DatasetWriter
+from audiomdb.shards import DatasetWriter, verify_dataset
 from tests.commands import files, output
 
 
@@ -93,6 +95,26 @@ def test_a_damaged_original_is_named_and_makes_no_dataset(
     shard.write_bytes(whole)
     output(capsys, "pull", speech, tmp_path / "copy")
     assert files(tmp_path / "copy") == files(speech)
+
+
+def test_an_original_that_is_replaced_meanwhile_lends_the_copy_no_metadata(
+    speech: Path, tmp_path: Path
+) -> None:
+    metadata = (speech / "metadata.json").read_bytes()
+    origin, target = FolderOrigin(speech), Target(tmp_path / "copy")
+    arrived = 0
+
+    def replace_at_the_end(n: int) -> None:
+        nonlocal arrived
+        arrived += n
+        if arrived == origin.metadata.bytes:
+            (speech / "metadata.json").write_bytes(b"that of another dataset")
+
+    pull(origin, target, workers=1, on_bytes=replace_at_the_end)
+    target.close()
+    assert arrived == origin.received_bytes == origin.metadata.bytes
+    assert (tmp_path / "copy" / "metadata.json").read_bytes() == metadata
+    assert verify_dataset(tmp_path / "copy") == []
 
 
 @pytest.mark.parametrize("name", ["speech", "link", "link/../speech", "file"])

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from audiomdb.cache.layout import CacheLayout, entry_name
-from audiomdb.cache.readers import Registration
 from audiomdb.cli.threads import Check
 from audiomdb.errors import CorruptShardError
-from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import Metadata, ShardEntry, read_metadata
 from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.shards.layout import DATA_FILE, METADATA_FILE
+
+if TYPE_CHECKING:
+    from audiomdb.cache import ShardCache
 
 __all__ = ["CacheOrigin", "FolderOrigin", "Origin", "ShardProgress"]
 
@@ -48,13 +48,15 @@ class ShardProgress:
 
 
 class Origin(Protocol):
-    """The source of a dataset that is pulled. `bring` is called from several threads."""
+    """The source of a dataset that is pulled. `bring` is called from several threads.
+
+    Attributes:
+        metadata: The dataset's metadata.
+        raw_metadata: The bytes of its `metadata.json`, from the beginning of the pull.
+    """
 
     metadata: Metadata
-
-    @property
-    def raw_metadata(self) -> bytes:
-        """The bytes of `metadata.json`."""
+    raw_metadata: bytes
 
     @property
     def begun_bytes(self) -> int:
@@ -69,38 +71,20 @@ class Origin(Protocol):
 
 
 class CacheOrigin:
-    """A remote dataset, read through a cache whose budget is claimed while the context is entered.
+    """A remote dataset, read through a cache.
 
     Args:
-        retriever: Retriever of the dataset.
-        workers: Number of shards fetched at once.
+        cache: The cache, where a reader of the shards has to be registered meanwhile.
         move: Move shards out of the cache, which must be on the target's disk and not be shared.
             Otherwise they are copied.
     """
 
-    def __init__(self, retriever: BaseRetriever, *, workers: int, move: bool) -> None:
-        self._cache = retriever.cached_shards().cache
-        self._layout = CacheLayout(self._cache.directory)
-        self._workers = workers
+    def __init__(self, cache: ShardCache, *, move: bool) -> None:
+        self._cache = cache
+        self._layout = CacheLayout(cache.directory)
         self._move = move
-        self.metadata = self._cache.metadata
-
-    def __enter__(self) -> CacheOrigin:
-        self._registration: Registration = self._cache.register(self._workers)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._registration.close()
-
-    @property
-    def raw_metadata(self) -> bytes:
-        """The bytes of `metadata.json` as downloaded."""
-        return self._layout.metadata.read_bytes()
+        self.metadata = cache.metadata
+        self.raw_metadata = self._layout.metadata.read_bytes()
 
     @property
     def begun_bytes(self) -> int:
@@ -147,16 +131,18 @@ class FolderOrigin:
         folder: Folder of the dataset.
     """
 
+    begun_bytes = 0
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.metadata = read_metadata(folder)
-        self.begun_bytes = 0
-        self.received_bytes = 0
+        self.raw_metadata = (folder / METADATA_FILE).read_bytes()
+        self._received: list[int] = []  # a sum would lose what two threads add at once
 
     @property
-    def raw_metadata(self) -> bytes:
-        """The bytes of `metadata.json`."""
-        return (self._folder / METADATA_FILE).read_bytes()
+    def received_bytes(self) -> int:
+        """Bytes copied so far."""
+        return sum(self._received)
 
     def bring(self, number: int, final: Path, progress: ShardProgress) -> None:
         """Copy the file of shard `number` to `final` and verify it."""
@@ -176,7 +162,7 @@ class FolderOrigin:
         if digest != entry.sha256:
             final.unlink()
             raise CorruptShardError(_changed(source, entry, digest))
-        self.received_bytes += entry.bytes
+        self._received.append(entry.bytes)
 
 
 def _changed(source: Path, entry: ShardEntry, digest: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import (
@@ -108,17 +109,16 @@ def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) ->
     from audiomdb.urls import without_password
 
     start = time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        origin = _origin(retriever, target, args, stack)
+    with _origin(retriever, args) as origin:
         metadata = origin.metadata
-        description = f"pulling {metadata.name}"
-        bar = stack.enter_context(progress(metadata.bytes, unit="B", description=description))
-        try:
-            fetched = pull(origin, target, workers=args.workers, on_bytes=bar.update)
-        except BaseException as exc:
-            if target.begun:
-                add_note(exc, "what has arrived is kept: give the same command again to go on")
-            raise
+        target.refuse_another(metadata)
+        with progress(metadata.bytes, unit="B", description=f"pulling {metadata.name}") as bar:
+            try:
+                fetched = pull(origin, target, workers=args.workers, on_bytes=bar.update)
+            except BaseException as exc:
+                if target.begun:
+                    add_note(exc, "what has arrived is kept: give the same command again to go on")
+                raise
     return {
         "source": without_password(args.source),
         "folder": str(target.path),
@@ -132,22 +132,18 @@ def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) ->
     }
 
 
-def _origin(
-    retriever: BaseRetriever,
-    target: Target,
-    args: argparse.Namespace,
-    stack: contextlib.ExitStack,
-) -> Origin:
+@contextlib.contextmanager
+def _origin(retriever: BaseRetriever, args: argparse.Namespace) -> Iterator[Origin]:
+    """Open the source; the budget of a cache is claimed within the `with` block."""
     from audiomdb.cli.origins import CacheOrigin, FolderOrigin
 
     folder = place_of(retriever)
     if folder is not None:
-        local = FolderOrigin(folder)
-        target.refuse_another(local.metadata)
-        return local
-    remote = CacheOrigin(retriever, workers=args.workers, move=args.cache_dir is None)
-    target.refuse_another(remote.metadata)
-    return stack.enter_context(remote)
+        yield FolderOrigin(folder)
+        return
+    cache = retriever.cached_shards().cache
+    with contextlib.closing(cache.register(args.workers)):
+        yield CacheOrigin(cache, move=args.cache_dir is None)
 
 
 def _report(facts: dict[str, Any], *, as_json: bool) -> None:

@@ -194,7 +194,7 @@ def _rejected(shard: ShardReader) -> list[Rejection]:
 
 def _parts(state: Path) -> Iterator[Path]:
     """Yield the complete and partial shard files in the caches of an unfinished pull."""
-    for cache in state.iterdir():
+    for cache in state.glob("*"):
         layout = CacheLayout(cache)
         for folder in (layout.parts, layout.shards, layout.staging):
             if folder.is_dir():
