@@ -71,7 +71,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from audiomdb.cli.replacing import replacing
+    from audiomdb.cli.replacing import refuse_another
     from audiomdb.shards import read_metadata
     from audiomdb.urls import without_password
 
@@ -81,14 +81,12 @@ def _run(args: argparse.Namespace) -> int:
     target = without_password(args.target)
     metadata = read_metadata(folder)
     start = time.perf_counter()
-    with replacing(uploader, target, folder, metadata, allowed=args.replace):
-        try:
-            report = uploader.upload_dir(str(folder))
-        except KeyboardInterrupt as exc:
-            add_note(
-                exc, "what has arrived is not sent again: give the same command again to go on"
-            )
-            raise
+    refuse_another(uploader, target, folder, metadata, replace=args.replace)
+    try:
+        report = uploader.upload_dir(str(folder))
+    except KeyboardInterrupt as exc:
+        add_note(exc, "what has arrived is not sent again: give the same command again to go on")
+        raise
     seconds = time.perf_counter() - start
     if args.json:
         import json
