@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONVERTERS",
+    "PACKAGES",
     "RETRIEVERS",
     "UPLOADERS",
     "converter_class",
@@ -62,8 +63,8 @@ UPLOADERS = "audiomdb.uploaders"
 CONVERTERS = "audiomdb.converters"
 """Entry point group of the converters, by the name of their kind of source."""
 
-_PACKAGES = {"hf": "audiomdb-hf", "s3": "audiomdb-s3"}
-"""Package to install for each scheme; its entry points name the classes."""
+PACKAGES = {"hf": "audiomdb-hf", "s3": "audiomdb-s3"}
+"""Packages of this project by the scheme or kind of source that they register, to be installed."""
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -251,7 +252,7 @@ def _scheme(url: str | os.PathLike[str], group: str) -> str | None:
     # `Path("s3://bucket")` is s3:/bucket, for which an uploader would create a local folder.
     if scheme is None and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/?(?!/)", text)):
         meant = found[1].lower()
-        if meant in {*_PACKAGES, *_entry_points(group)}:
+        if meant in {*PACKAGES, *_entry_points(group)}:
             raise UnknownSchemeError(
                 f"{text!r} is no URL, which has two slashes: {meant}://{text[found.end() :]} as a "
                 "str (a Path makes one slash of two). A folder of that name needs its full path"
@@ -335,13 +336,13 @@ def _unknown(url: str, scheme: str, group: str, installed: Iterable[str]) -> str
     if group == UPLOADERS:
         does, base = "uploads to", "BaseUploader"
     what = f"no installed package {does} {scheme}:// URLs such as {without_password(url)!r}"
-    if scheme in _PACKAGES:
-        return f"{what}: pip install {_PACKAGES[scheme]}"
+    if scheme in PACKAGES:
+        return f"{what}: pip install {PACKAGES[scheme]}"
     import difflib
 
     known = dict.fromkeys(installed, "") | {
         name: f" (pip install {package})"
-        for name, package in _PACKAGES.items()
+        for name, package in PACKAGES.items()
         if name not in installed
     }
     near = difflib.get_close_matches(scheme, known, 1)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
-_KNOWN = {"hf": ("audiomdb-hf", "a dataset of the Hugging Face Hub, or what `datasets` can load")}
-"""Kinds of sources with the package for each, for whoever has not installed it."""
+_SUMMARIES = {"hf": "a dataset of the Hugging Face Hub, or what `datasets` can load"}
+"""Kinds of sources of this project's packages, also for whoever has not installed them."""
 
 _OWN = "own option "
 """Prefix of the arguments that are a converter's own; no other argument's name has spaces."""
@@ -40,10 +40,10 @@ def add(sources: Commands) -> None:
     from audiomdb.registry import converter_packages
 
     installed = converter_packages()
-    for name in sorted({*installed, *_KNOWN} - sources.choices.keys()):
-        package, summary = _KNOWN.get(name, ("", ""))
+    for name in sorted({*installed, *_SUMMARIES} - sources.choices.keys()):
+        summary = _SUMMARIES.get(name)
         if name not in installed:
-            _add_missing(sources, name, package, summary)
+            _add_missing(sources, name)
             continue
         parser = add_command(
             sources,
@@ -56,7 +56,11 @@ def add(sources: Commands) -> None:
         parser.prepare = partial(_complete, parser, name)
 
 
-def _add_missing(sources: Commands, name: str, package: str, summary: str) -> None:
+def _add_missing(sources: Commands, name: str) -> None:
+    from audiomdb.registry import PACKAGES
+
+    package, summary = PACKAGES[name], _SUMMARIES[name]
+
     def run(_: argparse.Namespace) -> int:
         raise UsageError(f"to convert {summary}: pip install {package}")
 
