@@ -15,6 +15,7 @@ import pytest
 from audiomdb.audio import probe
 from audiomdb.cli import main
 from audiomdb.shards import DatasetReader
+from tests.commands import output
 
 RECORDINGS = Path(str(files("audiomdb.cli"))) / "data" / "fsdd"
 
@@ -73,11 +74,29 @@ def test_a_folder_becomes_a_dataset(
 ) -> None:
     report = convert(capsys, "folder", recordings, tmp_path / "out", "--name", "theo")
     assert (report["samples"], report["rejected"], report["shards"]) == (8, 0, 1)
-    assert report["output_dir"] == str(tmp_path / "out")
+    assert report["folder"] == str(tmp_path / "out")
     reader = DatasetReader.open(tmp_path / "out")
     assert reader.metadata.name == "theo"
     assert reader["0.wav"]["text"] == "zero"
     assert reader["größe/7 数.wav"]["label"] == "größe"
+
+
+def test_what_it_reports_is_called_the_same_by_the_other_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    made = convert(capsys, "folder", RECORDINGS, out, "--limit", 20)
+    info, verified, pulled = (
+        json.loads(output(capsys, *command, "--json"))
+        for command in (("info", out), ("verify", out), ("pull", out, tmp_path / "copy"))
+    )
+    for name in ("folder", "samples", "shards", "duration_s", "rejected"):
+        assert made[name] == info[name]
+    for name in ("samples", "shards", "shard_bytes", "cache"):
+        assert verified[name] == info[name]
+    for name in ("samples", "shards", "stored_bytes"):
+        assert made[name] == pulled[name]
+    assert made["stored_bytes"] == info["shard_bytes"] + info["index_bytes"]
 
 
 def test_the_report_is_readable_without_json(

@@ -287,9 +287,10 @@ def test_a_byte_flipped_in_the_cache_is_found_by_verify_and_by_decoding(
     assert {problem["file"] for problem in facts["problems"]} == {data(1)}
     assert facts["problems"][0]["reason"].startswith("sha256 is ")
     assert facts["delete"] == [str(path)]
-    assert (facts["cached_shards"], facts["shards"]) == (4, 4)
+    assert facts["cache"] == json.loads(output(capsys, "info", url, "--json"))["cache"]
+    assert (facts["cache"]["shards"], facts["shards"]) == (4, 4)
     # The folder of the cache is as good, without any network.
-    printed = output(capsys, "verify", facts["cache_dir"], code=1)
+    printed = output(capsys, "verify", facts["cache"]["folder"], code=1)
     assert printed.rstrip().endswith(f"Delete what is to be downloaded again: {path}")
 
     with open_dataset(url) as stream, pytest.raises(CorruptRecordError, match="shard_00001"):

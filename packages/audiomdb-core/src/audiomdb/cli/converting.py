@@ -136,7 +136,7 @@ def convert(converter: BaseConverter, args: argparse.Namespace) -> int:
         from msgspec.structs import asdict
 
         facts = asdict(report)
-        print(json.dumps({**facts, "output_dir": str(report.output_dir)}))
+        print(json.dumps({"folder": str(facts.pop("output_dir")), **facts}))
     else:
         print(report)
     if not report.samples:

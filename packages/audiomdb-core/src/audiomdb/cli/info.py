@@ -99,17 +99,12 @@ def _cache(retriever: BaseRetriever) -> dict[str, Any] | None:
     """Return what the cache holds; None for a dataset that is read in place, even at a URL."""
     from pathlib import Path
 
-    from audiomdb.cli.verifying import cached_shards
+    from audiomdb.cli.verifying import cache_facts, cached_shards
 
     folder = Path(retriever.cache_dir)
     if not is_cache(folder):
         return None
-    shards = cached_shards(folder, retriever.metadata)
-    return {
-        "folder": str(folder),
-        "shards": len(shards),
-        "bytes": sum(entry.bytes for entry, _ in shards),
-    }
+    return cache_facts(folder, [entry for entry, _ in cached_shards(folder, retriever.metadata)])
 
 
 def _columns(index: DatasetIndex | None) -> tuple[dict[str, Any] | None, int | None]:

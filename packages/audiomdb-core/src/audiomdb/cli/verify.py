@@ -70,21 +70,20 @@ def add(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
-    checked, cache = _verify(args)
+    checked = _verify(args)
     seconds = time.perf_counter() - start
     if args.json:
         import json
 
-        print(json.dumps(_facts(checked, cache, seconds)))
+        print(json.dumps(_facts(checked, seconds)))
     else:
         for problem in checked.problems:
             print(f"{problem.file}: {one_line(problem.reason)}")
-        print(_verdict(checked, cache, seconds))
+        print(_verdict(checked, seconds))
     return EXIT_DAMAGED if checked.problems else EXIT_OK
 
 
-def _verify(args: argparse.Namespace) -> tuple[Checked, Path | None]:
-    """Check the dataset; also return the folder of the cache, if it is one that was checked."""
+def _verify(args: argparse.Namespace) -> Checked:
     from audiomdb.cli.verifying import verify_cache, verify_folder, verify_store
     from audiomdb.errors import DatasetNotFoundError
     from audiomdb.urls import without_password
@@ -99,7 +98,7 @@ def _verify(args: argparse.Namespace) -> tuple[Checked, Path | None]:
     refuse_file(folder, args.dataset)
     if folder is None and not args.cached:
         scratch = None if args.cache_dir is None else Path(args.cache_dir)
-        return verify_store(make, scratch, workers=args.workers), None
+        return verify_store(make, scratch, workers=args.workers)
     if args.cached:
         if folder is not None:
             raise UsageError(f"{args.dataset} is a folder, read without a cache; leave --cached")
@@ -110,31 +109,33 @@ def _verify(args: argparse.Namespace) -> tuple[Checked, Path | None]:
             )
     assert folder is not None
     if is_cache(folder):
-        return verify_cache(folder, workers=args.workers), folder
-    return verify_folder(folder, workers=args.workers), None
+        return verify_cache(folder, workers=args.workers)
+    return verify_folder(folder, workers=args.workers)
 
 
-def _facts(checked: Checked, cache: Path | None, seconds: float) -> dict[str, Any]:
+def _facts(checked: Checked, seconds: float) -> dict[str, Any]:
+    from audiomdb.cli.verifying import cache_facts
+
+    metadata, cache = checked.metadata, checked.cache
     listed = [{"file": problem.file, "reason": problem.reason} for problem in checked.problems]
     facts: dict[str, Any] = {
         "whole": not checked.problems,
         "problems": listed,
-        "samples": checked.metadata.samples,
-        "shards": len(checked.metadata.shards),
-        "shard_bytes": checked.bytes,
+        "samples": metadata.samples,
+        "shards": len(metadata.shards),
+        "shard_bytes": metadata.bytes,
+        "cache": None if cache is None else cache_facts(cache, checked.shards),
         "elapsed_s": seconds,
     }
     if cache is not None:
-        facts["cache_dir"] = str(cache)
-        facts["cached_shards"] = len(checked.shards)
         facts["delete"] = _damaged_files(checked, cache)
     return facts
 
 
-def _verdict(checked: Checked, cache: Path | None, seconds: float) -> str:
+def _verdict(checked: Checked, seconds: float) -> str:
     import shlex
 
-    metadata, problems = checked.metadata, checked.problems
+    metadata, problems, cache = checked.metadata, checked.problems, checked.cache
     shards = counted(len(metadata.shards), "shard")
     what = f"{counted(metadata.samples, 'sample')} in {shards}"
     if cache is not None:

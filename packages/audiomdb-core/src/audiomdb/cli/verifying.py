@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from audiomdb.cache.layout import CacheLayout, entry_name
 from audiomdb.cache.lock import try_shared
@@ -19,7 +19,14 @@ from audiomdb.shards.files import sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE
 from audiomdb.shards.verify import Problem, shard_damage, verify_dataset
 
-__all__ = ["Checked", "cached_shards", "verify_cache", "verify_folder", "verify_store"]
+__all__ = [
+    "Checked",
+    "cache_facts",
+    "cached_shards",
+    "verify_cache",
+    "verify_folder",
+    "verify_store",
+]
 
 
 class Checked(NamedTuple):
@@ -29,11 +36,13 @@ class Checked(NamedTuple):
         metadata: Its metadata.
         shards: Those of its shards that were there to be checked.
         problems: What is wrong, in shard order; then what is wrong with the index.
+        cache: Directory of the cache that the shards are in; None if it was the dataset itself.
     """
 
     metadata: Metadata
     shards: Sequence[ShardEntry]
     problems: list[Problem]
+    cache: Path | None = None
 
     @property
     def bytes(self) -> int:
@@ -47,6 +56,12 @@ def cached_shards(directory: Path, metadata: Metadata) -> list[tuple[ShardEntry,
     files = [folder / entry_name(i, entry) for i, entry in enumerate(metadata.shards)]
     pairs = zip(metadata.shards, files, strict=True)
     return [(entry, path) for entry, path in pairs if path.exists()]
+
+
+def cache_facts(directory: Path, shards: Sequence[ShardEntry]) -> dict[str, Any]:
+    """Describe a cache and the complete shards in it, for `--json`."""
+    total = sum(shard.bytes for shard in shards)
+    return {"folder": str(directory), "shards": len(shards), "bytes": total}
 
 
 def verify_folder(folder: Path, *, workers: int) -> Checked:
@@ -91,7 +106,7 @@ def verify_cache(directory: Path, *, workers: int) -> Checked:
         problems.append(
             Problem(INDEX_FILE, f"sha256 is {digest}, metadata says {metadata.index.sha256}")
         )
-    return Checked(metadata, shards, problems)
+    return Checked(metadata, shards, problems, directory)
 
 
 def verify_store(
