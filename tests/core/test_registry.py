@@ -338,6 +338,7 @@ def test_options_of_base_classes_count_where_they_are_passed_on() -> None:
     [
         ("ftp://me:se@c:ret@host:21/a:b@c", "ftp://me:***@host:21/a:b@c"),
         ("ftp://me:@host/x", "ftp://me:***@host/x"),
+        ("ftp://me@example.org:secret@host:21/x", "ftp://me@example.org:***@host:21/x"),
         ("ftp://me@host:21/x", "ftp://me@host:21/x"),
         ("hf://datasets/user/speech@main", "hf://datasets/user/speech@main"),
         ("s3://bucket/a:b@c", "s3://bucket/a:b@c"),

@@ -36,10 +36,11 @@ def test_a_url_becomes_an_address_and_credentials() -> None:
     )
 
 
-@pytest.mark.parametrize("url", ["webdav://", "http://host/a", "webdavs:///a"])
+@pytest.mark.parametrize("url", ["webdav://", "http://host/a", "webdavs:///a", "webdav://me:pw@/a"])
 def test_a_url_without_a_server_is_refused(url: str) -> None:
-    with pytest.raises(InvalidURLError):
+    with pytest.raises(InvalidURLError) as caught:
         plain_url(url)
+    assert ":pw@" not in str(caught.value)
 
 
 def test_both_schemes_are_registered() -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 import urllib3
 
 from audiomdb.errors import AudioMDBError, InvalidURLError
+from audiomdb.urls import without_password
 
 __all__ = ["Answer", "Folder", "plain_url"]
 
@@ -41,7 +42,8 @@ def plain_url(url: str) -> tuple[str, dict[str, str]]:
     parts = urlsplit(url)
     scheme = {"webdav": "http", "webdavs": "https"}.get(parts.scheme)
     if scheme is None or not parts.hostname:
-        raise InvalidURLError(f"{url!r} leads nowhere, expected webdavs://server/folder")
+        shown = without_password(url)
+        raise InvalidURLError(f"{shown!r} leads nowhere, expected webdavs://server/folder")
     _, _, server = parts.netloc.rpartition("@")
     credentials = {"username": parts.username, "password": parts.password}
     given = {name: unquote(value) for name, value in credentials.items() if value is not None}

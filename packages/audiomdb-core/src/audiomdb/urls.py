@@ -45,7 +45,7 @@ def without_password(text: str) -> str:
 
     For messages and logs.
     """
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/:@]*):[^/]*@", r"\1:***@", text)
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/:]*):[^/]*@", r"\1:***@", text)
 
 
 def local_path(url: str) -> str:
