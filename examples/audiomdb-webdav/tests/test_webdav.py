@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,33 @@ def test_a_server_that_refers_to_another_address_is_quoted(
     retriever = WebDAVRetriever(f"{server.url}/{name}", **CREDENTIALS, cache_dir=tmp_path / "c")
     with pytest.raises(DownloadError, match=f"the address that it refers to: .*{name}"):
         retriever.open()
+
+
+@pytest.mark.parametrize("said", ["bytes 4-9/*", "bytes 4-9/10", "bytes", "bytes x-y/z", None])
+def test_a_part_that_is_not_named_is_asked_for_from_the_start(
+    tmp_path: Path, said: str | None
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            part = "Range" in self.headers
+            self.send_response(206 if part else 200)
+            if part and said is not None:
+                self.send_header("Content-Range", said)
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+            self.wfile.write(b"0123456789"[4 if part else 0 :])
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        retriever = WebDAVRetriever(f"http://127.0.0.1:{server.server_port}", cache_dir=tmp_path)
+        remote = retriever.open_remote("file", start=4, validator='"1"')
+        assert b"".join(remote.chunks) == b"0123456789"[remote.start :]
+        retriever.close()
+        server.shutdown()
+        thread.join()
 
 
 def test_the_folder_of_the_dataset_is_made_under_its_own_name(

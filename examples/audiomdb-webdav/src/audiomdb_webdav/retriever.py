@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from audiomdb.errors import DatasetNotFoundError, DownloadError, DownloadInterruptedError
@@ -12,6 +13,7 @@ from audiomdb_webdav.client import Answer, Folder, plain_url
 __all__ = ["WebDAVRetriever"]
 
 _AGAIN = (408, 425, 429)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)")
 
 
 class WebDAVRetriever(BaseRetriever):
@@ -74,13 +76,13 @@ class WebDAVRetriever(BaseRetriever):
         if start and validator is not None:
             headers |= {"Range": f"bytes={start}-", "If-Range": validator}
         answer = self._folder.ask("GET", path, headers=headers)
-        if answer.status == 416:  # it has become shorter: from the start
+        span = _span(answer)
+        if span is None:
             answer.close()
-            return self.open_remote(path)
-        if answer.status not in (200, 206):
-            answer.close()
+            if "Range" in headers and answer.status in (206, 416):
+                return self.open_remote(path)  # it has become shorter, or the part is not named
             raise answer.error(_kind(answer.status))
-        begin, size = _span(answer)
+        begin, size = span
         return RemoteFile(answer, begin, _validator(answer), size)
 
     def close(self) -> None:
@@ -92,14 +94,16 @@ class WebDAVRetriever(BaseRetriever):
         return f"WebDAVRetriever({self._folder.url!r})"
 
 
-def _span(answer: Answer) -> tuple[int, int | None]:
-    """Where an answer begins in the file, and how long the file is."""
-    length = answer.headers.get("Content-Length")
+def _span(answer: Answer) -> tuple[int, int | None] | None:
+    """Where an answer begins in the file, and how long the file is; None where it does not say."""
     if answer.status == 200:
-        return 0, None if length is None else int(length)
-    # "bytes 100-199/200", or "/*" where the server does not say.
-    span, _, total = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")
-    return int(span.partition("-")[0]), int(total) if total.isdigit() else None
+        length = answer.headers.get("Content-Length", "")
+        return 0, int(length) if length.isdecimal() else None
+    # "bytes 100-199/200", or "/*" where the server does not know.
+    said = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if answer.status != 206 or said is None:
+        return None
+    return int(said[1]), None if said[2] == "*" else int(said[2])
 
 
 def _validator(answer: Answer) -> str | None:
