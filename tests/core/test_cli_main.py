@@ -163,6 +163,25 @@ def test_a_file_in_the_place_of_a_dataset_is_called_one(
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.parametrize("command", ["convert folder .", "pull clips", "upload clips"])
+def test_a_place_that_cannot_be_made_is_told_in_words(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "clips", shards=1)
+    for name in ("x" * 300, f"clips/metadata.json/{'x' * 300}"):
+        assert main([*command.split(), name]) == 1
+        said = capsys.readouterr().err
+        assert f"{name}: " in said
+        assert "Errno" not in said
+    if not command.startswith("convert"):
+        assert main([*command.split(), (tmp_path / "a").as_uri() + "%00"]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+
+
 def run_redirected(redirection: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
     shell = ["sh", "-c", f'"$@" {redirection}', "sh"]
     command = [*shell, sys.executable, "-m", "audiomdb.cli", *args]

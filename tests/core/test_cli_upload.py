@@ -179,7 +179,7 @@ def test_a_folder_that_somebody_is_writing_to_stays_as_it_is(
 ) -> None:
     target = dataset(tmp_path / "music", 0.25)
     before = files(target)
-    lock = lock_folder(target)
+    lock, _ = lock_folder(target)
     message = output(capsys, "upload", digits, target, "--replace", code=1)
     assert "another process is writing to" in message
     assert files(target) == before

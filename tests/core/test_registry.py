@@ -301,6 +301,17 @@ def test_a_url_in_the_place_of_a_folder_is_refused_and_no_folder_made(
     assert LocalUploader("./s3://bucket").path == Path("s3:/bucket")  # who means it may say so
 
 
+def test_a_path_with_a_nul_character_is_refused(tmp_path: Path) -> None:
+    path = f"{tmp_path}/a\0b"
+    for making in (LocalUploader, LocalRetriever, DatasetReader.open, DatasetWriter):
+        with pytest.raises(InvalidURLError, match=r"a\\x00b' leads nowhere: .* NUL"):
+            making(path)
+    with pytest.raises(InvalidURLError, match="NUL"):
+        FolderConverter(tmp_path, output_dir=path)
+    with pytest.raises(InvalidURLError, match="NUL"):
+        registry.uploader_for(f"file://{tmp_path}/a%00b")
+
+
 def test_options_about_caching_are_taken_for_a_path_too() -> None:
     options = {"cache_dir": "c", "max_cache_bytes": 1, "prefetch": 2, "workers": 3}
     assert registry.retriever_for("speech", **options)._arguments == (("speech",), {})

@@ -65,7 +65,7 @@ def test_a_destination_that_is_a_file_is_named(dataset: Path, tmp_path: Path) ->
 
 def test_who_writes_to_a_folder_has_it_alone(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
-    held = lock_folder(tmp_path / "copy")
+    held, _ = lock_folder(tmp_path / "copy")
     with pytest.raises(OutputBusyError, match=r"another process is writing to .*copy"):
         LocalUploader(tmp_path / "copy").upload_dir(dataset)
     assert files_of(tmp_path / "copy") == {}

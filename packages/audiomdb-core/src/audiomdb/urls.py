@@ -82,10 +82,11 @@ def folder_path(path: str | os.PathLike[str], *, instead: str, expected: str = "
         expected: What the path leads to, for the error message.
 
     Raises:
-        InvalidURLError: the path is a URL.
+        InvalidURLError: the path is a URL, or has a NUL character, as `file:///a%00b` has.
     """
-    if scheme_of(os.fspath(path)) is not None:
-        raise InvalidURLError(
-            f"{without_password(os.fspath(path))} is a URL, expected {expected}: {instead}"
-        )
+    text = os.fspath(path)
+    if scheme_of(text) is not None:
+        raise InvalidURLError(f"{without_password(text)} is a URL, expected {expected}: {instead}")
+    if "\0" in text:
+        raise InvalidURLError(f"{text!r} leads nowhere: no path contains a NUL character")
     return Path(path)

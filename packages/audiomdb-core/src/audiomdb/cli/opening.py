@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "columns_of",
-    "folder_of",
     "is_cache",
     "make_retriever",
     "make_uploader",
@@ -30,21 +29,6 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-
-
-def folder_of(dataset: str) -> Path:
-    """Return the path of a dataset's folder.
-
-    Raises:
-        UsageError: when `dataset` is a URL.
-    """
-    from pathlib import Path
-
-    from audiomdb.urls import scheme_of, without_password
-
-    if scheme_of(dataset):
-        raise UsageError(f"{without_password(dataset)} is a URL, expected a folder")
-    return Path(dataset)
 
 
 def place_of(retriever: BaseRetriever) -> Path | None:

@@ -16,14 +16,16 @@ from audiomdb.cli.arguments import (
     add_options,
     count,
 )
-from audiomdb.cli.opening import folder_of, make_retriever, place_of, refuse_file
+from audiomdb.cli.opening import make_retriever, place_of, refuse_file
 from audiomdb.cli.text import one_line
 from audiomdb.notes import add_note
 from audiomdb.progress import progress
 from audiomdb.quantities import counted, size
+from audiomdb.urls import folder_path, without_password
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from audiomdb.cli.arguments import Commands
     from audiomdb.cli.origins import Origin
@@ -79,7 +81,7 @@ def add(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     from audiomdb.cli.pulling import STATE, Target
 
-    folder = folder_of(args.target)
+    folder = folder_path(args.target, instead="give the path of one on this machine")
     if args.max_cache_bytes is not None and args.cache_dir is None:
         raise UsageError("--max-cache-bytes is of no use without --cache-dir")
     retriever = make_retriever(
@@ -91,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     source = place_of(retriever)
     refuse_file(source, args.source)
-    if source is not None and source.exists() and folder.exists() and source.samefile(folder):
+    if source is not None and _is_one(source, folder):
         # A damaged shard would be copied from itself.
         raise UsageError(f"{args.source} and {args.target} are one folder; pull into another one")
     target = Target(folder)
@@ -106,7 +108,6 @@ def _run(args: argparse.Namespace) -> int:
 
 def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) -> dict[str, Any]:
     from audiomdb.cli.pulling import pull
-    from audiomdb.urls import without_password
 
     start = time.perf_counter()
     with _origin(retriever, args) as origin:
@@ -144,6 +145,14 @@ def _origin(retriever: BaseRetriever, args: argparse.Namespace) -> Iterator[Orig
     cache = retriever.cached_shards().cache
     with contextlib.closing(cache.register(args.workers)):
         yield CacheOrigin(cache, move=args.cache_dir is None)
+
+
+def _is_one(folder: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder; False if one of them leads nowhere."""
+    try:
+        return folder.samefile(other)
+    except OSError:
+        return False
 
 
 def _report(facts: dict[str, Any], *, as_json: bool) -> None:

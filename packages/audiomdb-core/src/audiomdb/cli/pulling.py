@@ -53,8 +53,7 @@ class Target:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._state = path / STATE
-        self._made = not path.exists()
-        self._lock = lock_folder(path)
+        self._lock, self._made = lock_folder(path)
         try:
             self._refuse_strangers()
             self._state.mkdir(exist_ok=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_DAMAGED, EXIT_OK, add_command
-from audiomdb.cli.opening import folder_of
 from audiomdb.cli.text import table
 from audiomdb.errors import OutputExistsError
 from audiomdb.progress import progress
 from audiomdb.quantities import counted, duration, number, size
+from audiomdb.urls import folder_path
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +66,7 @@ def add(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     from audiomdb.shards import DatasetReader
 
-    output = folder_of(args.output)
+    output = folder_path(args.output, instead="give the path of one on this machine")
     print("160 recordings of spoken digits, of the Free Spoken Digit Dataset (CC BY-SA 4.0)")
     stages = _Stages()
     report = _convert(output, stages)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audiomdb.errors import (
+    AudioMDBError,
     DatasetNotFoundError,
     FormatVersionError,
     MetadataError,
     OutputExistsError,
+    UploadError,
 )
 from audiomdb.shards import Metadata, read_metadata
 from audiomdb.shards.layout import (
@@ -47,8 +49,13 @@ def refuse_another(
         UploadError: the target cannot be looked at.
     """
     if isinstance(uploader, LocalUploader):
-        if uploader.path.is_dir():
-            _refuse_in_folder(uploader, metadata, replace=replace)
+        try:
+            if uploader.path.is_dir():
+                _refuse_in_folder(uploader, metadata, replace=replace)
+        except AudioMDBError:
+            raise
+        except OSError as exc:
+            raise UploadError(f"cannot look at {target}: {exc.strerror}") from exc
     elif not replace and uploader.holds_another(folder):
         raise OutputExistsError(
             f"{target} holds a different dataset, or another version of this one; give another "

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from audiomdb.cli.arguments import EXIT_OK, add_command, add_json, add_options, count
-from audiomdb.cli.opening import folder_of, make_uploader, refuse_file
+from audiomdb.cli.opening import make_uploader, refuse_file
 from audiomdb.cli.text import one_line
 from audiomdb.notes import add_note
 from audiomdb.quantities import counted, size
+from audiomdb.urls import folder_path, without_password
 
 if TYPE_CHECKING:
     import argparse
@@ -73,9 +74,8 @@ def add(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     from audiomdb.cli.replacing import refuse_another
     from audiomdb.shards import read_metadata
-    from audiomdb.urls import without_password
 
-    folder = folder_of(args.source)
+    folder = folder_path(args.source, instead="pull the dataset first")
     refuse_file(folder, args.source)
     uploader = make_uploader(args.target, args.option, workers=args.workers)
     target = without_password(args.target)

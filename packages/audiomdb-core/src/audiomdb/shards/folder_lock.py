@@ -11,14 +11,15 @@ from audiomdb.errors import OutputBusyError, OutputExistsError, OutputWriteError
 __all__ = ["lock_folder", "unlock_folder"]
 
 
-def lock_folder(path: Path) -> int:
+def lock_folder(path: Path) -> tuple[int, bool]:
     """Create a folder if it is missing, and lock it until `unlock_folder`.
 
     The lock (flock) is on the folder itself: it needs no lock file and ends with its process. On a
     network file system without locks, the folder is not locked.
 
     Returns:
-        A file descriptor. A forked child only closes it: the lock is its parent's.
+        A file descriptor, and whether the folder was made. A forked child only closes the
+        descriptor: the lock is its parent's.
 
     Raises:
         OutputBusyError: when another process holds the lock.
@@ -29,6 +30,7 @@ def lock_folder(path: Path) -> int:
     import fcntl
 
     try:
+        made = not path.is_dir()
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY)
     except FileExistsError as exc:
@@ -44,11 +46,11 @@ def lock_folder(path: Path) -> int:
         ) from exc
     except OSError:
         pass  # two concurrent writers would duplicate work, but each publishes files atomically
-    return descriptor
+    return descriptor, made
 
 
 def unlock_folder(descriptor: int) -> None:
-    """Unlock a folder, given what `lock_folder` returned."""
+    """Unlock a folder, given the descriptor that `lock_folder` returned."""
     import fcntl
 
     # Closing alone would not do while a child that was forked meanwhile has the descriptor too.

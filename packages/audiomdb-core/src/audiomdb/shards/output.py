@@ -60,9 +60,8 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._staging = path / _PARTIAL
-        self._made = not path.exists()
         self._owner = os.getpid()
-        self._lock = lock_folder(path)
+        self._lock, self._made = lock_folder(path)
         try:
             self._refuse_strangers()
             # Unfinished shards of an earlier run are useless: their source is read again.

@@ -65,7 +65,7 @@ class LocalUploader(BaseUploader):
         dataset_files(Path(local_dir))  # report a broken dataset before the target is created
         self._read = {}
         try:
-            lock = lock_folder(self.path)
+            lock, _ = lock_folder(self.path)
         except (OutputExistsError, OutputWriteError) as exc:
             raise UploadError(str(exc)) from exc
         try:
