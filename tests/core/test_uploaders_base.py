@@ -140,6 +140,21 @@ def test_a_shard_changed_since_conversion_is_not_sent(dataset: Path) -> None:
     assert "metadata.json" not in uploader.files
 
 
+def test_metadata_that_was_replaced_meanwhile_is_not_sent(dataset: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", samples=4) / "metadata.json"
+
+    class Late(MemoryUploader):
+        def upload_file(self, full_path: str, rel_path: str) -> None:
+            super().upload_file(full_path, rel_path)
+            if rel_path == "index.bin":
+                shutil.copyfile(other, dataset / "metadata.json")
+
+    uploader = Late()
+    with pytest.raises(UploadError, match=r"metadata\.json was replaced during the upload"):
+        uploader.upload_dir(dataset)
+    assert "metadata.json" not in uploader.files
+
+
 def test_a_loop_over_the_files_is_an_uploader(dataset: Path, tmp_path: Path) -> None:
     uploader = LoopUploader(tmp_path / "copy", workers=2)
     uploader.upload_dir(dataset)

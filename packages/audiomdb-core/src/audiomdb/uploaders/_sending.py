@@ -16,7 +16,7 @@ import msgspec
 
 from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.notes import add_note
-from audiomdb.shards.layout import DATA_FILE, LOCK_FILE
+from audiomdb.shards.layout import DATA_FILE, LOCK_FILE, METADATA_FILE
 from audiomdb.shards.metadata import MOST_METADATA_BYTES
 from audiomdb.threads import ThreadPool
 from audiomdb.uploaders._replaced import NOTE_FILE, left_over, with_another
@@ -44,7 +44,7 @@ class DatasetFile(msgspec.Struct, frozen=True):
         rel_path: Its path in the dataset, with "/" and at most one directory deep.
         bytes: Its size.
         sha256: Hex digest of its content according to metadata, not verified yet; None if metadata
-            has none.
+            has none. That of `metadata.json` is from the beginning of the upload.
     """
 
     full_path: str
@@ -60,12 +60,19 @@ class DatasetFile(msgspec.Struct, frozen=True):
 
         Raises:
             CorruptShardError: metadata has another digest.
+            UploadError: this is `metadata.json`, which was replaced during the upload.
         """
-        if self.sha256 not in (None, digest):
-            raise CorruptShardError(
-                f"{self.full_path} has sha256 {digest}, metadata says {self.sha256}: it was "
-                "changed since conversion. Delete the shard and convert again"
+        if self.sha256 in (None, digest):
+            return
+        if self.rel_path == METADATA_FILE:
+            raise UploadError(
+                f"{self.full_path} was replaced during the upload, and does not describe the files "
+                "that were sent; upload again"
             )
+        raise CorruptShardError(
+            f"{self.full_path} has sha256 {digest}, metadata says {self.sha256}: it was "
+            "changed since conversion. Delete the shard and convert again"
+        )
 
 
 class Sending:

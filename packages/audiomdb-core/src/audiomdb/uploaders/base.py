@@ -247,6 +247,7 @@ def dataset_files(dataset: Path) -> list[DatasetFile]:
         CorruptShardError: when a file is missing or has another size than metadata says.
     """
     metadata = read_metadata(dataset)
+    metadata_sha256 = sha256_file(dataset / METADATA_FILE)
     files = []
     for shard in metadata.shards:
         data = f"{shard.path}/{DATA_FILE}"
@@ -257,7 +258,7 @@ def dataset_files(dataset: Path) -> list[DatasetFile]:
     if _has_rejected(dataset, metadata):
         files.append(_expect(dataset, REJECTED_FILE))
         _refuse_strange_rejections(dataset)
-    files.append(_expect(dataset, METADATA_FILE))
+    files.append(_expect(dataset, METADATA_FILE, sha256=metadata_sha256))
     return files
 
 
