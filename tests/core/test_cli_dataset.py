@@ -186,17 +186,27 @@ def test_ls_as_json_gives_one_object_a_line_with_values_as_they_are(
     assert rows["z"]["vector"] == {"type": "array", "dtype": "int16", "shape": [3, 4]}
 
 
+def in_narrow_terminal(*args: str | Path) -> str:
+    code = (
+        "import os, sys\nfrom audiomdb.cli import main\n"
+        "os.environ['COLUMNS'] = '40'\nassert main(sys.argv[1:]) == 0\n"
+    )
+    return run_in_terminal(code, *args)
+
+
 @pytest.mark.parametrize("command", ["ls", "info"])
 def test_rows_are_cut_at_the_edge_of_a_terminal(command: str, speech: Path) -> None:
-    seen = run_in_terminal(
-        "import os, sys\nfrom audiomdb.cli import main\n"
-        "os.environ['COLUMNS'] = '40'\nassert main(sys.argv[1:]) == 0\n",
-        command,
-        speech,
-    )
+    seen = in_narrow_terminal(command, speech)
     rows = seen.rpartition("columns of the index\r\n")[2].split("\r\n")
     assert max(map(len, rows)) == 40
     assert {row[-1] for row in rows if len(row) == 40} == {"…"}
+
+
+def test_a_row_of_any_length_is_cut_without_delay(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "long") as writer:
+        writer.write("a", {"text": "語" * 300_000})  # a step for each of them took hours
+    row = in_narrow_terminal("ls", tmp_path / "long").splitlines()[1]
+    assert row.split() == ["0", "a", "語" * 12 + "…"]
 
 
 def test_show_takes_key_or_position(speech: Path, capsys: pytest.CaptureFixture[str]) -> None:

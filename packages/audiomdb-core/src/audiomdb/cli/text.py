@@ -6,6 +6,7 @@ import itertools
 import math
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -110,18 +111,18 @@ def fitted(lines: Iterable[str]) -> Iterator[str]:
 def _shortened(text: str, columns: int) -> str:
     if _columns(text) <= columns:
         return text
-    while text and _columns(text) >= columns:
-        text = text[:-1]
-    return text + "…"
+    ends = itertools.accumulate(map(_width, text))
+    fit = sum(1 for _ in itertools.takewhile(lambda end: end < columns, ends))
+    return text[:fit] + "…"
 
 
 def _columns(text: str) -> int:
-    """Return the terminal columns of a text: wide characters take two, combining accents none."""
-    if text.isascii():
-        return len(text)
-    import unicodedata
+    """Return the terminal columns of a text."""
+    return len(text) if text.isascii() else sum(map(_width, text))
 
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+
+def _width(character: str) -> int:
+    """Return the terminal columns of a character: two for a wide one, none for an accent."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
