@@ -12,7 +12,7 @@ from msgspec.msgpack import Ext
 
 from audiomdb.audio import encode
 from audiomdb.cli import main
-from tests.commands import output
+from tests.commands import output, run_in_terminal
 from tests.core.forgeries import array, forge, reference
 
 WAV = encode(np.zeros(800, np.float32), 8000, "wav")
@@ -32,6 +32,17 @@ def test_info_escapes_types_and_dtypes(tmp_path: Path, capsys: pytest.CaptureFix
         printed = output(capsys, command, path)
         assert r"\x1b[31m\nfake: line\x9b2J" in printed
         assert all(line.isprintable() for line in printed.splitlines())
+
+
+def test_the_progress_bar_of_pull_escapes_the_name(tmp_path: Path) -> None:
+    path = forge(
+        tmp_path / "d", {"k": {"__key__": "k"}}, metadata=lambda tree: tree.update(name=ESCAPE)
+    )
+    code = "import sys; from audiomdb.cli import main; assert main(sys.argv[1:]) == 0"
+    seen = run_in_terminal(code, "pull", path, tmp_path / "copy")
+    assert r"pulling \x1b[31m\nfake: line\x9b2J" in seen
+    assert "\x1b[31m" not in seen
+    assert "\x9b" not in seen
 
 
 @pytest.mark.parametrize(

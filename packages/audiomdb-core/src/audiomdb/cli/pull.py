@@ -113,7 +113,8 @@ def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) ->
     with _origin(retriever, args) as origin:
         metadata = origin.metadata
         target.refuse_another(metadata)
-        with progress(metadata.bytes, unit="B", description=f"pulling {metadata.name}") as bar:
+        description = f"pulling {one_line(metadata.name)}"
+        with progress(metadata.bytes, unit="B", description=description) as bar:
             try:
                 fetched = pull(origin, target, workers=args.workers, on_bytes=bar.update)
             except BaseException as exc:
