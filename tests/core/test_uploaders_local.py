@@ -63,6 +63,16 @@ def test_a_destination_that_is_a_file_is_named(dataset: Path, tmp_path: Path) ->
         LocalUploader(tmp_path / "taken").upload_dir(dataset)
 
 
+def test_a_copy_that_is_not_there_need_not_be_deleted(dataset: Path, tmp_path: Path) -> None:
+    uploader = LocalUploader(tmp_path / "copy")
+    uploader.remove("metadata.json")
+    uploader.upload_dir(dataset)
+    before = files_of(tmp_path / "copy")
+    for name in ("shard_00000/notes.txt", "shard_00007/data.mdb", "metadata.json/x"):
+        uploader.remove(name)
+    assert files_of(tmp_path / "copy") == before
+
+
 def test_who_writes_to_a_folder_has_it_alone(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     held, _ = lock_folder(tmp_path / "copy")

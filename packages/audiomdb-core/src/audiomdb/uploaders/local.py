@@ -124,6 +124,8 @@ class LocalUploader(BaseUploader):
                     target.parent.rmdir()
                     target = target.parent
             sync(target.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # its folder is not there either
         except OSError as exc:
             raise UploadError(f"cannot delete {target}: {exc.strerror}") from exc
 
