@@ -33,7 +33,7 @@ def name() -> str:
 def test_a_url_becomes_an_address_and_credentials() -> None:
     assert plain_url("webdav://host:81/a%20b/c") == ("http://host:81/a b/c", {})
     assert plain_url("webdavs://me:p%40ss@host/") == (
-        "https://host/",
+        "https://host",
         {"username": "me", "password": "p@ss"},
     )
 
@@ -50,6 +50,19 @@ def test_both_schemes_are_registered() -> None:
     assert isinstance(retriever, WebDAVRetriever)
     assert repr(retriever) == "WebDAVRetriever('https://host/speech')"
     assert isinstance(uploader_for("webdav://host/speech"), WebDAVUploader)
+
+
+def test_the_cache_is_found_again_with_other_credentials() -> None:
+    caches = {
+        retriever_for(url, **options).cache_dir
+        for url, options in [
+            ("webdavs://me:word@host/speech", {}),
+            ("webdavs://host/speech/", {"username": "me", "password": "new"}),
+            ("webdavs://host/speech", {"read_timeout_s": 5.0}),
+        ]
+    }
+    assert len(caches) == 1
+    assert retriever_for("webdavs://host/music").cache_dir not in caches
 
 
 def test_what_the_uploader_wrote_the_retriever_reads(

@@ -47,7 +47,8 @@ def plain_url(url: str) -> tuple[str, dict[str, str]]:
     _, _, server = parts.netloc.rpartition("@")
     credentials = {"username": parts.username, "password": parts.password}
     given = {name: unquote(value) for name, value in credentials.items() if value is not None}
-    return f"{scheme}://{server}{unquote(parts.path)}", given
+    # Without the last slash, which would name another cache.
+    return f"{scheme}://{server}{unquote(parts.path)}".rstrip("/"), given
 
 
 class Answer:

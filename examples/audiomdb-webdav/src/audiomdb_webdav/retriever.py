@@ -38,6 +38,9 @@ class WebDAVRetriever(BaseRetriever):
         workers: Downloads at once, over all processes of the machine.
     """
 
+    # The cache is not named by them: with a new password, the old one is found.
+    access_options = frozenset({"password", "read_timeout_s", "username"})
+
     def __init__(
         self,
         url: str,
