@@ -12,7 +12,7 @@ import pytest
 
 from audiomdb.cli import main
 
-__all__ = ["files", "output", "run_in_terminal"]
+__all__ = ["files", "output", "run_command", "run_in_terminal"]
 
 
 def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0) -> str:
@@ -20,6 +20,12 @@ def output(capsys: pytest.CaptureFixture[str], *args: str | Path, code: int = 0)
     assert main(list(map(str, args))) == code
     printed = capsys.readouterr()
     return printed.out + printed.err
+
+
+def run_command(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """What a command did in a process of its own."""
+    command = [sys.executable, "-m", "audiomdb.cli", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def run_in_terminal(code: str, *arguments: object) -> str:

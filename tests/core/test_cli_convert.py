@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from audiomdb.audio import probe
 from audiomdb.cli import main
 from audiomdb.shards import DatasetReader
-from tests.commands import output
+from tests.commands import output, run_command
 
 RECORDINGS = Path(str(files("audiomdb.cli"))) / "data" / "fsdd"
 
@@ -57,16 +55,6 @@ def convert(capsys: pytest.CaptureFixture[str], *args: object) -> Any:
     printed = capsys.readouterr()
     assert code == 0, printed.err
     return json.loads(printed.out)
-
-
-def run(cwd: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "audiomdb.cli", "convert", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_a_folder_becomes_a_dataset(
@@ -173,7 +161,7 @@ def test_a_manifest_becomes_a_dataset(
 def test_a_damaged_clip_stops_the_run_and_is_named(recordings: Path, tmp_path: Path) -> None:
     clip = recordings / "3.wav"
     clip.write_bytes(clip.read_bytes()[:1000])
-    done = run(tmp_path, "folder", recordings, "out")
+    done = run_command("convert", "folder", recordings, "out", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("audiomdb: ")
     assert str(clip) in done.stderr
@@ -255,7 +243,7 @@ def test_what_a_folder_holds_besides_audio_is_counted_in_one_line(
     recordings: Path, tmp_path: Path
 ) -> None:
     (recordings / "notes.pdf").touch()
-    done = run(tmp_path, "folder", recordings, "out")
+    done = run_command("convert", "folder", recordings, "out", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stderr.startswith("audiomdb: ")
     assert done.stderr.count("\n") == 1
@@ -266,7 +254,7 @@ def test_what_a_folder_holds_besides_audio_is_counted_in_one_line(
 def test_a_processor_of_the_current_folder_is_applied(name: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
     options = ("--limit", 8, "--num-workers", 2, "--processor", f"own:{name}")
-    done = run(tmp_path, "folder", RECORDINGS, "out", *options)
+    done = run_command("convert", "folder", RECORDINGS, "out", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sample = DatasetReader.open(tmp_path / "out")[0]
     assert sample["loud"] == "ZERO"
@@ -278,7 +266,7 @@ def test_a_processor_of_the_current_folder_is_applied(name: str, tmp_path: Path)
 )
 def test_a_processor_that_is_none_is_wrong_usage(name: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
-    done = run(tmp_path, "folder", RECORDINGS, "out", "--processor", name)
+    done = run_command("convert", "folder", RECORDINGS, "out", "--processor", name, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("audiomdb: --processor ")
     assert done.stderr.count("\n") == 1
@@ -296,7 +284,8 @@ def test_a_processor_that_cannot_be_made_is_one_line(
     code: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "own.py").write_text(code, encoding="utf-8")
-    done = run(tmp_path, "folder", RECORDINGS, "out", "--processor", "own:Loud")
+    command = ("convert", "folder", RECORDINGS, "out", "--processor", "own:Loud")
+    done = run_command(*command, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"audiomdb: --processor own:Loud: {message}")
     assert done.stderr.count("\n") == 1
@@ -305,7 +294,7 @@ def test_a_processor_that_cannot_be_made_is_one_line(
 def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
     options = ("--samples-per-shard", 16, "--num-workers", 1, "--processor", "own:Interrupting")
-    stopped = run(tmp_path, "folder", RECORDINGS, "out", *options)
+    stopped = run_command("convert", "folder", RECORDINGS, "out", *options, cwd=tmp_path)
     assert stopped.returncode == 130
     assert "audiomdb: interrupted\n" in stopped.stderr
     assert "Traceback" not in stopped.stderr
@@ -313,11 +302,12 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     kept = len(list((tmp_path / "out").glob("shard_*")))
     assert kept < 10
 
-    again = run(tmp_path, "folder", RECORDINGS, "out", *options, "--json")
+    again = run_command("convert", "folder", RECORDINGS, "out", *options, "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["reused_shards"] == kept
 
-    assert run(tmp_path, "folder", RECORDINGS, "whole", *options).returncode == 0
+    whole = run_command("convert", "folder", RECORDINGS, "whole", *options, cwd=tmp_path)
+    assert whole.returncode == 0
     for shard in range(10):
         name = f"shard_{shard:05d}/data.mdb"
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -326,7 +316,7 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
 def test_ctrl_c_before_the_first_shard_is_finished_promises_nothing(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
     options = ("--num-workers", 1, "--processor", "own:Interrupting")
-    stopped = run(tmp_path, "folder", RECORDINGS, "out", *options)
+    stopped = run_command("convert", "folder", RECORDINGS, "out", *options, cwd=tmp_path)
     assert stopped.returncode == 130
     assert stopped.stderr.endswith("audiomdb: interrupted\n")
     assert list((tmp_path / "out").glob("shard_*")) == []

@@ -10,6 +10,7 @@ import pytest
 
 from audiomdb.cli import main
 from audiomdb.testing import write_dataset
+from tests.commands import run_command
 
 COMMANDS = (
     ("quickstart",),
@@ -23,12 +24,6 @@ COMMANDS = (
     ("upload",),
     ("pull",),
 )
-
-
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "audiomdb.cli", *args], capture_output=True, text=True, check=False
-    )
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -210,7 +205,7 @@ def test_output_that_cannot_be_written_is_one_line_and_exits_with_1() -> None:
 
 @pytest.mark.parametrize("command", ["info", "ls", "verify"])
 def test_a_missing_dataset_is_one_line_and_exits_with_1(command: str, tmp_path: Path) -> None:
-    done = run(command, str(tmp_path / "nothing"))
+    done = run_command(command, tmp_path / "nothing")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("audiomdb: no dataset at ")
@@ -220,7 +215,7 @@ def test_a_missing_dataset_is_one_line_and_exits_with_1(command: str, tmp_path: 
 @pytest.mark.parametrize("place", range(4))
 def test_debug_shows_the_traceback_wherever_it_stands(place: int, tmp_path: Path) -> None:
     command = ["convert", "folder", str(tmp_path / "none"), str(tmp_path / "out")]
-    done = run(*command[:place], "--debug", *command[place:])
+    done = run_command(*command[:place], "--debug", *command[place:])
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert done.stderr.rstrip().rsplit("\n", 1)[-1].startswith("audiomdb: there is no folder ")

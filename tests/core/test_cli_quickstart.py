@@ -12,6 +12,7 @@ import pytest
 
 from audiomdb.cli import main
 from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
+from tests.commands import run_command
 
 
 def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -23,25 +24,15 @@ def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def run(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "audiomdb.cli", *args],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_it_makes_a_whole_dataset_twice_in_a_row(tmp_path: Path) -> None:
-    first = run(tmp_path, "quickstart")
+    first = run_command("quickstart", cwd=tmp_path)
     assert (first.returncode, first.stderr) == (0, "")
     dataset = tmp_path / "audiomdb-quickstart"
     assert verify_dataset(dataset) == []
     assert len(DatasetReader.open(dataset)) == 160
     before = files_of(dataset / "shard_00000")
 
-    second = run(tmp_path, "quickstart")
+    second = run_command("quickstart", cwd=tmp_path)
     assert (second.returncode, second.stderr) == (0, "")
     assert "earlier run" in second.stdout
     assert files_of(dataset / "shard_00000") == before
@@ -75,13 +66,13 @@ def test_the_summary_tells_clips_speakers_sizes_and_rates(
 
 
 def test_what_it_says_to_type_next_works(tmp_path: Path) -> None:
-    printed = run(tmp_path, "quickstart", "--output", "it's mine").stdout
+    printed = run_command("quickstart", "--output", "it's mine", cwd=tmp_path).stdout
     shell, python = printed.split("Next, in a shell:\n")[1].split("or in ")
     commands = [shlex.split(line) for line in shell.splitlines()]
     assert len(commands) == 3
     for name, *args in commands:
         assert Path(name).name == "audiomdb"
-        done = run(tmp_path, *args)
+        done = run_command(*args, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     program, *lines = python.splitlines()
     code = "\n".join(line.removeprefix("  ") for line in lines)

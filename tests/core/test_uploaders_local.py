@@ -10,6 +10,7 @@ from audiomdb.errors import OutputBusyError, UploadError
 from audiomdb.shards import DatasetWriter, verify_dataset
 from audiomdb.shards.folder_lock import lock_folder
 from audiomdb.uploaders.local import LocalUploader
+from tests.commands import files
 
 
 @pytest.fixture
@@ -21,18 +22,10 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "dataset"
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_a_dataset_is_copied_byte_for_byte(dataset: Path, tmp_path: Path) -> None:
     target = tmp_path / "disk" / "copies" / "dataset"
     LocalUploader(target).upload_dir(dataset)
-    assert files_of(target) == files_of(dataset)
+    assert files(target) == files(dataset)
     assert verify_dataset(target) == []
 
 
@@ -46,15 +39,15 @@ def test_a_copy_damaged_since_is_repaired_and_the_rest_left_alone(
     report = uploader.upload_dir(dataset)
     assert report is not None
     assert report.sent_files == 1
-    assert files_of(tmp_path / "copy") == files_of(dataset)
+    assert files(tmp_path / "copy") == files(dataset)
 
 
 def test_uploading_a_dataset_onto_itself_changes_nothing(dataset: Path) -> None:
-    before = files_of(dataset)
+    before = files(dataset)
     report = LocalUploader(dataset).upload_dir(dataset)
     assert report is not None
     assert report.sent_files == 0
-    assert files_of(dataset) == before
+    assert files(dataset) == before
 
 
 def test_a_destination_that_is_a_file_is_named(dataset: Path, tmp_path: Path) -> None:
@@ -67,10 +60,10 @@ def test_a_copy_that_is_not_there_need_not_be_deleted(dataset: Path, tmp_path: P
     uploader = LocalUploader(tmp_path / "copy")
     uploader.remove("metadata.json")
     uploader.upload_dir(dataset)
-    before = files_of(tmp_path / "copy")
+    before = files(tmp_path / "copy")
     for name in ("shard_00000/notes.txt", "shard_00007/data.mdb", "metadata.json/x"):
         uploader.remove(name)
-    assert files_of(tmp_path / "copy") == before
+    assert files(tmp_path / "copy") == before
 
 
 def test_who_writes_to_a_folder_has_it_alone(dataset: Path, tmp_path: Path) -> None:
@@ -78,7 +71,7 @@ def test_who_writes_to_a_folder_has_it_alone(dataset: Path, tmp_path: Path) -> N
     held, _ = lock_folder(tmp_path / "copy")
     with pytest.raises(OutputBusyError, match=r"another process is writing to .*copy"):
         LocalUploader(tmp_path / "copy").upload_dir(dataset)
-    assert files_of(tmp_path / "copy") == {}
+    assert files(tmp_path / "copy") == {}
     os.close(held)
     LocalUploader(tmp_path / "copy").upload_dir(dataset)
-    assert files_of(tmp_path / "copy") == files_of(dataset)
+    assert files(tmp_path / "copy") == files(dataset)

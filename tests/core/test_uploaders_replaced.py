@@ -15,6 +15,7 @@ from audiomdb.shards import DatasetWriter, verify_dataset
 from audiomdb.testing import MemoryRetriever, MemoryServer, MemoryUploader
 from audiomdb.uploaders.base import BaseUploader, UploadReport
 from audiomdb.uploaders.local import LocalUploader
+from tests.commands import files
 
 NOTE = ".replaced.json"
 
@@ -63,14 +64,6 @@ def written(path: Path, samples: int, seed: int, **options: Any) -> Path:
     return path
 
 
-def files_in(path: Path) -> dict[str, bytes]:
-    return {
-        file.relative_to(path).as_posix(): file.read_bytes()
-        for file in path.rglob("*")
-        if file.is_file()
-    }
-
-
 def report_of(uploader: BaseUploader, folder: Path) -> UploadReport:
     report = uploader.upload_dir(folder)
     assert report is not None
@@ -97,8 +90,8 @@ def test_they_go_and_nothing_else_does(old: Path, new: Path) -> None:
     }
     store.update(strangers)
     report = report_of(DictUploader(store), new)
-    assert store == {**files_in(new), **strangers}
-    assert report.deleted_files == len(files_in(old).keys() - files_in(new).keys()) == 7
+    assert store == {**files(new), **strangers}
+    assert report.deleted_files == len(files(old).keys() - files(new).keys()) == 7
 
 
 def test_a_file_of_other_content_at_the_place_of_an_old_one_stays(old: Path, new: Path) -> None:
@@ -107,7 +100,7 @@ def test_a_file_of_other_content_at_the_place_of_an_old_one_stays(old: Path, new
     put_there = {"shard_00003/data.mdb": b"put there by somebody else", "shard_00003/lock.mdb": b""}
     store.update(put_there)
     DictUploader(store).upload_dir(new)
-    assert store == {**files_in(new), **put_there}
+    assert store == {**files(new), **put_there}
 
 
 def test_a_dataset_that_only_lost_its_last_shards_loses_them_there(
@@ -116,9 +109,9 @@ def test_a_dataset_that_only_lost_its_last_shards_loses_them_there(
     store: dict[str, bytes] = {}
     DictUploader(store).upload_dir(old)
     shorter = written(tmp_path / "shorter", 4, 1)
-    assert files_in(shorter)["shard_00000/data.mdb"] == store["shard_00000/data.mdb"]
+    assert files(shorter)["shard_00000/data.mdb"] == store["shard_00000/data.mdb"]
     DictUploader(store).upload_dir(shorter)
-    assert store == files_in(shorter)
+    assert store == files(shorter)
 
 
 def stopped(old: Path, new: Path) -> Iterator[dict[str, bytes]]:
@@ -131,12 +124,12 @@ def stopped(old: Path, new: Path) -> Iterator[dict[str, bytes]]:
         except Dropped:
             yield store
         else:
-            assert store == files_in(new)
+            assert store == files(new)
             return
 
 
 def test_wherever_the_replacement_stops_the_next_upload_finishes_it(old: Path, new: Path) -> None:
-    before, after = files_in(old), files_in(new)
+    before, after = files(old), files(new)
     beyond = before.keys() - after.keys()
     stops = 0
     for store in stopped(old, new):
@@ -160,7 +153,7 @@ def test_a_third_dataset_after_a_stopped_clearance_clears_for_both(
     assert "shard_00004/data.mdb" in store
     third = written(tmp_path / "third", 2, 3)
     DictUploader(store).upload_dir(third)
-    assert store == files_in(third)
+    assert store == files(third)
 
 
 def test_a_failure_to_delete_says_that_the_dataset_is_there(old: Path, new: Path) -> None:
@@ -177,7 +170,7 @@ def test_a_failure_to_delete_says_that_the_dataset_is_there(old: Path, new: Path
     assert "the dataset has arrived whole" in "".join(caught.value.__notes__)
     assert store["metadata.json"] == (new / "metadata.json").read_bytes()
     DictUploader(store).upload_dir(new)
-    assert store == files_in(new)
+    assert store == files(new)
 
 
 def test_a_store_that_deletes_nothing_is_asked_once(old: Path, new: Path) -> None:
@@ -193,7 +186,7 @@ def test_a_store_that_deletes_nothing_is_asked_once(old: Path, new: Path) -> Non
     assert report_of(uploader, new).deleted_files == 0
     assert report_of(uploader, new).deleted_files == 0
     assert uploader.asked == 1
-    assert files_in(new).items() <= store.items()
+    assert files(new).items() <= store.items()
 
 
 def test_without_a_sha256_a_shard_of_the_same_size_may_be_anybodys_and_stays(
@@ -209,7 +202,7 @@ def test_without_a_sha256_a_shard_of_the_same_size_may_be_anybodys_and_stays(
     store["shard_00003/data.mdb"] = bytes(len(store["shard_00003/data.mdb"]))
     shards = {name: content for name, content in store.items() if name.startswith("shard_0000")}
     SizesOnly(store).upload_dir(new)
-    assert store == {**shards, **files_in(new)}
+    assert store == {**shards, **files(new)}
 
 
 def test_the_old_dataset_can_come_back_wherever_its_replacement_stopped(
@@ -217,7 +210,7 @@ def test_the_old_dataset_can_come_back_wherever_its_replacement_stopped(
 ) -> None:
     for number, store in enumerate(stopped(old, new)):
         DictUploader(store).upload_dir(old)
-        assert store == files_in(old), f"stopped before change {number}"
+        assert store == files(old), f"stopped before change {number}"
 
 
 def test_who_deletes_what_another_upload_needs_says_so(old: Path, new: Path) -> None:
@@ -232,7 +225,7 @@ def test_who_deletes_what_another_upload_needs_says_so(old: Path, new: Path) -> 
     with pytest.raises(UploadError, match=r"metadata\.json .*somebody else uploads another"):
         Overtaken(store).upload_dir(new)
     DictUploader(store).upload_dir(old)
-    assert store == files_in(old)
+    assert store == files(old)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +238,7 @@ def test_who_deletes_what_another_upload_needs_says_so(old: Path, new: Path) -> 
 def test_a_note_that_says_nothing_deletes_nothing(new: Path, note: bytes) -> None:
     store = {NOTE: note, "shard_00007/data.mdb": b"somebody's"}
     assert report_of(DictUploader(store), new).deleted_files == 0
-    assert store == {**files_in(new), "shard_00007/data.mdb": b"somebody's"}
+    assert store == {**files(new), "shard_00007/data.mdb": b"somebody's"}
 
 
 @pytest.mark.parametrize("name", [NOTE, "metadata.json"])
@@ -265,7 +258,7 @@ def test_what_is_larger_than_metadata_is_not_read(old: Path, new: Path, name: st
     DictUploader(store).upload_dir(old)
     store[name] = b"x"
     Endless(store).upload_dir(new)
-    assert files_in(new).items() <= store.items()
+    assert files(new).items() <= store.items()
 
 
 def test_in_a_folder_the_folders_of_old_shards_go_too(old: Path, new: Path, tmp_path: Path) -> None:
@@ -273,7 +266,7 @@ def test_in_a_folder_the_folders_of_old_shards_go_too(old: Path, new: Path, tmp_
     LocalUploader(target).upload_dir(old)
     (target / "shard_00003" / "notes.txt").write_bytes(b"mine")
     LocalUploader(target).upload_dir(new)
-    assert files_in(target) == {**files_in(new), "shard_00003/notes.txt": b"mine"}
+    assert files(target) == {**files(new), "shard_00003/notes.txt": b"mine"}
     assert sorted(path.name for path in target.glob("shard_*")) == [
         *("shard_00000", "shard_00001"),
         "shard_00003",
@@ -286,10 +279,10 @@ def test_what_is_behind_a_link_is_not_deleted(old: Path, new: Path, tmp_path: Pa
     LocalUploader(target).upload_dir(old)
     (target / "shard_00003").rename(elsewhere)
     (target / "shard_00003").symlink_to(elsewhere)
-    before = files_in(elsewhere)
+    before = files(elsewhere)
     LocalUploader(target).upload_dir(new)
-    assert files_in(target) == files_in(new)
-    assert files_in(elsewhere) == before
+    assert files(target) == files(new)
+    assert files(elsewhere) == before
 
 
 def test_who_reads_the_old_dataset_is_told_to_open_it_again(
