@@ -1,19 +1,16 @@
-"""`upload` and `pull` between folders, and the threads they and `verify` work in."""
+"""`upload` and `pull` between folders."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from audiomdb.cache.retry import Stopped
 from audiomdb.cli.origins import FolderOrigin
 from audiomdb.cli.pulling import Target, pull
-from audiomdb.cli.threads import Check, each
 from audiomdb.shards import DatasetWriter, verify_dataset
 from tests.commands import files, output
 
@@ -161,51 +158,3 @@ def test_nothing_is_left_of_a_pull_that_never_began(
     output(capsys, "pull", tmp_path / "no", tmp_path / "mine", code=1)
     assert list((tmp_path / "mine").iterdir()) == []
     assert "is a URL" in output(capsys, "pull", tmp_path, "s3://bucket", code=2)
-
-
-def test_results_come_from_several_threads() -> None:
-    meeting = threading.Barrier(3, timeout=300)
-
-    def work(number: int, check: Check) -> int:
-        check()
-        meeting.wait()
-        return number * number
-
-    assert sorted(each(work, range(6), workers=3)) == [0, 1, 4, 9, 16, 25]
-    assert list(each(work, [], workers=3)) == []
-
-
-def test_the_first_failure_ends_the_rest() -> None:
-    stopped = threading.Event()
-    begun = threading.Event()
-
-    def work(number: int, check: Check) -> None:
-        if number == 0:
-            begun.wait(300)
-            raise KeyError("zero")
-        begun.set()
-        try:
-            while True:
-                check()
-        except Stopped:
-            stopped.set()
-            raise
-
-    with pytest.raises(KeyError, match="zero"):
-        list(each(work, range(9), workers=2))
-    assert stopped.wait(300)
-
-
-def test_a_thread_that_hangs_is_not_waited_for() -> None:
-    release = threading.Event()
-
-    def work(number: int, _: Check) -> int:
-        if number:
-            release.wait()
-        return number
-
-    results = each(work, range(2), workers=2)
-    assert next(results) == 0
-    results.close()
-    assert threading.active_count() > 1
-    release.set()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audiomdb.threads import ThreadPool
+from audiomdb.threads import Check, Stopped, ThreadPool, each
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -156,3 +156,51 @@ def test_a_pool_that_nobody_shuts_down_ends_its_threads() -> None:
     del pool
     gc.collect()
     assert not [name for name in names() if name.startswith("pool-forgotten")]
+
+
+def test_results_come_from_several_threads() -> None:
+    meeting = threading.Barrier(3, timeout=300)
+
+    def work(number: int, check: Check) -> int:
+        check()
+        meeting.wait()
+        return number * number
+
+    assert sorted(each(work, range(6), workers=3, name="each")) == [0, 1, 4, 9, 16, 25]
+    assert list(each(work, [], workers=3, name="each")) == []
+
+
+def test_the_first_failure_ends_the_rest() -> None:
+    stopped = threading.Event()
+    begun = threading.Event()
+
+    def work(number: int, check: Check) -> None:
+        if number == 0:
+            begun.wait(300)
+            raise KeyError("zero")
+        begun.set()
+        try:
+            while True:
+                check()
+        except Stopped:
+            stopped.set()
+            raise
+
+    with pytest.raises(KeyError, match="zero"):
+        list(each(work, range(9), workers=2, name="each"))
+    assert stopped.wait(300)
+
+
+def test_a_thread_that_hangs_is_not_waited_for() -> None:
+    release = threading.Event()
+
+    def work(number: int, _: Check) -> int:
+        if number:
+            release.wait()
+        return number
+
+    results = each(work, range(2), workers=2, name="each", give_up=True)
+    assert next(results) == 0
+    results.close()
+    assert threading.active_count() > 1
+    release.set()

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from audiomdb.cli.threads import Check, each
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter, verify_dataset
 from audiomdb.stream import SampleStream
 from audiomdb.testing import MemoryRetriever, MemoryServer, MemoryStore
+from audiomdb.threads import Check, each
 from audiomdb.uploaders.base import BaseUploader
 
 WATCHED = ("threading.py", "thread.py", "_base.py", "threads.py", "_sending.py", "course.py")
@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
     for name, work in (
         ("uploads", lambda: Store().upload_dir(folder)),
         ("checks", lambda: verify_dataset(folder)),
-        ("pulls", lambda: list(each(pulled, range(8), workers=2))),
+        ("pulls", lambda: list(each(pulled, range(8), workers=2, name="pull"))),
         ("reads", lambda: read(server.url("clips"), folder.with_name(f"cache-{next(caches)}"))),
     ):
         at = 0

@@ -1,4 +1,4 @@
-"""Threads that an interrupt cannot leave waiting for ever, woken one by one or given work.
+"""Threads that an interrupt cannot leave waiting for ever: woken one by one, or given work.
 
 `ThreadPoolExecutor` and its futures are similar, but they take locks in Python code. A Ctrl-C
 between two lines of that code can leave a lock locked; then the threads wait for it for ever, and
@@ -13,19 +13,38 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from audiomdb.lazy import importing
 
-__all__ = ["Alarm", "ThreadPool", "Threads", "Work", "call_apart", "wait_for"]
+__all__ = [
+    "Alarm",
+    "Check",
+    "Stopped",
+    "ThreadPool",
+    "Threads",
+    "Work",
+    "call_apart",
+    "each",
+    "wait_for",
+]
 
 _PATIENCE_S = 2.0
 
+Check: TypeAlias = Callable[[], None]
+"""Function for work to call at intervals; raises `Stopped` if its result is not needed any more."""
+
+_R = TypeVar("_R")
 _T = TypeVar("_T")
+
+
+class Stopped(Exception):  # noqa: N818
+    """Raised to end work that is no longer needed; never seen by users of the library."""
 
 
 def wait_for(
@@ -272,6 +291,68 @@ def _run_next(works: SimpleQueue[Work[Any]]) -> None:
     with suppress(Empty):
         while True:
             works.get_nowait().run()
+
+
+def each(
+    work: Callable[[_T, Check], _R],
+    items: Iterable[_T],
+    *,
+    workers: int,
+    name: str,
+    give_up: bool = False,
+) -> Generator[_R, None, None]:
+    """Yield the results of `work` on each item, in order of completion.
+
+    The first error, or closing the generator, stops the rest. The threads are daemons: the end of
+    the process cuts off those that are not waited for any more.
+
+    Args:
+        work: Called in threads, with an item and a function that raises if the work has to stop.
+        items: The items to work on.
+        workers: Maximum number of threads.
+        name: Prefix of their names.
+        give_up: Wait for them no longer than 2 s, see `wait_for`.
+
+    Raises:
+        Exception: the error that `work` raised.
+    """
+    todo = deque(items)
+    done: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    # Not an Event, whose lock an interrupt could leave locked.
+    stopped = False
+
+    def check() -> None:
+        if stopped:
+            raise Stopped
+
+    def run() -> None:
+        while not stopped:
+            try:
+                item = todo.popleft()
+            except IndexError:
+                return
+            try:
+                done.put((work(item, check), None))
+            except BaseException as exc:  # noqa: BLE001 - re-raised in the consuming thread
+                done.put((None, exc))
+                return
+
+    expected = len(todo)
+    threads: list[threading.Thread] = []
+    try:
+        for number in range(min(workers, expected)):
+            thread = threading.Thread(target=run, name=f"{name}-{number}", daemon=True)
+            thread.start()
+            # Not waited for if its start is interrupted, since it may never get beyond that.
+            threads.append(thread)
+        for _ in range(expected):
+            result, error = done.get()
+            if error is not None:
+                raise error
+            yield result
+    finally:
+        stopped = True
+        wait_for(threads, give_up=give_up)
 
 
 # Not a WeakSet: an interrupt that hits its callback, which is written in Python, would be lost.

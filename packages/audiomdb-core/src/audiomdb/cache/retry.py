@@ -20,6 +20,7 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
 from audiomdb.errors import DownloadInterruptedError
 from audiomdb.lazy import importing
+from audiomdb.threads import Stopped
 
 __all__ = ["Progress", "Retries", "Stopped", "pause"]
 
@@ -42,10 +43,6 @@ _PROGRESS_BYTES = 64 * 1024
 _LOOK_UP_S = 0.1
 
 T = TypeVar("T")
-
-
-class Stopped(Exception):  # noqa: N818
-    """Raised to end a transfer that is no longer needed; never seen by users of the library."""
 
 
 class Progress(Protocol):

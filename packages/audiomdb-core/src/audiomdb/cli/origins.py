@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from audiomdb.cache.layout import CacheLayout, entry_name
-from audiomdb.cli.threads import Check
 from audiomdb.errors import CorruptShardError
 from audiomdb.shards import Metadata, ShardEntry, read_metadata
 from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.shards.layout import DATA_FILE, METADATA_FILE
+from audiomdb.threads import Check
 
 if TYPE_CHECKING:
     from audiomdb.cache import ShardCache

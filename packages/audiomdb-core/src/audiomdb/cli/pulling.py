@@ -20,7 +20,6 @@ import msgspec
 
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cli.origins import Origin, ShardProgress
-from audiomdb.cli.threads import Check, each
 from audiomdb.errors import CorruptShardError, MetadataError, OutputExistsError, OutputWriteError
 from audiomdb.shards import Metadata, ShardEntry, ShardReader, read_metadata
 from audiomdb.shards.dataset_index import index_file_parts
@@ -29,6 +28,7 @@ from audiomdb.shards.folder_lock import lock_folder, unlock_folder
 from audiomdb.shards.index import converted
 from audiomdb.shards.journal import Rejection, write_rejected
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE, LOCK_FILE, METADATA_FILE
+from audiomdb.threads import Check, each
 
 __all__ = ["STATE", "Target", "pull"]
 
@@ -176,7 +176,9 @@ def pull(origin: Origin, target: Target, *, workers: int, on_bytes: Callable[[in
     with _full_disk(target.path):
         _refuse_full_disk(target.path, target.missing_bytes(metadata) - origin.begun_bytes)
         numbers = range(len(metadata.shards))
-        with contextlib.closing(each(bring, numbers, workers=workers)) as brought:
+        # A store that does not respond is not waited for.
+        work = each(bring, numbers, workers=workers, name="audiomdb-pull", give_up=True)
+        with contextlib.closing(work) as brought:
             fetched = sum(brought)
         target.finish(metadata, origin.raw_metadata)
     return fetched

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from audiomdb.cache.layout import CacheLayout, entry_name
 from audiomdb.cache.lock import try_shared
-from audiomdb.cli.threads import Check, each
 from audiomdb.errors import CorruptShardError, DatasetNotFoundError, MetadataError
 from audiomdb.progress import progress
 from audiomdb.retrievers.base import BaseRetriever
@@ -18,6 +17,7 @@ from audiomdb.shards import Metadata, ShardEntry, read_metadata
 from audiomdb.shards.files import sha256_file
 from audiomdb.shards.layout import DATA_FILE, INDEX_FILE
 from audiomdb.shards.verify import Problem, shard_damage, verify_dataset
+from audiomdb.threads import Check, each
 
 __all__ = [
     "Checked",
@@ -175,10 +175,9 @@ def _each(
 ) -> list[Problem]:
     """Return the problems that `check_one` finds in the shards, called for each of the items."""
     found: dict[str, list[Problem]] = {}
-    with (
-        _progress(shards) as done,
-        contextlib.closing(each(check_one, items, workers=workers)) as checked,
-    ):
+    # A store that does not respond is not waited for.
+    work = each(check_one, items, workers=workers, name="audiomdb-verify", give_up=True)
+    with _progress(shards) as done, contextlib.closing(work) as checked:
         for entry, problems in checked:
             found[entry.path] = problems
             done(entry)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from queue import SimpleQueue
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -18,22 +17,18 @@ from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE, LOCK_FILE, METADATA_FILE
 from audiomdb.shards.metadata import MOST_METADATA_BYTES
-from audiomdb.threads import ThreadPool
+from audiomdb.threads import Check, Stopped, each
 from audiomdb.uploaders._replaced import NOTE_FILE, left_over, with_another
 
 if TYPE_CHECKING:
     from audiomdb.uploaders.base import BaseUploader
 
-__all__ = ["DatasetFile", "Sending", "Stopped", "stop_check"]
+__all__ = ["DatasetFile", "Sending", "stop_check"]
 
 _T = TypeVar("_T")
 
 _here = threading.local()
-"""Holds in `sending` the `Sending` that the current thread works for, if any."""
-
-
-class Stopped(Exception):  # noqa: N818
-    """Raised to abandon a file because its upload is ending; never leaves this package."""
+"""Holds in `check` what the current thread calls to learn that its upload is ending, if any."""
 
 
 class DatasetFile(msgspec.Struct, frozen=True):
@@ -86,7 +81,6 @@ class Sending:
 
     Attributes:
         deleted: Number of files of a replaced dataset that were deleted.
-        stopped: Whether the upload is ending, so that files are not worth sending any more.
     """
 
     def __init__(
@@ -103,7 +97,6 @@ class Sending:
         self._withdrawing = threading.Lock()
         self._withdrawn = False
         self.deleted = 0
-        self.stopped = False
         self._left_over: dict[str, set[tuple[int, str]]] = {}
         self._may_delete = True
 
@@ -136,31 +129,17 @@ class Sending:
         on_done: Callable[[_T], None] = lambda _: None,
     ) -> list[_T]:
         """Run `work` on several files at once; return the files for which it returned True."""
-        ended: SimpleQueue[tuple[_T, bool, BaseException | None]] = SimpleQueue()
 
-        def run(file: _T) -> None:
-            _here.sending = self
-            try:
-                ended.put((file, work(file), None))
-            except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
-                ended.put((file, False, error))
+        def run(file: _T, check: Check) -> tuple[_T, bool]:
+            _here.check = check
+            return file, work(file)
 
-        pool = ThreadPool(self._store.workers, "audiomdb-upload")
-        found, all_ended = [], False
-        try:
-            for file in files:
-                pool.submit(run, file)
-            for _ in files:
-                file, yes, error = ended.get()
-                if error is not None:
-                    raise error
+        found, workers = [], self._store.workers
+        with closing(each(run, files, workers=workers, name="audiomdb-upload")) as ended:
+            for file, yes in ended:
                 if yes:
                     found.append(file)
                 on_done(file)
-            all_ended = True
-        finally:
-            self.stopped = not all_ended
-            pool.shutdown(cancel_futures=True)
         return found
 
     def _bring_named(self, file: DatasetFile) -> bool:
@@ -338,14 +317,9 @@ class Sending:
             raise UploadError(f"cannot read {file.full_path}: {exc.strerror}") from exc
 
 
-def stop_check() -> Callable[[], None]:
+def stop_check() -> Check:
     """Implement `BaseUploader.stop_check`."""
-    sending: Sending | None = getattr(_here, "sending", None)
-
-    def check() -> None:
-        if sending is not None and sending.stopped:
-            raise Stopped
-
+    check: Check = getattr(_here, "check", lambda: None)
     return check
 
 
