@@ -258,6 +258,38 @@ def test_a_size_that_no_file_has_counts_as_not_stated(
     assert Answer(response).span == span
 
 
+def test_an_answer_that_does_not_say_which_part_it_is_keeps_no_connection(
+    hub: Any, large: Path, tmp_path: Path
+) -> None:
+    hub.add_dataset("user/digits", large)
+    hub.fail("GET /xet-bridge/", 206, b"a part")
+    code = """
+        import unittest.mock
+        from audiomdb import _hf_http
+
+        answers, closed = [], []
+
+        class Noted(_hf_http.Answer):
+            def __init__(self, *args):
+                super().__init__(*args)
+                answers.append(self)
+
+            def close(self):
+                closed.append(self)
+                super().close()
+
+        shard = retriever.metadata.shards[0]
+        with unittest.mock.patch.object(_hf_http, "Answer", Noted):
+            remote = retriever.open_remote(
+                f"{shard.path}/data.mdb", start=9, validator=shard.sha256
+            )
+            remote.chunks.close()
+        assert len(answers) == 2 and closed == answers
+        print(remote.start, remote.size == shard.bytes)
+    """
+    assert run(hub, tmp_path, code) == "0 True\n"
+
+
 def test_a_link_to_the_store_that_has_expired_is_asked_for_again(
     hub: Any, large: Path, tmp_path: Path
 ) -> None:

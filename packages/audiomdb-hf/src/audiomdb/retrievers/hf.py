@@ -207,12 +207,14 @@ class HFRetriever(BaseRetriever):
         answer = None
         if not start or validator is not None:
             answer = self._ask(path, start, stop)
-        if answer is not None and start and self._version(answer) != validator:
-            # Not checked with If-Range: the stores that the Hub redirects to have their own version
-            # identifiers, or none, and would send the whole file.
+        # Not checked with If-Range: the stores that the Hub redirects to have their own version
+        # identifiers, or none, and would send the whole file.
+        if answer is not None and (
+            answer.span is None or (start and self._version(answer) != validator)
+        ):
             answer.close()
             answer = None
-        if answer is None or answer.span is None:
+        if answer is None:
             answer = self._ask(path)
         assert answer is not None, "only a range can be refused"
         self._pin(answer)
