@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,19 @@ def test_a_server_that_refers_to_another_address_is_quoted(
         retriever.open()
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server that answers as the handler does; its address."""
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.parametrize("said", ["bytes 4-9/*", "bytes 4-9/10", "bytes", "bytes x-y/z", None])
 def test_a_part_that_is_not_named_is_asked_for_from_the_start(
     tmp_path: Path, said: str | None
@@ -113,15 +128,33 @@ def test_a_part_that_is_not_named_is_asked_for_from_the_start(
 
         def log_message(self, *_: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        retriever = WebDAVRetriever(f"http://127.0.0.1:{server.server_port}", cache_dir=tmp_path)
+    with serving(Handler) as url:
+        retriever = WebDAVRetriever(url, cache_dir=tmp_path)
         remote = retriever.open_remote("file", start=4, validator='"1"')
         assert b"".join(remote.chunks) == b"0123456789"[remote.start :]
         retriever.close()
-        server.shutdown()
-        thread.join()
+
+
+def test_a_file_is_sent_with_its_length(tmp_path: Path) -> None:
+    lengths = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_MKCOL(self) -> None:
+            self.send_response(201)
+            self.end_headers()
+
+        def do_PUT(self) -> None:
+            lengths.append(self.headers["Content-Length"])
+            self.rfile.read(int(lengths[-1] or 0))
+            self.send_response(507)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with serving(Handler) as url, pytest.raises(UploadError, match="the server's disk is full"):
+        WebDAVUploader(url).upload_file(str(tmp_path / "file"), "file")
+    assert lengths == ["10"]
 
 
 def test_the_folder_of_the_dataset_is_made_under_its_own_name(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -74,7 +75,9 @@ class WebDAVUploader(BaseUploader):
         unfinished = f"{parent}/.{name}.part".lstrip("/")
         expected = self.sha256(full_path)
         with Path(full_path).open("rb") as file:
-            self._do("PUT", unfinished, body=file)
+            # Else the body would be sent in chunks, of which some servers store nothing.
+            length = str(os.fstat(file.fileno()).st_size)
+            self._do("PUT", unfinished, body=file, headers={"Content-Length": length})
         found = self._read_back(unfinished)
         if found != expected:
             raise UploadError(
