@@ -365,6 +365,12 @@ def test_an_unknown_scheme_shows_no_password() -> None:
         registry.retriever_for("gopher://me:secret@host/x")
 
 
+def test_a_url_that_lost_a_slash_shows_no_password() -> None:
+    with pytest.raises(UnknownSchemeError, match=re.escape("'s3:/me:***@host/x' is no URL")) as e:
+        registry.retriever_for(Path("s3://me:secret@host/x"))
+    assert "secret" not in str(e.value)
+
+
 def test_a_file_url_with_a_host_shows_no_password() -> None:
     with pytest.raises(InvalidURLError, match=re.escape("'file://me:***@host/x'")):
         local_path("file://me:secret@host/x")

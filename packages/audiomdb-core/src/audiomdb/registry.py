@@ -253,9 +253,10 @@ def _scheme(url: str | os.PathLike[str], group: str) -> str | None:
     if scheme is None and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/?(?!/)", text)):
         meant = found[1].lower()
         if meant in {*PACKAGES, *_entry_points(group)}:
+            rest = without_password(f"{meant}://{text[found.end() :]}").partition("://")[2]
             raise UnknownSchemeError(
-                f"{text!r} is no URL, which has two slashes: {meant}://{text[found.end() :]} as a "
-                "str (a Path makes one slash of two). A folder of that name needs its full path"
+                f"{found[0] + rest!r} is no URL, which has two slashes: {meant}://{rest} as a str "
+                "(a Path makes one slash of two). A folder of that name needs its full path"
             )
     return scheme
 
