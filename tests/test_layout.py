@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from audiomdb import registry
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -227,6 +229,17 @@ def test_entry_points_lead_to_names_that_exist() -> None:
             if not module or module.package != package or attribute not in (module.exports() or ()):
                 wrong.append(f"{package}: {target}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_registry_names_the_package_of_every_entry_point() -> None:
+    registered = {
+        name: package
+        for package, folder in PACKAGES.items()
+        for points in project_of(folder).get("entry-points", {}).values()
+        for name in points
+        if package != CORE
+    }
+    assert registered == registry.PACKAGES
 
 
 def test_core_imports_only_from_lower_floors() -> None:
