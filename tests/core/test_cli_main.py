@@ -167,14 +167,15 @@ def test_a_place_that_cannot_be_made_is_told_in_words(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_dataset(tmp_path / "clips", shards=1)
-    for name in ("x" * 300, f"clips/metadata.json/{'x' * 300}"):
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("x" * 300, f"clips/metadata.json/{'x' * 300}", "loop"):
         assert main([*command.split(), name]) == 1
         said = capsys.readouterr().err
-        assert f"{name}: " in said
+        assert name in said
         assert "Errno" not in said
     if not command.startswith("convert"):
         assert main([*command.split(), (tmp_path / "a").as_uri() + "%00"]) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "loop"]
 
 
 def run_redirected(redirection: str, *args: str | Path) -> subprocess.CompletedProcess[str]:

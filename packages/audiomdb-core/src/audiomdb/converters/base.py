@@ -29,7 +29,7 @@ from audiomdb.sample import SourceSample
 from audiomdb.shards.borders import at_least_one
 from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
 from audiomdb.shards.finished import SOURCE_OPTIONS, plain_options
-from audiomdb.shards.output import output_path
+from audiomdb.shards.output import folder_name, output_path
 from audiomdb.shards.prepare import Process, is_passing
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class BaseConverter(ABC):
     @property
     def dataset_name(self) -> str:
         """Name of the dataset: the one assigned, at any time, or else the name of its folder."""
-        return self._dataset_name or self.output_dir.resolve().name
+        return self._dataset_name or folder_name(self.output_dir)
 
     @dataset_name.setter
     def dataset_name(self, name: str) -> None:

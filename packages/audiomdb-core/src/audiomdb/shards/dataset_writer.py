@@ -20,7 +20,7 @@ from audiomdb.shards.describe import AudioOptions
 from audiomdb.shards.finished import plain_options
 from audiomdb.shards.journal import Journal, Rejection, utf8
 from audiomdb.shards.metadata import Metadata
-from audiomdb.shards.output import output_path
+from audiomdb.shards.output import folder_name, output_path
 from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
 from audiomdb.shards.snapshot import Snapshots
 from audiomdb.shards.source_digest import SourceDigest, contents
@@ -109,7 +109,7 @@ class DatasetWriter:
         path = self._output_dir = output_path(output_dir)
         self._assembly = DatasetAssembly(
             path,
-            name=utf8(name or path.resolve().name),
+            name=utf8(name or folder_name(path)),
             options={
                 "samples_per_shard": self._borders.samples_per_shard,
                 "max_shard_bytes": self._borders.max_shard_bytes,

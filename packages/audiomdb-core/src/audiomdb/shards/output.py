@@ -23,7 +23,7 @@ from audiomdb.shards.layout import (
 from audiomdb.shards.metadata import Metadata, ShardEntry, read_metadata
 from audiomdb.urls import folder_path
 
-__all__ = ["OutputFolder", "output_path"]
+__all__ = ["OutputFolder", "folder_name", "output_path"]
 
 _PARTIAL = ".partial"
 _LEFT_OVER = {INDEX_FILE, REJECTED_FILE, _PARTIAL}
@@ -41,6 +41,11 @@ def output_path(output_dir: str | os.PathLike[str]) -> Path:
         output_dir,
         instead="write to a folder, and send that to the URL with `audiomdb upload` or an uploader",
     ).absolute()
+
+
+def folder_name(path: Path) -> str:
+    """Return the name of the folder that a path leads to; of the path, if it leads nowhere."""
+    return Path(os.path.realpath(path)).name  # resolve() raises for a link to itself
 
 
 class OutputFolder:
