@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.errors import CachePlaceError
+from audiomdb.errors import CachePlaceError, InvalidURLError
 from audiomdb.retrievers._naming import retriever_name
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
@@ -120,6 +120,13 @@ def test_without_a_home_directory_the_error_asks_for_another_one(
     with pytest.raises(CachePlaceError, match="no home directory: give cache_dir="):
         len(CopyRetriever(store))
     assert len(CopyRetriever(store, cache_dir="cache")) == SHARDS
+
+
+def test_a_url_is_no_place_for_a_cache(store: Path) -> None:
+    before = sorted(Path().iterdir())
+    with pytest.raises(InvalidURLError, match=r"is a URL, expected a directory: .* a local disk"):
+        CopyRetriever(store, cache_dir="s3://bucket/caches").open()
+    assert sorted(Path().iterdir()) == before
 
 
 def test_a_cache_is_named_by_what_arguments_are_not_by_their_types() -> None:

@@ -16,6 +16,7 @@ from audiomdb.errors import CacheError, CachePlaceError
 from audiomdb.lazy import importing
 from audiomdb.retrievers._naming import UnnameableError, place_of, retriever_name
 from audiomdb.shards import DatasetReader, Metadata
+from audiomdb.urls import folder_path
 
 if TYPE_CHECKING:
     from audiomdb.cache import Source
@@ -84,6 +85,7 @@ class BaseRetriever:
 
     Raises:
         TypeError: the class implements none of the ways to read a dataset.
+        InvalidURLError: `cache_dir` is a URL.
         ValueError: an option is out of range.
     """
 
@@ -122,10 +124,12 @@ class BaseRetriever:
         prefetch: int = 4,
         workers: int = 4,
     ) -> None:
-        self._where = _Where(
-            None if cache_dir is None else Path(cache_dir).absolute(),
-            CacheOptions(max_bytes=max_cache_bytes, prefetch=prefetch, workers=workers),
-        )
+        where = None
+        if cache_dir is not None:
+            instead = "give the path of one on a local disk"
+            where = folder_path(cache_dir, expected="a directory", instead=instead).absolute()
+        options = CacheOptions(max_bytes=max_cache_bytes, prefetch=prefetch, workers=workers)
+        self._where = _Where(where, options)
 
     @classmethod
     def from_url(cls: type[_R], url: str, **options: Any) -> _R:  # noqa: ANN401, PYI019
