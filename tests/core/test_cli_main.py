@@ -158,7 +158,9 @@ def test_a_file_in_the_place_of_a_dataset_is_called_one(
     assert not (tmp_path / "copy").exists()
 
 
-@pytest.mark.parametrize("command", ["convert folder .", "pull clips", "upload clips"])
+@pytest.mark.parametrize(
+    "command", ["convert folder .", "pull clips", "quickstart --output", "upload clips"]
+)
 def test_a_place_that_cannot_be_made_is_told_in_words(
     command: str,
     tmp_path: Path,

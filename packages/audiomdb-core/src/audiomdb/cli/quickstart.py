@@ -108,13 +108,12 @@ def _verify(output: Path, stages: _Stages) -> list[str]:
 
 def _is_ours(output: Path) -> bool:
     """Whether `output` holds the dataset of an earlier quickstart."""
-    from audiomdb.errors import DatasetNotFoundError
     from audiomdb.shards import read_metadata
 
     try:
         name = read_metadata(output).name
-    except DatasetNotFoundError:
-        return False  # empty, an interrupted run, or foreign files, which the converter rejects
+    except OSError:  # also for no dataset
+        return False  # empty, an interrupted run, or a place that the converter rejects
     if name != _NAME:
         raise OutputExistsError(
             f"{output} holds the dataset {name!r}, which the quickstart did not make; "
