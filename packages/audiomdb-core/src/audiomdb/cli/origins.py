@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from audiomdb.cache.layout import CacheLayout, entry_name
 from audiomdb.errors import CorruptShardError
-from audiomdb.shards import Metadata, ShardEntry, read_metadata
+from audiomdb.shards import Metadata, ShardEntry
 from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.shards.layout import DATA_FILE, METADATA_FILE
+from audiomdb.shards.metadata import metadata_bytes, parse_metadata
 from audiomdb.threads import Check
 
 if TYPE_CHECKING:
@@ -135,8 +136,8 @@ class FolderOrigin:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.metadata = read_metadata(folder)
-        self.raw_metadata = (folder / METADATA_FILE).read_bytes()
+        self.raw_metadata = metadata_bytes(folder)
+        self.metadata = parse_metadata(self.raw_metadata, str(folder / METADATA_FILE))
         self._received: list[int] = []  # a sum would lose what two threads add at once
 
     @property

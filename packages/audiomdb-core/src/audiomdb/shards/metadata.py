@@ -31,6 +31,7 @@ __all__ = [
     "Metadata",
     "ShardEntry",
     "data_files",
+    "metadata_bytes",
     "parse_metadata",
     "read_metadata",
     "write_metadata",
@@ -156,6 +157,15 @@ def read_metadata(dataset: str | os.PathLike[str]) -> Metadata:
         FormatVersionError: when a newer library wrote it.
         MetadataError: when it is damaged or contradicts itself.
     """
+    return parse_metadata(metadata_bytes(dataset), str(Path(dataset, METADATA_FILE)))
+
+
+def metadata_bytes(dataset: str | os.PathLike[str]) -> bytes:
+    """Return the content of the `metadata.json` in a local folder, for `parse_metadata`.
+
+    Raises:
+        InvalidURLError, DatasetNotFoundError, MetadataError: as for `read_metadata`.
+    """
     folder = folder_path(dataset, instead="audiomdb.registry.retriever_for takes URLs")
     path = folder / METADATA_FILE
     try:
@@ -166,7 +176,7 @@ def read_metadata(dataset: str | os.PathLike[str]) -> Metadata:
                 f"{path} is no file, or has more than {MOST_METADATA_BYTES} bytes: it is not the "
                 "metadata of a dataset"
             )
-        raw = path.read_bytes()
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as exc:
         hint = "the folder does not exist"
         if folder.is_dir():
@@ -177,7 +187,6 @@ def read_metadata(dataset: str | os.PathLike[str]) -> Metadata:
         elif folder.is_file():
             hint = f"that is a file, and a dataset is a folder with {METADATA_FILE}"
         raise DatasetNotFoundError(f"no dataset at {folder}: {hint}") from exc
-    return parse_metadata(raw, str(path))
 
 
 def parse_metadata(raw: bytes, name: str) -> Metadata:

@@ -12,7 +12,7 @@ import msgspec
 
 from audiomdb.errors import CorruptShardError
 from audiomdb.progress import progress as progress_bar
-from audiomdb.shards.files import sha256_file
+from audiomdb.shards.files import sha256_file, sha256_hex
 from audiomdb.shards.journal import Rejection
 from audiomdb.shards.layout import (
     DATA_FILE,
@@ -21,7 +21,7 @@ from audiomdb.shards.layout import (
     METADATA_FILE,
     REJECTED_FILE,
 )
-from audiomdb.shards.metadata import Metadata, read_metadata
+from audiomdb.shards.metadata import Metadata, metadata_bytes, parse_metadata
 from audiomdb.uploaders._sending import DatasetFile, Sending, stop_check
 
 __all__ = ["BaseUploader", "DatasetFile", "UploadReport", "dataset_files"]
@@ -246,8 +246,8 @@ def dataset_files(dataset: Path) -> list[DatasetFile]:
         DatasetNotFoundError: when the folder holds no finished dataset.
         CorruptShardError: when a file is missing or has another size than metadata says.
     """
-    metadata = read_metadata(dataset)
-    metadata_sha256 = sha256_file(dataset / METADATA_FILE)
+    raw = metadata_bytes(dataset)
+    metadata = parse_metadata(raw, str(dataset / METADATA_FILE))
     files = []
     for shard in metadata.shards:
         data = f"{shard.path}/{DATA_FILE}"
@@ -258,7 +258,7 @@ def dataset_files(dataset: Path) -> list[DatasetFile]:
     if _has_rejected(dataset, metadata):
         files.append(_expect(dataset, REJECTED_FILE))
         _refuse_strange_rejections(dataset)
-    files.append(_expect(dataset, METADATA_FILE, sha256=metadata_sha256))
+    files.append(_expect(dataset, METADATA_FILE, sha256=sha256_hex(raw)))
     return files
 
 
