@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -94,7 +95,9 @@ class Stalling:
         if file != self._file or self.reached.is_set():
             return self._app(environ, start)
         if self._method == "PUT":
-            self.reached.set()
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            environ["wsgi.input"] = io.BytesIO(body)
+            self.reached.set()  # only now: a body that is still being sent would be given up
             self.release.wait(DEADLINE_S)
             return self._app(environ, start)
         return self._in_halves(b"".join(self._app(environ, start)))
