@@ -2,7 +2,7 @@
 
 `python -m benchmarks.remote_reader JSON` imports what it needs, says so, and begins each epoch when
 it is told to. Everything it finds out goes to stdout as JSON lines. It runs in the environment of
-the library that it uses, so it imports nothing but that.
+the library that it uses, so it imports nothing else that has to be installed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, Protocol
 from zlib import crc32
 
 import numpy as np
+
+from benchmarks.clock import Reading, now
 
 __all__ = ["Batch", "Reads", "Task"]
 
@@ -83,11 +85,11 @@ def main() -> None:
     _wait()
     counts = {"samples": 0, "damaged": 0}
     try:
-        start = time.perf_counter()
+        start = now()
         for number, batches in enumerate(adapter.read(task)):
             if number:
                 _wait()
-                start = time.perf_counter()
+                start = now()
             _say("epoch", **_epoch(task, batches, start, expected, counts))
         stats: dict[str, Any] = getattr(adapter, "stats", dict)()
     except Exception as error:  # noqa: BLE001 (what becomes of damage and faults is a result)
@@ -99,7 +101,7 @@ def main() -> None:
 def _epoch(
     task: Task,
     batches: Iterable[Batch],
-    start: float,
+    start: Reading,
     expected: dict[str, int] | None,
     counts: dict[str, int],
 ) -> dict[str, Any]:
@@ -107,13 +109,13 @@ def _epoch(
     order: list[str] = []
     frames = samples = steps = 0
     first_s, wait_s = 0.0, 0.0
-    waits_from, cpu_s = start, time.process_time()
+    waits_from = start.wall_s
     for batch in batches:
-        now = time.perf_counter()
+        waited = time.perf_counter() - waits_from
         if steps:
-            wait_s += now - waits_from
+            wait_s += waited
         else:
-            first_s = now - start
+            first_s = waited
         for key, audio in batch:
             order.append(key)
             frames += len(audio)
@@ -124,11 +126,12 @@ def _epoch(
         steps += 1
         time.sleep(task.step_s)
         waits_from = time.perf_counter()
+    took = now().since(start)
     return {
-        "wall_s": time.perf_counter() - start,
+        "wall_s": took.wall_s,
         "first_s": first_s,
         "wait_s": wait_s,
-        "cpu_s": time.process_time() - cpu_s,
+        "cpu_s": took.cpu_s,
         "steps": steps,
         "samples": samples,
         "keys": len(set(order)),

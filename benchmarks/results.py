@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from benchmarks.timing import Measured, Timing
+from benchmarks.clock import Reading
+from benchmarks.timing import Measured
 
 __all__ = ["Figure", "Results", "Row", "append_row", "newest", "read_results"]
 
@@ -66,7 +67,7 @@ def read_results(path: Path) -> Results:
             run = content
         elif kind == "measured":
             content["rounds"] = [
-                {case: Timing(**timing) for case, timing in timings.items()}
+                {case: Reading(**timing) for case, timing in timings.items()}
                 for timings in content["rounds"]
             ]
             rows.append(Measured(**content))

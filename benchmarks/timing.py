@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import gc
 import math
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-__all__ = ["Case", "Comparison", "Measured", "Spread", "Timing", "measure"]
+from benchmarks.clock import Reading, now
+
+__all__ = ["Case", "Comparison", "Measured", "Spread", "measure"]
 
 _LONGEST = 3
 """Repeating stops where the slowest case takes this many times as long as asked for."""
@@ -63,14 +63,6 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """One run: seconds on the clock, and of processor time with finished child processes."""
-
-    wall_s: float
-    cpu_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Spread:
     """Median, lowest and highest of some rounds."""
 
@@ -106,7 +98,7 @@ class Measured:
     contenders: Sequence[str]
     amount: float
     passes: int
-    rounds: Sequence[Mapping[str, Timing]]
+    rounds: Sequence[Mapping[str, Reading]]
 
     def wall(self, case: str) -> Spread:
         """Seconds of a case."""
@@ -128,7 +120,7 @@ class Measured:
         reached = self.ratio_of(contender).median
         return reached <= goal if self.ratio == "time" else reached >= goal
 
-    def _ratio(self, contender: str, seconds: Callable[[Timing], float]) -> Spread:
+    def _ratio(self, contender: str, seconds: Callable[[Reading], float]) -> Spread:
         ratios = []
         for timings in self.rounds:
             floor = max(seconds(timings[name]) for name in self.floors)
@@ -186,18 +178,13 @@ def _warm_up(comparison: Comparison, cases: Sequence[Case], shortest_s: float) -
     return next(iter(amounts.values())), passes
 
 
-def _timed(case: Case, passes: int) -> tuple[Timing, float]:
+def _timed(case: Case, passes: int) -> tuple[Reading, float]:
     if case.before is not None:
         case.before()
     gc.collect()
     amount = 0.0
-    cpu, wall = _cpu_s(), time.perf_counter()
+    begin = now()
     for _ in range(passes):
         amount = case.run()
-    wall_s, cpu_s = time.perf_counter() - wall, _cpu_s() - cpu
-    return Timing(wall_s / passes, cpu_s / passes), amount
-
-
-def _cpu_s() -> float:
-    times = os.times()
-    return time.process_time() + times.children_user + times.children_system
+    took = now().since(begin)
+    return Reading(took.wall_s / passes, took.cpu_s / passes), amount

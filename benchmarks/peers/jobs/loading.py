@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.clock import Reading, now
 from benchmarks.corpus import Corpus
-from benchmarks.peers.clock import Reading, now
 from benchmarks.peers.registry import make
 from benchmarks.peers.system import Loader, Settings, System, Wish, clip_name, consume
 

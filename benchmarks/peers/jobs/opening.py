@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.clock import now
+from benchmarks.clock import now
 from benchmarks.peers.registry import make
 from benchmarks.peers.system import NotOfferedError, System
 from benchmarks.processes import anonymous_bytes

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import page_cache
+from benchmarks.clock import now
 from benchmarks.corpus import Corpus
-from benchmarks.peers.clock import now
 from benchmarks.peers.jobs.writing import few_beside
 from benchmarks.peers.registry import make
 from benchmarks.peers.system import NotOfferedError, System

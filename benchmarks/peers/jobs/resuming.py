@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.clock import now
 from benchmarks.corpus import Corpus
-from benchmarks.peers.clock import now
 from benchmarks.peers.registry import make
 from benchmarks.peers.system import Loader, Settings, Wish, clip_name
 

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clock import now
 from benchmarks.corpus import Corpus
-from benchmarks.peers.clock import now
 from benchmarks.peers.registry import make
 
 __all__ = ["few_beside", "write"]
