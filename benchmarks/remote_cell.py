@@ -43,12 +43,13 @@ class Cell:
         return round(median(self.values), 2) <= self.at_most
 
     def text(self) -> str:
-        """Median, with lowest and highest where there were rounds; else the note."""
+        """Median and unit, with lowest and highest where there were rounds; else the note."""
         if not self.values:
             return self.note
         value = f"{median(self.values):.2f}"
         if len(self.values) > 1:
             value += f" ({min(self.values):.2f} to {max(self.values):.2f})"
+        value = f"{value} {self.unit}".strip()
         return f"{value}; {self.note}" if self.note else value
 
 
@@ -58,13 +59,14 @@ def show(cell: Cell) -> str:
     if cell.at_most is not None:
         verdict = {None: "", True: ": reached", False: ": MISSED"}[cell.met]
         goal = f"  (at most {cell.at_most:g}{verdict})"
-    line = f"{cell.row:24} {cell.who:20} {cell.text()} {cell.unit}{goal}"
+    line = f"{cell.row:24} {cell.who:20} {cell.text()}{goal}"
     return f"{line}\n{'':45} {with_facts(cell)}" if cell.facts else line
 
 
 def with_facts(cell: Cell) -> str:
-    """The numbers that explain a figure."""
-    return ", ".join(f"{name} {_short(value)}" for name, value in cell.facts.items())
+    """The numbers that explain a figure, without those that nothing was found for (NaN)."""
+    known = ((name, value) for name, value in cell.facts.items() if value == value)
+    return ", ".join(f"{name} {_short(value)}" for name, value in known)
 
 
 def _short(value: object) -> str:

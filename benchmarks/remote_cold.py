@@ -94,6 +94,7 @@ def _keep(
     def median(events: list[dict[str, Any]], name: str) -> float:
         return float(np.median([event[name] for event in events])) if events else math.nan
 
+    busy_note = failures(found["busy", who])
     remote.keep(
         Cell(
             row="cold.narrow",
@@ -118,7 +119,7 @@ def _keep(
             who=who,
             values=[event["wall_s"] / event["compute_s"] for event in busy],
             at_most=1.08 if goal else None,
-            note=failures(found["busy", who]),
+            note=busy_note,
             facts={
                 "wall_s": median(busy, "wall_s"),
                 "steps_s": median(busy, "compute_s"),
@@ -134,6 +135,7 @@ def _keep(
             values=[100 * event["wait_s"] / event["wall_s"] for event in busy],
             unit="%",
             at_most=2 if goal else None,
+            note=busy_note,
             facts={
                 "with_the_first_percent": 100
                 * float(np.median([(e["wait_s"] + e["first_s"]) / e["wall_s"] for e in busy]))
@@ -150,6 +152,7 @@ def _keep(
             who=who,
             values=first,
             unit="s",
+            note=busy_note,
             facts={"narrow_s": median(narrow, "first_s")},
         )
     )

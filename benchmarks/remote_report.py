@@ -23,7 +23,7 @@ def section(path: Path) -> Iterator[str]:
     yield from ("", "| what | who | figure | goal | facts |", "| --- | --- | --- | --- | --- |")
     for title, group in groupby(cells, key=lambda cell: cell.title):
         for number, cell in enumerate(group):
-            figures = (_figure(cell), _goal(cell), with_facts(cell))
+            figures = (cell.text(), _goal(cell), with_facts(cell))
             columns = ("" if number else title, cell.who, *figures)
             yield f"| {' | '.join(column.replace('|', '/') for column in columns)} |"
 
@@ -55,10 +55,6 @@ def _read(path: Path) -> tuple[Mapping[str, Any], list[Cell]]:
     # What is compared stands together, in the order in which it was first measured.
     order = {cell.title: number for number, cell in reversed(list(enumerate(cells)))}
     return run, sorted(cells, key=lambda cell: order[cell.title])
-
-
-def _figure(cell: Cell) -> str:
-    return f"{cell.text()} {cell.unit}".strip()
 
 
 def _goal(cell: Cell) -> str:
