@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Finished", "Memory", "anonymous_bytes", "family", "family_memory", "run_python"]
+__all__ = [
+    "Finished",
+    "Memory",
+    "anonymous_bytes",
+    "family",
+    "family_memory",
+    "free_port",
+    "run_python",
+]
 
 _ROOT = Path(__file__).parents[1]
 _POLL_S = 0.02
@@ -71,6 +80,13 @@ def run_python(code: str, *arguments: str, watch: bool = False) -> Finished:
     lines = out.splitlines()
     result = json.loads(lines[-1]) if lines else None
     return Finished(wall_s, result, sum(peaks.values()), anonymous)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on, for a process that is going to."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    return port
 
 
 def family(pid: int) -> list[int]:

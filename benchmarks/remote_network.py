@@ -19,6 +19,8 @@ from typing import Any
 
 import boto3
 
+from benchmarks.processes import free_port
+
 __all__ = ["BUCKET", "Store", "running_store"]
 
 BUCKET = "benchmark"
@@ -85,8 +87,7 @@ def running_store() -> Iterator[Store]:
     os.environ.update(_ENVIRONMENT)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         os.environ.pop(name, None)
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    port = free_port()
     program = [sys.executable, "-m", "benchmarks.remote_store", str(port)]
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(program, cwd=_ROOT, stdin=quiet, stdout=quiet, stderr=quiet)

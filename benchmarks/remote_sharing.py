@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
+from benchmarks.processes import free_port
 from benchmarks.remote_cell import Cell
 from benchmarks.remote_setup import BYTES_PER_SECOND, OURS, Contender, Remote, failures, whole
 
@@ -40,7 +40,7 @@ def _epoch(remote: Remote, contender: Contender, processes: int, *, ranks: bool)
     dataset = remote.dataset(contender)
     cache = remote.cache()
     world = processes if ranks else 1
-    port = _free_port()
+    port = free_port()
     tasks = [
         remote.task(
             contender,
@@ -64,9 +64,3 @@ def _epoch(remote: Remote, contender: Contender, processes: int, *, ranks: bool)
         "samples": sum(event.get("samples", 0) for event in events),
         "passed_over_dataset": passed / dataset.bytes,
     }
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-    return port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from benchmarks.corpus import Corpus
 from benchmarks.peers.registry import make
 from benchmarks.peers.running import Started, result_of
 from benchmarks.peers.system import Settings, Wish, clip_name
+from benchmarks.processes import free_port
 
 __all__ = ["cover", "each_rank", "rank"]
 
@@ -58,7 +58,7 @@ def each_rank(
         What each found; None where one of them does not end.
     """
     command = [sys.executable, "-m", "benchmarks.peers.child", job, json.dumps(given)]
-    port = _free_port()
+    port = free_port()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     end = time.monotonic() + longest_s
     with ExitStack() as stack:
@@ -103,9 +103,3 @@ def _launched(rank: int, ranks: int, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
