@@ -1,9 +1,12 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from benchmarks.corpus import RECORDINGS
+from benchmarks.peers import measuring
 from benchmarks.peers.figures import cpu_per_hour, loading, rate
 from benchmarks.peers.jobs.padding import ours as padding
 from benchmarks.peers.jobs.shuffling import quality
@@ -134,6 +137,33 @@ def test_the_peers_that_come_near_the_fastest_are_its_rivals(tmp_path):
         plan.tried(system, "speech", Settings(threads=1), 2 * wall_s)
     assert sorted(plan.rivals("speech")) == ["litdata", "loose"]
     assert plan.rivals("digits") == []
+
+
+class Asked(Runner):
+    """Runs nothing, and remembers what it was asked for."""
+
+    def __init__(self, folder):
+        super().__init__(dict.fromkeys(ENVIRONMENTS, sys.executable), folder / "run.jsonl")
+        self.works = {}
+
+    def job(self, _, system, *, given, **__):
+        self.works[system] = given.get("works")
+        return {}
+
+
+def test_a_system_is_read_in_the_ways_that_are_its_own(tmp_path):
+    systems = ("files", "loose", "spdl", "spdl-fast", "audiomdb", "audiomdb-views")
+    runner = Asked(tmp_path)
+    plan = Plan(runner, replace(SHORT, utterances=2), tmp_path, RECORDINGS, systems)
+    measuring.read(plan)
+    encoded = ["cold", "order", "shuffled", "random"]
+    assert runner.works == {
+        "files": [*encoded, "decoded"],
+        "loose": [*encoded, "decoded"],
+        "spdl": ["decoded"],
+        "audiomdb": [*encoded, "decoded"],
+        "audiomdb-views": encoded,
+    }
 
 
 def test_a_clip_has_one_name_in_every_system():

@@ -32,7 +32,8 @@ __all__ = [
 _TRIED_AGAIN = 3
 """Settings of each loader that are tried once more."""
 
-_READ = ["cold", "order", "shuffled", "random", "decoded"]
+_READ = {"raw": ("cold", "order", "shuffled", "random"), "decoded": ("decoded",)}
+"""What is read by each method of `System`."""
 
 
 def write(plan: Plan) -> None:
@@ -58,7 +59,9 @@ def read(plan: Plan) -> None:
 
 def _read(plan: Plan, system: str, corpus: Corpus) -> dict[str, Any]:
     given = plan.given(corpus, plan.dataset(system, corpus))
-    more = {"shortest_s": plan.sizes.shortest_s / 2, "works": _READ}
+    methods = plan.systems[system].takes_part_in
+    works = [work for method, works in _READ.items() if method in methods for work in works]
+    more = {"shortest_s": plan.sizes.shortest_s / 2, "works": works}
     return plan.runner.job("reading:read", system, given={**given, **more})
 
 
@@ -178,9 +181,8 @@ def _watched(plan: Plan, job: str, system: str, given: Mapping[str, Any]) -> dic
 
 def open_many(plan: Plan) -> None:
     """Datasets of very many samples, each after one of few: what is imported late is not theirs."""
-    kinds = (*plan.sizes.watched, "floor")
     offered = plan.offering(System.write_tiny, "speech")
-    able = [system for system, adapter in offered.items() if adapter.kind in kinds]
+    able = [system for system, each in offered.items() if each.kind in plan.sizes.watched]
     place = plan.work / "tiny"
     # The smaller ones by one process; the largest would leave a job too little time.
     together = [(1000, *plan.sizes.tiny[:1]), *((samples,) for samples in plan.sizes.tiny[1:])]

@@ -37,7 +37,7 @@ class LooseFiles(PlainFiles):
         self._decoder = decoder
         usual = decoder == "soundfile"
         self.name = "torch Dataset, loose files" + ("" if usual else f", {decoder}")
-        self.takes_part_in = ("decoded", "loader") if usual else ("loader",)
+        self.takes_part_in = ("raw", "decoded", "loader") if usual else ("loader",)
         self.twin = not usual
 
     def decoded(self, folder: Path) -> Callable[[], Iterable[np.ndarray]]:

@@ -31,7 +31,10 @@ class Mosaic(System):
 
     name = "mosaicml-streaming"
     distributions = ("mosaicml-streaming",)
-    notes = "no audio type: a bytes column, decoded in `__getitem__`; writes one hash (sha1)"
+    notes = (
+        "no audio type: a bytes column, decoded in `__getitem__`; one process writes, with one "
+        "hash (sha1)"
+    )
 
     def prepare(self) -> None:
         """Import it."""

@@ -32,7 +32,13 @@ class AudioMDB(System):
     kind = "ours"
     distributions: ClassVar[tuple[str, ...]] = ("audiomdb-core", "audiomdb-torch")
     modules = ("audiomdb.converters.files", "audiomdb.shards", "audiomdb.stream")
-    notes = "checksums, per-sample index and sync included in writing; decoding checks every clip"
+    notes = (
+        "checksums, per-sample index and sync included in writing, which believes headers "
+        "(check_audio='header'); decoding checks every clip, reading encoded bytes does not "
+        "(verify=False, and shuffled by position, in the order of an EpochPlan). What is called "
+        "'everything checked' has the defaults, check_audio='decode' and verify=True, and a "
+        "SampleStream shuffles"
+    )
 
     def __init__(
         self,
