@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from audiomdb.audio import decoders
 from audiomdb.shards import DatasetReader
@@ -47,7 +48,7 @@ def decode_samples(bench: Bench) -> None:
 
 
 def _bare(in_memory: list[bytes], threads: int) -> Callable[[], float]:
-    clips = [data.__bytes__ for data in in_memory]
+    clips = [partial(bytes, data) for data in in_memory]  # which copies nothing
     return lambda: decode_all(clips, threads)
 
 
