@@ -152,15 +152,15 @@ def _at_random(
 
 
 def _cold(bench: Bench, label: str, corpus: Corpus, dataset: Path, goals: bool) -> None:
-    shards = sorted(dataset.glob("shard_*/data.mdb"))
+    everything = [*corpus.paths, *(path for path in dataset.rglob("*") if path.is_file())]
     paths = [str(path) for path in corpus.paths]
 
     def drop_all() -> None:
         # Both sides each time: what one leaves behind must not make room for the other.
-        page_cache.drop([*corpus.paths, *shards])
-        left = page_cache.resident_bytes(shards)
+        page_cache.drop(everything)
+        left = page_cache.resident_bytes(everything)
         if left > 0.02 * corpus.bytes:
-            raise RuntimeError(f"{left} bytes of {dataset} stayed in the page cache")
+            raise RuntimeError(f"{left} bytes stayed in the page cache")
 
     def files() -> float:
         total = 0
