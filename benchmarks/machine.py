@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_machine"]
+__all__ = ["describe_machine", "origin"]
 
 _DISTRIBUTIONS = (
     *("audiomdb-core", "lmdb", "miniaudio", "msgspec", "numpy", "soundfile", "soxr"),
@@ -34,6 +35,25 @@ def describe_machine(work: Path) -> dict[str, Any]:
         "commit": _commit(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+def origin(run: Mapping[str, Any], versions: Mapping[str, str | None]) -> Iterator[str]:
+    """Sentences about where the figures of a page come from.
+
+    Args:
+        run: The first line of its results; `parts` of it are runs that the others are from.
+        versions: Of what took part, by name.
+    """
+    known = ", ".join(f"{name} {found}" for name, found in sorted(versions.items()) if found)
+    yield (
+        f"{run['cpu']}, {run['cores']} cores, {run['memory_gib']} GiB, {run['system']}, "
+        f"{run['file_system']}; Python {run['python']}, AudioMDB at {run['commit']}; {known}."
+    )
+    parts = [part for part in run.get("parts", ()) if part["commit"] != run["commit"]]
+    if parts:
+        commits = ", ".join(sorted({part["commit"] for part in parts}))
+        rounds = max(part["sizes"]["rounds"] for part in parts)
+        yield f"Some measurements were made at {commits}, in up to {rounds} rounds."
 
 
 def _cores() -> int:

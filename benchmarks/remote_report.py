@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import origin
 from benchmarks.remote_cell import Cell, with_facts
 
 __all__ = ["RESULTS", "section"]
@@ -29,16 +30,13 @@ def section(path: Path) -> Iterator[str]:
 
 
 def _introduction(run: Mapping[str, Any]) -> Iterator[str]:
-    versions = ", ".join(f"{name} {found}" for name, found in run["versions"].items() if found)
     yield "Made by `python -m benchmarks.remote --full`, see `benchmarks/README.md`: an S3 server"
     yield f"behind a proxy that adds {1000 * run['latency_s']:.0f} ms to every request and carries"
-    yield f"{run['bytes_per_second'] / 1e6:.0f} MB/s. Bytes are counted at the proxy. With rounds,"
-    yield "a figure is their median, with the lowest and highest in brackets."
+    yield f"{run['bytes_per_second'] / 1e6:.0f} MB/s, or more where only bytes are of interest;"
+    yield "these are counted at the proxy. With rounds, a figure is their median, with the lowest"
+    yield "and highest in brackets."
     yield ""
-    yield (
-        f"{run['cpu']}, {run['cores']} cores, {run['memory_gib']} GiB, {run['system']}, "
-        f"{run['file_system']}; Python {run['python']}, {versions}."
-    )
+    yield from origin(run, run["versions"])
     sizes = run["sizes"]
     yield f"{sizes['utterances']} clips, {sizes['rounds']} rounds."
 

@@ -3,7 +3,8 @@
 python -m benchmarks.report            from the newest files of benchmarks/results
 
 What the page is made of is kept beside it, in docs/benchmarks: findings as JSON lines, and plots
-where matplotlib is installed, as in the environment of the peers.
+where matplotlib is installed, as in the environment of the peers. A section that there are no newer
+results for is made of these.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import origin
 from benchmarks.peers.excerpt import excerpt, put_between_marks
 from benchmarks.peers.plots import draw
 from benchmarks.peers.report import section as peers_section
@@ -24,7 +26,7 @@ from benchmarks.remote_report import section as remote_section
 from benchmarks.results import Figure, Results, Row, newest, read_results
 from benchmarks.timing import Measured, Spread
 
-__all__ = ["RESULTS", "render", "show"]
+__all__ = ["RESULTS", "show"]
 
 RESULTS = Path(__file__).parent / "results"
 _PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
@@ -58,31 +60,17 @@ def show(row: Row) -> str:
     return "\n".join(lines)
 
 
-def render(results: Results) -> str:
+def _floors(results: Results) -> Iterator[str]:
     """The section of a run against floors, in Markdown."""
-    return "\n".join(_page(results)) + "\n"
-
-
-def _page(results: Results) -> Iterator[str]:
     run = results.run
-    yield "## Against floors"
-    yield ""
+    yield from ("", "## Against floors", "")
     yield "Made by `python -m benchmarks.report` from results of `python -m benchmarks --full`;"
     yield "`benchmarks/README.md` says what the rows mean and how they are measured. A ratio is the"
     yield "median over rounds, with the lowest and highest in brackets; speed is floor time over"
     yield "ours (higher is better), time the inverse (lower is better)."
     yield ""
-    if run:
-        versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items() if v)
-        yield (
-            f"{run['cpu']}, {run['cores']} cores, {run['memory_gib']} GiB, {run['system']}, "
-            f"{run['file_system']}; Python {run['python']}, {versions}."
-        )
-        sizes = ", ".join(f"{name} {value}" for name, value in run["sizes"].items())
-        yield f"AudioMDB at {run['commit']}. Sizes: {sizes}."
-        for part in run.get("parts", ()):
-            rounds = part["sizes"]["rounds"]
-            yield f"Other rows were measured at {part['commit']}, in {rounds} rounds."
+    yield from origin(run, run["versions"])
+    yield f"Sizes: {', '.join(f'{name} {value}' for name, value in run['sizes'].items())}."
     for group, title in _GROUPS.items():
         rows = [row for row in results.rows if row.name.split(".")[0] == group]
         if rows:
@@ -166,15 +154,15 @@ def main() -> None:
     kept = given.out.with_suffix("")
     kept.mkdir(parents=True, exist_ok=True)
     page = ["# Benchmarks"]
-    if peers := given.peers or newest(PEER_RESULTS):
-        findings = read_findings(_keep(peers, kept / "peers.jsonl"))
+    if peers := _published(given.peers, PEER_RESULTS, kept / "peers.jsonl"):
+        findings = read_findings(peers)
         page += _peers(findings, kept)
         if given.out == _PAGE:
             put_between_marks(_README, excerpt(findings, f"docs/{kept.name}"))
-    if floors := given.floors or newest(RESULTS):
-        page += ["", *render(read_results(_keep(floors, kept / "floors.jsonl"))).splitlines()]
-    if remote := given.remote or newest(REMOTE_RESULTS):
-        page += remote_section(_keep(remote, kept / "remote.jsonl"))
+    if floors := _published(given.floors, RESULTS, kept / "floors.jsonl"):
+        page += _floors(read_results(floors))
+    if remote := _published(given.remote, REMOTE_RESULTS, kept / "remote.jsonl"):
+        page += remote_section(remote)
     given.out.write_text("\n".join(page) + "\n", encoding="utf-8")
     print(f"wrote {given.out}")
 
@@ -189,19 +177,27 @@ def _peers(findings: Findings, kept: Path) -> list[str]:
     return list(peers_section(findings, kept.name))
 
 
-def _keep(runs: Sequence[Path], place: Path) -> Path:
-    """Put raw results where they are published, several runs as one."""
-    first, *others = (run.read_text(encoding="utf-8").splitlines() for run in runs)
-    head, *lines = first
-    parts = [json.loads(other[0]) for other in others]
-    run = {**json.loads(head), "parts": [_part(part) for part in parts]} if parts else None
-    lines += [line for other in others for line in other[1:]]
-    text = "\n".join([json.dumps(run) if run else head, *lines]) + "\n"
+def _published(given: Sequence[Path], newer: Path, place: Path) -> Path | None:
+    """Where raw results are published, after those that are given, else the newest, came there."""
+    runs = given or newest(newer)
+    if runs:
+        place.write_text(_as_one(runs), encoding="utf-8")
+    return place if place.exists() else None
+
+
+def _as_one(runs: Sequence[Path]) -> str:
+    """Raw results of several runs, each of which may have been made of several."""
+    heads, lines = [], []
+    for run in runs:
+        head, *found = run.read_text(encoding="utf-8").splitlines()
+        heads.append(json.loads(head))
+        lines += found
+    parts = [part for head in heads for part in (_part(head), *head.get("parts", ()))]
+    text = "\n".join([json.dumps({**heads[0], "parts": parts[1:]}), *lines]) + "\n"
     # Errors that were met have paths of the machine in them.
     for machine, shown in ((_PAGE.parents[1], "."), (Path.home(), "~")):
         text = text.replace(str(machine), shown)
-    place.write_text(text, encoding="utf-8")
-    return place
+    return text
 
 
 def _part(run: dict[str, Any]) -> dict[str, Any]:

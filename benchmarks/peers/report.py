@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks.machine import origin
 from benchmarks.peers import measured_tables, order_tables, outcome_tables
 from benchmarks.peers.markdown import heading, short
 from benchmarks.peers.measured_tables import CORPORA
@@ -49,20 +50,11 @@ def _introduction(findings: Findings) -> Iterator[str]:
     yield "Figures are medians over rounds, with the lowest and highest in brackets; a ratio is"
     yield "taken within a round, to the floor of the same round."
     yield ""
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(run["peers"].items()))
-    yield (
-        f"{run['cpu']}, {run['cores']} cores, {run['memory_gib']} GiB, {run['system']}, "
-        f"{run['file_system']}; Python {run['python']}, AudioMDB at {run['commit']}; {versions}."
-    )
+    yield from origin(run, run["peers"])
     yield (
         f"{sizes['rounds']} rounds, {sizes['write_rounds']} of writing and opening; "
         f"{sizes['utterances']} utterances, {sizes['digits']} digits."
     )
-    parts = [part for part in run.get("parts", ()) if part["commit"] != run["commit"]]
-    if parts:
-        commits = ", ".join(sorted({part["commit"] for part in parts}))
-        rounds = max(part["sizes"]["rounds"] for part in parts)
-        yield f"Some measurements are older, in up to {rounds} rounds, at {commits}."
 
 
 def _notes(findings: Findings) -> Iterator[str]:
