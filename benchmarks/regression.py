@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -145,7 +146,7 @@ def _round(
     loaded = attempt("load", "loading:load", {**repeated, "settings": settings})
     if loaded:
         compared.add("load", label, number, version, loaded)
-        first = {"wall_s": loaded["first_batch_s"], "cpu_s": loaded["first_batch_s"]}
+        first = {"wall_s": loaded["first_batch_s"], "cpu_s": loaded["first_batch_cpu_s"]}
         compared.add("first batch", label, number, version, first)
 
 
@@ -166,9 +167,11 @@ def _laid_out(commit: str | None, work: Path) -> Version:
     name = _git("rev-parse", "--short", f"{commit}^{{commit}}").decode().strip()
     folder = work / "libraries" / name
     if not folder.exists():
-        folder.mkdir(parents=True)
+        unfinished = folder.with_name(f"{name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(_git("archive", name, "packages"))) as packed:
-            packed.extractall(folder, filter="data")
+            packed.extractall(unfinished, filter="data")
+        unfinished.rename(folder)
     return Version(name, folder)
 
 

@@ -33,7 +33,7 @@ def load(
     adapter, source = make(system), Corpus(Path(corpus))
     begin = now()
     loader = adapter.loader(Path(folder), Settings(**settings), Wish())
-    first_s, frames, keys = _first_epoch(loader, adapter, begin)
+    first, frames, keys = _first_epoch(loader, adapter, begin)
     first_epoch = now().since(begin)
     if adapter.exact_epochs and keys is not None:
         missing = len({path.stem for path in source.paths} - set(map(clip_name, keys)))
@@ -51,7 +51,8 @@ def load(
         walls.append(took.wall_s)
         cpus.append(took.cpu_s)
     return {
-        "first_batch_s": first_s,
+        "first_batch_s": first and first.wall_s,
+        "first_batch_cpu_s": first and first.cpu_s,
         "first_epoch_s": first_epoch.wall_s,
         "wall_s": median(walls),
         "cpu_s": sum(cpus) / len(cpus),
@@ -65,19 +66,19 @@ def load(
 
 def _first_epoch(
     loader: Loader, adapter: System, begin: Reading
-) -> tuple[float | None, int, list[str] | None]:
-    """Seconds from the beginning to the first batch; the epoch's frames and keys."""
+) -> tuple[Reading | None, int, list[str] | None]:
+    """What passed from the beginning to the first batch; the epoch's frames and keys."""
     if adapter.kind == "floor":
         return None, loader.whole_pass(), None
     batches = iter(loader)
     batch = next(batches)
     frames = consume(batch)
-    first_s = now().since(begin).wall_s
+    first = now().since(begin)
     keys = list(batch.keys)
     for batch in batches:
         frames += consume(batch)
         keys += batch.keys
-    return first_s, frames, keys
+    return first, frames, keys
 
 
 def idle(seconds: float) -> dict[str, Any]:
