@@ -19,11 +19,13 @@ from benchmarks.reading import read_samples
 from benchmarks.report import RESULTS
 from benchmarks.results import append_row
 from benchmarks.starting import start
+from benchmarks.windows import cut_windows
 
 GROUPS: dict[str, Group] = {
     "convert": convert,
     "read": read_samples,
     "decode": decode_samples,
+    "window": cut_windows,
     "open": start,
     "large": begin_large,
     "plan": plan,

@@ -27,6 +27,7 @@ class Sizes:
         shortest_s: Shortest timing of work that can be repeated.
         utterances: Clips of the speech-like FLAC corpus; 1500 are 3.4 hours and 0.22 GB.
         digits: Clips of the corpus of small WAV files.
+        recording_s: Seconds of the long recording that windows are cut out of.
         tiny: Samples of the dataset that opening is measured on.
         tiny_shards: Its shards.
     """
@@ -35,6 +36,7 @@ class Sizes:
     shortest_s: float
     utterances: int
     digits: int
+    recording_s: int
     tiny: int
     tiny_shards: int
 
@@ -43,9 +45,23 @@ class Sizes:
         return replace(self, rounds=rounds)
 
 
-SHORT = Sizes(rounds=3, shortest_s=0.2, utterances=400, digits=1000, tiny=20_000, tiny_shards=20)
+SHORT = Sizes(
+    rounds=3,
+    shortest_s=0.2,
+    utterances=400,
+    digits=1000,
+    recording_s=300,
+    tiny=20_000,
+    tiny_shards=20,
+)
 FULL = Sizes(
-    rounds=7, shortest_s=0.5, utterances=1500, digits=4000, tiny=1_000_000, tiny_shards=200
+    rounds=7,
+    shortest_s=0.5,
+    utterances=1500,
+    digits=4000,
+    recording_s=3600,
+    tiny=1_000_000,
+    tiny_shards=200,
 )
 
 
