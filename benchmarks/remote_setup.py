@@ -49,6 +49,13 @@ LARGE_SHARD_BYTES = 64 << 20
 LATENCY_S = 0.03
 BYTES_PER_SECOND = 25e6
 _ROOT = Path(__file__).parents[1]
+_WRITE = """
+import importlib, json, sys
+from pathlib import Path
+adapter, entries, folder, shard_bytes = sys.argv[1:]
+entries = json.loads(Path(entries).read_text(encoding="utf-8"))
+importlib.import_module(adapter).write(entries, Path(folder), int(shard_bytes))
+"""
 _RAISED = re.compile(r"[\w.]+(Error|Exception|Timeout)\b")
 
 
@@ -58,7 +65,7 @@ class Contender:
 
     Attributes:
         name: How tables call it.
-        adapter: Module with `read`, and for peers a program that writes.
+        adapter: Module with `read`, for peers with `write` too.
         ours: Whether it runs in this environment.
     """
 
@@ -315,8 +322,8 @@ class Remote:
             return folder
         entries = self.bench.fresh("entries.json")
         entries.write_text(json.dumps(self.corpus.entries), encoding="utf-8")
-        program = [self._peers_python, "-m", who.adapter, str(entries), str(folder)]
-        program.append(str(shard_bytes))
+        given = [who.adapter, str(entries), str(folder), str(shard_bytes)]
+        program = [self._peers_python, "-c", _WRITE, *given]
         done = subprocess.run(program, cwd=_ROOT, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)

@@ -8,8 +8,6 @@ client insists on TLS, which the server here does not speak; it is told otherwis
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -75,18 +73,3 @@ def read(task: Task) -> Iterator[Iterable[Batch]]:
     )
     for _ in range(task.epochs):
         yield loader
-
-
-def main() -> None:
-    """Write a corpus: `... MANIFEST FOLDER SHARD_BYTES`."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("entries", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("shard_bytes", type=int)
-    given = parser.parse_args()
-    entries = json.loads(given.entries.read_text(encoding="utf-8"))
-    write(entries, given.folder, given.shard_bytes)
-
-
-if __name__ == "__main__":
-    main()
