@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import runpy
+import doctest
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-# Benchmarks are no package that is installed.
-RULES = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/belady.py"))
-belady, lru, pinning = (RULES[name] for name in ("belady", "lru", "pinning"))
+import benchmarks.belady
+from benchmarks.belady import belady, lru, pinning
 
 orders = st.lists(st.integers(0, 4), max_size=12)
 
@@ -63,6 +61,12 @@ def test_pinning_equals_belady_where_each_shard_is_visited_once_an_epoch() -> No
         assert pinning(order, sizes, capacity + 1, workspace=1) <= optimum
         assert pinning(order, sizes, capacity, workspace=1) >= optimum
         assert lru(order, sizes, capacity) > 1.15 * optimum
+
+
+def test_the_example_of_the_module_is_right() -> None:
+    found = doctest.testmod(benchmarks.belady)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_pinning_keeps_what_is_visited_most_often() -> None:
