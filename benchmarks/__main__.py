@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.bench import FULL, SHORT, Bench, Group
@@ -17,7 +16,7 @@ from benchmarks.memory import memory
 from benchmarks.planning import plan
 from benchmarks.reading import read_samples
 from benchmarks.report import RESULTS
-from benchmarks.results import append_row
+from benchmarks.results import append_row, new_file
 from benchmarks.starting import start
 from benchmarks.windows import cut_windows
 
@@ -47,12 +46,10 @@ def main() -> None:
     if given.rounds:
         sizes = sizes.with_rounds(given.rounds)
     given.work.mkdir(parents=True, exist_ok=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    path = RESULTS / f"{stamp}.jsonl"
+    path = new_file(RESULTS)
     bench = Bench(sizes, given.work, path, given.recordings)
     machine = describe_machine(given.work)
-    append_row(path, "run", {"time": stamp, "sizes": bench.describe(), **machine})
+    append_row(path, "run", {"time": path.stem, "sizes": bench.describe(), **machine})
     for name in given.only:
         GROUPS[name](bench)
     print(f"\nresults: {path}")

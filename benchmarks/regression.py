@@ -19,7 +19,6 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from benchmarks.peers.plan import in_rounds
 from benchmarks.peers.registry import ENVIRONMENTS
 from benchmarks.peers.running import Runner
 from benchmarks.report import RESULTS
+from benchmarks.results import new_file
 from benchmarks.timing import Spread
 
 _ROOT = Path(__file__).parents[1]
@@ -88,12 +88,10 @@ def main() -> None:
     given = parser.parse_args()
     work = given.work.resolve()
     versions = [_laid_out(given.base, work), _laid_out(given.new, work)]
-    kept = RESULTS / "regression"
-    kept.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    runner = Runner({ENVIRONMENTS[0]: sys.executable}, kept / f"{stamp}.jsonl")
+    runner = Runner({ENVIRONMENTS[0]: sys.executable}, new_file(RESULTS / "regression"))
     names = [version.name for version in versions]
-    runner.keep("run", {"time": stamp, "versions": names, **describe_machine(work)})
+    about = {"time": runner.results.stem, "compared": names}
+    runner.keep("run", {**about, **describe_machine(work)})
     compared = Compared()
     for label, corpus in _corpora(work, given):
         for number, turn in in_rounds(given.rounds, ["0", "1"]):
@@ -101,7 +99,7 @@ def main() -> None:
             runner.library = version.library
             folder = work / "regression" / f"{turn}-{label}"
             _round(runner, compared, given, label, corpus, number, version.name, folder)
-    _show(compared, names, kept / f"{stamp}.jsonl")
+    _show(compared, names, runner.results)
     slower = [
         f"{what} {corpus}"
         for what, corpus, wall, cpu in compared.ratios(*names)

@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from benchmarks.remote_setup import (
     Remote,
 )
 from benchmarks.remote_sharing import share
-from benchmarks.results import append_row
+from benchmarks.results import append_row, new_file
 
 GROUPS: dict[str, Callable[[Remote], None]] = {
     "cold": cold,
@@ -68,16 +67,14 @@ def main() -> None:
     if given.who:
         contenders = [who for who in contenders if who.name in given.who]
     given.work.mkdir(parents=True, exist_ok=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    path = RESULTS / f"{stamp}.jsonl"
+    path = new_file(RESULTS)
     bench = Bench(sizes, given.work, path, given.recordings)
     machine = describe_machine(given.work)
     machine["versions"].update(_versions(sys.executable, "boto3", "moto"))
     if given.peers_python:
         machine["versions"].update(_versions(given.peers_python, *(who.name for who in PEERS)))
     network = {"latency_s": LATENCY_S, "bytes_per_second": BYTES_PER_SECOND}
-    append_row(path, "run", {"time": stamp, "sizes": bench.describe(), **network, **machine})
+    append_row(path, "run", {"time": path.stem, "sizes": bench.describe(), **network, **machine})
     with running_store() as store, ProxyProcess(store.url) as proxy:
         remote = Remote(bench, store, proxy, contenders, given.peers_python or "", path)
         _server(remote)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.clock import Reading
 from benchmarks.timing import Measured
 
-__all__ = ["Figure", "Results", "Row", "append_row", "newest", "read_results"]
+__all__ = ["Figure", "Results", "Row", "append_row", "new_file", "newest", "read_results"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,12 @@ class Results:
 
     run: Mapping[str, Any]
     rows: list[Row]
+
+
+def new_file(folder: Path) -> Path:
+    """Where the results of a run that begins now go, named by the time; makes the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.jsonl"
 
 
 def append_row(path: Path, kind: str, content: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ import argparse
 import signal
 import sys
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.corpus import RECORDINGS
@@ -16,6 +15,7 @@ from benchmarks.peers.plan import FULL, SHORT, Plan, Work
 from benchmarks.peers.registry import ENVIRONMENTS, SYSTEMS
 from benchmarks.peers.results import RESULTS, read_findings, versions_of
 from benchmarks.peers.running import Runner
+from benchmarks.results import new_file
 
 WORKS: dict[str, Work] = {
     "write": measuring.write,
@@ -65,16 +65,14 @@ def main() -> None:
     if given.corpora:
         sizes = replace(sizes, corpora=tuple(given.corpora))
     given.work.mkdir(parents=True, exist_ok=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     pythons = {ENVIRONMENTS[0]: sys.executable, **dict(each.split("=", 1) for each in given.python)}
-    runner = Runner(pythons, RESULTS / f"{stamp}.jsonl")
+    runner = Runner(pythons, new_file(RESULTS))
     plan = Plan(runner, sizes, given.work.resolve(), given.recordings, given.systems)
     machine = describe_machine(given.work)
     runner.keep(
         "run",
         {
-            "time": stamp,
+            "time": runner.results.stem,
             "sizes": asdict(sizes),
             **machine,
             "peers": versions_of(pythons, plan.systems),

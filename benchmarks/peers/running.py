@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.peers.child import MARK
 from benchmarks.peers.registry import SYSTEMS
 from benchmarks.processes import Memory, family_memory
+from benchmarks.results import append_row
 
 __all__ = ["JobError", "Runner", "Started", "result_of"]
 
@@ -93,8 +94,7 @@ class Runner:
 
     def keep(self, work: str, content: Mapping[str, Any]) -> None:
         """Append a finding."""
-        with self.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": work, **content}) + "\n")
+        append_row(self.results, work, content)
 
     def attempt(self, work: str, about: Mapping[str, Any], call: Callable[[], Any]) -> Any:  # noqa: ANN401
         """Run something and keep what it finds; a failure is kept too, and the run goes on."""
