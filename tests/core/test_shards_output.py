@@ -212,6 +212,18 @@ def test_records_of_the_same_size_are_not_of_the_same_dtype(tmp_path: Path) -> N
     assert writer.finish().features["v"].dtype is None
 
 
+def test_features_have_the_types_that_reading_gives(tmp_path: Path) -> None:
+    values = {"bytes": np.bytes_(b"ab"), "str": np.str_("ab"), "scalar": np.float64(0.5)}
+    with DatasetWriter(tmp_path) as writer:
+        writer.write("a", values)
+    reader = DatasetReader.open(tmp_path)
+    assert [type(reader["a"][name]) for name in values] == [bytes, str, np.float64]
+    features = reader.metadata.features
+    assert {name: feature.types for name, feature in features.items()} == {
+        name: (name,) for name in values
+    }
+
+
 def test_an_infinite_duration_leaves_a_dataset_that_can_be_opened(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path) as writer:
         writer.write("a", {"duration": float("inf")})

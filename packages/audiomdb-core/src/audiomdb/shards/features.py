@@ -14,11 +14,11 @@ __all__ = ["FeatureSummary", "merge_features"]
 
 _KINDS: tuple[tuple[Any, str], ...] = (
     (bool, "bool"),
-    (str, "str"),
+    (str, "str"),  # NumPy's is stored as text,
+    ((bytes, bytearray, memoryview), "bytes"),  # its bytes_ as bytes
     (np.generic, "scalar"),
     (int, "int"),
     (float, "float"),
-    ((bytes, bytearray, memoryview), "bytes"),
     (Mapping, "dict"),
     ((list, tuple), "list"),
 )
