@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found, import-untyped, misc"
 """litdata: chunks, `StreamingDataset` and a `StreamingDataLoader` of two workers.
 
 Settings are its documentation's: `max_cache_size` is the budget, `max_pre_download` is left at two

@@ -27,7 +27,7 @@ __all__ = ["read", "write"]
 _WORKERS = 2
 
 
-class _Clips(library().StreamingDataset):
+class _Clips(library().StreamingDataset):  # type: ignore[misc]
     decode: Decode
 
     def __getitem__(self, at: Any) -> tuple[str, np.ndarray]:  # noqa: ANN401
@@ -60,7 +60,9 @@ def read(task: Task) -> Iterator[Iterable[Batch]]:
         validate_hash="sha1" if task.options.get("validate") else None,
     )
     dataset.decode = DECODERS[task.options.get("decoder", "dr_flac")]
-    loader = DataLoader(dataset, batch_size=task.batch, num_workers=_WORKERS, collate_fn=list)
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_size=task.batch, num_workers=_WORKERS, collate_fn=list
+    )
     for _ in range(task.epochs):
         yield loader
 

@@ -33,7 +33,7 @@ class CopyFiles(System):
     """`cp -r`: what writing the bytes costs."""
 
     name = "cp -r"
-    kind: ClassVar[Kind] = "floor"
+    kind: Kind = "floor"
 
     def write(self, corpus: Corpus, folder: Path) -> None:
         """By the system's own program; starting it costs less than what it copies."""
@@ -44,7 +44,7 @@ class PlainFiles(System):
     """Loose files, opened and read."""
 
     name = "plain files"
-    kind: ClassVar[Kind] = "floor"
+    kind: Kind = "floor"
 
     def write(self, corpus: Corpus, folder: Path) -> None:
         """Copy them."""
@@ -82,7 +82,7 @@ class BareLmdb(System):
     """py-lmdb, one value a clip, copied out of the mapping."""
 
     name = "py-lmdb"
-    kind: ClassVar[Kind] = "floor"
+    kind: Kind = "floor"
     distributions: ClassVar[tuple[str, ...]] = ("lmdb",)
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class DecodeFromMemory(System):
         threads: Each decodes every n-th clip.
     """
 
-    kind: ClassVar[Kind] = "floor"
+    kind: Kind = "floor"
 
     def __init__(self, decoder: str, threads: int) -> None:
         self._decoder = decoder
