@@ -14,7 +14,7 @@ from audiomdb.audio.fast_decoders import decode_plain
 from audiomdb.audio.inspection import inspect
 from audiomdb.audio.opening import open_decoder
 from audiomdb.audio.source import Source
-from audiomdb.errors import AudioError
+from audiomdb.errors import AudioError, DamagedAudioError
 
 if TYPE_CHECKING:
     from audiomdb.audio.base_decoder import Decoder
@@ -100,12 +100,18 @@ class Cutter:
             audio = decode_plain(self._source, plain, start, stop)
             if audio is not None:
                 return audio, rate
-        decoder = self._decoder or self._open()
-        rate = decoder.sample_rate
-        if self._total is None:
-            self._total = decoder.frames
-        if self._total is None:
-            return self._while_counting(decoder, offset, duration), rate
+        decoder = self._decoder
+        if flac is not None and self._structure.excerpt is not None:
+            # An excerpt needs no decoder of the whole clip before.
+            rate, self._total = flac.sample_rate, self._structure.frames
+        else:
+            decoder = decoder or self._open()
+            rate = decoder.sample_rate
+            if self._total is None:
+                self._total = decoder.frames
+            if self._total is None:
+                return self._while_counting(decoder, offset, duration), rate
+        assert self._total is not None
         start, stop = self._window(self._total, rate, offset, duration)
         return self._decoded(decoder, start, stop, self._total), rate
 
@@ -116,8 +122,17 @@ class Cutter:
         self._held = held
         return self._decoder
 
-    def _decoded(self, decoder: Decoder, start: int, stop: int, total: int) -> np.ndarray:
+    def _decoded(self, decoder: Decoder | None, start: int, stop: int, total: int) -> np.ndarray:
         decoder = self._reaching(decoder, start, stop, total)
+        try:
+            return self._read(decoder, start, stop, total)
+        except DamagedAudioError:
+            if self._structure.flac is None or self._held.stop == _ENDLESS:
+                raise
+        # Samples may look like the header of the frame that an excerpt was to begin with.
+        return self._read(self._open(), start, stop, total)
+
+    def _read(self, decoder: Decoder, start: int, stop: int, total: int) -> np.ndarray:
         decoder.skip_to(start)
         audio = decoder.read(stop - start)
         if len(audio) != stop - start:
@@ -127,11 +142,11 @@ class Cutter:
             )
         return audio
 
-    def _reaching(self, decoder: Decoder, start: int, stop: int, total: int) -> Decoder:
+    def _reaching(self, decoder: Decoder | None, start: int, stop: int, total: int) -> Decoder:
         """Return the decoder, or another one, from which the window is decoded soonest."""
         held = self._held
-        near = decoder.nears(start)
-        if near and stop <= held.stop:
+        near = decoder is not None and decoder.nears(start)
+        if decoder is not None and near and stop <= held.stop:
             return decoder
         if self._structure.excerpt is not None:
             # More each time, so that windows in order do not open a decoder each.
@@ -139,7 +154,7 @@ class Cutter:
             excerpt = self._structure.excerpt(start, until, total)
             if excerpt is not None:
                 return self._open(excerpt, range(start, until))
-        if held.stop < _ENDLESS or not decoder.reaches(start):
+        if decoder is None or held.stop < _ENDLESS or not decoder.reaches(start):
             return self._open()
         return decoder
 

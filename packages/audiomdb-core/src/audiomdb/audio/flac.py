@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from audiomdb.audio.flac_excerpts import SMALLEST_SEARCHED, FlacExcerpts
 from audiomdb.audio.flac_frames import (
     LONGEST_FRAME_HEADER,
     FrameHeader,
@@ -118,12 +119,16 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
     # Some encoders count the short last block as the smallest. libFLAC then cannot tell where a
     # numbered frame begins: most seeks fail, and some lead elsewhere.
     seekable = sync == b"\xff\xf9" or head[8:10] == head[10:12]
+    excerpt = None
+    if seekable and sync == b"\xff\xf8" and source.in_memory and source.size >= SMALLEST_SEARCHED:
+        excerpt = FlacExcerpts(source.view(), head[8:], audio_start)
     return Structure(
         "FLAC",
         frames=info.frames,
         seekable=seekable,
         flac=info,
         instead=_untagged(source, start),
+        excerpt=excerpt,
     )
 
 
