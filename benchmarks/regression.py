@@ -41,8 +41,8 @@ class Version:
     """A commit whose library is measured."""
 
     name: str
-    library: Path | None
-    """Where it was laid out; None for this checkout."""
+    library: Path
+    """Where its packages are."""
 
 
 @dataclass
@@ -161,7 +161,7 @@ def _corpora(work: Path, given: argparse.Namespace) -> Iterator[tuple[str, Corpu
 def _laid_out(commit: str | None, work: Path) -> Version:
     """The packages of a commit in a folder of their own; git's own state is not touched."""
     if commit is None:
-        return Version(_HERE, None)
+        return Version(_HERE, _ROOT)
     name = _git("rev-parse", "--short", f"{commit}^{{commit}}").decode().strip()
     folder = work / "libraries" / name
     if not folder.exists():
