@@ -188,9 +188,11 @@ def remote(session: nox.Session) -> None:
         environment = Path(session.create_tmp()).resolve() / "peers"
         python = str(Path(session.bin, "python"))
         session.run("uv", "venv", "--quiet", "--clear", "--python", python, str(environment))
-        peers = ["litdata", "mosaicml-streaming", "soundfile", "torch"]
-        peers += ["miniaudio; sys_platform != 'linux' or platform_machine != 'aarch64'"]
-        target = ("--python", str(environment), "-c", "constraints.txt")
+        # The versions that the session `peers` has.
+        folder = Path("benchmarks/peers")
+        limits = ("-c", "constraints.txt", "-c", str(folder / "requirements.txt"))
+        peers = ("-r", str(folder / "requirements-mosaic.txt"), "litdata")
+        target = ("--python", str(environment), *limits)
         session.run("uv", "pip", "install", "--quiet", *target, *peers)
         arguments += ["--peers-python", str(environment / "bin/python")]
     session.run("python", "-m", "benchmarks.remote", *arguments)
