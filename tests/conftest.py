@@ -1,12 +1,13 @@
-"""Fixtures that several packages' tests share."""
+"""Fixtures that several packages' tests share, and how a failed assertion is told."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,36 @@ settings.load_profile("audiomdb")
 
 # Run by tests, in processes of their own.
 collect_ignore_glob = ["*/programs/*"]
+
+
+MOST_PAIRS = 100_000
+"""Pairs of lines that differ, each of which pytest compares: so many take it some seconds."""
+
+
+def lines_of(value: object) -> int:
+    """About how many lines a value takes where pytest shows all of it."""
+    if isinstance(value, bytes | bytearray):
+        return 1 + len(value) // 20
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return sum(map(lines_of, value)) if isinstance(value, list | tuple) else 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_assertrepr_compare(
+    config: pytest.Config, left: object, right: object
+) -> Generator[None, Any, Any]:
+    """Tell where large values differ, not all of what does.
+
+    On a CI server, and with `-v`, pytest compares values line by line, which takes it hours for the
+    bytes of a shard.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if lines_of(left) * lines_of(right) > MOST_PAIRS:
+            patch.delenv("CI", raising=False)
+            patch.delenv("BUILD_NUMBER", raising=False)
+            patch.setattr(config.option, "verbose", 0)
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
