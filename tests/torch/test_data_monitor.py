@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import shutil
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter
 from audiomdb.stream import Stall
+from audiomdb.testing.kits.conformance import wait_until
 
 CLIPS = 60
 
@@ -59,18 +63,9 @@ class GatedRetriever(BaseRetriever):
             file.write(content[:half])
             file.flush()
             if shard_id == 1:
-                wait_for(self.gate)
+                assert wait_until(self.gate.exists)
             file.write(content[half:])
         return str(folder)
-
-
-def wait_for(path: Path) -> None:
-    never = threading.Event()
-    for _ in range(6000):
-        if path.exists():
-            return
-        never.wait(0.01)
-    raise TimeoutError(path)
 
 
 class Told:
@@ -147,7 +142,7 @@ class Gated:
 
     def __call__(self, sample: Sample) -> Sample:
         if sample["text"] == "33":
-            wait_for(self.gate)
+            assert wait_until(self.gate.exists)
         return sample
 
 
@@ -161,6 +156,42 @@ def test_a_worker_that_is_in_the_processor_is_named(path: Path, tmp_path: Path) 
     assert (told.stalls[1].cause, told.stalls[1].key) == ("process", "33")
     assert told.stalls[1].worker == 0  # the eighth step, and every other is its own
     assert loader.stats().bound_by == "process"
+
+
+class DiesOnce:
+    """A processor in which a worker is killed once its wait was told; after that, another waits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, sample: Sample) -> Sample:
+        key, dead = sample["__key__"], self.folder / "dead"
+        if key == ("05" if dead.exists() else "33"):
+            assert wait_until((self.folder / key).exists)
+            if not dead.exists():
+                dead.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return sample
+
+
+def test_a_wait_in_which_a_worker_was_killed_is_not_the_cause_of_a_later_one(
+    path: Path, tmp_path: Path
+) -> None:
+    told: list[str | None] = []
+
+    def tell(stall: Stall) -> None:
+        if stall.cause == "process":
+            told.append(stall.key)
+            (tmp_path / str(stall.key)).touch()
+
+    dataset = StreamingDataset(LocalRetriever(path), 2, processor=DiesOnce(tmp_path))
+    with StreamingLoader(dataset, 4, num_workers=2, stall_after_s=0.3, on_stall=tell) as loader:
+        with pytest.raises(RuntimeError, match=r"killed by signal|exited unexpectedly"):
+            list(loader)
+        assert set(told) == {"33"}
+        told.clear()
+        assert len(list(loader)) == CLIPS // 4
+    assert set(told) == {"05"}
 
 
 @workers
@@ -188,14 +219,17 @@ def test_passes_of_persistent_workers_and_of_combinations_count(path: Path) -> N
 
 
 @workers
-def test_a_slow_loop_is_bound_by_itself(path: Path, num_workers: int) -> None:
+def test_what_a_loop_takes_itself_is_no_wait(path: Path, num_workers: int) -> None:
     dataset = StreamingDataset(LocalRetriever(path), 2)
     with StreamingLoader(dataset, 4, num_workers=num_workers) as loader:
+        began = perf_counter()
         for number, _ in enumerate(loader):
             if number == 5:
-                threading.Event().wait(2.0)
+                threading.Event().wait(0.5)
+        passed = perf_counter() - began
         stats = loader.stats()
-    assert stats.consumer_s >= 2.0
+    assert stats.consumer_s >= 0.5
+    assert stats.wait_s + stats.consumer_s <= passed
     assert stats.samples == CLIPS
     assert dataset.stats().samples == 0
 

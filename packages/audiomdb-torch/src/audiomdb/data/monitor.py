@@ -131,7 +131,10 @@ class Monitor:
         """Return the longest current wait that a worker of this process reports, or None."""
         with self._note.changing() as note:
             reports = _reports(note, training_process())
-        stalls = [report.stall for report in reports if report.stall is not None]
+        # The last report of a worker that was killed while it waited stays there for ever.
+        stalls = [
+            report.stall for report in reports if report.stall is not None and _runs(report.pid)
+        ]
         return max(stalls, key=lambda stall: stall.waited_s, default=None)
 
     def _reporter(
@@ -281,3 +284,11 @@ def _since(now: CacheStats | None, before: CacheStats | None) -> CacheStats | No
 def _reports(note: dict[str, Any], owner: int) -> list[Report]:
     reports = [msgspec.convert(report, Report) for report in note["live"].values()]
     return [report for report in reports if report.owner == owner]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:  # no such process, or by now somebody else's
+        return False
+    return True
