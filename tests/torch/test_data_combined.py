@@ -20,6 +20,7 @@ from audiomdb.errors import PlanError
 from audiomdb.plan import MixPlan
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
+from tests.torch.clips import keys
 
 SIZES = {"speech": 60, "music": 25, "noise": 7}
 KEYS = [f"{name}-{i:02d}" for name, size in SIZES.items() for i in range(size)]
@@ -44,10 +45,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def datasets(folders: dict[str, Path], **how: Any) -> list[StreamingDataset]:
     return [StreamingDataset(LocalRetriever(folders[name]), 0, **how) for name in SIZES]
-
-
-def keys(batches: Any) -> list[str]:
-    return [key for batch in batches for key in batch["__key__"]]
 
 
 def test_the_readmes_loop_runs_as_typed(folders: dict[str, Path]) -> None:

@@ -23,6 +23,7 @@ from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter
 from audiomdb.testing.kits.conformance import wait_until
+from tests.torch.clips import left_behind
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -133,10 +134,6 @@ def test_a_loader_gives_whole_batches_on_cuda(tmp_path: Path, num_workers: int) 
         assert total.item() == pytest.approx((100_000 + int(key)) * int(key) / 64)
 
 
-def running() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
-
-
 def test_items_are_made_in_a_thread_and_come_in_order() -> None:
     makers = set()
 
@@ -146,7 +143,7 @@ def test_items_are_made_in_a_thread_and_come_in_order() -> None:
 
     assert list(made_ahead(iter(range(100)), prepare)) == [-n for n in range(100)]
     assert makers == {"audiomdb-stream-batches"}
-    assert running() == []
+    assert left_behind() == []
 
 
 def test_no_more_is_made_ahead_than_asked_for() -> None:
@@ -165,7 +162,7 @@ def test_no_more_is_made_ahead_than_asked_for() -> None:
         assert came.acquire(timeout=300)
     assert made == [0, 1, 2, 3, 4]
     items.close()
-    assert running() == []
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize("where", ["source", "prepare"])
@@ -188,7 +185,7 @@ def test_an_error_comes_as_itself_at_its_place(where: str) -> None:
         got.extend(made_ahead(source(), prepare))
     assert caught.value is error
     assert got == [0, 1, 2, 3]
-    assert running() == []
+    assert left_behind() == []
 
 
 def test_leaving_early_closes_the_source_and_ends_a_wait() -> None:
@@ -206,14 +203,14 @@ def test_leaving_early_closes_the_source_and_ends_a_wait() -> None:
     assert next(items) == 0
     items.close()
     assert closed.is_set()
-    assert running() == []
+    assert left_behind() == []
 
 
 def test_an_iterator_that_is_dropped_leaves_nothing() -> None:
     items = made_ahead(iter(range(1000)), lambda number: number)
     assert next(items) == 0
     del items
-    assert running() == []
+    assert left_behind() == []
 
 
 def test_a_pass_that_is_collected_in_a_thread_for_which_another_waits_ends_in_silence(
@@ -243,5 +240,5 @@ def test_a_pass_that_is_collected_in_a_thread_for_which_another_waits_ends_in_si
     del batches, circle
     forgotten.set()
     assert collected.wait(60)
-    assert wait_until(lambda: not any(t.name.startswith("audiomdb") for t in threading.enumerate()))
+    assert wait_until(lambda: left_behind() == [])
     assert complaints == []

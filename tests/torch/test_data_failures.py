@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from audiomdb.errors import CorruptRecordError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
+from tests.torch.clips import left_behind
 
 BAD = 12
 
@@ -51,10 +50,6 @@ def batches_before(error: type[Exception], loader: DataLoader[Any]) -> tuple[lis
         # torch leaves this to the garbage collector, and there it takes 5 s for each worker.
         iterator._shutdown_workers()
     return batches, caught.value
-
-
-def our_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("audiomdb")]
 
 
 @workers
@@ -108,8 +103,7 @@ def test_an_exception_in_the_loop_leaves_no_thread_and_no_process(whole: Path) -
     for num_workers in (0, 2):
         with suppress(ZeroDivisionError):
             train(num_workers)
-        assert multiprocessing.active_children() == []
-        assert our_threads() == []
+        assert left_behind() == []
 
 
 ENDLESS = """
@@ -197,8 +191,7 @@ def test_a_worker_that_is_killed_ends_the_loop(whole: Path, device: str | None) 
     with loader, pytest.raises(RuntimeError, match=r"killed by signal|exited unexpectedly"):
         keys.extend(key for batch in loader for key in batch["__key__"])
     assert f"clip-{BAD}" not in keys
-    assert multiprocessing.active_children() == []
-    assert our_threads() == []
+    assert left_behind() == []
 
 
 ENDLESS_STEPS = """

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
-import threading
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,21 +17,9 @@ from audiomdb.data.loader import StreamingLoader
 from audiomdb.errors import PlanError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
-from audiomdb.shards import DatasetWriter
+from tests.torch.clips import NAMES, by_batch, frames, keys, left_behind
 
-CLIPS = 70
-NAMES = [f"{i:02d}" for i in range(CLIPS)]
 WORLDS = [(ranks, workers) for ranks in (1, 2, 3, 4) for workers in (0, 1, 2)]
-
-
-@pytest.fixture(scope="module")
-def retriever(tmp_path_factory: pytest.TempPathFactory) -> LocalRetriever:
-    path = tmp_path_factory.mktemp("data") / "clips"
-    with DatasetWriter(path, samples_per_shard=20) as writer:
-        for i, name in enumerate(NAMES):
-            audio = np.full(50 + 3 * i, (i - 35) / 64, np.float32)
-            writer.write(name, {"audio": audio, "sample_rate": 8000, "text": name})
-    return LocalRetriever(path)
 
 
 def loader(
@@ -47,7 +32,7 @@ def loader(
 
 
 def undisturbed(retriever: LocalRetriever, epochs: int, **how: Any) -> list[list[str]]:
-    return [batch["__key__"] for batch in loader(retriever, epochs=epochs, **how)]
+    return by_batch(loader(retriever, epochs=epochs, **how))
 
 
 def gathered(parts: list[list[list[str]]]) -> list[list[str]]:
@@ -58,7 +43,7 @@ def test_batches_are_padded_and_marked(retriever: LocalRetriever) -> None:
     met = []
     for batch in loader(retriever):
         numbers = torch.tensor([int(text) for text in batch["text"]])
-        assert torch.equal(batch["audio_lengths"], 50 + 3 * numbers)
+        assert batch["audio_lengths"].tolist() == [frames(int(text)) for text in batch["text"]]
         assert batch["audio"].shape == (12, int(batch["audio_lengths"].max()))
         assert torch.equal(batch["audio"][:, 0], (numbers - 35) / 64)
         marks = batch["__mask__"].tolist()
@@ -75,7 +60,7 @@ def test_every_world_has_the_same_steps(
     for rank in range(ranks):
         mine = loader(retriever, ranks, rank, num_workers=workers, epochs=2)
         assert len(mine) == len(expected) == 12
-        parts.append([batch["__key__"] for batch in mine])
+        parts.append(by_batch(mine))
     assert gathered(parts) == expected
 
 
@@ -98,7 +83,7 @@ def test_interruptions_with_other_ranks_and_workers_do_not_show(
             if state is not None:
                 mine.load_state_dict(state)
                 assert mine.state_dict() == state
-            parts.append([batch["__key__"] for batch in islice(mine, wanted)])
+            parts.append(by_batch(islice(mine, wanted)))
             states.append(json.dumps(mine.state_dict()))
         got += gathered(parts)
         assert len(set(states)) == 1
@@ -107,27 +92,15 @@ def test_interruptions_with_other_ranks_and_workers_do_not_show(
     assert got[: len(expected)] == expected
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_state_counts_what_the_loop_has_received(
-    retriever: LocalRetriever, workers: int
-) -> None:
-    mine = loader(retriever, num_workers=workers, tail="drop")
-    places = [(mine.state_dict()["epoch"], mine.state_dict()["next_step"])]
-    for _ in mine:
-        state = mine.state_dict()
-        places.append((state["epoch"], state["next_step"]))
-    assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]
-
-
 def test_each_pass_is_a_new_epoch_and_an_early_break_ends_one(retriever: LocalRetriever) -> None:
     expected = undisturbed(retriever, 3)
     mine = loader(retriever)
     first = next(iter(mine))["__key__"]
-    second = [batch["__key__"] for batch in mine]
+    second = by_batch(mine)
     assert first == expected[0]
     assert second == expected[6:12]
     mine.set_epoch(2)
-    assert [batch["__key__"] for batch in mine] == expected[12:]
+    assert by_batch(mine) == expected[12:]
 
 
 def test_an_iterator_that_is_not_asked_begins_no_pass(retriever: LocalRetriever) -> None:
@@ -140,34 +113,30 @@ def test_an_iterator_that_is_not_asked_begins_no_pass(retriever: LocalRetriever)
     mine.load_state_dict(state)
     unasked.append(iter(mine))
     assert mine.state_dict() == state
-    assert [batch["__key__"] for batch in mine] == expected[2:6]
+    assert by_batch(mine) == expected[2:6]
     unasked.append(iter(mine))
     # Asked later, it is the next pass, and none of those in between.
-    assert [batch["__key__"] for batch in unasked[0]] == expected[6:]
+    assert by_batch(unasked[0]) == expected[6:]
 
 
 def test_a_new_loader_skips_the_passes_that_lightning_counts(retriever: LocalRetriever) -> None:
     expected = undisturbed(retriever, 5)
-
-    def keys(mine: StreamingLoader) -> list[list[str]]:
-        return [batch["__key__"] for batch in mine]
-
     mine = loader(retriever)
     mine.batch_sampler.sampler.set_epoch(1)
-    assert keys(mine) == expected[6:12]
+    assert by_batch(mine) == expected[6:12]
     # From here on it counts for itself, over several runs if need be.
     mine.batch_sampler.sampler.set_epoch(0)
-    assert keys(mine) == expected[12:18]
+    assert by_batch(mine) == expected[12:18]
     two_each = loader(retriever, epochs=2)
     two_each.batch_sampler.sampler.set_epoch(1)
-    assert keys(two_each) == expected[12:24]
+    assert by_batch(two_each) == expected[12:24]
     # A state is worth more than a count.
     begun = loader(retriever)
     state = [begun.state_dict() for _ in islice(begun, 2)][-1]
     resumed = loader(retriever)
     resumed.load_state_dict(state)
     resumed.batch_sampler.sampler.set_epoch(3)
-    assert keys(resumed) == expected[2:6]
+    assert by_batch(resumed) == expected[2:6]
 
 
 def test_breaking_off_leaves_no_thread_and_no_process(retriever: LocalRetriever) -> None:
@@ -175,8 +144,7 @@ def test_breaking_off_leaves_no_thread_and_no_process(retriever: LocalRetriever)
         for batch in loader(retriever, num_workers=workers, epochs=None):
             assert batch["__key__"]
             break
-    assert not [one for one in threading.enumerate() if one.name.startswith("audiomdb")]
-    assert multiprocessing.active_children() == []
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
@@ -184,8 +152,7 @@ def test_workers_of_every_start_method_make_the_same(
     retriever: LocalRetriever, start_method: str
 ) -> None:
     mine = loader(retriever, num_workers=2, multiprocessing_context=start_method)
-    batches = list(mine)
-    assert [batch["__key__"] for batch in batches] == undisturbed(retriever, 1)
+    assert by_batch(mine) == undisturbed(retriever, 1)
 
 
 def test_an_evaluation_has_every_sample_once(retriever: LocalRetriever) -> None:
@@ -193,8 +160,7 @@ def test_an_evaluation_has_every_sample_once(retriever: LocalRetriever) -> None:
         met = [
             key
             for rank in range(ranks)
-            for batch in loader(retriever, ranks, rank, num_workers=workers, tail="uneven")
-            for key in batch["__key__"]
+            for key in keys(loader(retriever, ranks, rank, num_workers=workers, tail="uneven"))
         ]
         assert sorted(met) == NAMES
 
@@ -222,7 +188,7 @@ def test_filters_and_own_collating(retriever: LocalRetriever) -> None:
     dataset = StreamingDataset(
         retriever,
         shuffle=True,
-        min_duration=80 / 8000,
+        min_duration=frames(10) / 8000,
         where=lambda index: index["text_length"] == 2,
     )
     mine = StreamingLoader(dataset, 12, tail="uneven", collate_fn=count_keys)
@@ -241,14 +207,15 @@ def test_a_failure_reaches_the_loop_and_can_be_passed_over(
 ) -> None:
     dataset = StreamingDataset(retriever, processor=spoil)
     mine = StreamingLoader(dataset, 10, num_workers=workers)
-    got = []
+    got: list[Any] = []
     with pytest.raises(RuntimeError, match="spoilt"):
-        got += [batch["__key__"] for batch in mine]
+        got.extend(mine)
+    assert keys(got) == NAMES[:40]
     state = mine.state_dict()
     assert state["next_step"] == 4  # the step that fails
     again = StreamingLoader(dataset, 10, num_workers=workers)
     again.load_state_dict({**state, "next_step": 5})
-    assert [batch["__key__"] for batch in again] == [NAMES[50:60], NAMES[60:]]
+    assert by_batch(again) == [NAMES[50:60], NAMES[60:]]
 
 
 def test_a_length_counts_the_batches_that_a_rank_gets(retriever: LocalRetriever) -> None:

@@ -18,9 +18,10 @@ from audiomdb.data.base import CombinedDataset, StreamingDataset
 from audiomdb.data.loader import StreamingLoader
 from audiomdb.data.mapped import MapView
 from audiomdb.errors import CorruptRecordError, PlanError, UnknownColumnError, UnknownKeyError
-from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
+from tests.core.caches import CopyRetriever
+from tests.torch.clips import keys
 
 CLIPS = 50
 NAMES = [f"{i:02d}" for i in range(CLIPS)]
@@ -42,10 +43,6 @@ def view(path: Path) -> MapView:
     return StreamingDataset(LocalRetriever(path), shuffle=True).as_map()
 
 
-def met(loader: DataLoader[Any]) -> list[str]:
-    return [key for batch in loader for key in batch["__key__"]]
-
-
 def test_numbers_and_keys_give_samples_in_stored_order(view: MapView) -> None:
     assert len(view) == CLIPS
     assert [view[i]["text"] for i in range(CLIPS)] == NAMES
@@ -64,7 +61,7 @@ def test_a_distributed_sampler_gives_every_sample_once(view: MapView, num_worker
     found: Counter[str] = Counter()
     for rank in range(2):
         sampler: DistributedSampler[Any] = DistributedSampler(view, 2, rank, seed=1)
-        found.update(met(DataLoader(view, 8, sampler=sampler, num_workers=num_workers)))
+        found.update(keys(DataLoader(view, 8, sampler=sampler, num_workers=num_workers)))
     assert found == Counter(NAMES)
 
 
@@ -73,13 +70,13 @@ def test_batches_keep_the_order_of_the_sampler(view: MapView) -> None:
     loader = DataLoader(view, batch_sampler=numbers)
     assert [batch["__key__"] for batch in loader] == [["30", "02", "49", "02"], ["00", "41"]]
     random = BatchSampler(RandomSampler(view), 16, drop_last=False)
-    assert sorted(met(DataLoader(view, batch_sampler=random))) == NAMES
+    assert sorted(keys(DataLoader(view, batch_sampler=random))) == NAMES
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_it_travels_to_workers_of_every_start_method(view: MapView, start_method: str) -> None:
     loader = DataLoader(view, 10, num_workers=2, multiprocessing_context=start_method)
-    assert met(loader) == NAMES
+    assert keys(loader) == NAMES
     assert len(pickle.loads(pickle.dumps(view))) == CLIPS
 
 
@@ -158,23 +155,8 @@ def test_what_cannot_be_read_is_named(path: Path, tmp_path: Path) -> None:
         file.write(b"damage")
     view = StreamingDataset(LocalRetriever(tmp_path / "copy")).as_map()
     with pytest.raises(CorruptRecordError, match="'23'"):
-        met(DataLoader(view, 8))
+        keys(DataLoader(view, 8))
     assert view[22]["text"] == "22"
-
-
-class FolderRetriever(BaseRetriever):
-    """Brings a dataset from another folder."""
-
-    def __init__(self, share: str, **options: Any) -> None:
-        self.share = share
-        super().__init__(**options)
-
-    def download_metadata(self) -> str:
-        return shutil.copy(f"{self.share}/metadata.json", self.cache_dir)
-
-    def download_shard(self, shard_id: int) -> str:
-        name = f"shard_{shard_id:05d}"
-        return shutil.copytree(f"{self.share}/{name}", f"{self.cache_dir}/{name}")
 
 
 def test_a_cache_that_does_not_hold_the_dataset_serves_a_sampler(
@@ -182,9 +164,9 @@ def test_a_cache_that_does_not_hold_the_dataset_serves_a_sampler(
 ) -> None:
     sizes = [file.stat().st_size for file in path.glob("shard_*/data.mdb")]
     budget = sum(sizes) - min(sizes) + 90_000  # two of three shards, and the cache's own notes
-    retriever = FolderRetriever(str(path), cache_dir=tmp_path, max_cache_bytes=budget)
+    retriever = CopyRetriever(path, cache_dir=tmp_path, max_cache_bytes=budget)
     view = StreamingDataset(retriever).as_map()
     sampler = RandomSampler(view, generator=torch.Generator().manual_seed(1))
-    assert sorted(met(DataLoader(view, 10, sampler=sampler))) == NAMES
+    assert sorted(keys(DataLoader(view, 10, sampler=sampler))) == NAMES
     assert retriever.cache_stats.evictions
     retriever.close()

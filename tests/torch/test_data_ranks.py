@@ -16,6 +16,7 @@ from audiomdb.data.loader import StreamingLoader
 from audiomdb.errors import PlanError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter
+from tests.torch.clips import by_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")
 
@@ -43,10 +44,6 @@ def combined(retriever: LocalRetriever, rank: int = 0, ranks: int = 1, **how: An
     return CombinedDataset(parts, rank=rank, world_size=ranks, **how)
 
 
-def keys(batches: Any) -> list[list[str]]:
-    return [batch["__key__"] for batch in batches]
-
-
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 @pytest.mark.parametrize("size", SIZES)
@@ -55,7 +52,7 @@ def test_a_dataloader_gives_all_ranks_equally_many_batches_of_equal_sizes(
 ) -> None:
     for ranks in (1, 2, 3, 4):
         epochs = [
-            keys(
+            by_batch(
                 DataLoader(dataset(retrievers[size], rank, ranks), batch_size, num_workers=workers)
             )
             for rank in range(ranks)

@@ -7,7 +7,6 @@ import random
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
@@ -15,32 +14,11 @@ from audiomdb.data.base import StreamingDataset
 from audiomdb.data.loader import StreamingLoader
 from audiomdb.errors import PlanError
 from audiomdb.retrievers.local import LocalRetriever
-from audiomdb.shards import DatasetWriter
-
-CLIPS = 70
-NAMES = [f"{i:02d}" for i in range(CLIPS)]
-
-
-@pytest.fixture(scope="module")
-def retriever(tmp_path_factory: pytest.TempPathFactory) -> LocalRetriever:
-    path = tmp_path_factory.mktemp("data") / "clips"
-    with DatasetWriter(path, samples_per_shard=20) as writer:
-        for i, name in enumerate(NAMES):
-            audio = np.full(50 + 3 * i, (i - 35) / 64, np.float32)
-            writer.write(name, {"audio": audio, "sample_rate": 8000, "text": name})
-    return LocalRetriever(path)
+from tests.torch.clips import NAMES, by_batch, keys
 
 
 def dataset(retriever: LocalRetriever, **how: Any) -> StreamingDataset:
     return StreamingDataset(retriever, **{"num_threads": 0, "shuffle": True, "seed": 3, **how})
-
-
-def keys(batches: Any) -> list[str]:
-    return [key for batch in batches for key in batch["__key__"]]
-
-
-def lists(batches: Any) -> list[list[str]]:
-    return [batch["__key__"] for batch in batches]
 
 
 @pytest.mark.parametrize("tail", ["drop", "pad", "uneven"])
@@ -51,17 +29,17 @@ def test_a_dataset_with_a_batch_size_makes_the_plans_batches(
     expected = StreamingLoader(dataset(retriever), 12, tail=tail, epochs=2)
     mine = dataset(retriever, batch_size=12, tail=tail, epochs=2)
     loader = DataLoader(mine, batch_size=None, num_workers=workers)
-    assert lists(loader) == lists(expected)
+    assert by_batch(loader) == by_batch(expected)
     assert len(mine) == len(expected)
     if tail == "uneven":
-        assert len(lists(loader)[-1]) == 10
+        assert len(by_batch(loader)[-1]) == 10
 
 
 def test_ranks_share_its_batches(retriever: LocalRetriever) -> None:
-    whole = lists(DataLoader(dataset(retriever, batch_size=12), batch_size=None))
+    whole = by_batch(DataLoader(dataset(retriever, batch_size=12), batch_size=None))
     assert len(whole) == 5  # the rest is dropped unless a tail is asked for
     parts = [
-        lists(DataLoader(dataset(retriever, batch_size=12, rank=rank, world_size=3), None))
+        by_batch(DataLoader(dataset(retriever, batch_size=12, rank=rank, world_size=3), None))
         for rank in range(3)
     ]
     together: list[list[str]] = [sum(step, []) for step in zip(*parts, strict=True)]  # noqa: RUF017
@@ -105,7 +83,7 @@ def test_a_dataset_goes_on_after_any_sample_or_batch(
 def test_torchs_batches_go_on_after_any_batch(retriever: LocalRetriever) -> None:
     mine = dataset(retriever)
     loader = DataLoader(mine, batch_size=8)
-    first = lists(islice(loader, 4))
+    first = by_batch(islice(loader, 4))
     assert mine.state_dict()["next_step"] == 32
     again = dataset(retriever)
     again.load_state_dict(mine.state_dict())
@@ -117,14 +95,14 @@ def test_torchs_batches_go_on_after_any_batch(retriever: LocalRetriever) -> None
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_state_reaches_workers(retriever: LocalRetriever, persistent: bool) -> None:
-    expected = lists(StreamingLoader(dataset(retriever), 10, epochs=3))
+    expected = by_batch(StreamingLoader(dataset(retriever), 10, epochs=3))
     mine = dataset(retriever, batch_size=10)
     loader = DataLoader(mine, batch_size=None, num_workers=2, persistent_workers=persistent)
-    assert lists(loader) == expected[:7]
+    assert by_batch(loader) == expected[:7]
     state = StreamingLoader(dataset(retriever), 10).state_dict()
     mine.load_state_dict({**state, "epoch": 1, "next_step": 3})
-    assert lists(loader) == expected[10:14]
-    assert lists(loader) == expected[14:]
+    assert by_batch(loader) == expected[10:14]
+    assert by_batch(loader) == expected[14:]
 
 
 def test_what_workers_have_read_is_not_guessed(retriever: LocalRetriever) -> None:
@@ -162,7 +140,7 @@ def test_what_does_not_fit_is_refused_by_name(retriever: LocalRetriever) -> None
     with pytest.raises(PlanError, match="batch_size was 10 and is not given"):
         dataset(retriever).load_state_dict({**state, "world_size": 1, "num_workers": 1})
     with pytest.raises(PlanError, match="selection was None and is '"):
-        dataset(retriever, batch_size=10, max_duration=0.02).load_state_dict(state)
+        dataset(retriever, batch_size=10, max_duration=0.11).load_state_dict(state)
     with pytest.raises(PlanError, match="one of 2 workers, and here are 1"):
         dataset(retriever, batch_size=10).load_state_dict({**state, "skip": 2, "num_workers": 2})
     alone = dataset(retriever)

@@ -15,6 +15,7 @@ from audiomdb.data.base import CombinedDataset, StreamingDataset
 from audiomdb.errors import PlanError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter
+from tests.torch.clips import by_batch
 
 stateful = pytest.importorskip("torchdata.stateful_dataloader")
 
@@ -52,17 +53,13 @@ def loader(retriever: LocalRetriever, way: str, num_workers: int, **how: Any) ->
     return stateful.StatefulDataLoader(dataset, batch_size, num_workers=num_workers, **how)
 
 
-def keys(batches: Any) -> list[list[str]]:
-    return [batch["__key__"] for batch in batches]
-
-
 @WAYS
 @WORKERS
 def test_it_goes_on_after_every_batch(
     retriever: LocalRetriever, way: str, num_workers: int
 ) -> None:
     whole = loader(retriever, way, num_workers)
-    epochs = [keys(whole), keys(whole)]
+    epochs = [by_batch(whole), by_batch(whole)]
     for epoch in epochs:
         assert Counter(key for batch in epoch for key in batch) == Counter(NAMES)
     assert epochs[0] != epochs[1]
@@ -71,13 +68,13 @@ def test_it_goes_on_after_every_batch(
         taken = draw.randrange(1, len(epochs[0]))
         begun = loader(retriever, way, num_workers)
         batches = iter(begun)
-        got = keys(islice(batches, taken))
+        got = by_batch(islice(batches, taken))
         state = json.loads(json.dumps(begun.state_dict()))
         del batches
         later = loader(retriever, way, num_workers)
         later.load_state_dict(state)
-        assert got + keys(later) == epochs[0]
-        assert keys(later) == epochs[1]
+        assert got + by_batch(later) == epochs[0]
+        assert by_batch(later) == epochs[1]
 
 
 @WORKERS
@@ -85,14 +82,14 @@ def test_between_epochs_it_goes_on_with_the_next(
     retriever: LocalRetriever, num_workers: int
 ) -> None:
     whole = loader(retriever, "samples", num_workers)
-    epochs = [keys(whole) for _ in range(3)]
+    epochs = [by_batch(whole) for _ in range(3)]
     begun = loader(retriever, "samples", num_workers)
-    assert [keys(begun), keys(begun)] == epochs[:2]
+    assert [by_batch(begun), by_batch(begun)] == epochs[:2]
     later = loader(retriever, "samples", num_workers)
     later.load_state_dict(begun.state_dict())
-    rest = keys(later)
+    rest = by_batch(later)
     # torchdata's own: the end of an epoch is a place too, where nothing is left of it.
-    assert (rest or keys(later)) == epochs[2]
+    assert (rest or by_batch(later)) == epochs[2]
 
 
 @WAYS
@@ -101,19 +98,19 @@ def test_a_pass_of_several_epochs_ends_where_it_would_have(
     retriever: LocalRetriever, way: str, num_workers: int
 ) -> None:
     whole = loader(retriever, way, num_workers, epochs=2)
-    passes = [keys(whole), keys(whole)]
+    passes = [by_batch(whole), by_batch(whole)]
     length = len(passes[0])
     # In between, some workers are in the first epoch still, and others in the second.
     for taken in (length // 4, length // 2 - 1, length // 2, length // 2 + 1, length - 2, length):
         begun = loader(retriever, way, num_workers, epochs=2)
         batches = iter(begun)
-        got = keys(islice(batches, taken))
+        got = by_batch(islice(batches, taken))
         state = json.loads(json.dumps(begun.state_dict()))
         del batches
         later = loader(retriever, way, num_workers, epochs=2)
         later.load_state_dict(state)
-        assert got + keys(later) == passes[0]
-        assert keys(later) == passes[1]
+        assert got + by_batch(later) == passes[0]
+        assert by_batch(later) == passes[1]
 
 
 @WAYS
@@ -131,28 +128,28 @@ def test_after_the_last_batch_nothing_is_left_of_the_pass(
         return stateful.StatefulDataLoader(dataset, each, num_workers=num_workers)
 
     whole = begin()
-    epochs = [keys(whole), keys(whole)]
+    epochs = [by_batch(whole), by_batch(whole)]
     begun = begin()
     batches = iter(begun)
-    assert keys(islice(batches, len(epochs[0]))) == epochs[0]
+    assert by_batch(islice(batches, len(epochs[0]))) == epochs[0]
     later = begin()
     later.load_state_dict(begun.state_dict())
-    assert keys(later) == []
-    assert keys(later) == epochs[1]
+    assert by_batch(later) == []
+    assert by_batch(later) == epochs[1]
 
 
 @pytest.mark.parametrize("way", ["samples", "batches"])
 def test_states_of_workers_that_do_not_say_where_their_pass_ends_are_gone_on_with(
     retriever: LocalRetriever, way: str
 ) -> None:
-    epoch = keys(loader(retriever, way, 2))
+    epoch = by_batch(loader(retriever, way, 2))
     begun = loader(retriever, way, 2)
     batches = iter(begun)
-    got = keys(islice(batches, 4))
+    got = by_batch(islice(batches, 4))
     state = without(begun.state_dict(), "end")
     later = loader(retriever, way, 2)
     later.load_state_dict(state)
-    assert got + keys(later) == epoch
+    assert got + by_batch(later) == epoch
 
 
 def without(state: Any, name: str) -> Any:
@@ -165,25 +162,25 @@ def without(state: Any, name: str) -> Any:
 @WAYS
 def test_kept_workers_go_on_too(retriever: LocalRetriever, way: str) -> None:
     expected = loader(retriever, way, 2)
-    epochs = [keys(expected), keys(expected)]
+    epochs = [by_batch(expected), by_batch(expected)]
     begun = loader(retriever, way, 2, persistent_workers=True)
-    assert keys(begun) == epochs[0]
+    assert by_batch(begun) == epochs[0]
     batches = iter(begun)
-    got = keys(islice(batches, 4))
+    got = by_batch(islice(batches, 4))
     state = begun.state_dict()
     later = loader(retriever, way, 2, persistent_workers=True)
     later.load_state_dict(state)
-    assert got + keys(later) == epochs[1]
+    assert got + by_batch(later) == epochs[1]
 
 
 def test_snapshots_may_be_rare(retriever: LocalRetriever) -> None:
-    epoch = keys(loader(retriever, "samples", 2))
+    epoch = by_batch(loader(retriever, "samples", 2))
     begun = loader(retriever, "samples", 2, snapshot_every_n_steps=4)
     batches = iter(begun)
-    got = keys(islice(batches, 6))
+    got = by_batch(islice(batches, 6))
     later = loader(retriever, "samples", 2)
     later.load_state_dict(begun.state_dict())
-    assert got + keys(later) == epoch
+    assert got + by_batch(later) == epoch
 
 
 def test_ranks_keep_their_own_states(retriever: LocalRetriever) -> None:

@@ -25,6 +25,7 @@ from audiomdb.errors import PlanError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter
+from tests.torch.clips import keys
 
 CLIPS = 70
 NAMES = [f"clip-{i:02d}" for i in range(CLIPS)]
@@ -42,10 +43,6 @@ def retriever(tmp_path_factory: pytest.TempPathFactory) -> LocalRetriever:
             audio = np.full(50 + 3 * i, (i - 35) / 64, np.float32)
             writer.write(name, {"audio": encode(audio, 8000), "text": name, "note": None})
     return LocalRetriever(path)
-
-
-def keys(batches: Any) -> list[str]:
-    return [key for batch in batches for key in batch["__key__"]]
 
 
 def test_the_readmes_loop_runs_as_typed(retriever: LocalRetriever) -> None:

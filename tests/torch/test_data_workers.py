@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import pickle
-import threading
 import time
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,24 +20,11 @@ from audiomdb.data.loader import StreamingLoader
 from audiomdb.errors import UnknownKeyError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
-from audiomdb.shards import DatasetWriter
-
-CLIPS = 70
-NAMES = [f"{i:02d}" for i in range(CLIPS)]
+from tests.torch.clips import CLIPS, NAMES, by_batch, left_behind
 
 WAYS = pytest.mark.parametrize(
     ("num_workers", "device"), [(0, None), (0, "cpu"), (2, None), (2, "cpu")]
 )
-
-
-@pytest.fixture(scope="module")
-def retriever(tmp_path_factory: pytest.TempPathFactory) -> LocalRetriever:
-    path = tmp_path_factory.mktemp("data") / "clips"
-    with DatasetWriter(path, samples_per_shard=20) as writer:
-        for i, name in enumerate(NAMES):
-            audio = np.full(800 + 3 * i, (i - 35) / 64, np.float32)
-            writer.write(name, {"audio": audio, "sample_rate": 8000, "text": name})
-    return LocalRetriever(path)
 
 
 def loader(retriever: LocalRetriever, **how: Any) -> StreamingLoader:
@@ -51,14 +34,6 @@ def loader(retriever: LocalRetriever, **how: Any) -> StreamingLoader:
     return StreamingLoader(dataset, 10, **how)
 
 
-def keys(batches: Any) -> list[list[str]]:
-    return [batch["__key__"] for batch in batches]
-
-
-def streams() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("audiomdb-stream")]
-
-
 @WAYS
 def test_every_way_gives_the_same_batches(
     retriever: LocalRetriever, num_workers: int, device: str | None
@@ -66,11 +41,10 @@ def test_every_way_gives_the_same_batches(
     expected = list(loader(retriever, epochs=2))
     with loader(retriever, epochs=2, num_workers=num_workers, device=device) as mine:
         batches = list(mine)
-    assert keys(batches) == keys(expected)
+    assert by_batch(batches) == by_batch(expected)
     for batch, other in zip(batches, expected, strict=True):
         assert torch.equal(batch["audio"], other["audio"])
-    assert streams() == []
-    assert multiprocessing.active_children() == []
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -78,40 +52,42 @@ def test_batches_are_moved(retriever: LocalRetriever, num_workers: int) -> None:
     with loader(retriever, num_workers=num_workers, device="meta") as mine:
         batches = list(mine)
     assert {batch["audio"].device.type for batch in batches} == {"meta"}
-    assert keys(batches) == keys(loader(retriever))
+    assert by_batch(batches) == by_batch(loader(retriever))
 
 
 @WAYS
 def test_the_state_counts_what_the_loop_has_received(
     retriever: LocalRetriever, num_workers: int, device: str | None
 ) -> None:
+    def place(mine: StreamingLoader) -> tuple[int, int]:
+        return mine.state_dict()["epoch"], mine.state_dict()["next_step"]
+
     with loader(retriever, num_workers=num_workers, device=device) as mine:
-        steps = [mine.state_dict()["next_step"] for _ in mine]
-    assert steps == [1, 2, 3, 4, 5, 6, 0]
+        places = [place(mine), *(place(mine) for _ in mine)]
+    assert places == [*((0, step) for step in range(7)), (1, 0)]
 
 
 @WAYS
 def test_a_loop_may_be_left_and_begun_again(
     retriever: LocalRetriever, num_workers: int, device: str | None
 ) -> None:
-    expected = keys(loader(retriever, epochs=4))
+    expected = by_batch(loader(retriever, epochs=4))
     with loader(retriever, num_workers=num_workers, device=device) as mine:
-        assert keys(islice(mine, 2)) == expected[:2]
-        assert keys(islice(mine, 3)) == expected[7:10]
+        assert by_batch(islice(mine, 2)) == expected[:2]
+        assert by_batch(islice(mine, 3)) == expected[7:10]
         state = mine.state_dict()
-        assert keys(mine) == expected[14:21]
+        assert by_batch(mine) == expected[14:21]
         mine.load_state_dict(state)
-        assert keys(mine) == expected[10:14]
-    assert streams() == []
-    assert multiprocessing.active_children() == []
+        assert by_batch(mine) == expected[10:14]
+    assert left_behind() == []
 
 
 def note_process(sample: Sample) -> Sample:
     return {**sample, "process": os.getpid()}
 
 
-def processes(mine: StreamingLoader) -> set[int]:
-    return {number for batch in mine for number in batch["process"].tolist()}
+def workers_of(batches: Any) -> set[int]:
+    return {number for batch in batches for number in batch["process"].tolist()}
 
 
 @pytest.mark.parametrize("persistent", [True, False])
@@ -119,29 +95,29 @@ def test_workers_are_kept_where_asked(retriever: LocalRetriever, persistent: boo
     with loader(
         retriever, num_workers=2, processor=note_process, persistent_workers=persistent
     ) as mine:
-        first, second = processes(mine), processes(mine)
-        side_by_side = [set(a["process"].tolist()) for a, _ in zip(mine, mine, strict=True)]
+        first, second = workers_of(mine), workers_of(mine)
+        side_by_side = workers_of(batch for batch, _ in zip(mine, mine, strict=True))
     assert len(first) == 2
     assert (first == second) == persistent
-    assert len(set().union(*side_by_side)) == 2
-    assert multiprocessing.active_children() == []
+    assert len(side_by_side) == 2
+    assert left_behind() == []
 
 
 def test_passes_side_by_side_are_different_epochs(retriever: LocalRetriever) -> None:
-    expected = keys(loader(retriever, epochs=2))
+    expected = by_batch(loader(retriever, epochs=2))
     with loader(retriever, num_workers=2) as mine:
         pairs = list(zip(mine, mine, strict=True))
-        third = keys(mine)
-    assert keys(one for one, _ in pairs) == expected[:7]
-    assert keys(other for _, other in pairs) == expected[7:]
-    assert third == keys(loader(retriever, epochs=3))[14:]
+        third = by_batch(mine)
+    assert by_batch(one for one, _ in pairs) == expected[:7]
+    assert by_batch(other for _, other in pairs) == expected[7:]
+    assert third == by_batch(loader(retriever, epochs=3))[14:]
 
 
 def test_a_loader_that_is_dropped_leaves_no_process(retriever: LocalRetriever) -> None:
     mine = loader(retriever, num_workers=2)
     next(iter(mine))
     del mine
-    assert multiprocessing.active_children() == []
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])
@@ -156,8 +132,7 @@ def test_a_pass_of_a_loader_that_is_closed_says_so(
         list(running)
     assert len(list(mine)) == 7
     mine.close()
-    assert streams() == []
-    assert multiprocessing.active_children() == []
+    assert left_behind() == []
 
 
 def stop_after(batch: list[str], over: Path, sample: Sample) -> Sample:
@@ -192,7 +167,7 @@ def test_a_loader_whose_workers_are_kept_can_be_copied(retriever: LocalRetriever
     with loader(retriever, num_workers=1) as mine:
         next(iter(mine))
         with pickle.loads(pickle.dumps(mine)) as copy:
-            assert keys(copy) == keys(mine)
+            assert by_batch(copy) == by_batch(mine)
 
 
 def spoil(sample: Sample) -> Sample:
@@ -205,16 +180,19 @@ def spoil(sample: Sample) -> Sample:
 def test_after_a_failure_workers_are_new(
     retriever: LocalRetriever, num_workers: int, device: str | None
 ) -> None:
+    expected = by_batch(loader(retriever, epochs=2))
+    met: list[Any] = []
     with loader(retriever, num_workers=num_workers, device=device, processor=spoil) as mine:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="spoilt"):
-                list(mine)
-        state = mine.state_dict()
-        with suppress(RuntimeError):
-            mine.load_state_dict({**state, "next_step": state["next_step"] + 1})
-            list(mine)
-    assert streams() == []
-    assert multiprocessing.active_children() == []
+                met.extend(mine)
+        before, state = workers_of(met), mine.state_dict()
+        following = state["next_step"] + 1
+        mine.load_state_dict({**state, "next_step": following})
+        rest = list(mine)
+    assert by_batch(rest) == expected[7 + following :]
+    assert num_workers == 0 or not workers_of(rest) & before
+    assert left_behind() == []
 
 
 def test_as_many_workers_as_a_processor_needs(
@@ -290,18 +268,18 @@ def test_what_does_not_fit_is_refused(retriever: LocalRetriever) -> None:
 def test_a_framework_that_sets_the_epoch_does_not_undo_a_loaded_state(
     retriever: LocalRetriever,
 ) -> None:
-    expected = keys(loader(retriever, epochs=2))
+    expected = by_batch(loader(retriever, epochs=2))
     first = loader(retriever)
-    assert keys(islice(first, 3)) == expected[:3]
+    assert by_batch(islice(first, 3)) == expected[:3]
     later = loader(retriever)
     later.load_state_dict(first.state_dict())
     later.set_epoch(0)
-    assert keys(later) == expected[3:7]
+    assert by_batch(later) == expected[3:7]
     later.set_epoch(0)
-    assert keys(later) == expected[:7]
+    assert by_batch(later) == expected[:7]
     later.load_state_dict(first.state_dict())
     later.set_epoch(1)
-    assert keys(later) == expected[7:]
+    assert by_batch(later) == expected[7:]
     dataset = StreamingDataset(retriever, shuffle=True, seed=3)
     samples = [sample["__key__"] for sample in dataset]
     taken = StreamingDataset(retriever, shuffle=True, seed=3)
