@@ -95,6 +95,14 @@ def test_filters_hold_and_columns_are_of_what_they_keep(path: Path) -> None:
         view.column("mood")
 
 
+def test_columns_belong_to_who_asked_for_them(view: MapView) -> None:
+    frames, durations = view.column("frames"), view.durations
+    expected = frames.tolist(), durations.tolist()
+    frames[::-1].sort()
+    durations[:] = 0
+    assert (view.column("frames").tolist(), view.durations.tolist()) == expected
+
+
 def test_several_datasets_are_numbered_through(path: Path) -> None:
     one = StreamingDataset(LocalRetriever(path), fields=["text"])
     other = StreamingDataset(LocalRetriever(path), fields=["speaker"], max_duration=0.105)

@@ -109,8 +109,8 @@ class MapView(Dataset[PaddingSample]):
             UnknownColumnError: the index of a dataset has no such column.
         """
         reading = self._reading()
-        columns = [np.asarray(reader.index[name]) for reader in reading.readers]
-        column = columns[0] if len(columns) == 1 else np.concatenate(columns)
+        # A copy in any case: what the index keeps serves filters and plans, too.
+        column = np.concatenate([reader.index[name] for reader in reading.readers])
         kept = self._positions(reading)
         return column if kept is None else column[kept]
 
