@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections import namedtuple
+from collections import UserDict, namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -78,6 +78,26 @@ def test_a_mapping_that_cannot_be_made_anew_becomes_a_dict() -> None:
     assert type(map_tensors(Fixed(), lambda tensor: tensor + 1)) is dict
     proxy = map_tensors(MappingProxyType({"a": torch.ones(1)}), lambda tensor: tensor + 1)
     assert proxy["a"] == 2
+
+
+class Encoding(UserDict[str, Any]):
+    """A mapping that moves itself, as transformers has them."""
+
+    def to(self, device: Any) -> Encoding:
+        return Encoding({name: tensor.to(device) for name, tensor in self.data.items()})
+
+
+def test_what_moves_itself_is_moved_as_a_whole_and_once() -> None:
+    encoding, moved = Encoding(ids=torch.ones(2)), []
+
+    def move(value: Any) -> Any:
+        moved.append(value)
+        return value.to("meta")
+
+    found = map_tensors({"text": "a", "tokens": encoding}, move)
+    assert found["tokens"]["ids"].device.type == "meta"
+    assert len(moved) == 1
+    assert moved[0] is encoding
 
 
 def test_without_a_device_a_batch_stays_where_it_is() -> None:

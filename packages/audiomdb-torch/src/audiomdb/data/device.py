@@ -29,16 +29,15 @@ def map_tensors(batch: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN40
     method `to` but is not a tensor (a `PackedSequence`, a `BatchFeature`) is passed to `change` as
     a whole. All other values, such as text, are left unchanged.
     """
-    if isinstance(batch, torch.Tensor):
+    if isinstance(batch, torch.Tensor) or hasattr(batch, "to"):
         return change(batch)
     if isinstance(batch, Mapping):
-        made = {name: map_tensors(value, change) for name, value in batch.items()}
-        return change(batch) if hasattr(batch, "to") else _like(batch, made)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields") and not hasattr(batch, "to"):
+        return _like(batch, {name: map_tensors(value, change) for name, value in batch.items()})
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(map_tensors(value, change) for value in batch))
     if type(batch) in (list, tuple):
         return type(batch)(map_tensors(value, change) for value in batch)
-    return change(batch) if hasattr(batch, "to") else batch
+    return batch
 
 
 def _like(batch: Mapping[Any, Any], made: dict[Any, Any]) -> Mapping[Any, Any]:
