@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import pickle
 import time
@@ -205,8 +206,10 @@ def test_as_many_workers_as_a_processor_needs(
     assert loader(retriever, processor=note_process).num_workers == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     assert loader(retriever, processor=note_process).num_workers == 1
-    spawned = {"processor": lambda sample: sample, "multiprocessing_context": "spawn"}
-    assert loader(retriever, **spawned).num_workers == 0
+    for spawn in ("spawn", multiprocessing.get_context("spawn")):
+        # A function without a name, which not every start method can hand over.
+        how = {"processor": lambda sample: sample, "multiprocessing_context": spawn}
+        assert loader(retriever, **how).num_workers == 0
 
 
 def test_the_collate_is_the_datasets_or_another(retriever: LocalRetriever) -> None:

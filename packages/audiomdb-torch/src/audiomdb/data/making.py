@@ -259,10 +259,9 @@ def worker_count(dataset: PlannedDataset, context: str | BaseContext | None) -> 
     processors = [part.load.processor for part in parts_of(dataset.what)]
     if all(processor is None for processor in processors):
         return 0
-    method = (
-        context if isinstance(context, str) else multiprocessing.get_context().get_start_method()
-    )
-    if method != "fork" and not all(map(_travels, processors)):
+    if not isinstance(context, str):
+        context = (context or multiprocessing.get_context()).get_start_method()
+    if context != "fork" and not all(map(_travels, processors)):
         return 0
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     local = os.environ.get("LOCAL_WORLD_SIZE", "")
