@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from audiomdb.cli import main
+from audiomdb.testing.kits.conformance import files_in
 
 __all__ = ["files", "output", "run_command", "run_in_terminal"]
 
@@ -50,8 +51,4 @@ def run_in_terminal(code: str, *arguments: object) -> str:
 
 def files(folder: Path, prefix: str = "") -> dict[str, bytes]:
     """Content of all files in a folder, by `prefix` and the path in it."""
-    return {
-        prefix + path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    return {prefix + path: content for path, content in files_in(folder).items()}

@@ -12,7 +12,7 @@ import pytest
 from audiomdb.retrievers.s3 import S3Retriever
 from audiomdb.shards import DatasetWriter
 from audiomdb.stream import SampleStream
-from audiomdb.testing import FaultProxy, MemoryServer
+from audiomdb.testing import FaultProxy, MemoryServer, MemoryStore
 
 SHARDS = 16
 
@@ -29,8 +29,7 @@ def test_connections_are_used_again(tmp_path: Path, workers: int) -> None:
             writer.write(f"clip-{number:02d}", {"blob": rng.bytes(50_000)})
     # Like S3, and unlike the server of the other tests, it does not hang up after each answer.
     with MemoryServer() as store, FaultProxy(store.url()) as proxy:
-        for path in folder.rglob("*.*"):
-            store.files[f"bucket/d/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
+        MemoryStore(store, "bucket/d").fill(folder)
         retriever = S3Retriever(
             "bucket",
             "d",
@@ -66,9 +65,7 @@ kept += [opened(number) for number in range(1, 9)]
 print(tracemalloc.get_traced_memory()[0] / 8)
 """
     with MemoryServer() as store:
-        for path in (tmp_path / "d").rglob("*.*"):
-            key = path.relative_to(tmp_path / "d").as_posix()
-            store.files[f"bucket/d/{key}"] = path.read_bytes()
+        MemoryStore(store, "bucket/d").fill(tmp_path / "d")
         command = [sys.executable, "-c", code, store.url(), str(tmp_path / "cache")]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert float(printed) < 2_000_000  # of which a description of S3 alone takes 12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +13,11 @@ import pytest
 from audiomdb.shards import DatasetWriter
 from audiomdb.stream import SampleStream
 from audiomdb.uploaders.s3 import S3Uploader
+from tests.s3.programs.readme_retriever import CustomS3Retriever
 
 pytest.importorskip("torch")
 
 PROGRAM = Path(__file__).parent / "programs" / "seed_retriever.py"
-CustomS3Retriever: Any = runpy.run_path(str(PROGRAM.with_name("readme_retriever.py")))[
-    "CustomS3Retriever"
-]
 
 
 @pytest.mark.parametrize("start_method", ["none", "fork", "spawn", "forkserver"])

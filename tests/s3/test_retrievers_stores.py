@@ -17,7 +17,7 @@ from audiomdb.errors import DownloadError
 from audiomdb.registry import retriever_for
 from audiomdb.retrievers.s3 import S3Retriever
 from audiomdb.shards import DatasetWriter
-from audiomdb.testing import MemoryServer
+from audiomdb.testing import MemoryServer, MemoryStore
 
 ELSEWHERE = "http://127.0.0.1:1"
 """Nothing listens there."""
@@ -40,9 +40,7 @@ def stores(tmp_path: Path) -> Iterator[dict[str, MemoryServer]]:
         with DatasetWriter(tmp_path / name, samples_per_shard=2) as writer:
             for number in range(4):
                 writer.write(f"{name}-{number}", {"number": number})
-        for path in (tmp_path / name).rglob("*.*"):
-            key = path.relative_to(tmp_path / name).as_posix()
-            store.files[f"bkt/a/{key}"] = path.read_bytes()
+        MemoryStore(store, "bkt/a").fill(tmp_path / name)
     yield stores
     for store in stores.values():
         store.close()
