@@ -73,13 +73,7 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
         DamagedAudioError: the file ends inside the header, announces more frames than its bytes
             can hold, or contradicts itself.
     """
-    head = source.at(start, _HEADER_BYTES)
-    if len(head) < _HEADER_BYTES:
-        raise source.damaged(
-            f"FLAC cut off inside its header ({source.size} bytes); fetch the file again"
-        )
-    if head[:8] not in _BEGINNINGS:
-        raise source.damaged("FLAC whose first metadata block is not STREAMINFO")
+    head = _head(source, start)
     info = _read_stream_info(head)
     if info.sample_rate == 0:  # RFC 9639 allows that for data that is not audio
         raise source.unreadable("FLAC of data that is not audio: its header says 0 Hz")
@@ -130,6 +124,18 @@ def inspect_flac(source: Source, start: int = 0, *, known_frames: int | None = N
         instead=_untagged(source, start),
         excerpt=excerpt,
     )
+
+
+def _head(source: Source, start: int) -> bytes:
+    """Return the marker of the stream and its first metadata block."""
+    head = source.at(start, _HEADER_BYTES)
+    if len(head) < _HEADER_BYTES:
+        raise source.damaged(
+            f"FLAC cut off inside its header ({source.size} bytes); fetch the file again"
+        )
+    if head[:8] not in _BEGINNINGS:
+        raise source.damaged("FLAC whose first metadata block is not STREAMINFO")
+    return head
 
 
 def _untagged(source: Source, start: int) -> Callable[[], Excerpt] | None:
