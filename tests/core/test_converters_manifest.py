@@ -137,7 +137,8 @@ def test_paths_start_at_the_manifest_and_keys_do_not_tell_where_that_is(
     monkeypatch.chdir(folder)
     converter = ManifestConverter("m.jsonl", "unused")
     monkeypatch.chdir(folder.parent)
-    read = {key: Path(sample["audio"]).read_bytes() for key, sample in converter.sample_iterator()}
+    found: dict[str, Any] = dict(converter.sample_iterator())
+    read = {key: Path(sample["audio"]).read_bytes() for key, sample in found.items()}
     assert list(read) == ["a.wav", "b.wav", "../other.wav"]
     assert list(read.values()) == [(folder / f"{name}.wav").read_bytes() for name in "abc"]
 
@@ -278,9 +279,12 @@ def test_a_line_that_is_wrong_is_named_before_any_work(
 
 
 def test_rows_with_impossible_windows_are_rejected_each_for_itself(folder: Path) -> None:
-    windows = [{"offset": 1, "duration": 0}, {"offset": -0.5}, {"offset": 1, "duration": 1e400}]
-    rows = [{"audio_filepath": "long.wav", **window} for window in windows]
-    rows.insert(1, {"audio_filepath": "a.wav"})
+    rows: list[dict[str, Any]] = [
+        {"audio_filepath": "long.wav", "offset": 1, "duration": 0},
+        {"audio_filepath": "a.wav"},
+        {"audio_filepath": "long.wav", "offset": -0.5},
+        {"audio_filepath": "long.wav", "offset": 1, "duration": float("inf")},
+    ]
     manifest = write(folder, rows)
     with pytest.raises(SampleError, match=r":1: duration is 0") as caught:
         convert(manifest)

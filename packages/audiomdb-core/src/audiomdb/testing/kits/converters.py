@@ -13,7 +13,7 @@ import pytest
 
 from audiomdb.converters.base import BaseConverter
 from audiomdb.processors.base import BaseProcessor
-from audiomdb.sample import KEY, Sample
+from audiomdb.sample import KEY, Sample, SourceSample
 from audiomdb.shards import DatasetReader
 from audiomdb.shards.verify import verify_dataset
 from audiomdb.testing.kits.conformance import Conformance, Held, expect_same, files_in
@@ -57,14 +57,14 @@ class ConverterConformance(Conformance):
         raise NotImplementedError(f"{type(self).__name__} has to define make_converter")
 
     @pytest.fixture
-    def pairs(self, tmp_path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    def pairs(self, tmp_path: Path) -> list[tuple[str, SourceSample]]:
         """The pairs of key and sample that the source yields."""
         pairs = list(self.make_converter(tmp_path / "unused").sample_iterator())
         assert len(pairs) >= 4, "give it a source of at least four samples"
         return pairs
 
     def test_the_source_yields_keys_and_dicts_of_fields(
-        self, pairs: list[tuple[str, Mapping[str, Any]]]
+        self, pairs: list[tuple[str, SourceSample]]
     ) -> None:
         """Keys are unique, and have 1 to 511 bytes of UTF-8."""
         keys = [key for key, _ in pairs]
@@ -75,14 +75,14 @@ class ConverterConformance(Conformance):
             assert all(isinstance(field, str) for field in sample), key
 
     def test_the_source_yields_the_same_order_each_time(
-        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+        self, pairs: list[tuple[str, SourceSample]], tmp_path: Path
     ) -> None:
         """A resumed conversion iterates over the source again, in another process."""
         again = self.make_converter(tmp_path / "unused").sample_iterator()
         assert [key for key, _ in again] == [key for key, _ in pairs]
 
     def test_the_order_is_the_same_in_another_process(
-        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+        self, pairs: list[tuple[str, SourceSample]], tmp_path: Path
     ) -> None:
         """Sort what comes from a set: its order follows `hash`, which differs between processes.
 
@@ -101,7 +101,7 @@ class ConverterConformance(Conformance):
             assert found == [key for key, _ in pairs]
 
     def test_the_dataset_is_whole_and_holds_every_sample(
-        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+        self, pairs: list[tuple[str, SourceSample]], tmp_path: Path
     ) -> None:
         """Each stored sample has the fields that the source yields."""
         report = self.make_converter(tmp_path / "out").run()
@@ -110,6 +110,7 @@ class ConverterConformance(Conformance):
         with DatasetReader.open(tmp_path / "out") as reader:
             stored = {sample[KEY]: sample for sample in reader}
         for key, sample in pairs:
+            assert isinstance(sample, Mapping), key
             assert set(sample) <= set(stored[key]), key
 
     def test_the_bytes_do_not_depend_on_the_number_of_workers(self, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ class ConverterConformance(Conformance):
         expect_same(files_in(tmp_path / "out"), before)
 
     def test_options_reach_the_base(
-        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+        self, pairs: list[tuple[str, SourceSample]], tmp_path: Path
     ) -> None:
         """Pass `**kwargs` on: `limit` counts what the source yields."""
         keys = [key for key, _ in islice(pairs, 3)]
@@ -190,7 +191,7 @@ class ConverterConformance(Conformance):
             assert reader.metadata.name == "another name"
 
     def test_the_number_of_samples_is_right_or_unknown(
-        self, pairs: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+        self, pairs: list[tuple[str, SourceSample]], tmp_path: Path
     ) -> None:
         """`sample_count` is the total that the progress bar shows."""
         assert self.make_converter(tmp_path / "unused").sample_count() in (None, len(pairs))
