@@ -14,7 +14,6 @@ from audiomdb import audio
 from audiomdb.audio import base_decoder, flac, handle, source
 from audiomdb.audio.cutting import Cutter
 from audiomdb.audio.flac_frames import read_frame_header
-from audiomdb.audio.source import Source
 from audiomdb.errors import DamagedAudioError
 
 FILES = sorted((Path(__file__).parent.parent / "data/audio/flac").iterdir())
@@ -84,7 +83,7 @@ def test_windows_of_all_of_it_and_of_single_samples_are_slices(
 
 def test_windows_one_after_another_open_few_decoders(given: list[int]) -> None:
     samples = noise(120)
-    with Source(encoded(samples)) as opened, Cutter(opened) as cutter:
+    with Cutter(encoded(samples)) as cutter:
         for second in range(100):
             part, _ = cutter.cut(second, 1.0)
             expected = samples[second * RATE : (second + 1) * RATE] / np.float32(2**15)
