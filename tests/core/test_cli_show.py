@@ -122,11 +122,11 @@ def test_a_clip_that_is_measured_in_parts_is_decoded_once(
     assert sum(decoded) == len(loud)
 
 
-def test_an_array_without_a_rate_is_shown_without_one(
+def test_an_array_that_a_function_made_is_shown_with_the_rate_it_was_told(
     odd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed = show(capsys, odd, "no-rate")
-    assert "float32 array, unknown rate, 2 channels, 100 frames" in printed
+    assert "float32 array, 16,000 Hz, 2 channels, 0.006 s" in printed
     assert "peak -6.0 dBFS" in printed
     assert facts_of(capsys, odd, "no-rate")["encoding"]["container"] == "float32 array"
 

@@ -13,7 +13,6 @@ import pytest
 from audiomdb.errors import DatasetNotFoundError, UploadError
 from audiomdb.shards import DatasetWriter, verify_dataset
 from audiomdb.testing import MemoryRetriever, MemoryServer, MemoryUploader
-from audiomdb.testing.kits.conformance import files_in
 from audiomdb.uploaders.base import BaseUploader, UploadReport
 from audiomdb.uploaders.local import LocalUploader
 from tests.commands import files
