@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -97,7 +96,7 @@ def _complete(parser: Parser, name: str) -> None:
             needed = default is inspect.Parameter.empty
             text = described.get(option, "")
             if default is not None and not needed:
-                shown = json.dumps(default) if isinstance(default, bool) else default
+                shown = str(default).lower() if isinstance(default, bool) else default
                 text += f" (default: {shown})"
             required = needed and not own_way  # else from_source may know it
             _add_option(parser, group, option, types, text, required=required)
