@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 __all__ = ["cached_property", "importing", "lazily"]
 
 if TYPE_CHECKING or sys.version_info >= (3, 12):
-    from functools import cached_property
+    from functools import cached_property  # noqa: TID251
 else:
 
     class cached_property:  # noqa: N801
