@@ -1,9 +1,9 @@
 """Publish what each reader of a cache needs and reads next to all processes of the machine.
 
 A reader's file is flocked by its process for as long as it reads. A file whose lock is free belongs
-to a dead reader and is removed. Files are created, changed and removed under `budget.lock`; only
-progress is written without it, 4 or 8 bytes in place: a torn read would affect one choice of a
-victim, and nothing else.
+to a dead reader and is removed. Files are created and changed under `budget.lock`; only progress is
+written without it, 4 or 8 bytes in place: a torn read would affect one choice of a victim, and
+nothing else.
 """
 
 from __future__ import annotations
