@@ -17,6 +17,8 @@ import audiomdb.cache.waiting
 import audiomdb.threads
 from audiomdb.cache import CacheOptions, RemoteFile, ShardCache
 from audiomdb.errors import CacheTooSmallError, DownloadError, DownloadInterruptedError
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.retrievers.local import LocalRetriever
 from tests.core.caches import CopyRetriever, Opener, budget, directory_source, write_store
 
 pytestmark = pytest.mark.usefixtures("short_waits")
@@ -321,3 +323,35 @@ def test_an_error_while_the_index_is_gathered_does_not_wait_for_other_downloads(
             if thread.name.startswith("audiomdb-gather"):
                 thread.join(60)
         retriever.close()
+
+
+def test_the_index_of_one_dataset_waits_for_no_other(store: Path, tmp_path: Path) -> None:
+    called, go_on = threading.Event(), threading.Event()
+
+    class Slow(CopyRetriever):
+        def download_shard(self, shard_id: int) -> Path:
+            called.set()
+            assert go_on.wait(300)
+            return super().download_shard(shard_id)
+
+    slow = Slow(store, cache_dir=tmp_path / "cache")
+    found: list[object] = []
+
+    def read(retriever: BaseRetriever) -> None:
+        found.append(retriever.open().index)
+
+    first, second = (
+        threading.Thread(target=read, args=(retriever,), daemon=True)
+        for retriever in (slow, LocalRetriever(store))
+    )
+    first.start()
+    assert called.wait(300)
+    second.start()
+    second.join(30)
+    try:
+        assert len(found) == 1
+    finally:
+        go_on.set()
+        first.join(300)
+        second.join(300)
+        slow.close()

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from audiomdb.audio import encode
 from audiomdb.data.base import StreamingDataset
 from audiomdb.data.loader import StreamingLoader
-from audiomdb.errors import CorruptRecordError
+from audiomdb.errors import CorruptRecordError, DatasetNotFoundError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
@@ -234,3 +234,19 @@ def test_a_loader_closed_while_a_worker_sends_a_large_batch_lets_its_process_end
     command = [sys.executable, str(program), str(tmp_path / "texts")]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "the loader was closed in the middle of a pass" in ended.stdout
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+def test_a_dataset_that_comes_late_is_read_from_its_first_epoch_on(
+    whole: Path, tmp_path: Path, batch_size: int | None
+) -> None:
+    def dataset(path: Path) -> StreamingDataset:
+        retriever = LocalRetriever(path)
+        return StreamingDataset(retriever, shuffle=True, batch_size=batch_size, fields=["text"])
+
+    late = dataset(tmp_path / "late")
+    for _ in range(2):
+        with pytest.raises(DatasetNotFoundError):
+            next(iter(late))
+    shutil.copytree(whole, tmp_path / "late")
+    assert [one["__key__"] for one in late] == [one["__key__"] for one in dataset(whole)]

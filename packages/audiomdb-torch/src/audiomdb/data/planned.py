@@ -164,6 +164,7 @@ class PlannedDataset(IterableDataset[Any]):
         yield from self._begun()
 
     def _begun(self) -> Generator[Any, None, None]:
+        Reading(self.what, self._findings)  # first: an error here takes no epoch
         own, self._own_start = self._own_start, None
         # Workers that were given states of their own agree on the end of the pass.
         at = None if own is None else Pass(int(own["epoch"]), own, self._end(own))
