@@ -186,6 +186,8 @@ def test_index_columns_are_arrays_over_all_samples(dataset):
     assert np.isnan(index["snr"][::5]).all()
     assert index["snr"][7] == 3.5
     assert index["__key__"][17] == "clip-0017"
+    with pytest.raises(ValueError, match="read-only"):
+        index["duration"].sort()  # they are also what filters and plans are made from
     with pytest.raises(UnknownColumnError, match=r"no column 'nope'; it has .*duration"):
         index["nope"]
 

@@ -23,7 +23,7 @@ __all__ = ["DatasetIndex", "IndexFile", "index_file_parts"]
 
 
 class DatasetIndex(Mapping[str, np.ndarray]):
-    """Per-sample columns over all shards, by name; joined on first access, then kept.
+    """Per-sample columns over all shards, by name; joined on first access, then kept, read-only.
 
     A numeric column is a numeric array, with NaN where a sample has no value; a text column is an
     object array of str and None, and so is one of integers that no numeric dtype holds together
@@ -44,7 +44,9 @@ class DatasetIndex(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         column = self._columns.get(name)
         if column is None:
-            column = self._columns[name] = self._join(name)
+            column = self._join(name)
+            column.flags.writeable = False  # filters and plans are made from the same array
+            self._columns[name] = column
         return column
 
     def __iter__(self) -> Iterator[str]:
