@@ -20,7 +20,9 @@ def share(remote: Remote) -> None:
 
 
 def _run(remote: Remote, contender: Contender, processes: int, *, ranks: bool) -> None:
-    runs = [_epoch(remote, contender, processes, ranks=ranks) for _ in range(remote.rounds)]
+    runs: list[dict[str, Any]] = []
+    while len(runs) < remote.rounds and not (runs and runs[-1]["event"] == "hang"):
+        runs.append(_epoch(remote, contender, processes, ranks=ranks))
     kind = "ranks" if ranks else "readers of all"
     remote.keep(
         Cell(
@@ -53,10 +55,14 @@ def _epoch(remote: Remote, contender: Contender, processes: int, *, ranks: bool)
         for number in range(processes)
     ]
     remote.narrow(2 * BYTES_PER_SECOND)
-    with remote.reading(contender, *tasks) as readers:
+    with remote.reading(contender, *tasks, limit_s=120.0) as readers:
         for reader in readers:
             reader.go()
-        events = [reader.result() for reader in readers]
+        events = []
+        for reader in readers:
+            events.append(reader.result())
+            if events[-1]["event"] == "hang":
+                break
         passed = remote.quiet()
     failed = [event for event in events if event["event"] != "epoch"]
     return {
