@@ -24,12 +24,12 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, try_exclusive
 from audiomdb.cache.part_file import Delivered, Part, PartFile
-from audiomdb.cache.retry import Stopped
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.spans import DONE_BYTES
 from audiomdb.cache.transfer import Means, RangeTransfer
 from audiomdb.errors import DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
+from audiomdb.threads import Stopped
 from tests.core.caches import Opener, write_store
 
 CHUNK = 1000

@@ -17,12 +17,13 @@ from audiomdb.cache.failures import Outage
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.part_file import Delivered, Part
-from audiomdb.cache.retry import Retries, Stopped
+from audiomdb.cache.retry import Retries
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.transfer import Means, RangeTransfer
 from audiomdb.cache.waiting import how_far
 from audiomdb.errors import CacheFullError, DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
+from audiomdb.threads import Stopped
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 

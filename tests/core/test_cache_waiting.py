@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
     opener = Opener(store, tmp_path)
     yield opener
     opener.close()
+
+
+def setting(event: threading.Event) -> Callable[[], None]:
+    """A check for who waits, which sets an event when it is called for the third time."""
+    calls = count(1)
+
+    def check() -> None:
+        if next(calls) == 3:
+            event.set()
+
+    return check
 
 
 def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
@@ -106,17 +118,11 @@ def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
     asked, go_on = threading.Event(), threading.Event()
     slowed(fetcher, asked, go_on)
     thread = threading.Thread(target=fetcher.lease, args=(1,))
-    steps = [0]
-
-    def check() -> None:
-        steps[0] += 1
-        if steps[0] == 3:
-            go_on.set()
 
     with caplog.at_level("WARNING", "audiomdb.cache"):
         thread.start()
         asked.wait(300)
-        waiter.lease(1, check=check)
+        waiter.lease(1, check=setting(go_on))
         thread.join(300)
     assert re.search(
         r"waiting for shard_00001/data\.mdb of 'store': another thread or process fetches it, "
@@ -279,17 +285,11 @@ def test_who_waits_for_a_method_says_how_much_it_has_written(
 
     cache = ShardCache(tmp_path / "cache", directory_source(store, download), CacheOptions())
     thread = threading.Thread(target=cache.lease, args=(0,))
-    steps = [0]
-
-    def check() -> None:
-        steps[0] += 1
-        if steps[0] == 3:
-            go_on.set()
 
     with caplog.at_level("WARNING", "audiomdb.cache"):
         thread.start()
         assert written.wait(300)
-        cache.lease(0, check=check)
+        cache.lease(0, check=setting(go_on))
         thread.join(300)
     assert "another thread or process fetches it, 0.3 of 0.5 MB are there" in caplog.text
     cache.close()

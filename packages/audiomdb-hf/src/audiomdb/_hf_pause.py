@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 
-from audiomdb.cache.retry import Stopped
 from audiomdb.errors import DownloadError
+from audiomdb.threads import Stopped
 
 __all__ = ["Pause"]
 

@@ -26,8 +26,7 @@ import msgspec
 
 from audiomdb.cache.manager import ShardCache
 from audiomdb.cache.prefetch import Prefetcher
-from audiomdb.cache.retry import Stopped
-from audiomdb.threads import call_apart
+from audiomdb.threads import Stopped, call_apart
 
 __all__ = ["CacheCourse"]
 

@@ -20,7 +20,6 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, try_shared
 from audiomdb.cache.opening import deleted_error
 from audiomdb.cache.part_file import Delivered, Part
-from audiomdb.cache.retry import Stopped
 from audiomdb.cache.room import Room
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.tenancy import Tenancy
@@ -30,6 +29,7 @@ from audiomdb.errors import CacheFullError, CorruptShardError, DatasetNotFoundEr
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import Metadata
+from audiomdb.threads import Stopped
 
 __all__ = ["Fetching"]
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import msgspec
 
 from audiomdb.cache.lock import Held, is_at
-from audiomdb.cache.retry import Stopped
 from audiomdb.cache.spans import Span, cut, done_at, missing, packed, unpacked
 from audiomdb.errors import DownloadInterruptedError
+from audiomdb.threads import Stopped
 
 __all__ = ["Delivered", "Part", "PartFile", "arrived"]
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from audiomdb.cache.fetching import Fetching
-from audiomdb.cache.retry import Stopped
-from audiomdb.threads import Alarm, wait_for
+from audiomdb.threads import Alarm, Stopped, wait_for
 
 __all__ = ["Prefetcher"]
 

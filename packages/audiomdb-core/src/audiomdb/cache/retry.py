@@ -20,9 +20,8 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
 from audiomdb.errors import DownloadInterruptedError
 from audiomdb.lazy import importing
-from audiomdb.threads import Stopped
 
-__all__ = ["Progress", "Retries", "Stopped", "pause"]
+__all__ = ["Progress", "Retries", "pause"]
 
 _ATTEMPTS = 8
 """Consecutive attempts without progress. Their waits sum to 22 s on average, 45 s at most."""
