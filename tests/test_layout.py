@@ -27,7 +27,7 @@ SHARED_ROOMS = {"converters", "data", "processors", "retrievers", "uploaders"}
 # A module of core imports from its own room and from lower floors, never sideways or upwards;
 # `errors` is the ground that all of them stand on.
 FLOORS = [
-    {"errors", "lazy", "notes", "progress", "quantities", "sample", "urls"},
+    {"errors", "lazy", "notes", "progress", "quantities", "sample", "signatures", "urls"},
     {"audio", "plan", "threads"},
     {"shards"},
     {"cache", "processors", "uploaders"},
@@ -55,6 +55,9 @@ HEAVY = [
     *("cloudpickle", "hypothesis", "loky", "miniaudio", "multiprocessing.pool", "pandas"),
     *("pyarrow", "pytest", "scipy", "tqdm", "urllib3"),
 ]
+
+# Of the standard library, in versions of Python later than the oldest one supported.
+LATER = {"annotationlib"}
 
 # Where the name to import is not the name to install.
 DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "zlib_ng": "zlib-ng"}
@@ -275,7 +278,7 @@ def test_a_package_imports_only_what_it_declares() -> None:
         declared = {re.split(r"[^\w-]", need, maxsplit=1)[0] for need in needs}
         for place, name in module.imports():
             top = name.partition(".")[0]
-            if top == "audiomdb" or top in sys.stdlib_module_names:
+            if top == "audiomdb" or top in sys.stdlib_module_names | LATER:
                 continue
             owner = OWNERS.get(top, module.package)
             if owner != module.package or DISTRIBUTIONS.get(top, top) not in declared:

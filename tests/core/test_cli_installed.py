@@ -13,9 +13,15 @@ from audiomdb.cli import main
 from audiomdb.shards import DatasetReader
 from tests.packages import install
 
-TAPES = """
-from pathlib import Path
+# Before Python 3.14, a name that only type checkers import can be used in no other way.
+TAPES = "" if sys.version_info >= (3, 14) else "from __future__ import annotations\n"
+
+TAPES += """
+from typing import TYPE_CHECKING
 from audiomdb.converters.base import BaseConverter
+
+if TYPE_CHECKING:
+    from decks import Reel
 
 class TapeConverter(BaseConverter):
     \"\"\"Converts tapes.
@@ -32,8 +38,8 @@ class TapeConverter(BaseConverter):
     \"\"\"
 
     def __init__(
-        self,
-        tape: str,
+        this,
+        tape: str | Reel,
         output_dir: str,
         *,
         speed: float = 9.5,
@@ -42,10 +48,10 @@ class TapeConverter(BaseConverter):
         name: str | None = None,
         **options,
     ):
-        super().__init__(output_dir, **options)
+        super(TapeConverter, this).__init__(output_dir, **options)
         if speed > 100:
             raise ValueError(f"speed is {speed}, expected at most 100")
-        self.fields = {"tape": tape, "speed": speed, "loud": loud, "sides": sides, "by": name}
+        this.fields = {"tape": tape, "speed": speed, "loud": loud, "sides": sides, "by": name}
 
     def sample_iterator(self):
         for number in range(9):

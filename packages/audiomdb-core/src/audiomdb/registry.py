@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from audiomdb.errors import BackendError, UnknownOptionError, UnknownSchemeError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
+from audiomdb.signatures import signature_of
 from audiomdb.urls import scheme_of, without_password
 
 if TYPE_CHECKING:
@@ -177,12 +178,12 @@ def option_types(kind: type[Any], by: str = "from_url") -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     inits = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
     for init in inits:
-        _, *parameters = inspect.signature(init).parameters.values()
+        _, *parameters = signature_of(init).parameters.values()
         found = _types(parameters) | found
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
             break
     # Parameters that from_url takes from the URL are included; passing one raises TypeError.
-    _, *parameters = inspect.signature(getattr(kind, by)).parameters.values()
+    _, *parameters = signature_of(getattr(kind, by)).parameters.values()
     return _types(parameters) | found
 
 

@@ -6,7 +6,6 @@ class nor file, or not at all, and the store would be blamed. Exceptions get a n
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ import msgspec
 from audiomdb.errors import AudioMDBError
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import METADATA_FILE
+from audiomdb.signatures import signature_of
 
 __all__ = ["Answers", "Open", "RemoteFile", "closing_chunks", "named"]
 
@@ -63,7 +63,7 @@ class Answers:
         """Name of the backend in errors."""
         self.name = f"{self.whose}.open_remote"
         """Name of the method in errors."""
-        self.takes_stop = "stop" in inspect.signature(open_remote).parameters
+        self.takes_stop = "stop" in signature_of(open_remote).parameters
 
     def __call__(self, path: str, **request: Any) -> RemoteFile:  # noqa: ANN401
         """Open a file.

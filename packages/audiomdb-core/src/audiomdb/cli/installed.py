@@ -16,6 +16,7 @@ from audiomdb.cli.arguments import Parser, UsageError, add_command
 from audiomdb.cli.converting import ABOUT_RUNS, add_options, add_output, convert, options_of
 from audiomdb.cli.opening import parsed
 from audiomdb.errors import AudioMDBError, BackendError
+from audiomdb.signatures import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +77,7 @@ def _complete(parser: Parser, name: str) -> None:
     kind = converter_class(name)
     summary, described = _read(kind)
     parser.description = "\n\n".join(filter(None, [summary, ABOUT_RUNS]))
-    parameters = dict(inspect.signature(kind.__init__).parameters)
-    del parameters["self"]
+    parameters = signature_of(kind).parameters
     own_way = kind.from_source.__func__ is not BaseConverter.from_source.__func__  # type: ignore[attr-defined]
     source = "" if own_way else next(iter(parameters), "")
     if source == "output_dir":
@@ -89,7 +89,7 @@ def _complete(parser: Parser, name: str) -> None:
     add_output(parser)
     group = parser.add_argument_group(f"options of {kind.__name__}")
     add_options(parser, parser.add_argument_group("reading the source"))
-    common = {source, *inspect.signature(BaseConverter.__init__).parameters}
+    common = {source, *signature_of(BaseConverter.__init__).parameters}
     for option, types in option_types(kind, "from_source").items():
         if option not in common:
             default = parameters[option].default if option in parameters else None

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from audiomdb.shards.files import sha256_hex
+from audiomdb.signatures import signature_of
 
 __all__ = ["UnnameableError", "place_of", "retriever_name"]
 
@@ -89,7 +90,7 @@ def place_of(
 def _given(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments by name, without those that have their default value."""
     # From __init__, since __new__ takes anything; None stands for self, which is not bound.
-    signature = inspect.signature(kind.__init__)  # type: ignore[misc]
+    signature = signature_of(kind.__init__)  # type: ignore[misc]
     bound = signature.bind(None, *args, **kwargs)
     given: dict[str, Any] = {}
     for name, parameter in list(signature.parameters.items())[1:]:

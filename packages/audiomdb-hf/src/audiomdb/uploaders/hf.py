@@ -109,10 +109,11 @@ class HFUploader(BaseUploader):
             self._make_repository(api)
             there = self._look(api, [file.rel_path for file in files])
             missing = [file for file in files if not _is_there(file, there.get(file.rel_path))]
-            *data, metadata = files
+            metadata = files[-1]
             gone = self._withdrawn(api, files, there) if metadata in missing else []
             withdrawals, deleted = [self._deletion(path) for path in gone], 0
-            for batch in _batches([file for file in missing if file in data], _FILES_PER_COMMIT):
+            shards = [file for file in missing if file is not metadata]
+            for batch in _batches(shards, _FILES_PER_COMMIT):
                 operations = [self._addition(file) for file in batch]
                 if any(file.rel_path in there for file in batch):
                     operations += withdrawals

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from inspect import signature
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from audiomdb.cache.answers import closing_chunks
 from audiomdb.errors import AudioMDBError, CacheTooSmallError, UnknownKeyError
+from audiomdb.signatures import signature_of
 from audiomdb.stream import SampleStream
 from audiomdb.testing.datasets import sample_digest
 from audiomdb.testing.kits.conformance import Held, expect_same
@@ -140,7 +140,7 @@ class ReadingTests(RetrieverTests):
         Only files that lack 8 MiB or more are requested in pieces, so this asks for some itself.
         """
         retriever: Any = make()
-        if "stop" not in signature(retriever.open_remote).parameters:
+        if "stop" not in signature_of(retriever.open_remote).parameters:
             pytest.skip("its open_remote takes no stop")
         content, path = original.shard(1), original.shard_path(1)
         whole, middle = len(content), len(content) // 2
