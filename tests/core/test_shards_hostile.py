@@ -82,12 +82,13 @@ def test_payloads_that_do_not_overlap_may_come_in_any_order(tmp_path: Path) -> N
     assert DatasetReader.open(path)[0]["tags"] == [BLOB[300:], BLOB[:300]]
 
 
-@pytest.mark.parametrize("depth", [64, 600, 900, 3000])
+# How deep is too deep is Python's own limit: since 3.14, the size of the thread's stack.
+@pytest.mark.parametrize("depth", [64, 600, 900, 3000, 1_000_000])
 def test_deep_nesting_is_read_or_refused(tmp_path: Path, depth: int) -> None:
     tree = b"\x82\xa7__key__\xa1k\xa4tags" + b"\x91" * depth + b"\x01"
     errors = list(read_in_every_way(forge(tmp_path / "d", {"k": tree})))
     assert depth > 64 or errors == [None] * 4
-    assert depth < 3000 or None not in errors
+    assert depth < 1_000_000 or None not in errors
 
 
 @pytest.mark.parametrize("table", ["head_offset", "head_bytes", "payload_offset", "payload_bytes"])

@@ -185,6 +185,7 @@ class DirectorySource:
         except TypeError as exc:
             raise DownloadError(f"{called} returned {returned!r}, expected a directory") from exc
         if not data.is_file():
+            time.sleep(_VANISHING_S)
             if not folder.is_dir():
                 raise FileNotFoundError(errno.ENOENT, "somebody has deleted it", str(folder))
             raise DownloadError(
