@@ -27,7 +27,7 @@ if os.environ.get("PIP_FIND_LINKS"):
     os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
 
 PACKAGES = sorted(path.parent.name for path in Path("packages").glob("*/pyproject.toml"))
-SUPPORTED = ["3.10", "3.11", "3.12", "3.13"]
+SUPPORTED = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 # Nothing of this may come with the core package alone.
 HEAVY = ["boto3", "datasets", "huggingface_hub", "miniaudio", "pandas", "scipy", "torch"]

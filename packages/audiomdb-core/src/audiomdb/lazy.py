@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from audiomdb.locks import RLock
 
 __all__ = ["cached_property", "importing", "lazily"]
 
@@ -51,7 +52,7 @@ else:
             return value
 
 
-_importing = threading.RLock()
+_importing = RLock()
 
 
 def importing() -> AbstractContextManager[object]:

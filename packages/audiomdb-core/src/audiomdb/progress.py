@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from types import TracebackType
 from typing import Any
+
+from audiomdb.locks import Lock, RLock
 
 __all__ = ["Progress", "progress", "stderr_is_terminal"]
 
@@ -74,7 +75,7 @@ class _Bar(Progress):
     def __init__(self, total: int | None, unit: str, description: str) -> None:
         scaled = unit == "B"
         known = _terminal_size_is_known()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._bar = _quiet_tqdm()(
             total=total,
             unit=unit if scaled else f" {unit}",
@@ -112,6 +113,6 @@ def _quiet_tqdm() -> Any:  # noqa: ANN401
 
     class QuietTqdm(tqdm):  # type: ignore[misc]
         monitor_interval = 0
-        _lock = threading.RLock()
+        _lock = RLock()
 
     return QuietTqdm

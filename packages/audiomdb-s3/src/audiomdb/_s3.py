@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 from audiomdb._s3_errors import EXPIRED, error_code
 from audiomdb._s3_store import is_amazon, is_endpoint, store_name
 from audiomdb.lazy import importing
+from audiomdb.locks import Lock
 
 __all__ = ["AddressingStyle", "ClientOptions", "ProcessClient", "checked_place", "join_key"]
 
@@ -157,7 +158,7 @@ class ProcessClient:
 
     def _forget(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._client = None
         self._endpoint = None
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 import msgspec
+
+from audiomdb.locks import Lock
 
 __all__ = ["CacheStats", "Counters"]
 
@@ -45,7 +45,7 @@ class Counters:
 
     def begin(self) -> None:
         """Begin to count, in a forked child too, where a thread of the parent may hold the lock."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._stats = CacheStats()
 
     def add(self, **amounts: float) -> None:

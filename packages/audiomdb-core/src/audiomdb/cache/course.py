@@ -26,6 +26,7 @@ import msgspec
 
 from audiomdb.cache.manager import ShardCache
 from audiomdb.cache.prefetch import Prefetcher
+from audiomdb.locks import RLock
 from audiomdb.threads import Stopped, call_apart
 
 __all__ = ["CacheCourse"]
@@ -87,7 +88,7 @@ class CacheCourse:
         )
         # Not taken through the condition, whose code is Python: an interrupt there would leave it
         # locked.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._changed = threading.Condition(self._lock)
         # Unfinished visits by number, in the order in which they began.
         self._visits: dict[int, _Visit] = {}

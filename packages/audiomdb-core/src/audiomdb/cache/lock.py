@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from audiomdb.locks import RLock
 from audiomdb.shards.mapping import map_descriptor
 
 __all__ = ["Held", "exclusive", "is_at", "is_held", "map_held", "try_exclusive", "try_shared"]
@@ -30,7 +30,7 @@ __all__ = ["Held", "exclusive", "is_at", "is_held", "map_held", "try_exclusive",
 _all_held: weakref.WeakSet[Held] = weakref.WeakSet()
 
 # Reentrant, because a signal handler may fork too.
-_opening = threading.RLock()
+_opening = RLock()
 
 
 class Held:

@@ -20,6 +20,7 @@ import msgspec
 from audiomdb.cache.lock import Held, is_at
 from audiomdb.cache.spans import Span, cut, done_at, missing, packed, unpacked
 from audiomdb.errors import DownloadInterruptedError
+from audiomdb.locks import Lock, RLock
 from audiomdb.threads import Stopped
 
 __all__ = ["Delivered", "Part", "PartFile", "arrived"]
@@ -93,7 +94,7 @@ class PartFile:
         self.size = size
         self.received = 0
         self.wrong_size: int | None = None
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.changed = threading.Condition(self.lock)
         self._fd = fd
         self._validator_path, self._spans_path = validator, spans
@@ -102,7 +103,7 @@ class PartFile:
         self._open = True
         self._counted = 0
         self._digest, self._hashed = hashlib.sha256(), 0
-        self._hashing = threading.Lock()
+        self._hashing = Lock()
         self._taken: set[int] = set()
         self._spans = self._found()
         if self.arrived:
@@ -248,9 +249,9 @@ class PartFile:
         Args:
             wait: Wait for another thread that is hashing; otherwise leave it to that thread.
         """
-        if not self._hashing.acquire(blocking=wait):
+        if not wait and self._hashing.locked():
             return
-        try:
+        with self._hashing:  # not acquire(): an interrupt after it could leave the lock locked
             stop = self.gap
             while self._hashed < stop and self._open:
                 chunk = os.pread(self._fd, min(_READ_BYTES, stop - self._hashed), self._hashed)
@@ -258,8 +259,6 @@ class PartFile:
                     return  # truncated from outside, which the digest will reveal
                 self._digest.update(chunk)
                 self._hashed += len(chunk)
-        finally:
-            self._hashing.release()
 
     def sha256(self) -> str:
         """Return the hex digest of all bytes before the first gap."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 from audiomdb.cache.budget import DONE, Reading
 from audiomdb.cache.lock import Held, is_at, try_exclusive, try_shared
+from audiomdb.locks import Lock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class Registration:
         self._capacity = capacity
         # The file may be replaced while threads write progress. In a forked child, the lock may be
         # left locked, but the file is closed there, which is checked before the lock is taken.
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.path, self._held = self._new_file(self._content(np.empty(0, np.int32)))
 
     def publish(self, visits: NDArray[np.int32]) -> None:

@@ -21,7 +21,6 @@ all its files still exist, which takes a listing of the directory. Until then:
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from audiomdb.cache.opening import (
     make_again,
 )
 from audiomdb.cache.readers import Registration
+from audiomdb.locks import Lock
 
 __all__ = ["Tenancy"]
 
@@ -62,7 +62,7 @@ class Tenancy:
         self._closed = False
         self._registrations: weakref.WeakSet[Registration] = weakref.WeakSet()
         # Never taken by `close`, which a forked child calls too.
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def limits(self) -> Limits:
@@ -71,7 +71,7 @@ class Tenancy:
 
     def begin_in_child(self) -> None:
         """Forget what a forked child does not share; its next call makes it a user of its own."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._registrations = weakref.WeakSet()
         self._place = _NOWHERE
 

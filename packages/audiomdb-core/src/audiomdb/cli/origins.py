@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from audiomdb.cache.layout import CacheLayout, entry_name
 from audiomdb.errors import CorruptShardError
+from audiomdb.locks import Lock
 from audiomdb.shards import Metadata, ShardEntry
 from audiomdb.shards.files import sha256_file, write_atomically
 from audiomdb.shards.layout import DATA_FILE, METADATA_FILE
@@ -37,7 +37,7 @@ class ShardProgress:
     def __init__(self, on_bytes: Callable[[int], None], check: Check) -> None:
         self.check = check
         self._on_bytes = on_bytes
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._seen = 0
 
     def at(self, size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -16,6 +15,7 @@ from audiomdb.cache.manager import ShardCache
 from audiomdb.cache.readers import Registration
 from audiomdb.errors import CacheTooSmallError
 from audiomdb.lazy import cached_property
+from audiomdb.locks import Lock
 from audiomdb.shards import (
     Arrival,
     Course,
@@ -58,7 +58,7 @@ class CachedShards(Shards):
         # Without a reference to this object, which would be a cycle.
         cache.fetching.relent = partial(_let_go_of_shards, self._readers)
         self._registration: Registration | None = None
-        self._registering, self._gathering = threading.Lock(), threading.Lock()
+        self._registering, self._gathering = Lock(), Lock()
         self._gathered: DatasetIndex | None = None
         _install_fork_hook()
         _all_shards.add(self)
@@ -87,7 +87,7 @@ class CachedShards(Shards):
         for reader in list(self._readers.values()):
             reader.close()
         self._registration = None
-        self._registering, self._gathering = threading.Lock(), threading.Lock()
+        self._registering, self._gathering = Lock(), Lock()
 
     def open(self, number: int) -> ShardReader:
         """Map a shard, fetching it first if it is not in the cache."""

@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from audiomdb.locks import Lock
 from audiomdb.stream.watch import Activity, Watch
 from audiomdb.threads import Threads
 
@@ -204,7 +205,7 @@ class _Ahead(Generic[T, R]):
         self._closed = False
         # The following attributes change only under the lock, which is held for microseconds, or
         # for as long as `tasks` takes to yield a task.
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._tasks = iter(tasks)
         self._left_over: list[T] = []
         self._ended = False

@@ -8,10 +8,11 @@ known before they are decoded, and that nothing in between needs another array
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+
+from audiomdb.locks import Lock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,7 @@ class _Block:
         self._shape = rows, longest
         self._allocate = allocate
         self._made: np.ndarray | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def row(self, number: int, frames: int) -> np.ndarray:
         with self._lock:

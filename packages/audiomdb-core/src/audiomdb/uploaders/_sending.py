@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from audiomdb.errors import CorruptShardError, UploadError
+from audiomdb.locks import Lock
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE, LOCK_FILE, METADATA_FILE
 from audiomdb.shards.metadata import MOST_METADATA_BYTES
@@ -94,7 +95,7 @@ class Sending:
         self._data = data
         self._metadata = metadata
         self._on_bytes = on_bytes
-        self._withdrawing = threading.Lock()
+        self._withdrawing = Lock()
         self._withdrawn = False
         self.deleted = 0
         self._left_over: dict[str, set[tuple[int, str]]] = {}

@@ -6,7 +6,6 @@ import fcntl
 import multiprocessing
 import os
 import tempfile
-import threading
 import weakref
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +14,8 @@ from typing import Any
 
 import msgspec
 from torch.utils.data import get_worker_info
+
+from audiomdb.locks import RLock
 
 __all__ = ["SharedNote", "training_process"]
 
@@ -34,7 +35,7 @@ class SharedNote:
         self._file = _nameless_file() if file is None else file
         weakref.finalize(self, os.close, self._file)
         # Reentrant, because the garbage collector may end an iteration in the midst of a change.
-        self._lock = os.getpid(), threading.RLock()
+        self._lock = os.getpid(), RLock()
         if file is None:
             self._put(msgspec.json.encode(contents))
 
@@ -64,7 +65,7 @@ class SharedNote:
     def _threads(self) -> AbstractContextManager[object]:
         """Return the lock of this process; a lock held during a fork stays locked in the child."""
         if self._lock[0] != os.getpid():
-            self._lock = os.getpid(), threading.RLock()
+            self._lock = os.getpid(), RLock()
         return self._lock[1]
 
     def _put(self, octets: bytes) -> None:
