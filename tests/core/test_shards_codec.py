@@ -202,6 +202,8 @@ def test_a_sample_that_was_read_can_be_written_again_under_its_key_only():
     assert encode_record("k", {"__key__": "k", "a": 1}).body == encode_record("k", {"a": 1}).body
     with pytest.raises(InvalidKeyError, match="calls itself 'other'"):
         encode_record("k", {"__key__": "other"})
+    with pytest.raises(InvalidKeyError, match="sample 'k' calls itself array"):
+        encode_record("k", {"__key__": np.arange(3)})
 
 
 def test_payloads_are_referred_to_not_copied_when_encoded():

@@ -140,8 +140,9 @@ def encode_record(key: str, sample: Mapping[str, Any]) -> EncodedRecord:
         UnsupportedValueError: for a value that cannot be stored; names key and field.
     """
     raw_key = encode_key(key)
-    if sample.get(KEY, key) != key:
-        raise InvalidKeyError(f"sample {key!r} calls itself {sample[KEY]!r} in its field {KEY!r}")
+    own = sample.get(KEY, key)
+    if not isinstance(own, str) or own != key:
+        raise InvalidKeyError(f"sample {key!r} calls itself {own!r} in its field {KEY!r}")
     key = str.__str__(key)  # of a str subclass, such as NumPy's, the plain str
     packer = Packer(key)
     tree = {KEY: key}
