@@ -88,7 +88,8 @@ class StreamingLoader:
             the order.
         num_workers: Worker processes; 0 makes batches in this process, in the dataset's threads.
             None: 0, or with a processor that can be sent to workers, this rank's share of the CPUs
-            less one, from 1 to 8.
+            less one, from 1 to 8. Where workers are not forked (macOS, Linux since Python 3.14), a
+            script that has any needs `if __name__ == "__main__":`.
         tail: What happens to the samples that do not fill a step: "drop" leaves them out of this
             epoch, "pad" makes one more step, filled with repeated samples whose field `__mask__` is
             False, "uneven" one more step that is not filled; that is for evaluation, since a rank
