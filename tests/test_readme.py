@@ -54,8 +54,13 @@ COMMENT = re.compile(r"(?P<kind>not run|file|needs|command): (?P<what>\S.*)")
 FILLED_IN = {"train_step"}
 """Names that stand for the reader's own code."""
 
-PRELUDE = "def train_step(batch): assert len(batch)"
-"""On the first line of each program, where a page has its title."""
+PRELUDE = """
+import multiprocessing; multiprocessing.set_start_method("fork")
+def train_step(batch): assert len(batch)
+""".strip()
+"""On the first lines of each program, where a page has its title.
+
+Pages leave out `if __name__ == "__main__":`, which a script needs where workers are not forked."""
 
 ONE_CORE = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
 """What a conversion with a processor takes for one worker, which then is the program itself: others
@@ -119,7 +124,7 @@ def blocks(page: Path) -> list[Block]:
 
 def program_of(page: Path) -> str:
     """What a page tells to type, each line where the page has it."""
-    lines = [PRELUDE]
+    lines = PRELUDE.splitlines()
     if page == README and hasattr(os, "sched_setaffinity"):
         lines.append(ONE_CORE)
     for block in blocks(page):

@@ -173,7 +173,8 @@ def test_an_index_takes_no_memory_for_columns_that_nobody_asked_for(tmp_path):
     finally:
         tracemalloc.stop()
     assert numbers.tolist() == list(range(400))
-    assert held < 200 * len(reader.metadata.shards)
+    # A part that is kept takes several kB. NumPy 1.26 loses 300 bytes for each one that was parsed.
+    assert held < 500 * len(reader.metadata.shards)
 
 
 def test_index_columns_are_arrays_over_all_samples(dataset):

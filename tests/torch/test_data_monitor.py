@@ -146,8 +146,12 @@ class Gated:
         return sample
 
 
+def in_the_gated_sample(stall: Stall) -> bool:
+    return stall.key == "33"
+
+
 def test_a_worker_that_is_in_the_processor_is_named(path: Path, tmp_path: Path) -> None:
-    told = Told(tmp_path / "gate", lambda stall: stall.key == "33")
+    told = Told(tmp_path / "gate", in_the_gated_sample)
     dataset = StreamingDataset(LocalRetriever(path), 2, processor=Gated(told.gate))
     with StreamingLoader(
         dataset, 4, num_workers=2, stall_after_s=0.3, on_stall=told, persistent_workers=False

@@ -124,7 +124,10 @@ def test_workers_that_start_anew_do_not_say_it_again(
     logger = logging.getLogger("audiomdb.stream")
     logger.addHandler(log)
     try:
-        loader = DataLoader(dataset(retrievers[7], 0, 2), 2, num_workers=2)
+        # Forked, because others have no handler of this process.
+        loader = DataLoader(
+            dataset(retrievers[7], 0, 2), 2, num_workers=2, multiprocessing_context="fork"
+        )
         for _ in range(3):
             list(loader)
     finally:

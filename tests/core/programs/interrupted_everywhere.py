@@ -87,6 +87,7 @@ def main(folder: Path) -> None:
         ("pulls", lambda: list(each(pulled, range(8), workers=2, name="pull"))),
         ("reads", lambda: read(server.url("clips"), folder.with_name(f"cache-{next(caches)}"))),
     ):
+        work()  # imports what it needs: an interrupt could leave half a module
         at = 0
         while interrupted(work, at):
             at += 1
