@@ -10,7 +10,7 @@ takes are therefore made here (docs/decisions/0033).
 from __future__ import annotations
 
 import sys
-from threading import Lock, RLock
+from threading import Lock, RLock  # noqa: TID251
 
 __all__ = ["Lock", "RLock"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -144,7 +143,7 @@ class ProcessClient:
             if self._client is expired:
                 self._client = None
 
-    def _own_lock(self) -> threading.Lock:
+    def _own_lock(self) -> Lock:
         if self._pid != os.getpid():
             # A lock that some thread held during a fork stays locked in the child, so make another.
             self._forget()

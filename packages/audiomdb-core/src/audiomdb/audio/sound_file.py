@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import soundfile
+
+from audiomdb.locks import Lock
 
 __all__ = ["SoundFile"]
 
@@ -34,8 +35,9 @@ class SoundFile(soundfile.SoundFile):  # type: ignore[misc]
 def _renew_lock() -> None:
     # Since 0.14, soundfile opens files under a lock of this name, which a thread may hold during a
     # fork. The child would wait for it for ever.
-    soundfile.SoundFile._sf_error_lock = threading.Lock()
+    soundfile.SoundFile._sf_error_lock = Lock()
 
 
+_renew_lock()  # also for interrupts, see `audiomdb.locks`
 if hasattr(os, "register_at_fork"):  # not on Windows, where datasets can be read in place
     os.register_at_fork(after_in_child=_renew_lock)

@@ -164,8 +164,8 @@ class _Chunk(Generic[T, R]):
         self.results: list[R] = []
         self.held = 0
         self.error: BaseException | None = None
-        # A lock that is released once is the cheapest object to wait for.
-        self.done = threading.Lock()
+        # A lock that another thread releases once is the cheapest object to wait for.
+        self.done = threading.Lock()  # noqa: TID251
         self.done.acquire()
 
     def seconds(self) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from types import TracebackType
 from urllib.parse import urlsplit
 
+from audiomdb.locks import Lock
 from audiomdb.testing.connection import Connection, break_off
 from audiomdb.testing.faults import Fault, FaultKind
 from audiomdb.testing.wire import ProxyStats, Wire, check_line
@@ -61,7 +62,7 @@ class FaultProxy:
         check_line(latency_s, bytes_per_second)
         self._wire = Wire(latency_s, bytes_per_second)
         self._target, scheme, path = parse_target(target)
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._connections: set[Connection] = set()
         self._threads: list[threading.Thread] = []
         self._server = socket.create_server(("127.0.0.1", 0), backlog=128)

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from audiomdb.locks import Lock
 from audiomdb.testing.faults import Fault
 
 __all__ = ["ProxyStats", "Way", "Wire", "check_line"]
@@ -70,7 +71,7 @@ class Wire:
         self.latency_s = latency_s
         self.bytes_per_second = bytes_per_second
         self.ended = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._fault: Fault | None = None
         self._left: int | None = None
         self._then: Callable[[], object] | None = None
@@ -161,7 +162,7 @@ class _Line:
     """One direction of a line of limited bandwidth, which all connections share."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._free_at = 0.0
 
     def carry(self, size: int, bytes_per_second: float, ended: threading.Event) -> None:
