@@ -54,7 +54,7 @@ OWNERS = {
 HEAVY = [
     *OWNERS,
     *("cloudpickle", "hypothesis", "loky", "miniaudio", "multiprocessing.pool", "pandas"),
-    *("pyarrow", "pytest", "scipy", "tqdm", "urllib3"),
+    *("psutil", "pyarrow", "pytest", "scipy", "tqdm", "urllib3"),
 ]
 
 # Of the standard library, in versions of Python later than the oldest one supported.

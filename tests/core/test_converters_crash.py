@@ -167,6 +167,23 @@ def test_workers_of_a_killed_run_end_and_the_next_one_goes_on(tmp_path: Path) ->
     assert digests(out) == digests(whole)
 
 
+def test_a_run_that_fails_ends_where_no_program_lists_processes(tmp_path: Path) -> None:
+    """As in slim containers, which have neither pgrep nor ps."""
+    path = script(tmp_path, tmp_path / "out", count=8, processor="Frames()")
+    (tmp_path / "pids").rmdir()
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "No such file or directory" in done.stderr
+    assert "pgrep" not in done.stderr
+
+
 @pytest.mark.parametrize("to_group", [False, True], ids=["process", "terminal"])
 def test_ctrl_c_stops_cleanly_says_what_is_kept_and_can_be_taken_up(
     tmp_path: Path, to_group: bool

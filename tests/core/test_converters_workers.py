@@ -112,6 +112,28 @@ def test_worker_processes_share_the_cores_among_their_inner_threads(
     assert sample["MKL_NUM_THREADS"] == "7"  # the user's word stands
 
 
+def test_a_worker_that_loads_a_large_model_is_not_started_anew(tmp_path: Path) -> None:
+    """loky would take it for a leak, if memory has grown by 300 MB when a batch is done."""
+
+    class Model(BaseProcessor):
+        seen = 0
+        weights: np.ndarray | None = None
+
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:  # noqa: ARG002
+            if not self.seen:
+                (tmp_path / "pids" / str(os.getpid())).touch()
+            self.seen += 1
+            if self.seen > 100 and self.weights is None:
+                self.weights = np.ones(5 << 23)
+            # A processor that takes its time: loky looks once in a second.
+            threading.Event().wait(0.01)
+            return {"weight": 1.0}
+
+    (tmp_path / "pids").mkdir()
+    Listed(samples(450), tmp_path / "out", processor=Model(), num_workers=2).run()
+    assert len(list((tmp_path / "pids").iterdir())) == 2
+
+
 def test_several_processors_are_merged_and_named_in_metadata(tmp_path: Path) -> None:
     both = [frames(40), frames(40, keep_original=True)]
     Listed(samples(3), tmp_path / "out", processor=both).run()

@@ -1,7 +1,8 @@
 """Worker processes on this machine that processors run in.
 
 Uses loky rather than the standard library's pool: its workers start without importing the script
-again, so no main guard is needed, and classes of that script or of a notebook are sent by value.
+again, so no main guard is needed, and classes of that script or of a notebook are sent by value. It
+ends them with the help of psutil.
 """
 
 from __future__ import annotations
@@ -61,12 +62,15 @@ def worker_processes(
 
     import loky
 
-    inner = str(max(1, default_workers() // workers))
+    defaults = dict.fromkeys(_THREAD_LIMITS, str(max(1, default_workers() // workers)))
+    # Where memory has grown by 300 MB since the first call, loky sees a leak, and starts the worker
+    # anew. It may be a model that the processor has loaded.
+    defaults["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e18"
     pool = loky.ProcessPoolExecutor(
         workers,
         initializer=_start,
         initargs=(process, os.getpid()),
-        env={name: os.environ.get(name, inner) for name in _THREAD_LIMITS},
+        env={name: os.environ.get(name, default) for name, default in defaults.items()},
     )
     submit = pool.submit
 
