@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from audiomdb.shards import DatasetReader
@@ -53,7 +54,6 @@ def keys_to_train_on(dataset: Path) -> Counter[str]:
 @contextmanager
 def started(command: list[Any], errors: Path) -> Iterator[subprocess.Popen[str]]:
     """A program and what it starts, of which nothing is left afterwards."""
-    psutil = pytest.importorskip("psutil")
     # A few hundred small operations a step: threads of their own only wait for each other.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (
