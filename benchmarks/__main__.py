@@ -35,7 +35,11 @@ GROUPS: dict[str, Group] = {
 
 def main() -> None:
     """Measure what was asked for; rows go to the terminal and to a new file of results."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--full", action="store_true", help="the sizes of the published figures")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")

@@ -74,7 +74,11 @@ class Compared:
 
 def main() -> None:
     """Compare, print the ratios, and fail where something has become slower."""
-    parser = argparse.ArgumentParser(prog="benchmarks.regression", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.regression",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("base", help="the commit that is compared with")
     parser.add_argument("new", nargs="?", help="another; this checkout unless given")
     parser.add_argument("--rounds", type=int, default=5)

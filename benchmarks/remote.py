@@ -51,7 +51,11 @@ print(json.dumps({name: version(name) for name in sys.argv[1:]}))
 
 def main() -> None:
     """Measure what was asked for; figures go to the terminal and to a new file of results."""
-    parser = argparse.ArgumentParser(prog="benchmarks.remote", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.remote",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--full", action="store_true", help="the sizes of the published figures")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
     parser.add_argument("--rounds", type=int, help="rounds of what the clock measures")

@@ -36,7 +36,11 @@ WORKS: dict[str, Work] = {
 
 def main() -> None:
     """Measure what was asked for; findings go to a new file of results."""
-    parser = argparse.ArgumentParser(prog="benchmarks.peers", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--full", action="store_true", help="the sizes of the published figures")
     parser.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK")
     parser.add_argument(
