@@ -184,7 +184,7 @@ def test_files_that_vanish_while_several_processes_read_are_fetched_again(
             rng.choice(files).unlink(missing_ok=True)
             vanished += 1
         node.disk_bytes()
-    assert vanished
+    assert vanished > 10
     results = [node.result(one) for one in started]
     assert [result.get("right") for result in results] == [3 * SHARDS] * 3, results
 

@@ -173,8 +173,8 @@ def test_an_index_takes_no_memory_for_columns_that_nobody_asked_for(tmp_path):
     finally:
         tracemalloc.stop()
     assert numbers.tolist() == list(range(400))
-    # A part that is kept takes several kB. NumPy 1.26 loses 300 bytes for each one that was parsed.
-    assert held < 500 * len(reader.metadata.shards)
+    lost = 300 if np.__version__.startswith("1.") else 0  # by NumPy 1.26, for each parsed part
+    assert held < (200 + lost) * len(reader.metadata.shards)
 
 
 def test_index_columns_are_arrays_over_all_samples(dataset):

@@ -58,8 +58,8 @@ def interrupted(work: Any, at: int) -> bool:
 
     def profile(frame: FrameType, event: str, called: object) -> None:
         nonlocal seen
-        if event == "c_return" and getattr(called, "__name__", "") == "__enter__":
-            return
+        if getattr(called, "__name__", "") == "__enter__" != frame.f_code.co_name:
+            return  # that of a `with` statement, not one that `Condition.__enter__` calls
         if event in ("call", "c_return") and frame.f_code.co_filename.endswith(WATCHED):
             seen += 1
             if seen == at + 1:
