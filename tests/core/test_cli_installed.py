@@ -29,7 +29,7 @@ class TapeConverter(BaseConverter):
     Nothing else.
 
     Args:
-        tape: The tape, without
+        tape: The tape, 100% without
             its box.
         output_dir: See `BaseConverter`.
         speed: Speed in cm/s, 100% by default.
@@ -132,7 +132,7 @@ def test_its_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str])
     text = said(capsys, 0, "tape", "--help")
     for part in (
         "usage: audiomdb convert tape [options] SOURCE OUTPUT Converts tapes.",
-        "SOURCE The tape, without its box.",
+        "SOURCE The tape, 100% without its box.",
         "options of TapeConverter:",
         "--speed NUMBER Speed in cm/s, 100% by default. (default: 9.5)",
         "--loud true|false (default: false)",
@@ -193,3 +193,5 @@ def test_a_package_that_is_not_installed_is_named(
     assert "(pip install audiomdb-hf)" in said(capsys, 0, "--help")
     text = said(capsys, 2, "hf", "user/digits", tmp_path / "out", "--data-split", "test")
     assert text.endswith("pip install audiomdb-hf")
+    for arguments in (["--help"], ["--data-split", "test", "user/digits", tmp_path / "out"], []):
+        assert said(capsys, 2, "hf", *arguments).endswith("pip install audiomdb-hf")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from audiomdb.audio import encode
 from audiomdb.cli import main
+from audiomdb.shards import DatasetWriter
 from audiomdb.testing import write_dataset
+from audiomdb.uploaders.local import LocalUploader
 from tests.commands import run_command
 
 COMMANDS = (
@@ -180,10 +186,13 @@ def test_a_place_that_cannot_be_made_is_told_in_words(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "loop"]
 
 
-def run_redirected(redirection: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    shell = ["sh", "-c", f'"$@" {redirection}', "sh"]
+def run_redirected(
+    redirection: str, *args: str | Path, unbuffered: str = "", limit: str = ""
+) -> subprocess.CompletedProcess[str]:
+    shell = ["sh", "-c", f'{limit} "$@" {redirection}', "sh"]
     command = [*shell, sys.executable, "-m", "audiomdb.cli", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_a_command_whose_output_was_closed_does_its_work(tmp_path: Path) -> None:
@@ -199,11 +208,55 @@ def test_an_error_whose_place_was_closed_is_not_taken_for_output(tmp_path: Path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_output_that_cannot_be_written_is_one_line_and_exits_with_1() -> None:
-    done = run_redirected(">/dev/full", "--version")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_line_and_exits_with_1(unbuffered: str) -> None:
+    done = run_redirected(">/dev/full", "--version", unbuffered=unbuffered)
     assert done.returncode == 1
     assert done.stderr.startswith("audiomdb: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_clip_of_which_only_a_part_could_be_written_is_an_error(
+    tmp_path: Path, unbuffered: str
+) -> None:
+    with DatasetWriter(tmp_path / "clips") as writer:
+        writer.write("clip", {"audio": encode(np.zeros(100_000), 8000, "wav")})
+    saving, out = ("show", tmp_path / "clips", "clip", "--save", "-"), tmp_path / "clip.wav"
+    limited = {"unbuffered": unbuffered, "limit": "ulimit -f 64;"}
+    done = run_redirected(f"> '{out}'", *saving, **limited)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == (
+        "audiomdb: cannot write the audio of sample 'clip' to '-': File too large\n"
+    )
+    done = run_redirected(f"> '{out}'", *saving, unbuffered=unbuffered)
+    assert (done.returncode, out.stat().st_size > 200_000) == (0, True)
+
+
+def test_a_connection_that_a_store_closes_is_no_end_of_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upload_file(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    write_dataset(tmp_path / "clips", shards=1)
+    monkeypatch.setattr(LocalUploader, "upload_file", upload_file)
+    assert main(["upload", str(tmp_path / "clips"), str(tmp_path / "there")]) == 1
+    said = capsys.readouterr().err
+    assert "Broken pipe" in said
+    assert "while LocalUploader sent " in said
+
+
+def test_an_error_without_words_is_told_by_its_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upload_dir(*_: object) -> None:
+        raise TimeoutError
+
+    write_dataset(tmp_path / "clips", shards=1)
+    monkeypatch.setattr(LocalUploader, "upload_dir", upload_dir)
+    assert main(["upload", str(tmp_path / "clips"), str(tmp_path / "there")]) == 1
+    assert capsys.readouterr().err == "audiomdb: TimeoutError\n"
 
 
 @pytest.mark.parametrize("command", ["info", "ls", "verify"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from audiomdb.cli.origins import FolderOrigin
 from audiomdb.cli.pulling import Target, pull
 from audiomdb.shards import DatasetWriter, verify_dataset
 from tests.commands import files, output
+from tests.packages import install
 
 
 @pytest.fixture
@@ -36,6 +38,44 @@ def test_a_dataset_goes_to_a_folder_and_comes_back(
     facts = json.loads(output(capsys, "pull", there.as_uri(), tmp_path / "copy", "--json"))
     assert (facts["samples"], facts["shards"], facts["fetched_shards"]) == (5, 3, 3)
     assert files(tmp_path / "copy") == files(speech) == files(there)
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package whose retriever reads `mnt://` URLs in place."""
+    module = """
+from pathlib import Path
+from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.shards import DatasetReader
+
+class MountRetriever(BaseRetriever):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    @classmethod
+    def from_url(cls, url):
+        return cls(url.removeprefix("mnt://"))
+
+    def reader(self):
+        return DatasetReader.open(self.folder)
+"""
+    entry_points = "[audiomdb.retrievers]\nmnt = {module}:MountRetriever\n"
+    monkeypatch.delitem(sys.modules, "mounts", raising=False)
+    monkeypatch.syspath_prepend(install(tmp_path / "mounts", "mounts", module, entry_points))
+
+
+@pytest.mark.usefixtures("mounts")
+def test_a_dataset_that_a_package_reads_in_place_is_pulled_and_verified(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = json.loads(output(capsys, "pull", f"mnt://{speech}", tmp_path / "copy", "--json"))
+    assert (facts["samples"], facts["shards"], facts["fetched_shards"]) == (5, 3, 3)
+    assert files(tmp_path / "copy") == files(speech)
+    assert "whole: 5 samples" in output(capsys, "verify", f"mnt://{speech}")
+    shard = speech / "shard_00001" / "data.mdb"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert "shard_00001/data.mdb: " in output(capsys, "verify", f"mnt://{speech}", code=1)
 
 
 def test_the_work_is_reported_as_json(

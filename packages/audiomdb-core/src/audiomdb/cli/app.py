@@ -6,10 +6,11 @@ import argparse
 import io
 import logging
 import os
+import select
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from audiomdb.cli import convert, info, ls, pull, quickstart, show, upload, verify
@@ -62,13 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt as exc:
         return _report(exc, EXIT_INTERRUPTED, args)
-    except BrokenPipeError:
-        _drop_output()
-        return EXIT_BROKEN_PIPE
     except (UsageError, InvalidURLError) as exc:
         return _report(exc, EXIT_USAGE, args)
     except (AudioMDBError, OSError) as exc:
+        if isinstance(exc, BrokenPipeError) and _nobody_reads():
+            return EXIT_BROKEN_PIPE
         return _report(exc, EXIT_DAMAGED, args)
+    finally:
+        _flush_or_drop_output()
     return code
 
 
@@ -119,10 +121,12 @@ def _report(exc: BaseException, code: int, args: argparse.Namespace) -> int:
         import traceback
 
         traceback.print_exc()
-    message = "interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc)
+    interrupted = isinstance(exc, KeyboardInterrupt)
+    message = "interrupted" if interrupted else str(exc) or type(exc).__name__
     # A converter adds a note to its errors that says how to continue.
     for line in (message, *getattr(exc, "__notes__", ())):
-        _say(line)
+        with suppress(BrokenPipeError):  # the exit code has to do
+            _say(line)
     return code
 
 
@@ -168,8 +172,21 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _drop_output() -> None:
-    # Python flushes stdout again at exit, and would report the broken pipe a second time.
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
+def _nobody_reads() -> bool:
+    """Whether the reader of a standard stream has ended; else a store's connection has."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # a stream in memory has no descriptor
+            poll.register(stream, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _flush_or_drop_output() -> None:
+    """Write what is left of the output; drop it if that fails, for which there is an error."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python flushes stdout again at exit, and would report the failure a second time.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)

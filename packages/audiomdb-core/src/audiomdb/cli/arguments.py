@@ -27,12 +27,16 @@ __all__ = [
     "octets",
 ]
 
-_CACHE_DIR = "audiomdb in $XDG_CACHE_HOME or ~/.cache"
+_KEPT = (
+    "where downloaded shards are kept for next time (default: audiomdb in $XDG_CACHE_HOME or "
+    "~/.cache)"
+)
 
 _WIDEST = 100
 """Maximum width of help paragraphs, in columns; longer lines are hard to read in any terminal."""
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 EXIT_OK = 0
 EXIT_DAMAGED = 1
@@ -155,24 +159,29 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """Add the argument for the dataset to read, and the options for a dataset at a URL."""
+def add_dataset(parser: argparse.ArgumentParser, *, cache_dir: str = _KEPT) -> None:
+    """Add the argument for the dataset to read, and the options for a dataset at a URL.
+
+    Args:
+        parser: Parser of the command.
+        cache_dir: The help of `--cache-dir`.
+    """
     parser.add_argument(
         "dataset",
         metavar="DATASET",
         help="folder with a metadata.json, or a URL such as s3://bucket/prefix",
     )
     group = parser.add_argument_group("reading from a URL")
-    add_cache(group)
+    add_cache(group, cache_dir)
     add_options(group)
 
 
-def add_cache(group: argparse._ArgumentGroup, *, default: str = _CACHE_DIR) -> None:
-    """Add the options for the cache of remote datasets; `default` is shown in the help."""
+def add_cache(group: argparse._ArgumentGroup, cache_dir: str) -> None:
+    """Add the options for the cache of remote datasets; `cache_dir` is the help of the first."""
     group.add_argument(
         "--cache-dir",
         metavar="DIR",
-        help=f"where downloaded shards are kept for next time (default: {default})",
+        help=cache_dir,
     )
     group.add_argument(
         "--max-cache-bytes",
@@ -216,7 +225,7 @@ def count(text: str) -> int:
 
 def octets(text: str) -> int:
     """Parse an argument that is a number of bytes, such as 1000000, 500MB or 64MiB."""
-    found = re.fullmatch(r"(\d+) ?([kmg]i?)?b?", text.strip().lower())
+    found = re.fullmatch(r"(\d+) ?([kmgt]i?)?b?", text.strip().lower())
     if found is None or int(found[1]) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 500MB or 64MiB")
     return _no_larger_than_an_index(int(found[1]) * _UNITS[found[2] or ""], text)

@@ -78,7 +78,9 @@ def add_options(
     )
     shards = parser.add_argument_group("shards and work")
     shards.add_argument(
-        "--name", metavar="NAME", help="name of the dataset (default: that of its folder)"
+        "--name",
+        metavar="NAME",
+        help="name of the dataset (default: one that the source gives it, or that of its folder)",
     )
     size = shards.add_mutually_exclusive_group()
     size.add_argument(

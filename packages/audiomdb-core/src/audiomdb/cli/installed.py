@@ -61,12 +61,10 @@ def _add_missing(sources: Commands, name: str) -> None:
 
     package, summary = PACKAGES[name], _SUMMARIES[name]
 
-    def run(_: argparse.Namespace) -> int:
+    def refuse() -> None:
         raise UsageError(f"to convert {summary}: pip install {package}")
 
-    parser = sources.add_parser(name, help=f"{summary} (pip install {package})", add_help=False)
-    parser.add_argument("rest", nargs=argparse.REMAINDER)
-    parser.set_defaults(run=run)
+    sources.add_parser(name, help=f"{summary} (pip install {package})").prepare = refuse
 
 
 def _complete(parser: Parser, name: str) -> None:
@@ -97,7 +95,7 @@ def _complete(parser: Parser, name: str) -> None:
             text = described.get(option, "")
             if default is not None and not needed:
                 shown = str(default).lower() if isinstance(default, bool) else default
-                text += f" (default: {shown})"
+                text += f" (default: {shown})".replace("%", "%%")
             required = needed and not own_way  # else from_source may know it
             _add_option(parser, group, option, types, text, required=required)
 
@@ -128,7 +126,7 @@ def _add_option(
         default=argparse.SUPPRESS,
         required=required,
         metavar=next(filter(None, metavars), "VALUE"),
-        help=text.strip().replace("%", "%%"),
+        help=text.strip(),
     )
 
 
@@ -148,7 +146,7 @@ def _run(name: str, args: argparse.Namespace) -> int:
 
 
 def _read(kind: type[BaseConverter]) -> tuple[str, dict[str, str]]:
-    """Return the first line of a class's docstring, and what it says of each argument."""
+    """Return the first line of a class's docstring, and the help text of each argument."""
     text = inspect.getdoc(kind) or ""
     if vars(kind).get("__doc__") is None:  # inherited: it is about another class
         return "", {}
@@ -158,5 +156,5 @@ def _read(kind: type[BaseConverter]) -> tuple[str, dict[str, str]]:
     for name, line in re.findall(
         r"^ {4}(\w+)(?: \(.*?\))?:((?:.*\n)(?: {5,}.*\n)*)", found[1] if found else "", re.MULTILINE
     ):
-        described[name] = " ".join(line.split())
+        described[name] = " ".join(line.split()).replace("%", "%%")
     return summary, described

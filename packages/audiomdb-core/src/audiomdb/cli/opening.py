@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "columns_of",
+    "folder_of",
     "is_cache",
     "make_retriever",
     "make_uploader",
@@ -36,6 +37,29 @@ def place_of(retriever: BaseRetriever) -> Path | None:
     from audiomdb.retrievers.local import LocalRetriever
 
     return retriever.path if isinstance(retriever, LocalRetriever) else None
+
+
+def folder_of(retriever: BaseRetriever) -> Path | None:
+    """Return the folder of a dataset that is read in place, even at a URL; None for a cached one.
+
+    Opens the dataset only if the retriever has a `reader` of its own.
+
+    Raises:
+        UsageError: when it is read in place, but from elsewhere.
+    """
+    from audiomdb.retrievers.base import BaseRetriever
+    from audiomdb.shards.dataset_reader import LocalShards
+
+    if (folder := place_of(retriever)) is not None:
+        return folder
+    kind = type(retriever)
+    if kind.reader is BaseRetriever.reader or (source := retriever.open().source).cached:
+        return None
+    if not isinstance(source, LocalShards):
+        raise UsageError(
+            f"{kind.__name__} reads its dataset neither through a cache nor from a folder"
+        )
+    return source.path
 
 
 def refuse_file(place: Path | None, dataset: str) -> None:

@@ -16,7 +16,7 @@ from audiomdb.cli.arguments import (
     add_options,
     count,
 )
-from audiomdb.cli.opening import make_retriever, place_of, refuse_file
+from audiomdb.cli.opening import folder_of, make_retriever, refuse_file
 from audiomdb.cli.text import one_line
 from audiomdb.notes import add_note
 from audiomdb.progress import progress
@@ -74,24 +74,26 @@ def add(commands: Commands) -> None:
     )
     group = parser.add_argument_group("reading from the URL")
     add_options(group)
-    add_cache(group, default="not kept")
+    add_cache(group, "where downloaded shards are kept for next time (default: not kept)")
     add_json(parser, "one JSON object")
 
 
 def _run(args: argparse.Namespace) -> int:
     from audiomdb.cli.pulling import STATE, Target
+    from audiomdb.registry import option_names, retriever_class
 
     folder = folder_path(args.target, instead="give the path of one on this machine")
     if args.max_cache_bytes is not None and args.cache_dir is None:
         raise UsageError("--max-cache-bytes is of no use without --cache-dir")
-    retriever = make_retriever(
-        args.source,
-        args.option,
-        workers=args.workers,
-        cache_dir=folder / STATE if args.cache_dir is None else args.cache_dir,
-        max_cache_bytes=args.max_cache_bytes,
-    )
-    source = place_of(retriever)
+    options: dict[str, Any] = {"workers": args.workers, "cache_dir": folder / STATE}
+    taken = option_names(
+        retriever_class(args.source)
+    )  # by a class that reads in place: perhaps none
+    options = {name: value for name, value in options.items() if name in taken}
+    if args.cache_dir is not None:
+        options |= {"cache_dir": args.cache_dir, "max_cache_bytes": args.max_cache_bytes}
+    retriever = make_retriever(args.source, args.option, **options)
+    source = folder_of(retriever)
     refuse_file(source, args.source)
     if source is not None and _is_one(source, folder):
         # A damaged shard would be copied from itself.
@@ -139,7 +141,7 @@ def _origin(retriever: BaseRetriever, args: argparse.Namespace) -> Iterator[Orig
     """Open the source; the budget of a cache is claimed within the `with` block."""
     from audiomdb.cli.origins import CacheOrigin, FolderOrigin
 
-    folder = place_of(retriever)
+    folder = folder_of(retriever)
     if folder is not None:
         yield FolderOrigin(folder)
         return

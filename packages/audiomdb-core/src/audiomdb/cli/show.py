@@ -141,7 +141,9 @@ def _save(key: str, audio: Any, target: str) -> None:  # noqa: ANN401
         if isinstance(audio, np.ndarray):
             np.save(target, audio)
         elif target == "-":
-            sys.stdout.buffer.write(audio)
+            # Buffered, as stdout may not be: a write to a full disk can be a short one.
+            with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+                output.write(audio)
         else:
             Path(target).write_bytes(audio)
     except BrokenPipeError:  # the reader of the pipe has ended

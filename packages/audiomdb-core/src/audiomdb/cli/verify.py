@@ -15,7 +15,7 @@ from audiomdb.cli.arguments import (
     add_json,
     count,
 )
-from audiomdb.cli.opening import is_cache, make_retriever, place_of, refuse_file
+from audiomdb.cli.opening import folder_of, is_cache, make_retriever, refuse_file
 from audiomdb.cli.text import one_line
 from audiomdb.quantities import counted, size
 
@@ -56,7 +56,11 @@ def add(commands: Commands) -> None:
         description=_DESCRIPTION,
         example=_EXAMPLE,
     )
-    add_dataset(parser)
+    add_dataset(
+        parser,
+        cache_dir="where shards are put while they are checked (default: the folder for temporary "
+        "files); with --cached, the cache (default: audiomdb in $XDG_CACHE_HOME or ~/.cache)",
+    )
     parser.add_argument(
         "--cached",
         action="store_true",
@@ -94,7 +98,7 @@ def _verify(args: argparse.Namespace) -> Checked:
         )
 
     retriever = make(args.cache_dir)
-    folder = place_of(retriever)
+    folder = folder_of(retriever)
     refuse_file(folder, args.dataset)
     if folder is None and not args.cached:
         scratch = None if args.cache_dir is None else Path(args.cache_dir)
