@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 
 import audiomdb.cache.retry
-from audiomdb.cache.lock import exclusive
 from audiomdb.errors import (
     CacheError,
     CacheTooSmallError,
@@ -33,8 +32,8 @@ from audiomdb.retrievers._naming import UnnameableError, retriever_name
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter, read_metadata
-from audiomdb.shards.files import bytes_below
 from audiomdb.stream import SampleStream
+from audiomdb.testing.kits.conformance import cached_bytes
 from tests.core.caches import budget
 
 SHARDS = 6
@@ -105,12 +104,6 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     gc.collect()  # descriptors of what a test has not closed are no business of the next one's
 
 
-def disk_bytes(folder: Path) -> int:
-    """What lies in a cache now. Exact, because names come and go under `budget.lock` alone."""
-    with exclusive(next(folder.rglob("budget.lock"))):
-        return bytes_below(folder)
-
-
 @KINDS
 def test_a_remote_dataset_reads_as_the_local_one(kind: Any, store: Path) -> None:
     retriever = kind(str(store))
@@ -138,7 +131,7 @@ def test_a_stream_on_the_smallest_budget_gives_every_sample_and_keeps_it(
     most = 0
     for sample, expected in zip(stream, local, strict=True):
         assert sample == expected
-        most = max(most, disk_bytes(cache))
+        most = max(most, cached_bytes(cache))
     assert most <= size
     stats = retriever.cache_stats
     assert stats.evictions > 0

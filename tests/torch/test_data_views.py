@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.cache.lock import exclusive
 from audiomdb.data.base import StreamingDataset
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter, read_metadata
-from audiomdb.shards.files import bytes_below
 from audiomdb.testing import MemoryRetriever, MemoryServer
+from audiomdb.testing.kits.conformance import cached_bytes
 
 SHARDS = 12
 NAMES = [f"clip-{i:02d}" for i in range(4 * SHARDS)]
@@ -61,12 +60,6 @@ def room_for(folder: Path, shards: int) -> int:
     return shards * max(shard.bytes for shard in metadata.shards) + beside
 
 
-def disk_bytes(cache: Path) -> int:
-    """What lies in a cache, counted while nothing can come or go."""
-    with exclusive(cache / "budget.lock"):
-        return bytes_below(cache)
-
-
 def read(datasets: list[StreamingDataset], room: int) -> list[list[str]]:
     """The keys of both, read in turns, with an eye on the budget."""
     keys: list[list[str]] = [[], []]
@@ -74,7 +67,7 @@ def read(datasets: list[StreamingDataset], room: int) -> list[list[str]]:
         for found, sample in zip(keys, samples, strict=True):
             found.append(sample["__key__"])
         (cache,) = {Path(dataset.retriever.cache_dir) for dataset in datasets}
-        assert disk_bytes(cache) <= room
+        assert cached_bytes(cache) <= room
     return keys
 
 

@@ -456,3 +456,14 @@ class TestReturnsWhatCannotBeStored(Processors):
     class kind(BaseProcessor):
         def process(self, sample, **_kwargs):
             return {"words": set(sample["text"].split())}
+
+
+class TestLeavesArraysAsTheyAre(Processors):
+    found_by = "test_audio_may_be_encoded_or_an_array"
+
+    class kind(BaseProcessor):
+        def process(self, sample, **_kwargs):
+            audio = sample["audio"]
+            if not isinstance(audio, np.ndarray):
+                audio = 0.5 * self.load_array(audio, 16_000)
+            return {"audio": audio, "sample_rate": 16_000}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from audiomdb.shards.files import sha256_hex
+from audiomdb.cache.lock import exclusive
+from audiomdb.shards.files import bytes_below, sha256_hex
 from audiomdb.testing.proxy import FaultProxy
 from audiomdb.testing.store import Store
 
@@ -21,6 +22,7 @@ __all__ = [
     "Held",
     "StoreConformance",
     "allocated_bytes",
+    "cached_bytes",
     "expect_same",
     "files_in",
     "wait_until",
@@ -121,6 +123,13 @@ class Held:
 def _descriptors() -> int:
     gc.collect()
     return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def cached_bytes(folder: Path) -> int:
+    """Return the bytes below a folder that has one cache, counted while nothing comes or goes."""
+    (lock,) = folder.rglob("budget.lock")
+    with exclusive(lock):
+        return bytes_below(folder)
 
 
 def allocated_bytes(folder: str | os.PathLike[str]) -> int:
