@@ -54,6 +54,35 @@ def test_a_copy_of_an_open_retriever_reads_the_same_commit_elsewhere(
     assert hub.run(code, tmp_path / "another-machine", saved).strip() == old
 
 
+def test_a_process_forked_from_one_that_got_a_copy_reads_the_same_commit(
+    hub: Any, large: Path, newer: Path, tmp_path: Path
+) -> None:
+    old = hub.add_dataset("user/digits", large).sha("main")
+    code = """
+        import os, pathlib, pickle, sys
+        from audiomdb.retrievers.hf import HFRetriever
+
+        os.environ["XDG_CACHE_HOME"], saved = sys.argv[1:]
+        retriever = pickle.loads(pathlib.Path(saved).read_bytes())
+        coming, going = os.pipe()
+        if child := os.fork():
+            os.waitpid(child, 0)
+            print(os.read(coming, 100).decode())
+        else:
+            try:
+                os.write(going, f"{retriever.commit} {len(retriever)}".encode())
+                retriever.close()
+            finally:
+                os._exit(0)
+    """
+    retriever = HFRetriever("user/digits")
+    retriever._commit = old  # as on the machine that opened it
+    saved = tmp_path / "saved"
+    saved.write_bytes(pickle.dumps(retriever))
+    hub.add_dataset("user/digits", newer)
+    assert hub.run(code, tmp_path / "another-machine", saved).split() == [old, "4"]
+
+
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_processes_that_are_handed_a_retriever_read_what_it_reads(
     hub: Any, large: Path, newer: Path, tmp_path: Path, start_method: str

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -75,9 +76,10 @@ class BaseRetriever:
 
     Args:
         cache_dir: Directory for caches, on a local disk; the dataset gets a subdirectory named by
-            the retriever's class and arguments, so several datasets may share it. A relative path
-            is resolved against the working directory at the time. None: `audiomdb` under
-            `$XDG_CACHE_HOME`, which is `~/.cache` unless it is set to an absolute path.
+            the retriever's class and arguments, so several datasets may share it. Arguments that
+            have no stable text, such as clients, do not tell them apart: then each needs its own. A
+            relative path is resolved against the working directory at the time. None: `audiomdb`
+            under `$XDG_CACHE_HOME`, which is `~/.cache` unless it is set to an absolute path.
         max_cache_bytes: Limit of this dataset's cache, partial downloads included. None: limited
             only by the disk; when that is full, the shards that are needed last are evicted.
         prefetch: Number of shards to download ahead of a stream.
@@ -194,7 +196,7 @@ class BaseRetriever:
             # at once, both open the dataset, and one of the readers is dropped.
             source = self
             if self._made_in != process:
-                source = _make(type(self), *self._arguments, self._where)
+                source = copy(self)
             opened = source._opened = self._opened = (process, source.reader())
         return opened[1]
 
