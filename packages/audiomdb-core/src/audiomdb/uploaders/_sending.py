@@ -240,7 +240,7 @@ class Sending:
     def _is_in_place(self) -> bool:
         """Return whether the metadata at the destination is this dataset's, as far as is known."""
         there = self._stat(self._metadata.rel_path)
-        digest = self._digest(self._metadata)
+        digest = self._metadata.sha256 or self._digest(self._metadata)
         return there is not None and not _is_another(there, self._metadata.bytes, digest)
 
     def _check_arrival(self, file: DatasetFile, digest: str) -> None:
