@@ -14,9 +14,18 @@ from audiomdb.errors import CachePlaceError
 def test_a_network_file_system_is_refused_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for kind in ("nfs4", "cifs", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph-fuse", "fuse.s3fs"):
+        monkeypatch.setattr(audiomdb.cache.place, "file_system", lambda _, kind=kind: kind)
+        with pytest.raises(CachePlaceError, match=rf"network file system \({kind}\).*cache_dir="):
+            check_place(tmp_path)
+
+
+def test_a_file_system_of_this_machine_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_place(tmp_path)
-    monkeypatch.setattr(audiomdb.cache.place, "file_system", lambda _: "nfs4")
-    with pytest.raises(CachePlaceError, match=r"network file system \(nfs4\).*cache_dir="):
+    for kind in ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "fuse.fuse-overlayfs", None):
+        monkeypatch.setattr(audiomdb.cache.place, "file_system", lambda _, kind=kind: kind)
         check_place(tmp_path)
 
 

@@ -58,14 +58,13 @@ class Reading(msgspec.Struct, frozen=True):
 
     Attributes:
         needs: Bytes of shards it must be able to hold at once.
-        visits: Numbers of the shards it reads, `(n,)` int32, in the order in which it first needs
-            them; `DONE` in place of a visit that is over before earlier ones are.
-        done: Number of visits at the start of `visits` that are all over.
+        visits: Numbers of the shards that it has still to read, `(n,)` int32, in the order in which
+            it first needs them; `DONE` in place of a visit that is over before earlier ones are.
+            None: it has not published them.
     """
 
     needs: int
-    visits: np.ndarray
-    done: int = 0
+    visits: np.ndarray | None
 
 
 def eviction_order(stored: Iterable[Stored], *, later_than: float = -1.0) -> list[Stored]:
@@ -84,11 +83,12 @@ def next_uses(readings: Iterable[Reading], shards: int) -> NDArray[np.float64]:
     """Return the visits until each shard is next needed by any reader, `(shards,)` float64."""
     soonest = np.full(shards, NEVER)
     for reading in readings:
-        visits = reading.visits[reading.done :]
-        at = np.flatnonzero((visits >= 0) & (visits < shards))[::-1]
-        uses = np.full(shards, NEVER)
-        uses[visits[at]] = at  # reversed, so that the first of several visits is assigned last
-        np.minimum(soonest, uses, out=soonest)
+        if reading.visits is None:
+            continue
+        at = np.flatnonzero((reading.visits >= 0) & (reading.visits < shards))
+        at = at[::-1]  # so that the first of several visits to a shard is assigned last
+        visited = reading.visits[at]
+        soonest[visited] = np.minimum(soonest[visited], at)
     return soonest
 
 

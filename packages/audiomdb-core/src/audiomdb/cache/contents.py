@@ -21,7 +21,7 @@ from audiomdb.shards.metadata import Metadata
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Contents", "Inventory", "files"]
+__all__ = ["Contents", "Inventory", "files", "names"]
 
 _ALLOWANCE_BYTES = 64 * 1024
 """Counted for lock files, notes, and the validators and spans of parts, which are not measured."""
@@ -124,7 +124,7 @@ class Inventory:
         for reading, size in live_readings(self._layout.readers):
             readings.append(reading)
             fixed += size
-            if not len(reading.visits):
+            if reading.visits is None:
                 unknown += reading.needs
         return next_uses(readings, len(self.sizes)), fixed, unknown
 
@@ -134,6 +134,11 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     for entry in sorted(_entries(folder), key=lambda entry: entry.name):
         if (info := _seen(entry)) is not None:
             yield entry.name, info
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names of the entries of a folder, in any order."""
+    return [entry.name for entry in _entries(folder)]
 
 
 def _quarantined(entry: os.DirEntry[str]) -> Stored | None:

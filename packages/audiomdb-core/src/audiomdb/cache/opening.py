@@ -186,13 +186,13 @@ def _waited_for(layout: CacheLayout, lock: Path, what: str) -> Held:
 def _try_to_open(
     layout: CacheLayout, source: Source, limits: Limits, failures: Failures, counters: Counters
 ) -> Opened | None:
-    """Open a directory; return None if it, or a part of it, is deleted meanwhile."""
+    """Open a directory; return None if a part of it is deleted meanwhile, or turns out damaged."""
     _make(layout)
     known = failures.attempt(METADATA_FILE)
     with metadata_lock(layout) as lock:
         failures.raise_newer(METADATA_FILE, known)
         try:
-            metadata, holding = _agreed(layout, source, limits, failures, counters)
+            found, holding = _agreed(layout, source, limits, failures, counters)
             in_use = try_shared(layout.in_use_lock)
         except FileNotFoundError:
             if layout.has_folders() and is_at(lock.fd, layout.metadata_lock):
@@ -202,18 +202,33 @@ def _try_to_open(
             # Others may have created it again by now, and agreed without this process.
             in_use.release()
             return None
-    return None if in_use is None else Opened(metadata, holding, in_use)
+    if in_use is None:
+        return None
+    if isinstance(found, Metadata):
+        return Opened(found, holding, in_use)
+    try:
+        # Without the lock, for which others wait: with very many shards, it takes a second.
+        return Opened(parse_metadata(found, str(layout.metadata)), holding, in_use)
+    except MetadataError:
+        in_use.release()
+        with metadata_lock(layout):
+            if _kept_metadata(layout) == found:
+                _remove(layout.metadata)
+        return None
 
 
 def _agreed(
     layout: CacheLayout, source: Source, limits: Limits, failures: Failures, counters: Counters
-) -> tuple[Metadata, Limits]:
-    """Return metadata and limits of the directory's first user. Call under `metadata.lock`."""
+) -> tuple[Metadata | bytes, Limits]:
+    """Return metadata and limits of the directory's first user. Call under `metadata.lock`.
+
+    The metadata is not parsed if another process has fetched it.
+    """
     alone = try_exclusive(layout.in_use_lock, create=True)
     try:
         if alone is not None:
             _sweep(layout)
-        metadata = None if alone is not None else _kept_metadata(layout)
+        metadata: Metadata | bytes | None = None if alone is not None else _kept_metadata(layout)
         if metadata is None:
             metadata = _fetch(layout, source, failures, counters)
             _remove_index_of_another(layout, metadata)
@@ -259,11 +274,11 @@ def _made(layout: CacheLayout) -> Held | None:
             time.sleep(PAUSE_S)
 
 
-def _kept_metadata(layout: CacheLayout) -> Metadata | None:
-    """Return the metadata that the first process fetched; None if it is gone or damaged."""
+def _kept_metadata(layout: CacheLayout) -> bytes | None:
+    """Return the metadata that the first process fetched; None if it is gone."""
     try:
-        return parse_metadata(layout.metadata.read_bytes(), str(layout.metadata))
-    except (OSError, MetadataError):
+        return layout.metadata.read_bytes()
+    except OSError:
         return None
 
 

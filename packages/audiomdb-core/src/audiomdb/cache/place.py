@@ -12,7 +12,11 @@ from audiomdb.errors import CachePlaceError
 
 __all__ = ["check_place", "file_system"]
 
-_REMOTE = r"nfs\d*|cifs|smb\w*|afs|afpfs|webdav|fuse\.sshfs|9p"
+_REMOTE = (
+    r"nfs\d*|cifs|smb\w*|afs|afpfs|webdav|9p|ceph|lustre|gpfs|beegfs\w*|panfs|wekafs|pvfs2|orangefs"
+    r"|fuse\.(sshfs|ceph.*|gluster.*|juicefs.*|beegfs.*|mfs|lizardfs|seaweedfs|davfs2?|rclone"
+    r"|s3fs|goofys|gcsfuse|geesefs|mount-s3|mountpoint-s3|blobfuse2?|hf-mount|objectivefs|alluxio.*)"
+)
 
 
 def check_place(directory: Path) -> None:

@@ -137,13 +137,13 @@ def live_readings(folder: Path) -> Iterator[tuple[Reading, int]]:
             path.unlink(missing_ok=True)
             held.release()
             continue
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            continue
-        if len(content) < _HEAD.size or not content.startswith(_MAGIC):
-            continue
-        _, needs, done, count = _HEAD.unpack_from(content)
-        whole = min(count, (len(content) - _HEAD.size) // 4)
-        visits = np.frombuffer(content, "<i4", whole, _HEAD.size)
-        yield Reading(needs, visits, done), len(content)
+        with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+            head = file.read(_HEAD.size)
+            if len(head) < _HEAD.size or not head.startswith(_MAGIC):
+                continue
+            _, needs, done, count = _HEAD.unpack(head)
+            # Only what is still to be read: this is done for every reader whenever room is made.
+            file.seek(registration_bytes(min(done, count)))
+            left = file.read(4 * max(0, count - done))
+            visits = np.frombuffer(left, "<i4", len(left) // 4) if count else None
+            yield Reading(needs, visits), os.fstat(file.fileno()).st_size

@@ -13,7 +13,7 @@ import numpy as np
 
 from audiomdb.cache.admission import refuse_too_many
 from audiomdb.cache.budget import Stored, eviction_order, need_bytes, within_reach
-from audiomdb.cache.contents import Inventory, files
+from audiomdb.cache.contents import Inventory, names
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk, evicted, forget
 from audiomdb.cache.layout import CacheLayout
@@ -65,6 +65,7 @@ class Room:
         self._inventory = Inventory(layout, metadata)
         self.sizes, self.names = self._inventory.sizes, self._inventory.names
         self._sizes = np.array(self.sizes, np.int64)
+        self._all_bytes = sum(self.sizes)
 
     @property
     def _max_bytes(self) -> int | None:
@@ -76,7 +77,7 @@ class Room:
         if self._max_bytes is None:
             return True
         notes = _MANY_READERS * registration_bytes(2 * len(self.sizes))
-        return sum(self.sizes) + self._inventory.fixed_bytes() + notes <= self._max_bytes
+        return self._all_bytes + self._inventory.fixed_bytes() + notes <= self._max_bytes
 
     def shard_path(self, number: int) -> Path:
         """Return the path of a complete shard, whether it exists or not."""
@@ -261,7 +262,7 @@ class Room:
 
         def shrunk() -> bool:
             with exclusive(self._layout.budget_lock):
-                return self._shrink(size, but=but, ahead_of=ahead_of)
+                return self._shrink(size, but=but, ahead_of=ahead_of) < size
 
         return self._tenancy.despite_deletion(shrunk)
 
@@ -299,9 +300,7 @@ class Room:
         """
         if self.fetched_by_others(""):
             return time.monotonic()
-        return self._tenancy.despite_deletion(
-            lambda: [name for name, _ in files(self._layout.shards)]
-        )
+        return self._tenancy.despite_deletion(lambda: sorted(names(self._layout.shards)))
 
     def _discard(self, part: Part, delivered: Delivered) -> None:
         # The part last: as long as it exists, a later process cleans up after a crash here.
@@ -322,17 +321,18 @@ class Room:
 
     def _despite_full_disk(self, action: Callable[[], T]) -> T:
         """Call a function that writes little; evict while the disk is full. Needs `budget.lock`."""
-        return despite_full_disk(action, lambda: self._shrink(1))
+        return despite_full_disk(action, lambda: self._shrink(1) <= 0)
 
-    def _shrink(self, size: int, *, but: str = "", ahead_of: int | None = None) -> bool:
+    def _shrink(self, size: int, *, but: str = "", ahead_of: int | None = None) -> int:
+        """Evict `size` bytes, see `shrink`; return how many are still lacking."""
         contents = self._inventory.contents()
         later_than = -1.0 if ahead_of is None else contents.uses[ahead_of]
         stored = (item for item in contents.stored if item.name != f"parts/{but}")
-        return self._evict(eviction_order(stored, later_than=later_than), size) < size
+        return self._evict(eviction_order(stored, later_than=later_than), size)
 
     def _fetched(self) -> frozenset[str]:
-        names = filter(self._layout.is_part, (name for name, _ in files(self._layout.parts)))
-        return frozenset(name for name in names if is_held(self._layout.parts / name))
+        parts = filter(self._layout.is_part, names(self._layout.parts))
+        return frozenset(name for name in parts if is_held(self._layout.parts / name))
 
     def _make_room(self, size: int, *, ahead_of: int | None = None) -> bool:
         """Evict until `size` more bytes fit; return whether they do. Call under `budget.lock`."""
@@ -364,10 +364,9 @@ class Room:
         """
         numbers = (self._inventory.numbers.get(name) for name in self._fetched())
         size += sum(max(0, self.sizes[n] - self.arrived(n)) for n in numbers if n is not None)
-        while (lacking := size - shutil.disk_usage(self._layout.root).free) > 0:
-            if not self._shrink(lacking, ahead_of=ahead_of):
-                return False
-        return True
+        lacking = size - shutil.disk_usage(self._layout.root).free
+        # What is evicted is counted, not measured: some file systems report it seconds later.
+        return lacking <= 0 or self._shrink(lacking, ahead_of=ahead_of) <= 0
 
     def _evict(self, victims: list[Stored], size: int) -> int:
         """Remove victims until `size` bytes are free; return how many bytes are still lacking."""

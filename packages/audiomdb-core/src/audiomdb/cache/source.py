@@ -6,7 +6,8 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -110,6 +111,11 @@ class DirectorySource:
         """
         folder = layout.staging / f"metadata-{uuid4().hex[:12]}"
         folder.mkdir()
+
+        def downloaded() -> str | os.PathLike[str]:
+            with _full_elsewhere(layout, MOST_METADATA_BYTES):
+                return self._download_metadata(folder)
+
         try:
             retries = Retries(
                 f"{self._name}.download_metadata()",
@@ -119,7 +125,7 @@ class DirectorySource:
                 outage=Outage(layout.outage),
             )
             with named(f"while {self._name} fetched {METADATA_FILE}", METADATA_FILE):
-                path = retries(lambda: self._download_metadata(folder))
+                path = retries(downloaded)
             content = self._read_metadata(path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -142,7 +148,8 @@ class DirectorySource:
                     if part.is_there():
                         shutil.rmtree(folder.parent, ignore_errors=True)
                     folder.mkdir(parents=True)
-                    returned = self._download_shard(part.number, folder)
+                    with _full_elsewhere(layout, entry.bytes):
+                        returned = self._download_shard(part.number, folder)
                     return _delivered(self._data_file(part.number, returned, folder))
                 except Exception as exc:
                     deleted = f"somebody has deleted {folder}, which it had to write to"
@@ -155,8 +162,12 @@ class DirectorySource:
                         raise
                     raise DownloadInterruptedError(f"{deleted}: {exc}") from exc
 
+            def make_room() -> bool:
+                means.check()
+                return means.make_room(entry.bytes)
+
             def attempt() -> Delivered:
-                return despite_full_disk(download, lambda: means.make_room(entry.bytes))
+                return despite_full_disk(download, make_room)
 
             doing = f"while {self._name} fetched {entry.path}"
             with Watch(pace, "waiting for"), named(doing, entry.path):
@@ -200,6 +211,28 @@ class DirectorySource:
         inside = folder / f".{DATA_FILE}.copy"
         shutil.copyfile(real, inside)
         return inside
+
+
+@contextmanager
+def _full_elsewhere(layout: CacheLayout, size: int) -> Iterator[None]:
+    """Tell a disk that is full elsewhere from that of the cache, where shards are evicted for it.
+
+    Args:
+        layout: The cache directory.
+        size: Bytes that the block writes to it at most.
+
+    Raises:
+        DownloadInterruptedError: the block found a disk full, but not this one.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno == errno.ENOSPC and shutil.disk_usage(layout.root).free >= size:
+            raise DownloadInterruptedError(
+                f"{exc}, although there is room on the disk of the cache, {layout.root}: what is "
+                "full is another one, such as that of temporary files"
+            ) from exc
+        raise
 
 
 def _too_large(place: str) -> MetadataError:
