@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ __all__ = [
     "beside_shards",
     "budget",
     "directory_source",
+    "setting",
     "write_store",
 ]
 
@@ -50,6 +53,17 @@ def directory_source(store: Path, returned: Any) -> DirectorySource:
         return folder / "metadata.json"
 
     return DirectorySource("Mine", metadata, lambda number, folder: returned(number, folder))
+
+
+def setting(event: threading.Event) -> Callable[[], None]:
+    """A check for who waits, which sets an event when it is called for the third time."""
+    calls = count(1)
+
+    def check() -> None:
+        if next(calls) == 3:
+            event.set()
+
+    return check
 
 
 class Opener:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,14 @@ from audiomdb.cache import CacheOptions, RemoteFile, ShardCache
 from audiomdb.errors import CacheTooSmallError, DownloadError, DownloadInterruptedError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
-from tests.core.caches import CopyRetriever, Opener, budget, directory_source, write_store
+from tests.core.caches import (
+    CopyRetriever,
+    Opener,
+    budget,
+    directory_source,
+    setting,
+    write_store,
+)
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -35,17 +41,6 @@ def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
     opener = Opener(store, tmp_path)
     yield opener
     opener.close()
-
-
-def setting(event: threading.Event) -> Callable[[], None]:
-    """A check for who waits, which sets an event when it is called for the third time."""
-    calls = count(1)
-
-    def check() -> None:
-        if next(calls) == 3:
-            event.set()
-
-    return check
 
 
 def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(

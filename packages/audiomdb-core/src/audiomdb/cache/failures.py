@@ -11,6 +11,7 @@ while, each of them tries only once.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -63,9 +64,12 @@ class Failures:
     def record(self, name: str, error: Exception) -> None:
         """Leave a note; only call this while holding the right to fetch the file.
 
-        If the note cannot be written, for example to a full disk, waiting threads try to fetch the
-        file themselves.
+        A process that is exiting leaves none, because the failure may be due to that. If there is
+        no note, which may also be because the disk is full, waiting threads try to fetch the file
+        themselves.
         """
+        if _is_exiting():
+            return
         temporary = self._folder / f".{name}.{os.getpid()}"
         with suppress(OSError):
             note = _Note(
@@ -127,3 +131,10 @@ class Outage:
         """Record that the store answers."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+def _is_exiting() -> bool:
+    """Return whether this process is exiting, so that executors accept no more work."""
+    # While the main thread waits for executors, which already refuse work, it counts as alive.
+    flagged = bool(getattr(threading, "_SHUTTING_DOWN", False))
+    return flagged or not threading.main_thread().is_alive()

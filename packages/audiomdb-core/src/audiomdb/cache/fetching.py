@@ -165,7 +165,7 @@ class Fetching:
                 claimed = self._room.claim(number, ahead=True)
                 if not isinstance(claimed, Part):
                     return claimed
-                held = self._deliver(claimed, self._give_way(number, check), ahead=True)
+                held = self._deliver(claimed, check, ahead=True)
             except _GaveWay:
                 return "full"
             except Stopped:
@@ -246,7 +246,8 @@ class Fetching:
         """
         entry = self._metadata.shards[part.number]
         make_room = partial(self._room.shrink, ahead_of=part.number if ahead else None)
-        means = Means(check, make_room, self.slots.extra(ahead=ahead))
+        look = self._give_way(part.number, check) if ahead else check
+        means = Means(look, make_room, self.slots.extra(ahead=ahead))
         try:
             for _ in range(2):
                 delivered = self._transfer(part, entry, means)
@@ -260,16 +261,17 @@ class Fetching:
                 if not self._room.quarantine(part, delivered):
                     return None
         except BaseException as error:
-            if isinstance(error, FileNotFoundError) and not part.is_there():
-                part.held.release()
-                return None
-            if isinstance(error, DatasetNotFoundError):
-                add_note(error, _NOT_AS_DESCRIBED)
-            # On a full disk, who waits may have shards to let go of.
-            if isinstance(error, Exception) and not isinstance(error, Stopped | CacheFullError):
-                self._failures.record(part.name, error)
-            part.held.release()  # the part stays, for the next attempt to resume
-            raise
+            with part.held:  # the part stays, for the next attempt to resume
+                if isinstance(error, FileNotFoundError) and not part.is_there():
+                    return None
+                if isinstance(error, DatasetNotFoundError):
+                    add_note(error, _NOT_AS_DESCRIBED)
+                # On a full disk, who waits may have shards to let go of.
+                if isinstance(error, Exception) and not isinstance(error, Stopped | CacheFullError):
+                    # Raises if the shard is not wanted here any more: others try for themselves.
+                    check()
+                    self._failures.record(part.name, error)
+                raise
         corrupt = CorruptShardError(self._damage(part.number, delivered))
         self._failures.record(part.name, corrupt)
         self._room.abandon(part)
