@@ -363,6 +363,24 @@ def test_who_tries_once_says_what_was_tried_before(tmp_path: Path) -> None:
     assert "shard_8" not in third
 
 
+def portion(start: int, _validator: str | None) -> RemoteFile:
+    return RemoteFile([CONTENT[start : start + 9000]], start, "v1", len(CONTENT))
+
+
+@pytest.mark.parametrize("sends", [cut(100_000), portion], ids=["what breaks off", "a portion"])
+def test_a_store_that_was_down_is_tried_with_patience_once_it_sends(
+    fetch, tmp_path: Path, sends: Answer
+) -> None:
+    outage = Outage(CacheLayout(tmp_path).outage)
+    outage.begin("connection refused")
+    with pytest.raises(DownloadInterruptedError, match="failed moments before: connection refused"):
+        fetch(Store(cut(10)))  # which proves nothing
+    assert outage.lately()
+    busy = refuse(DownloadInterruptedError("503 SlowDown"))
+    assert is_whole(fetch(Store(sends, busy, busy, whole)))
+    assert not outage.lately()
+
+
 def test_how_far_and_how_fast_in_words() -> None:
     text = how_far(12_300_000, 64_000_000, 900_000, 30.0)
     assert text == "12.3 of 64.0 MB are there, at 0.03 MB/s"

@@ -194,6 +194,25 @@ def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: 
     assert cache.fetching.ahead(1, lambda: None) == "fetched"
 
 
+@pytest.mark.parametrize("file", ["metadata.json", "index.bin"])
+def test_a_store_that_sends_a_small_file_is_not_down_any_more(opener: Opener, file: str) -> None:
+    def down(_path: str, _at: int) -> None:
+        raise DownloadInterruptedError("connection reset")
+
+    cache = opener()
+    meet, opener.meet = opener.meet, down
+    with pytest.raises(DownloadInterruptedError):
+        cache.lease(0)
+    assert cache.fetching.ahead(1, lambda: None) == "busy"
+    opener.meet = meet
+    if file == "metadata.json":
+        cache.close()
+        cache = opener()
+    else:
+        assert cache.index_file() is not None
+    assert cache.fetching.ahead(1, lambda: None) == "fetched"
+
+
 @pytest.mark.parametrize("lacking", ["room", "a slot"])
 def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     lacking: str, opener: Opener, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,7 @@ the last note from before it began to wait. If there is a newer note, it raises 
 of waiting on or repeating the attempt. A thread that comes later tries again.
 
 After one process has given up on the store, the others need not find out by themselves: for a
-while, each of them tries only once.
+while, or until the store answers, each of them tries only once.
 """
 
 from __future__ import annotations

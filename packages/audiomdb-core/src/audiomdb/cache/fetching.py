@@ -251,7 +251,6 @@ class Fetching:
         try:
             for _ in range(2):
                 delivered = self._transfer(part, entry, means)
-                self._outage.end()
                 if (delivered.size, delivered.sha256) == (entry.bytes, entry.sha256):
                     held = self._room.admit(part, delivered)
                     self._failures.forget(part.name)

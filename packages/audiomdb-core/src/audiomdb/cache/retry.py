@@ -6,7 +6,8 @@ consecutive attempts without progress. The waits between them grow, up to a limi
 so that the processes of many machines do not retry at the same moment. The total number of attempts
 is limited too, against a store that delivers only a few bytes each time, or restarts each time.
 
-During an outage that another process has noticed, see `failures.Outage`, only one attempt is made.
+During an outage that another process has noticed, see `failures.Outage`, only one attempt is made,
+unless it shows that the store answers again: that ends the outage for all processes.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Retries:
         check: Called several times a second while waiting; raises to stop.
         size: Size of the file in bytes.
         at_the_start: Whether this is one of the small files that are fetched first.
-        outage: Outage of the store; if there was one lately, only one attempt is made.
+        outage: Outage of the store; if there was one lately, only one attempt is made. An attempt
+            that succeeds or makes progress ends it.
     """
 
     def __init__(
@@ -85,8 +87,9 @@ class Retries:
         self._check = check
         self._in_all = _ATTEMPTS_IN_ALL + size // _BYTES_AN_ATTEMPT
         self._in_a_row = _ATTEMPTS_AT_THE_START if at_the_start else _ATTEMPTS
-        self._outage = outage is not None and outage.lately()
-        self._why = outage.why() if outage is not None and self._outage else ""
+        self._outage = outage
+        self._is_down = outage is not None and outage.lately()
+        self._why = outage.why() if outage is not None and self._is_down else ""
         self._began = time.monotonic()
 
     def __call__(self, attempt: Callable[[], T], progress: Progress | None = None) -> T:
@@ -108,17 +111,20 @@ class Retries:
             nonlocal last
             before = progress.received
             try:
-                return True, attempt()
+                result = attempt()
             except (ConnectionError, TimeoutError) as error:
                 self.failed += 1
                 last = error
                 if progress.received - before < _PROGRESS_BYTES:
                     raise
+                self._store_answers()
                 return False, None
+            self._store_answers()
+            return True, result
 
         try:
             while True:
-                in_a_row = 1 if self._outage else self._in_a_row
+                in_a_row = 1 if self._is_down else self._in_a_row
                 try:
                     done, result = tenacity.Retrying(
                         retry=tenacity.retry_if_exception_type((ConnectionError, TimeoutError)),
@@ -146,6 +152,11 @@ class Retries:
             # among them leases that should have ended.
             last = None
 
+    def _store_answers(self) -> None:
+        self._is_down = False
+        if self._outage is not None:
+            self._outage.end()
+
     def _again(self, state: Any) -> None:  # noqa: ANN401
         self._counters.add(retries=1)
         import logging
@@ -168,7 +179,7 @@ class Retries:
         seconds = time.monotonic() - self._began
         times = "1 failed attempt" if self.failed == 1 else f"{self.failed} failed attempts"
         tried = f"given up after {times} in {seconds:.1f} s"
-        if self._outage and self.failed == 1:
+        if self._is_down and self.failed == 1:
             reason = f": {self._why}" if self._why else ""
             tried += f", since this store had failed moments before{reason}"
         else:
