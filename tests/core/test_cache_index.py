@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
+import audiomdb.cache.waiting
 from audiomdb.cache import CacheOptions, RangeSource, RemoteFile, ShardCache
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.opening import index_lock
+from audiomdb.errors import AudioMDBError, DownloadInterruptedError, MetadataError
 from audiomdb.shards import DatasetWriter
 from audiomdb.shards.files import bytes_below
 from tests.core.caches import Opener, write_store
@@ -24,6 +29,23 @@ def opener(tmp_path: Path) -> Iterator[Opener]:
     opener = Opener(write_store(tmp_path / "store", 5, 30_000), tmp_path)
     yield opener
     opener.close()
+
+
+@contextmanager
+def hearing(text: str, call: Callable[[], None]) -> Iterator[None]:
+    """Make a call whenever the cache logs this."""
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if text in record.getMessage():
+                call()
+
+    handler, log = Heard(), logging.getLogger("audiomdb.cache")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def test_an_index_that_breaks_off_again_and_again_is_gone_on_with(tmp_path: Path) -> None:
@@ -84,3 +106,83 @@ def test_the_index_of_a_dataset_that_was_replaced_takes_no_room(kind: str, opene
     for number in range(5):
         assert cache.lease(number) == opener.content(number)
         assert bytes_below(cache.directory) <= budget
+
+
+@pytest.mark.parametrize("kind", [DownloadInterruptedError, MetadataError])
+def test_an_index_that_fails_is_not_fetched_by_each_of_those_who_wait_for_it(
+    kind: type[AudioMDBError], opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.0)
+    path = opener.store / "index.bin"
+    content = path.read_bytes()
+    fetcher, waiter = opener(workers=2), opener(workers=2)
+    asked, waits = threading.Event(), threading.Event()
+    errors: list[AudioMDBError] = []
+
+    def meet(_path: str, _at: int) -> None:
+        asked.set()
+        assert waits.wait(300)
+        if kind is DownloadInterruptedError:
+            raise DownloadInterruptedError("reset")
+
+    def read(cache: ShardCache) -> None:
+        try:
+            cache.index_file()
+        except AudioMDBError as error:
+            errors.append(error)
+
+    if kind is MetadataError:
+        path.write_bytes(bytes(len(content)))
+    opener.meet = meet
+    first, second = (threading.Thread(target=read, args=(cache,)) for cache in (fetcher, waiter))
+    with hearing("waiting for another process to fetch the index", waits.set):
+        first.start()
+        assert asked.wait(300)
+        second.start()
+        first.join(300)
+        second.join(300)
+    assert [type(error) for error in errors] == [kind] * 2
+    assert len({str(error) for error in errors}) == 1
+    assert waiter.stats.retries == waiter.stats.fetched_bytes == 0
+
+    # Who comes later tries by itself, and while the store is down nothing is fetched ahead.
+    with pytest.raises(kind):
+        waiter.index_file()
+    down = kind is DownloadInterruptedError
+    assert waiter.fetching.ahead(0, lambda: None) == ("busy" if down else "fetched")
+    opener.meet = lambda _path, _at: None
+    path.write_bytes(content)
+    assert waiter.index_file() == memoryview(content)
+    assert waiter.fetching.ahead(1, lambda: None) == "fetched"
+
+
+def test_the_index_is_one_of_the_downloads_of_which_no_more_than_workers_run_at_once(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.0)
+    cache = opener(workers=1)
+    begun, go_on = threading.Event(), threading.Event()
+    happened: SimpleQueue[str] = SimpleQueue()
+    found: list[memoryview | None] = []
+
+    def meet(path: str, _at: int) -> None:
+        if path == "index.bin":
+            happened.put("fetches")
+            return
+        begun.set()
+        assert go_on.wait(300)
+
+    opener.meet = meet
+    shard = threading.Thread(target=cache.lease, args=(0,))
+    index = threading.Thread(target=lambda: found.append(cache.index_file()))
+    shard.start()
+    assert begun.wait(300)
+    with hearing("waiting to fetch the index of", lambda: happened.put("waits")):
+        index.start()
+        try:
+            assert happened.get(timeout=300) == "waits"
+        finally:
+            go_on.set()
+            shard.join(300)
+            index.join(300)
+    assert found == [memoryview((opener.store / "index.bin").read_bytes())]

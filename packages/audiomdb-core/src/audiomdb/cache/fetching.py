@@ -189,6 +189,29 @@ class Fetching:
         # Made anew each time, because the limit may change when the directory is made again.
         return Slots(self._layout.slots, self._tenancy.limits.workers)
 
+    def wait_for_slot(self, file: str, check: Callable[[], None]) -> Held:
+        """Wait for a slot, for a transfer that a reader waits for.
+
+        Args:
+            file: Name of the file to transfer, for messages.
+            check: Called repeatedly while waiting; raises to give up.
+        """
+        patience = Patience(check)
+        with contextlib.ExitStack() as stack:
+            says_so = False
+            while (slot := self._take_slot(ahead=False)) is None:
+                if not says_so and (sign := self.slots.lacking(ahead=False)) is not None:
+                    says_so = True
+                    stack.enter_context(sign)
+                patience.say(
+                    lambda: (
+                        f"waiting to fetch {file}: {self._tenancy.limits.workers} transfers, as "
+                        "many as workers= allows, are under way"
+                    )
+                )
+                patience.wait()
+        return slot
+
     def _claim(
         self, number: int, until_one_ends: frozenset[str]
     ) -> Part | Literal["busy", "full", "there"]:
@@ -207,7 +230,7 @@ class Fetching:
 
     def _fetch(self, part: Part, check: Callable[[], None]) -> Held | None:
         try:
-            slot = self._wait_for_slot(part.number, check)
+            slot = self.wait_for_slot(self._file(part.number), check)
         except BaseException:
             part.held.release()
             raise
@@ -217,23 +240,6 @@ class Fetching:
             except (ConnectionError, TimeoutError) as error:
                 self._outage.begin(str(error))
                 raise
-
-    def _wait_for_slot(self, number: int, check: Callable[[], None]) -> Held:
-        patience = Patience(check)
-        with contextlib.ExitStack() as stack:
-            says_so = False
-            while (slot := self._take_slot(ahead=False)) is None:
-                if not says_so and (sign := self.slots.lacking(ahead=False)) is not None:
-                    says_so = True
-                    stack.enter_context(sign)
-                patience.say(
-                    lambda: (
-                        f"waiting to fetch {self._file(number)}: {self._tenancy.limits.workers} "
-                        "transfers, as many as workers= allows, are under way"
-                    )
-                )
-                patience.wait()
-        return slot
 
     def _take_slot(self, *, ahead: bool) -> Held | None:
         return self._tenancy.despite_deletion(lambda: self.slots.take(ahead=ahead))

@@ -8,11 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from audiomdb.cache.eviction import despite_full_disk, forget, is_full_disk
+from audiomdb.cache.failures import Failures, Outage
+from audiomdb.cache.fetching import Fetching
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import is_at, try_exclusive
 from audiomdb.cache.opening import PAUSE_S, TRIES, deleted_error, index_lock
 from audiomdb.cache.part_file import Delivered, Part
-from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.transfer import Means, RangeTransfer
 from audiomdb.errors import CacheFullError, CorruptShardError, MetadataError
 from audiomdb.shards.files import sha256_hex, sync, write_atomically
@@ -29,13 +30,16 @@ _NAME = "index"
 class IndexCopy:
     """Keeps a dataset's index file in a cache directory. Thread-safe.
 
-    It can be as large as many shards, so an interrupted transfer is resumed, and shards that are
-    not being read are evicted for it. If the disk is still full, each process keeps it in memory.
+    It can be as large as many shards, so its transfer resumes when a connection breaks, though not
+    when the process dies, and shards that are not being read are evicted for it. If the disk is
+    still full, each process keeps it in memory.
 
     Args:
         layout: The directory.
         entry: Entry of the file in the metadata.
         transfer: Fetches the file. None: it can only be gathered from the shards.
+        failures: Notes of failed fetches.
+        fetching: Gives slots for the transfer, which counts like those of shards.
         make_room: Evicts a number of bytes; returns False when nothing can be evicted.
     """
 
@@ -44,22 +48,26 @@ class IndexCopy:
         layout: CacheLayout,
         entry: IndexEntry,
         transfer: RangeTransfer | None,
+        failures: Failures,
+        fetching: Fetching,
         make_room: Callable[[int], bool],
     ) -> None:
         self._layout = layout
         self._entry = entry
         self._transfer = transfer
+        self._failures = failures
+        self._fetching = fetching
         self._make_room = make_room
+        self._outage = Outage(layout.outage)
 
-    def open(self, extra: ExtraSlots) -> memoryview | None:
+    def open(self) -> memoryview | None:
         """Map the file, fetching it if it is missing; return None if it cannot be fetched.
 
-        Args:
-            extra: Slots for fetching several pieces at a time.
+        Who waits while another thread or process fetches it gets the failure of that one.
 
         Raises:
             MetadataError: the file is not the one described in the metadata.
-            DownloadError, Exception: as the source.
+            DownloadError, Exception: as the source, here or in the process that fetched it.
             CacheError: the directory is deleted over and over.
         """
         # Without a lock: every process verifies the file, which takes seconds if it is large.
@@ -67,7 +75,7 @@ class IndexCopy:
         if data is not None or self._transfer is None:
             return data
         try:
-            return self._fetched_once(self._transfer, extra)
+            return self._fetched_once(self._transfer)
         except OSError as exc:
             if not is_full_disk(exc):
                 raise
@@ -86,12 +94,17 @@ class IndexCopy:
         with suppress(CacheFullError):
             despite_full_disk(written, lambda: self._make_room(len(content)))
 
-    def _fetched_once(self, transfer: RangeTransfer, extra: ExtraSlots) -> memoryview:
+    def _fetched_once(self, transfer: RangeTransfer) -> memoryview:
+        known = self._failures.attempt(INDEX_FILE)
+        what = f"the index of {self._layout.root}"
         for _ in range(TRIES):
             with index_lock(self._layout):
                 data = self._whole()
                 if data is None:
-                    data = self._fetched(transfer, extra)
+                    self._failures.raise_newer(INDEX_FILE, known)
+                    # This cannot deadlock: who has a slot never waits for the lock.
+                    with self._fetching.wait_for_slot(what, lambda: None):
+                        data = self._fetched(transfer)
             if data is not None:
                 return data
             time.sleep(PAUSE_S)
@@ -114,7 +127,7 @@ class IndexCopy:
         release_pages(data)
         return data if digest == self._entry.sha256 else None
 
-    def _fetched(self, transfer: RangeTransfer, extra: ExtraSlots) -> memoryview | None:
+    def _fetched(self, transfer: RangeTransfer) -> memoryview | None:
         """Fetch and map the file, resuming if interrupted; return None if it was deleted."""
         folder = self._layout.staging / _NAME
         forget(self._layout, _NAME)  # left by a process that died
@@ -128,19 +141,33 @@ class IndexCopy:
             return None
         part = Part(-1, _NAME, folder / INDEX_FILE, held)
         try:
+            extra = self._fetching.slots.extra(ahead=False)
             means = Means(lambda: None, self._make_room, extra)
             delivered = transfer.fetch(part, INDEX_FILE, self._entry.bytes, means)
             self._check(delivered)
             part.path.replace(self._layout.index)
             sync(self._layout.root)
+            self._failures.forget(INDEX_FILE)
             return _mapped(self._layout.index)
-        except FileNotFoundError:
-            if is_at(held.fd, part.path):
-                raise  # raised by the source
-            return None
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) and not is_at(held.fd, part.path):
+                return None
+            self._report(error)
+            raise
         finally:
             held.release()
             forget(self._layout, _NAME)
+
+    def _report(self, error: Exception) -> None:
+        """Report a failed fetch to those who wait.
+
+        Not if the disk is full: then each of them fetches the file into its memory.
+        """
+        if isinstance(error, OSError) and is_full_disk(error):
+            return
+        self._failures.record(INDEX_FILE, error)
+        if isinstance(error, ConnectionError | TimeoutError):
+            self._outage.begin(str(error))
 
     def _check(self, delivered: Delivered) -> None:
         wanted = self._entry

@@ -84,6 +84,8 @@ class ShardCache:
             self._layout,
             self.metadata.index,
             transfer if isinstance(transfer, RangeTransfer) else None,
+            failures,
+            self.fetching,
             self._room.shrink,
         )
 
@@ -174,9 +176,9 @@ class ShardCache:
 
         Raises:
             MetadataError: the file is not the one described in the metadata.
-            DownloadError: as the source.
+            DownloadError, Exception: as the source, here or in the process that fetched it.
         """
-        return self._index.open(self.fetching.slots.extra(ahead=False))
+        return self._index.open()
 
     def keep_index(self, content: bytes) -> None:
         """Keep an index gathered from shards, if it is the one described in the metadata."""
