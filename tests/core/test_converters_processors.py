@@ -14,6 +14,7 @@ from audiomdb.errors import DamagedAudioError, ProcessingError
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.stream import SampleStream
 from tests.core.conversions import Listed, clip, rejections, samples
 
 
@@ -221,3 +222,24 @@ def test_what_is_no_clip_needs_no_rate(tmp_path: Path, value: Any) -> None:
     Listed(samples(1), tmp_path / "out", processor=Stores(), num_workers=1).run()
     with DatasetReader.open(tmp_path / "out") as dataset:
         assert np.array_equal(dataset[0]["audio"], value)
+
+
+@pytest.mark.parametrize("own", [clip(1), np.zeros(800, np.float32)], ids=["encoded", "array"])
+def test_a_clip_that_is_returned_as_it_came_keeps_its_facts(tmp_path: Path, own: Any) -> None:
+    class Caption(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            return {"audio": sample["audio"], "caption": "noise"}
+
+    item = {"audio": own, "sample_rate": 8000, "text": "hi"}
+    Listed([("k", item)], tmp_path / "processor", processor=Caption(), num_workers=1).run()
+    with DatasetWriter(tmp_path / "function", process=Caption().process) as writer:
+        writer.write("k", item)
+    for name in ("processor", "function"):
+        with DatasetReader.open(tmp_path / name) as dataset:
+            stored = dataset["k"]
+        del stored["audio"]
+        facts = {"sample_rate": 8000, "channels": 1, "frames": 800, "duration": 0.1}
+        assert stored == {"__key__": "k", "caption": "noise", **facts}, name
+        with SampleStream(tmp_path / name, sample_rate=16000) as stream:
+            (sample,) = stream
+        assert (len(sample["audio"]), sample["sample_rate"]) == (1600, 16000), name

@@ -290,3 +290,15 @@ def test_of_several_processors_the_one_that_failed_is_named() -> None:
 def test_an_empty_list_of_processors_is_refused() -> None:
     with pytest.raises(ValueError, match="leave it out"):
         Processors([])
+
+
+@pytest.mark.parametrize("audio", [TONE, encode(TONE, 8000)], ids=["array", "encoded"])
+def test_a_clip_that_is_returned_as_it_came_keeps_its_facts(audio: Any) -> None:
+    class Caption(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            return {"audio": sample["audio"], "caption": "a tone"}
+
+    facts = {"sample_rate": 8000, "frames": 8000, "duration": 1.0}
+    made = Processors(Caption())({"audio": audio, "text": "hi", "channels": None, **facts})
+    assert made.pop("audio") is audio
+    assert made == {"caption": "a tone", **facts}

@@ -14,7 +14,6 @@ __all__ = [
     "AUDIO",
     "CHANNELS",
     "DURATION",
-    "FACTS",
     "FRAMES",
     "KEY",
     "MAX_KEY_BYTES",
@@ -22,6 +21,7 @@ __all__ = [
     "TEXT",
     "Sample",
     "SourceSample",
+    "facts_of",
 ]
 
 Sample: TypeAlias = dict[str, Any]
@@ -50,8 +50,13 @@ FRAMES = "frames"
 DURATION = "duration"
 """Duration of `audio` in seconds."""
 
-FACTS = frozenset((SAMPLE_RATE, CHANNELS, FRAMES, DURATION))
+_FACTS = frozenset((SAMPLE_RATE, CHANNELS, FRAMES, DURATION))
 """What is found out about `audio`, and belongs to it."""
 
 MAX_KEY_BYTES = 511
 """Maximum length of a key in bytes of UTF-8, as limited by LMDB."""
+
+
+def facts_of(sample: Mapping[str, Any]) -> Sample:
+    """Return the known facts about a sample's audio, in the order in which the sample has them."""
+    return {name: value for name, value in sample.items() if name in _FACTS and value is not None}

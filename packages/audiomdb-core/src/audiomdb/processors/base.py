@@ -15,7 +15,7 @@ from audiomdb.audio import AudioSource, decode, resample
 from audiomdb.audio.arrays import array_rate, as_float, check_array, whole_rate
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
-from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample
+from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, facts_of
 
 __all__ = ["BaseProcessor", "Processors"]
 
@@ -194,8 +194,7 @@ class Processors:
             merged = {**sample, **merged}
         if merged.get(AUDIO) is sample.get(AUDIO) is not None:
             # A rate that a processor returns is that of its features, not of the clip beside them.
-            facts = FACTS.intersection(merged, sample)
-            merged |= {name: sample[name] for name in facts if sample[name] is not None}
+            merged |= facts_of(sample)
         return merged
 
     def __repr__(self) -> str:

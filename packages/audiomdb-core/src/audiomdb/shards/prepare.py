@@ -10,7 +10,7 @@ import numpy as np
 
 from audiomdb.audio.cutting import Cutters
 from audiomdb.errors import AudioError, ProcessingError, SampleError
-from audiomdb.sample import AUDIO, FACTS, SAMPLE_RATE, Sample, SourceSample
+from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, SourceSample, facts_of
 from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.describe import AudioOptions, Description, describe, source_name
 from audiomdb.shards.features import FeatureSummary
@@ -198,7 +198,7 @@ def _processed(
         return out
     if audio is before.get(AUDIO):
         # A rate that the processor returns is that of its features, not of the unchanged clip.
-        return out | {name: before[name] for name in FACTS.intersection(out)}
+        return out | facts_of(before)
     if lacks_rate(out, before):
         if rate is None and not hasattr(before.get(AUDIO), "__array__"):
             raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
