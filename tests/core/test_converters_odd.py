@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiomdb.audio import decode
+from audiomdb.audio import AudioWindow, decode
 from audiomdb.converters.files import FolderConverter, ManifestConverter
 from audiomdb.errors import (
     AudioError,
@@ -26,7 +27,8 @@ from audiomdb.errors import (
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
-from tests.core.conversions import Listed, clip, rejections
+from tests.core.conversions import Listed, clip, digests, rejections
+from tests.core.disks import refuse_stat
 
 
 @pytest.fixture
@@ -267,6 +269,30 @@ def test_a_failing_disk_is_no_reason_to_leave_a_clip_out(
             convert_rows(folder, '{"audio_filepath": "a.wav", "offset": 0}', on_error="skip")
     (folder / "m.jsonl").unlink()
     assert list(convert(folder, on_error="skip")) == ["a.wav"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize(
+    "audio",
+    [Path, partial(AudioWindow, offset=0.0), partial(AudioWindow, offset=0.0, duration=0.05)],
+    ids=["file", "window to the end", "window"],
+)
+def test_a_disk_that_does_not_say_the_size_of_a_clip_moves_no_border_of_shards(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, audio: Any
+) -> None:
+    paths = [folder / f"{name}.wav" for name in "abcdef"]
+    for path in paths:
+        path.write_bytes(clip(1))
+    items = [(path.name, {"audio": audio(path)}) for path in paths]
+    options: dict[str, Any] = {"max_shard_bytes": 3300, "on_error": "skip"}
+    out, undisturbed = folder.parent / "out", folder.parent / "undisturbed"
+    with monkeypatch.context() as patched:
+        refuse_stat(patched, paths[2], number)
+        with pytest.raises(SourceError, match=rf"c\.wav: {os.strerror(number)}.*nothing about"):
+            Listed(items, out, **options).run()
+    shards = [Listed(items, folder, **options).run().shards for folder in (out, undisturbed)]
+    assert shards == [3, 3]
+    assert digests(out / "shard_00001") == digests(undisturbed / "shard_00001")
 
 
 def test_clips_that_are_not_finite_are_stored_counted_and_named(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from audiomdb.audio.info import AudioSource
 
-__all__ = ["Source", "read_file"]
+__all__ = ["Source", "is_about_the_file", "read_file"]
 
 _ABOUT_THE_FILE = frozenset(
     (
@@ -36,12 +36,17 @@ _ABOUT_THE_FILE = frozenset(
         errno.ENODEV,
     )
 )
-"""Error numbers that concern a single file.
-
-Other operating system errors (a failing disk, too many open files) are unrelated to the clip and
-are propagated unchanged."""
+"""Error numbers that concern a single file."""
 
 _MORE_BYTES = 1 << 20
+
+
+def is_about_the_file(error: OSError) -> bool:
+    """Whether an operating system error concerns a single file, such as one that does not exist.
+
+    Others (a failing disk, too many open files) are unrelated to the clip.
+    """
+    return error.errno in _ABOUT_THE_FILE
 
 
 def read_file(path: str | os.PathLike[str], *, name: str) -> bytes:
@@ -76,7 +81,7 @@ def _open_regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno not in _ABOUT_THE_FILE:
+        if not is_about_the_file(error):
             raise
         reason = f"{error.strerror or error}{_advice(path)}"
         raise UnreadableAudioError(f"{name}: {reason}") from error

@@ -218,7 +218,8 @@ class BaseConverter(ABC):
             ProcessingError: when a processor fails, or a worker process is lost. A processor that
                 fails with an OSError, MemoryError or ImportError ends the run whatever `on_error`
                 is.
-            SourceError: when `sample_iterator` yields anything but pairs.
+            SourceError: when `sample_iterator` yields anything but pairs, or a file cannot be read
+                for a reason unrelated to it, such as a failing disk.
             OutputExistsError: when the output folder holds something else.
             OutputBusyError: when another process is writing there.
             OutputWriteError: when the disk is full or cannot be written.

@@ -165,7 +165,8 @@ class DatasetWriter:
         Raises:
             AudioError: for audio that cannot be used; names file or key.
             SampleError: for a sample that cannot be stored.
-            SourceError: when an array of the previous sample is passed again with other elements.
+            SourceError: when an array of the previous sample is passed again with other elements,
+                or a file cannot be read for a reason unrelated to it, such as a failing disk.
             SourceChangedError: when an earlier run finished a shard from different samples.
             OutputWriteError: when the disk is full.
             ConversionError: when this writer has been finished or closed.

@@ -22,7 +22,7 @@ from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
-__all__ = ["AudioOptions", "Description", "describe", "source_name"]
+__all__ = ["AudioOptions", "Description", "describe", "disk_error", "source_name"]
 
 _DURATION_TOLERANCE_S = 0.05
 """Manifests round durations; a difference over this and over 1 % contradicts the audio."""
@@ -98,6 +98,14 @@ def source_name(sample: Mapping[str, Any]) -> str | None:
     return os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
 
 
+def disk_error(name: str, error: OSError) -> SourceError:
+    """Return the error for a clip that cannot be read for a reason unrelated to it."""
+    return SourceError(
+        f"{name}: {error.strerror}. This says nothing about the clip; run the same conversion "
+        "again once the disk is well"
+    )
+
+
 def describe(
     key: str, sample: Mapping[str, Any], options: AudioOptions, cutters: Cutters
 ) -> Description:
@@ -126,10 +134,7 @@ def describe(
             out[AUDIO], info, came = _audio(name, out, options, cutters)
         except OSError as exc:
             # Not an error of the clip: rejected because of it, the clip would be missing for ever.
-            raise SourceError(
-                f"{name}: {exc.strerror}. This says nothing about the clip; run the same "
-                "conversion again once the disk is well"
-            ) from exc
+            raise disk_error(name, exc) from exc
         finite = options.check_audio != "decode" or _is_finite(out[AUDIO], info)
         wrong = _contradictions(sample, came, info.duration)
         out[SAMPLE_RATE], out[CHANNELS] = info.sample_rate, info.channels

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.msgpack import Ext
 
+from audiomdb.audio.source import is_about_the_file
 from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import UnsupportedValueError
 from audiomdb.sample import AUDIO
 from audiomdb.shards.checksum import crc32
+from audiomdb.shards.describe import disk_error
 from audiomdb.shards.layout import INLINE_BYTES
 from audiomdb.shards.packing import PAYLOAD_BYTES, REF, Buffer, Packer
 
@@ -58,6 +60,9 @@ def contents(sample: object) -> Contents:
     The size is the sum of its texts, in code points, and of its byte strings and arrays. A path
     counts as its file's size, 0 if the file is missing (reading it raises later). A window counts
     32 kB per second, or its whole file if it has no end.
+
+    Raises:
+        SourceError: when the size of a file is not known for a reason unrelated to the file.
     """
     if not isinstance(sample, Mapping):
         return Contents(0, {})  # rejected when samples are prepared
@@ -157,11 +162,20 @@ def _value_bytes(value: Any) -> int:  # noqa: ANN401
 
 
 def _file_bytes(path: str | os.PathLike[str]) -> int:
-    """Return the size of a file in bytes; 0 if it is missing, which is reported when it is read."""
+    """Return the size of a file in bytes; 0 if it is missing, which is reported when it is read.
+
+    Raises:
+        SourceError: when the size is not known for a reason unrelated to the file. With a wrong
+            one, all later shards would have other borders.
+    """
     try:
         return os.stat(path).st_size  # noqa: PTH116 (a Path costs more than the call)
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+    except ValueError:  # a name that no file can have
         return 0
+    except OSError as exc:
+        if is_about_the_file(exc):
+            return 0
+        raise disk_error(os.fspath(path), exc) from exc
 
 
 def _encoded(key: object, found: Contents) -> bytes:
