@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib.util
 import json
@@ -21,6 +22,7 @@ from audiomdb.converters.files import ManifestConverter
 from audiomdb.errors import AudioError
 from audiomdb.shards import DatasetReader
 from tests.core.decoded import count_decoded
+from tests.core.disks import refuse_stat
 
 FILES = Path(__file__).parent.parent / "data" / "audio"
 ALL = [
@@ -142,6 +144,19 @@ def test_a_file_that_is_replaced_between_two_windows_is_read_anew(tmp_path: Path
         new = tmp_path / "new.wav"
         soundfile.write(new, np.full(RATE, value), RATE)
         new.rename(path)
+        part, _ = cutters.cut(path, 0.5, 0.1, name="a window")
+        assert (part == value).all()
+    cutters.close()
+
+
+def test_a_file_is_not_taken_for_another_when_the_disk_says_nothing_of_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cutters = Cutters()
+    for value in (0.25, 0.5):
+        path = tmp_path / f"{value}.wav"
+        soundfile.write(path, np.full(RATE, value), RATE)
+        refuse_stat(monkeypatch, path, errno.ESTALE)
         part, _ = cutters.cut(path, 0.5, 0.1, name="a window")
         assert (part == value).all()
     cutters.close()

@@ -223,7 +223,7 @@ class Cutters:
         me = (os.getpid(), threading.get_ident())
         version = _version(path)
         opened, cutter = self._idle.pop(me, (None, None))
-        if cutter is not None and opened != version:
+        if cutter is not None and (version is None or opened != version):
             cutter.close()
             cutter = None
         if cutter is None:
@@ -250,7 +250,7 @@ class Cutters:
 
 
 def _version(path: str | os.PathLike[str]) -> _Version:
-    """Return what changes if the file at a path is replaced or written to."""
+    """Return what changes if the file at a path is replaced or written to; None if unknown."""
     try:
         status = os.stat(path)  # noqa: PTH116 (a Path costs more than the call)
     except (OSError, ValueError):  # opening it says why
