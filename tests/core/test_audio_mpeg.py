@@ -12,6 +12,7 @@ import soundfile
 
 from audiomdb import audio
 from audiomdb.audio.mpeg_frames import read_frame_header
+from audiomdb.audio.mpeg_tags import TagSkipper
 from audiomdb.errors import DamagedAudioError
 
 FILES = Path(__file__).parent.parent / "data" / "audio"
@@ -189,6 +190,7 @@ TAGS = {
 }
 BROKEN_TAGS = {
     "APE that says it is empty": b"APETAGEX" + bytes(60),
+    "APE that ends in its footer": b"APETAGEX" + bytes(4),
     "ID3v2 of 256 MB": b"ID3\4\0\0\x7f\x7f\x7f\x7f",
     "half an ID3v1": ID3V1[:50],
     "Lyrics3 without an end": LYRICS[:30],
@@ -254,3 +256,35 @@ def test_any_tag_and_its_padding_may_follow_the_audio(tag: bytes, padding: int) 
     for encoded in (mp3(noise(1)), without_tag(mp3(noise(1)))):
         decoded, _ = audio.decode(encoded + tag + bytes(padding))
         assert np.array_equal(decoded, audio.decode(encoded)[0])
+
+
+@by_name(TAGS)
+def test_tags_between_several_joined_files_change_nothing(tag: bytes) -> None:
+    encoded = without_tag(mp3(sine(1)))
+    joined = encoded + tag + encoded + tag + encoded
+    assert np.array_equal(audio.decode(joined)[0], audio.decode(3 * encoded)[0])
+
+
+class Searched(bytes):
+    """Bytes that count how many of them are searched."""
+
+    def __init__(self, _: bytes) -> None:
+        self.searched = 0
+
+    def find(self, marker: Any, start: Any = 0, stop: Any = None) -> int:
+        place = super().find(marker, start, stop)
+        self.searched += (place if place >= 0 else len(self)) - start
+        return place
+
+
+@pytest.mark.parametrize("last", [b"", ape(header=True)], ids=["no APE", "an APE"])
+@pytest.mark.parametrize("tag", [b"ID3\3" + bytes(6), b"LYRICSBEGINLYRICS200"], ids=len)
+def test_a_file_of_many_tags_is_searched_once_for_each_marker(tag: bytes, last: bytes) -> None:
+    frame = bytes(24)
+    octets = Searched((frame + tag) * 500 + frame + last)
+    tags = TagSkipper(octets)
+    step = len(frame + tag)
+    for end in range(step, 500 * step + 1, step):
+        assert tags.after(end - len(tag)) == end
+    markers = 3  # of APE, and two that end Lyrics3
+    assert octets.searched <= markers * len(octets)

@@ -24,7 +24,7 @@ from audiomdb.audio.mpeg_frames import (
     silence_before,
     silenced,
 )
-from audiomdb.audio.mpeg_tags import TAGS, after_tags
+from audiomdb.audio.mpeg_tags import TAGS, TagSkipper
 from audiomdb.audio.structure import Excerpt, Structure
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def _walk(
     source: Source, view: memoryview, start: int, first: FrameHeader, start_bytes: bytes
 ) -> _Chain:
     octets = bytes(view)
+    tags = TagSkipper(octets)
     sizes: dict[bytes, int] = {}
     anchors: list[int] = []
     pieces: list[bytes] = []
@@ -144,7 +145,7 @@ def _walk(
         if length is None:
             header = read_frame_header(head)
             if header is None or not first.fits(header):
-                behind = after_tags(octets, position)  # tags between joined files, or at the end
+                behind = tags.after(position)  # tags between joined files, or at the end
                 if behind > position:
                     pieces.append(octets[piece_start:position])
                     skipped += behind - position
