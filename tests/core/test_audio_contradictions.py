@@ -193,3 +193,12 @@ def test_a_sphere_whose_header_gives_too_few_frames_is_damaged(count: bytes, wor
     for use in (audio.decode, audio.check, audio.probe):
         with pytest.raises(DamagedAudioError, match=words):
             use(octets)
+
+
+def test_a_sphere_whose_header_gives_numbers_without_end_is_damaged() -> None:
+    digits = "9" * 4000
+    head = f"NIST_1A\n  16384\nsample_count -i {digits}\nsample_n_bytes -i {digits}\nend_head\n"
+    octets = head.encode().ljust(16384) + bytes(100)
+    for use in (audio.decode, audio.check, audio.probe):
+        with pytest.raises(DamagedAudioError, match="does not say how long it is"):
+            use(octets)

@@ -240,6 +240,14 @@ def test_a_duration_without_an_offset_is_a_claim(folder: Path) -> None:
     assert report.duration_s == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("claim", [10**400, -(10**400)], ids=["positive", "negative"])
+def test_a_duration_larger_than_any_float_is_a_wrong_claim(folder: Path, claim: int) -> None:
+    manifest = write(folder, [{"audio_filepath": "a.wav", "duration": claim}])
+    report = ManifestConverter(manifest, folder.parent / "out").run()
+    assert report.contradictions == {"duration": 1}
+    assert report.duration_s == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
@@ -300,6 +308,19 @@ def test_rows_with_impossible_windows_are_rejected_each_for_itself(folder: Path)
         "long.wav@1.000#4",
     ]
     assert "m.jsonl:3: offset is -0.5, expected 0 or more" in rejected[1]["reason"]
+
+
+def test_an_offset_larger_than_any_float_rejects_its_row(folder: Path) -> None:
+    offsets = [10**400, -(10**400), 10**401]
+    rows: list[dict[str, Any]] = [{"audio_filepath": "a.wav", "offset": n} for n in offsets]
+    manifest = write(folder, [*rows, {"audio_filepath": "b.wav"}])
+    with pytest.raises(SampleError, match=r"m\.jsonl:1: int too large"):
+        convert(manifest)
+    out = folder.parent / "out"
+    report = ManifestConverter(manifest, out, on_error="skip").run()
+    assert (report.samples, report.rejected) == (1, 3)
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in rejected] == ["a.wav@inf#1", "a.wav@-inf", "a.wav@inf#3"]
 
 
 def test_a_text_column_that_is_named_has_to_be_there(folder: Path) -> None:

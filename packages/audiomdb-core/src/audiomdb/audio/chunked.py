@@ -25,6 +25,7 @@ _MAX_CHUNKS = 4096
 _AU_HEADER_BYTES = 24
 _UNKNOWN_SIZE_AU = 0xFFFFFFFF
 _UNKNOWN_SIZE_CAF = 0xFFFFFFFFFFFFFFFF
+_NIST_DIGITS = 18
 _VOC_SOUND = (1, 2, 9)
 _AIFF_PLAIN = (b"NONE", b"twos", b"sowt", b"raw ", b"in24", b"in32", b"42ni", b"23ni")
 _AIFF_SAMPLE_BYTES = {
@@ -190,8 +191,9 @@ def inspect_nist(source: Source) -> Structure:
             f"NIST SPHERE compressed with {coding.rpartition('-')[2]}: convert it with sph2pipe"
         )
     try:
-        frames, width = int(fields["sample_count"]), int(fields["sample_n_bytes"])
-        channels = int(fields.get("channel_count", "1"))
+        frames = _nist_number(fields["sample_count"])
+        width = _nist_number(fields["sample_n_bytes"])
+        channels = _nist_number(fields.get("channel_count", "1"))
     except (KeyError, ValueError):
         frames = -1
     if frames < 0:
@@ -204,6 +206,17 @@ def inspect_nist(source: Source) -> Structure:
             f"NIST SPHERE announces {size} bytes of audio, yet {more} more follow: its header lies"
         )
     return Structure("NIST", frames=frames)
+
+
+def _nist_number(text: str) -> int:
+    """Return a number of a NIST header.
+
+    Raises:
+        ValueError: it is not a whole number, or has more digits than the size of any file.
+    """
+    if len(text.strip()) > _NIST_DIGITS:
+        raise ValueError(text)
+    return int(text)
 
 
 def inspect_voc(source: Source) -> Structure:

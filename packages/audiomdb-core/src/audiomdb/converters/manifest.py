@@ -153,7 +153,7 @@ class ManifestConverter(BaseConverter):
         path = os.path.normpath(row[self.audio_column])
         inside = path.removeprefix(self.audio_dir + os.sep)
         offset = row.get(OFFSET)
-        return inside if offset is None else f"{inside}@{offset:.3f}"
+        return inside if offset is None else f"{inside}@{_seconds(offset)}"
 
     def _column(self, line: int, row: Row, name: str, what: str, option: str) -> Any:  # noqa: ANN401
         flag = option.replace("_", "-")
@@ -209,6 +209,13 @@ class _Survey(msgspec.Struct, frozen=True):
         digest = np.uint64(_digest(name))
         place = int(np.searchsorted(self.repeated, digest))
         return place < len(self.repeated) and bool(self.repeated[place] == digest)
+
+
+def _seconds(offset: float) -> str:
+    try:
+        return f"{offset:.3f}"
+    except OverflowError:  # an integer larger than any float, in a row that is rejected
+        return "inf" if offset > 0 else "-inf"
 
 
 def _digest(name: str) -> int:

@@ -243,7 +243,8 @@ def _contradictions(
     claimed = _claim(sample, DURATION)
     if duration is not None and isinstance(claimed, int | float):
         tolerance = max(_DURATION_TOLERANCE_S, 0.01 * duration)
-        if not abs(claimed - duration) <= tolerance:
+        # Compared, not subtracted: an integer may be larger than any float.
+        if not duration - tolerance <= claimed <= duration + tolerance:
             found.append(DURATION)
     return tuple(found)
 
