@@ -46,9 +46,10 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
         check_audio: "decode": every clip is decoded once, so that damage is found now and `frames`
             is exact. "header": the header is trusted, unless it gives no number of frames.
         audio_format: Store all audio in this format ("flac", "wav", "opus", "vorbis", "mp3").
-            None keeps the bytes unchanged.
+            None keeps bytes and arrays unchanged.
         sample_rate: Store all audio at this rate in Hz. A clip at another rate is resampled and
-            stored as `audio_format`, or as FLAC if that is None.
+            stored as `audio_format`; if that is None, as FLAC, or as a float32 array if it came as
+            an array.
     """
 
     check_audio: Literal["decode", "header"] = "decode"
