@@ -315,3 +315,20 @@ def test_progress_is_shown_only_where_asked_for_or_watched(
     shown = capfd.readouterr().err
     assert "shown" in shown
     assert "2/2" in shown
+
+
+@pytest.mark.parametrize("progress", [True, False, None])
+def test_a_source_is_counted_only_for_those_who_see_the_bar(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], progress: bool | None
+) -> None:
+    class Counted(Listed):
+        counted = 0
+
+        def sample_count(self) -> int:
+            self.counted += 1
+            return len(self.items)
+
+    converter = Counted(samples(3), tmp_path / "out", progress=progress)
+    assert converter.run().samples == 3
+    assert converter.counted == (1 if progress else 0)
+    assert ("3/3" in capfd.readouterr().err) is bool(progress)

@@ -160,6 +160,15 @@ def test_a_text_column_that_the_table_lacks_is_refused(folder: Path, name: str) 
         convert(folder, text_column=name)
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_no_more_of_a_table_is_read_than_a_limit_asks_for(folder: Path, progress: bool) -> None:
+    put(folder, "a.wav", "b.wav")
+    (folder / "metadata.csv").write_text("file_name,text\na.wav,a\nb.wav,b\nno text\n")
+    assert list(convert(folder, limit=2, progress=progress)) == ["a.wav", "b.wav"]
+    with pytest.raises(SourceError, match=r"metadata\.csv:4: 1 values for the 2 columns"):
+        convert(folder, progress=progress)
+
+
 def test_a_text_column_without_a_table_is_refused(folder: Path) -> None:
     put(folder, "x.wav")
     with pytest.raises(SourceError, match=r"x\.wav: no metadata\.csv .* no column 'sentence'"):

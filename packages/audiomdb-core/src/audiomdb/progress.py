@@ -9,7 +9,7 @@ from typing import Any
 
 from audiomdb.locks import Lock, RLock
 
-__all__ = ["Progress", "progress", "stderr_is_terminal"]
+__all__ = ["Progress", "is_shown", "progress", "stderr_is_terminal"]
 
 _COLUMNS, _LINES = 80, 24
 """Size used if the terminal does not report one."""
@@ -58,9 +58,14 @@ def progress(
         description: Text shown before the bar.
         show: Whether to show the bar. None: only if stderr is a terminal.
     """
+    return _Bar(total, unit, description) if is_shown(show) else Progress()
+
+
+def is_shown(show: bool | None) -> bool:
+    """Whether `progress` shows a bar if it is given this `show`."""
     if show is None:
-        show = stderr_is_terminal()
-    return _Bar(total, unit, description) if show and sys.stderr is not None else Progress()
+        return stderr_is_terminal()
+    return show and sys.stderr is not None
 
 
 def stderr_is_terminal() -> bool:

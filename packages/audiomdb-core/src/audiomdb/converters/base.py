@@ -24,6 +24,7 @@ from audiomdb.errors import (
 )
 from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor
+from audiomdb.progress import is_shown
 from audiomdb.progress import progress as progress_bar
 from audiomdb.sample import SourceSample
 from audiomdb.shards.borders import at_least_one
@@ -202,7 +203,8 @@ class BaseConverter(ABC):
     def sample_count(self) -> int | None:
         """Return the number of samples that `sample_iterator` yields, for the progress bar.
 
-        None if it is unknown.
+        Called only if a bar is shown. None if the number is unknown; it need not be counted beyond
+        `limit`.
         """
         return None
 
@@ -294,9 +296,7 @@ class BaseConverter(ABC):
         return {SOURCE_OPTIONS: plain} if plain else {}
 
     def _write(self, writer: DatasetWriter) -> None:
-        total = self.sample_count()
-        if self.limit is not None:
-            total = self.limit if total is None else min(total, self.limit)
+        total = self._total() if is_shown(self.progress) else None
         with (
             contextlib.closing(self._pairs(writer)) as pairs,
             progress_bar(total, description=self.dataset_name, show=self.progress) as bar,
@@ -314,6 +314,12 @@ class BaseConverter(ABC):
                     f"{self.output_dir}: its limit was larger, or it had none. Use that one, or "
                     "another output folder"
                 )
+
+    def _total(self) -> int | None:
+        total = self.sample_count()
+        if self.limit is None:
+            return total
+        return self.limit if total is None else min(total, self.limit)
 
     def _pairs(self, writer: DatasetWriter) -> Generator[tuple[str, SourceSample]]:
         """Yield what the subclass yields, after checking that it is pairs."""

@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,11 @@ class FolderConverter(BaseConverter):
         return {"text_column": self.text_column}
 
     def sample_count(self) -> int:
-        """Return the number of files to convert; walks the folder and reads its tables."""
-        return sum(1 for _ in _Walk(self.input_dir).clips())
+        """Return the number of files to convert, `limit` at most.
+
+        Walks the folder and reads its tables, as far as that takes.
+        """
+        return sum(1 for _ in islice(_Walk(self.input_dir).clips(), self.limit))
 
     def sample_iterator(self) -> Iterator[tuple[str, Sample]]:
         """Yield a sample for each file."""
