@@ -244,6 +244,23 @@ def test_a_watcher_that_fails_does_not_disturb(caplog: pytest.LogCaptureFixture)
     assert "watching for stalls has ended" in caplog.messages
 
 
+def test_in_a_loop_that_always_waits_every_long_wait_is_told() -> None:
+    waits = iter([0.05, 50.0, 80.0, 0.05, 15.0, 20.0, 31.0, 0.05, 0.09])
+    told: list[float] = []
+    over = threading.Event()
+
+    def look() -> Stall | None:
+        waited_s = next(waits, None)
+        if waited_s is None:
+            over.set()
+            return None
+        return Stall(waited_s=waited_s, cause="network")
+
+    with StallWatcher(look, 0.1, lambda stall: told.append(stall.waited_s)):
+        assert over.wait(300)
+    assert told == [50.0, 15.0, 31.0]
+
+
 def test_without_a_limit_no_thread_is_started() -> None:
     def look() -> Iterator[None]:
         raise AssertionError("nobody asks")

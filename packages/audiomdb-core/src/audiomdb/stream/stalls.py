@@ -137,15 +137,19 @@ class StallWatcher:
 
     def _run(self) -> None:
         try:
-            limit = self._after_s
+            limit, before_s = self._after_s, 0.0
             while not self._closing.rest(self._tick_s):
                 stall = self._look()
                 if self._each_look is not None:
                     self._each_look(stall)
-                if stall is None:
+                waited_s = 0.0 if stall is None else stall.waited_s
+                # A loop may wait at every look, so a wait that is over shows only in that the next
+                # one is shorter.
+                if waited_s < before_s:
                     limit = self._after_s
-                elif limit is not None and stall.waited_s >= limit:
-                    limit = 2 * stall.waited_s
+                before_s = waited_s
+                if stall is not None and limit is not None and waited_s >= limit:
+                    limit = 2 * waited_s
                     self._speak(stall)
         except Exception:
             # Watching is optional: the loop continues without it.
