@@ -86,7 +86,9 @@ def test_deep_nesting_is_an_error_that_names_the_sample(tmp_path: Path) -> None:
 def test_durations_that_are_text_are_refused_by_filters_and_batches(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "d") as writer:
         writer.write("k", {"text": "no audio", "duration": "long"})
-    with pytest.raises(PlanError, match=r"column 'duration' is no number.*'long'"):
+    with pytest.raises(PlanError, match=r"column 'duration' is no number.*'long'") as caught:
         list(SampleStream(tmp_path / "d", min_duration=1))
-    with pytest.raises(PlanError, match=r"column 'duration' is no number.*'long'"):
+    assert caught.value.__notes__ == ["while selecting from dataset 'd'"]
+    with pytest.raises(PlanError, match=r"column 'duration' is no number.*'long'") as caught:
         list(StepStream(tmp_path / "d", BySeconds(10)).read())
+    assert caught.value.__notes__ == ["while reading the durations of dataset 'd'"]

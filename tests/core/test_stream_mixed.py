@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.errors import PlanError, UnknownKeyError
+from audiomdb.errors import PlanError, UnknownColumnError, UnknownKeyError
 from audiomdb.plan import Interleave, MixPlan
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
@@ -93,6 +93,27 @@ def test_each_part_is_read_in_its_own_way(folders: dict[str, Path]) -> None:
     assert {sample["sample_rate"] for sample in by_source[0]} == {4000}
     assert set(by_source[1][0]) == {"__key__", SOURCE, "music"}
     assert set(by_source[2][0]) == {"__key__", SOURCE, "peak"}
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        (lambda columns: columns["snr"] > 10, UnknownColumnError),
+        (lambda columns: columns["__key__"] > 10, TypeError),
+        (np.ones(3, np.bool_), PlanError),
+    ],
+    ids=["a column that is not there", "text beside a number", "a mask of another dataset"],
+)
+def test_an_error_of_a_filter_names_the_dataset(
+    folders: dict[str, Path], where: Any, error: type[Exception]
+) -> None:
+    mixture = Mixture([part(folders, "speech"), part(folders, "music", where=where)])
+    with pytest.raises(error) as caught:
+        list(SampleStream(mixture))
+    assert caught.value.__notes__ == ["while selecting from dataset 1 ('music')"]
+    with pytest.raises(error) as caught:
+        list(SampleStream(folders["music"], where=where))
+    assert caught.value.__notes__ == ["while selecting from dataset 'music'"]
 
 
 def test_one_after_the_other_without_interleaving(folders: dict[str, Path]) -> None:

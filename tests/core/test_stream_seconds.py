@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, PlanState, SecondsPlan, even_borders
-from audiomdb.shards import DatasetWriter
+from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import (
     BySeconds,
     LoadOptions,
@@ -25,6 +26,8 @@ from audiomdb.stream import (
 )
 from audiomdb.stream.by_seconds import EpochBySeconds
 from audiomdb.stream.crops import Crop
+from audiomdb.stream.findings import Findings
+from audiomdb.stream.reading import Reading
 
 CLIPS = 300
 RATE = 100
@@ -290,3 +293,26 @@ def test_a_worker_asks_for_as_many_shards_as_its_steps_use_at_a_time(seed: int) 
     used = [{at // 10 for slot in part.slots(n) for at in slot.positions} for n in numbers]
     at_a_time = [len(set().union(*used[: n + 1]) & set().union(*used[n:])) for n in numbers]
     assert part.at_once() == [max(at_a_time)]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_durations_of_windows_and_mixtures_take_eight_bytes_a_sample(
+    tmp_path: Path, mixed: bool
+) -> None:
+    path, samples = tmp_path / "texts", 20_000
+    with DatasetWriter(path) as writer:
+        for i in range(samples):
+            writer.write(f"{i}", {"duration": seconds(i)})
+    windows = LoadOptions(crop=Crop(3.0))
+    with DatasetReader.open(path) as one, DatasetReader.open(path) as other:
+        what: Part | Mixture = Part(one, load=windows)
+        if mixed:
+            what = Mixture([Part(one), Part(other)])
+        tracemalloc.start()
+        try:
+            durations = Reading(what, Findings()).durations()
+            kept_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(durations) == (2 if mixed else 1) * samples
+    assert kept_bytes < 1.5 * 8 * len(durations)

@@ -7,14 +7,16 @@ their own numbers. This module does not determine the order in which samples are
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiomdb.errors import UnknownKeyError
+from audiomdb.errors import UnknownColumnError, UnknownKeyError
 from audiomdb.lazy import cached_property
+from audiomdb.notes import add_note
 from audiomdb.plan import EpochPlan, MixPlan, Order, PlanState, Selection, select
 from audiomdb.plan.durations import in_seconds
 from audiomdb.retrievers.base import BaseRetriever
@@ -152,14 +154,8 @@ class Reading:
         """
         if (known := self._found.durations) is not None:
             return known
-        columns = []
-        for part, reader in zip(self._parts, self.readers, strict=True):
-            index = reader.index
-            column = index[DURATION] if DURATION in index else np.full(len(reader), np.nan)
-            seconds = in_seconds(column)
-            crop = part.load.crop
-            columns.append(seconds if crop is None else crop.lasts(seconds))
-        found = columns[0] if len(columns) == 1 else np.concatenate(columns)
+        columns = [self._seconds(number) for number in range(len(self.readers))]
+        found = np.concatenate(columns) if self.mixed else columns[0]
         self._found.durations = found
         return found
 
@@ -259,24 +255,54 @@ class Reading:
             selections=selections,
         )
 
+    def _seconds(self, number: int) -> NDArray[np.float64]:
+        """Return the seconds of a dataset's samples after cropping; NaN if unknown."""
+        reader, crop = self.readers[number], self._parts[number].load.crop
+        # The index keeps its columns. That is of use only if the same array is kept here.
+        index = reader.index if crop is None and not self.mixed else reader.index.apart()
+        try:
+            column = index[DURATION]
+        except UnknownColumnError:
+            column = np.full(len(reader), np.nan)
+        with self._about(number, "reading the durations of"):
+            seconds = in_seconds(column)
+        return seconds if crop is None else crop.lasts(seconds)
+
     def _select(self, number: int) -> Selection | None:
         part, reader = self._parts[number], self.readers[number]
         if not part.filtered or not len(reader):  # without samples, there are no columns
             return None
         selections = self._found.selections
         if number not in selections:
-            selection = select(
-                # Columns of a hundred million bytes are not kept for a result of one bit per
-                # sample.
-                reader.index.apart(),
-                reader.counts,
-                min_duration=part.min_duration,
-                max_duration=part.max_duration,
-                where=part.where,
-            )
+            with self._about(number, "selecting from"):
+                selection = select(
+                    # Columns of a hundred million bytes are not kept for a result of one bit per
+                    # sample.
+                    reader.index.apart(),
+                    reader.counts,
+                    min_duration=part.min_duration,
+                    max_duration=part.max_duration,
+                    where=part.where,
+                )
             assert selection is not None, "a filter selects"
             selections[number] = selection
         return selections[number]
+
+    @contextmanager
+    def _about(self, number: int, doing: str) -> Generator[None, None, None]:
+        """Add a note to errors of the block, which names a dataset.
+
+        Args:
+            number: Number of the dataset.
+            doing: What the block does to it, such as "selecting from".
+        """
+        try:
+            yield
+        except Exception as error:
+            name = self.readers[number].metadata.name
+            which = f"dataset {number} ({name!r})" if self.mixed else f"dataset {name!r}"
+            add_note(error, f"while {doing} {which}")
+            raise
 
 
 def _open(part: Part) -> DatasetReader:
