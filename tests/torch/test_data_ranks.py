@@ -155,6 +155,66 @@ def test_a_loader_says_once_what_is_dropped(
     assert said(caplog) == []
 
 
+def partitions_by(retriever: LocalRetriever, ranks: int, **how: Any) -> int:
+    state = dataset(retriever, ranks=ranks, **how).state_dict()
+    partitions: int = state["options"]["partitions"]
+    return partitions
+
+
+@pytest.mark.parametrize(
+    ("ranks", "environment", "nodes"),
+    [
+        (12, {"WORLD_SIZE": 12, "GROUP_WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 8}, 2),
+        (12, {"WORLD_SIZE": 12, "GROUP_WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 4}, 2),
+        (8, {"SLURM_NTASKS": 8, "SLURM_NNODES": 2}, 2),
+        (8, {"SLURM_NTASKS": 2, "SLURM_NNODES": 2, "WORLD_SIZE": 8, "GROUP_WORLD_SIZE": 4}, 4),
+        (8, {"LOCAL_WORLD_SIZE": 4}, 2),
+        (8, {"SLURM_NTASKS": 4, "SLURM_NNODES": 2}, 1),
+        (1, {"WORLD_SIZE": 8, "GROUP_WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 4}, 1),
+    ],
+    ids=str,
+)
+def test_each_node_has_its_own_partition(
+    retrievers: dict[int, LocalRetriever],
+    ranks: int,
+    environment: dict[str, int],
+    nodes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    assert partitions_by(retrievers[100], ranks) == nodes
+    assert partitions_by(retrievers[100], ranks, partitions=3) == 3
+
+
+def test_nodes_that_cannot_have_equally_many_ranks_read_everything(
+    retrievers: dict[int, LocalRetriever], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_NNODES", "3")
+    mine = StreamingLoader(dataset(retrievers[100], 0, 8), 16)
+    with pytest.warns(UserWarning, match="1 partitions cannot be shared evenly by 3 nodes"):
+        assert len(list(mine)) == 6
+
+
+def test_ranks_that_meet_elsewhere_are_told_if_the_number_of_machines_is_unknown(
+    retrievers: dict[int, LocalRetriever],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.7")
+    assert [partitions_by(retrievers[100], 14, partitions=given) for given in (1, 2)] == [1, 2]
+    assert said(caplog) == []
+    for _ in range(2):
+        assert partitions_by(retrievers[100], 14) == 1
+    ((level, message),) = said(caplog)
+    assert level == "WARNING"
+    assert message.startswith("nothing says how many machines the 14 ranks are on ")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert partitions_by(retrievers[100], 14) == 1
+    assert said(caplog) == []
+
+
 def test_a_state_of_one_rank_goes_on_in_two_and_back(
     retrievers: dict[int, LocalRetriever],
 ) -> None:

@@ -84,8 +84,8 @@ class StreamingDataset(PlannedDataset):
         world_size: Number of training processes; given with `rank`.
         window: Number of shards that samples are mixed over, see `audiomdb.plan.EpochPlan`.
         partitions: Groups of shards that are read in parallel, so that every node reads only its
-            own. None: the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun sets
-            it), or the value in a loaded state, since it is part of the order.
+            own. None: the number of nodes (by what torchrun or srun sets; 1 if it is unknown), or
+            the value in a loaded state, since it is part of the order.
         min_duration: Duration in seconds below which clips are left out.
         max_duration: Duration in seconds above which clips are left out.
         where: Selection of samples: a bool array `(samples,)`, or a function that makes it from the

@@ -98,7 +98,7 @@ class StreamingLoader:
             default; see `dropped`.
         partitions: Groups of shards that are read in parallel, so that every node reads only its
             own. None: the dataset's, or the value in a loaded state, since it is part of the order,
-            or else the number of nodes (the world size by `LOCAL_WORLD_SIZE`, as torchrun sets it).
+            or else the number of nodes (by what torchrun or srun sets; 1 if it is unknown).
         epochs: Epochs in one pass. None: a pass never ends.
         collate_fn: Function from a list of samples to a batch. None: the dataset's, by default
             `pad_collate`.

@@ -16,7 +16,7 @@ from audiomdb.data.epochs import EpochCounter, Pass
 from audiomdb.data.frameworks import split_by_framework
 from audiomdb.data.mapped import MapView
 from audiomdb.data.monitor import Monitor
-from audiomdb.data.world import distributed_place, environment_place, nodes_of
+from audiomdb.data.world import distributed_place, environment_place, known_nodes, nodes_of
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState, Tail, read_twice
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
@@ -346,7 +346,7 @@ class PlannedDataset(IterableDataset[Any]):
         In that case, some shards are read by two nodes.
         """
         partitions = self._partitions(place) if partitions is None else partitions
-        nodes = nodes_of(place[1])
+        nodes = known_nodes(place[1]) or 1
         if partitions % nodes == 0 or not self._epochs.first_to(f"warn {partitions} {nodes}"):
             return
         plan = Reading(self.what, self._findings).plan(
