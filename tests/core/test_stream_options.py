@@ -110,6 +110,28 @@ def test_filters_that_leave_nothing_are_said_to(
     assert "leave none of the 12 samples of clips" in record.message
 
 
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_a_filter_that_thins_out_the_shards_of_the_window_is_told(
+    dataset: Path, by_steps: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said(digits: list[str], **how: Any) -> list[str]:
+        caplog.clear()
+        how |= {"where": lambda columns: np.isin(columns["digit"].astype(str), digits)}
+        if by_steps:
+            assert list(StepStream(dataset, 1, **how).read())
+        else:
+            assert list(SampleStream(dataset, **how))
+        return caplog.messages
+
+    # Two samples are in each of the six shards.
+    (message,) = said(["2", "9"], shuffle=True)
+    assert message.startswith("filters keep samples of only 2 of the 6 shards of clips (window 4)")
+    assert said(["2", "4", "9"], shuffle=True) == []
+    assert said(["2", "9"]) == []
+    assert said(["2", "9"], shuffle=True, window=0) == []
+    assert said(["2", "9"], shuffle=True, window=5) == []
+
+
 def test_a_dataset_without_samples_takes_any_filter_and_any_batch(
     dataset: Path, tmp_path: Path
 ) -> None:

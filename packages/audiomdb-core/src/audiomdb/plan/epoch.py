@@ -55,7 +55,8 @@ class EpochPlan(Order):
         shuffle: False keeps the stored order.
         window: Number of shards, besides the one being entered, over which samples are shuffled:
             each partition needs `window` + 1 shards at once. 0 shuffles only within shards. A
-            wider window shuffles better and needs a larger cache; see the module `shuffle`.
+            wider window shuffles better and needs a larger cache; see the module `shuffle`. Shards
+            of which `selection` keeps nothing count too.
         partitions: Number of runs that the shards are divided into, so that not every node has to
             read all shards. Partitions are read side by side, so with more than one,
             `shuffle=False` means the stored order of each. This is part of the order: keep it when

@@ -126,6 +126,19 @@ class Reading:
             if len(self.readers[number])
         ]
 
+    def thinned_out(self) -> list[str]:
+        """Describe the datasets that are shuffled over shards most of which filters leave out."""
+        found = []
+        for number, part in enumerate(self._parts):
+            selection = self._select(number)
+            if selection is None or not part.shuffle:
+                continue
+            kept, shards = np.count_nonzero(selection.kept), np.count_nonzero(selection.counts)
+            if 0 < kept < shards / 2 and 0 < part.window < shards - 1:
+                name = self.readers[number].metadata.name
+                found.append(f"{kept} of the {shards} shards of {name} (window {part.window})")
+        return found
+
     def plan(self, *, seed: int, epoch: int, partitions: int) -> Order:
         """Return the order of an epoch.
 

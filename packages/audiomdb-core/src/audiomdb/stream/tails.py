@@ -25,8 +25,9 @@ def tail_of_samples(tail: Tail | None, world_size: int) -> Tail:
 def say_left_out(reading: Reading, plan: Order, dropped: int, why: str, *, asked_for: bool) -> None:
     """Log what no epoch has, to the logger `audiomdb.stream`.
 
-    Warns if filters exclude all samples, since nothing else would show it, and if a mixture reads
-    nothing from datasets that do have samples.
+    Warns if filters exclude all samples, since nothing else would show it, if a mixture reads
+    nothing from datasets that do have samples, and if filters exclude most of the shards that a
+    window is to mix.
 
     Args:
         reading: The datasets.
@@ -48,6 +49,12 @@ def say_left_out(reading: Reading, plan: Order, dropped: int, why: str, *, asked
             "that the first turn would come after the last sample; give a larger weight, or stop=",
             len(plan),
             ", ".join(unread),
+        )
+    if thinned := reading.thinned_out():
+        _say(
+            "filters keep samples of only %s: the other shards count in the window too, so that "
+            "fewer are mixed; raise window, or convert the dataset without what is left out",
+            ", ".join(thinned),
         )
     if dropped:
         _say(
