@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from audiomdb.cache import CacheOptions, ShardCache
 from audiomdb.cache.course import CacheCourse
+from audiomdb.plan import Order
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
@@ -383,3 +384,35 @@ def test_a_worker_that_goes_on_asks_for_as_many_shards_as_its_own_steps_use(
             next(stream.read(stream.state(0, step)))
             retriever.close()
     assert asked[::2] == asked[1::2]
+
+
+def test_a_step_costs_nothing_for_datasets_that_it_has_no_samples_of(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, passes = CacheCourse.draw, Order.passes
+    drawn: list[int] = []
+    asked: list[int] = []
+
+    def noted_draw(
+        course: CacheCourse, shards: Sequence[int], needed: Collection[int]
+    ) -> list[int]:
+        drawn.append(len(shards))
+        return draw(course, shards, needed)
+
+    def noted_passes(plan: Order, partition: int, element: int) -> Any:
+        asked.append(element)
+        return passes(plan, partition, element)
+
+    monkeypatch.setattr(CacheCourse, "draw", noted_draw)
+    monkeypatch.setattr(Order, "passes", noted_passes)
+    retrievers = [
+        CopyRetriever(folder, cache_dir=tmp_path / str(number))
+        for number, folder in enumerate(folders)
+    ]
+    parts = [Part(retriever, shuffle=True, window=1) for retriever in retrievers]
+    steps = list(StepStream(Mixture(parts, interleave=None), 4).read(epochs=2))
+    assert len(steps) == 2 * (68 // 4)
+    assert drawn.count(0) <= 2 * len(folders)
+    assert len(asked) <= len(steps) + 2
+    for retriever in retrievers:
+        retriever.close()

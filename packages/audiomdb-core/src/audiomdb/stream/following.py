@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 from math import lcm
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from audiomdb.stream.reading import Reading
 
 __all__ = ["Follower", "Front", "before_sample", "before_step"]
+
+_Passes: TypeAlias = "list[tuple[tuple[int, ...], ...]]"
+"""For each partition and dataset, the pass over the dataset that the partition is in."""
 
 
 class Front(NamedTuple):
@@ -50,9 +53,9 @@ class Front(NamedTuple):
             alive.update(self.plan.shards_mixed(partition, element).tolist())
         return alive
 
-    def passes(self, dataset: int) -> list[tuple[int, ...]]:
-        """Return, for each partition, the pass over a dataset that it is in."""
-        return [self.plan.passes(*place)[dataset] for place in self.elements.items()]
+    def passes(self) -> _Passes:
+        """Return the passes that the partitions are in, over all datasets."""
+        return [self.plan.passes(*place) for place in self.elements.items()]
 
 
 def before_sample(plan: Order, split: Split, index: int) -> Front:
@@ -84,7 +87,13 @@ class _Lane:
         self.reader = reader
         self.datasets = datasets
         self.course = course
-        self.passes: list[list[tuple[int, ...]]] = []
+        self.passes: _Passes = []
+        self.needed: set[int] | None = None
+        """What the course was last told to need later; None: nothing since it began."""
+
+    def passes_of(self, passes: _Passes) -> _Passes:
+        """Return the passes over the datasets of this lane."""
+        return [tuple(place[number] for number in self.datasets) for place in passes]
 
 
 class Follower:
@@ -156,8 +165,9 @@ class Follower:
             continues: Whether this iteration also reads the next epoch.
         """
         self._following, self._continues = following, continues
+        passes = front.passes()
         for lane in self._lanes:
-            self._begin(lane, front)
+            self._begin(lane, front, passes)
 
     def draw(self, positions: NDArray[np.int64], front: Front | None) -> list[int]:
         """Announce samples.
@@ -173,14 +183,21 @@ class Follower:
             return [0] * len(positions)
         shards = np.searchsorted(self._shard_ends, positions, side="right")
         lanes, local = self._lane_of[shards], self._local[shards]
-        later = set[int]() if front is None else front.alive()
+        drawn = set(lanes.tolist())
+        later: dict[int, set[int]] = {}
+        for shard in () if front is None else front.alive():
+            later.setdefault(self._lane_of.item(shard), set()).add(self._local.item(shard))
+        passes = front.passes() if front is not None else []
         visits = np.zeros(len(positions), np.int64)
         for at, lane in enumerate(self._lanes):
-            mine = np.flatnonzero(lanes == at)
-            needed_here = [int(self._local[s]) for s in later if self._lane_of[s] == at]
-            visits[mine] = lane.course.draw(local[mine].tolist(), needed_here)
-            if front is not None and front.elements and lane.passes != self._passes(lane, front):
-                self._begin(lane, front)
+            needed = later.get(at, set())
+            # A mixture may have many lanes, and for most of them nothing has changed.
+            if at in drawn or needed != lane.needed:
+                mine = np.flatnonzero(lanes == at)
+                visits[mine] = lane.course.draw(local[mine].tolist(), needed)
+                lane.needed = needed
+            if front is not None and passes and lane.passes != lane.passes_of(passes):
+                self._begin(lane, front, passes)
         return visits.tolist()
 
     def enter(self, position: int, visit: int) -> None:
@@ -210,8 +227,8 @@ class Follower:
         lane = self._lane_of.item(shard)
         return None if lane < 0 else self._lanes[lane], self._local.item(shard)
 
-    def _begin(self, lane: _Lane, front: Front) -> None:
-        lane.passes = self._passes(lane, front)
+    def _begin(self, lane: _Lane, front: Front, passes: _Passes) -> None:
+        lane.passes, lane.needed = lane.passes_of(passes), None
         lane.course.begin(
             self._order(lane, front),
             [] if self._following is None else self._order(lane, self._following),
@@ -225,6 +242,3 @@ class Follower:
         ]
         met = dict.fromkeys(chain.from_iterable(zip_longest(*orders)))
         return [shard for shard in met if shard is not None]
-
-    def _passes(self, lane: _Lane, front: Front) -> list[list[tuple[int, ...]]]:
-        return [front.passes(number) for number in lane.datasets]
