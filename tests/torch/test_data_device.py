@@ -168,20 +168,24 @@ def test_items_are_made_in_a_thread_and_come_in_order() -> None:
 
 def test_no_more_is_made_ahead_than_asked_for() -> None:
     made: list[int] = []
-    came = threading.Semaphore(0)
+    drawn = threading.Semaphore(0)
+
+    def source() -> Iterator[int]:
+        for number in range(100):
+            drawn.release()
+            yield number
 
     def prepare(number: int) -> int:
         made.append(number)
-        came.release()
         return number
 
-    items = made_ahead(iter(range(100)), prepare, depth=3)
+    items = made_ahead(source(), prepare, depth=3)
     assert next(items) == 0
-    # One was taken, three are ready, one waits for room.
+    # One was taken, three are ready, and another has been drawn.
     for _ in range(5):
-        assert came.acquire(timeout=300)
-    assert made == [0, 1, 2, 3, 4]
+        assert drawn.acquire(timeout=300)
     items.close()
+    assert made == [0, 1, 2, 3]
     assert left_behind() == []
 
 

@@ -148,7 +148,8 @@ def made_ahead(
     Args:
         source: Iterated over in the thread, and closed after the thread has ended.
         prepare: Called in the thread.
-        depth: Maximum number of prepared items.
+        depth: Maximum number of items that are prepared and not yet taken, at least 1. One more may
+            have been drawn from `source`.
         interrupt: Called at the end, in the closing thread, to end a call of `next(source)` that
             does not return by itself.
         patience_s: Seconds that such a call is given to return by itself.
@@ -206,9 +207,10 @@ def _make(
     end: _End[R] = _End(None)
     try:
         for item in source:
-            prepared = prepare(item)
+            # Before it is prepared: on a device, each prepared item takes memory.
             if not _place(places, closed):
                 return
+            prepared = prepare(item)
             ready.put(prepared)
             del item, prepared  # only the consumer should hold a reference
     except BaseException as error:  # noqa: BLE001 (raised by the consumer, at its place)
