@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, Selection, StepPlan, select
+from tests.core.plans import shards_alive
 
 
 @st.composite
@@ -79,11 +80,11 @@ def test_shards_of_which_nothing_is_kept_are_never_met(
         partitions=partitions,
         **options,
     )
-    met = [shard for p in range(partitions) for shard in plan.shard_order(p).tolist()]
+    met = [shard for p in range(partitions) for shard in plan.shards_from(0, p, 0).tolist()]
     assert set(met) == set(np.flatnonzero(selection.kept).tolist())
     ends = np.cumsum(selection.counts)
     for turn, position in enumerate(plan.positions(0, len(plan)).tolist()):
-        alive = plan.shards_alive(turn).tolist()
+        alive = shards_alive(plan, turn)
         assert np.searchsorted(ends, position, side="right") in alive
         assert set(alive) <= set(met)
 
@@ -108,7 +109,7 @@ def test_shards_of_which_a_mixture_keeps_nothing_are_never_met(
     kept = np.flatnonzero(np.concatenate([one.kept, other.kept]))
     ends = np.cumsum(np.concatenate([one.counts, other.counts]))
     for turn, position in enumerate(plan.positions(0, len(plan)).tolist()):
-        alive = plan.shards_alive(turn).tolist()
+        alive = shards_alive(plan, turn)
         assert np.searchsorted(ends, position, side="right") in alive
         assert set(alive) <= set(kept.tolist())
 

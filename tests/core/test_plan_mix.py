@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
 from audiomdb.plan import INTERLEAVES, EpochPlan, MixPlan, Pattern, Selection, StepPlan
+from tests.core.plans import located, shards_alive
 
 all_weights = st.lists(st.integers(1, 12) | st.integers(1, 10**13), min_size=1, max_size=5)
 sources = st.lists(st.lists(st.integers(0, 9), min_size=0, max_size=6), min_size=1, max_size=4)
@@ -76,14 +77,14 @@ def mixes(draw: st.DrawFn) -> MixPlan:
 
 
 def owners(plan: MixPlan, positions: Any) -> list[int]:
-    return [int(one) for one in plan.locate(positions)[0]]
+    return [int(one) for one in located(plan, positions)[0]]
 
 
 @given(mixes())
 @settings(max_examples=150)
 def test_each_source_gives_its_share_as_evenly_as_passes_can(plan: MixPlan) -> None:
     positions = plan.positions(0, len(plan))
-    datasets, places = plan.locate(positions)
+    datasets, places = located(plan, positions)
     assert len(positions) == len(plan) == sum(plan.shares)
     for source, (share, size) in enumerate(zip(plan.shares, plan.sizes, strict=True)):
         mine = places[datasets == source]
@@ -122,7 +123,7 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
     ends = np.cumsum(np.concatenate(plan.datasets))
     for turn, position in enumerate(plan.positions(0, len(plan)).tolist()):
         shard = np.searchsorted(ends, position, side="right")
-        alive = plan.shards_alive(turn).tolist()
+        alive = shards_alive(plan, turn)
         assert shard in alive
         assert len(alive) <= sum(plan.window_shards)
 

@@ -24,6 +24,7 @@ from audiomdb.plan import (
     read_twice,
     sources,
 )
+from tests.core.plans import located
 
 counts = st.lists(st.integers(1, 7), min_size=1, max_size=4)
 
@@ -67,7 +68,7 @@ def test_without_weights_every_sample_of_every_dataset_comes_once(plan: MixPlan)
 
 @given(nested())
 def test_every_source_gives_its_share(plan: MixPlan) -> None:
-    owners = plan.locate(np.array(all_of(plan), dtype=np.int64))[0].tolist()
+    owners = located(plan, np.array(all_of(plan), dtype=np.int64))[0].tolist()
     first = 0
     for source, share in zip(plan.sources, plan.shares, strict=True):
         stop = first + (len(source.datasets) if isinstance(source, MixPlan) else 1)

@@ -184,15 +184,7 @@ def test_nodes_that_divide_the_partitions_meet_their_own_only() -> None:
             for number in range(steps.steps):
                 met |= set((steps.step(number, node, nodes).positions // 7).tolist())
             own = range(node * 4 // nodes, (node + 1) * 4 // nodes)
-            assert met == set(np.concatenate([plan.shard_order(p) for p in own]).tolist())
-
-
-@given(step_plans(), st.integers(0, 5), st.integers(1, 4))
-@settings(max_examples=50)
-def test_workers_in_turn_make_all_steps(plan: StepPlan, first: int, num_workers: int) -> None:
-    each = [plan.worker_steps(first, worker, num_workers) for worker in range(num_workers)]
-    merged = [made[turn] for turn in range(len(each[0])) for made in each if turn < len(made)]
-    assert merged == list(range(first, plan.steps))
+            assert met == set(np.concatenate([plan.shards_from(0, p, 0) for p in own]).tolist())
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import SOURCE, LoadOptions, Mixture, Part, SampleStream, StepStream
+from tests.core.plans import located
 
 SIZES = {"speech": 60, "music": 25, "noise": 7}
 NOTHING = LoadOptions(fields=[])
@@ -69,7 +70,7 @@ def test_samples_come_in_the_order_of_the_plan_and_say_where_from(
             shuffle=True,
             window=1,
         )
-        for source, place in zip(*plan.locate(plan.positions(0, len(plan))), strict=True):
+        for source, place in zip(*located(plan, plan.positions(0, len(plan))), strict=True):
             expected.append((int(source), readers[source].key(int(place))))
     assert [(one[SOURCE], one["__key__"]) for one in stream] == expected
     assert len(stream) == 2 * len(EVERY_KEY)

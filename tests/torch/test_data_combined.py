@@ -20,6 +20,7 @@ from audiomdb.errors import PlanError
 from audiomdb.plan import MixPlan
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
+from tests.core.plans import located
 from tests.torch.clips import keys
 
 SIZES = {"speech": 60, "music": 25, "noise": 7}
@@ -82,7 +83,7 @@ def test_the_three_modes_are_those_of_the_plan(folders: dict[str, Path], shuffle
             shuffle=True,
             window=1,
         )
-        places = zip(*plan.locate(plan.positions(0, len(plan))), strict=True)
+        places = zip(*located(plan, plan.positions(0, len(plan))), strict=True)
         expected = [readers[source].key(int(place)) for source, place in places]
         assert [sample["__key__"] for sample in combined] == expected
     assert len(combined) == len(KEYS)

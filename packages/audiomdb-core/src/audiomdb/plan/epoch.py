@@ -142,19 +142,6 @@ class EpochPlan(Order):
         """Return the dataset as a source of a mixture, see `Order`."""
         return DatasetSource(first, self.counts, self.selection, self.shuffle, self.window)
 
-    def shard_order(self, partition: int = 0, element: int = 0) -> NDArray[np.int64]:
-        """Return the shards of a partition in the order in which they are first read, `(n,)` int64.
-
-        Shards without samples are left out. A shard on a cut is in both partitions.
-
-        Args:
-            partition: 0 to `partitions` - 1.
-            element: Leave out shards that are no longer needed from this element of the line on.
-        """
-        line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
-        element = min(whole_number("element", element), max(0, len(line) - 1))
-        return line.shard_order(0, element)
-
     @cached_property
     def lines(self) -> tuple[SourceLine, ...]:
         """The samples of each partition in the order of the epoch."""

@@ -1,8 +1,7 @@
 """Plan one epoch of a mixture of several datasets.
 
 The datasets are laid end to end and their shards are numbered consecutively, so a mixture has
-positions, shards and random words as one large dataset would. `locate` maps a position to its
-dataset.
+positions, shards and random words as one large dataset would.
 
 The `pattern` determines which source has each turn. A mixture of P partitions cuts the pattern into
 P even ranges, and cuts each source's line at the counts that the pattern has reached there: every
@@ -222,11 +221,6 @@ class MixPlan(Order):
         """Number of shards of each dataset over which a partition is shuffled at once."""
         return tuple(shards for order in self._orders for shards in order.window_shards)
 
-    def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the dataset number of each position, and the position in it; both `(n,)`."""
-        datasets = np.searchsorted(self._ends, positions, side="right") - 1
-        return datasets, positions - self._ends[datasets]
-
     @cached_property
     def lines(self) -> tuple[MixedLine, ...]:
         """The samples of each partition in the order of the epoch."""
@@ -253,10 +247,6 @@ class MixPlan(Order):
             else EpochPlan(source, shuffle=shuffle, window=window, selection=selection)
             for source, shuffle, window, selection in options
         ]
-
-    @cached_property
-    def _ends(self) -> NDArray[np.int64]:
-        return np.cumsum([0, *(int(counts.sum()) for counts in self.datasets)])
 
     @cached_property
     def _total(self) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 import msgspec
 import numpy as np
 
-from audiomdb.errors import PlanError
 from audiomdb.lazy import cached_property
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.split import Split, partitions_met
@@ -98,8 +97,8 @@ class Order(ABC):
         There are at most `window_shards` of each dataset, numbered consecutively over all datasets.
         Past the end, these are the shards of the last element; an empty line has none.
 
-        With a single dataset, they are in the order of `EpochPlan.shard_order`: the first is
-        finished next, the last was entered last, and no earlier shard is needed again.
+        With a single dataset, they are in the order of `shards_from`: the first is finished next,
+        the last was entered last, and no earlier shard is needed again.
         """
         line = self.lines[whole_number("partition", partition, high=self.partitions - 1)]
         element = min(whole_number("element", element), len(line) - 1)
@@ -108,8 +107,8 @@ class Order(ABC):
     def shards_from(self, dataset: int, partition: int, element: int) -> NDArray[np.int64]:
         """Return the shards of a dataset that a partition reads from an element on, `(n,)` int64.
 
-        Shards are numbered consecutively over all datasets. Each is listed once, in the order in
-        which they are first read.
+        Shards are numbered consecutively over all datasets. Each that has samples is listed once,
+        in the order in which they are first read. A shard on a cut is in both partitions.
         """
         return self.lines[partition].shard_order(dataset, element)
 
@@ -129,18 +128,6 @@ class Order(ABC):
             PlanError: `start` or `stop` is negative.
         """
         return self._read(self._everything.places(start, stop))
-
-    def shards_alive(self, turn: int) -> NDArray[np.int64]:
-        """Return the same as `shards_mixed`, for the place of a turn.
-
-        Raises:
-            PlanError: There is no such turn.
-        """
-        if not len(self):
-            raise PlanError(f"turn {turn} does not exist: the epoch has no samples")
-        turn = whole_number("turn", turn, high=len(self) - 1)
-        place = self._everything.places(turn, turn + 1)
-        return self.shards_mixed(int(place.partitions[0]), int(place.elements[0]))
 
     def for_rank(
         self,

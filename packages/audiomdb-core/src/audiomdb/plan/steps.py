@@ -158,16 +158,6 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
             return parts[0]
         return Step(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
-    def worker_steps(self, first: int, worker: int = 0, num_workers: int = 1) -> range:
-        """Return the numbers of the steps that one worker of a rank makes, from step `first` on.
-
-        Taking one step from each worker in turn, starting with worker 0, gives the steps in order.
-        """
-        whole_number("first", first)
-        num_workers = whole_number("num_workers", num_workers, low=1)
-        worker = whole_number("worker", worker, high=num_workers - 1)
-        return range(first + worker, self.steps, num_workers)
-
     def _parts(self, rank: int, world_size: int) -> list[tuple[int, int, int]]:
         """Return the partitions that a rank reads, with the range of the slots of each."""
         each, width = self.batch_size // world_size, self.batch_size // self.plan.partitions
