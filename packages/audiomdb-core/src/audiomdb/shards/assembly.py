@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +33,7 @@ from audiomdb.shards.layout import (
     INDEX_FILE,
     shard_name,
 )
-from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, ShardEntry, write_metadata
+from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, write_metadata
 from audiomdb.shards.output import OutputFolder
 from audiomdb.shards.prepare import Prepared
 from audiomdb.shards.shard_reader import ShardReader
@@ -43,9 +42,6 @@ from audiomdb.shards.source_digest import SourceDigest
 from audiomdb.threads import ThreadPool, Work
 
 __all__ = ["DatasetAssembly"]
-
-_SHARDS_LOOKED_INTO = 64
-"""Shards open at once while duplicate keys are looked up. Each holds two file descriptors."""
 
 _CLIPS_SAID = 10
 """How many clips with NaN or infinite samples are logged by name."""
@@ -104,7 +100,7 @@ class DatasetAssembly:
             for number in self._folder.shards():
                 directory = output_dir / shard_name(number)
                 self._earlier[number], keys = look_into(directory, self._options)
-                self._keys.add(keys)
+                self._keys.add(number, keys)
                 self._shards[number] = self._checks.submit(check_shard, directory)
         except BaseException:
             self.close()
@@ -181,7 +177,7 @@ class DatasetAssembly:
         self._check_duplicates(made)
         self._finish_shard(made, source)
         self._open = None
-        self._keys.add(list(made.rows))
+        self._keys.add(shard, list(made.rows))
         before = shard - 2
         if before in self._shards and not self.is_finished(before):
             with _disk_errors(self._dir):  # bounds the backlog, and surfaces its errors early
@@ -283,16 +279,9 @@ class DatasetAssembly:
         )
 
     def _check_duplicates(self, made: _OpenShard) -> None:
-        suspects = self._keys.maybe(list(made.rows))
-        if not suspects:
-            return
-        shards = [shard.entry for shard in self._results()]
-        opened = lru_cache(_SHARDS_LOOKED_INTO)(self._index)
-        for key in suspects:
-            holder = _holder(key.decode(), shards, opened)
-            if holder is None:
-                continue
-            reason = f"key {key.decode()!r} occurs twice: {holder} holds it already"
+        holders = self._holders(list(made.rows))
+        for key in [key for key in made.rows if key in holders]:
+            reason = f"key {key.decode()!r} occurs twice: {holders[key]} holds it already"
             if not self._skip_duplicates:
                 raise DuplicateKeyError(reason)
             made.writer.drop(key)
@@ -300,8 +289,21 @@ class DatasetAssembly:
             made.not_finite.discard(key)
             made.rejected.append(Rejection(key.decode(), None, reason))
 
-    def _index(self, entry: ShardEntry) -> ShardIndex:
-        return ShardReader(self._dir / entry.path, entry).index
+    def _holders(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """Return which of these keys a shard holds already, with its name."""
+        holders: dict[bytes, str] = {}
+        for number, suspects in self._keys.maybe(keys).items():
+            index = self._index(number)
+            for key in suspects:
+                if index.find(key.decode()) is not None:
+                    holders[key] = shard_name(number)
+        return holders
+
+    def _index(self, number: int) -> ShardIndex:
+        if not self.is_finished(number):  # it may not be in its place yet
+            with _disk_errors(self._dir):
+                self._shards[number].result()
+        return ShardReader(self._dir / shard_name(number)).index
 
     def _finish_shard(self, made: _OpenShard, source: SourceDigest) -> None:
         columns, left_out = build_columns([made.rows[key] for key in sorted(made.rows)])
@@ -339,16 +341,6 @@ class _OpenShard(msgspec.Struct, frozen=True):
     rejected: list[Rejection] = msgspec.field(default_factory=list)
     contradictions: Counter[str] = msgspec.field(default_factory=Counter)
     not_finite: set[bytes] = msgspec.field(default_factory=set)
-
-
-def _holder(
-    key: str, shards: Sequence[ShardEntry], index: Callable[[ShardEntry], ShardIndex]
-) -> str | None:
-    """Return the path of the shard that holds a key, or None."""
-    for entry in shards:
-        if entry.first_key <= key <= entry.last_key and index(entry).find(key) is not None:
-            return entry.path
-    return None
 
 
 @contextmanager

@@ -50,8 +50,8 @@ class DatasetWriter:
     with them instead of being rewritten. The bytes of the shards depend on samples and options
     only, not on the workers.
 
-    Must be called from one thread. Memory is bounded: `write` blocks while too many batches are
-    pending, or more than one for each worker if samples are large.
+    Must be called from one thread. Memory is bounded, except for 12 bytes per key: `write` blocks
+    while too many batches are pending, or more than one for each worker if samples are large.
 
     Args:
         output_dir: Folder of the dataset; missing, empty, or left by an earlier run.
