@@ -90,7 +90,8 @@ def add_options(
         "--max-shard-bytes",
         type=octets,
         metavar="SIZE",
-        help="close a shard after this many bytes of source, such as 200MB (default: 64MiB)",
+        help="close a shard after this many bytes of source, such as 200MB (default: 64MiB), or "
+        "after 65,536 samples",
     )
     shards.add_argument(
         "--map-size",

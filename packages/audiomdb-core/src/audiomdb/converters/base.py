@@ -67,8 +67,9 @@ class BaseConverter(ABC):
 
     Args:
         output_dir: Folder of the dataset; empty, absent, or of an earlier run.
-        samples_per_shard: Close shards at this many source samples, instead of at 64 MiB.
-        max_shard_bytes: Close shards at this many source bytes.
+        samples_per_shard: Close shards at this many source samples, instead of by bytes.
+        max_shard_bytes: Close shards at this many source bytes (default 64 MiB), or at 65,536
+            samples.
         map_size: Initial size of LMDB's memory map in bytes; it grows automatically.
         num_workers: Number of samples processed at once; by default the number of usable cores.
             Without a processor the work is done in threads. With one, it is done in separate

@@ -9,6 +9,7 @@ source, and continues after them.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.journal import Journal, Rejection, write_rejected
 from audiomdb.shards.key_set import KeySet
 from audiomdb.shards.layout import (
+    DATA_FILE,
     FORMAT_NAME,
     FORMAT_VERSION,
     INDEX_FILE,
@@ -42,6 +44,8 @@ from audiomdb.shards.source_digest import SourceDigest
 from audiomdb.threads import ThreadPool, Work
 
 __all__ = ["DatasetAssembly"]
+
+_HUGE_SHARD_BYTES = 4 * 1024**3
 
 _CLIPS_SAID = 10
 """How many clips with NaN or infinite samples are logged by name."""
@@ -96,6 +100,7 @@ class DatasetAssembly:
         self._shards: dict[int, Work[FinishedShard]] = {}
         self._earlier: dict[int, Journal] = {}
         self._said = 0
+        self._warned = False
         try:
             for number in self._folder.shards():
                 directory = output_dir / shard_name(number)
@@ -176,6 +181,7 @@ class DatasetAssembly:
         made = self._current
         self._check_duplicates(made)
         self._finish_shard(made, source)
+        self._warn_if_huge(shard, source.samples)
         self._open = None
         self._keys.add(shard, list(made.rows))
         before = shard - 2
@@ -322,6 +328,18 @@ class DatasetAssembly:
                 left_out=left_out,
                 features=msgspec.to_builtins(merge_features(made.features)),
                 journal=msgspec.to_builtins(journal),
+            )
+
+    def _warn_if_huge(self, shard: int, samples: int) -> None:
+        size = (self._folder.stage(shard) / DATA_FILE).stat().st_size
+        if size > _HUGE_SHARD_BYTES and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{shard_name(shard)} has {size / 2**30:.1f} GiB ({samples} samples): a cache "
+                "fetches and evicts whole shards, so smaller ones serve better. Set "
+                "samples_per_shard lower, or leave it out and set max_shard_bytes lower, which "
+                "counts bytes of the source",
+                stacklevel=5,  # the caller of the writer's `write` or `finish`
             )
 
     def _publish(self, number: int, syncs: Sequence[Work[None]]) -> FinishedShard:

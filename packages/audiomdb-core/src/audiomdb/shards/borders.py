@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import index
 from typing import SupportsIndex
 
-from audiomdb.shards.layout import MAX_SHARD_BYTES
+from audiomdb.shards.layout import MAX_SHARD_BYTES, MAX_SHARD_SAMPLES
 
 __all__ = ["ShardBorders", "at_least_one"]
 
@@ -17,7 +17,8 @@ class ShardBorders:
     borders depend on nothing else and a resumed run finds the same ones.
 
     Args:
-        samples_per_shard: Close a shard at this many source samples. None: by bytes.
+        samples_per_shard: Close a shard at this many source samples. None: by bytes, and at 65,536
+            samples, since texts are short and numbers count no bytes at all.
         max_shard_bytes: Close a shard before its source bytes exceed this; a larger sample gets a
             shard of its own. None: 64 MiB, or no limit if `samples_per_shard` is given.
 
@@ -33,11 +34,12 @@ class ShardBorders:
         self.max_shard_bytes = at_least_one("max_shard_bytes", max_shard_bytes)
         if self.samples_per_shard is None and self.max_shard_bytes is None:
             self.max_shard_bytes = MAX_SHARD_BYTES
+        self._most_samples = self.samples_per_shard or MAX_SHARD_SAMPLES
         self._shard = self._samples = self._bytes = 0
 
     def place(self, size: int) -> int:
         """Return the number of the shard for the next source sample, which has `size` bytes."""
-        full = self.samples_per_shard is not None and self._samples >= self.samples_per_shard
+        full = self._samples >= self._most_samples
         over = self.max_shard_bytes is not None and self._bytes + size > self.max_shard_bytes
         if self._samples and (full or over):
             self._shard += 1

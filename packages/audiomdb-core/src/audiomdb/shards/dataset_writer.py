@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
@@ -36,7 +35,6 @@ _BATCH_SAMPLES = 64
 _WAITING_BATCHES = 24
 """Batches that may be queued besides two per worker: the thread that submits them also commits
 shards to LMDB, which takes as long as preparing this many."""
-_HUGE_SHARD_BYTES = 4 * 1024**3
 
 
 class DatasetWriter:
@@ -57,7 +55,8 @@ class DatasetWriter:
         output_dir: Folder of the dataset; missing, empty, or left by an earlier run.
         name: Name of the dataset; the folder's name by default.
         samples_per_shard: Close shards at this number of samples instead of by bytes.
-        max_shard_bytes: Close shards before their source bytes exceed this (default 64 MiB).
+        max_shard_bytes: Close shards before their source bytes exceed this (default 64 MiB), and at
+            65,536 samples.
         map_size: Initial LMDB map size in bytes; it grows as needed.
         check_audio: "decode" every clip once, or trust its "header". See `AudioOptions`.
         audio_format: Store audio in this format instead of unchanged.
@@ -247,7 +246,6 @@ class DatasetWriter:
         if self._shard >= 0:
             self._submit()
             self._pending.append(partial(self._assembly.end_shard, self._shard, self._source))
-            self._warn_if_huge()
         if shard is not None:
             self._shard, self._source = shard, SourceDigest()
             if not self._assembly.is_finished(shard):
@@ -297,15 +295,6 @@ class DatasetWriter:
                 self._assembly.add(outcome)
             # After an error, a later call raises it again: what was stored must not come twice.
             del batch.outcomes[0]
-
-    def _warn_if_huge(self) -> None:
-        if self._source.bytes > _HUGE_SHARD_BYTES:
-            warnings.warn(
-                f"shard {self._shard} is made of {self._source.bytes / 2**30:.1f} GiB "
-                f"({self._source.samples} samples): a cache fetches and evicts whole shards, so "
-                "smaller ones serve better. Set samples_per_shard lower or leave it out",
-                stacklevel=4,
-            )
 
 
 def default_workers() -> int:

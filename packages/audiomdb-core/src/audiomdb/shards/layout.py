@@ -16,6 +16,7 @@ __all__ = [
     "INLINE_BYTES",
     "LOCK_FILE",
     "MAX_SHARD_BYTES",
+    "MAX_SHARD_SAMPLES",
     "METADATA_FILE",
     "REJECTED_FILE",
     "SAMPLES_DB",
@@ -52,6 +53,9 @@ INLINE_BYTES = 256
 
 MAX_SHARD_BYTES = 64 * 1024 * 1024
 """Default limit on the source bytes of a shard."""
+
+MAX_SHARD_SAMPLES = 64 * 1024
+"""Limit on the source samples of a shard that is closed by bytes: they may have none."""
 
 
 def shard_name(number: int) -> str:
