@@ -85,7 +85,7 @@ class BaseConverter(ABC):
             `rejected.jsonl`.
         executor: Executor to do the work in instead, such as Dask's `client.get_executor()`. It is
             not shut down.
-        progress: Whether to show a progress bar on stderr; None: only if that is a terminal.
+        progress: Whether to show progress bars on stderr; None: only if that is a terminal.
 
     Raises:
         ValueError: for options out of range, and for a URL as `output_dir`.
@@ -281,6 +281,7 @@ class BaseConverter(ABC):
             process_names=self._process.names if self._process else (),
             executor=executor,
             options=self._compared_options(),
+            progress=self.progress,
             **self._writer_options,
         )
 

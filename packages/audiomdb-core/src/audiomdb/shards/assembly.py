@@ -20,11 +20,19 @@ import lmdb
 import msgspec
 
 from audiomdb.errors import AudioMDBError, DuplicateKeyError, OutputWriteError, SourceChangedError
+from audiomdb.progress import Progress
+from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.columns import add_up, build_columns
 from audiomdb.shards.dataset_index import index_file_parts
 from audiomdb.shards.features import merge_features
 from audiomdb.shards.files import sync_data, write_atomically
-from audiomdb.shards.finished import FinishedShard, check_shard, finished_shard, look_into
+from audiomdb.shards.finished import (
+    FinishedShard,
+    Origin,
+    check_shard,
+    finished_shard,
+    look_into,
+)
 from audiomdb.shards.index import ShardIndex
 from audiomdb.shards.journal import Journal, Rejection, write_rejected
 from audiomdb.shards.key_set import KeySet
@@ -54,8 +62,8 @@ _CLIPS_SAID = 10
 class DatasetAssembly:
     """Writes the shards of one dataset in order, and keeps those that earlier runs finished.
 
-    Must be called from one thread. A second one hashes and publishes finished shards, a third
-    checks those of earlier runs, and a fourth syncs the data written so far to the open shard.
+    Must be called from one thread. A second one hashes and publishes finished shards, a third syncs
+    the data written so far to the open shard, and others check the shards of earlier runs.
 
     Args:
         output_dir: Folder of the dataset; created if missing, and locked until `close`.
@@ -64,6 +72,9 @@ class DatasetAssembly:
             data.
         map_size: See `ShardWriter`.
         duplicates: "raise", or "skip" to reject a key that the dataset already holds.
+        workers: Threads that check the shards of earlier runs.
+        progress: Whether to show on stderr how many of them are opened and checked; None: only if
+            that is a terminal.
 
     Raises:
         OutputExistsError: when the folder holds something else.
@@ -82,31 +93,30 @@ class DatasetAssembly:
         options: Mapping[str, Any],
         map_size: int | None = None,
         duplicates: Literal["raise", "skip"] = "raise",
+        workers: int = 1,
+        progress: bool | None = False,
     ) -> None:
         self._dir = output_dir
         self._name = name
         self._options = dict(options)
         self._map_size = map_size
         self._skip_duplicates = duplicates == "skip"
+        self._progress = progress
         self._keys = KeySet()
         self._open: _OpenShard | None = None
         with _disk_errors(output_dir):
             self._folder = OutputFolder(output_dir)
         self._background = ThreadPool(1, "audiomdb-publish")
-        self._checks = ThreadPool(1, "audiomdb-check")
+        self._checks = ThreadPool(workers, "audiomdb-check")
         # Syncs the open shard as it grows. Otherwise the disk would be idle until a shard is
         # complete, and the end of a conversion would wait for the last shards to be written.
         self._sync = ThreadPool(1, "audiomdb-sync")
         self._shards: dict[int, Work[FinishedShard]] = {}
-        self._earlier: dict[int, Journal] = {}
+        self._earlier: dict[int, Origin] = {}
         self._said = 0
         self._warned = False
         try:
-            for number in self._folder.shards():
-                directory = output_dir / shard_name(number)
-                self._earlier[number], keys = look_into(directory, self._options)
-                self._keys.add(number, keys)
-                self._shards[number] = self._checks.submit(check_shard, directory)
+            self._take_up(self._folder.shards())
         except BaseException:
             self.close()
             raise
@@ -206,6 +216,7 @@ class DatasetAssembly:
                 f"{self._dir / shard_name(beyond[0])} was finished by an earlier run, but the "
                 f"source now ends after {shards} shards; convert into another folder"
             )
+        self._finish_checks()
         finished = self._results()
         entries = tuple(shard.entry for shard in finished)
         rejected = [r for shard in finished for r in shard.journal.rejected]
@@ -232,7 +243,10 @@ class DatasetAssembly:
         return metadata
 
     def journals(self) -> list[Journal]:
-        """Return the journals of all shards in order; waits until the last shard is published."""
+        """Return the journals of all shards in order, without the options, which are this run's.
+
+        Waits until the last shard is published.
+        """
         return [shard.journal for shard in self._results()]
 
     def close(self) -> None:
@@ -254,6 +268,32 @@ class DatasetAssembly:
         assert self._open is not None, "begin_shard comes first"
         return self._open
 
+    def _take_up(self, shards: Sequence[int]) -> None:
+        """Open the shards of earlier runs, and begin to check them."""
+        with self._bar(len(shards), "opening") as bar:
+            for number in shards:
+                directory = self._dir / shard_name(number)
+                self._earlier[number], keys = look_into(directory, self._options)
+                self._keys.add(number, keys)
+                bar.update()
+        # Not before: the checks would slow the opening, which this thread has to wait for.
+        for number in shards:
+            self._shards[number] = self._checks.submit(check_shard, self._dir / shard_name(number))
+
+    def _finish_checks(self) -> None:
+        checks = [self._shards[number] for number in self._earlier]
+        left = [check for check in checks if not check.done()]
+        with self._bar(len(left), "checking") as bar:
+            for check in left:
+                with _disk_errors(self._dir):
+                    check.result()
+                bar.update()
+
+    def _bar(self, shards: int, doing: str) -> Progress:
+        if not shards:
+            return Progress()
+        return progress_bar(shards, unit="shards", description=doing, show=self._progress)
+
     def _say_not_finite(self, key: str, source: str | None) -> None:
         self._said += 1
         if self._said > _CLIPS_SAID:
@@ -270,13 +310,13 @@ class DatasetAssembly:
         with _disk_errors(self._dir):
             return [future.result() for _, future in sorted(self._shards.items())]
 
-    def _compare(self, number: int, journal: Journal, source: SourceDigest) -> None:
-        if journal.digest == source.hexdigest():
+    def _compare(self, number: int, made_of: Origin, source: SourceDigest) -> None:
+        if made_of.digest == source.hexdigest():
             return
         what = "its keys, their order or what they hold differs"
-        if journal.samples != source.samples:
-            what = f"it was made of {journal.samples} samples, now there are {source.samples}"
-            if journal.samples < source.samples:
+        if made_of.samples != source.samples:
+            what = f"it was made of {made_of.samples} samples, now there are {source.samples}"
+            if made_of.samples < source.samples:
                 what += ", as it is after a run with a smaller limit"
         raise SourceChangedError(
             f"{self._dir / shard_name(number)} was finished by an earlier run and the source has "

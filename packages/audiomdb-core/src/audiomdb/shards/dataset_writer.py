@@ -67,6 +67,8 @@ class DatasetWriter:
         num_workers: Samples prepared at once; by default the number of usable cores.
         executor: Runs the workers, and is not shut down; by default a thread pool of the writer.
         options: Further options that the result depends on, compared when a run is resumed.
+        progress: Whether to show on stderr how many shards of earlier runs are opened and checked;
+            None: only if that is a terminal.
 
     Raises:
         InvalidURLError: when `output_dir` is a URL.
@@ -92,6 +94,7 @@ class DatasetWriter:
         num_workers: int | None = None,
         executor: Executor | None = None,
         options: Mapping[str, Any] | None = None,
+        progress: bool | None = False,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
@@ -121,6 +124,8 @@ class DatasetWriter:
             },
             map_size=map_size,
             duplicates=on_error,
+            workers=min(self._workers, default_workers()),
+            progress=progress,
         )
         self._pool = ThreadPool(self._workers, "audiomdb") if executor is None else None
         self._executor = executor
@@ -217,7 +222,10 @@ class DatasetWriter:
         return self._assembly.goes_beyond(self._shard, self._source.samples)
 
     def journals(self) -> list[Journal]:
-        """Return the journals of the shards, in order; complete once the dataset is finished."""
+        """Return the journals of the shards, in order, without options.
+
+        Complete once the dataset is finished.
+        """
         return self._assembly.journals()
 
     def close(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,6 +23,7 @@ from audiomdb.shards.shard_reader import ShardReader
 __all__ = [
     "SOURCE_OPTIONS",
     "FinishedShard",
+    "Origin",
     "check_shard",
     "finished_shard",
     "look_into",
@@ -33,11 +35,22 @@ SOURCE_OPTIONS = "source"
 
 
 class FinishedShard(msgspec.Struct, frozen=True):
-    """A complete shard's metadata entry, features and journal."""
+    """A complete shard's metadata entry, features and journal.
+
+    A dataset may have 100,000 of them in memory: equal features are one object, and the options in
+    the journal, which are those of the run, are left out.
+    """
 
     entry: ShardEntry
     features: Mapping[str, Feature]
     journal: Journal
+
+
+class Origin(NamedTuple):
+    """What a shard was made of: the number of source samples, and their digest."""
+
+    samples: int
+    digest: str
 
 
 def finished_shard(shard: ShardReader) -> FinishedShard:
@@ -55,12 +68,13 @@ def finished_shard(shard: ShardReader) -> FinishedShard:
         index_offset=offset,
         index_bytes=length,
     )
-    features = converted(index.features, dict[str, Feature])
-    return FinishedShard(entry, features, converted(index.journal, Journal))
+    features = _one_object(tuple(converted(index.features, dict[str, Feature]).items()))
+    journal = msgspec.structs.replace(converted(index.journal, Journal), options={})
+    return FinishedShard(entry, features, journal)
 
 
-def look_into(directory: Path, options: Mapping[str, Any]) -> tuple[Journal, Sequence[bytes]]:
-    """Return the journal of a shard of an earlier run, and its keys as UTF-8.
+def look_into(directory: Path, options: Mapping[str, Any]) -> tuple[Origin, Sequence[bytes]]:
+    """Return what a shard of an earlier run was made of, and its keys as UTF-8.
 
     Raises:
         CorruptShardError: when the shard is damaged.
@@ -71,7 +85,7 @@ def look_into(directory: Path, options: Mapping[str, Any]) -> tuple[Journal, Seq
         journal = converted(index.journal, Journal)
         keys = [key.encode() for key in index.all_keys()]
     _compare_options(directory, journal.options, options)
-    return journal, keys
+    return Origin(journal.samples, journal.digest), keys
 
 
 def check_shard(directory: Path) -> FinishedShard:
@@ -82,9 +96,18 @@ def check_shard(directory: Path) -> FinishedShard:
     """
     with _damage_explained(directory):
         shard = ShardReader(directory)
+        # Hashed first: that reads the file in order, and other threads run meanwhile. The records
+        # are then in the page cache, while a page that is not would be waited for with the GIL.
+        described = finished_shard(shard)
         for place in range(len(shard)):
             shard.read(place, copy=False, verify=True)
-        return finished_shard(shard)
+        return described
+
+
+@lru_cache(maxsize=16)
+def _one_object(features: tuple[tuple[str, Feature], ...]) -> Mapping[str, Feature]:
+    """Return a mapping of these items; for equal ones, the same object."""
+    return dict(features)
 
 
 @contextmanager
