@@ -45,7 +45,7 @@ from audiomdb.shards.layout import (
 )
 from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, write_metadata
 from audiomdb.shards.output import OutputFolder
-from audiomdb.shards.prepare import Prepared
+from audiomdb.shards.prepare import Prepared, SampleFacts
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.shards.shard_writer import ShardWriter
 from audiomdb.shards.source_digest import SourceDigest
@@ -153,21 +153,16 @@ class DatasetAssembly:
             DuplicateKeyError: when the shard holds the key already, unless duplicates are skipped.
             OutputWriteError: when the disk is full.
         """
-        shard, record, source = self._current, prepared.record, prepared.source
+        shard, record, facts = self._current, prepared.record, prepared.facts
         try:
             with _disk_errors(self._dir):
                 shard.writer.add(record)
         except DuplicateKeyError as exc:
-            reason = f"{source}: {exc}" if source else str(exc)
-            if not self._skip_duplicates:
-                raise DuplicateKeyError(reason) from None
-            self.reject(Rejection.of(record.key.decode(), source, reason))
+            self._reject_duplicate(record.key, facts.source, str(exc))
             return
-        shard.rows[record.key] = prepared.row
-        shard.contradictions.update(prepared.contradictions)
-        if not prepared.finite:
-            shard.not_finite.add(record.key)
-            self._say_not_finite(record.key.decode(), source)
+        shard.stored[record.key] = facts
+        if not facts.finite:
+            self._say_not_finite(record.key.decode(), facts.source)
 
     def add_features(self, features: Mapping[str, Feature]) -> None:
         """Merge the features of some samples into those of the open shard."""
@@ -193,7 +188,7 @@ class DatasetAssembly:
         self._finish_shard(made, source)
         self._warn_if_huge(shard, source.samples)
         self._open = None
-        self._keys.add(shard, list(made.rows))
+        self._keys.add(shard, list(made.stored))
         before = shard - 2
         if before in self._shards and not self.is_finished(before):
             with _disk_errors(self._dir):  # bounds the backlog, and surfaces its errors early
@@ -325,15 +320,18 @@ class DatasetAssembly:
         )
 
     def _check_duplicates(self, made: _OpenShard) -> None:
-        holders = self._holders(list(made.rows))
-        for key in [key for key in made.rows if key in holders]:
-            reason = f"key {key.decode()!r} occurs twice: {holders[key]} holds it already"
-            if not self._skip_duplicates:
-                raise DuplicateKeyError(reason)
+        holders = self._holders(list(made.stored))
+        for key in [key for key in made.stored if key in holders]:
+            why = f"key {key.decode()!r} occurs twice: {holders[key]} holds it already"
+            self._reject_duplicate(key, made.stored[key].source, why)
             made.writer.drop(key)
-            del made.rows[key]
-            made.not_finite.discard(key)
-            made.rejected.append(Rejection(key.decode(), None, reason))
+            del made.stored[key]
+
+    def _reject_duplicate(self, key: bytes, source: str | None, why: str) -> None:
+        reason = f"{source}: {why}" if source else why
+        if not self._skip_duplicates:
+            raise DuplicateKeyError(reason) from None
+        self.reject(Rejection.of(key.decode(), source, reason))
 
     def _holders(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """Return which of these keys a shard holds already, with its name."""
@@ -352,15 +350,19 @@ class DatasetAssembly:
         return ShardReader(self._dir / shard_name(number)).index
 
     def _finish_shard(self, made: _OpenShard, source: SourceDigest) -> None:
-        columns, left_out = build_columns([made.rows[key] for key in sorted(made.rows)])
+        stored = made.stored
+        columns, left_out = build_columns([stored[key].row for key in sorted(stored)])
+        contradictions = Counter(
+            field for facts in stored.values() for field in facts.contradictions
+        )
         journal = Journal(
             options=self._options,
             samples=source.samples,
             bytes=source.bytes,
             digest=source.hexdigest(),
             rejected=tuple(made.rejected),
-            contradictions=dict(sorted(made.contradictions.items())),
-            not_finite=len(made.not_finite),
+            contradictions=dict(sorted(contradictions.items())),
+            not_finite=sum(not facts.finite for facts in stored.values()),
         )
         with _disk_errors(self._dir):
             made.writer.finish(
@@ -394,11 +396,9 @@ class DatasetAssembly:
 class _OpenShard(msgspec.Struct, frozen=True):
     writer: ShardWriter
     syncs: list[Work[None]]
-    rows: dict[bytes, Mapping[str, Any]] = msgspec.field(default_factory=dict)
+    stored: dict[bytes, SampleFacts] = msgspec.field(default_factory=dict)
     features: list[Mapping[str, Feature]] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)
-    contradictions: Counter[str] = msgspec.field(default_factory=Counter)
-    not_finite: set[bytes] = msgspec.field(default_factory=set)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ __all__ = [
     "Prepared",
     "PreparedBatch",
     "Process",
+    "SampleFacts",
     "is_passing",
     "lacks_rate",
     "prepare_batch",
@@ -48,22 +49,27 @@ Process = Callable[[Sample], Mapping[str, Any]]
 """Function that a processor applies to a sample; must be picklable for worker processes."""
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """A record and the facts about its sample.
+class SampleFacts(msgspec.Struct, frozen=True):
+    """What is known about a stored sample besides its record.
 
     Attributes:
-        record: The encoded sample.
         row: Values of its index columns.
         contradictions: Fields whose value in the source contradicts the audio.
         finite: Whether no audio sample was found to be NaN or infinite.
         source: The file that its audio comes from, if any.
     """
 
-    record: EncodedRecord
     row: Mapping[str, Any]
     contradictions: tuple[str, ...]
     finite: bool
     source: str | None
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An encoded sample and the facts about it."""
+
+    record: EncodedRecord
+    facts: SampleFacts
 
 
 class PreparedBatch(msgspec.Struct, frozen=True):
@@ -171,7 +177,8 @@ def _prepare(
             raise
         raise type(exc)(f"{source}: {exc}") from exc
     features.add(stored)
-    return Prepared(record, described.row, described.contradictions, described.finite, source)
+    facts = SampleFacts(described.row, described.contradictions, described.finite, source)
+    return Prepared(record, facts)
 
 
 def _processed(
