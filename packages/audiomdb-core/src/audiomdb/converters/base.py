@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from audiomdb.converters.processing import ConversionProcessors
 from audiomdb.converters.report import ConversionReport
+from audiomdb.converters.sent_once import SentOnce
 from audiomdb.converters.workers import explain_lost_workers, worker_processes
 from audiomdb.errors import (
     AudioError,
@@ -272,7 +273,9 @@ class BaseConverter(ABC):
     def _writer(self, stack: contextlib.ExitStack) -> DatasetWriter:
         executor = self._executor
         process: Process | None = self._process
-        if process is not None and executor is None and self._workers > 1:
+        if process is not None and executor is not None:
+            process = SentOnce(process)
+        elif process is not None and self._workers > 1:
             executor, process = stack.enter_context(worker_processes(self._workers, process))
         return DatasetWriter(
             self.output_dir,
