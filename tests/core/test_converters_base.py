@@ -229,6 +229,13 @@ def test_what_the_source_was_wrong_about_is_counted_and_put_right(tmp_path: Path
     assert (wrong["duration"], wrong["frames"]) == (0.1, 800)
 
 
+def test_what_a_source_says_of_a_clip_that_is_left_out_is_not_counted(tmp_path: Path) -> None:
+    wrong: Sample = {"audio": clip(1), "sample_rate": 16000}
+    items: list[tuple[str, Sample]] = [("a", {"audio": clip(1)}), ("b", wrong), ("a", wrong)]
+    report = Listed(items, tmp_path / "out", samples_per_shard=2, on_error="skip").run()
+    assert (report.rejected, report.contradictions) == (1, {"sample_rate": 1})
+
+
 def test_a_claim_is_compared_with_the_audio_as_it_came_not_as_it_is_stored(
     tmp_path: Path,
 ) -> None:

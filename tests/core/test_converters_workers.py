@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audiomdb.converters.sent_once import SentOnce
 from audiomdb.errors import (
     ProcessingError,
 )
-from audiomdb.processors.base import BaseProcessor
+from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader
 from audiomdb.shards.codec import encode_record
@@ -59,6 +60,60 @@ def test_work_goes_to_a_pool_of_processes_that_the_caller_owns(tmp_path: Path) -
         pool.shutdown(kill_workers=True)
     Listed(samples(10), tmp_path / "b" / "set", processor=frames(), num_workers=1).run()
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_the_workers_of_an_executor_make_a_processor_once(tmp_path: Path) -> None:
+    import loky
+
+    made = tmp_path / "made"
+    made.mkdir()
+
+    class Tokenizer(BaseProcessor):
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            import tempfile
+
+            vars(self).update(state)
+            tempfile.mkdtemp(dir=made)
+
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            return {"letters": len(sample["text"])}
+
+    pool = loky.ProcessPoolExecutor(1)
+    try:
+        Listed(samples(200), tmp_path / "a" / "set", processor=Tokenizer(), executor=pool).run()
+    finally:
+        pool.shutdown(kill_workers=True)
+    assert len(list(made.iterdir())) == 1
+    Listed(samples(200), tmp_path / "b" / "set", processor=Tokenizer(), num_workers=1).run()
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_a_processor_that_does_not_arrive_in_an_executor_ends_the_run(tmp_path: Path) -> None:
+    class Lost(BaseProcessor):
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            raise AttributeError("not to be found here")
+
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            return sample
+
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        pytest.raises(ProcessingError, match="unpickled by this worker: AttributeError: not to be"),
+    ):
+        Listed(samples(3), tmp_path, processor=Lost(), executor=pool, on_error="skip").run()
+
+
+def test_the_threads_of_a_worker_share_no_processor() -> None:
+    class Which(BaseProcessor):
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:  # noqa: ARG002
+            return {"which": id(self)}
+
+    arrived = pickle.loads(pickle.dumps(SentOnce(Processors(Which()))))
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        pools = (one, other, one, other)
+        a, b, *again = (pool.submit(arrived, {"text": ""}).result()["which"] for pool in pools)
+    assert a != b
+    assert again == [a, b]
 
 
 def test_views_of_bytes_reach_the_processes_of_any_pool(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from audiomdb.errors import (
 )
 from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
 from audiomdb.shards.finished import FinishedShard, check_shard
+from audiomdb.shards.shard_reader import ShardReader
 from tests.core.conversions import digests, rejections
 
 
@@ -242,7 +244,8 @@ def test_a_key_that_occurs_twice_names_both(tmp_path: Path) -> None:
     same_shard, other_shard = rejections(tmp_path)
     assert same_shard["reason"] == f"{audio}: key 'a' occurs twice"
     assert same_shard["source"] == str(audio)
-    assert other_shard["reason"] == "key 'a' occurs twice: shard_00000 holds it already"
+    assert other_shard["reason"] == f"{audio}: key 'a' occurs twice: shard_00000 holds it already"
+    assert other_shard["source"] == str(audio)
 
 
 def test_an_error_that_was_caught_is_raised_again_and_no_other_one(tmp_path: Path) -> None:
@@ -267,13 +270,80 @@ def test_new_shards_do_not_wait_until_those_of_earlier_runs_are_checked(
         return check_shard(directory)
 
     monkeypatch.setattr("audiomdb.shards.assembly.check_shard", held)
-    with DatasetWriter(tmp_path, samples_per_shard=2) as writer:
-        for i in range(16):
+    with DatasetWriter(tmp_path, samples_per_shard=2, on_error="skip") as writer:
+        for i in (*range(6), 0, *range(6, 15)):  # k0 is of a shard that is not checked yet
             writer.write(f"k{i}", {"text": f"number {i}"})
         writer.flush()
         assert (tmp_path / "shard_00004").exists()
         made.set()
     assert verify_dataset(tmp_path) == []
+    assert [rejection["key"] for rejection in rejections(tmp_path)] == ["k0"]
+
+
+def test_a_key_that_occurs_twice_is_looked_up_in_the_shard_that_holds_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    class Recorded(ShardReader):
+        def __init__(self, directory: Path, *entry: Any) -> None:
+            opened.append(directory)
+            super().__init__(directory, *entry)
+
+    monkeypatch.setattr("audiomdb.shards.assembly.ShardReader", Recorded)
+    with DatasetWriter(tmp_path, samples_per_shard=2, on_error="skip") as writer:
+        for key in ("a0", "z0", "a1", "z1", "a2", "z2", "m", "a2"):
+            writer.write(key, {"text": key})
+    published = [folder for folder in opened if folder.parent == tmp_path]
+    assert published == [tmp_path / "shard_00002"]
+
+
+def test_shards_of_earlier_runs_are_checked_by_as_many_threads_as_there_are_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, range(8))
+    together = threading.Barrier(2, timeout=60)
+
+    def held(directory: Path) -> FinishedShard:
+        together.wait()
+        return check_shard(directory)
+
+    monkeypatch.setattr("audiomdb.shards.assembly.check_shard", held)
+    monkeypatch.setattr("audiomdb.shards.dataset_writer.default_workers", lambda: 2)
+    write(tmp_path, range(8), num_workers=2)
+    assert verify_dataset(tmp_path) == []
+
+
+def test_who_waits_for_the_checks_of_earlier_shards_sees_how_far_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = threading.Event()
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            if "checking" in text:
+                shown.set()
+            return super().write(text)
+
+    def held(directory: Path) -> FinishedShard:
+        assert shown.wait(60), "nothing was said while a shard was checked"
+        return check_shard(directory)
+
+    write(tmp_path)
+    monkeypatch.setattr("audiomdb.shards.assembly.check_shard", held)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    write(tmp_path, progress=True)
+    said = terminal.getvalue()
+    assert "opening" in said
+    assert "3/3" in said.rpartition("checking")[2]
+
+
+def test_what_finished_shards_have_in_common_is_held_once(tmp_path: Path) -> None:
+    write(tmp_path)
+    one, other = (check_shard(tmp_path / f"shard_0000{i}") for i in (0, 1))
+    assert one.features is other.features
+    assert one.journal.options == {}
 
 
 def test_a_run_that_fails_does_not_check_what_is_left_of_earlier_ones(
@@ -291,7 +361,7 @@ def test_a_run_that_fails_does_not_check_what_is_left_of_earlier_ones(
         return check_shard(directory)
 
     monkeypatch.setattr("audiomdb.shards.assembly.check_shard", held)
-    writer = DatasetWriter(tmp_path, samples_per_shard=2)
+    writer = DatasetWriter(tmp_path, samples_per_shard=2, num_workers=1)
     opened.set()
     writer.write("k0", {"text": "other"})
     writer.write("k1", {"text": "number 1"})

@@ -289,14 +289,24 @@ def test_what_is_under_way_is_little_however_much_a_processor_makes_of_it(tmp_pa
     assert len(DatasetReader.open(tmp_path / "d")) == 320
 
 
-def test_a_shard_of_many_gigabytes_is_warned_about(tmp_path, monkeypatch):
-    monkeypatch.setattr("audiomdb.shards.dataset_writer._HUGE_SHARD_BYTES", 1000)
-    with pytest.warns(UserWarning, match="samples_per_shard"):
+def test_a_shard_of_many_gigabytes_is_warned_about_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("audiomdb.shards.assembly._HUGE_SHARD_BYTES", 1000)
+    with pytest.warns(UserWarning, match=r"shard_00000 .*samples_per_shard") as caught:
         write(tmp_path / "d")
+    assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         monkeypatch.undo()
         write(tmp_path / "e")
+
+
+def test_a_shard_is_huge_by_what_a_processor_makes_not_by_what_it_is_made_of(tmp_path, monkeypatch):
+    monkeypatch.setattr("audiomdb.shards.assembly._HUGE_SHARD_BYTES", 2**20)
+    with (
+        pytest.warns(UserWarning, match="max_shard_bytes"),
+        DatasetWriter(tmp_path / "d", process=lambda _: {"made": bytes(2**20)}) as writer,
+    ):
+        writer.write("a", {"text": "a"})
 
 
 @given(
@@ -319,6 +329,15 @@ def test_without_a_limit_of_bytes_a_shard_has_64_mib_or_the_samples_that_are_ask
     by_bytes, by_samples = ShardBorders(), ShardBorders(samples_per_shard=2)
     assert [by_bytes.place(mib << 20) for mib in (40, 24, 1, 64, 65)] == [0, 0, 1, 2, 3]
     assert [by_samples.place(mib << 20) for mib in (40, 64, 1)] == [0, 0, 1]
+
+
+def test_a_shard_closed_by_bytes_ends_at_65536_samples_too():
+    # Numbers, lists and dicts count no bytes.
+    by_bytes, by_samples = ShardBorders(), ShardBorders(samples_per_shard=100_000)
+    by_larger = ShardBorders(max_shard_bytes=2**30)
+    for borders, samples in ((by_bytes, 65_536), (by_larger, 65_536), (by_samples, 100_000)):
+        shards = [borders.place(0) for _ in range(samples + 1)]
+        assert shards == [0] * samples + [1]
 
 
 @pytest.mark.parametrize("options", [{"samples_per_shard": 0}, {"max_shard_bytes": -1}])
@@ -355,14 +374,22 @@ def test_sizes_and_counts_may_be_numpy_integers(tmp_path):
     assert fingerprints[0] == fingerprints[1]
 
 
-@given(st.lists(st.sets(st.binary(max_size=3), max_size=30), max_size=20), st.binary(max_size=3))
-def test_a_key_set_never_forgets(batches, probe):
-    keys = KeySet()
-    for batch in batches:
-        keys.add(sorted(batch))
-    held = set().union(*batches)
-    assert set(keys.maybe(sorted(held))) == held
-    assert (keys.maybe([probe]) == [probe]) == (probe in held)
+@given(
+    st.lists(st.sets(st.binary(max_size=3), max_size=30), max_size=20),
+    st.binary(max_size=3),
+    st.sampled_from([2, 10**6]),
+)
+def test_a_key_set_never_forgets_a_key_nor_its_shard(batches, probe, longest):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("audiomdb.shards.key_set._LONGEST_MERGE", longest)
+        keys = KeySet()
+        for shard, batch in enumerate(batches):
+            keys.add(shard, sorted(batch))
+    held = sorted(set().union(*batches))
+    found = keys.maybe(held)
+    for shard, batch in enumerate(batches):
+        assert set(found.get(shard, ())) == batch
+    assert bool(keys.maybe([probe])) == (probe in held)
 
 
 def test_memory_that_cannot_be_mapped_is_not_called_a_full_disk(tmp_path):
