@@ -158,6 +158,19 @@ def test_without_a_number_of_epochs_it_never_ends(dataset: Path) -> None:
         len(stream)
 
 
+def test_after_an_iteration_without_end_comes_what_it_has_not_begun(dataset: Path) -> None:
+    whole = SampleStream(dataset, shuffle=True, fields=[])
+    epochs = [keys(whole) for _ in range(5)]
+    stream = SampleStream(dataset, shuffle=True, fields=[], epochs=None)
+    assert keys(islice(stream, 2 * CLIPS + 1))[-1:] == epochs[2][:1]
+    assert keys(islice(stream, CLIPS)) == epochs[3]
+    assert keys(islice(stream, 3)) == epochs[4][:3]
+    stream.set_epoch(1)
+    assert keys(islice(stream, CLIPS)) == epochs[1]
+    stream.load_state_dict(stream.state_dict())
+    assert keys(islice(stream, 3)) == epochs[2][:3]
+
+
 def test_an_endless_stream_of_nothing_ends(dataset: Path, tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "empty"):
         pass

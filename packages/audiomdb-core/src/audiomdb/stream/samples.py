@@ -50,6 +50,19 @@ class _Place(msgspec.Struct):
     taken: int = 0
     """Number of samples yielded."""
 
+    def reached(self, each: int, *, of_pass: bool = False) -> tuple[int, int]:
+        """Return the epoch and the number of the next sample, with `each` samples in an epoch.
+
+        Args:
+            each: Number of samples in an epoch.
+            of_pass: At the end of an epoch, return that instead of the beginning of the next one.
+        """
+        done = self.first + self.taken
+        epochs, first = divmod(done, each) if each else (0, 0)
+        if of_pass and done and not first:
+            epochs, first = epochs - 1, each
+        return self.epoch + epochs, first
+
 
 class SampleStream:
     """Iterates over decoded samples in the order of a plan, independently of any framework.
@@ -165,7 +178,7 @@ class SampleStream:
     def __repr__(self) -> str:
         what = self._what
         source = what.origin if isinstance(what, Part) else what
-        return f"<SampleStream of {source!r}, next epoch {self._next[0]}>"
+        return f"<SampleStream of {source!r}>"
 
     def __enter__(self) -> SampleStream:
         return self
@@ -247,7 +260,7 @@ class SampleStream:
             until: Epoch before which the iteration ends. None: it ends after `epochs` epochs.
         """
         reading = self._reading(watch)  # first: an error here takes no epoch
-        epoch, first = self._next
+        epoch, first = self._beginning_of_next()
         if until is None and self._epochs is not None:
             until = epoch + self._epochs
         self._next = (epoch + 1 if until is None else until, 0)
@@ -280,17 +293,15 @@ class SampleStream:
         """
         here, each = self._beginning()
         epoch, first = self._next
-        if (place := self._place) is not None:
-            done = place.first + place.taken
-            epochs, first = divmod(done, each) if each else (0, 0)
-            if of_pass and done and not first:
-                epochs, first = epochs - 1, each
-            epoch = place.epoch + epochs
+        if self._place is not None:
+            epoch, first = self._place.reached(each, of_pass=of_pass)
         world = {"world_size": self._split.world_size, "num_workers": self._split.num_workers}
         return {**here.at(epoch, first).to_dict(), **world}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration resume from a state and read the rest of its epoch.
+
+        That epoch counts as one of `epochs`.
 
         At the beginning of an epoch, the numbers of ranks and workers may differ from those of the
         state. Within an epoch, the number of ranks may differ if there are no workers and the ranks
@@ -352,6 +363,14 @@ class SampleStream:
         return plan.for_rank(
             split.rank, split.world_size, split.worker, split.num_workers, split.tail
         )
+
+    def _beginning_of_next(self) -> tuple[int, int]:
+        """Return the epoch and the number of the sample with which the next iteration begins."""
+        place = self._place
+        if self._epochs is not None or place is None or not place.taken:
+            return self._next
+        epoch, first = place.reached(self._beginning()[1])
+        return epoch + (first > 0), 0  # an epoch that was begun does not come again
 
     def _beginning(self) -> tuple[PlanState, int]:
         """Return the state of epoch 0, and the samples of each epoch for this rank and worker."""
