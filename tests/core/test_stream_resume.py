@@ -106,6 +106,21 @@ def test_interruptions_do_not_show(folders: list[Path], kind: str) -> None:
         assert got == list(islice(expected, steps))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_number_of_steps_ends_anywhere(folders: list[Path], kind: str) -> None:
+    run = Run(folders, kind)
+    expected, state, done = run.undisturbed(), run.stream().state(), 0
+    for steps, workers in [(1, 1), (7, 2), (2, 3), (19, 1), (31, 2), (0, 2)]:
+        streams = [run.stream(worker=one, num_workers=workers) for one in range(workers)]
+        each = [list(one.read(state, epochs=None, steps=steps)) for one in streams]
+        assert sum(map(len, each)) == steps
+        made = [each[at % workers][at // workers] for at in range(steps)]
+        assert [keys(step.samples) for step in made] == list(islice(expected, steps))
+        done += steps
+        state = run.stream().state_after(done)
+        assert all(step.following == state for step in made[-1:])
+
+
 class _Counted:
     """Counts the records that are read."""
 
