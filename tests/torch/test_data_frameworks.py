@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetWriter
 
 CLIPS = 43
+STEPS = 12
+"""Steps in a pass by seconds; an epoch has about 18."""
+
 PROGRAM = Path(__file__).parent / "programs" / "frameworks.py"
 
 
@@ -29,6 +33,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with DatasetWriter(path, samples_per_shard=10) as writer:
         for i in range(CLIPS):
             audio = np.full(80, i / 64, np.float32)
+            writer.write(f"{i:02d}", {"audio": audio, "sample_rate": 8000, "number": i})
+    return path
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of many durations."""
+    path = tmp_path_factory.mktemp("data") / "varied"
+    with DatasetWriter(path, samples_per_shard=10) as writer:
+        for i in range(CLIPS):
+            audio = np.zeros(200 + 37 * i % 400, np.float32)
             writer.write(f"{i:02d}", {"audio": audio, "sample_rate": 8000, "number": i})
     return path
 
@@ -87,12 +102,31 @@ def _numbers(samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     return {"number": torch.tensor([sample["number"] for sample in samples])}
 
 
-def _trained(dataset: Path, out: Path, resume: Path | None = None) -> list[list[int]]:
+def _by_number(clips: StreamingDataset, **how: Any) -> StreamingLoader:
+    return StreamingLoader(clips, batch_size=8, collate_fn=_numbers, **how)
+
+
+def _by_seconds(clips: StreamingDataset) -> StreamingLoader:
+    """Passes of so many steps, as epochs have different numbers of them."""
+    how: dict[str, Any] = {"max_batch_seconds": 0.15, "num_buckets": 3, "collate_fn": _numbers}
+    lengths = StreamingLoader(clips, **how)
+    assert lengths.padding_report(0).steps != lengths.padding_report(1).steps
+    return StreamingLoader(clips, steps_per_pass=STEPS, **how)
+
+
+def _trained(
+    dataset: Path,
+    out: Path,
+    resume: Path | None = None,
+    *,
+    make: Callable[[StreamingDataset], StreamingLoader] = _by_number,
+    **how: Any,
+) -> list[list[int]]:
     """Train with the Trainer, with the loader's state beside its checkpoints."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     clips = StreamingDataset(LocalRetriever(dataset), shuffle=True, fields=["number"])
-    loader = StreamingLoader(clips, batch_size=8, collate_fn=_numbers)
+    loader = make(clips)
 
     class LoaderTrainer(Trainer):
         def get_train_dataloader(self) -> Any:
@@ -110,12 +144,12 @@ def _trained(dataset: Path, out: Path, resume: Path | None = None) -> list[list[
 
     arguments = TrainingArguments(
         str(out),
-        num_train_epochs=2,
         save_steps=1,
         ignore_data_skip=True,
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,
+        **{"num_train_epochs": 2, **how},
     )
     model = _Seen()
     trainer = LoaderTrainer(model, arguments, callbacks=[LoaderState()])
@@ -131,6 +165,29 @@ def test_the_transformers_trainer_resumes_at_the_next_step(dataset: Path, tmp_pa
     for steps in (3, 5):  # within an epoch, and between two
         checkpoint = tmp_path / "whole" / f"checkpoint-{steps}"
         assert _trained(dataset, tmp_path / f"from_{steps}", checkpoint) == whole[steps:]
+
+
+def test_the_transformers_trainer_resumes_in_a_later_epoch_of_a_pass_without_end(
+    dataset: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    how: dict[str, Any] = {"make": partial(_by_number, epochs=None), "max_steps": 12}
+    whole = _trained(dataset, tmp_path / "whole", **how)
+    assert len(whole) == 12
+    checkpoint = tmp_path / "whole" / "checkpoint-8"
+    assert _trained(dataset, tmp_path / "later", checkpoint, **how) == whole[8:]
+
+
+def test_the_transformers_trainer_resumes_passes_by_seconds(varied: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    how: dict[str, Any] = {"make": _by_seconds, "num_train_epochs": 4}
+    whole = _trained(varied, tmp_path / "whole", **how)
+    assert len(whole) == 4 * STEPS
+    for steps in (STEPS - 2, STEPS, 3 * STEPS - 1, 3 * STEPS + 1):
+        checkpoint = tmp_path / "whole" / f"checkpoint-{steps}"
+        assert _trained(varied, tmp_path / f"from_{steps}", checkpoint, **how) == whole[steps:]
 
 
 def test_skipping_batches_by_accelerate_is_refused_with_the_way_to_resume(dataset: Path) -> None:

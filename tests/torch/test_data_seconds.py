@@ -155,15 +155,15 @@ def test_a_state_inside_a_step_stands_before_it(folders: tuple[Path, Path]) -> N
 def test_the_length_is_that_of_the_epoch(folders: tuple[Path, Path]) -> None:
     mine = loader(folders)
     lengths = []
-    for _ in range(3):
+    for _ in range(4):
         batches = list(mine)
         assert len(mine) == len(batches)
         lengths.append(len(batches))
-    assert lengths == [mine.padding_report(epoch).steps for epoch in range(3)]
+    assert lengths == [mine.padding_report(epoch).steps for epoch in range(4)]
     two = loader(folders, epochs=2)
     assert len(two) == lengths[0] + lengths[1]
     two.set_epoch(1)
-    assert len(two) == lengths[1] + lengths[2]
+    assert len(two) == lengths[2] + lengths[3]
     with pytest.raises(TypeError, match="epochs=None"):
         len(loader(folders, epochs=None))
 

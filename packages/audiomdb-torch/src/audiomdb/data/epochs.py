@@ -96,7 +96,8 @@ class EpochCounter:
 
         Args:
             epochs: Number of epochs, unless `set` or `at` gives the end of the pass. The next pass
-                begins at that end. None: the pass never ends.
+                begins at that end. None: the pass never ends, and the next one begins one epoch
+                after this one did, because workers do not know how far the loop came.
             at: Begin there instead of at the next epoch: for workers that resume, each from its own
                 place and all with the same end.
         """

@@ -16,10 +16,11 @@ from audiomdb.data.device import DeviceMover, made_ahead
 from audiomdb.data.frameworks import PassesOfLightning
 from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads, worker_count
 from audiomdb.data.monitor import LoopMeter, Monitor
+from audiomdb.data.passes import Passes, Progress, say_discarded
 from audiomdb.data.planned import PlannedDataset, check_planned
 from audiomdb.data.world import nodes_of
 from audiomdb.errors import PlanError
-from audiomdb.plan import PlanState, SecondsReport, Tail
+from audiomdb.plan import SecondsReport, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream import BySeconds, Stall, StepStream, StreamStats
@@ -58,8 +59,8 @@ class StreamingLoader:
     **With frameworks.** The loader is already split over the ranks, and frameworks do not split it
     again: `Accelerator.prepare` and Lightning's `fit` take it as it is. Lightning's checkpoints
     include its state, which Lightning loads if the checkpoint is from the middle of an epoch; from
-    a checkpoint between epochs, a new loader resumes by the number of Lightning's epoch. Set
-    `epochs` to a number there: Lightning fetches one batch ahead from a loader that never ends, and
+    a checkpoint between epochs, a new loader resumes by the number of Lightning's epoch. A pass
+    must have an end there: Lightning fetches one batch ahead from a loader that never ends, and
     that batch is lost when a run is resumed. The transformers Trainer gets the loader from a method
     of a subclass:
 
@@ -69,9 +70,15 @@ class StreamingLoader:
 
     To resume, it needs `ignore_data_skip=True`, and this loader the state that it had.
 
+    Both take the length of one pass for that of all. By seconds, epochs have different numbers of
+    steps: Lightning would cut off the rest of a longer one, and not validate at the end of a
+    shorter one; the Trainer would resume in the wrong epoch. There, set `steps_per_pass`.
+
     The state counts the batches that the loop has received, not those made ahead.
 
-    Each pass is a new epoch. A pass that was left early is only resumed from its state.
+    Each pass is a new epoch. A pass that was left early is only resumed from its state. With
+    `epochs=None`, the next pass begins with the first epoch that has not been begun, and with
+    `steps_per_pass`, where the last one was left.
 
     Args:
         dataset: The dataset to read. Its `tail` and `epochs` are for `DataLoader`; they are given
@@ -100,6 +107,9 @@ class StreamingLoader:
             own. None: the dataset's, or the value in a loaded state, since it is part of the order,
             or else the number of nodes (by what torchrun or srun sets; 1 if it is unknown).
         epochs: Epochs in one pass. None: a pass never ends.
+        steps_per_pass: Steps in one pass, instead of `epochs`: each pass continues where the last
+            one ended, over the borders of epochs, and all have the same length. Not with
+            `tail="uneven"`. None: passes end with an epoch.
         collate_fn: Function from a list of samples to a batch. None: the dataset's, by default
             `pad_collate`.
         device: Device to move batches to. None: they stay in CPU memory.
@@ -131,6 +141,7 @@ class StreamingLoader:
         tail: Tail | None = None,
         partitions: int | None = None,
         epochs: int | None = 1,
+        steps_per_pass: int | None = None,
         collate_fn: Collate | None = None,
         device: torch.device | str | int | None = None,
         pin_memory: bool | None = None,
@@ -145,8 +156,6 @@ class StreamingLoader:
             num_workers = worker_count(dataset, multiprocessing_context)
         num_workers = whole_number("num_workers", num_workers)
         prefetch_factor = whole_number("prefetch_factor", prefetch_factor, low=1)
-        if epochs is not None:
-            epochs = whole_number(EPOCHS_OPTION, epochs, low=1)
         if max_batch_seconds is not None:
             if batch_size is not None or dataset.batch_size is not None:
                 raise ValueError(
@@ -162,7 +171,7 @@ class StreamingLoader:
         self._partitions = dataset.partitions if partitions is None else partitions
         by_dataset = None if dataset.batch_size is None else dataset.tail
         self._tail: Tail | None = by_dataset if tail is None else tail
-        self._epochs = epochs
+        self._passes = _passes(epochs, steps_per_pass, self._tail)
         self._collate = dataset.collate_fn if collate_fn is None else collate_fn
         self._rows = rows_for(self._collate)
         self._workers = Workers(
@@ -178,10 +187,6 @@ class StreamingLoader:
         self._meter = LoopMeter(self._monitor)
         self._kept: Mapping[str, Any] = {}
         self._known: tuple[Recipe, StepStream] | None = None
-        self._next: PlanState | None = None
-        self._state: PlanState | None = None
-        self._loaded: PlanState | None = None
-        self._begun: int | None = None
         self._says = True
         self._stream()  # refuses impossible options now
 
@@ -192,18 +197,21 @@ class StreamingLoader:
         """Return the number of this rank's batches in the pass begun last, or in the next one.
 
         It is the same in every rank, except that with `tail="uneven"`, a rank that has no sample of
-        an epoch's last step gets one less. A pass that resumes within an epoch counts as if it had
-        that epoch from its start, which is what frameworks expect.
+        an epoch's last step gets one less. A pass that is resumed counts from its beginning, which
+        is what frameworks expect.
 
-        By seconds, this takes a pass over the durations for each epoch, 1 to 2 us per sample; the
-        result is remembered.
+        By seconds, this takes a pass over the durations for each of the `epochs`, 1 to 2 us per
+        sample; the result is remembered. With `steps_per_pass`, it takes no time.
 
         Raises:
             TypeError: `epochs` is None, so a pass never ends.
         """
-        if self._epochs is None:
+        passes = self._passes
+        if passes.steps is not None:
+            return passes.steps * self.batches_per_step
+        if passes.epochs is None:
             raise TypeError("a loader with epochs=None has no length")
-        return self._stream().batches_in(self._pass_epoch, self._epochs)
+        return self._stream().batches_in(passes.first_epoch, passes.epochs)
 
     def __iter__(self) -> Iterator[Batch]:
         """Begin a pass: at the next epoch, or at the place of a loaded state.
@@ -242,7 +250,7 @@ class StreamingLoader:
         Raises:
             PlanError: batches are not made by seconds.
         """
-        return self._stream().report(self._pass_epoch if epoch is None else epoch)
+        return self._stream().report(self._passes.first_epoch if epoch is None else epoch)
 
     def stats(self) -> StreamStats:
         """Return how long the loops over this loader have waited, by cause, with advice.
@@ -266,18 +274,32 @@ class StreamingLoader:
         self.close()
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass begin with this epoch; call it in every rank.
+        """Make the next pass that of this number, from 0; call it in every rank.
+
+        This is the epoch with which the pass begins, or with several `epochs` in a pass, a multiple
+        of it: with `epochs=5`, pass 1 begins with epoch 5.
 
         Not needed as long as every rank begins every pass. Frameworks call it before each pass, so
-        a loaded state within this same epoch is kept and resumed.
+        a loaded state from within this pass is kept and resumed. Any other is discarded, with a
+        warning of the logger `audiomdb.stream`.
+
+        With `steps_per_pass`, every pass continues where the last one ended, or from a loaded
+        state. Only a new loader, which has neither, goes to the pass of this number; by seconds,
+        that takes a pass over the durations for each epoch before it, 1 to 2 us per sample.
 
         Raises:
-            PlanError: it is no number from 0 to 2**32 - 1.
+            PlanError: it is no number from 0 to 2**32 - 1, or the epoch would not be.
         """
-        epoch = whole_number("epoch", epoch, high=EPOCHS - 1)
-        if self._loaded is None or self._loaded.epoch != epoch:
-            self._next = self._state = self._stream().state(epoch)
-            self._begun = self._loaded = None
+        passes = self._passes
+        number = whole_number("epoch", epoch, high=EPOCHS - 1)
+        if passes.steps is not None:
+            if number and passes.untouched:
+                passes.set(self._stream().state_after(number * passes.steps))
+            return
+        first = whole_number("epoch", number * (passes.epochs or 1), high=EPOCHS - 1)
+        discarded = passes.set(self._stream().state(first))
+        if discarded is not None and self.dataset.place()[0] == 0:
+            say_discarded(discarded.epoch, first)
 
     @property
     def batch_sampler(self) -> PassesOfLightning:
@@ -300,45 +322,42 @@ class StreamingLoader:
 
     def _skip_passes(self, passes: int) -> None:
         # A loader that has begun a pass counts for itself: it may have been used in another run.
-        if self._next is None and passes:
-            self.set_epoch(passes * (self._epochs or 1))
+        if self._passes.untouched and passes:
+            self.set_epoch(passes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place of the step after the last one received; the same in every rank.
 
-        Under 1 kB of plain data. After the last batch of an epoch, the start of the next epoch.
+        Under 1 kB of plain data. After the last batch of an epoch, the start of the next epoch. In
+        a pass of several epochs or with `steps_per_pass`, it includes how far the pass has come.
         """
-        state = self._state or self._next or self._stream().state()
-        return state.to_dict()
+        if self._passes.untouched:
+            return self._stream().state().to_dict()
+        return self._passes.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next pass resume from a state, with the rest of its epoch.
+        """Make the next pass resume from a state, with the rest of its pass.
 
-        The numbers of ranks, workers and threads may have changed.
+        That is what is left of `epochs` or `steps_per_pass`, counted from the beginning of the
+        pass. If the state does not hold that beginning, or the pass would be over by now, a new one
+        begins there. The numbers of ranks, workers and threads may have changed.
 
         Raises:
             PlanError: the state belongs to another plan; the message states the differences.
         """
-        loaded = PlanState.from_dict(state)
+        loaded = self._passes.read(state)
         before = self._kept
         self._kept = {
             name: value
-            for name, value in loaded.options.items()
+            for name, value in loaded.at.options.items()
             if name in ("partitions", "slots") and isinstance(value, int)
         }
         try:
-            loaded.check(self._stream().state())
+            loaded.at.check(self._stream().state())
         except PlanError:
             self._kept = before
             raise
-        self._next = self._state = self._loaded = loaded
-        self._begun = None
-
-    @property
-    def _pass_epoch(self) -> int:
-        if self._begun is not None:
-            return self._begun
-        return 0 if self._next is None else self._next.epoch
+        self._passes.load(loaded)
 
     def _recipe(self) -> Recipe:
         place = self.dataset.place()
@@ -353,7 +372,6 @@ class StreamingLoader:
             partitions,
             place,
             self._collate,
-            self._epochs,
             self._monitor,
             self._rows,
         )
@@ -371,18 +389,16 @@ class StreamingLoader:
         if self._says and recipe.place[0] == 0:
             self._stream().say_dropped()
         self._says = False
-        start = self._next or self._stream().state()
-        self._state = start
-        self._begun, self._loaded = start.epoch, None
-        # Set now, because a pass that is left early counts as begun too.
-        self._next = start.at(start.epoch + (self._epochs or 1), 0)
-        yield from self._pass(recipe, start)
+        if self._passes.untouched:
+            self._passes.set(self._stream().state())
+        yield from self._pass(recipe, self._passes.begin())
 
-    def _pass(self, recipe: Recipe, start: PlanState) -> Generator[Batch, None, None]:
+    def _pass(self, recipe: Recipe, progress: Progress) -> Generator[Batch, None, None]:
+        span = self._passes.span(progress)
         if self.num_workers:
-            making = self._workers.making(recipe, start)
+            making = self._workers.making(recipe, span)
         else:
-            making = in_threads(recipe, start)
+            making = in_threads(recipe, span)
         # Batches are yielded outside of the timed wait.
         with (
             making as steps,
@@ -396,7 +412,7 @@ class StreamingLoader:
                     return
                 batches, following = step
                 yield from batches[:-1]
-                self._state = following
+                progress.move(following)
                 yield from batches[-1:]
 
     def _moved(self, steps: Making) -> Generator[Made, None, None]:
@@ -414,6 +430,24 @@ class StreamingLoader:
         with closing(begun):
             for batches, following in begun:
                 yield [mover.finish(batch) for batch in batches], following
+
+
+def _passes(epochs: int | None, steps: int | None, tail: Tail | None) -> Passes:
+    if epochs is not None:
+        epochs = whole_number(EPOCHS_OPTION, epochs, low=1)
+    if steps is None:
+        return Passes(epochs, None)
+    if epochs not in (None, 1):
+        raise ValueError(
+            f"epochs={epochs} beside steps_per_pass={steps}: a pass has a number of epochs, or of "
+            "steps over the borders of epochs; give one of them"
+        )
+    if tail == "uneven":
+        raise ValueError(
+            "tail='uneven' beside steps_per_pass: not every rank has a batch of the last step of "
+            "an epoch, so passes would have different lengths; use tail='drop' or tail='pad'"
+        )
+    return Passes(None, whole_number("steps_per_pass", steps, low=1))
 
 
 def _one_size(dataset: PlannedDataset, batch_size: int | BySeconds | None) -> int | BySeconds:

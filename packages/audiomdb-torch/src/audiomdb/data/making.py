@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from audiomdb.data.batches import Batch, Collate
 from audiomdb.data.monitor import Monitor
 from audiomdb.data.parcel import Parcel
+from audiomdb.data.passes import Span
 from audiomdb.data.planned import PlannedDataset
 from audiomdb.data.shared import SharedNote
 from audiomdb.plan import PlanState, Tail
@@ -57,7 +58,6 @@ class Recipe(PortableStruct, frozen=True):
     partitions: int
     place: tuple[int, int]
     collate: Collate
-    epochs: int | None
     monitor: Monitor
     rows: Allocate | None
 
@@ -73,11 +73,17 @@ class Recipe(PortableStruct, frozen=True):
         )
 
     def made(
-        self, start: PlanState, watch: Watch, worker: int = 0, num_workers: int = 1
+        self, span: Span, watch: Watch, worker: int = 0, num_workers: int = 1
     ) -> Generator[Made, None, None]:
-        """Yield the collated steps of a worker from `start` on."""
+        """Yield the collated steps of a worker in a span."""
         stream = self.stream(worker, num_workers)
-        steps = stream.read(start, epochs=self.epochs, watch=watch, allocate=self.rows)
+        steps = stream.read(
+            span.start,
+            epochs=span.epochs,
+            steps=span.steps,
+            watch=watch,
+            allocate=self.rows,
+        )
         with closing(steps):
             for step in steps:
                 with watch.collating():
@@ -86,10 +92,10 @@ class Recipe(PortableStruct, frozen=True):
 
 
 @contextmanager
-def in_threads(recipe: Recipe, start: PlanState) -> Generator[Making, None, None]:
+def in_threads(recipe: Recipe, span: Span) -> Generator[Making, None, None]:
     """Make steps in this process: the dataset's threads decode, and the consumer collates."""
     watch = Watch(Whose(*recipe.place))
-    made = recipe.made(start, watch)
+    made = recipe.made(span, watch)
     # Who takes the steps closes them: it may have a thread in the midst of that.
     with recipe.monitor.following(watch, recipe.dataset.retrievers, speaks=False):
         yield Making(made, watch.look, watch.interrupt, patience_s=0)
@@ -125,12 +131,12 @@ class Workers:
         return {**vars(self), "_kept": None, "_busy": False}  # a copy starts workers of its own
 
     @contextmanager
-    def making(self, recipe: Recipe, start: PlanState) -> Generator[Making, None, None]:
+    def making(self, recipe: Recipe, span: Span) -> Generator[Making, None, None]:
         """Make steps in the workers, taken from each worker in turn, which gives their order."""
         keeps = self._persistent and not self._busy
         loader = self._loader(recipe) if keeps else self._new(recipe, persistent=False)
         assert isinstance(loader.dataset, _WorkerSteps)
-        loader.dataset.begin(start)
+        loader.dataset.begin(span)
         steps: Any = iter(loader)
         made = self._unless_closed(steps) if keeps else steps
         self._busy |= keeps
@@ -192,7 +198,7 @@ class Workers:
 
 
 class _WorkerSteps(IterableDataset[Parcel]):
-    """The steps of one worker; the training process sets the start of each pass.
+    """The steps of one worker; the training process sets the span of each pass.
 
     Each step is sent as a `Parcel` and arrives as `Made`.
     """
@@ -201,18 +207,19 @@ class _WorkerSteps(IterableDataset[Parcel]):
         self._recipe = recipe
         self._note = SharedNote({})
 
-    def begin(self, start: PlanState) -> None:
-        """Set the start of the next pass."""
+    def begin(self, span: Span) -> None:
+        """Set what the next pass makes."""
         with self._note.changing() as note:
-            note["start"] = start.to_dict()
+            note["span"] = [span.start.to_dict(), span.epochs, span.steps]
 
     def __iter__(self) -> Iterator[Parcel]:
         info = get_worker_info()
         assert info is not None, "runs in workers only"
         with self._note.changing() as note:
-            start = PlanState.from_dict(note["start"])
+            start, epochs, steps = note["span"]
+        span = Span(PlanState.from_dict(start), epochs, steps)
         watch = Watch(Whose(*self._recipe.place, info.id))
-        return self._followed(self._recipe.made(start, watch, info.id, info.num_workers), watch)
+        return self._followed(self._recipe.made(span, watch, info.id, info.num_workers), watch)
 
     def _followed(
         self, made: Generator[Made, None, None], watch: Watch

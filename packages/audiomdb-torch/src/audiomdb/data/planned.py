@@ -16,9 +16,11 @@ from audiomdb.data.epochs import EpochCounter, Pass
 from audiomdb.data.frameworks import split_by_framework
 from audiomdb.data.mapped import MapView
 from audiomdb.data.monitor import Monitor
+from audiomdb.data.passes import say_discarded
 from audiomdb.data.world import distributed_place, environment_place, known_nodes, nodes_of
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState, Tail, read_twice
+from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.stream import (
@@ -165,6 +167,7 @@ class PlannedDataset(IterableDataset[Any]):
 
     def _begun(self) -> Generator[Any, None, None]:
         Reading(self.what, self._findings)  # first: an error here takes no epoch
+        self._pass_over_what_was_begun()
         own, self._own_start = self._own_start, None
         # Workers that were given states of their own agree on the end of the pass.
         at = None if own is None else Pass(int(own["epoch"]), own, self._end(own))
@@ -194,6 +197,16 @@ class PlannedDataset(IterableDataset[Any]):
         self._at = os.getpid(), standing.state_dict
         return self._followed(standing.noted(made), watch)
 
+    def _pass_over_what_was_begun(self) -> None:
+        """After a pass without end that this process has read, go to the next epoch after it."""
+        if self.epochs is not None or self._at is None or self._at[0] != os.getpid():
+            return
+        if get_worker_info() is None and not self._epochs.taken_by_workers:
+            state = self._at[1]()
+            first = state["epoch"] + (state["next_step"] > 0)
+            if first > self._epochs.next_epoch:
+                self._epochs.set(first)
+
     def _end(self, state: Mapping[str, Any]) -> int | None:
         """Return the epoch that ends the pass of a state; None if state or dataset has no end."""
         end = state.get(END)
@@ -218,18 +231,32 @@ class PlannedDataset(IterableDataset[Any]):
         return [origin for origin in origins if isinstance(origin, BaseRetriever)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass begin with this epoch; call it in every rank before `iter(loader)`.
+        """Make the next pass that of this number, from 0; call it in every rank before the pass.
+
+        This is the epoch with which the pass begins, or with several `epochs` in a pass, a multiple
+        of it: with `epochs=5`, pass 1 begins with epoch 5.
 
         Not needed as long as every rank begins every pass. Frameworks call it before each pass, so
-        a loaded state within this same epoch is kept and resumed.
+        a loaded state from within this pass is kept and resumed. Any other is discarded, with a
+        warning of the logger `audiomdb.stream`.
 
         Raises:
-            PlanError: it is no number from 0 to 2**32 - 1.
+            PlanError: it is no number from 0 to 2**32 - 1, or the epoch would not be.
         """
-        following = self._epochs.next
-        if following.start is None or following.epoch != epoch:
-            self._epochs.set(epoch)
-            self._at = self._own_start = None
+        number = whole_number("epoch", epoch, high=EPOCHS - 1)
+        first = whole_number("epoch", number * (self.epochs or 1), high=EPOCHS - 1)
+        end = None if self.epochs is None else first + self.epochs
+        loaded = self._own_start or self._epochs.next.start
+        if loaded is not None:
+            at = int(loaded["epoch"])
+            if first <= at and (end is None or at < end):
+                if self._own_start is None:
+                    self._epochs.set(at, loaded, end)
+                return
+            if self.place()[0] == 0:
+                say_discarded(at, first)
+        self._epochs.set(first)
+        self._at = self._own_start = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place after the last sample, or batch, that this process has yielded.
