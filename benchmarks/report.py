@@ -186,12 +186,22 @@ def _published(given: Sequence[Path], newer: Path, place: Path) -> Path | None:
 
 
 def _as_one(runs: Sequence[Path]) -> str:
-    """Raw results of several runs, each of which may have been made of several."""
-    heads, lines = [], []
+    """Raw results of several runs, each of which may have been made of several.
+
+    Rounds of a later run are numbered on: a ratio is only taken between what ran side by side. What
+    a run took over from an earlier one is there once.
+    """
+    heads: list[dict[str, Any]] = []
+    lines: dict[str, None] = {}
+    rounds = 0
     for run in runs:
-        head, *found = run.read_text(encoding="utf-8").splitlines()
-        heads.append(json.loads(head))
-        lines += found
+        head, *found = map(json.loads, run.read_text(encoding="utf-8").splitlines())
+        heads.append(head)
+        numbered = [row for row in found if row.get("round") is not None]
+        for row in numbered:
+            row["round"] += rounds
+        rounds = max((row["round"] + 1 for row in numbered), default=rounds)
+        lines.update(dict.fromkeys(map(json.dumps, found)))
     parts = [part for head in heads for part in (_part(head), *head.get("parts", ()))]
     text = "\n".join([json.dumps({**heads[0], "parts": parts[1:]}), *lines]) + "\n"
     # Errors that were met have paths of the machine in them.

@@ -36,6 +36,23 @@ def test_a_page_keeps_the_sections_of_what_was_not_measured_again(page, monkeypa
     assert kept == before
 
 
+def test_rounds_of_runs_that_are_put_together_stay_apart(tmp_path):
+    searched = {"kind": "search", "system": "files", "found": 3}
+    for name, speeds in (("one", (1, 2)), ("two", (5,))):
+        rows = [{"kind": "run", "commit": name}, searched]
+        rows += [{"kind": "read", "round": at, "found": n} for at, n in enumerate(speeds)]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    text = report._as_one([tmp_path / "one", tmp_path / "two"])
+    head, *rows = map(json.loads, text.splitlines())
+    assert [part["commit"] for part in (head, *head["parts"])] == ["one", "two"]
+    assert [row["found"] for row in rows if row["kind"] == "search"] == [3]
+    assert [(row["round"], row["found"]) for row in rows if row["kind"] == "read"] == [
+        (0, 1),
+        (1, 2),
+        (2, 5),
+    ]
+
+
 def test_runs_that_are_put_together_name_the_commits_of_all(page, tmp_path, monkeypatch):
     published = page.with_suffix("") / "floors.jsonl"
     head, *_ = published.read_text(encoding="utf-8").splitlines()

@@ -51,8 +51,10 @@ def _introduction(findings: Findings) -> Iterator[str]:
     yield "taken within a round, to the floor of the same round."
     yield ""
     yield from origin(run, run["peers"])
+    of_parts = [part["sizes"] for part in (run, *run.get("parts", ()))]
+    rounds = {given[name] for given in of_parts for name in ("rounds", "write_rounds")}
     yield (
-        f"{sizes['rounds']} rounds, {sizes['write_rounds']} of writing and opening; "
+        f"{' to '.join(map(str, sorted({min(rounds), max(rounds)})))} rounds; "
         f"{sizes['utterances']} utterances, {sizes['digits']} digits."
     )
 
