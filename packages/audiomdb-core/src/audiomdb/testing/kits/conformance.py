@@ -127,8 +127,8 @@ def _descriptors() -> int:
 
 def cached_bytes(folder: Path) -> int:
     """Return the bytes below a folder that has one cache, counted while nothing comes or goes."""
-    (lock,) = folder.rglob("budget.lock")
-    with exclusive(lock):
+    # The first: a look through all folders may meet one that is being deleted.
+    with exclusive(next(folder.rglob("budget.lock"))):
         return bytes_below(folder)
 
 
