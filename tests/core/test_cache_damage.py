@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,6 @@ SHARDS = 5
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("store"), SHARDS, 200_000)
-
-
-@pytest.fixture
-def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
-    opener = Opener(store, tmp_path)
-    yield opener
-    opener.close()
 
 
 # Things that vanish, or change.

@@ -7,7 +7,6 @@ import gc
 import os
 import pickle
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +18,7 @@ import pytest
 from audiomdb.cache import CacheOptions, ShardCache
 from audiomdb.errors import CacheFullError, DownloadError
 from tests.core.caches import CopyRetriever, Opener, directory_source, write_store
+from tests.core.disks import mounted_disk
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -31,23 +31,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
-    opener = Opener(store, tmp_path)
-    yield opener
-    opener.close()
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 640 KiB: three of the shards, and not much more."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a small disk has to be mounted, which this user may not")
-    yield folder
-    gc.collect()
-    subprocess.run(["umount", "--lazy", folder], check=True)  # a failed test may keep files open
+    with mounted_disk(tmp_path / "disk", "640k", lazily=True) as folder:
+        yield folder
+        gc.collect()
 
 
 def fill(folder: Path) -> Path:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ pytestmark = pytest.mark.usefixtures("short_waits")
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return write_store(tmp_path / "store", 5, 30_000)
-
-
-@pytest.fixture
-def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
-    opener = Opener(store, tmp_path)
-    yield opener
-    opener.close()
 
 
 def size_of(store: Path) -> int:

@@ -36,13 +36,6 @@ def store(tmp_path: Path) -> Path:
     return write_store(tmp_path / "store", 5, 30_000)
 
 
-@pytest.fixture
-def opener(store: Path, tmp_path: Path) -> Iterator[Opener]:
-    opener = Opener(store, tmp_path)
-    yield opener
-    opener.close()
-
-
 def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

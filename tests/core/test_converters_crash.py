@@ -18,6 +18,7 @@ import pytest
 
 from audiomdb.shards import verify_dataset
 from tests.core.conversions import digests
+from tests.core.disks import mounted_disk
 
 DEADLINE_S = 60
 
@@ -227,12 +228,7 @@ def test_a_file_that_may_not_grow_is_an_error_that_says_what_to_do(tmp_path: Pat
 
 
 def test_a_full_disk_keeps_finished_shards_for_the_next_run(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small disk can only be mounted by root")
-    try:
+    with mounted_disk(tmp_path / "disk", "600k") as disk:
         out = disk / "set"
         path = script(tmp_path, out, count=600)
         failed = run(path, check=False)
@@ -243,8 +239,6 @@ def test_a_full_disk_keeps_finished_shards_for_the_next_run(tmp_path: Path) -> N
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
         assert f"{kept} shards of an earlier run kept" in run(path).stdout
         assert verify_dataset(out) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 MEMORY = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.testing import FaultProxy
 from audiomdb.uploaders.s3 import S3Uploader
 from tests.commands import files
+from tests.core.disks import mounted_disk
 
 DEADLINE_S = 60.0
 
@@ -249,13 +249,8 @@ def test_a_pull_goes_on_with_another_version_that_has_less(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk with room for half the dataset and more."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1400k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk takes rights that this user lacks")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted_disk(tmp_path / "disk", "1400k") as folder:
+        yield folder
 
 
 def test_a_disk_that_is_too_small_is_found_before_the_first_shard(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,24 @@ import numpy as np
 
 from audiomdb.shards import DatasetWriter
 
-__all__ = ["CLIPS", "NAMES", "by_batch", "frames", "keys", "left_behind", "write_clips"]
+__all__ = [
+    "CLIPS",
+    "NAMES",
+    "NUMBERED",
+    "by_batch",
+    "frames",
+    "keys",
+    "left_behind",
+    "write_clips",
+    "write_numbered",
+]
 
 CLIPS = 70
 NAMES = [f"{i:02d}" for i in range(CLIPS)]
 """Keys of the clips, and their texts."""
+
+NUMBERED = 43
+"""Clips of `write_numbered`."""
 
 
 def frames(number: int) -> int:
@@ -28,6 +42,15 @@ def write_clips(path: Path) -> Path:
         for i, name in enumerate(NAMES):
             audio = np.full(frames(i), (i - 35) / 64, np.float32)
             writer.write(name, {"audio": audio, "sample_rate": 8000, "text": name})
+    return path
+
+
+def write_numbered(path: Path, audio: Callable[[int], np.ndarray]) -> Path:
+    """A dataset in five shards of clips with a number, of which a function makes the audio."""
+    with DatasetWriter(path, samples_per_shard=10) as writer:
+        for i in range(NUMBERED):
+            sample = {"audio": audio(i), "sample_rate": 8000, "number": i}
+            writer.write(f"{i:02d}", sample)
     return path
 
 

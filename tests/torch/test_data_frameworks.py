@@ -18,9 +18,8 @@ import torch
 from audiomdb.data.base import StreamingDataset
 from audiomdb.data.loader import StreamingLoader
 from audiomdb.retrievers.local import LocalRetriever
-from audiomdb.shards import DatasetWriter
+from tests.torch.clips import NUMBERED, write_numbered
 
-CLIPS = 43
 STEPS = 12
 """Steps in a pass by seconds; an epoch has about 18."""
 
@@ -30,22 +29,7 @@ PROGRAM = Path(__file__).parent / "programs" / "frameworks.py"
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "clips"
-    with DatasetWriter(path, samples_per_shard=10) as writer:
-        for i in range(CLIPS):
-            audio = np.full(80, i / 64, np.float32)
-            writer.write(f"{i:02d}", {"audio": audio, "sample_rate": 8000, "number": i})
-    return path
-
-
-@pytest.fixture(scope="module")
-def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips of many durations."""
-    path = tmp_path_factory.mktemp("data") / "varied"
-    with DatasetWriter(path, samples_per_shard=10) as writer:
-        for i in range(CLIPS):
-            audio = np.zeros(200 + 37 * i % 400, np.float32)
-            writer.write(f"{i:02d}", {"audio": audio, "sample_rate": 8000, "number": i})
-    return path
+    return write_numbered(path, lambda i: np.full(80, i / 64, np.float32))
 
 
 def run(framework: str, dataset: Path, out: Path) -> dict[str, Counter[int]]:
@@ -68,10 +52,10 @@ def test_accelerate_loses_nothing(dataset: Path, tmp_path: Path) -> None:
     found = run("accelerate", dataset, tmp_path)
     assert len(found) == 6
     exact = found.pop("StreamingLoader")
-    assert exact == Counter(range(CLIPS))
+    assert exact == Counter(range(NUMBERED))
     for name, counts in found.items():
         # Accelerate fills up the last batch, or batches, by repeating the first samples.
-        assert set(counts) == set(range(CLIPS)), name
+        assert set(counts) == set(range(NUMBERED)), name
         assert sum(counts.values()) <= 48, name
 
 
@@ -79,9 +63,9 @@ def test_the_transformers_trainer_loses_nothing(dataset: Path, tmp_path: Path) -
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     found = run("transformers", dataset, tmp_path)
-    assert found.pop("StreamingLoader") == Counter(2 * [*range(CLIPS)])
+    assert found.pop("StreamingLoader") == Counter(2 * [*range(NUMBERED)])
     (plain,) = found.values()
-    assert set(plain) == set(range(CLIPS))
+    assert set(plain) == set(range(NUMBERED))
     assert min(plain.values()) >= 2
 
 
@@ -161,7 +145,7 @@ def test_the_transformers_trainer_resumes_at_the_next_step(dataset: Path, tmp_pa
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     whole = _trained(dataset, tmp_path / "whole")
-    assert len(whole) == 2 * (CLIPS // 8)
+    assert len(whole) == 2 * (NUMBERED // 8)
     for steps in (3, 5):  # within an epoch, and between two
         checkpoint = tmp_path / "whole" / f"checkpoint-{steps}"
         assert _trained(dataset, tmp_path / f"from_{steps}", checkpoint) == whole[steps:]
@@ -203,4 +187,4 @@ def test_lightning_loses_nothing(dataset: Path, tmp_path: Path) -> None:
     found = run("lightning", dataset, tmp_path)
     assert len(found) == 5
     for name, counts in found.items():
-        assert counts == Counter(2 * [*range(CLIPS)]), name
+        assert counts == Counter(2 * [*range(NUMBERED)]), name

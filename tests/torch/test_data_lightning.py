@@ -7,31 +7,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 
 from audiomdb.data.base import StreamingDataset
 from audiomdb.data.loader import StreamingLoader
 from audiomdb.retrievers.local import LocalRetriever
-from audiomdb.shards import DatasetWriter
+from tests.torch.clips import NUMBERED
 
 lightning = pytest.importorskip("pytorch_lightning")
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pytorch_lightning", "ignore:::lightning_fabric")
 
-CLIPS, STEPS, PASSES = 43, 12, 4
+STEPS, PASSES = 12, 4
 """Steps in a pass; an epoch has about 18."""
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> StreamingDataset:
-    path = tmp_path_factory.mktemp("data") / "clips"
-    with DatasetWriter(path, samples_per_shard=10) as writer:
-        for i in range(CLIPS):
-            audio = np.zeros(200 + 37 * i % 400, np.float32)
-            writer.write(f"{i:02d}", {"audio": audio, "sample_rate": 8000, "number": i})
-    return StreamingDataset(LocalRetriever(path), shuffle=True, fields=["number"])
+def clips(varied: Path) -> StreamingDataset:
+    return StreamingDataset(LocalRetriever(varied), shuffle=True, fields=["number"])
 
 
 def numbers(samples: Sequence[Mapping[str, Any]]) -> torch.Tensor:
@@ -88,7 +82,7 @@ def fitted(clips: StreamingDataset, out: Path, given: Path | None = None) -> Run
             ModelCheckpoint(out, "after-{step}", save_on_train_epoch_end=True, save_top_k=-1),
         ],
     )
-    validation = StreamingLoader(clips, CLIPS, collate_fn=numbers)
+    validation = StreamingLoader(clips, NUMBERED, collate_fn=numbers)
     training = by_seconds(clips, steps_per_pass=STEPS)
     trainer.fit(Module(), training, validation, ckpt_path=given, weights_only=False)
     (optimizer,) = trainer.optimizers
