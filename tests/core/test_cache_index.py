@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +19,9 @@ from audiomdb.cache import CacheOptions, RangeSource, RemoteFile, ShardCache
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.opening import index_lock
 from audiomdb.errors import AudioMDBError, DownloadInterruptedError, MetadataError
-from audiomdb.shards import DatasetWriter
+from audiomdb.shards import DatasetWriter, read_metadata
 from audiomdb.shards.files import bytes_below
-from tests.core.caches import Opener, write_store
+from tests.core.caches import Opener, beside_shards, budget, write_store
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -29,6 +31,14 @@ def opener(tmp_path: Path) -> Iterator[Opener]:
     opener = Opener(write_store(tmp_path / "store", 5, 30_000), tmp_path)
     yield opener
     opener.close()
+
+
+def write_long_index(store: Path) -> None:
+    """A dataset in place of any other, whose index has more than a megabyte."""
+    shutil.rmtree(store, ignore_errors=True)
+    with DatasetWriter(store, samples_per_shard=4000) as writer:
+        for number in range(8000):
+            writer.write(f"{number:0150d}", {"n": number})
 
 
 @contextmanager
@@ -49,9 +59,7 @@ def hearing(text: str, call: Callable[[], None]) -> Iterator[None]:
 
 
 def test_an_index_that_breaks_off_again_and_again_is_gone_on_with(tmp_path: Path) -> None:
-    with DatasetWriter(tmp_path / "store") as writer:
-        for number in range(8000):
-            writer.write(f"{number:0150d}", {"n": number})
+    write_long_index(tmp_path / "store")
     sent: list[int] = []
 
     def open_remote(path: str, *, start: int = 0, validator: str | None = None) -> RemoteFile:  # noqa: ARG001
@@ -76,6 +84,67 @@ def test_an_index_that_breaks_off_again_and_again_is_gone_on_with(tmp_path: Path
     cache.close()
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_index_whose_process_was_killed_is_gone_on_with(damaged: bool, opener: Opener) -> None:
+    write_long_index(opener.store)
+    content = (opener.store / "index.bin").read_bytes()
+    killed_at = 20 * 16384
+    assert len(content) > 2 * killed_at
+
+    def die(path: str, at: int) -> None:
+        if path == "index.bin" and at == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    reader = os.fork()
+    if reader == 0:
+        opener.meet = die
+        opener().index_file()
+        os._exit(1)
+    assert os.waitpid(reader, 0)[1] == signal.SIGKILL
+    if damaged:
+        (part,) = (opener.directory / "parts").glob("index-????????????")
+        with part.open("r+b") as file:
+            file.write(b"damaged")
+
+    opener.log.unlink()
+    cache = opener()
+    assert cache.index_file() == memoryview(content)
+    sent = [line.split() for line in opener.log.read_text().splitlines()]
+    arrived = sum(int(size) for path, size in sent if path == "index.bin")
+    assert arrived == len(content) - killed_at + (len(content) if damaged else 0)
+    assert list((cache.directory / "parts").iterdir()) == []
+
+
+def test_what_is_left_of_the_index_counts_once_and_goes_with_its_dataset(opener: Opener) -> None:
+    write_long_index(opener.store)
+    largest = max(entry.bytes for entry in read_metadata(opener.store).shards)
+    needed = beside_shards(opener.store) + largest + 4096  # an entry of a reader
+
+    def interrupt(path: str, at: int) -> None:
+        if path == "index.bin" and at >= 100_000:
+            raise KeyboardInterrupt
+
+    opener.meet = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        opener(max_bytes=needed).index_file()
+    opener.close()
+    opener.meet = lambda _path, _at: None
+    cache = opener(max_bytes=needed)
+    cache.register(1)
+    assert cache.lease(0) == opener.content(0)
+    (part,) = (cache.directory / "parts").glob("index-????????????")
+    assert part.stat().st_size >= 100_000
+    opener.close()
+
+    shutil.rmtree(opener.store)
+    write_store(opener.store, 5, 30_000)
+    cache = opener(max_bytes=budget(opener.store, 2) + 4096)
+    cache.register(1)
+    for number in range(5):
+        assert cache.lease(number) == opener.content(number)
+    assert not part.exists()
+
+
 def test_an_index_that_is_there_is_opened_by_all_processes_at_once(opener: Opener) -> None:
     cache = opener()
     assert cache.index_file() is not None
@@ -91,10 +160,7 @@ def test_an_index_that_is_there_is_opened_by_all_processes_at_once(opener: Opene
 
 @pytest.mark.parametrize("kind", ["ranges", "directories"])
 def test_the_index_of_a_dataset_that_was_replaced_takes_no_room(kind: str, opener: Opener) -> None:
-    shutil.rmtree(opener.store)
-    with DatasetWriter(opener.store, samples_per_shard=4000) as writer:
-        for number in range(8000):
-            writer.write(f"{number:0150d}", {"n": number})
+    write_long_index(opener.store)
     first = opener()
     assert first.index_file() is not None
     opener.close()

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.cache.budget import NEVER, Reading, Stored, next_uses
-from audiomdb.cache.layout import CacheLayout, entry_name
+from audiomdb.cache.layout import CacheLayout, entry_name, index_name
 from audiomdb.cache.readers import live_readings
 from audiomdb.shards.metadata import Metadata
 
@@ -61,6 +61,7 @@ class Inventory:
         self.names = [entry_name(i, entry) for i, entry in enumerate(metadata.shards)]
         self.numbers = {name: i for i, name in enumerate(self.names)}
         self._index_bytes = metadata.index.bytes
+        self._index_part = index_name(metadata.index)
 
     def fixed_bytes(self) -> int:
         """Return the bytes of all files but shards, parts, quarantined files and readers' files."""
@@ -107,6 +108,8 @@ class Inventory:
         self, entry: os.DirEntry[str], uses: NDArray[np.float64], *, left: bool
     ) -> Stored | None:
         """A part; `left` by a process that died right after admitting the shard, or in use."""
+        if entry.name == self._index_part:
+            return None  # the index always counts
         path = f"parts/{entry.name}"
         number = self.numbers.get(entry.name)
         if number is not None and not left and uses[number] != NEVER:

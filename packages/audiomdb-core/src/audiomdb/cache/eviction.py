@@ -8,16 +8,19 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from audiomdb.cache.budget import Stored, eviction_order
 from audiomdb.cache.contents import files
 from audiomdb.cache.layout import CacheLayout
-from audiomdb.cache.lock import try_exclusive
+from audiomdb.cache.lock import exclusive, try_exclusive
+from audiomdb.cache.part_file import Part
 from audiomdb.errors import CacheFullError
 
 __all__ = [
+    "abandon",
     "despite_full_disk",
     "evicted",
     "forget",
@@ -63,6 +66,15 @@ def forget(layout: CacheLayout, name: str) -> None:
     shutil.rmtree(layout.staging / name, ignore_errors=True)
     layout.validator(name).unlink(missing_ok=True)
     layout.spans(name).unlink(missing_ok=True)
+
+
+def abandon(layout: CacheLayout, part: Part) -> None:
+    """Give up a part and its room."""
+    # If the directory was deleted, there is nothing left to give up.
+    with part.held, suppress(FileNotFoundError), exclusive(layout.budget_lock):
+        if part.is_there():
+            forget(layout, part.name)
+            part.path.unlink(missing_ok=True)
 
 
 def is_full_disk(error: OSError) -> bool:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Literal
 
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.eviction import abandon
 from audiomdb.cache.failures import Failures, Outage
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, try_shared
@@ -279,7 +280,7 @@ class Fetching:
                 raise
         corrupt = CorruptShardError(self._damage(part.number, delivered))
         self._failures.record(part.name, corrupt)
-        self._room.abandon(part)
+        abandon(self._layout, part)
         raise corrupt
 
     def _give_way(self, number: int, check: Callable[[], None]) -> Callable[[], None]:

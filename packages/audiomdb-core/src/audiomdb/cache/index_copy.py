@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from audiomdb.cache.eviction import despite_full_disk, forget, is_full_disk
+from audiomdb.cache.eviction import abandon, despite_full_disk, forget, is_full_disk
 from audiomdb.cache.failures import Failures, Outage
 from audiomdb.cache.fetching import Fetching
-from audiomdb.cache.layout import CacheLayout
-from audiomdb.cache.lock import is_at, try_exclusive
+from audiomdb.cache.layout import CacheLayout, index_name
+from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.opening import PAUSE_S, TRIES, deleted_error, index_lock
 from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.transfer import Means, RangeTransfer
@@ -23,16 +24,13 @@ from audiomdb.shards.metadata import IndexEntry
 
 __all__ = ["IndexCopy"]
 
-_NAME = "index"
-"""Name of its part; parts of shards are named after the shard's number."""
-
 
 class IndexCopy:
     """Keeps a dataset's index file in a cache directory. Thread-safe.
 
-    It can be as large as many shards, so its transfer resumes when a connection breaks, though not
-    when the process dies, and shards that are not being read are evicted for it. If the disk is
-    still full, each process keeps it in memory.
+    It can be as large as many shards, so its transfer resumes when a connection breaks or the
+    process dies, and shards that are not being read are evicted for it. If the disk is still full,
+    each process keeps it in memory.
 
     Args:
         layout: The directory.
@@ -128,55 +126,63 @@ class IndexCopy:
         return data if digest == self._entry.sha256 else None
 
     def _fetched(self, transfer: RangeTransfer) -> memoryview | None:
-        """Fetch and map the file, resuming if interrupted; return None if it was deleted."""
-        folder = self._layout.staging / _NAME
-        forget(self._layout, _NAME)  # left by a process that died
+        """Fetch and map the file; return None if it was deleted, or resumed from damaged bytes."""
+        part = self._claimed()
+        if part is None:
+            return None
+        with part.held:
+            try:
+                return self._delivered(part, transfer)
+            except Exception as error:
+                if isinstance(error, FileNotFoundError) and not part.is_there():
+                    return None
+                if isinstance(error, OSError) and is_full_disk(error):
+                    abandon(self._layout, part)  # each process fetches it into its memory instead
+                else:
+                    self._report(error)
+                raise
+
+    def _claimed(self) -> Part | None:
+        name = index_name(self._entry)
+        path = self._layout.parts / name
         try:
             self._layout.make()  # all or part of the directory may have been deleted
-            folder.mkdir()
-            held = try_exclusive(folder / INDEX_FILE, new=True)
+            held = try_exclusive(path, create=True)
         except FileNotFoundError:
             return None
-        if held is None:
-            return None
-        part = Part(-1, _NAME, folder / INDEX_FILE, held)
-        try:
-            extra = self._fetching.slots.extra(ahead=False)
-            means = Means(lambda: None, self._make_room, extra)
-            delivered = transfer.fetch(part, INDEX_FILE, self._entry.bytes, means)
-            self._check(delivered)
-            part.path.replace(self._layout.index)
-            sync(self._layout.root)
-            self._failures.forget(INDEX_FILE)
-            return _mapped(self._layout.index)
-        except Exception as error:
-            if isinstance(error, FileNotFoundError) and not is_at(held.fd, part.path):
+        return None if held is None else Part(-1, name, path, held)
+
+    def _delivered(self, part: Part, transfer: RangeTransfer) -> memoryview | None:
+        left = os.fstat(part.held.fd).st_size
+        means = Means(lambda: None, self._make_room, self._fetching.slots.extra(ahead=False))
+        delivered = transfer.fetch(part, INDEX_FILE, self._entry.bytes, means)
+        other = self._another(delivered)
+        if other is not None:
+            abandon(self._layout, part)
+            if left and not delivered.told_by:
                 return None
-            self._report(error)
-            raise
-        finally:
-            held.release()
-            forget(self._layout, _NAME)
+            raise other
+        part.path.replace(self._layout.index)
+        forget(self._layout, part.name)
+        sync(self._layout.root)
+        self._failures.forget(INDEX_FILE)
+        return _mapped(self._layout.index)
 
     def _report(self, error: Exception) -> None:
-        """Report a failed fetch to those who wait.
-
-        Not if the disk is full: then each of them fetches the file into its memory.
-        """
-        if isinstance(error, OSError) and is_full_disk(error):
-            return
+        """Report a failed fetch to those who wait."""
         self._failures.record(INDEX_FILE, error)
         if isinstance(error, ConnectionError | TimeoutError):
             self._outage.begin(str(error))
 
-    def _check(self, delivered: Delivered) -> None:
+    def _another(self, delivered: Delivered) -> MetadataError | None:
+        """Return the error to raise if what came is not the file of the metadata."""
         wanted = self._entry
         if (delivered.size, delivered.sha256) == (wanted.bytes, wanted.sha256):
-            return
+            return None
         came = f"it arrived with {delivered.size} bytes and sha256 {delivered.sha256}"
         if delivered.told_by:
             came = f"{delivered.told_by} returned a RemoteFile of size {delivered.size}"
-        raise self._other(came)
+        return self._other(came)
 
     def _other(self, came: str) -> MetadataError:
         wanted = self._entry

@@ -6,6 +6,7 @@
                                 counts with the shard's full size from its creation
     parts/00007-....validator   the store's validator for the version of the file in the part
     parts/00007-....spans       which bytes of the part are present, if fetched in several pieces
+    parts/index-1a2b3c4d5e6f    the same for the index, whose size counts whether it is there or not
     staging/00007-1a2b3c4d5e6f/ contains the folder where a `download_shard` writes; belongs to the
                                 part's owner
     quarantine/00007-...        arrived damaged; kept for inspection while there is room
@@ -31,9 +32,9 @@ from pathlib import Path
 import msgspec
 
 from audiomdb.shards.layout import INDEX_FILE, METADATA_FILE
-from audiomdb.shards.metadata import ShardEntry
+from audiomdb.shards.metadata import IndexEntry, ShardEntry
 
-__all__ = ["CacheLayout", "entry_name"]
+__all__ = ["CacheLayout", "entry_name", "index_name"]
 
 _DIGEST_DIGITS = 12
 _VALIDATOR, _SPANS = ".validator", ".spans"
@@ -44,6 +45,11 @@ _OPTIONS, _IN_USE = "options.json", "in_use.lock"
 def entry_name(number: int, entry: ShardEntry) -> str:
     """Return the name of a shard in the cache."""
     return f"{number:05d}-{entry.sha256[:_DIGEST_DIGITS]}"
+
+
+def index_name(entry: IndexEntry) -> str:
+    """Return the name of the part that becomes the index."""
+    return f"index-{entry.sha256[:_DIGEST_DIGITS]}"
 
 
 class CacheLayout(msgspec.Struct, frozen=True):
@@ -118,7 +124,7 @@ class CacheLayout(msgspec.Struct, frozen=True):
 
     @property
     def parts(self) -> Path:
-        """Folder of shards that are being fetched."""
+        """Folder of shards, and the index, that are being fetched."""
         return self.root / "parts"
 
     @property

@@ -15,7 +15,7 @@ from audiomdb.cache.admission import refuse_too_many
 from audiomdb.cache.budget import Stored, eviction_order, need_bytes, within_reach
 from audiomdb.cache.contents import Inventory, names
 from audiomdb.cache.counters import Counters
-from audiomdb.cache.eviction import despite_full_disk, evicted, forget
+from audiomdb.cache.eviction import abandon, despite_full_disk, evicted, forget
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.part_file import Delivered, Part, arrived
@@ -178,7 +178,7 @@ class Room:
                     return "full"
         part = Part(number, name, path, held)
         if self.shard_path(number).exists():  # its process died right before removing the part
-            self.abandon(part)
+            abandon(self._layout, part)
             return "there"
         return part
 
@@ -233,14 +233,6 @@ class Room:
         part.held = held
         self._tenancy.despite_deletion(self._trim)
         return True
-
-    def abandon(self, part: Part) -> None:
-        """Give up a part and its room."""
-        # If the directory was deleted, there is nothing left to give up.
-        with part.held, suppress(FileNotFoundError), exclusive(self._layout.budget_lock):
-            if part.is_there():
-                forget(self._layout, part.name)
-                part.path.unlink(missing_ok=True)
 
     def drop(self, number: int) -> None:
         """Remove an invalid shard, even if it is being read."""
