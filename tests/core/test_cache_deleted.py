@@ -309,7 +309,7 @@ def test_a_reader_whose_entry_is_deleted_is_counted_again(name: str, opener: Del
     mine, others = cache.register(2, 8), cache.register(1, 8)
     cache.publish(mine, [0, 1, 2, 3])
     mine.advance(1)
-    mine.strike(2)
+    mine.mark_done(2)
     others.close()
     opener.delete(name)
     mine.advance(2)  # goes on in what is deleted, and is entered with it

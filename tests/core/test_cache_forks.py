@@ -147,7 +147,7 @@ def test_a_reader_that_a_child_inherits_waits_for_no_thread_of_the_parent(tmp_pa
     reader = retriever.open()
     assert len(reader["clip-0"]["blob"]) == 30_000
     cache = retriever.cached_shards().cache
-    with cache._tenancy._lock, cache._counters._lock:  # as threads that read may have them
+    with cache._use._lock, cache._counters._lock:  # as threads that read may have them
         child = os.fork()
         if child == 0:
             signal.alarm(60)

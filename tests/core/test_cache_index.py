@@ -178,7 +178,7 @@ def test_the_index_of_a_dataset_that_was_replaced_takes_no_room(kind: str, opene
 def test_an_index_that_fails_is_not_fetched_by_each_of_those_who_wait_for_it(
     kind: type[AudioMDBError], opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_LOG_EVERY_S", 0.0)
     path = opener.store / "index.bin"
     content = path.read_bytes()
     fetcher, waiter = opener(workers=2), opener(workers=2)
@@ -225,7 +225,7 @@ def test_an_index_that_fails_is_not_fetched_by_each_of_those_who_wait_for_it(
 def test_the_index_is_one_of_the_downloads_of_which_no_more_than_workers_run_at_once(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_LOG_EVERY_S", 0.0)
     cache = opener(workers=1)
     begun, go_on = threading.Event(), threading.Event()
     happened: SimpleQueue[str] = SimpleQueue()

@@ -38,7 +38,7 @@ def test_a_reader_whose_registration_is_interrupted_takes_no_room(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("audiomdb.cache.tenancy.Tenancy.enter", interrupted)
+        patch.setattr("audiomdb.cache.directory_use.DirectoryUse.enter", interrupted)
         with pytest.raises(KeyboardInterrupt):
             cache.register(1)
     gc.collect()

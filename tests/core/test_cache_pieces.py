@@ -19,14 +19,14 @@ import pytest
 import audiomdb.cache.retry
 import audiomdb.cache.transfer
 from audiomdb.cache import RemoteFile
-from audiomdb.cache.answers import Answers
+from audiomdb.cache.answers import CheckedOpen
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, try_exclusive
 from audiomdb.cache.part_file import Delivered, Part, PartFile
 from audiomdb.cache.slots import Slots
 from audiomdb.cache.spans import DONE_BYTES
-from audiomdb.cache.transfer import Means, RangeTransfer
+from audiomdb.cache.transfer import RangeTransfer, TransferContext
 from audiomdb.errors import DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
 from audiomdb.threads import Stopped
@@ -100,13 +100,13 @@ class Node:
     ) -> Delivered:
         held = try_exclusive(self.folder / "part", create=True)
         assert held is not None
-        transfer = RangeTransfer(Answers(store), self.layout, self.counters)
-        means = Means(check, self.full, self.slots.extra(ahead=False))
+        transfer = RangeTransfer(CheckedOpen(store), self.layout, self.counters)
+        context = TransferContext(check, self.full, self.slots.extra(ahead=False))
         slot = self.slots.take(ahead=False)
         assert slot is not None
         with slot:
             try:
-                return transfer(Part(0, "part", self.folder / "part", held), entry, means)
+                return transfer(Part(0, "part", self.folder / "part", held), entry, context)
             finally:
                 held.release()
 

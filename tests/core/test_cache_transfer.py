@@ -11,7 +11,7 @@ import pytest
 
 import audiomdb.cache.retry
 from audiomdb.cache import RemoteFile
-from audiomdb.cache.answers import Answers
+from audiomdb.cache.answers import CheckedOpen
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
 from audiomdb.cache.layout import CacheLayout
@@ -19,7 +19,7 @@ from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.retry import Retries
 from audiomdb.cache.slots import Slots
-from audiomdb.cache.transfer import Means, RangeTransfer
+from audiomdb.cache.transfer import RangeTransfer, TransferContext
 from audiomdb.cache.waiting import how_far
 from audiomdb.errors import CacheFullError, DownloadError, DownloadInterruptedError
 from audiomdb.shards import ShardEntry
@@ -95,10 +95,10 @@ def fetch(tmp_path: Path) -> Callable[..., Delivered]:
         held = try_exclusive(path, create=True)
         assert held is not None
         parts.append(Part(0, "part", path, held))
-        transfer = RangeTransfer(Answers(store), layout, counters or Counters())
-        means = Means(check, make_room, Slots(tmp_path, 1).extra(ahead=False))
+        transfer = RangeTransfer(CheckedOpen(store), layout, counters or Counters())
+        context = TransferContext(check, make_room, Slots(tmp_path, 1).extra(ahead=False))
         try:
-            return transfer(parts[-1], ENTRY, means)
+            return transfer(parts[-1], ENTRY, context)
         finally:
             held.release()
 

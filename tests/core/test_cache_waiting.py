@@ -101,7 +101,7 @@ def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) ->
 def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
     opener: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.0)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_LOG_EVERY_S", 0.0)
     fetcher, waiter = opener(), opener()
     asked, go_on = threading.Event(), threading.Event()
     slowed(fetcher, asked, go_on)
@@ -129,7 +129,7 @@ def test_a_method_that_takes_long_is_named_while_it_does(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.001)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_LOG_EVERY_S", 0.001)
     said = threading.Event()
 
     class Heard(logging.Handler):
@@ -278,7 +278,7 @@ def test_who_waits_for_a_method_says_how_much_it_has_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = write_store(tmp_path / "store", 1, 500_000)
-    monkeypatch.setattr(audiomdb.cache.waiting, "_SAY_SO_EVERY_S", 0.001)
+    monkeypatch.setattr(audiomdb.cache.waiting, "_LOG_EVERY_S", 0.001)
     written, go_on = threading.Event(), threading.Event()
 
     def download(number: int, folder: Path) -> Path:

@@ -381,7 +381,7 @@ def test_sizes_and_counts_may_be_numpy_integers(tmp_path):
 )
 def test_a_key_set_never_forgets_a_key_nor_its_shard(batches, probe, longest):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("audiomdb.shards.key_set._LONGEST_MERGE", longest)
+        patched.setattr("audiomdb.shards.key_set._MAX_MERGED_KEYS", longest)
         keys = KeySet()
         for shard, batch in enumerate(batches):
             keys.add(shard, sorted(batch))

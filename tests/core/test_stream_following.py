@@ -23,7 +23,7 @@ from tests.core.caches import CopyRetriever
 
 
 class _NoRegistration:
-    def strike(self, visit: int) -> None:
+    def mark_done(self, visit: int) -> None:
         assert visit >= 0
 
     def advance(self, done: int) -> None:
@@ -65,7 +65,7 @@ class _Run:
             cast("ShardCache", _SmallCache()),
             at_once,
             open_shard=self._open,
-            let_go=self._let_go,
+            close_shard=self._close_shard,
         )
 
     def _open(self, number: int, check: Callable[[], None]) -> None:
@@ -75,7 +75,7 @@ class _Run:
             self.open.add(number)
             self.most = max(self.most, len(self.open))
 
-    def _let_go(self, number: int) -> None:
+    def _close_shard(self, number: int) -> None:
         with self._lock:
             self.open.remove(number)
 

@@ -128,10 +128,10 @@ def read_through(
     def open_shard(number: int, check: Any) -> None:
         views[number] = cache.lease(number, check=check)
 
-    def let_go(number: int) -> None:
+    def close_shard(number: int) -> None:
         del views[number]
 
-    course = CacheCourse(cache, at_once, open_shard=open_shard, let_go=let_go)
+    course = CacheCourse(cache, at_once, open_shard=open_shard, close_shard=close_shard)
     orders = [
         random.Random(seed + e).sample(range(len(entries)), len(entries)) for e in range(epochs + 1)
     ]

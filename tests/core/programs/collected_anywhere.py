@@ -170,7 +170,7 @@ def in_a_thread_whose_lock_another_needs_that_has_a_lock_of_the_iteration() -> b
     forgotten, collected = threading.Event(), threading.Event()
     locked, needed = threading.Event(), threading.Event()
     module: Any = readers
-    is_at, strike = module.is_at, module.Registration.strike
+    is_at, mark_done = module.is_at, module.Registration.mark_done
 
     def then_collect(fd: int, path: Path) -> bool:
         if prefetches(threading.current_thread()) and not locked.is_set():
@@ -184,7 +184,7 @@ def in_a_thread_whose_lock_another_needs_that_has_a_lock_of_the_iteration() -> b
     def struck(registration: readers.Registration, visit: int) -> None:
         if locked.is_set():
             needed.set()
-        strike(registration, visit)
+        mark_done(registration, visit)
 
     def processed(sample: Sample) -> Sample:
         if threading.current_thread() is not threading.main_thread():
@@ -193,11 +193,11 @@ def in_a_thread_whose_lock_another_needs_that_has_a_lock_of_the_iteration() -> b
         return sample
 
     with remote_shards() as (retriever, _):
-        module.is_at, module.Registration.strike = then_collect, struck
+        module.is_at, module.Registration.mark_done = then_collect, struck
         begin_and_forget(iter(SampleStream(retriever, num_threads=1, processor=processed)))
         forgotten.set()
         collected.wait()
-        module.is_at, module.Registration.strike = is_at, strike
+        module.is_at, module.Registration.mark_done = is_at, mark_done
         return ended()
 
 

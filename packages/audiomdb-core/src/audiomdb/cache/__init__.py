@@ -4,8 +4,8 @@ There is no server and no state but the directory, see `layout`: what a process 
 it holds on a file, see `lock`, and ends with the process. The life of a shard, by modules:
 
 1. A process opens the directory (`opening`, on a disk that `place` approves) and agrees with its
-   other users on metadata and limits. While it uses the directory, `tenancy` restores what somebody
-   deletes there. The index is kept beside the shards (`index_copy`).
+   other users on metadata and limits. While it uses the directory, `directory_use` restores what
+   somebody deletes there. The index is kept beside the shards (`index_copy`).
 2. Each iteration is a reader: it is admitted if the budget suffices for all (`admission`), and
    publishes which shards it will visit, in order (`readers`).
 3. A `course` visits them, and a `prefetch` thread requests the next ones; both go through the

@@ -17,7 +17,7 @@ from audiomdb.notes import add_note
 from audiomdb.shards.layout import METADATA_FILE
 from audiomdb.signatures import signature_of
 
-__all__ = ["Answers", "Open", "RemoteFile", "closing_chunks", "named"]
+__all__ = ["CheckedOpen", "Open", "RemoteFile", "closing_chunks", "named"]
 
 
 class RemoteFile(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Open(Protocol):
         """
 
 
-class Answers:
+class CheckedOpen:
     """Wraps an `open_remote` and checks its answers.
 
     Args:

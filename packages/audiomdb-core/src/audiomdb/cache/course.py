@@ -62,7 +62,7 @@ class CacheCourse:
         ranks: Number of ranks on this machine, each with `workers` processes, as far as known.
         open_shard: Function that opens a shard and keeps it open; its second argument is a function
             that it calls while it waits.
-        let_go: Function that closes a shard.
+        close_shard: Function that closes a shard.
 
     Raises:
         CacheTooSmallError: the budget is less than all readers of the directory need.
@@ -76,13 +76,13 @@ class CacheCourse:
         workers: int = 1,
         ranks: int = 1,
         open_shard: Callable[[int, Callable[[], None]], None],
-        let_go: Callable[[int], None],
+        close_shard: Callable[[int], None],
     ) -> None:
         self._process = os.getpid()
         self._cache = cache
         self._limit = None if cache.holds_everything else max(1, at_once)
         self._open_shard = open_shard
-        self._let_go = let_go
+        self._close_shard = close_shard
         self._registration = cache.register(
             at_once, 2 * len(cache.metadata.shards), workers=workers, ranks=ranks
         )
@@ -301,7 +301,7 @@ class CacheCourse:
     def _finish(self, number: int) -> None:
         visit = self._visits.pop(number)
         if visit.place != _UNKNOWN and not visit.again:
-            self._registration.strike(visit.place)
+            self._registration.mark_done(visit.place)
         shard = visit.shard
         if not self._open.get(shard) or self._in_use[shard]:
             return
@@ -311,7 +311,7 @@ class CacheCourse:
 
     def _release(self, shard: int) -> None:
         del self._open[shard]
-        self._let_go(shard)
+        self._close_shard(shard)
 
     def _unfinished(self) -> set[int]:
         places = {visit.place for visit in self._visits.values()} | self._needed

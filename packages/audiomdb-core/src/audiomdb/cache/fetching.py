@@ -15,6 +15,7 @@ from functools import partial
 from typing import Literal
 
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.directory_use import DirectoryUse
 from audiomdb.cache.eviction import abandon
 from audiomdb.cache.failures import Failures, Outage
 from audiomdb.cache.layout import CacheLayout
@@ -23,9 +24,8 @@ from audiomdb.cache.opening import deleted_error
 from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.room import Room
 from audiomdb.cache.slots import Slots
-from audiomdb.cache.tenancy import Tenancy
-from audiomdb.cache.transfer import Means, Transfer
-from audiomdb.cache.waiting import Patience, Waiting
+from audiomdb.cache.transfer import Transfer, TransferContext
+from audiomdb.cache.waiting import OtherTransfer, WaitLoop
 from audiomdb.errors import CacheFullError, CorruptShardError, DatasetNotFoundError
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE
@@ -55,13 +55,13 @@ class Fetching:
         layout: The cache directory.
         metadata: Metadata of the dataset.
         room: The room in the directory.
-        tenancy: This process's use of the directory.
+        use: This process's use of the directory.
         transfer: Fetches a shard from the source.
         failures: Notes of failed fetches.
         counters: Counters in which fetches are counted.
 
     Attributes:
-        relent: Called while a reader waits for room: closes shards kept open only for faster reads.
+        close_idle: Called while a reader waits for room; closes shards that are open but not used.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class Fetching:
         layout: CacheLayout,
         metadata: Metadata,
         room: Room,
-        tenancy: Tenancy,
+        use: DirectoryUse,
         transfer: Transfer,
         failures: Failures,
         counters: Counters,
     ) -> None:
-        self.relent: Callable[[], None] = _nothing
+        self.close_idle: Callable[[], None] = _nothing
         self._layout = layout
         self._metadata = metadata
         self._room = room
-        self._tenancy = tenancy
+        self._use = use
         self._transfer = transfer
         self._failures = failures
         self._counters = counters
@@ -101,8 +101,8 @@ class Fetching:
         """Fetch a shard, or wait for the thread or process that fetches it."""
         name = self._room.names[number]
         known = self._failures.attempt(name)
-        patience = Patience(check)
-        waiting = Waiting(lambda: self._room.arrived(number), self._room.sizes[number])
+        loop = WaitLoop(check)
+        waiting = OtherTransfer(lambda: self._room.arrived(number), self._room.sizes[number])
         with contextlib.ExitStack() as stack:
             waits_for_room, collect_at_s, lost = False, _COLLECT_AFTER_S, 0
             until_one_ends: frozenset[str] = frozenset()
@@ -118,7 +118,7 @@ class Fetching:
                             raise deleted_error(self._layout.root)
                         continue
                 except CacheFullError:
-                    self.relent()
+                    self.close_idle()
                     gc.collect()
                     # First: a part that its process lets go of in between can be evicted.
                     until_one_ends = self._room.fetched_by_others(name)
@@ -129,22 +129,22 @@ class Fetching:
                         raise
                     claimed = "full"
                 if claimed == "full":
-                    self.relent()
-                    if patience.seconds >= collect_at_s:
+                    self.close_idle()
+                    if loop.seconds >= collect_at_s:
                         # Leases end with their views, which reference cycles may keep alive.
                         gc.collect()
                         collect_at_s *= 8
                     if not waits_for_room and (marker := self._room.waiting()) is not None:
                         waits_for_room = True
                         stack.enter_context(marker)
-                    patience.watch(self._room.state, lambda: self._stalled(number))
+                    loop.watch(self._room.state, lambda: self._stalled(number))
                 held = self.lease(number)
                 if held is not None:
                     return held
                 self._failures.raise_newer(name, known)
                 why = claimed
-                patience.say(lambda: f"waiting for {self._file(number)}: {waiting.for_what(why)}")  # noqa: B023
-                patience.wait()
+                loop.log(lambda: f"waiting for {self._file(number)}: {waiting.describe(why)}")  # noqa: B023
+                loop.step()
 
     def ahead(
         self, number: int, check: Callable[[], None]
@@ -188,7 +188,7 @@ class Fetching:
     def slots(self) -> Slots:
         """The slots of the directory."""
         # Made anew each time, because the limit may change when the directory is made again.
-        return Slots(self._layout.slots, self._tenancy.limits.workers)
+        return Slots(self._layout.slots, self._use.limits.workers)
 
     def wait_for_slot(self, file: str, check: Callable[[], None]) -> Held:
         """Wait for a slot, for a transfer that a reader waits for.
@@ -197,20 +197,20 @@ class Fetching:
             file: Name of the file to transfer, for messages.
             check: Called repeatedly while waiting; raises to give up.
         """
-        patience = Patience(check)
+        loop = WaitLoop(check)
         with contextlib.ExitStack() as stack:
             says_so = False
             while (slot := self._take_slot(ahead=False)) is None:
                 if not says_so and (sign := self.slots.lacking(ahead=False)) is not None:
                     says_so = True
                     stack.enter_context(sign)
-                patience.say(
+                loop.log(
                     lambda: (
-                        f"waiting to fetch {file}: {self._tenancy.limits.workers} transfers, as "
+                        f"waiting to fetch {file}: {self._use.limits.workers} transfers, as "
                         "many as workers= allows, are under way"
                     )
                 )
-                patience.wait()
+                loop.step()
         return slot
 
     def _claim(
@@ -243,7 +243,7 @@ class Fetching:
                 raise
 
     def _take_slot(self, *, ahead: bool) -> Held | None:
-        return self._tenancy.despite_deletion(lambda: self.slots.take(ahead=ahead))
+        return self._use.despite_deletion(lambda: self.slots.take(ahead=ahead))
 
     def _deliver(self, part: Part, check: Callable[[], None], *, ahead: bool) -> Held | None:
         """Fetch a part, twice if it arrives damaged, and turn it into a complete shard.
@@ -254,10 +254,10 @@ class Fetching:
         entry = self._metadata.shards[part.number]
         make_room = partial(self._room.shrink, ahead_of=part.number if ahead else None)
         look = self._give_way(part.number, check) if ahead else check
-        means = Means(look, make_room, self.slots.extra(ahead=ahead))
+        context = TransferContext(look, make_room, self.slots.extra(ahead=ahead))
         try:
             for _ in range(2):
-                delivered = self._transfer(part, entry, means)
+                delivered = self._transfer(part, entry, context)
                 if (delivered.size, delivered.sha256) == (entry.bytes, entry.sha256):
                     held = self._room.admit(part, delivered)
                     self._failures.forget(part.name)
@@ -308,12 +308,12 @@ class Fetching:
 
     def _damage(self, number: int, delivered: Delivered) -> str:
         file, entry = self._file(number), self._metadata.shards[number]
-        if delivered.told_by:
+        if delivered.size_reported_by:
             return (
                 f"{file} has another size than metadata.json says: expected {entry.bytes} bytes, "
-                f"but {delivered.told_by} returned a RemoteFile of size {delivered.size}, twice, "
-                f"so that nothing of it was fetched. {_NOT_AS_DESCRIBED}. If neither helps, the "
-                "retriever is wrong: the size is that of the whole file, whatever part of it was "
+                f"but {delivered.size_reported_by} returned a RemoteFile of size {delivered.size}, "
+                f"twice, so that nothing of it was fetched. {_NOT_AS_DESCRIBED}. If neither helps, "
+                "the retriever is wrong: the size is that of the whole file, whatever part of it was "
                 "asked for"
             )
         return (
@@ -328,7 +328,7 @@ class Fetching:
             f"no room for {self._file(number)} in {self._layout.root}: for a while nothing has "
             "moved there, and every shard in it is in use. Views (copy=False) keep their shard in "
             "the cache for as long as they live; let go of them, or raise "
-            f"max_cache_bytes={self._tenancy.limits.max_bytes}"
+            f"max_cache_bytes={self._use.limits.max_bytes}"
         )
 
 

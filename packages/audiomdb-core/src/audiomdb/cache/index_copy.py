@@ -15,7 +15,7 @@ from audiomdb.cache.layout import CacheLayout, index_name
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.opening import PAUSE_S, TRIES, deleted_error, index_lock
 from audiomdb.cache.part_file import Delivered, Part
-from audiomdb.cache.transfer import Means, RangeTransfer
+from audiomdb.cache.transfer import RangeTransfer, TransferContext
 from audiomdb.errors import CacheFullError, CorruptShardError, MetadataError
 from audiomdb.shards.files import sha256_hex, sync, write_atomically
 from audiomdb.shards.layout import INDEX_FILE
@@ -154,12 +154,14 @@ class IndexCopy:
 
     def _delivered(self, part: Part, transfer: RangeTransfer) -> memoryview | None:
         left = os.fstat(part.held.fd).st_size
-        means = Means(lambda: None, self._make_room, self._fetching.slots.extra(ahead=False))
-        delivered = transfer.fetch(part, INDEX_FILE, self._entry.bytes, means)
+        context = TransferContext(
+            lambda: None, self._make_room, self._fetching.slots.extra(ahead=False)
+        )
+        delivered = transfer.fetch(part, INDEX_FILE, self._entry.bytes, context)
         other = self._another(delivered)
         if other is not None:
             abandon(self._layout, part)
-            if left and not delivered.told_by:
+            if left and not delivered.size_reported_by:
                 return None
             raise other
         part.path.replace(self._layout.index)
@@ -180,8 +182,8 @@ class IndexCopy:
         if (delivered.size, delivered.sha256) == (wanted.bytes, wanted.sha256):
             return None
         came = f"it arrived with {delivered.size} bytes and sha256 {delivered.sha256}"
-        if delivered.told_by:
-            came = f"{delivered.told_by} returned a RemoteFile of size {delivered.size}"
+        if delivered.size_reported_by:
+            came = f"{delivered.size_reported_by} returned a RemoteFile of size {delivered.size}"
         return self._other(came)
 
     def _other(self, came: str) -> MetadataError:

@@ -18,10 +18,10 @@
     options.json                of the first process that uses the directory, valid for all others
     budget.lock  metadata.lock  index.lock  in_use.lock  demand.lock
 
-There is no state outside the directory; `tenancy` documents what happens to its users if it is
-deleted. Rights are flocks, which the kernel releases when a process dies in any way. Names contain
-the digest of the content, so that shards of an older version of the dataset are never mistaken for
-current ones.
+There is no state outside the directory; `directory_use` documents what happens to its users if it
+is deleted. Rights are flocks, which the kernel releases when a process dies in any way. Names
+contain the digest of the content, so that shards of an older version of the dataset are never
+mistaken for current ones.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from audiomdb.cache.counters import CacheStats, Counters
+from audiomdb.cache.directory_use import DirectoryUse
 from audiomdb.cache.failures import Failures
 from audiomdb.cache.fetching import Fetching
 from audiomdb.cache.index_copy import IndexCopy
@@ -18,7 +19,6 @@ from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.readers import Registration
 from audiomdb.cache.room import Room
 from audiomdb.cache.source import Source
-from audiomdb.cache.tenancy import Tenancy
 from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.shards.course import Arrival
 from audiomdb.shards.metadata import Metadata
@@ -59,13 +59,13 @@ class ShardCache:
         self.metadata: Metadata = opened.metadata
         """Metadata of the dataset."""
         self._prefetch = options.prefetch
-        self._tenancy = Tenancy(self._layout, opened)
+        self._use = DirectoryUse(self._layout, opened)
         # In case the caller forgets to close it.
-        weakref.finalize(self, self._tenancy.close).atexit = False
+        weakref.finalize(self, self._use.close).atexit = False
         self._room = Room(
             self._layout,
             self.metadata,
-            self._tenancy,
+            self._use,
             self._counters,
             asked_bytes=options.max_bytes,
         )
@@ -74,7 +74,7 @@ class ShardCache:
             self._layout,
             self.metadata,
             self._room,
-            self._tenancy,
+            self._use,
             transfer,
             failures,
             self._counters,
@@ -92,7 +92,7 @@ class ShardCache:
     @property
     def options(self) -> CacheOptions:
         """Options in effect: `prefetch` as given, the others as agreed by all users."""
-        limits = self._tenancy.limits
+        limits = self._use.limits
         return CacheOptions(
             max_bytes=limits.max_bytes, workers=limits.workers, prefetch=self._prefetch
         )
@@ -115,11 +115,11 @@ class ShardCache:
     def begin_in_child(self) -> None:
         """Begin anew in a forked child, where threads of the parent may have held locks."""
         self._counters.begin()
-        self._tenancy.begin_in_child()
+        self._use.begin_in_child()
 
     def close(self) -> None:
         """Stop using the directory. Leases remain valid."""
-        self._tenancy.close()
+        self._use.close()
 
     def register(
         self, at_once: int, visits: int = 0, *, workers: int = 1, ranks: int = 1

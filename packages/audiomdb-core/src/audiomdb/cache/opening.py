@@ -26,7 +26,7 @@ from audiomdb.cache.lock import Held, exclusive, is_at, try_exclusive, try_share
 from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.place import check_place
 from audiomdb.cache.source import Source
-from audiomdb.cache.waiting import Patience
+from audiomdb.cache.waiting import WaitLoop
 from audiomdb.errors import CacheError, CachePlaceError, MetadataError
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import METADATA_FILE
@@ -105,7 +105,7 @@ def open_cache(
         opened = _try_to_open(layout, source, limits, failures, counters)
         if opened is not None:
             if opened.limits != limits:
-                _say_so(layout, limits, opened.limits)
+                _log_limits(layout, limits, opened.limits)
             return opened
         time.sleep(PAUSE_S)
     raise deleted_error(layout.root)
@@ -133,7 +133,7 @@ def make_again(layout: CacheLayout, opened: Opened) -> Opened:
         FileNotFoundError: it is being deleted at this moment.
     """
     _make(layout)
-    patience = Patience(lambda: None)
+    loop = WaitLoop(lambda: None)
     while True:
         with metadata_lock(layout):
             if not layout.metadata.exists():
@@ -145,9 +145,9 @@ def make_again(layout: CacheLayout, opened: Opened) -> Opened:
             in_use = try_shared(layout.in_use_lock, create=True)
         if in_use is not None:
             break
-        patience.wait()  # for a process that is opening it, whose metadata.lock was deleted
+        loop.step()  # for a process that is opening it, whose metadata.lock was deleted
     if limits != opened.limits:
-        _say_so(layout, opened.limits, limits)
+        _log_limits(layout, opened.limits, limits)
     return Opened(opened.metadata, limits, in_use)
 
 
@@ -170,7 +170,7 @@ def deleted_error(root: Path) -> CacheError:
 
 
 def _waited_for(layout: CacheLayout, lock: Path, what: str) -> Held:
-    patience = Patience(lambda: None)
+    loop = WaitLoop(lambda: None)
     while True:
         try:
             held = try_exclusive(lock, create=True)
@@ -179,8 +179,8 @@ def _waited_for(layout: CacheLayout, lock: Path, what: str) -> Held:
             continue
         if held is not None:
             return held
-        patience.say(lambda: f"waiting for another process to fetch the {what} of {layout.root}")
-        patience.wait()
+        loop.log(lambda: f"waiting for another process to fetch the {what} of {layout.root}")
+        loop.step()
 
 
 def _try_to_open(
@@ -357,7 +357,7 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _say_so(layout: CacheLayout, wanted: Limits, holding: Limits) -> None:
+def _log_limits(layout: CacheLayout, wanted: Limits, holding: Limits) -> None:
     import logging
 
     logging.getLogger("audiomdb.cache").warning(

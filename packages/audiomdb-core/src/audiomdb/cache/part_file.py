@@ -26,7 +26,7 @@ from audiomdb.threads import Stopped
 __all__ = ["Delivered", "Part", "PartFile", "arrived"]
 
 _READ_BYTES = 1024 * 1024
-_LONGEST_VALIDATOR = 1024
+_MAX_VALIDATOR_BYTES = 1024
 
 
 class Part(msgspec.Struct):
@@ -57,14 +57,15 @@ class Delivered(msgspec.Struct, frozen=True):
         held: The file, open and locked exclusively.
         size: Its size in bytes.
         sha256: Hex digest of its content.
-        told_by: Method that reported `size`, if the file was not fetched because of it; else empty.
+        size_reported_by: Method whose report of `size` was the reason not to fetch the file; else
+            empty.
     """
 
     path: Path
     held: Held
     size: int
     sha256: str
-    told_by: str = ""
+    size_reported_by: str = ""
 
 
 class PartFile:
@@ -298,7 +299,7 @@ class PartFile:
 
     def _kept_validator(self) -> str | None:
         try:
-            text = self._validator_path.read_bytes()[:_LONGEST_VALIDATOR].decode("ascii")
+            text = self._validator_path.read_bytes()[:_MAX_VALIDATOR_BYTES].decode("ascii")
         except (FileNotFoundError, UnicodeDecodeError):
             return None
         # A truncated validator matches nothing, which only costs a fetch from the start.

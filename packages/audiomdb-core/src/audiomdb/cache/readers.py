@@ -69,7 +69,7 @@ class Registration:
         """Publish how many of the published visits are over. Needs no lock."""
         self._note(struct.pack("<Q", done), _DONE_AT)
 
-    def strike(self, visit: int) -> None:
+    def mark_done(self, visit: int) -> None:
         """Mark a published visit as over, though earlier ones are not. Needs no lock."""
         if 0 <= visit < self._capacity:
             self._note(struct.pack("<i", DONE), registration_bytes(visit))

@@ -15,12 +15,12 @@ from audiomdb.cache.admission import refuse_too_many
 from audiomdb.cache.budget import Stored, eviction_order, need_bytes, within_reach
 from audiomdb.cache.contents import Inventory, names
 from audiomdb.cache.counters import Counters
+from audiomdb.cache.directory_use import DirectoryUse
 from audiomdb.cache.eviction import abandon, despite_full_disk, evicted, forget
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.part_file import Delivered, Part, arrived
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
-from audiomdb.cache.tenancy import Tenancy
 from audiomdb.shards.files import bytes_below
 from audiomdb.shards.metadata import Metadata
 
@@ -44,7 +44,7 @@ class Room:
     Args:
         layout: The directory.
         metadata: Metadata of the dataset.
-        tenancy: This process's use of the directory, which has the budget in force.
+        use: This process's use of the directory, which has the budget in force.
         counters: Counters in which evictions are counted.
         asked_bytes: Budget that this process asked for, which may differ from the one in force.
     """
@@ -53,14 +53,14 @@ class Room:
         self,
         layout: CacheLayout,
         metadata: Metadata,
-        tenancy: Tenancy,
+        use: DirectoryUse,
         counters: Counters,
         *,
         asked_bytes: int | None,
     ) -> None:
         self._asked_bytes = asked_bytes
         self._layout = layout
-        self._tenancy = tenancy
+        self._use = use
         self._counters = counters
         self._inventory = Inventory(layout, metadata)
         self.sizes, self.names = self._inventory.sizes, self._inventory.names
@@ -69,7 +69,7 @@ class Room:
 
     @property
     def _max_bytes(self) -> int | None:
-        return self._tenancy.limits.max_bytes
+        return self._use.limits.max_bytes
 
     @property
     def holds_everything(self) -> bool:
@@ -90,10 +90,10 @@ class Room:
             CacheTooSmallError: the budget is less than all readers of the directory need.
             CacheFullError: the disk is full.
         """
-        registration = self._tenancy.despite_deletion(
+        registration = self._use.despite_deletion(
             lambda: self._registered(at_once, visits, workers, ranks)
         )
-        self._tenancy.enter(registration)
+        self._use.enter(registration)
         return registration
 
     def _registered(self, at_once: int, visits: int, workers: int, ranks: int) -> Registration:
@@ -134,7 +134,7 @@ class Room:
             with exclusive(self._layout.budget_lock):
                 self._despite_full_disk(lambda: registration.publish(visits))
 
-        self._tenancy.despite_deletion(published)
+        self._use.despite_deletion(published)
 
     def claim(self, number: int, *, ahead: bool = False) -> Part | Literal["busy", "full", "there"]:
         """Take the right to fetch a shard, and the room for it.
@@ -151,7 +151,7 @@ class Room:
         Raises:
             CacheFullError: the disk is full.
         """
-        return self._tenancy.despite_deletion(lambda: self._claimed(number, ahead=ahead))
+        return self._use.despite_deletion(lambda: self._claimed(number, ahead=ahead))
 
     def _claimed(self, number: int, *, ahead: bool) -> Part | Literal["busy", "full", "there"]:
         name, path = self.names[number], self._layout.parts / self.names[number]
@@ -200,7 +200,7 @@ class Room:
 
         whole = False
         try:
-            whole = self._tenancy.despite_deletion(admitted)
+            whole = self._use.despite_deletion(admitted)
         finally:
             if not whole:
                 delivered.held.release()
@@ -224,14 +224,14 @@ class Room:
                 return self._new_part(part.path)
 
         try:
-            held = self._tenancy.despite_deletion(emptied)
+            held = self._use.despite_deletion(emptied)
         finally:
             delivered.held.release()
         if held is None:
             part.held.release()
             return False
         part.held = held
-        self._tenancy.despite_deletion(self._trim)
+        self._use.despite_deletion(self._trim)
         return True
 
     def drop(self, number: int) -> None:
@@ -256,7 +256,7 @@ class Room:
             with exclusive(self._layout.budget_lock):
                 return self._shrink(size, but=but, ahead_of=ahead_of) < size
 
-        return self._tenancy.despite_deletion(shrunk)
+        return self._use.despite_deletion(shrunk)
 
     def arrived(self, number: int) -> int:
         """Return the bytes of a shard that have arrived, whichever process is fetching it."""
@@ -267,7 +267,7 @@ class Room:
 
     def fetched_by_others(self, but: str) -> frozenset[str]:
         """Return the names of the parts that are being fetched, without this one."""
-        return self._tenancy.despite_deletion(self._fetched) - {but}
+        return self._use.despite_deletion(self._fetched) - {but}
 
     def waiting(self) -> Held | None:
         """Signal that a reader waits for room, until the result is released.
@@ -276,7 +276,7 @@ class Room:
             None when another thread or process already signals it.
         """
         # Exclusive: one signal is enough, and `wanted` can test it with a shared lock.
-        return self._tenancy.despite_deletion(
+        return self._use.despite_deletion(
             lambda: try_exclusive(self._layout.demand_lock, create=True)
         )
 
@@ -292,7 +292,7 @@ class Room:
         """
         if self.fetched_by_others(""):
             return time.monotonic()
-        return self._tenancy.despite_deletion(lambda: sorted(names(self._layout.shards)))
+        return self._use.despite_deletion(lambda: sorted(names(self._layout.shards)))
 
     def _discard(self, part: Part, delivered: Delivered) -> None:
         # The part last: as long as it exists, a later process cleans up after a crash here.
@@ -329,11 +329,11 @@ class Room:
     def _make_room(self, size: int, *, ahead_of: int | None = None) -> bool:
         """Evict until `size` more bytes fit; return whether they do. Call under `budget.lock`."""
         limit = self._max_bytes
-        if limit is not None and not self._make_way(size, limit, ahead_of):
+        if limit is not None and not self._evict_for(size, limit, ahead_of):
             return False
         return ahead_of is None or self._make_disk(size, ahead_of)
 
-    def _make_way(self, size: int, limit: int, ahead_of: int | None) -> bool:
+    def _evict_for(self, size: int, limit: int, ahead_of: int | None) -> bool:
         contents = self._inventory.contents()
         short = contents.used + size - limit
         later_than = -1.0

@@ -10,7 +10,7 @@ from audiomdb.cache.answers import Open, RemoteFile, closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
 from audiomdb.cache.retry import Retries
-from audiomdb.cache.waiting import Pace
+from audiomdb.cache.waiting import ProgressLog
 from audiomdb.errors import DownloadInterruptedError
 
 __all__ = ["fetch_bytes"]
@@ -59,7 +59,7 @@ class _Arriving:
         self._most = most
         self._content = bytearray()
         self._validator: str | None = None
-        self._pace: Pace | None = None
+        self._progress: ProgressLog | None = None
 
     def fetch(self) -> bytes | None:
         """Fetch what is missing; return the whole content, or None when it is too large."""
@@ -68,14 +68,14 @@ class _Arriving:
             self._begin(remote)
             if (remote.size or 0) > self._most:
                 return None
-            pace = self._pace = self._pace or self._new_pace(remote)
+            progress = self._progress = self._progress or self._new_progress(remote)
             for chunk in remote.chunks:
                 if len(self._content) + len(chunk) > self._most:
                     return None
                 self._content += chunk
                 self.arrived += len(chunk)
                 self.received = max(self.received, len(self._content))
-                pace.tick()
+                progress.tick()
         there = len(self._content)
         if remote.size is not None and there < remote.size:
             raise DownloadInterruptedError(
@@ -100,6 +100,6 @@ class _Arriving:
                 f"{self._path}: asked for bytes from {there}, got other ones from {remote.start}"
             )
 
-    def _new_pace(self, remote: RemoteFile) -> Pace:
+    def _new_progress(self, remote: RemoteFile) -> ProgressLog:
         size = self._most if remote.size is None else remote.size
-        return Pace(self._path, size, lambda: len(self._content))
+        return ProgressLog(self._path, size, lambda: len(self._content))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from audiomdb.cache.answers import Answers, Open, named
+from audiomdb.cache.answers import CheckedOpen, Open, named
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk
 from audiomdb.cache.failures import Outage
@@ -20,8 +20,8 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import try_exclusive
 from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.retry import Retries
-from audiomdb.cache.transfer import Means, RangeTransfer, Transfer
-from audiomdb.cache.waiting import Pace, Watch
+from audiomdb.cache.transfer import RangeTransfer, Transfer, TransferContext
+from audiomdb.cache.waiting import ProgressLog, ProgressThread
 from audiomdb.errors import DownloadError, DownloadInterruptedError, MetadataError
 from audiomdb.shards.files import bytes_below, sha256_file
 from audiomdb.shards.layout import DATA_FILE, METADATA_FILE
@@ -65,7 +65,7 @@ class RangeSource:
     def __init__(
         self, open_remote: Open, name: str | None = None, place: str | None = None
     ) -> None:
-        self._open = Answers(open_remote, name)
+        self._open = CheckedOpen(open_remote, name)
         self.place = place or self._open.whose
 
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
@@ -135,13 +135,13 @@ class DirectorySource:
     def transfer(self, layout: CacheLayout, counters: Counters) -> Transfer:
         """Return what has shards downloaded into staging folders."""
 
-        def fetch(part: Part, entry: ShardEntry, means: Means) -> Delivered:
+        def fetch(part: Part, entry: ShardEntry, context: TransferContext) -> Delivered:
             # For this transfer only: if the part is deleted, another transfer may begin.
             folder = layout.staging / part.name / uuid4().hex[:12]
             what = f"{self._name}.download_shard({part.number})"
             outage = Outage(layout.outage)
-            retries = Retries(what, counters=counters, check=means.check, outage=outage)
-            pace = Pace(what, entry.bytes, lambda: bytes_below(folder))
+            retries = Retries(what, counters=counters, check=context.check, outage=outage)
+            progress = ProgressLog(what, entry.bytes, lambda: bytes_below(folder))
 
             def download() -> Delivered:
                 try:
@@ -163,14 +163,14 @@ class DirectorySource:
                     raise DownloadInterruptedError(f"{deleted}: {exc}") from exc
 
             def make_room() -> bool:
-                means.check()
-                return means.make_room(entry.bytes)
+                context.check()
+                return context.make_room(entry.bytes)
 
             def attempt() -> Delivered:
                 return despite_full_disk(download, make_room)
 
             doing = f"while {self._name} fetched {entry.path}"
-            with Watch(pace, "waiting for"), named(doing, entry.path):
+            with ProgressThread(progress, "waiting for"), named(doing, entry.path):
                 delivered = retries(attempt)
             counters.add(fetched_bytes=delivered.size)
             return delivered

@@ -57,7 +57,7 @@ class Streams:
         traceback: TracebackType | None,
     ) -> None:
         self._most = 0
-        self._let_go()
+        self._release_slots()
 
     def reserve(self) -> int:
         """Take all available slots up to the maximum; return how many are taken."""
@@ -73,7 +73,7 @@ class Streams:
                 versions could be combined.
         """
         if not may or self._useless or not self._file.in_pieces:
-            self._let_go()
+            self._release_slots()
             return
         for _ in range(min(self._most - self._running, self._file.unclaimed())):
             slot = self._reserved.pop() if self._reserved else self._extra.take()
@@ -85,7 +85,7 @@ class Streams:
             threading.Thread(
                 target=self._run, args=(slot,), name="audiomdb-stream-of-a-shard", daemon=True
             ).start()
-        self._let_go()
+        self._release_slots()
 
     def wait(self) -> None:
         """Wait up to 0.05 s for a thread to give back a span, or to end."""
@@ -122,6 +122,6 @@ class Streams:
             self._file.give_back(span)
         return True
 
-    def _let_go(self) -> None:
+    def _release_slots(self) -> None:
         while self._reserved:
             self._reserved.pop().release()

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from audiomdb.cache.answers import Answers, RemoteFile, closing_chunks
+from audiomdb.cache.answers import CheckedOpen, RemoteFile, closing_chunks
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.eviction import despite_full_disk
 from audiomdb.cache.failures import Outage
@@ -18,12 +18,12 @@ from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.small_file import fetch_bytes
 from audiomdb.cache.spans import Span, piece_bytes
 from audiomdb.cache.streams import Streams
-from audiomdb.cache.waiting import Pace
+from audiomdb.cache.waiting import ProgressLog
 from audiomdb.errors import DownloadInterruptedError
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import ShardEntry
 
-__all__ = ["Means", "RangeTransfer", "Transfer"]
+__all__ = ["RangeTransfer", "Transfer", "TransferContext"]
 
 _LEAST_PIECE = 4 << 20
 """Smaller pieces would spend too much of their time on requests, so files below twice this size are
@@ -47,7 +47,7 @@ _MOST_VERSIONS = 3
 T = TypeVar("T")
 
 
-class Means(msgspec.Struct, frozen=True):
+class TransferContext(msgspec.Struct, frozen=True):
     """What one transfer may use. The functions are called from several threads.
 
     Attributes:
@@ -65,7 +65,7 @@ class Means(msgspec.Struct, frozen=True):
 class Transfer(Protocol):
     """Function that fetches a shard into the cache directory."""
 
-    def __call__(self, part: Part, entry: ShardEntry, means: Means) -> Delivered:
+    def __call__(self, part: Part, entry: ShardEntry, context: TransferContext) -> Delivered:
         """Fetch the shard of a part, which may contain what an earlier attempt fetched."""
 
 
@@ -78,7 +78,7 @@ class RangeTransfer:
         counters: Counters in which bytes and retries are counted.
     """
 
-    def __init__(self, open_remote: Answers, layout: CacheLayout, counters: Counters) -> None:
+    def __init__(self, open_remote: CheckedOpen, layout: CacheLayout, counters: Counters) -> None:
         self._open: Callable[..., RemoteFile] = open_remote
         self._stops = open_remote.takes_stop
         self.name = open_remote.name
@@ -86,9 +86,9 @@ class RangeTransfer:
         self._counters = counters
         self._outage = Outage(layout.outage)
 
-    def __call__(self, part: Part, entry: ShardEntry, means: Means) -> Delivered:
+    def __call__(self, part: Part, entry: ShardEntry, context: TransferContext) -> Delivered:
         """Fetch a shard's file, see `fetch`."""
-        return self.fetch(part, f"{entry.path}/{DATA_FILE}", entry.bytes, means)
+        return self.fetch(part, f"{entry.path}/{DATA_FILE}", entry.bytes, context)
 
     def whole(self, path: str, most: int) -> bytes | None:
         """Fetch a file into memory; return None if it has more than `most` bytes."""
@@ -96,7 +96,7 @@ class RangeTransfer:
             self._open, path, most=most, counters=self._counters, outage=self._outage
         )
 
-    def fetch(self, part: Part, path: str, size: int, means: Means) -> Delivered:
+    def fetch(self, part: Part, path: str, size: int, context: TransferContext) -> Delivered:
         """Fetch a file of `size` bytes, resuming what is already in the part.
 
         Raises:
@@ -110,10 +110,10 @@ class RangeTransfer:
             validator=self._layout.validator(part.name),
             spans=self._layout.spans(part.name),
         ) as file:
-            one = _OneTransfer(self, file, path, means)
-            streams = self._more_streams(one, means.extra)
+            one = _OneTransfer(self, file, path, context)
+            streams = self._more_streams(one, context.extra)
             retries = Retries(
-                path, counters=self._counters, check=means.check, size=size, outage=self._outage
+                path, counters=self._counters, check=context.check, size=size, outage=self._outage
             )
             with streams:
 
@@ -131,7 +131,7 @@ class RangeTransfer:
             self._counters.add(fetched_bytes=file.take_received())
             file.sync()
             came = file.arrived if file.wrong_size is None else file.wrong_size
-            return Delivered(part.path, part.held, came, file.sha256(), one.told_by)
+            return Delivered(part.path, part.held, came, file.sha256(), one.size_reported_by)
 
     def _more_streams(self, one: _OneTransfer, extra: ExtraSlots) -> Streams:
         """Prepare for several streams, if the file is large enough and slots are available."""
@@ -159,7 +159,7 @@ class RangeTransfer:
 class _OneTransfer:
     """The transfer of one file."""
 
-    told_by = ""
+    size_reported_by = ""
     """Method that reported another size for the file before any byte of it; empty if none did."""
 
     # Streams that end early: they reveal the size of a file if the store does not report it.
@@ -176,13 +176,15 @@ class _OneTransfer:
     _in_vain = 0
     """Bytes of streams that got no further than earlier ones."""
 
-    def __init__(self, transfer: RangeTransfer, file: PartFile, path: str, means: Means) -> None:
+    def __init__(
+        self, transfer: RangeTransfer, file: PartFile, path: str, context: TransferContext
+    ) -> None:
         self.file = file
         self._transfer = transfer
         self._path = path
-        self._check = means.check
-        self._make_room = means.make_room
-        self._pace = Pace(path, file.size, lambda: file.arrived)
+        self._check = context.check
+        self._make_room = context.make_room
+        self._progress = ProgressLog(path, file.size, lambda: file.arrived)
 
     @property
     def received(self) -> int:
@@ -201,7 +203,7 @@ class _OneTransfer:
         """Wait briefly for the threads that fetch the last spans."""
         self._check()
         streams.wait()
-        self._pace.tick()
+        self._progress.tick()
 
     def fetch_next(self, streams: Streams) -> None:
         """Fetch the next span that no other stream is fetching."""
@@ -215,7 +217,7 @@ class _OneTransfer:
             with closing_chunks(remote.chunks):
                 if remote.size not in (None, file.size):
                     file.wrong_size = remote.size  # not worth fetching
-                    self.told_by = self._transfer.name
+                    self.size_reported_by = self._transfer.name
                     return
                 if remote.start != span.done or remote.validator != validator:
                     span = self._another(span, remote, validator)
@@ -273,7 +275,7 @@ class _OneTransfer:
         for chunk in remote.chunks:
             self._check()
             self._write(span, chunk[: span.stop - span.done])
-            self._pace.tick()
+            self._progress.tick()
             if span.done == span.stop:
                 return
 

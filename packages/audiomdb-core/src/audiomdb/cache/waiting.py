@@ -13,9 +13,9 @@ from types import TracebackType
 
 from audiomdb.errors import CacheTooSmallError
 
-__all__ = ["Pace", "Patience", "Waiting", "Watch", "how_far"]
+__all__ = ["OtherTransfer", "ProgressLog", "ProgressThread", "WaitLoop", "how_far"]
 
-_SAY_SO_EVERY_S = 30.0
+_LOG_EVERY_S = 30.0
 _SHORTEST_WAIT_S = 0.001
 _LONGEST_WAIT_S = 0.02
 _LOOK_EVERY_S = 1.0
@@ -23,8 +23,8 @@ _STALL_S = 60.0
 """If nothing moves for this long, the room is held by views that outlive their use."""
 
 
-class Patience:
-    """Controls one wait, which the caller makes in a loop.
+class WaitLoop:
+    """One wait, for which the caller repeats `step`.
 
     Args:
         check: Called in each step; raises to give up.
@@ -32,8 +32,8 @@ class Patience:
 
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
-        self._step = _SHORTEST_WAIT_S
-        self._began = self._said = self._moved = self._looked = time.monotonic()
+        self._pause_s = _SHORTEST_WAIT_S
+        self._began = self._logged_at = self._moved = self._looked = time.monotonic()
         self._state: object = None
 
     @property
@@ -41,17 +41,17 @@ class Patience:
         """Duration of the wait so far."""
         return time.monotonic() - self._began
 
-    def wait(self) -> None:
+    def step(self) -> None:
         """Call `check` and sleep for one step, which is longer each time, up to 0.02 s."""
         self._check()
-        time.sleep(self._step)
-        self._step = min(2 * self._step, _LONGEST_WAIT_S)
+        time.sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_WAIT_S)
 
-    def say(self, what: Callable[[], str]) -> None:
+    def log(self, what: Callable[[], str]) -> None:
         """Log at intervals what is waited for, as `what` returns it."""
         now = time.monotonic()
-        if now - self._said >= _SAY_SO_EVERY_S:
-            self._said = now
+        if now - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = now
             import logging
 
             logging.getLogger("audiomdb.cache").warning("%s (%.0f s so far)", what(), self.seconds)
@@ -78,7 +78,7 @@ def how_far(done: int, size: int, gained: int, seconds: float) -> str:
     return f"{done / 1e6:.1f} of {size / 1e6:.1f} MB are there, at {speed:.2f} MB/s"
 
 
-class Pace:
+class ProgressLog:
     """Logs the progress of a long transfer at intervals.
 
     Args:
@@ -89,7 +89,7 @@ class Pace:
 
     def __init__(self, what: str, size: int, done: Callable[[], int]) -> None:
         self._what, self._size, self._done = what, size, done
-        self._began = self._said = time.monotonic()
+        self._began = self._logged_at = time.monotonic()
         self._before: int | None = None
 
     def tick(self, doing: str = "fetching") -> None:
@@ -97,15 +97,15 @@ class Pace:
         now = time.monotonic()
         if self._before is None:
             self._before = self._done()
-        if now - self._said >= _SAY_SO_EVERY_S:
-            self._say(doing, now)
+        if now - self._logged_at >= _LOG_EVERY_S:
+            self._log(doing, now)
 
-    def _say(self, doing: str, now: float) -> None:
+    def _log(self, doing: str, now: float) -> None:
         import logging
 
         done = self._done()
-        gained, seconds = done - (self._before or 0), now - self._said
-        self._before, self._said = done, now
+        gained, seconds = done - (self._before or 0), now - self._logged_at
+        self._before, self._logged_at = done, now
         logging.getLogger("audiomdb.cache").warning(
             "%s %s for %.0f s: %s",
             doing,
@@ -115,16 +115,16 @@ class Pace:
         )
 
 
-class Watch:
-    """Calls `Pace.tick` from a thread during a `with` block, for code that cannot do so itself."""
+class ProgressThread:
+    """Calls `ProgressLog.tick` from a thread, during a block of code that cannot do so itself."""
 
-    def __init__(self, pace: Pace, doing: str) -> None:
-        self._pace, self._doing = pace, doing
+    def __init__(self, progress: ProgressLog, doing: str) -> None:
+        self._progress, self._doing = progress, doing
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="audiomdb-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="audiomdb-progress", daemon=True)
 
-    def __enter__(self) -> Watch:
-        self._pace.tick(self._doing)
+    def __enter__(self) -> ProgressThread:
+        self._progress.tick(self._doing)
         self._thread.start()
         return self
 
@@ -138,11 +138,11 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(_SAY_SO_EVERY_S):
-            self._pace.tick(self._doing)
+        while not self._ended.wait(_LOG_EVERY_S):
+            self._progress.tick(self._doing)
 
 
-class Waiting:
+class OtherTransfer:
     """Describes the progress of a transfer in another thread or process.
 
     Args:
@@ -154,7 +154,7 @@ class Waiting:
         self._arrived, self._size = arrived, size
         self._at, self._before = time.monotonic(), arrived()
 
-    def for_what(self, why: str) -> str:
+    def describe(self, why: str) -> str:
         """Describe why a shard is not there yet: no room if `why` is "full", else its transfer."""
         if why == "full":
             return "there is no room for it, and every shard in the cache is in use"

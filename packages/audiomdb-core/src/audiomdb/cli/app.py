@@ -16,7 +16,7 @@ from pathlib import Path
 from audiomdb.cli import convert, info, ls, pull, quickstart, show, upload, verify
 from audiomdb.cli.arguments import (
     EXIT_BROKEN_PIPE,
-    EXIT_DAMAGED,
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (AudioMDBError, OSError) as exc:
         if isinstance(exc, BrokenPipeError) and _nobody_reads():
             return EXIT_BROKEN_PIPE
-        return _report(exc, EXIT_DAMAGED, args)
+        return _report(exc, EXIT_FAILED, args)
     finally:
         _flush_or_drop_output()
     return code

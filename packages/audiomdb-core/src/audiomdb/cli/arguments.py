@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
-    "EXIT_DAMAGED",
+    "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_OK",
     "EXIT_USAGE",
@@ -39,7 +39,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 EXIT_OK = 0
-EXIT_DAMAGED = 1
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141

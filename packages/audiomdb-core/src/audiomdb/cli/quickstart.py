@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiomdb.cli.arguments import EXIT_DAMAGED, EXIT_OK, add_command
+from audiomdb.cli.arguments import EXIT_FAILED, EXIT_OK, add_command
 from audiomdb.cli.text import table
 from audiomdb.errors import OutputExistsError
 from audiomdb.progress import progress
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
         for line in wrong:
             print(f"wrong: {line}")
         print(f"Delete {output} and run this again. If it stays wrong, please report it.")
-        return EXIT_DAMAGED
+        return EXIT_FAILED
     for line in _next_steps(output):
         print(line)
     return EXIT_OK

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import (
-    EXIT_DAMAGED,
+    EXIT_FAILED,
     EXIT_OK,
     UsageError,
     add_command,
@@ -84,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
         for problem in checked.problems:
             print(f"{problem.file}: {one_line(problem.reason)}")
         print(_verdict(checked, seconds))
-    return EXIT_DAMAGED if checked.problems else EXIT_OK
+    return EXIT_FAILED if checked.problems else EXIT_OK
 
 
 def _verify(args: argparse.Namespace) -> Checked:

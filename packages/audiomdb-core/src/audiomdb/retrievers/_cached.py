@@ -56,7 +56,7 @@ class CachedShards(Shards):
         self._readers: weakref.WeakValueDictionary[int, DatasetReader]
         self._readers = weakref.WeakValueDictionary()
         # Without a reference to this object, which would be a cycle.
-        cache.fetching.relent = partial(_let_go_of_shards, self._readers)
+        cache.fetching.close_idle = partial(_close_idle, self._readers)
         self._registration: Registration | None = None
         self._registering, self._gathering = Lock(), Lock()
         self._gathered: DatasetIndex | None = None
@@ -122,7 +122,7 @@ class CachedShards(Shards):
             workers=workers,
             ranks=ranks,
             open_shard=open_shard,
-            let_go=reader.drop,
+            close_shard=reader.drop,
         )
 
     def close(self) -> None:
@@ -200,11 +200,11 @@ def _shards_of(retriever: BaseRetriever) -> CachedShards:
     return retriever.cached_shards()
 
 
-def _let_go_of_shards(readers: weakref.WeakValueDictionary[int, DatasetReader]) -> None:
+def _close_idle(readers: weakref.WeakValueDictionary[int, DatasetReader]) -> None:
     # Not `values`, which is lazy: another thread may attach a reader in the meantime.
     for ref in readers.valuerefs():
         if (reader := ref()) is not None:
-            reader.relent()
+            reader.close_idle()
 
 
 @cache

@@ -55,7 +55,7 @@ __all__ = ["DatasetAssembly"]
 
 _HUGE_SHARD_BYTES = 4 * 1024**3
 
-_CLIPS_SAID = 10
+_MAX_CLIPS_LOGGED = 10
 """How many clips with NaN or infinite samples are logged by name."""
 
 
@@ -162,7 +162,7 @@ class DatasetAssembly:
             return
         shard.stored[record.key] = facts
         if not facts.finite:
-            self._say_not_finite(record.key.decode(), facts.source)
+            self._log_not_finite(record.key.decode(), facts.source)
 
     def add_features(self, features: Mapping[str, Feature]) -> None:
         """Merge the features of some samples into those of the open shard."""
@@ -289,16 +289,16 @@ class DatasetAssembly:
             return Progress()
         return progress_bar(shards, unit="shards", description=doing, show=self._progress)
 
-    def _say_not_finite(self, key: str, source: str | None) -> None:
+    def _log_not_finite(self, key: str, source: str | None) -> None:
         self._said += 1
-        if self._said > _CLIPS_SAID:
+        if self._said > _MAX_CLIPS_LOGGED:
             return
         import logging
 
         logging.getLogger(__name__).warning(
             "%s holds NaN or infinite samples%s",
             f"{source} (sample {key!r})" if source else f"sample {key!r}",
-            "; further ones are counted only" if self._said == _CLIPS_SAID else "",
+            "; further ones are counted only" if self._said == _MAX_CLIPS_LOGGED else "",
         )
 
     def _results(self) -> list[FinishedShard]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import index
 from typing import SupportsIndex
 
-from audiomdb.shards.layout import MAX_SHARD_BYTES, MAX_SHARD_SAMPLES
+from audiomdb.shards.layout import DEFAULT_SHARD_BYTES, MAX_SHARD_SAMPLES
 
 __all__ = ["ShardBorders", "at_least_one"]
 
@@ -33,7 +33,7 @@ class ShardBorders:
         self.samples_per_shard = at_least_one("samples_per_shard", samples_per_shard)
         self.max_shard_bytes = at_least_one("max_shard_bytes", max_shard_bytes)
         if self.samples_per_shard is None and self.max_shard_bytes is None:
-            self.max_shard_bytes = MAX_SHARD_BYTES
+            self.max_shard_bytes = DEFAULT_SHARD_BYTES
         self._most_samples = self.samples_per_shard or MAX_SHARD_SAMPLES
         self._shard = self._samples = self._bytes = 0
 

@@ -317,8 +317,8 @@ class DatasetReader:
         if reader is None:
             # Close shards first: a closed shard can be evicted to make room for the next one.
             while len(self._open) >= self._source.max_open:
-                self.let_one_go()
-            _open_shards.make_way()
+                self.close_oldest()
+            _open_shards.make_room()
             reader = self._open[number] = self._source.open(number)
         return reader
 
@@ -364,11 +364,11 @@ class DatasetReader:
         """Number of shards kept open only to make later reads faster (those of `keep` excluded)."""
         return len(self._open)
 
-    def let_one_go(self) -> None:
+    def close_oldest(self) -> None:
         """Close the shard of `open_shards` that was opened first."""
         self._open.pop(next(iter(tuple(self._open)), -1), None)
 
-    def relent(self) -> None:
+    def close_idle(self) -> None:
         """Close all shards of `open_shards`."""
         self._open.clear()
 

@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["KeySet"]
 
-_LONGEST_MERGE = 4 * 1024 * 1024
+_MAX_MERGED_KEYS = 4 * 1024 * 1024
 """Longer runs stay as they are: for a moment, merging takes twice the memory of both runs."""
 
 
@@ -27,7 +27,9 @@ class KeySet:
         if not keys:
             return
         run = _Run(np.sort(_hashes(keys)), np.full(len(keys), shard, np.uint32))
-        while self._runs and len(self._runs[-1].hashes) <= min(2 * len(run.hashes), _LONGEST_MERGE):
+        while self._runs and len(self._runs[-1].hashes) <= min(
+            2 * len(run.hashes), _MAX_MERGED_KEYS
+        ):
             run = _merged(self._runs.pop(), run)
         self._runs.append(run)
 

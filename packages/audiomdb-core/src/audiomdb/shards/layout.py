@@ -9,13 +9,13 @@ __all__ = [
     "BLOCKS_DB",
     "BLOCK_BYTES",
     "DATA_FILE",
+    "DEFAULT_SHARD_BYTES",
     "FORMAT_NAME",
     "FORMAT_VERSION",
     "INDEX_FILE",
     "INDEX_KEY",
     "INLINE_BYTES",
     "LOCK_FILE",
-    "MAX_SHARD_BYTES",
     "MAX_SHARD_SAMPLES",
     "METADATA_FILE",
     "REJECTED_FILE",
@@ -51,7 +51,7 @@ BLOCK_BYTES = 256 * 1024
 INLINE_BYTES = 256
 """Byte strings and arrays up to this size are stored in the head, larger ones in a block."""
 
-MAX_SHARD_BYTES = 64 * 1024 * 1024
+DEFAULT_SHARD_BYTES = 64 * 1024 * 1024
 """Default limit on the source bytes of a shard."""
 
 MAX_SHARD_SAMPLES = 64 * 1024

@@ -24,7 +24,7 @@ class _Reader(Protocol):
     def open_shards(self) -> int:
         """Number of shards that it keeps open."""
 
-    def let_one_go(self) -> None:
+    def close_oldest(self) -> None:
         """Close the shard that has been open longest."""
 
 
@@ -42,7 +42,7 @@ class OpenShards:
         """Register a reader, which is held by a weak reference."""
         self._readers[id(reader)] = reader
 
-    def make_way(self) -> None:
+    def make_room(self) -> None:
         """Close shards of the readers with the most open ones, until another one may be opened."""
         most = _most()
         # Not `values`, which is lazy: another thread may enter a reader in the meantime.
@@ -50,7 +50,7 @@ class OpenShards:
         counts = [reader.open_shards for reader in readers]
         while most is not None and sum(counts) >= most:
             at = counts.index(max(counts))
-            readers[at].let_one_go()
+            readers[at].close_oldest()
             counts[at] -= 1
 
 

@@ -14,8 +14,8 @@ from audiomdb.plan import EpochPlan, Order, SecondsPlan, Step, even_borders
 from audiomdb.plan.checks import whole_number
 from audiomdb.plan.durations import sampled
 from audiomdb.plan.steps import check_shares
-from audiomdb.stream.following import Front, before_step
-from audiomdb.stream.pacing import Chapter, EpochSteps, Pace
+from audiomdb.stream.epoch_steps import Chapter, EpochSteps, StepDivider
+from audiomdb.stream.following import ReadPosition, before_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,8 +71,8 @@ class BySeconds(msgspec.Struct, frozen=True):
             return lcm(partitions, world_size)
         return whole_number("slots", self.slots, low=1)
 
-    def pace(self, reading: Reading, world_size: int) -> Pace:
-        """Return a `Pace` that divides the epochs of a dataset.
+    def divider(self, reading: Reading, world_size: int) -> StepDivider:
+        """Return a `StepDivider` that divides the epochs of a dataset.
 
         Raises:
             PlanError: a sample has no duration, or is longer than `max_batch_seconds`.
@@ -139,7 +139,7 @@ class EpochBySeconds(EpochSteps):
 class _ChapterBySeconds(Chapter):
     """Steps of a chapter. The shards that each step needs are only computed on demand."""
 
-    def __init__(self, slots: dict[int, list[Step]], end: Front | None, plan: Order) -> None:
+    def __init__(self, slots: dict[int, list[Step]], end: ReadPosition | None, plan: Order) -> None:
         self._slots = slots
         self._end = end
         self._plan = plan
@@ -147,14 +147,14 @@ class _ChapterBySeconds(Chapter):
     def slots(self, number: int) -> list[Step]:
         return self._slots[number]
 
-    def front(self, number: int) -> Front | None:
+    def front(self, number: int) -> ReadPosition | None:
         coming = [shard for shard, (_, last) in self._uses.items() if last >= number]
         if self._end is None and not coming:
             return None
         first: dict[int, list[int]] = {}
         for shard in coming:
             first.setdefault(self._datasets.item(shard), []).append(shard)
-        return Front(self._plan, {} if self._end is None else self._end.elements, first)
+        return ReadPosition(self._plan, {} if self._end is None else self._end.elements, first)
 
     def at_once(self) -> list[int]:
         stays = set() if self._end is None else self._end.alive()

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from audiomdb.shards import Course, DatasetReader
     from audiomdb.stream.reading import Reading
 
-__all__ = ["Follower", "Front", "before_sample", "before_step"]
+__all__ = ["Follower", "ReadPosition", "before_sample", "before_step"]
 
 _Passes: TypeAlias = "list[tuple[tuple[int, ...], ...]]"
 """For each partition and dataset, the pass over the dataset that the partition is in."""
 
 
-class Front(NamedTuple):
+class ReadPosition(NamedTuple):
     """The place of an iteration: everything beyond it has yet to be read."""
 
     plan: Order
@@ -58,26 +58,26 @@ class Front(NamedTuple):
         return [self.plan.passes(*place) for place in self.elements.items()]
 
 
-def before_sample(plan: Order, split: Split, index: int) -> Front:
+def before_sample(plan: Order, split: Split, index: int) -> ReadPosition:
     """Return a worker's place before its sample `index`; the end if there is no such sample."""
     # Enough of its samples to include each partition that it still reads.
     round_trip = lcm(split.partitions, split.world_size) // split.world_size
     places = split.places(index, index + round_trip)
     partitions, first = np.unique(places.partitions, return_index=True)
     elements = places.elements[first]
-    return Front(plan, dict(zip(partitions.tolist(), elements.tolist(), strict=True)))
+    return ReadPosition(plan, dict(zip(partitions.tolist(), elements.tolist(), strict=True)))
 
 
-def before_step(plan: Order, element: int, rank: int, world_size: int) -> Front:
+def before_step(plan: Order, element: int, rank: int, world_size: int) -> ReadPosition:
     """Return a rank's place before a step that begins with this element of each partition."""
     met = partitions_met(plan.partitions, rank, world_size)
     elements = {at: min(element, len(plan.lines[at]) - 1) for at in met if len(plan.lines[at])}
     if len(elements) < len(met) and 0 not in elements and len(plan.lines[0]):
         elements[0] = len(plan.lines[0]) - 1  # an empty partition is padded with this element
-    return Front(plan, elements)
+    return ReadPosition(plan, elements)
 
 
-class _Lane:
+class _ReaderSchedule:
     """A reader, the datasets that are read through it, and its course.
 
     Several parts of a mixture may share a reader, for example if they are views of one dataset.
@@ -92,7 +92,7 @@ class _Lane:
         """What the course was last told to need later; None: nothing since it began."""
 
     def passes_of(self, passes: _Passes) -> _Passes:
-        """Return the passes over the datasets of this lane."""
+        """Return the passes over the datasets of this schedule."""
         return [tuple(place[number] for number in self.datasets) for place in passes]
 
 
@@ -120,7 +120,7 @@ class Follower:
         workers: int = 1,
         ranks: int = 1,
     ) -> None:
-        self._lanes: list[_Lane] = []
+        self._schedules: list[_ReaderSchedule] = []
         self._watch = watch or Watch()
         if not any(reader.follows for reader in reading.readers):
             return
@@ -134,29 +134,31 @@ class Follower:
                 reader, needed = reading.readers[datasets[0]], sum(most[one] for one in datasets)
                 course = reader.follow(needed, workers=workers, ranks=ranks)
                 if course is not None:
-                    self._lanes.append(_Lane(reader, datasets, course))
+                    self._schedules.append(_ReaderSchedule(reader, datasets, course))
                     self._watch.follow(course)
         except BaseException:
             self.close()
             raise
         self._shard_ends = reading.shard_ends
-        self._following: Front | None = None
+        self._following: ReadPosition | None = None
         self._continues = False
-        # The lane of each shard, and its number there.
-        self._lane_of = np.full(self._firsts[-1], -1)
+        # The schedule of each shard, and its number there.
+        self._schedule_of = np.full(self._firsts[-1], -1)
         self._local = np.arange(self._firsts[-1])
-        for at, lane in enumerate(self._lanes):
-            for number in lane.datasets:
+        for at, schedule in enumerate(self._schedules):
+            for number in schedule.datasets:
                 shards = slice(self._firsts[number], self._firsts[number + 1])
-                self._lane_of[shards] = at
+                self._schedule_of[shards] = at
                 self._local[shards] -= self._firsts[number]
 
     @property
     def active(self) -> bool:
         """Whether any reader has a course."""
-        return bool(self._lanes)
+        return bool(self._schedules)
 
-    def begin(self, front: Front, following: Front | None, *, continues: bool) -> None:
+    def begin(
+        self, front: ReadPosition, following: ReadPosition | None, *, continues: bool
+    ) -> None:
         """Begin an epoch.
 
         Args:
@@ -166,10 +168,10 @@ class Follower:
         """
         self._following, self._continues = following, continues
         passes = front.passes()
-        for lane in self._lanes:
-            self._begin(lane, front, passes)
+        for schedule in self._schedules:
+            self._begin(schedule, front, passes)
 
-    def draw(self, positions: NDArray[np.int64], front: Front | None) -> list[int]:
+    def draw(self, positions: NDArray[np.int64], front: ReadPosition | None) -> list[int]:
         """Announce samples.
 
         Args:
@@ -179,25 +181,25 @@ class Follower:
         Returns:
             The visit of each sample, for `enter` and `leave`.
         """
-        if not self._lanes:
+        if not self._schedules:
             return [0] * len(positions)
         shards = np.searchsorted(self._shard_ends, positions, side="right")
-        lanes, local = self._lane_of[shards], self._local[shards]
-        drawn = set(lanes.tolist())
+        schedules, local = self._schedule_of[shards], self._local[shards]
+        drawn = set(schedules.tolist())
         later: dict[int, set[int]] = {}
         for shard in () if front is None else front.alive():
-            later.setdefault(self._lane_of.item(shard), set()).add(self._local.item(shard))
+            later.setdefault(self._schedule_of.item(shard), set()).add(self._local.item(shard))
         passes = front.passes() if front is not None else []
         visits = np.zeros(len(positions), np.int64)
-        for at, lane in enumerate(self._lanes):
+        for at, schedule in enumerate(self._schedules):
             needed = later.get(at, set())
-            # A mixture may have many lanes, and for most of them nothing has changed.
-            if at in drawn or needed != lane.needed:
-                mine = np.flatnonzero(lanes == at)
-                visits[mine] = lane.course.draw(local[mine].tolist(), needed)
-                lane.needed = needed
-            if front is not None and passes and lane.passes != lane.passes_of(passes):
-                self._begin(lane, front, passes)
+            # A mixture may have many schedules, and for most of them nothing has changed.
+            if at in drawn or needed != schedule.needed:
+                mine = np.flatnonzero(schedules == at)
+                visits[mine] = schedule.course.draw(local[mine].tolist(), needed)
+                schedule.needed = needed
+            if front is not None and passes and schedule.passes != schedule.passes_of(passes):
+                self._begin(schedule, front, passes)
         return visits.tolist()
 
     def enter(self, position: int, visit: int) -> None:
@@ -206,39 +208,39 @@ class Follower:
         Raises:
             Exception: as in `Course.enter`.
         """
-        lane, shard = self._place(position)
-        if lane is not None:
-            self._watch.fetch(lane.reader, shard, partial(lane.course.enter, visit))
+        schedule, shard = self._place(position)
+        if schedule is not None:
+            self._watch.fetch(schedule.reader, shard, partial(schedule.course.enter, visit))
 
     def leave(self, position: int, visit: int) -> None:
         """Report that a sample, after `enter`, is done."""
-        lane, _ = self._place(position)
-        if lane is not None:
-            lane.course.leave(visit)
+        schedule, _ = self._place(position)
+        if schedule is not None:
+            schedule.course.leave(visit)
 
     def close(self) -> None:
         """End the courses. May be called twice."""
-        for lane in self._lanes:
-            lane.course.close()
+        for schedule in self._schedules:
+            schedule.course.close()
 
-    def _place(self, position: int) -> tuple[_Lane | None, int]:
-        """Return the lane of a sample, if it has one, and the number of its shard there."""
+    def _place(self, position: int) -> tuple[_ReaderSchedule | None, int]:
+        """Return the schedule of a sample, if it has one, and the number of its shard there."""
         shard = int(np.searchsorted(self._shard_ends, position, side="right"))
-        lane = self._lane_of.item(shard)
-        return None if lane < 0 else self._lanes[lane], self._local.item(shard)
+        schedule = self._schedule_of.item(shard)
+        return None if schedule < 0 else self._schedules[schedule], self._local.item(shard)
 
-    def _begin(self, lane: _Lane, front: Front, passes: _Passes) -> None:
-        lane.passes, lane.needed = lane.passes_of(passes), None
-        lane.course.begin(
-            self._order(lane, front),
-            [] if self._following is None else self._order(lane, self._following),
+    def _begin(self, schedule: _ReaderSchedule, front: ReadPosition, passes: _Passes) -> None:
+        schedule.passes, schedule.needed = schedule.passes_of(passes), None
+        schedule.course.begin(
+            self._order(schedule, front),
+            [] if self._following is None else self._order(schedule, self._following),
             continues=self._continues,
         )
 
-    def _order(self, lane: _Lane, front: Front) -> list[int]:
+    def _order(self, schedule: _ReaderSchedule, front: ReadPosition) -> list[int]:
         orders = [
             [shard - self._firsts[number] for shard in front.order(number)]
-            for number in lane.datasets
+            for number in schedule.datasets
         ]
         met = dict.fromkeys(chain.from_iterable(zip_longest(*orders)))
         return [shard for shard in met if shard is not None]

@@ -148,7 +148,7 @@ class SampleLoader:
                     self._decode_window(self._crop, sample, shard, place, epoch, position)
                 _own(sample)
             except (AudioError, SampleError, RecursionError) as error:
-                _say_where(error, _name(sample, shard))
+                _add_place(error, _name(sample, shard))
                 raise
             for name in self._unwanted:
                 sample.pop(name, None)
@@ -373,7 +373,7 @@ def _own(sample: Sample) -> None:
             sample[name] = _owned(value)
 
 
-def _say_where(error: Exception, name: str) -> None:
+def _add_place(error: Exception, name: str) -> None:
     """Add a note with the name of a sample to an error that does not say it.
 
     Raises:

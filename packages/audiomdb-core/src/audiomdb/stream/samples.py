@@ -23,7 +23,7 @@ from audiomdb.stream.load_options import LoadOptions, Processing
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.shares import which_of
 from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
-from audiomdb.stream.tails import say_left_out, tail_of_samples
+from audiomdb.stream.tails import log_left_out, tail_of_samples
 from audiomdb.stream.work import MASK, Task, loading
 
 if TYPE_CHECKING:
@@ -235,11 +235,11 @@ class SampleStream:
             Exception: any exception of the processor, with a note that names shard and key.
         """
         if self._says:
-            self.say_dropped()
+            self.log_dropped()
             self._says = False
         return self.samples()
 
-    def say_dropped(self) -> None:
+    def log_dropped(self) -> None:
         """Log how many samples an epoch drops, and warn of datasets from which it reads nothing.
 
         Called on rank 0 when the first iteration begins.
@@ -248,7 +248,7 @@ class SampleStream:
         plan = self._plan(reading, 0)
         why = f"{self._split.world_size} ranks have equal shares"
         dropped = self._of(plan).split.dropped
-        say_left_out(reading, plan, dropped, why, asked_for=self._tail is not None)
+        log_left_out(reading, plan, dropped, why, asked_for=self._tail is not None)
 
     def samples(
         self, watch: Watch | None = None, *, until: int | None = None

@@ -16,10 +16,10 @@ from audiomdb.plan import Order, PlanState, SecondsReport, Split, Step, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
+from audiomdb.stream.epoch_steps import BySamples, EpochSteps, StepDivider
 from audiomdb.stream.findings import Findings
 from audiomdb.stream.following import Follower, before_step
 from audiomdb.stream.load_options import LoadOptions, Processing
-from audiomdb.stream.pacing import BySamples, EpochSteps, Pace
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.rows import Allocate, Row, rows_of
 from audiomdb.stream.shares import which_of
@@ -32,7 +32,7 @@ from audiomdb.stream.step_batches import (
     place_after,
     together,
 )
-from audiomdb.stream.tails import say_left_out
+from audiomdb.stream.tails import log_left_out
 from audiomdb.stream.work import Task, loading
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class StepStream:
         """Number of samples of each epoch in no step, fewer than fill a step; 0 by seconds."""
         return self._steps(self._reading(), 0).dropped
 
-    def say_dropped(self) -> None:
+    def log_dropped(self) -> None:
         """Log how many samples an epoch drops, and warn of datasets from which it reads nothing.
 
         Called on rank 0 when the first iteration begins.
@@ -214,7 +214,7 @@ class StepStream:
         if isinstance(self._how, BySamples):
             dropped, why = self.dropped, f"each step has {self._how.batch_size}"
         plan = self._plan(reading, 0)
-        say_left_out(reading, plan, dropped, why, asked_for=self._asked_for)
+        log_left_out(reading, plan, dropped, why, asked_for=self._asked_for)
 
     def report(self, epoch: int = 0) -> SecondsReport:
         """Return statistics of an epoch by seconds: its padding, and slots that are not full.
@@ -296,7 +296,7 @@ class StepStream:
         if epochs is not None:
             epochs = whole_number(EPOCHS_OPTION, epochs)
         if self._says and watch is None:
-            self.say_dropped()
+            self.log_dropped()
             self._says = False
         reading = self._reading(watch)
         here = self.state()
@@ -402,10 +402,10 @@ class StepStream:
 
     def _steps(self, reading: Reading, epoch: int) -> EpochSteps:
         known = self._known
-        if known.pace is None:
-            known.pace = self._how.pace(reading, self._split.world_size)
+        if known.divider is None:
+            known.divider = self._how.divider(reading, self._split.world_size)
         if known.steps is None or known.steps[0] != epoch:
-            known.steps = epoch, known.pace(self._plan(reading, epoch))
+            known.steps = epoch, known.divider(self._plan(reading, epoch))
         return known.steps[1]
 
 
@@ -421,7 +421,7 @@ class _Known(msgspec.Struct):
     fingerprint: str = ""
     """The datasets that they are about."""
 
-    pace: Pace | None = None
+    divider: StepDivider | None = None
     steps: tuple[int, EpochSteps] | None = None
     """The steps of the epoch that was used last, with its number."""
 

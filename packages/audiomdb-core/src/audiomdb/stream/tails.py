@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from audiomdb.plan import Order, Tail
     from audiomdb.stream.reading import Reading
 
-__all__ = ["say_left_out", "tail_of_samples"]
+__all__ = ["log_left_out", "tail_of_samples"]
 
 
 def tail_of_samples(tail: Tail | None, world_size: int) -> Tail:
@@ -22,7 +22,7 @@ def tail_of_samples(tail: Tail | None, world_size: int) -> Tail:
     return "uneven" if world_size == 1 else "drop"
 
 
-def say_left_out(reading: Reading, plan: Order, dropped: int, why: str, *, asked_for: bool) -> None:
+def log_left_out(reading: Reading, plan: Order, dropped: int, why: str, *, asked_for: bool) -> None:
     """Log what no epoch has, to the logger `audiomdb.stream`.
 
     Warns if filters exclude all samples, since nothing else would show it, if a mixture reads

@@ -16,7 +16,7 @@ from audiomdb.data.device import DeviceMover, made_ahead
 from audiomdb.data.frameworks import PassesOfLightning
 from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads, worker_count
 from audiomdb.data.monitor import LoopMeter, Monitor
-from audiomdb.data.passes import Passes, Progress, say_discarded
+from audiomdb.data.passes import Passes, Progress, log_discarded
 from audiomdb.data.planned import PlannedDataset, check_planned
 from audiomdb.data.world import nodes_of
 from audiomdb.errors import PlanError
@@ -299,7 +299,7 @@ class StreamingLoader:
         first = whole_number("epoch", number * (passes.epochs or 1), high=EPOCHS - 1)
         discarded = passes.set(self._stream().state(first))
         if discarded is not None and self.dataset.place()[0] == 0:
-            say_discarded(discarded.epoch, first)
+            log_discarded(discarded.epoch, first)
 
     @property
     def batch_sampler(self) -> PassesOfLightning:
@@ -387,7 +387,7 @@ class StreamingLoader:
         recipe = self._recipe()
         self.dataset.warn_of_nodes(recipe.place, recipe.partitions)
         if self._says and recipe.place[0] == 0:
-            self._stream().say_dropped()
+            self._stream().log_dropped()
         self._says = False
         if self._passes.untouched:
             self._passes.set(self._stream().state())

@@ -10,7 +10,7 @@ import msgspec
 from audiomdb.plan import PlanState
 from audiomdb.plan.checks import whole_number
 
-__all__ = ["Passes", "Progress", "Span", "say_discarded"]
+__all__ = ["Passes", "Progress", "Span", "log_discarded"]
 
 _FIRST = "first_epoch"
 """Key in a state for the epoch with which its pass began; absent if that is the state's epoch."""
@@ -159,7 +159,7 @@ class Passes:
         return first <= epoch and (self.epochs is None or epoch < first + self.epochs)
 
 
-def say_discarded(epoch: int, begins: int) -> None:
+def log_discarded(epoch: int, begins: int) -> None:
     """Warn that a loaded state is not resumed because another epoch was set.
 
     Args:

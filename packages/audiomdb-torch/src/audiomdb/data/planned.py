@@ -16,7 +16,7 @@ from audiomdb.data.epochs import EpochCounter, Pass
 from audiomdb.data.frameworks import split_by_framework
 from audiomdb.data.mapped import MapView
 from audiomdb.data.monitor import Monitor
-from audiomdb.data.passes import say_discarded
+from audiomdb.data.passes import log_discarded
 from audiomdb.data.world import distributed_place, environment_place, known_nodes, nodes_of
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState, Tail, read_twice
@@ -181,7 +181,7 @@ class PlannedDataset(IterableDataset[Any]):
         if number == 0:
             self.warn_of_nodes(place)
             if place[0] == 0 and self._epochs.first_to("say what is dropped"):
-                stream.say_dropped()
+                stream.log_dropped()
         watch = Watch(Whose(*place, None if worker is None else number))
         made_by: SampleStream | BatchPass
         if isinstance(stream, StepStream):
@@ -254,7 +254,7 @@ class PlannedDataset(IterableDataset[Any]):
                     self._epochs.set(at, loaded, end)
                 return
             if self.place()[0] == 0:
-                say_discarded(at, first)
+                log_discarded(at, first)
         self._epochs.set(first)
         self._at = self._own_start = None
 

@@ -16,15 +16,15 @@ import msgspec
 from audiomdb.plan import EpochPlan, Order, Step, StepPlan, Tail
 from audiomdb.plan.split import partitions_met
 from audiomdb.plan.steps import check_shares
-from audiomdb.stream.following import Front, before_step
+from audiomdb.stream.following import ReadPosition, before_step
 
 if TYPE_CHECKING:
     from audiomdb.plan.state import OptionValue
     from audiomdb.stream.reading import Reading
 
-__all__ = ["BySamples", "Chapter", "EpochSteps", "Pace"]
+__all__ = ["BySamples", "Chapter", "EpochSteps", "StepDivider"]
 
-Pace: TypeAlias = "Callable[[Order], EpochSteps]"
+StepDivider: TypeAlias = "Callable[[Order], EpochSteps]"
 """Divides any epoch of a dataset or a mixture into steps."""
 
 
@@ -36,7 +36,7 @@ class Chapter(ABC):
         """Return the rank's batches of a step."""
 
     @abstractmethod
-    def front(self, number: int) -> Front | None:
+    def front(self, number: int) -> ReadPosition | None:
         """Return the worker's place before a step; None if its epoch is over.
 
         The front of the first step covers everything that the worker reads in the rest of the
@@ -95,8 +95,8 @@ class BySamples(msgspec.Struct, frozen=True):
         StepPlan(EpochPlan([], partitions=partitions), self.batch_size, self.tail)
         check_shares(self.batch_size, partitions, world_size)
 
-    def pace(self, reading: Reading, world_size: int) -> Pace:  # noqa: ARG002
-        """Return a `Pace` that divides the epochs of a dataset."""
+    def divider(self, reading: Reading, world_size: int) -> StepDivider:  # noqa: ARG002
+        """Return a `StepDivider` that divides the epochs of a dataset."""
         return lambda plan: _EpochOfSamples(StepPlan(plan, self.batch_size, self.tail))
 
 
@@ -132,7 +132,7 @@ class _WholeEpoch(Chapter):
     def slots(self, number: int) -> list[Step]:
         return [self._steps.step(number, *self._place)]
 
-    def front(self, number: int) -> Front | None:
+    def front(self, number: int) -> ReadPosition | None:
         if number >= self._stop:
             return None
         width = self._steps.batch_size // self._plan.partitions

@@ -40,14 +40,14 @@ from audiomdb.cache.opening import (
 from audiomdb.cache.readers import Registration
 from audiomdb.locks import Lock
 
-__all__ = ["Tenancy"]
+__all__ = ["DirectoryUse"]
 
 _NOWHERE = -1, -1
 
 T = TypeVar("T")
 
 
-class Tenancy:
+class DirectoryUse:
     """A process's use of a cache directory, until `close`. Thread-safe.
 
     Args:
