@@ -97,7 +97,6 @@ def test_the_budget_that_is_asked_for_counts_all_that_is_in_the_directory(tmp_pa
             2,
             9,
             workers=3,
-            ranks=1,
             others=[(Reading(50, None), 300)],
             fixed=7,
             budget=budget,

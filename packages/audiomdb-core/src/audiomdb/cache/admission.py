@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,6 @@ def refuse_too_many(
     visits: int,
     *,
     workers: int,
-    ranks: int,
     others: Sequence[tuple[Reading, int]],
     fixed: int,
     budget: int,
@@ -28,9 +28,9 @@ def refuse_too_many(
     """Check that a budget suffices for one more reader.
 
     Those of `workers` readers that are not registered yet count too, so that a budget too small for
-    all of them is refused at the first, not in the middle of an epoch. Other `ranks` may have
+    all of them is refused at the first, not in the middle of an epoch. Other ranks may have
     separate directories, so they do not count; but the error names the budget that suffices for all
-    of them.
+    ranks of this machine, if a launcher such as torchrun has set their number.
 
     Args:
         directory: The cache directory.
@@ -38,7 +38,6 @@ def refuse_too_many(
         at_once: Shards that the reader holds at a time.
         visits: Maximum number of visits that it will publish.
         workers: Readers like it that use the directory, including it.
-        ranks: Ranks of this machine, each with `workers` such readers, as far as known.
         others: Readers that are registered, and the sizes of their files in bytes.
         fixed: Bytes of all that is neither shards nor readers' files.
         budget: The budget in force.
@@ -65,6 +64,7 @@ def refuse_too_many(
     if beside:
         readers = "1 other reader" if beside == 1 else f"{beside} other readers"
         with_others = f", beside {readers} of this directory"
+    ranks = _ranks_here()
     of_ranks = least(workers * ranks)
     smallest = f"max_cache_bytes={least(workers)}"
     not_begun = ", such as those of another rank,"
@@ -88,3 +88,8 @@ def refuse_too_many(
             f"it first asked for {budget}: close that stream, dataset or retriever"
         )
     raise CacheTooSmallError(refusal)
+
+
+def _ranks_here() -> int:
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(text)) if text.isdecimal() else 1

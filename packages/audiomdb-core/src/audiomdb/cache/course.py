@@ -59,7 +59,6 @@ class CacheCourse:
         cache: The cache of the dataset.
         at_once: Shards that the iteration's order mixes at a time.
         workers: Number of processes that iterate side by side, including this one.
-        ranks: Number of ranks on this machine, each with `workers` processes, as far as known.
         open_shard: Function that opens a shard and keeps it open; its second argument is a function
             that it calls while it waits.
         close_shard: Function that closes a shard.
@@ -74,7 +73,6 @@ class CacheCourse:
         at_once: int,
         *,
         workers: int = 1,
-        ranks: int = 1,
         open_shard: Callable[[int, Callable[[], None]], None],
         close_shard: Callable[[int], None],
     ) -> None:
@@ -84,7 +82,7 @@ class CacheCourse:
         self._open_shard = open_shard
         self._close_shard = close_shard
         self._registration = cache.register(
-            at_once, 2 * len(cache.metadata.shards), workers=workers, ranks=ranks
+            at_once, 2 * len(cache.metadata.shards), workers=workers
         )
         # Not taken through the condition, whose code is Python: an interrupt there would leave it
         # locked.

@@ -59,8 +59,6 @@ class Fetching:
         transfer: Fetches a shard from the source.
         failures: Notes of failed fetches.
         counters: Counters in which fetches are counted.
-
-    Attributes:
         close_idle: Called while a reader waits for room; closes shards that are open but not used.
     """
 
@@ -73,8 +71,9 @@ class Fetching:
         transfer: Transfer,
         failures: Failures,
         counters: Counters,
+        close_idle: Callable[[], None],
     ) -> None:
-        self.close_idle: Callable[[], None] = _nothing
+        self._close_idle = close_idle
         self._layout = layout
         self._metadata = metadata
         self._room = room
@@ -102,10 +101,10 @@ class Fetching:
         name = self._room.names[number]
         known = self._failures.attempt(name)
         loop = WaitLoop(check)
-        waiting = OtherTransfer(lambda: self._room.arrived(number), self._room.sizes[number])
-        with contextlib.ExitStack() as stack:
-            waits_for_room, collect_at_s, lost = False, _COLLECT_AFTER_S, 0
-            until_one_ends: frozenset[str] = frozenset()
+        other = OtherTransfer(lambda: self._room.arrived(number), self._room.sizes[number])
+        until_one_ends: frozenset[str] = frozenset()
+        lost = 0
+        with _RoomDemand(self._room, loop, self._close_idle, self._no_room(number)) as demand:
             while True:
                 try:
                     claimed = self._claim(number, until_one_ends)
@@ -118,32 +117,20 @@ class Fetching:
                             raise deleted_error(self._layout.root)
                         continue
                 except CacheFullError:
-                    self.close_idle()
-                    gc.collect()
-                    # First: a part that its process lets go of in between can be evicted.
-                    until_one_ends = self._room.fetched_by_others(name)
-                    if self._room.shrink(1, but=name):
-                        until_one_ends = frozenset()
+                    freed, until_one_ends = self._freed(name)
+                    if freed:
                         continue
                     if not until_one_ends:
                         raise
                     claimed = "full"
                 if claimed == "full":
-                    self.close_idle()
-                    if loop.seconds >= collect_at_s:
-                        # Leases end with their views, which reference cycles may keep alive.
-                        gc.collect()
-                        collect_at_s *= 8
-                    if not waits_for_room and (marker := self._room.waiting()) is not None:
-                        waits_for_room = True
-                        stack.enter_context(marker)
-                    loop.watch(self._room.state, lambda: self._stalled(number))
+                    demand.step()
                 held = self.lease(number)
                 if held is not None:
                     return held
                 self._failures.raise_newer(name, known)
                 why = claimed
-                loop.log(lambda: f"waiting for {self._file(number)}: {waiting.describe(why)}")  # noqa: B023
+                loop.log(lambda: f"waiting for {self._file(number)}: {other.describe(why)}")  # noqa: B023
                 loop.step()
 
     def ahead(
@@ -229,6 +216,15 @@ class Fetching:
             return "full"
         return self._room.claim(number)
 
+    def _freed(self, name: str) -> tuple[bool, frozenset[str]]:
+        """Free space on a full disk for a part; return whether any was, and what others fetch."""
+        self._close_idle()
+        gc.collect()
+        # First: a part that its process lets go of in between can be evicted.
+        others = self._room.fetched_by_others(name)
+        freed = self._room.shrink(1, but=name)
+        return freed, frozenset() if freed else others
+
     def _fetch(self, part: Part, check: Callable[[], None]) -> Held | None:
         try:
             slot = self.wait_for_slot(self._file(part.number), check)
@@ -279,6 +275,8 @@ class Fetching:
                     self._failures.record(part.name, error)
                 raise
         corrupt = CorruptShardError(self._damage(part.number, delivered))
+        if not delivered.size_reported_by:
+            add_note(corrupt, f"what came is in {self._layout.quarantine} while there is room")
         self._failures.record(part.name, corrupt)
         abandon(self._layout, part)
         raise corrupt
@@ -313,18 +311,17 @@ class Fetching:
                 f"{file} has another size than metadata.json says: expected {entry.bytes} bytes, "
                 f"but {delivered.size_reported_by} returned a RemoteFile of size {delivered.size}, "
                 f"twice, so that nothing of it was fetched. {_NOT_AS_DESCRIBED}. If neither helps, "
-                "the retriever is wrong: the size is that of the whole file, whatever part of it was "
-                "asked for"
+                "the retriever is wrong: the size has to be that of the whole file, whatever part "
+                "of it was asked for"
             )
         return (
             f"{file} arrived damaged twice: expected {entry.bytes} bytes "
             f"with sha256 {entry.sha256}, found {delivered.size} bytes with sha256 "
-            f"{delivered.sha256}. {_NOT_AS_DESCRIBED} "
-            f"(what came is in {self._layout.quarantine} while there is room)"
+            f"{delivered.sha256}. {_NOT_AS_DESCRIBED}"
         )
 
-    def _stalled(self, number: int) -> str:
-        return (
+    def _no_room(self, number: int) -> Callable[[], str]:
+        return lambda: (
             f"no room for {self._file(number)} in {self._layout.root}: for a while nothing has "
             "moved there, and every shard in it is in use. Views (copy=False) keep their shard in "
             "the cache for as long as they live; let go of them, or raise "
@@ -332,9 +329,52 @@ class Fetching:
         )
 
 
+class _RoomDemand:
+    """Signals that a reader lacks room for its shard, and lets go of what it does not use.
+
+    Args:
+        room: The room in the directory.
+        loop: The wait of the reader.
+        close_idle: See `Fetching`.
+        problem: Returns the message of the error if nothing changes for long.
+    """
+
+    def __init__(
+        self,
+        room: Room,
+        loop: WaitLoop,
+        close_idle: Callable[[], None],
+        problem: Callable[[], str],
+    ) -> None:
+        self._room = room
+        self._loop = loop
+        self._close_idle = close_idle
+        self._problem = problem
+        self._signal: Held | None = None
+        self._collect_at_s = _COLLECT_AFTER_S
+
+    def __enter__(self) -> _RoomDemand:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._signal is not None:
+            self._signal.release()
+
+    def step(self) -> None:
+        """Do this each time there is no room.
+
+        Raises:
+            CacheTooSmallError: nothing has changed for a minute.
+        """
+        self._close_idle()
+        if self._loop.seconds >= self._collect_at_s:
+            # Leases end with their views, which reference cycles may keep alive.
+            gc.collect()
+            self._collect_at_s *= 8
+        if self._signal is None:
+            self._signal = self._room.waiting()
+        self._loop.watch(self._room.state, self._problem)
+
+
 class _GaveWay(Stopped):
     """Raised to end a stalled prefetching transfer whose room, slot or shard a reader needs."""
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -19,7 +19,6 @@ from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.readers import Registration
 from audiomdb.cache.room import Room
 from audiomdb.cache.source import Source
-from audiomdb.cache.transfer import RangeTransfer
 from audiomdb.shards.course import Arrival
 from audiomdb.shards.metadata import Metadata
 
@@ -38,6 +37,7 @@ class ShardCache:
         directory: Directory for this dataset only. Created if it is missing.
         source: Source of the dataset.
         options: Options of the cache.
+        close_idle: Called while a reader waits for room; closes shards that are open but not used.
 
     Raises:
         CachePlaceError: the directory cannot be written, or is on a network file system.
@@ -45,7 +45,14 @@ class ShardCache:
         DownloadError, DatasetError: the metadata cannot be fetched, or is damaged.
     """
 
-    def __init__(self, directory: Path, source: Source, options: CacheOptions) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        source: Source,
+        options: CacheOptions,
+        *,
+        close_idle: Callable[[], None] = lambda: None,
+    ) -> None:
         self._layout = CacheLayout(directory)
         self._counters = Counters()
         failures = Failures(self._layout.failed)
@@ -69,21 +76,21 @@ class ShardCache:
             self._counters,
             asked_bytes=options.max_bytes,
         )
-        transfer = source.transfer(self._layout, self._counters)
         self.fetching = Fetching(
             self._layout,
             self.metadata,
             self._room,
             self._use,
-            transfer,
+            source.transfer(self._layout, self._counters),
             failures,
             self._counters,
+            close_idle,
         )
         """What brings the shards into the cache, also ahead of use."""
         self._index = IndexCopy(
             self._layout,
             self.metadata.index,
-            transfer if isinstance(transfer, RangeTransfer) else None,
+            source.files(self._layout, self._counters),
             failures,
             self.fetching,
             self._room.shrink,
@@ -121,18 +128,15 @@ class ShardCache:
         """Stop using the directory. Leases remain valid."""
         self._use.close()
 
-    def register(
-        self, at_once: int, visits: int = 0, *, workers: int = 1, ranks: int = 1
-    ) -> Registration:
+    def register(self, at_once: int, visits: int = 0, *, workers: int = 1) -> Registration:
         """Register a reader that holds `at_once` shards at a time and publishes up to `visits`.
 
         The budget must suffice for `workers` such readers, including this one.
 
         Raises:
-            CacheTooSmallError: it does not; the message names the smallest budget that suffices
-                for `workers` readers of each of `ranks`, should all of them use this directory.
+            CacheTooSmallError: it does not; the message names the smallest budget that does.
         """
-        return self._room.register(at_once, visits, workers, ranks)
+        return self._room.register(at_once, visits, workers)
 
     def publish(self, registration: Registration, visits: list[int]) -> None:
         """Publish the numbers of the shards that a reader will visit from now on, in order."""

@@ -83,7 +83,7 @@ class Room:
         """Return the path of a complete shard, whether it exists or not."""
         return self._layout.shards / self.names[number]
 
-    def register(self, at_once: int, visits: int, workers: int = 1, ranks: int = 1) -> Registration:
+    def register(self, at_once: int, visits: int, workers: int = 1) -> Registration:
         """Register a reader that holds `at_once` shards at a time and publishes up to `visits`.
 
         Raises:
@@ -91,12 +91,12 @@ class Room:
             CacheFullError: the disk is full.
         """
         registration = self._use.despite_deletion(
-            lambda: self._registered(at_once, visits, workers, ranks)
+            lambda: self._registered(at_once, visits, workers)
         )
         self._use.enter(registration)
         return registration
 
-    def _registered(self, at_once: int, visits: int, workers: int, ranks: int) -> Registration:
+    def _registered(self, at_once: int, visits: int, workers: int) -> Registration:
         with exclusive(self._layout.budget_lock):
             others = list(live_readings(self._layout.readers))  # also removes dead readers
             if self._max_bytes is not None:
@@ -106,7 +106,6 @@ class Room:
                     at_once,
                     visits,
                     workers=workers,
-                    ranks=ranks,
                     others=others,
                     fixed=self._inventory.fixed_bytes(),
                     budget=self._max_bytes,

@@ -47,10 +47,10 @@ class Source(Protocol):
         """
 
     def transfer(self, layout: CacheLayout, counters: Counters) -> Transfer:
-        """Return what fetches the shards.
+        """Return what fetches the shards."""
 
-        A `RangeTransfer` is also asked for `index.bin`; otherwise that is gathered from the shards.
-        """
+    def files(self, layout: CacheLayout, counters: Counters) -> RangeTransfer | None:
+        """Return what fetches single files; None if the index is to be gathered from shards."""
 
 
 class RangeSource:
@@ -70,13 +70,17 @@ class RangeSource:
 
     def metadata(self, layout: CacheLayout, counters: Counters) -> bytes:
         """Fetch `metadata.json`."""
-        content = self.transfer(layout, counters).whole(METADATA_FILE, MOST_METADATA_BYTES)
+        content = self.files(layout, counters).whole(METADATA_FILE, MOST_METADATA_BYTES)
         if content is None:
             raise _too_large(self.place)
         return content
 
-    def transfer(self, layout: CacheLayout, counters: Counters) -> RangeTransfer:
-        """Return what fetches the shards and the index, resuming after interruptions."""
+    def transfer(self, layout: CacheLayout, counters: Counters) -> Transfer:
+        """Return what fetches the shards, resuming after interruptions."""
+        return self.files(layout, counters)
+
+    def files(self, layout: CacheLayout, counters: Counters) -> RangeTransfer:
+        """Return what fetches single files, resuming after interruptions."""
         return RangeTransfer(self._open, layout, counters)
 
 
@@ -134,48 +138,11 @@ class DirectorySource:
 
     def transfer(self, layout: CacheLayout, counters: Counters) -> Transfer:
         """Return what has shards downloaded into staging folders."""
+        return _DirectoryTransfer(self._name, self._download_shard, layout, counters)
 
-        def fetch(part: Part, entry: ShardEntry, context: TransferContext) -> Delivered:
-            # For this transfer only: if the part is deleted, another transfer may begin.
-            folder = layout.staging / part.name / uuid4().hex[:12]
-            what = f"{self._name}.download_shard({part.number})"
-            outage = Outage(layout.outage)
-            retries = Retries(what, counters=counters, check=context.check, outage=outage)
-            progress = ProgressLog(what, entry.bytes, lambda: bytes_below(folder))
-
-            def download() -> Delivered:
-                try:
-                    if part.is_there():
-                        shutil.rmtree(folder.parent, ignore_errors=True)
-                    folder.mkdir(parents=True)
-                    with _full_elsewhere(layout, entry.bytes):
-                        returned = self._download_shard(part.number, folder)
-                    return _delivered(self._data_file(part.number, returned, folder))
-                except Exception as exc:
-                    deleted = f"somebody has deleted {folder}, which it had to write to"
-                    missing = isinstance(exc, (FileNotFoundError, shutil.Error))
-                    if missing:
-                        time.sleep(_VANISHING_S)
-                    if not part.is_there():  # then the result is not needed any more
-                        raise FileNotFoundError(errno.ENOENT, deleted, str(folder)) from exc
-                    if folder.is_dir() or not missing:
-                        raise
-                    raise DownloadInterruptedError(f"{deleted}: {exc}") from exc
-
-            def make_room() -> bool:
-                context.check()
-                return context.make_room(entry.bytes)
-
-            def attempt() -> Delivered:
-                return despite_full_disk(download, make_room)
-
-            doing = f"while {self._name} fetched {entry.path}"
-            with ProgressThread(progress, "waiting for"), named(doing, entry.path):
-                delivered = retries(attempt)
-            counters.add(fetched_bytes=delivered.size)
-            return delivered
-
-        return fetch
+    def files(self, layout: CacheLayout, counters: Counters) -> None:  # noqa: ARG002
+        """Return None: the index has to be gathered from the shards."""
+        return
 
     def _read_metadata(self, path: str | os.PathLike[str]) -> bytes:
         try:
@@ -187,6 +154,69 @@ class DirectorySource:
                 f"{self._name}.download_metadata() left no metadata.json: {exc}. It has to write "
                 "the file into self.cache_dir and return its path"
             ) from exc
+
+
+class _DirectoryTransfer:
+    """Has shards downloaded, each into a staging folder that is for this transfer only.
+
+    If the part is deleted, another transfer of the same shard may begin.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        download_shard: Callable[[int, Path], str | os.PathLike[str]],
+        layout: CacheLayout,
+        counters: Counters,
+    ) -> None:
+        self._name = name
+        self._download_shard = download_shard
+        self._layout = layout
+        self._counters = counters
+
+    def __call__(self, part: Part, entry: ShardEntry, context: TransferContext) -> Delivered:
+        """Have a shard downloaded, see `Transfer`."""
+        folder = self._layout.staging / part.name / uuid4().hex[:12]
+        what = f"{self._name}.download_shard({part.number})"
+        progress = ProgressLog(what, entry.bytes, lambda: bytes_below(folder))
+        retries = Retries(
+            what,
+            counters=self._counters,
+            check=context.check,
+            outage=Outage(self._layout.outage),
+        )
+
+        def make_room() -> bool:
+            context.check()
+            return context.make_room(entry.bytes)
+
+        def attempt() -> Delivered:
+            return despite_full_disk(lambda: self._downloaded(part, entry, folder), make_room)
+
+        doing = f"while {self._name} fetched {entry.path}"
+        with ProgressThread(progress, "waiting for"), named(doing, entry.path):
+            delivered = retries(attempt)
+        self._counters.add(fetched_bytes=delivered.size)
+        return delivered
+
+    def _downloaded(self, part: Part, entry: ShardEntry, folder: Path) -> Delivered:
+        try:
+            if part.is_there():
+                shutil.rmtree(folder.parent, ignore_errors=True)
+            folder.mkdir(parents=True)
+            with _full_elsewhere(self._layout, entry.bytes):
+                returned = self._download_shard(part.number, folder)
+            return _delivered(self._data_file(part.number, returned, folder))
+        except Exception as exc:
+            deleted = f"somebody has deleted {folder}, which it had to write to"
+            missing = isinstance(exc, (FileNotFoundError, shutil.Error))
+            if missing:
+                time.sleep(_VANISHING_S)
+            if not part.is_there():  # then the result is not needed any more
+                raise FileNotFoundError(errno.ENOENT, deleted, str(folder)) from exc
+            if folder.is_dir() or not missing:
+                raise
+            raise DownloadInterruptedError(f"{deleted}: {exc}") from exc
 
     def _data_file(self, number: int, returned: str | os.PathLike[str], folder: Path) -> Path:
         """Return the shard's file, copied if it is, or has a hard link, out of the folder."""

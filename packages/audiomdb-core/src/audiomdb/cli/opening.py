@@ -149,19 +149,8 @@ def make_uploader(
 
 def columns_of(retriever: BaseRetriever) -> DatasetIndex | None:
     """Return the index columns if no shard has to be downloaded for them, otherwise None."""
-    from audiomdb.errors import CacheError
-    from audiomdb.shards.dataset_index import DatasetIndex, IndexFile
-    from audiomdb.shards.layout import INDEX_FILE
-
     reader = retriever.open()
-    try:
-        cache = retriever.cached_shards().cache
-    except CacheError:  # the dataset is read in place
-        return reader.index
-    data = cache.index_file()
-    if data is None:
-        return None
-    return DatasetIndex(IndexFile(data, reader.metadata, INDEX_FILE))
+    return reader.index if reader.source.index_first or not reader.source.cached else None
 
 
 def _make(

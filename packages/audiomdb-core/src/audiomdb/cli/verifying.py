@@ -143,9 +143,7 @@ def verify_store(
             try:
                 view = cache.lease(number, check=check)
             except (CorruptShardError, DatasetNotFoundError) as exc:
-                # The message names the file of the damaged data, which is deleted with this folder.
-                reason = str(exc).partition(" (what came is in ")[0]
-                return entry, [Problem(f"{entry.path}/{DATA_FILE}", reason)]
+                return entry, [Problem(f"{entry.path}/{DATA_FILE}", str(exc))]
             try:
                 return entry, _problems(path, entry, metadata)
             finally:

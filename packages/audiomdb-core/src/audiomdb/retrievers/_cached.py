@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cache.course import CacheCourse
 from audiomdb.cache.manager import ShardCache
+from audiomdb.cache.options import CacheOptions
 from audiomdb.cache.readers import Registration
+from audiomdb.cache.source import Source
 from audiomdb.errors import CacheTooSmallError
 from audiomdb.lazy import cached_property
 from audiomdb.locks import Lock
@@ -45,18 +47,28 @@ class CachedShards(Shards):
 
     Args:
         retriever: The retriever of the dataset.
+        directory: Directory of the dataset's cache, which is opened.
+        source: Source of the dataset.
+        options: Options of the cache.
+
+    Attributes:
         cache: The cache in this process.
+
+    Raises:
+        CacheError, DownloadError, DatasetError: as `ShardCache`.
     """
 
     cached = True
 
-    def __init__(self, retriever: BaseRetriever, cache: ShardCache) -> None:
-        self.cache = cache
+    def __init__(
+        self, retriever: BaseRetriever, directory: Path, source: Source, options: CacheOptions
+    ) -> None:
         self._retriever = retriever
         self._readers: weakref.WeakValueDictionary[int, DatasetReader]
         self._readers = weakref.WeakValueDictionary()
         # Without a reference to this object, which would be a cycle.
-        cache.fetching.close_idle = partial(_close_idle, self._readers)
+        close_idle = partial(_close_idle, self._readers)
+        self.cache = ShardCache(directory, source, options, close_idle=close_idle)
         self._registration: Registration | None = None
         self._registering, self._gathering = Lock(), Lock()
         self._gathered: DatasetIndex | None = None
@@ -109,7 +121,7 @@ class CachedShards(Shards):
                 self._gathered = self._gather(metadata)
             return self._gathered
 
-    def follow(self, reader: DatasetReader, at_once: int, workers: int, ranks: int) -> Course:
+    def follow(self, reader: DatasetReader, at_once: int, workers: int) -> Course:
         """Prefetch for an iteration, and hold no more shards than it needs."""
 
         def open_shard(number: int, check: Callable[[], None]) -> None:
@@ -120,7 +132,6 @@ class CachedShards(Shards):
             self.cache,
             at_once,
             workers=workers,
-            ranks=ranks,
             open_shard=open_shard,
             close_shard=reader.drop,
         )

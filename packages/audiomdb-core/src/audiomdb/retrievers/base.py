@@ -218,7 +218,7 @@ class BaseRetriever:
         """
         # Imported here: reading a dataset in place does not need it (docs/decisions/0026).
         with importing():
-            from audiomdb.cache import DirectorySource, RangeSource, ShardCache
+            from audiomdb.cache import DirectorySource, RangeSource
             from audiomdb.retrievers._cached import CachedShards
 
         name = type(self).__name__
@@ -229,8 +229,8 @@ class BaseRetriever:
             source = DirectorySource(name, self._metadata_into, self._shard_into, place)
         else:
             source = RangeSource(self.open_remote, name, place)
-        cache = ShardCache(self._cache_directory(), source, self._where.options)
-        return DatasetReader(cache.metadata, CachedShards(self, cache))
+        shards = CachedShards(self, self._cache_directory(), source, self._where.options)
+        return DatasetReader(shards.cache.metadata, shards)
 
     def download_metadata(self) -> str | os.PathLike[str]:
         """Download `metadata.json` into `self.cache_dir` and return its path.

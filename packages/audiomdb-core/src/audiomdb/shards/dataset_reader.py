@@ -58,12 +58,10 @@ class Shards(ABC):
         reader: DatasetReader,  # noqa: ARG002
         at_once: int,  # noqa: ARG002
         workers: int,  # noqa: ARG002
-        ranks: int,  # noqa: ARG002
     ) -> Course | None:
         """Begin to follow an iteration over `reader` that mixes `at_once` shards at a time.
 
-        Each of the `ranks` ranks known to be on this machine iterates in `workers` processes,
-        including this one.
+        It is one of `workers` processes that iterate in this way.
 
         Returns None if the order in which shards are read makes no difference.
         """
@@ -345,15 +343,14 @@ class DatasetReader:
         """Whether `follow` has an effect."""
         return type(self._source).follow is not Shards.follow
 
-    def follow(self, at_once: int, *, workers: int = 1, ranks: int = 1) -> Course | None:
+    def follow(self, at_once: int, *, workers: int = 1) -> Course | None:
         """Begin to follow an iteration that mixes `at_once` shards at a time; see `Course`.
 
-        Each of the `ranks` ranks known to be on this machine iterates in `workers` processes,
-        including this one.
+        It is one of `workers` processes that iterate in this way.
 
         Returns None if the order in which shards are read makes no difference.
         """
-        return self._source.follow(self, at_once, workers, ranks)
+        return self._source.follow(self, at_once, workers)
 
     def arrival(self, number: int) -> Arrival | None:
         """Return how much of a shard has arrived; None if shards are not downloaded."""

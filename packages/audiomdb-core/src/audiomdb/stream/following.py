@@ -105,7 +105,6 @@ class Follower:
             if a reader uses it.
         watch: Records what threads wait for.
         workers: Processes of this rank that read concurrently in this way, including this one.
-        ranks: Number of ranks on this machine, as far as known.
 
     Raises:
         CacheTooSmallError: a cache cannot hold that many shards.
@@ -118,7 +117,6 @@ class Follower:
         watch: Watch | None = None,
         *,
         workers: int = 1,
-        ranks: int = 1,
     ) -> None:
         self._schedules: list[_ReaderSchedule] = []
         self._watch = watch or Watch()
@@ -132,7 +130,7 @@ class Follower:
         try:
             for datasets in through.values():
                 reader, needed = reading.readers[datasets[0]], sum(most[one] for one in datasets)
-                course = reader.follow(needed, workers=workers, ranks=ranks)
+                course = reader.follow(needed, workers=workers)
                 if course is not None:
                     self._schedules.append(_ReaderSchedule(reader, datasets, course))
                     self._watch.follow(course)

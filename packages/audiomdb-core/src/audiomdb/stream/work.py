@@ -12,7 +12,6 @@ from audiomdb.stream.ahead import in_order
 from audiomdb.stream.following import Follower
 from audiomdb.stream.loading import held_bytes
 from audiomdb.stream.reading import Reading
-from audiomdb.stream.shares import ranks_here
 
 if TYPE_CHECKING:
     from audiomdb.stream.rows import Row
@@ -61,7 +60,6 @@ def loading(
         at_once,
         watch,
         workers=split.num_workers,
-        ranks=ranks_here(split.world_size) or 1,
     )
     load_one, weigh = reading.load, reading.weigh
 
