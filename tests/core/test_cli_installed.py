@@ -17,7 +17,9 @@ from tests.packages import install
 TAPES = "" if sys.version_info >= (3, 14) else "from __future__ import annotations\n"
 
 TAPES += """
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Optional
 from audiomdb.converters.base import BaseConverter
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class TapeConverter(BaseConverter):
         output_dir: See `BaseConverter`.
         speed: Speed in cm/s, 100% by default.
         sides (list): Sides to read.
+        layer: Layer to read.
         name: Who recorded it.
     \"\"\"
 
@@ -45,6 +48,11 @@ class TapeConverter(BaseConverter):
         speed: float = 9.5,
         loud: bool = False,
         sides: list[str] | None = None,
+        layer: Literal["top", "bottom"] = "top",
+        deck="3",
+        box: Optional[Path] = None,
+        tracks: Sequence[int] = (),
+        notes: dict[str, int | str] | None = None,
         name: str | None = None,
         **options,
     ):
@@ -52,6 +60,8 @@ class TapeConverter(BaseConverter):
         if speed > 100:
             raise ValueError(f"speed is {speed}, expected at most 100")
         this.fields = {"tape": tape, "speed": speed, "loud": loud, "sides": sides, "by": name}
+        this.fields |= {"layer": layer, "deck": deck, "box": box, "tracks": list(tracks)}
+        this.fields |= {"notes": notes}
 
     def sample_iterator(self):
         for number in range(9):
@@ -127,6 +137,47 @@ def test_the_options_of_a_converter_are_those_of_the_command(
         assert reader.metadata.name == "reels"
 
 
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        (["--speed", "19"], {"speed": 19.0}),
+        (["--sides", "A,B", "--sides", "2"], {"sides": ["A,B", "2"]}),
+        (["--sides", '["A", "B"]', "--sides", "C"], {"sides": ["A", "B", "C"]}),
+        (["--tracks", "1", "--tracks", "2"], {"tracks": [1, 2]}),
+        (["--layer", "bottom"], {"layer": "bottom"}),
+        (["--deck", "1.0"], {"deck": "1.0"}),
+        (["--deck", "true"], {"deck": "true"}),
+        (["--box", "2024"], {"box": "2024"}),
+        (["--box", "null"], {"box": None}),
+        (["--notes", '{"a": 1}'], {"notes": {"a": 1}}),
+    ],
+)
+@pytest.mark.usefixtures("tapes")
+def test_an_option_arrives_as_its_annotation_or_default_says(
+    given: list[str], stored: dict[str, object], tmp_path: Path
+) -> None:
+    sample = converted(tmp_path / "a", "tape", "x", *given)
+    assert {name: sample[name] for name in stored} == stored
+    assert [type(sample[name]) for name in stored] == [type(value) for value in stored.values()]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("layer", "side", "expected one of top, bottom"),
+        ("loud", "null", "expected true or false"),
+        ("tracks", "first", "expected a whole number"),
+        ("notes", "[1]", "expected a JSON object"),
+    ],
+)
+@pytest.mark.usefixtures("tapes")
+def test_a_value_of_another_type_than_the_option_has_is_refused(
+    option: str, value: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(capsys, 2, "tape", "x", tmp_path / "a", f"--{option}", value)
+    assert f"argument --{option}: {value!r}: {expected}" in text
+
+
 @pytest.mark.usefixtures("tapes")
 def test_its_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, 0, "tape", "--help")
@@ -136,7 +187,8 @@ def test_its_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str])
         "options of TapeConverter:",
         "--speed NUMBER Speed in cm/s, 100% by default. (default: 9.5)",
         "--loud true|false (default: false)",
-        "--sides JSON Sides to read.",
+        "--sides VALUE Sides to read. May be repeated.",
+        "--layer top|bottom Layer to read. (default: top)",
         "--source-name VALUE Who recorded it.",
         "--on-error {raise,skip}",
     ):
@@ -165,7 +217,7 @@ def test_what_is_wrong_is_told_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     text = said(capsys, 2, "tape", "x", out, "--speed", "fast")
     assert "argument --speed: 'fast': expected a number" in text
     text = said(capsys, 2, "tape", "x", out, "--speed", "200")
-    assert "speed is 200, expected at most 100" in text
+    assert "speed is 200.0, expected at most 100" in text
     assert "SOURCE, OUTPUT" in said(capsys, 2, "tape")
     assert "are required: --query" in said(capsys, 2, "query", "x", out)
     text = said(capsys, 1, "plain", "x", out)

@@ -172,8 +172,8 @@ def option_types(kind: type[Any], by: str = "from_url") -> dict[str, list[str]]:
 
     These are the parameters of its constructor, those of its base classes' constructors if it
     passes `**kwargs` on, and the additional parameters of the classmethod called `by`, without its
-    first one. `str | None` has the types `str` and `None`; a parameter that is not annotated has
-    none.
+    first one. `str | None` has the types `str` and `None`. A parameter that is not annotated has
+    the type of its default if that is a bool, int, float or str, otherwise none.
     """
     found: dict[str, list[str]] = {}
     inits = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
@@ -193,11 +193,26 @@ def _types(parameters: Iterable[inspect.Parameter]) -> dict[str, list[str]]:
         if parameter.kind in _BY_NAME:
             annotation = parameter.annotation
             if annotation is inspect.Parameter.empty:
-                annotation = ""
+                kind = type(parameter.default).__name__
+                annotation = kind if kind in ("bool", "float", "int", "str") else ""
             elif not isinstance(annotation, str):
                 annotation = inspect.formatannotation(annotation)
-            found[parameter.name] = annotation.split(" | ") if annotation else []
+            found[parameter.name] = _alternatives(annotation)
     return found
+
+
+def _alternatives(annotation: str) -> list[str]:
+    """Split a union at its bars, but not at those in brackets."""
+    if optional := re.fullmatch(r"(?:typing\.)?Optional\[(.*)\]", annotation):
+        return [*_alternatives(optional[1]), "None"]
+    found, depth = [""], 0
+    for character in annotation:
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if character == "|" and not depth:
+            found.append("")
+        else:
+            found[-1] += character
+    return [kind.strip() for kind in found if kind.strip()]
 
 
 def refuse_option(name: str, whose: str, names: Iterable[str]) -> UnknownOptionError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import Parser, UsageError, add_command
 from audiomdb.cli.converting import ABOUT_RUNS, add_options, add_output, convert, options_of
-from audiomdb.cli.opening import parsed
+from audiomdb.cli.values import is_list, metavar, parsed
 from audiomdb.errors import AudioMDBError, BackendError
 from audiomdb.signatures import signature_of
 
@@ -31,8 +31,6 @@ _SUMMARIES = {"hf": "a dataset of the Hugging Face Hub, or what `datasets` can l
 
 _OWN = "own option "
 """Prefix of the arguments that are a converter's own; no other argument's name has spaces."""
-
-_METAVARS = {"bool": "true|false", "float": "NUMBER", "int": "N"}
 
 
 def add(sources: Commands) -> None:
@@ -118,14 +116,16 @@ def _add_option(
     flag = f"--{option.replace('_', '-')}"
     if flag in parser._option_string_actions:
         flag = f"--source{flag[1:]}"
-    metavars = (_METAVARS.get(kind, "JSON" if "[" in kind else None) for kind in types)
+    if is_list(types):
+        text += " May be repeated."
     group.add_argument(
         flag,
         dest=f"{_OWN}{option}",
+        action="extend" if is_list(types) else "store",
         type=value,
         default=argparse.SUPPRESS,
         required=required,
-        metavar=next(filter(None, metavars), "VALUE"),
+        metavar=metavar(types),
         help=text.strip(),
     )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +23,6 @@ __all__ = [
     "make_retriever",
     "make_uploader",
     "opened",
-    "parsed",
     "place_of",
     "refuse_file",
 ]
@@ -180,6 +178,8 @@ def _settings(settings: Sequence[str], types: Mapping[str, Sequence[str]]) -> di
         settings: The strings.
         types: Types of each option, from `option_types`.
     """
+    from audiomdb.cli.values import parsed
+
     found: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -190,45 +190,3 @@ def _settings(settings: Sequence[str], types: Mapping[str, Sequence[str]]) -> di
         except ValueError as exc:
             raise UsageError(f"--option {setting!r}: {exc}") from exc
     return found
-
-
-def parsed(text: str, types: Collection[str]) -> Any:  # noqa: ANN401
-    """Return the value of an option that has these types, see `option_types`.
-
-    Raises:
-        ValueError: it has none of them; says what is expected.
-    """
-    allowed = {*types}
-    value = _value(text, allowed)
-    if _is_of_another_type(value, allowed):
-        kinds = [_EXPECTED[kind] for kind in sorted(allowed - {"None"})]
-        raise ValueError(f"expected {' or '.join(kinds)}")
-    return value
-
-
-_EXPECTED = {"bool": "true or false", "int": "a whole number", "float": "a number"}
-
-
-def _is_of_another_type(value: object, allowed: AbstractSet[str]) -> bool:
-    """Whether a value has none of the allowed types; False if there is one not known here."""
-    expected = allowed - {"None"}
-    if value is None or not expected or not expected <= _EXPECTED.keys():
-        return False
-    kind = type(value).__name__
-    return kind not in expected and not (kind == "int" and "float" in expected)
-
-
-def _value(text: str, types: Collection[str]) -> Any:  # noqa: ANN401
-    """Parse JSON, or True, False or None. Anything else is text.
-
-    So is what these types would not allow otherwise: a revision `1.0` is no number.
-    """
-    import json
-
-    in_python = {"True": True, "False": False, "None": None}
-    try:
-        parsed = in_python[text] if text in in_python else json.loads(text)
-    except ValueError:
-        return text
-    kind = "None" if parsed is None else type(parsed).__name__
-    return text if "str" in types and kind not in types else parsed
