@@ -76,6 +76,10 @@ class PlainConverter(BaseConverter):
     def sample_iterator(self):
         yield "a", {}
 
+class EmptyConverter(TapeConverter):
+    def sample_iterator(self):
+        return iter(())
+
 class QueryConverter(PlainConverter):
     def __init__(self, database, query, **options):
         super().__init__(**options)
@@ -86,6 +90,7 @@ ENTRY_POINTS = """
 tape = {module}:TapeConverter
 labelled = {module}:LabelledConverter
 plain = {module}:PlainConverter
+empty = {module}:EmptyConverter
 query = {module}:QueryConverter
 folder = {module}:PlainConverter
 gone = {module}:Gone
@@ -226,6 +231,14 @@ def test_what_is_wrong_is_told_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     assert "the package tapes 1.5 names tapes:Gone as the converter of 'gone'" in text
     assert "invalid choice: 'vinyl'" in said(capsys, 2, "vinyl", "x", out)
     assert not out.exists()
+
+
+@pytest.mark.usefixtures("tapes")
+def test_a_source_without_samples_is_told_from_one_of_rejected_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(capsys, 1, "empty", "x", tmp_path / "out")
+    assert text.endswith("nothing was stored: the source has no samples")
 
 
 def test_two_packages_for_one_kind_of_source_are_refused_by_name(

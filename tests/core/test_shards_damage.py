@@ -248,7 +248,9 @@ def test_a_damaged_index_file_is_named_and_samples_stay_readable(dataset):
         (lambda m: m["shards"][0].update(sha256="zz"), "sha256"),
         (lambda m: m["shards"][0].update(samples="many"), r"shards\[0\].samples|samples"),
         (lambda m: m.pop("shards"), "shards"),
-        (lambda m: m.update(format="zip"), "does not describe an AudioMDB dataset"),
+        (lambda m: m["index"].update(path="other.bin"), "its index is 'other.bin', not index.bin"),
+        (lambda m: m.update(format="zip"), r"AudioMDB dataset \('format' is 'zip'\)"),
+        (lambda m: m.pop("format"), r"AudioMDB dataset \('format' is missing\)"),
         (lambda m: m.update(format_version="1"), "format_version"),
     ],
 )

@@ -145,10 +145,10 @@ def convert(converter: BaseConverter, args: argparse.Namespace) -> int:
     if not report.samples:
         from audiomdb.shards.layout import REJECTED_FILE
 
-        raise ConversionError(
-            f"nothing was stored: every sample was rejected, {report.output_dir / REJECTED_FILE} "
-            "says why"
-        )
+        why = "the source has no samples"
+        if report.rejected:
+            why = f"every sample was rejected, {report.output_dir / REJECTED_FILE} says why"
+        raise ConversionError(f"nothing was stored: {why}")
     return EXIT_OK
 
 

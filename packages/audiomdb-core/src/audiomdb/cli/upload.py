@@ -104,8 +104,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _lines(target: str, report: UploadReport | None, seconds: float) -> Iterator[str]:
-    if report is None:
-        yield f"{one_line(target)}: whole"
+    if report is None:  # the uploader keeps no count, and may not have looked at what arrived
+        yield f"{one_line(target)}: sent; `audiomdb verify` checks what is there"
         return
     yield f"{one_line(target)}: {counted(report.files, 'file')}, {size(report.bytes)}, whole"
     there = report.files - report.sent_files

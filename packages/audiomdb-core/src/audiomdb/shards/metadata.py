@@ -17,6 +17,7 @@ from audiomdb.shards.layout import (
     DATA_FILE,
     FORMAT_NAME,
     FORMAT_VERSION,
+    INDEX_FILE,
     LOCK_FILE,
     METADATA_FILE,
     REJECTED_FILE,
@@ -40,6 +41,8 @@ __all__ = [
 MOST_METADATA_BYTES = 1 << 30
 """A larger file is not metadata. A shard takes 290 bytes and the length of two keys, so this is
 three times what a million shards need. An endless answer is refused before it fills the memory."""
+
+_SHOWN = 60
 
 _MOST_BYTES = 2**56
 """Largest size of all shards together that is believed: 72 PB. Arithmetic with the numbers of
@@ -203,7 +206,8 @@ def parse_metadata(raw: bytes, name: str) -> Metadata:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise MetadataError(f"{name} is not JSON: {exc}") from exc
     if head.format != FORMAT_NAME:
-        raise MetadataError(f"{name} does not describe an AudioMDB dataset ('format' is missing)")
+        says = "missing" if head.format is None else repr(head.format)[:_SHOWN]
+        raise MetadataError(f"{name} does not describe an AudioMDB dataset ('format' is {says})")
     version = head.format_version
     if not isinstance(version, int) or version < 1:
         raise MetadataError(f"{name}: 'format_version' is {version!r}, expected a number from 1")
@@ -260,6 +264,10 @@ def _check(metadata: Metadata, name: str) -> None:
             raise MetadataError(f"{name}: {shard.path} has the sha256 {shard.sha256!r}")
     if len({shard.path for shard in metadata.shards}) != len(metadata.shards):
         raise MetadataError(f"{name} lists a shard twice")
+    if metadata.index.path != INDEX_FILE:
+        raise MetadataError(
+            f"{name} says that its index is {metadata.index.path!r}, not {INDEX_FILE}"
+        )
     total = sum(shard.samples for shard in metadata.shards)
     if total != metadata.samples:
         raise MetadataError(

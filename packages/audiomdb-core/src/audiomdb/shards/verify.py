@@ -198,7 +198,14 @@ def _sums(metadata: Metadata, parts: Iterable[ShardIndex]) -> Iterator[str]:
     for what, says, found in (
         ("bytes", metadata.bytes, sum(shard.bytes for shard in shards)),
         ("rejected samples", metadata.rejected, rejected),
-        ("features", metadata.features, features),
     ):
         if says != found:
             yield f"it says {says} {what}, the shards say {found}"
+    for field in sorted(metadata.features.keys() | features):
+        said, stored = metadata.features.get(field), features.get(field)
+        if said != stored:
+            yield f"it says {_shown(said)} of the field {field!r}, the shards say {_shown(stored)}"
+
+
+def _shown(feature: Feature | None) -> str:
+    return "nothing" if feature is None else msgspec.json.encode(feature).decode()
