@@ -175,6 +175,25 @@ def test_ctrl_c_ends_an_endless_loop(whole: Path) -> None:
     assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_ctrl_c_does_not_wait_for_a_processor_that_hangs(whole: Path, num_threads: int) -> None:
+    hangs = threading.Event()
+
+    def hang(sample: Sample) -> Sample:
+        if threading.current_thread() is not threading.main_thread():
+            signal.raise_signal(signal.SIGINT)
+        assert hangs.wait(300)
+        return sample
+
+    stream = SampleStream(whole, num_threads=num_threads, processor=hang)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(stream)
+        assert not hangs.is_set()
+    finally:
+        hangs.set()
+
+
 ABANDONED = """
 import sys
 from audiomdb.stream import SampleStream

@@ -194,6 +194,51 @@ def test_a_worker_that_is_killed_ends_the_loop(whole: Path, device: str | None) 
     assert left_behind() == []
 
 
+INTERRUPTED = """
+import os, sys, threading
+from audiomdb.data.base import StreamingDataset
+from audiomdb.data.loader import StreamingLoader
+from audiomdb.retrievers.local import LocalRetriever
+
+dataset = StreamingDataset(LocalRetriever(sys.argv[1]))
+loader = StreamingLoader(dataset, 4, num_workers=2)
+
+def keys():
+    return [key for batch in loader for key in batch["__key__"]]
+
+with loader:
+    first = keys()
+    for _ in range(2):
+        try:
+            print("idle", flush=True)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            assert keys() == first
+    for worker in loader._workers._kept[1]._iterator._workers:
+        worker.kill()
+        worker.join()
+    assert keys() == first
+print("done", flush=True)
+"""
+
+
+def test_a_loader_survives_ctrl_c_at_a_prompt_and_the_loss_of_its_workers(whole: Path) -> None:
+    """In a terminal, Ctrl-C reaches the kept workers too."""
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(whole)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(2):
+            assert child.stdout.readline() == "idle\n"
+            os.killpg(child.pid, signal.SIGINT)
+        output, errors = child.communicate(timeout=300)
+    assert output == "done\n", errors
+
+
 ENDLESS_STEPS = """
 import sys
 from audiomdb.data.base import StreamingDataset

@@ -69,8 +69,8 @@ def in_order(
 
     An exception of `work` or `tasks` is raised unchanged at its place in the order, and ends the
     generator. Threads are started by the first `next`. They have ended when the generator is
-    exhausted, closed or garbage-collected, which waits only for tasks in progress; at exit, no
-    longer than 2 s.
+    exhausted, closed or garbage-collected, which waits only for tasks in progress; after Ctrl-C and
+    at exit, no longer than 2 s.
 
     Args:
         work: Called from several threads concurrently.
@@ -97,6 +97,9 @@ def in_order(
             )
             try:
                 yield from _ahead(ahead, watch)
+            except KeyboardInterrupt:
+                ahead.close(give_up=True)
+                raise
             finally:
                 ahead.close()
     finally:
@@ -244,12 +247,12 @@ class _Ahead(Generic[T, R]):
             self._held -= chunk.held
             self._in_hand = 0
 
-    def close(self) -> None:
-        """End the threads and wait for them."""
+    def close(self, *, give_up: bool = False) -> None:
+        """End the threads and wait for them; with `give_up`, no longer than 2 s."""
         try:
             self._stop()
         finally:
-            self._threads.close()
+            self._threads.close(give_up=give_up)
 
     def _stop(self) -> None:
         self._closed = True

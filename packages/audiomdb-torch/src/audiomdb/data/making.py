@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -27,6 +29,8 @@ from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 
 __all__ = ["Made", "Making", "Recipe", "Workers", "in_threads", "worker_count"]
+
+_PATIENCE_S = 2.0
 
 _MOST_WORKERS = 8
 """Maximum default number of workers; more are seldom faster."""
@@ -179,8 +183,8 @@ class Workers:
             )
 
     def _loader(self, recipe: Recipe) -> DataLoader[Parcel]:
-        """Return the persistent loader; if the recipe has changed, make a new one."""
-        if self._kept is None or self._kept[0] != recipe:
+        """Return the persistent loader; a new one if the recipe has changed or a worker is gone."""
+        if self._kept is None or self._kept[0] != recipe or not _are_alive(self._kept[1]):
             self.close()
             self._kept = recipe, self._new(recipe, persistent=True)
         return self._kept[1]
@@ -194,6 +198,7 @@ class Workers:
             multiprocessing_context=self._context,
             prefetch_factor=self._prefetch_factor,
             persistent_workers=persistent,
+            worker_init_fn=_leave_interrupts,
         )
 
 
@@ -229,9 +234,37 @@ class _WorkerSteps(IterableDataset[Parcel]):
             yield from map(Parcel, made)
 
 
+def _leave_interrupts(_worker: int) -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the training process.
+
+    Otherwise it would end the workers while that waits at a prompt, and keeps them for later.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _are_alive(loader: DataLoader[Parcel]) -> bool:
+    steps: Any = loader._iterator
+    return steps is None or all(worker.is_alive() for worker in steps._workers)
+
+
 def _end(steps: Any) -> None:  # noqa: ANN401 (torch's own iterator)
-    """End the workers of an iterator; the garbage collector may take 5 s for each of them."""
-    steps._shutdown_workers()
+    """End the workers of an iterator.
+
+    Those that do not end within 2 s, because they are processing a sample, are terminated; torch
+    would wait 5 s for one after the other.
+    """
+
+    def terminate() -> None:
+        for worker in steps._workers:
+            worker.terminate()
+
+    timer = threading.Timer(_PATIENCE_S, terminate)
+    timer.daemon = True
+    timer.start()
+    try:
+        steps._shutdown_workers()
+    finally:
+        timer.cancel()
 
 
 def _interrupt(steps: Any) -> None:  # noqa: ANN401
