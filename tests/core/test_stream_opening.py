@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.errors import DatasetNotFoundError, InvalidURLError, UnknownOptionError
+from audiomdb.errors import (
+    DatasetNotFoundError,
+    InvalidURLError,
+    UnknownOptionError,
+    UnknownSchemeError,
+)
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
-from audiomdb.stream import SampleStream, open_dataset
+from audiomdb.stream import Mixture, Part, SampleStream, StepStream, open_dataset
 
 CACHING = {"cache_dir", "max_cache_bytes", "prefetch", "workers"}
 
@@ -128,3 +133,22 @@ def test_a_stream_travels_to_other_processes(speech: Path) -> None:
     stream = pickle.loads(pickle.dumps(open_dataset(str(speech), mono=True)))
     assert [sample["n"] for sample in stream] == list(range(6))
     assert [s["__key__"] for s in stream] == list(DatasetReader.open(speech).keys())
+
+
+def test_streams_take_urls_and_paths_alike(speech: Path) -> None:
+    wanted = [sample["__key__"] for sample in SampleStream(speech)]
+    for source in (str(speech), speech, speech.as_uri(), Part(speech.as_uri())):
+        assert [sample["__key__"] for sample in SampleStream(source)] == wanted
+        steps = StepStream(source, 2).read()
+        assert [sample["__key__"] for step in steps for sample in step.samples] == wanted
+    both = Mixture([Part(speech), Part(speech.as_uri())], interleave=None)
+    assert [sample["__key__"] for sample in SampleStream(both)] == 2 * wanted
+
+
+def test_a_stream_refuses_a_url_that_nothing_opens() -> None:
+    with pytest.raises(UnknownSchemeError, match=r"reads gopher:// URLs"):
+        SampleStream("gopher://host/speech")
+    with pytest.raises(UnknownSchemeError, match="which has two slashes"):
+        SampleStream(Part(Path("s3://bucket/speech")))
+    with pytest.raises(InvalidURLError):
+        StepStream(Mixture([Part("file://elsewhere/x")]), 2)

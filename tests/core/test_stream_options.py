@@ -184,7 +184,7 @@ def test_options_may_be_iterators(dataset: Path) -> None:
 def test_what_is_no_dataset_is_refused(dataset: Path) -> None:
     wrong: Any
     for wrong in (None, 5, [dataset]):
-        with pytest.raises(TypeError, match="expected a folder, a retriever or a reader"):
+        with pytest.raises(TypeError, match="expected a URL, a folder, a retriever or a reader"):
             SampleStream(wrong)
     part = Part(dataset)
     for wrong in (part, "clips", (one for one in [part])):

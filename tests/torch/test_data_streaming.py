@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from audiomdb.audio import encode
 from audiomdb.data.base import StreamingDataset
 from audiomdb.data.loader import StreamingLoader
-from audiomdb.errors import PlanError
+from audiomdb.errors import PlanError, UnknownSchemeError
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter
@@ -63,6 +63,17 @@ def test_the_readmes_loop_runs_as_typed(retriever: LocalRetriever) -> None:
             assert torch.all(batch["audio"][i, length:] == 0)
         met.update(batch["__key__"])
     assert met == Counter(NAMES)
+
+
+def test_a_url_a_folder_and_a_reader_serve_as_the_retriever(retriever: LocalRetriever) -> None:
+    path = retriever.path
+    for source in (str(path), path, path.as_uri(), retriever.open()):
+        dataset = StreamingDataset(source)
+        assert keys(DataLoader(dataset, batch_size=32, num_workers=2)) == keys(
+            DataLoader(StreamingDataset(retriever), batch_size=32, num_workers=2)
+        )
+    with pytest.raises(UnknownSchemeError, match=r"reads gopher:// URLs"):
+        StreamingDataset("gopher://host/speech")
 
 
 def test_without_workers_it_is_the_same(retriever: LocalRetriever) -> None:

@@ -66,7 +66,7 @@ def read(datasets: list[StreamingDataset], room: int) -> list[list[str]]:
     for samples in zip(*datasets, strict=True):
         for found, sample in zip(keys, samples, strict=True):
             found.append(sample["__key__"])
-        (cache,) = {Path(dataset.retriever.cache_dir) for dataset in datasets}
+        (cache,) = {Path(one.cache_dir) for dataset in datasets for one in dataset.retrievers}
         assert cached_bytes(cache) <= room
     return keys
 
@@ -88,14 +88,15 @@ def test_views_side_by_side_download_each_shard_once(
     assert read(datasets, room) == [NAMES[0::2], NAMES[1::2]]
     asked = Counter(path for _, path in server.requests if path.endswith(".mdb"))
     assert asked == {f"clips/shard_{number:05d}/data.mdb": 1 for number in range(SHARDS)}
-    fetched = sum(dataset.retriever.cache_stats.fetched_bytes for dataset in datasets)
+    retrievers = [one for dataset in datasets for one in dataset.retrievers]
+    fetched = sum(one.cache_stats.fetched_bytes for one in retrievers)
     shards = sum(shard.bytes for shard in read_metadata(folder).shards)
     beside = fetched - shards
     assert 0 < beside <= 2 * (room_for(folder, 0) - 70_000)
     (cache,) = tmp_path.iterdir()
     assert (cache / "shards").is_dir()
-    for dataset in datasets:
-        dataset.retriever.close()
+    for one in retrievers:
+        one.close()
 
 
 def test_views_in_orders_of_their_own_lose_nothing_and_share_the_budget(
@@ -110,4 +111,4 @@ def test_views_in_orders_of_their_own_lose_nothing_and_share_the_budget(
         assert sorted(second) == NAMES[1::2]
     assert len(list(tmp_path.iterdir())) == 1
     for dataset in datasets:
-        dataset.retriever.close()
+        dataset.retrievers[0].close()

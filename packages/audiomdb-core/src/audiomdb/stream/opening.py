@@ -56,7 +56,7 @@ def open_dataset(
     Nothing is read and no connection is made before the first use. Closing the stream closes what
     was opened for it; the cache is kept.
 
-    For options that this function lacks, pass a `Part` to `SampleStream`: `Part(retriever_for(url),
+    For options that this function lacks, pass a `Part` to `SampleStream`: `Part(url,
     load=LoadOptions(crop=Crop(2.0)))` for random windows, or `join=` for columns of another table.
 
     Args:

@@ -80,7 +80,7 @@ class SampleStream:
     source and processor can; the copy starts with the same next epoch.
 
     Args:
-        source: A dataset's folder, a retriever, or an open reader. Or several datasets as a
+        source: A dataset's URL or folder, a retriever, or an open reader. Or several datasets as a
             `Mixture`, or one as a `Part`: these have the options from `shuffle` to `where` and from
             `fields` to `processor` themselves.
         num_threads: Threads that read, decode and process, besides the iterating thread; 0 does all
@@ -112,6 +112,7 @@ class SampleStream:
 
     Raises:
         PlanError: a number of the plan is out of range.
+        UnknownSchemeError, InvalidURLError, BackendError: as in `open_dataset`, for a URL.
         ValueError: another option is out of range.
     """
 
@@ -340,8 +341,8 @@ class SampleStream:
     def close(self) -> None:
         """End the running iterations; the stream can be used again.
 
-        A dataset that was given as a folder is closed too; readers and retrievers that were passed
-        in stay open. Must not be called while another thread is inside `next`.
+        A dataset that was given as a URL or folder is closed too; readers and retrievers that were
+        passed in stay open. Must not be called while another thread is inside `next`.
         """
         for one in self._running:
             if (samples := one()) is not None:

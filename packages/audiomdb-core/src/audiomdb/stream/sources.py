@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from audiomdb.plan import Columns, EpochPlan, Interleave, MixPlan, Stop, Weight
+from audiomdb.registry import retriever_for
 from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader
 from audiomdb.stream.load_options import LoadOptions
 from audiomdb.stream.portable import PortableStruct
@@ -34,7 +34,7 @@ SOURCE = "__source__"
 of nested mixtures are numbered consecutively with the others."""
 
 Origin: TypeAlias = str | os.PathLike[str] | BaseRetriever | DatasetReader
-"""A dataset's folder, a retriever, or an open reader."""
+"""A dataset's URL or folder, a retriever, or an open reader."""
 
 Where: TypeAlias = "Callable[[Columns], NDArray[np.bool_]] | NDArray[np.bool_]"
 """Which samples take part: a bool array `(samples,)`, or a function that makes it from the
@@ -67,7 +67,8 @@ class Part(PortableStruct, frozen=True):
     def __post_init__(self) -> None:
         if not isinstance(self.origin, str | os.PathLike | BaseRetriever | DatasetReader):
             raise TypeError(
-                f"the dataset is {self.origin!r:.80}, expected a folder, a retriever or a reader"
+                f"the dataset is {self.origin!r:.80}, expected a URL, a folder, a retriever or a "
+                "reader"
             )
         if not isinstance(self.load, LoadOptions):
             raise TypeError(f"load is {self.load!r:.80}, expected LoadOptions")
@@ -147,11 +148,12 @@ def described(
         partitions: Partitions of the stream.
 
     Returns:
-        The description, with retrievers in place of folders, and the retrievers that were made for
-        this, which the caller has to close.
+        The description, with retrievers in place of URLs and folders, and the retrievers that were
+        made for this, which the caller has to close.
 
     Raises:
         PlanError: an option is out of range, or the weights do not fit the parts.
+        UnknownSchemeError, InvalidURLError, BackendError: as in `audiomdb.registry.retriever_for`.
         ValueError: options are given together with a part or a mixture, which has its own.
     """
     what: Part | Mixture = given
@@ -168,7 +170,7 @@ def described(
             return msgspec.structs.replace(part, parts=[led(one) for one in part.parts])
         if not isinstance(part.origin, str | os.PathLike):
             return part
-        made.append(LocalRetriever(part.origin))
+        made.append(retriever_for(part.origin))
         return msgspec.structs.replace(part, origin=made[-1])
 
     return led(what), made

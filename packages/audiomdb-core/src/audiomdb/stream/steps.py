@@ -57,7 +57,7 @@ class StepStream:
     if its source and processor can. Several iterations may run concurrently.
 
     Args:
-        source: A dataset's folder, a retriever, or an open reader. Or several datasets as a
+        source: A dataset's URL or folder, a retriever, or an open reader. Or several datasets as a
             `Mixture`, or one as a `Part`: these have the options from `shuffle` to `where` and from
             `fields` to `processor` themselves.
         batch_size: Samples in a step over all ranks; a multiple of `world_size` and `partitions`.
@@ -88,6 +88,7 @@ class StepStream:
 
     Raises:
         PlanError: a number of the plan is out of range, or `batch_size` cannot be shared.
+        UnknownSchemeError, InvalidURLError, BackendError: as in `open_dataset`, for a URL.
         ValueError: another option is out of range.
     """
 
@@ -326,7 +327,7 @@ class StepStream:
         self._findings = findings
 
     def close(self) -> None:
-        """Close datasets that were given as folders; they are opened again when needed."""
+        """Close datasets that were given as URLs or folders; they are opened again when needed."""
         for retriever in self._made:
             retriever.close()
 

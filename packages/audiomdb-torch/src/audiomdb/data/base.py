@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -10,8 +11,7 @@ from audiomdb.data.collate import pad_collate
 from audiomdb.data.combined import CombinedDataset
 from audiomdb.data.planned import PlannedDataset
 from audiomdb.plan import Tail
-from audiomdb.retrievers.base import BaseRetriever
-from audiomdb.shards import DatasetReader
+from audiomdb.registry import retriever_for
 from audiomdb.stream import (
     Crop,
     JoinedColumns,
@@ -23,6 +23,7 @@ from audiomdb.stream import (
 )
 from audiomdb.stream.crops import ShortClips
 from audiomdb.stream.joined import Table
+from audiomdb.stream.sources import Origin
 
 __all__ = ["CombinedDataset", "StreamingDataset"]
 
@@ -30,7 +31,7 @@ __all__ = ["CombinedDataset", "StreamingDataset"]
 class StreamingDataset(PlannedDataset):
     """Streams the decoded samples of a dataset to `torch.utils.data.DataLoader`.
 
-        dataset = StreamingDataset(LocalRetriever("speech"), shuffle=True, sample_rate=16000)
+        dataset = StreamingDataset("s3://bucket/speech", shuffle=True, sample_rate=16000)
         for batch in DataLoader(dataset, batch_size=32, num_workers=2):
             batch["audio"], batch["audio_lengths"], batch["text"]
 
@@ -56,7 +57,8 @@ class StreamingDataset(PlannedDataset):
     not split. Lightning does not split iterable datasets.
 
     Args:
-        retriever: Provides the dataset.
+        retriever: A retriever, which has options of its own, such as for its cache; or the
+            dataset's URL or folder, or an open reader.
         num_threads: Threads that decode, in each worker; 0 decodes in the worker itself.
         shuffle: Whether to shuffle. False keeps the stored order.
         seed: Seed of the shuffle and the crops; the same in all ranks.
@@ -105,13 +107,15 @@ class StreamingDataset(PlannedDataset):
 
     Raises:
         PlanError: a number of the plan is out of range, or `batch_size` cannot be shared.
+        UnknownSchemeError, InvalidURLError, BackendError: as in `audiomdb.stream.open_dataset`, for
+            a URL.
         ValueError: another option is out of range.
-        TypeError: `retriever` is not one, or an option has the wrong type.
+        TypeError: `retriever` is none of these, or an option has the wrong type.
     """
 
     def __init__(
         self,
-        retriever: BaseRetriever,
+        retriever: Origin,
         num_threads: int = 4,
         *,
         shuffle: bool = False,
@@ -138,11 +142,9 @@ class StreamingDataset(PlannedDataset):
         stall_after_s: float | None = 10.0,
         on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
-        if not isinstance(retriever, BaseRetriever | DatasetReader):
-            raise TypeError(
-                f"retriever is {retriever!r:.80}, expected an object that provides the dataset: "
-                "LocalRetriever(folder), or registry.retriever_for(url)"
-            )
+        # Once, not by each pass: its cache stays open between them.
+        if isinstance(retriever, str | os.PathLike):
+            retriever = retriever_for(retriever)
         self.retriever = retriever
         if join is not None and not isinstance(join, JoinedColumns):
             join = JoinedColumns(join)
