@@ -83,7 +83,7 @@ def test_a_clip_that_is_not_longer_is_kept_whole(reader: DatasetReader, position
 
 
 def test_or_it_is_filled_up_with_zeros(reader: DatasetReader) -> None:
-    sample = load(reader, 0, crop=Crop(0.5, short="pad"))
+    sample = load(reader, 0, crop=Crop(0.5, short_clips="pad"))
     assert sample["audio"].shape == (4000,)
     assert sample["audio"][:800].tolist() == wave(0).tolist()
     assert not sample["audio"][800:].any()
@@ -198,7 +198,7 @@ def test_windows_of_arrays_and_of_several_channels(tmp_path: Path) -> None:
     sample = load(reader, 0)
     start = round(sample["crop_offset"] * RATE)
     np.testing.assert_array_equal(sample["audio"], stereo[start : start + 4000])
-    padded = load(reader, 0, crop=Crop(5.0, short="pad"))
+    padded = load(reader, 0, crop=Crop(5.0, short_clips="pad"))
     assert padded["audio"].shape == (40000, 2)
     assert load(reader, 0, mono=True)["audio"].shape == (4000,)
 
@@ -230,13 +230,13 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="seed must be a whole number"):
         Crop(1, seed=-1)
     with pytest.raises(ValueError, match="short_clips is 'drop'"):
-        Crop(1, short="drop")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="leave decode=True"):
+        Crop(1, short_clips="drop")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"a crop of 1 seconds .* leave decode=True"):
         LoadOptions(decode=False, crop=Crop(1))
 
 
 def test_a_batch_counts_the_seconds_that_are_left_of_a_clip() -> None:
     clips = np.array([0.5, 2.0, 7.0, np.nan])
     assert np.array_equal(Crop(2.0).lasts(clips), [0.5, 2.0, 2.0, np.nan], equal_nan=True)
-    padded = Crop(2.0, short="pad").lasts(clips)
+    padded = Crop(2.0, short_clips="pad").lasts(clips)
     assert np.array_equal(padded, [2.0, 2.0, 2.0, np.nan], equal_nan=True)

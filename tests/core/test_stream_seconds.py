@@ -213,7 +213,7 @@ def test_crops_are_packed_by_their_own_length(folders: tuple[Path, Path]) -> Non
 
 
 def test_what_fills_up_crops_counts(folders: tuple[Path, Path]) -> None:
-    part = Part(folders[0], shuffle=True, load=LoadOptions(crop=Crop(3.0, short="pad")))
+    part = Part(folders[0], shuffle=True, load=LoadOptions(crop=Crop(3.0, short_clips="pad")))
     steps = list(StepStream(part, BySeconds(10.0, num_buckets=4)).read())
     assert counted(iter(steps)) == [f"a{i:03d}" for i in range(CLIPS)]
     assert {len(sample["audio"]) for step in steps for sample in step.samples} == {3 * RATE}
@@ -230,7 +230,10 @@ def test_other_crops_are_another_plan(folders: tuple[Path, Path]) -> None:
 
     state = cut(Crop(1.0)).state(0, 1)
     assert next(cut(Crop(1.0, seed=5)).read(state)).place == state  # of the same length
-    for other, now in ((Crop(1.5), r"\[\[1.5, 'keep'\]\]"), (Crop(1.0, short="pad"), "'pad'")):
+    for other, now in (
+        (Crop(1.5), r"\[\[1.5, 'keep'\]\]"),
+        (Crop(1.0, short_clips="pad"), "'pad'"),
+    ):
         with pytest.raises(PlanError, match=rf"crops was \[\[1.0, 'keep'\]\] and is .*{now}"):
             next(cut(other).read(state))
     with pytest.raises(PlanError, match=r"and is not given"):

@@ -54,8 +54,8 @@ class Crop(msgspec.Struct, frozen=True):
     Args:
         seconds: Length of the window in seconds.
         seed: 0 to 2**64 - 1.
-        short: Clips that are not longer than the window are used whole: "keep" leaves them short,
-            "pad" pads them with zeros at the end.
+        short_clips: Clips that are not longer than the window are used whole: "keep" leaves them
+            short, "pad" pads them with zeros at the end.
 
     Raises:
         ValueError: an option is out of range.
@@ -63,14 +63,14 @@ class Crop(msgspec.Struct, frozen=True):
 
     seconds: float
     seed: int = 0
-    short: ShortClips = "keep"
+    short_clips: ShortClips = "keep"
 
     def __post_init__(self) -> None:
         if not above_zero(self.seconds) or self.seconds == math.inf:
             raise ValueError(f"seconds is {self.seconds!r}, expected more than 0")
         whole_number("seed", self.seed, high=2**64 - 1)
-        if self.short not in ("keep", "pad"):
-            raise ValueError(f"short_clips is {self.short!r}, expected 'keep' or 'pad'")
+        if self.short_clips not in ("keep", "pad"):
+            raise ValueError(f"short_clips is {self.short_clips!r}, expected 'keep' or 'pad'")
 
     def frames_at(self, rate: int) -> int:
         """Return the number of frames of a window at a rate in Hz."""
@@ -78,7 +78,7 @@ class Crop(msgspec.Struct, frozen=True):
 
     def lasts(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the seconds of the windows of clips of `seconds`, NaN for NaN; both `(n,)`."""
-        if self.short == "pad":
+        if self.short_clips == "pad":
             return np.where(np.isnan(seconds), seconds, self.seconds)
         return np.minimum(seconds, self.seconds)
 
@@ -110,7 +110,7 @@ class Crop(msgspec.Struct, frozen=True):
             short: Whether the clip was not longer than the window.
         """
         wanted = self.frames_at(rate)
-        if len(audio) == wanted or (short and self.short == "keep"):
+        if len(audio) == wanted or (short and self.short_clips == "keep"):
             return audio
         fitted = np.zeros((wanted, *audio.shape[1:]), audio.dtype)
         kept = min(wanted, len(audio))

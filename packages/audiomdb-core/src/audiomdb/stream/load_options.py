@@ -66,7 +66,8 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
         if not self.decode and (self.sample_rate is not None or self.mono):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
         if not self.decode and self.crop is not None:
-            raise ValueError("seconds cuts decoded audio; leave decode=True")
+            seconds = self.crop.seconds
+            raise ValueError(f"a crop of {seconds} seconds cuts decoded audio; leave decode=True")
         self.function()
 
     def function(self) -> Callable[[Sample], Mapping[str, Any]] | None:

@@ -176,7 +176,7 @@ class Reading:
     def crops(self) -> list[OptionValue]:
         """For each dataset, the seconds of its crop and the option for short clips, or None."""
         crops = [part.load.crop for part in self._parts]
-        return [None if crop is None else [float(crop.seconds), crop.short] for crop in crops]
+        return [None if crop is None else [float(crop.seconds), crop.short_clips] for crop in crops]
 
     def taking_part(self) -> NDArray[np.bool_] | None:
         """Return which samples are not left out, `(samples,)`; None: all of them are read."""
