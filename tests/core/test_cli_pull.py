@@ -57,7 +57,7 @@ class MountRetriever(BaseRetriever):
     def from_url(cls, url):
         return cls(url.removeprefix("mnt://"))
 
-    def reader(self):
+    def make_reader(self):
         return DatasetReader.open(self.folder)
 """
     entry_points = "[audiomdb.retrievers]\nmnt = {module}:MountRetriever\n"

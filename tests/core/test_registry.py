@@ -82,7 +82,7 @@ tape = {module}:TapeUploader
 UNREADY = """
 from audiomdb.retrievers.base import BaseRetriever
 class TapeRetriever(BaseRetriever):
-    def reader(self): ...
+    def make_reader(self): ...
 """
 
 

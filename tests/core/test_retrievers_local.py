@@ -23,7 +23,7 @@ class CountingRetriever(BaseRetriever):
         self.name = name
         self.calls = 0
 
-    def reader(self) -> DatasetReader:
+    def make_reader(self) -> DatasetReader:
         self.calls += 1
         return DatasetReader.open(self.client())
 
@@ -95,5 +95,5 @@ def test_a_forked_process_opens_the_dataset_for_itself(dataset: Path) -> None:
 
 
 def test_a_retriever_has_to_say_how_to_read() -> None:
-    with pytest.raises(TypeError, match="reader"):
+    with pytest.raises(TypeError, match="make_reader"):
         BaseRetriever()

@@ -36,8 +36,8 @@ def test_two_threads_that_open_a_dataset_at_once_count_with_one_cache(store: Pat
     one_has_opened, go_on = threading.Event(), threading.Event()
 
     class Slow(CopyRetriever):
-        def reader(self) -> DatasetReader:
-            reader = super().reader()
+        def make_reader(self) -> DatasetReader:
+            reader = super().make_reader()
             if not one_has_opened.is_set():
                 one_has_opened.set()
                 assert go_on.wait(60)
@@ -133,7 +133,7 @@ def test_a_cache_is_named_by_what_arguments_are_not_by_their_types() -> None:
     class Store(BaseRetriever):
         def __init__(self, what: Any) -> None: ...
 
-        def reader(self) -> DatasetReader:
+        def make_reader(self) -> DatasetReader:
             raise NotImplementedError
 
     class Text(str):

@@ -40,7 +40,7 @@ def place_of(retriever: BaseRetriever) -> Path | None:
 def folder_of(retriever: BaseRetriever) -> Path | None:
     """Return the folder of a dataset that is read in place, even at a URL; None for a cached one.
 
-    Opens the dataset only if the retriever has a `reader` of its own.
+    Opens the dataset only if the retriever has a `make_reader` of its own.
 
     Raises:
         UsageError: when it is read in place, but from elsewhere.
@@ -51,7 +51,7 @@ def folder_of(retriever: BaseRetriever) -> Path | None:
     if (folder := place_of(retriever)) is not None:
         return folder
     kind = type(retriever)
-    if kind.reader is BaseRetriever.reader or (source := retriever.open().source).cached:
+    if kind.make_reader is BaseRetriever.make_reader or (source := retriever.open().source).cached:
         return None
     if not isinstance(source, LocalShards):
         raise UsageError(

@@ -109,7 +109,7 @@ class BaseRetriever:
             raise TypeError(
                 f"{cls.__name__} leads nowhere: implement download_metadata() and "
                 "download_shard(shard_id), or open_remote(path, start=, validator=), or, for a "
-                "dataset that needs no cache, reader()"
+                "dataset that needs no cache, make_reader()"
             )
         self = super().__new__(cls)
         self._arguments = (args, kwargs)
@@ -197,7 +197,7 @@ class BaseRetriever:
             source = self
             if self._made_in != process:
                 source = copy(self)
-            opened = source._opened = self._opened = (process, source.reader())
+            opened = source._opened = self._opened = (process, source.make_reader())
         return opened[1]
 
     def close(self) -> None:
@@ -207,11 +207,12 @@ class BaseRetriever:
             opened[1].close()
             opened[1].source.close()
 
-    def reader(self) -> DatasetReader:
-        """Open the dataset, by default through the cache.
+    def make_reader(self) -> DatasetReader:
+        """Open the dataset anew, by default through the cache.
 
-        Called by `open`, in each process on an object made there, and in rare cases by two threads
-        at once. A retriever whose dataset needs no cache overrides it.
+        A hook for subclasses, such as one whose dataset needs no cache; callers use `open`, which
+        keeps the reader. Called in each process on an object made there, and in rare cases by two
+        threads at once.
 
         Raises:
             DatasetError: as `open` says.
@@ -298,7 +299,7 @@ class BaseRetriever:
             return getattr(cls, name) is not getattr(BaseRetriever, name)
 
         seed = own("download_metadata") and own("download_shard")
-        return seed or own("open_remote") or own("reader")
+        return seed or own("open_remote") or own("make_reader")
 
     def _settled_arguments(self) -> Mapping[str, Any]:
         """Return replacements for arguments in the cache's name; None leaves an argument out.

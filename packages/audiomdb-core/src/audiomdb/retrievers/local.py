@@ -54,7 +54,7 @@ class LocalRetriever(BaseRetriever):
         """
         return cls(local_path(url), **options)
 
-    def reader(self) -> DatasetReader:
+    def make_reader(self) -> DatasetReader:
         """Open the dataset in the folder."""
         return DatasetReader.open(self.path)
 

@@ -161,11 +161,11 @@ class HFRetriever(BaseRetriever):
             )
         return commit
 
-    def reader(self) -> DatasetReader:
+    def make_reader(self) -> DatasetReader:
         """Open the dataset, and record the commit of its metadata in the cache directory."""
         self._opening.commit_file = self._commit_file()
         try:
-            reader = super().reader()
+            reader = super().make_reader()
         finally:
             del self._opening.commit_file
         # The process that fetched the metadata, possibly another one, wrote the commit before it.
