@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import Purpose, random_order, random_words
+from audiomdb.plan.bits import Purpose, random_order, random_words
 
 MASK = 2**64 - 1
 

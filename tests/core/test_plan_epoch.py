@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import MAX_WINDOW, TAILS, EpochPlan, Tail
+from audiomdb.plan import EpochPlan, Tail
+from audiomdb.plan.shuffle import MAX_WINDOW
+from audiomdb.plan.split import TAILS
 from tests.core.plans import shards_alive
 
 all_counts = st.lists(st.integers(0, 9), min_size=0, max_size=12)

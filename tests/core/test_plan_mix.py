@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import INTERLEAVES, EpochPlan, MixPlan, Pattern, Selection, StepPlan
+from audiomdb.plan import EpochPlan, MixPlan, Selection, StepPlan
+from audiomdb.plan.mix import INTERLEAVES
+from audiomdb.plan.pattern import Pattern
 from tests.core.plans import located, shards_alive
 
 all_weights = st.lists(st.integers(1, 12) | st.integers(1, 10**13), min_size=1, max_size=5)

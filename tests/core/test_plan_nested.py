@@ -12,18 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import (
-    INTERLEAVES,
-    EpochPlan,
-    MixPlan,
-    PlanState,
-    SecondsPlan,
-    Selection,
-    ShuffledLine,
-    StepPlan,
-    read_twice,
-    sources,
-)
+from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsPlan, Selection, StepPlan, sources
+from audiomdb.plan.mix import INTERLEAVES
+from audiomdb.plan.order import read_twice
+from audiomdb.plan.shuffle import ShuffledLine
 from tests.core.plans import located
 
 counts = st.lists(st.integers(1, 7), min_size=1, max_size=4)

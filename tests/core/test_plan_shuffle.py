@@ -10,15 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from audiomdb.plan import (
-    EpochPlan,
-    Purpose,
-    ShuffledLine,
-    StepPlan,
-    cut_line,
-    random_words,
-    shuffle,
-)
+from audiomdb.plan import EpochPlan, StepPlan, shuffle
+from audiomdb.plan.bits import Purpose, random_words
+from audiomdb.plan.line import cut_line
+from audiomdb.plan.shuffle import ShuffledLine
 
 Array = NDArray[np.int64]
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import TAILS, Split, Tail
+from audiomdb.plan import Split, Tail
+from audiomdb.plan.split import TAILS
 
 totals = st.integers(0, 60)
 few = st.integers(1, 7)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import PlanState, plan_id
+from audiomdb.plan import PlanState
+from audiomdb.plan.state import plan_id
 
 values = st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.lists(st.integers())
 options = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=8), values, max_size=6)

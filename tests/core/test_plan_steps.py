@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import TAILS, EpochPlan, StepPlan, StoredLine, Tail
+from audiomdb.plan import EpochPlan, StepPlan, Tail
+from audiomdb.plan.line import StoredLine
+from audiomdb.plan.split import TAILS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

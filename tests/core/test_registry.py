@@ -24,6 +24,7 @@ from audiomdb.errors import (
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.signatures import option_names, option_types
 from audiomdb.uploaders.local import LocalUploader
 from audiomdb.urls import local_path, scheme_of, split_url, without_password
 from tests.packages import install
@@ -340,8 +341,8 @@ def test_options_of_base_classes_count_where_they_are_passed_on() -> None:
         def from_url(cls, url: str, *, speed: int = 1, **options: Any) -> Open:  # noqa: ARG003
             return cls(url, **options)
 
-    assert registry.option_names(Closed) == {"where"}
-    assert registry.option_names(Open) == {"tape", "where", "speed"}
+    assert option_names(Closed) == {"where"}
+    assert option_names(Open) == {"tape", "where", "speed"}
 
 
 @pytest.mark.parametrize(
@@ -394,8 +395,8 @@ def test_the_types_of_options_are_those_of_the_annotations() -> None:
 
     def evaluated(self, name: int | None, **rest: Any) -> None: ...
 
-    types = registry.option_types(Store)
+    types = option_types(Store)
     assert (types["name"], types["other"], types["prefetch"]) == (["str", "None"], [], ["int"])
     evaluated.__annotations__["name"] = int | None
     Store.__init__ = evaluated  # type: ignore[method-assign,assignment]
-    assert registry.option_types(Store)["name"] == ["int", "None"]
+    assert option_types(Store)["name"] == ["int", "None"]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.errors import AudioError, CorruptRecordError
-from audiomdb.plan import Purpose, random_words
+from audiomdb.plan.bits import Purpose, random_words
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream.crops import Crop

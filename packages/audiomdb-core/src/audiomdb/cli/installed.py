@@ -16,7 +16,7 @@ from audiomdb.cli.arguments import Parser, UsageError, add_command
 from audiomdb.cli.converting import ABOUT_RUNS, add_options, add_output, convert, options_of
 from audiomdb.cli.values import is_list, metavar, parsed
 from audiomdb.errors import AudioMDBError, BackendError
-from audiomdb.signatures import signature_of
+from audiomdb.signatures import option_types, signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def _add_missing(sources: Commands, name: str) -> None:
 def _complete(parser: Parser, name: str) -> None:
     """Add the arguments of a converter, which imports it."""
     from audiomdb.converters.base import BaseConverter
-    from audiomdb.registry import converter_class, option_types
+    from audiomdb.registry import converter_class
 
     kind = converter_class(name)
     summary, described = _read(kind)

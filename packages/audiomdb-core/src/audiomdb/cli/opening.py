@@ -158,7 +158,7 @@ def _make(
     options: dict[str, Any],
     settings: Sequence[str],
 ) -> _T:
-    from audiomdb.registry import option_types
+    from audiomdb.signatures import option_types
 
     given = {name: value for name, value in options.items() if value is not None}
     more = _settings(settings, option_types(class_of(url))) if settings else {}

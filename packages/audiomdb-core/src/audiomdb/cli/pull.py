@@ -80,7 +80,8 @@ def add(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from audiomdb.cli.pulling import STATE, Target
-    from audiomdb.registry import option_names, retriever_class
+    from audiomdb.registry import retriever_class
+    from audiomdb.signatures import option_names
 
     folder = folder_path(args.target, instead="give the path of one on this machine")
     if args.max_cache_bytes is not None and args.cache_dir is None:

@@ -20,7 +20,7 @@ _IN_PYTHON = {"True": True, "False": False, "None": None}
 
 
 def parsed(text: str, types: Sequence[str]) -> Any:  # noqa: ANN401
-    """Return the value of an option that has these types, see `registry.option_types`.
+    """Return the value of an option that has these types, see `signatures.option_types`.
 
     Numbers and booleans are checked, and so are the choices of a `Literal`. A list is one element
     as it stands, or a JSON array; a dict is a JSON object. Without types, what looks like JSON is

@@ -23,52 +23,34 @@ Terms:
 
 from __future__ import annotations
 
-from audiomdb.plan.bits import Purpose, random_order, random_words
 from audiomdb.plan.durations import even_borders
 from audiomdb.plan.epoch import EpochPlan
 from audiomdb.plan.filters import Columns, Selection, select
-from audiomdb.plan.line import Line, Run, StoredLine, cut_line
-from audiomdb.plan.mix import INTERLEAVES, Interleave, MixPlan, Stop
-from audiomdb.plan.order import Order, RankPlan, read_twice
-from audiomdb.plan.pattern import Pattern, Weight
+from audiomdb.plan.mix import Interleave, MixPlan, Stop
+from audiomdb.plan.order import Order, RankPlan
+from audiomdb.plan.pattern import Weight
 from audiomdb.plan.seconds import SecondsPlan, SecondsReport
-from audiomdb.plan.shuffle import MAX_WINDOW, ShuffledLine
-from audiomdb.plan.split import TAILS, Places, Split, Tail
-from audiomdb.plan.state import PlanState, plan_id
+from audiomdb.plan.split import Split, Tail
+from audiomdb.plan.state import PlanState
 from audiomdb.plan.steps import Step, StepPlan
 
 __all__ = [
-    "INTERLEAVES",
-    "MAX_WINDOW",
-    "TAILS",
     "Columns",
     "EpochPlan",
     "Interleave",
-    "Line",
     "MixPlan",
     "Order",
-    "Pattern",
-    "Places",
     "PlanState",
-    "Purpose",
     "RankPlan",
-    "Run",
     "SecondsPlan",
     "SecondsReport",
     "Selection",
-    "ShuffledLine",
     "Split",
     "Step",
     "StepPlan",
     "Stop",
-    "StoredLine",
     "Tail",
     "Weight",
-    "cut_line",
     "even_borders",
-    "plan_id",
-    "random_order",
-    "random_words",
-    "read_twice",
     "select",
 ]

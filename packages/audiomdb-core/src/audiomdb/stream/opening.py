@@ -9,8 +9,9 @@ from typing import Any
 
 from audiomdb.errors import UnknownOptionError
 from audiomdb.plan import Tail
-from audiomdb.registry import option_names, refuse_option, retriever_class, retriever_for
+from audiomdb.registry import retriever_class, retriever_for
 from audiomdb.retrievers.base import BaseRetriever
+from audiomdb.signatures import option_names, refuse_option
 from audiomdb.stream.load_options import Processing
 from audiomdb.stream.samples import SampleStream
 from audiomdb.stream.sources import Where

@@ -200,7 +200,7 @@ class S3Uploader(BaseUploader):
 
         for name in self._object_options:
             if name not in S3Transfer.ALLOWED_UPLOAD_ARGS:
-                from audiomdb.registry import refuse_option
+                from audiomdb.signatures import refuse_option
 
                 raise refuse_option(name, "object_options", S3Transfer.ALLOWED_UPLOAD_ARGS)
 

@@ -6,14 +6,25 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, TypeAlias
 
-from audiomdb.data.collate import rows_for
+from audiomdb.data.collate import pad_collate
 from audiomdb.data.frameworks import asked_by_stateful_loader
+from audiomdb.data.memory import BatchMemory
 from audiomdb.errors import PlanError
 from audiomdb.plan import PlanState
 from audiomdb.stream import SampleStream, StepStream
+from audiomdb.stream.rows import Allocate
 from audiomdb.stream.watch import Watch
 
-__all__ = ["END", "Batch", "BatchPass", "Collate", "Standing", "check_workers", "of_a_worker"]
+__all__ = [
+    "END",
+    "Batch",
+    "BatchPass",
+    "Collate",
+    "Standing",
+    "check_workers",
+    "of_a_worker",
+    "rows_for",
+]
 
 Batch: TypeAlias = Any
 """The result of `collate_fn`: a dict of tensors and lists, unless another function is given."""
@@ -128,6 +139,14 @@ class Standing:
         else:
             state = self._made_by.state_dict(of_worker=self._in_worker, of_pass=of_pass)
         return {**state, END: self._until} if of_pass and self._until is not None else state
+
+
+def rows_for(collate: Collate) -> Allocate | None:
+    """Return an allocator of memory that audio is decoded into and that becomes the batch.
+
+    None for a collate function that may need samples that own their memory.
+    """
+    return BatchMemory() if getattr(collate, "func", collate) is pad_collate else None
 
 
 def of_a_worker(state: Mapping[str, Any]) -> bool:

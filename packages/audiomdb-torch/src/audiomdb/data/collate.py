@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from math import prod
@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from audiomdb.data.memory import BatchMemory, batch_in_place, uninitialised
+from audiomdb.data.memory import batch_in_place, uninitialised
 from audiomdb.errors import AudioError
 from audiomdb.sample import AUDIO, KEY, SAMPLE_RATE
-from audiomdb.stream.rows import Allocate
 
-__all__ = ["PaddingSample", "pad_collate", "rows_for"]
+__all__ = ["PaddingSample", "pad_collate"]
 
 _ARRAYS = np.ndarray, torch.Tensor
 _NUMBERS = bool, int, float, complex, np.generic
@@ -234,14 +233,6 @@ def _torch_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     return torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
-
-
-def rows_for(collate: Callable[..., Any]) -> Allocate | None:
-    """Return an allocator of memory that audio is decoded into and that becomes the batch.
-
-    None for a collate function that may need samples that own their memory.
-    """
-    return BatchMemory() if getattr(collate, "func", collate) is pad_collate else None
 
 
 def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401

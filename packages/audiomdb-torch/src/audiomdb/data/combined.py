@@ -11,7 +11,8 @@ from audiomdb.data.batches import Collate
 from audiomdb.data.collate import pad_collate
 from audiomdb.data.planned import PlannedDataset, check_planned
 from audiomdb.errors import PlanError
-from audiomdb.plan import INTERLEAVES, Interleave, Stop, Tail, Weight
+from audiomdb.plan import Interleave, Stop, Tail, Weight
+from audiomdb.plan.mix import INTERLEAVES
 from audiomdb.stream import Mixture, Part, Stall
 
 __all__ = ["CombinedDataset"]

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 import msgspec
 import torch
 
-from audiomdb.data.batches import Batch, Collate
-from audiomdb.data.collate import rows_for
+from audiomdb.data.batches import Batch, Collate, rows_for
 from audiomdb.data.device import DeviceMover, made_ahead
 from audiomdb.data.frameworks import PassesOfLightning
 from audiomdb.data.making import Made, Making, Recipe, Workers, in_threads, worker_count

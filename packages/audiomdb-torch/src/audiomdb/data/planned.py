@@ -19,9 +19,10 @@ from audiomdb.data.monitor import Monitor
 from audiomdb.data.passes import log_discarded
 from audiomdb.data.world import distributed_place, environment_place, known_nodes, nodes_of
 from audiomdb.errors import PlanError
-from audiomdb.plan import PlanState, Tail, read_twice
+from audiomdb.plan import PlanState, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
+from audiomdb.plan.order import read_twice
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.stream import (
     BySeconds,
