@@ -63,7 +63,7 @@ def _ctrl_c_reaches_children() -> None:
 @pytest.fixture
 def short_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Failed downloads are tried again at once, and caches lie in the test's folder."""
-    monkeypatch.setattr("audiomdb.cache.retry._FIRST_WAIT_S", 1e-6)
+    monkeypatch.setattr("audiomdb.cache.retry.FIRST_WAIT_S", 1e-6)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
 
 

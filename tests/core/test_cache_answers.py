@@ -48,7 +48,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_with(
     share: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., ShareRetriever]]:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+    monkeypatch.setattr(audiomdb.cache.retry, "FIRST_WAIT_S", 1e-6)
     made: list[ShareRetriever] = []
 
     def make(answer: Answer) -> ShareRetriever:

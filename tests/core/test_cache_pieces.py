@@ -119,7 +119,7 @@ class Node:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(audiomdb.cache.transfer, "_LEAST_PIECE", PIECE)
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+    monkeypatch.setattr(audiomdb.cache.retry, "FIRST_WAIT_S", 1e-6)
     yield
     join_extra_connections()
 

@@ -269,7 +269,7 @@ def test_a_full_disk_with_nothing_to_evict_is_a_typed_error(
 
 def test_waits_grow_at_random_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(audiomdb.cache.retry, "FIRST_WAIT_S", 0.5)
     monkeypatch.setattr(audiomdb.cache.retry, "_LONGEST_WAIT_S", 3.0)
     monkeypatch.setattr(audiomdb.cache.retry, "pause", lambda seconds, **_: waits.append(seconds))
 

@@ -211,7 +211,7 @@ def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     lacking: str, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.fetching, "_LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e6)
+    monkeypatch.setattr(audiomdb.cache.retry, "FIRST_WAIT_S", 1e6)
     store = opener.store
     shards = 1 if lacking == "room" else 3
     cache = opener(max_bytes=budget(store, shards) + 100, workers=1 if shards > 1 else 4)

@@ -133,6 +133,13 @@ def test_options_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, Any])
         Listed(samples(1), tmp_path / "out", **wrong).run()
 
 
+def test_a_converter_shows_the_options_that_reached_its_base(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"limit": 2, "num_workers": 3, "on_error": "skip", "progress": False}
+    converter = Listed(samples(1), tmp_path / "out", **options)
+    assert {name: converter.base_options[name] for name in options} == options
+    assert converter.base_options["samples_per_shard"] is None
+
+
 def test_limit_counts_source_samples_and_asks_for_no_more(tmp_path: Path) -> None:
     asked = []
 

@@ -98,7 +98,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-6)
+    monkeypatch.setattr(audiomdb.cache.retry, "FIRST_WAIT_S", 1e-6)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     yield tmp_path / "home" / "audiomdb"
     gc.collect()  # descriptors of what a test has not closed are no business of the next one's

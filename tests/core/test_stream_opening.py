@@ -116,17 +116,31 @@ def test_a_retriever_that_was_given_stays_open(speech: Path) -> None:
 def test_what_was_opened_for_the_stream_is_closed_with_it(
     speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("audiomdb.registry.LocalRetriever", Watched)
+    opened: list[Watched] = []
+
+    def watched(url: str) -> Watched:
+        opened.append(Watched(url))
+        return opened[-1]
+
+    monkeypatch.setattr(LocalRetriever, "from_url", watched)
     stream = open_dataset(speech)
     iterator = iter(stream)
     next(iterator)
-    (retriever,) = stream._made
-    assert isinstance(retriever, Watched)
+    (retriever,) = opened
     stream.close()
     stream.close()
     assert retriever.closed == 2
     assert next(iterator, None) is None
     assert len(stream) == 6  # it can be used again
+
+
+def test_an_adopted_retriever_is_closed_with_the_stream(speech: Path) -> None:
+    retriever = Watched(speech)
+    with SampleStream(retriever) as stream:
+        stream.adopt(retriever)
+        assert len(list(stream)) == 6
+        assert retriever.closed == 0
+    assert retriever.closed == 1
 
 
 def test_a_stream_travels_to_other_processes(speech: Path) -> None:

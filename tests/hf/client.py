@@ -21,7 +21,7 @@ import contextlib, json, sys
 import audiomdb.cache.retry
 from audiomdb.retrievers.hf import HFRetriever
 
-audiomdb.cache.retry._FIRST_WAIT_S = 1e-6
+audiomdb.cache.retry.FIRST_WAIT_S = 1e-6
 options = json.loads(sys.argv[2])
 repo_id = options.pop("repo_id", "user/digits")
 with contextlib.closing(HFRetriever(repo_id, cache_dir=sys.argv[1], **options)) as retriever:

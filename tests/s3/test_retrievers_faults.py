@@ -45,7 +45,7 @@ def retriever(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[S3Retriever]:
-    monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-3)
+    monkeypatch.setattr(audiomdb.cache.retry, "FIRST_WAIT_S", 1e-3)
     S3Uploader(bucket, "d", endpoint_url=server.url).upload_dir(str(megabytes))
     retriever = S3Retriever(
         bucket, "d", endpoint_url=proxy.url, cache_dir=tmp_path, read_timeout_s=2.0

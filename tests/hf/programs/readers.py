@@ -12,7 +12,7 @@ from audiomdb.retrievers.hf import HFRetriever
 
 
 def read(retriever, numbers, results):
-    audiomdb.cache.retry._FIRST_WAIT_S = 1e-6
+    audiomdb.cache.retry.FIRST_WAIT_S = 1e-6
     results.put("".join(retriever.open()[number]["text"] for number in numbers))
 
 

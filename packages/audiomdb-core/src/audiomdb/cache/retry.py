@@ -22,7 +22,7 @@ from audiomdb.cache.failures import Outage
 from audiomdb.errors import DownloadInterruptedError
 from audiomdb.lazy import importing
 
-__all__ = ["Progress", "Retries", "pause"]
+__all__ = ["FIRST_WAIT_S", "Progress", "Retries", "pause"]
 
 _ATTEMPTS = 8
 """Consecutive attempts without progress. Their waits sum to 22 s on average, 45 s at most."""
@@ -35,7 +35,10 @@ _ATTEMPTS_IN_ALL = 20
 _BYTES_AN_ATTEMPT = 256 * 1024
 """Bytes that each attempt beyond those must bring on average."""
 
-_FIRST_WAIT_S = 0.4
+FIRST_WAIT_S = 0.4
+"""Longest wait after the first attempt; it doubles with each one after it. The conformance kits
+make it shorter."""
+
 _LONGEST_WAIT_S = 20.0
 _PROGRESS_BYTES = 64 * 1024
 """An attempt that brings fewer bytes counts as one without progress."""
@@ -132,7 +135,7 @@ class Retries:
                             min(in_a_row, max(1, self._in_all - self.failed))
                         ),
                         wait=tenacity.wait_random_exponential(
-                            multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S
+                            multiplier=FIRST_WAIT_S, max=_LONGEST_WAIT_S
                         ),
                         sleep=partial(pause, check=self._check),
                         before_sleep=self._again,

@@ -186,6 +186,15 @@ class BaseConverter(ABC):
     def dataset_name(self, name: str) -> None:
         self._dataset_name = name
 
+    @property
+    def base_options(self) -> Mapping[str, Any]:
+        """The options of `BaseConverter` that this converter was made with, by name.
+
+        All but `output_dir` and `processor`; a test can see whether a subclass passes them on.
+        """
+        own = {"limit": self.limit, "progress": self.progress, "executor": self._executor}
+        return {**self._writer_options, **own}
+
     def source_options(self) -> Mapping[str, Any]:
         """Return the options of the subclass that decide what its samples hold, by name.
 

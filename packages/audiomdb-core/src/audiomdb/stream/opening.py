@@ -137,7 +137,7 @@ def open_dataset(
         epochs=epochs,
     )
     if retriever is not source:
-        stream._made.append(retriever)
+        stream.adopt(retriever)
     return stream
 
 

@@ -27,6 +27,7 @@ from audiomdb.stream.tails import log_left_out, tail_of_samples
 from audiomdb.stream.work import MASK, Task, loading
 
 if TYPE_CHECKING:
+    from audiomdb.retrievers.base import BaseRetriever
     from audiomdb.stream.watch import Watch
 
 __all__ = ["MASK", "SampleStream"]
@@ -338,11 +339,16 @@ class SampleStream:
         """Take over what is known of the index of the same datasets, and add what is missing."""
         self._findings = findings
 
+    def adopt(self, retriever: BaseRetriever) -> None:
+        """Close a retriever that was made for this stream whenever the stream is closed."""
+        self._made.append(retriever)
+
     def close(self) -> None:
         """End the running iterations; the stream can be used again.
 
         A dataset that was given as a URL or folder is closed too; readers and retrievers that were
-        passed in stay open. Must not be called while another thread is inside `next`.
+        passed in stay open, unless they were adopted. Must not be called while another thread is
+        inside `next`.
         """
         for one in self._running:
             if (samples := one()) is not None:

@@ -167,12 +167,7 @@ class ConverterConformance(Conformance):
         """Pass `**kwargs` on, and also those options that the constructor names itself."""
         value = _OPTIONS[option]
         converter = self.make_converter(tmp_path / "unused", **{option: value})
-        own = {
-            "executor": converter._executor,
-            "limit": converter.limit,
-            "progress": converter.progress,
-        }
-        assert {**converter._writer_options, **own}[option] == value
+        assert converter.base_options[option] == value
 
     def test_a_processor_sees_every_sample(self, tmp_path: Path) -> None:
         """Pass `processor=` on."""

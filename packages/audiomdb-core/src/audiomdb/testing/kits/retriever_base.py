@@ -134,7 +134,7 @@ class RetrieverTests(StoreConformance):
     @pytest.fixture(autouse=True)
     def short_waits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Avoid long waits between attempts, and caches outside the test's folder."""
-        monkeypatch.setattr(audiomdb.cache.retry, "_FIRST_WAIT_S", 1e-3)
+        monkeypatch.setattr(audiomdb.cache.retry, "FIRST_WAIT_S", 1e-3)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
 
     @pytest.fixture
