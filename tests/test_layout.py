@@ -182,6 +182,26 @@ def test_closed_rooms_have_an_init_and_belong_to_core() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_helpers_of_a_shared_room_are_private() -> None:
+    # `data` is shared in name only: all of it belongs to one package.
+    rooms = SHARED_ROOMS - {"data"}
+    promised = re.findall(r"^### (\S+)$", (ROOT / "docs/api.md").read_text("utf-8"), re.MULTILINE)
+    used = {
+        name.rpartition(".")[0]
+        for module in modules()
+        for _, name in module.imports()
+        if name.startswith("audiomdb.") and (module.package, module.room) != (CORE, room_of(name))
+    }
+    wrong = [
+        module.at(1)
+        for module in modules()
+        if module.room in rooms
+        and not module.name.rpartition(".")[2].startswith("_")
+        and module.name not in {*promised, *used}
+    ]
+    assert not wrong, "begin their names with an underscore:\n" + "\n".join(wrong)
+
+
 def test_each_file_of_the_namespace_has_one_owner() -> None:
     owners: dict[Path, list[str]] = {}
     for package in PACKAGES:

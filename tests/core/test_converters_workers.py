@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.converters.sent_once import SentOnce
+from audiomdb.converters._sent_once import SentOnce
 from audiomdb.errors import (
     ProcessingError,
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from audiomdb.cli.arguments import Commands
-    from audiomdb.converters.report import ConversionReport
+    from audiomdb.converters.base import ConversionReport
     from audiomdb.shards import DatasetReader
 
 __all__ = ["add"]

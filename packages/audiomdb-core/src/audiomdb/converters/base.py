@@ -11,10 +11,10 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from audiomdb.converters.processing import ConversionProcessors
-from audiomdb.converters.report import ConversionReport
-from audiomdb.converters.sent_once import SentOnce
-from audiomdb.converters.workers import explain_lost_workers, worker_processes
+from audiomdb.converters._processing import ConversionProcessors
+from audiomdb.converters._report import ConversionReport
+from audiomdb.converters._sent_once import SentOnce
+from audiomdb.converters._workers import explain_lost_workers, worker_processes
 from audiomdb.errors import (
     AudioError,
     ConversionError,

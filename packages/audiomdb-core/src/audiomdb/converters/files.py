@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiomdb.converters.folder import FolderConverter
-from audiomdb.converters.manifest import ManifestConverter
+from audiomdb.converters._folder import FolderConverter
+from audiomdb.converters._manifest import ManifestConverter
 
 __all__ = ["FolderConverter", "ManifestConverter"]
