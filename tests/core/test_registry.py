@@ -305,7 +305,7 @@ def test_a_url_in_the_place_of_a_folder_is_refused_and_no_folder_made(
 def test_a_path_with_a_nul_character_is_refused(tmp_path: Path) -> None:
     path = f"{tmp_path}/a\0b"
     for making in (LocalUploader, LocalRetriever, DatasetReader.open, DatasetWriter):
-        with pytest.raises(InvalidURLError, match=r"a\\x00b' leads nowhere: .* NUL"):
+        with pytest.raises(InvalidURLError, match=r"a\\x00b' contains a NUL character"):
             making(path)
     with pytest.raises(InvalidURLError, match="NUL"):
         FolderConverter(tmp_path, output_dir=path)
@@ -381,7 +381,7 @@ def test_urls_come_apart_without_being_decoded() -> None:
     assert split_url("s3://bucket") == ("bucket", "")
     assert split_url("s3://bucket//a%20b?c#d/") == ("bucket", "a%20b?c#d")
     for wrong in ("s3://", "s3:///prefix", "bucket/prefix"):
-        with pytest.raises(InvalidURLError, match="leads nowhere"):
+        with pytest.raises(InvalidURLError, match="has no bucket or host after '://'"):
             split_url(wrong)
     assert scheme_of("S3+x://b") == "s3+x"
     assert scheme_of("3s://b") is None

@@ -43,7 +43,7 @@ def plain_url(url: str) -> tuple[str, dict[str, str]]:
     scheme = {"webdav": "http", "webdavs": "https"}.get(parts.scheme)
     if scheme is None or not parts.hostname:
         shown = without_password(url)
-        raise InvalidURLError(f"{shown!r} leads nowhere, expected webdavs://server/folder")
+        raise InvalidURLError(f"{shown!r} names no server, expected webdavs://server/folder")
     _, _, server = parts.netloc.rpartition("@")
     credentials = {"username": parts.username, "password": parts.password}
     given = {name: unquote(value) for name, value in credentials.items() if value is not None}

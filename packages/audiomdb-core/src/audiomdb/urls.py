@@ -32,7 +32,7 @@ def split_url(url: str) -> tuple[str, str]:
     first, _, path = rest.partition("/")
     if not found or not first:
         raise InvalidURLError(
-            f"{url!r} leads nowhere: a name has to follow the two slashes, as in s3://bucket/prefix"
+            f"{url!r} has no bucket or host after '://', as in s3://bucket/prefix"
         )
     return first, path.strip("/")
 
@@ -88,5 +88,5 @@ def folder_path(path: str | os.PathLike[str], *, instead: str, expected: str = "
     if scheme_of(text) is not None:
         raise InvalidURLError(f"{without_password(text)} is a URL, expected {expected}: {instead}")
     if "\0" in text:
-        raise InvalidURLError(f"{text!r} leads nowhere: no path contains a NUL character")
+        raise InvalidURLError(f"{text!r} contains a NUL character, which no path can have")
     return Path(path)

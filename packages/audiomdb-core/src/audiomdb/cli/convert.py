@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "convert",
         help="make a dataset from audio files",
-        description="Make a dataset from audio files. What kind of source is it?",
+        description="Make a dataset from audio files. Choose the kind of source:",
         epilog="example:\n  audiomdb convert folder recordings speech\n\n"
         "`audiomdb convert folder --help` explains the options. Other packages add kinds of "
         "sources; for one of your own, subclass `BaseConverter`.",

@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
 
     folder = folder_path(args.target, instead="give the path of one on this machine")
     if args.max_cache_bytes is not None and args.cache_dir is None:
-        raise UsageError("--max-cache-bytes is of no use without --cache-dir")
+        raise UsageError("--max-cache-bytes needs --cache-dir")
     options: dict[str, Any] = {"workers": args.workers, "cache_dir": folder / STATE}
     taken = option_names(
         retriever_class(args.source)

@@ -107,7 +107,7 @@ class BaseRetriever:
         """Store the arguments."""
         if not cls._implements_a_way():
             raise TypeError(
-                f"{cls.__name__} leads nowhere: implement download_metadata() and "
+                f"{cls.__name__} is abstract: implement download_metadata() and "
                 "download_shard(shard_id), or open_remote(path, start=, validator=), or, for a "
                 "dataset that needs no cache, make_reader()"
             )
