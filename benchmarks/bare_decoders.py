@@ -18,7 +18,7 @@ __all__ = ["decode_all", "decoder", "decoder_name", "with_soundfile"]
 
 
 def decoder_name() -> str:
-    """Which decoder reads FLAC here."""
+    """Name of the decoder used for FLAC."""
     return "dr_flac" if find_spec("miniaudio") else "libsndfile"
 
 
@@ -30,7 +30,7 @@ def decode_all(clips: Sequence[Callable[[], bytes]], threads: int = 1) -> float:
 
     Args:
         clips: Functions that give the encoded bytes; called by the threads.
-        threads: How many. Each takes every n-th clip.
+        threads: Number of threads; each takes every n-th clip.
 
     Returns:
         Frames decoded.
@@ -51,12 +51,12 @@ def decode_all(clips: Sequence[Callable[[], bytes]], threads: int = 1) -> float:
 
 
 def decoder() -> Callable[[bytes], np.ndarray]:
-    """From bytes to float32 by the fastest decoder there is."""
+    """Return a function that decodes bytes to float32 with the fastest decoder installed."""
     return _dr_flac_or_numpy() if find_spec("miniaudio") else with_soundfile
 
 
 def with_soundfile(data: bytes) -> np.ndarray:
-    """From bytes to float32 by libsndfile."""
+    """Decode bytes to float32 with libsndfile."""
     samples: np.ndarray = soundfile.read(io.BytesIO(data), dtype="float32")[0]
     return samples
 

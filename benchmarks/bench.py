@@ -1,4 +1,4 @@
-"""What every group of measurements is given: sizes, corpora, folders, and a place for results."""
+"""Set up what every group of measurements uses: sizes, corpora, folders, a place for results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Sizes:
         digits: Clips of the corpus of small WAV files.
         recording_s: Seconds of the long recording that windows are cut out of.
         tiny: Samples of the dataset that opening is measured on.
-        tiny_shards: Its shards.
+        tiny_shards: Number of shards of that dataset.
     """
 
     rounds: int
@@ -41,7 +41,7 @@ class Sizes:
     tiny_shards: int
 
     def with_rounds(self, rounds: int) -> Sizes:
-        """The same with another number of rounds."""
+        """Return these sizes with another number of rounds."""
         return replace(self, rounds=rounds)
 
 
@@ -93,12 +93,12 @@ class Bench:
 
     @cached_property
     def speech(self) -> Corpus:
-        """FLAC utterances of 2 to 15 s."""
+        """A corpus of FLAC utterances of 2 to 15 s."""
         return self.corpus(CorpusSpec("utterances", self.sizes.utterances))
 
     @cached_property
     def digits(self) -> Corpus:
-        """WAV files of one digit each, some kilobytes long."""
+        """A corpus of WAV files of one digit each, some kilobytes long."""
         return self.corpus(CorpusSpec("digits", self.sizes.digits, "wav"))
 
     def corpus(self, spec: CorpusSpec) -> Corpus:
@@ -133,4 +133,4 @@ class Bench:
 
 
 Group: TypeAlias = Callable[[Bench], None]
-"""A group of measurements; what it measures, it hands to `compare` and `figure`."""
+"""A group of measurements, which passes its results to `compare` and `figure`."""

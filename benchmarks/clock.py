@@ -16,7 +16,7 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A moment, or the distance of two.
+    """A moment on both clocks, or the time between two moments.
 
     Attributes:
         wall_s: Seconds on the clock.
@@ -27,7 +27,7 @@ class Reading:
     cpu_s: float
 
     def since(self, earlier: Reading) -> Reading:
-        """What has passed."""
+        """The time that has passed since an earlier reading."""
         return Reading(self.wall_s - earlier.wall_s, self.cpu_s - earlier.cpu_s)
 
 

@@ -52,10 +52,10 @@ class CorpusSpec:
     Attributes:
         kind: "utterances": strings of digits, 2 to 15 s at 16 kHz, the shape of read speech.
             "digits": single digits at the recordings' own rate, a fraction of a second each.
-        clips: How many.
+        clips: Number of clips.
         audio_format: "flac" or "wav" of 16 bits, "opus" of about 30 kbit/s, "mp3" of about 64;
             one channel.
-        seed: Another seed, another corpus.
+        seed: Seed of all random choices; each seed gives another corpus.
     """
 
     kind: Literal["utterances", "digits"]
@@ -65,7 +65,7 @@ class CorpusSpec:
 
     @property
     def name(self) -> str:
-        """Folder name that differs where the corpus does."""
+        """Name of the corpus's folder, different for each spec."""
         return f"{self.kind}-{self.clips}-{self.audio_format}-{self.seed}"
 
 
@@ -133,7 +133,7 @@ def build_corpus(
         folder: Made here; appears only when it is complete.
         spec: What to make.
         recordings: Folder of `DIGIT_SPEAKER_TAKE.wav` files.
-        threads: The number of cores unless given.
+        threads: Number of threads. None: the number of cores.
     """
     if (folder / _FACTS).exists():
         return Corpus(folder)

@@ -28,11 +28,11 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What became of a program.
+    """The result of a program that was run.
 
     Attributes:
-        wall_s: From start to end.
-        result: What its last line of output said, as JSON; None without output.
+        wall_s: Seconds from start to end.
+        result: Its last line of output, parsed as JSON; None without output.
         peak_bytes: Highest resident memory of the process and its children together, taken as
             the sum of each one's own peak; files that they map count.
         peak_anonymous_bytes: Highest sum seen of their memory without mapped files.

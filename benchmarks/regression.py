@@ -56,7 +56,7 @@ class Compared:
     def add(
         self, work: str, corpus: str, number: int, version: str, found: Mapping[str, Any]
     ) -> None:
-        """Keep seconds on the clock and of processor."""
+        """Keep the seconds on the clock and of processor time of one job."""
         rounds = self.seconds.setdefault((work, corpus), {})
         rounds.setdefault(number, {})[version] = (found["wall_s"], found["cpu_s"])
 

@@ -16,11 +16,11 @@ class Cell:
 
     Attributes:
         row: Stable identifier of what was measured, dotted.
-        title: The same for readers.
+        title: What was measured, in words.
         who: The contender.
-        values: Of each round; empty when there is none, and `note` says why.
-        unit: Of the values.
-        at_most: What their median should not exceed.
+        values: The value of each round; empty if there is none, and `note` says why.
+        unit: Unit of the values.
+        at_most: Limit that their median should not exceed.
         note: What happened, in words.
         facts: Numbers that explain it.
     """
@@ -64,7 +64,7 @@ def show(cell: Cell) -> str:
 
 
 def with_facts(cell: Cell) -> str:
-    """The numbers that explain a figure, without those that nothing was found for (NaN)."""
+    """The numbers that explain a figure, without those that were not found (NaN)."""
     known = ((name, value) for name, value in cell.facts.items() if value == value)
     return ", ".join(f"{name} {_short(value)}" for name, value in known)
 

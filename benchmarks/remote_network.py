@@ -41,7 +41,7 @@ class Store:
     """A bucket on a running server.
 
     Args:
-        url: Of the server.
+        url: URL of the server.
     """
 
     def __init__(self, url: str) -> None:

@@ -33,21 +33,21 @@ class Task:
 
     Attributes:
         adapter: The module that reads.
-        url: Of the S3 endpoint.
-        bucket: Its bucket.
-        prefix: Where in it the dataset lies.
-        cache: Folder on this machine.
+        url: URL of the S3 endpoint.
+        bucket: Bucket that holds the dataset.
+        prefix: Prefix of the dataset in the bucket.
+        cache: Folder of the cache on this machine.
         budget: Bytes the cache may hold; None: no limit.
-        shuffle: Anew in each epoch.
-        epochs: How many.
+        shuffle: Whether to shuffle, anew in each epoch.
+        epochs: Number of epochs to read.
         batch: Samples in a batch.
-        step_s: What a training step takes, without using the processor.
-        rank: Which of `world` processes this is.
-        world: Processes that share the work.
+        step_s: Seconds that a training step takes, without using the processor.
+        rank: Number of this process among `world` processes, from 0.
+        world: Number of processes that share the work.
         expected: JSON file of the crc32 of each clip's float32 samples, by key; then each clip is
-            compared. None: none is.
-        say_keys: Say in which order the clips came.
-        options: What only some adapters know.
+            compared. None: no clip is.
+        say_keys: Whether to report the order in which the clips came.
+        options: Options that only some adapters have.
     """
 
     adapter: str

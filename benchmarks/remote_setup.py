@@ -1,4 +1,4 @@
-"""What every row about remote datasets is given: contenders, a network, and places for results."""
+"""Set up what every row about remote datasets uses: contenders, a network, a place for results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 SHARD_BYTES = 1_500_000
-"""So that the 1500 clips of the large corpus lie in about 160 shards."""
+"""Size of a shard, with which the 1500 clips of the large corpus fill about 160 shards."""
 
 LARGE_SHARD_BYTES = 64 << 20
 LATENCY_S = 0.03
@@ -64,8 +64,8 @@ class Contender:
     """A library that reads.
 
     Attributes:
-        name: How tables call it.
-        adapter: Module with `read`, for peers with `write` too.
+        name: Its name in tables.
+        adapter: Module with the function `read`; for peers, also `write`.
         ours: Whether it runs in this environment.
     """
 
@@ -87,9 +87,9 @@ class Uploaded:
     """A dataset in the store.
 
     Attributes:
-        prefix: Where.
+        prefix: Prefix of the dataset in the bucket.
         sizes: Bytes of each file by its path in the dataset.
-        folder: The same on this machine.
+        folder: Folder of the dataset on this machine.
     """
 
     prefix: str
@@ -105,7 +105,7 @@ class Uploaded:
 
     @property
     def bytes(self) -> int:
-        """Of all shards."""
+        """Total size of all shards in bytes."""
         return sum(self.sizes[name] for name in self.shards)
 
 
@@ -115,7 +115,7 @@ class Reader:
     Args:
         task: What it does.
         python: Interpreter of the environment.
-        limit_s: After so many seconds without a result it counts as hanging.
+        limit_s: Seconds without a result after which it counts as hanging.
     """
 
     def __init__(self, task: Task, python: str, limit_s: float) -> None:
@@ -141,7 +141,7 @@ class Reader:
             thread.start()
 
     def ready(self) -> None:
-        """Wait until its imports are done; where they fail, that is its result."""
+        """Wait until its imports are done; if they fail, the failure is its result."""
         event = self._next()
         if event["event"] != "ready":
             self._events.put(event)
@@ -154,11 +154,11 @@ class Reader:
             self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
-        """What became of it: an event "epoch", "error" or "end"; "hang" and "died" are ours."""
+        """Its next event: "epoch", "error" or "end"; "hang" and "died" are added by this class."""
         return self._next()
 
     def close(self) -> None:
-        """End it, and all that it has started."""
+        """End it, and all processes that it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -197,7 +197,7 @@ class Remote:
         bench: Sizes, corpora, folders.
         store: A running server.
         proxy: The network before it.
-        contenders: Whom to measure, ours first.
+        contenders: The libraries to measure, AudioMDB first.
         peers_python: Interpreter of the peers' environment.
         results: File that cells are appended to.
     """
@@ -222,7 +222,7 @@ class Remote:
 
     @property
     def rounds(self) -> int:
-        """Of what is measured by the clock."""
+        """Number of rounds of measurements by the clock."""
         return self.bench.sizes.rounds
 
     @property
@@ -232,7 +232,7 @@ class Remote:
 
     @cached_property
     def expected(self) -> Path:
-        """File of what each clip sounds like: the crc32 of its float32 samples, by key."""
+        """File with the crc32 of each clip's float32 samples, by key."""
         from zlib import crc32
 
         decode = decoder()
@@ -260,7 +260,7 @@ class Remote:
         return self.bench.fresh(f"remote-cache-{self._caches}")
 
     def task(self, who: Contender, dataset: Uploaded, cache: Path, **options: Any) -> Task:  # noqa: ANN401
-        """What a process of a contender is to do."""
+        """The task of a contender's process."""
         # What SampleStream mixes unless told otherwise: five shards.
         mixed = {} if who.ours else {"mixed": 5 * len(self.corpus.entries) // len(dataset.shards)}
         given = {**mixed, **options.pop("options", {})}
@@ -278,7 +278,7 @@ class Remote:
     def reading(
         self, who: Contender, *tasks: Task, limit_s: float = 300.0
     ) -> Iterator[list[Reader]]:
-        """Start processes, and end them; they are ready to go."""
+        """Start processes that are ready to read, and end them with the `with` block."""
         python = sys.executable if who.ours else self._peers_python
         readers = [Reader(task, python, limit_s) for task in tasks]
         try:
@@ -290,14 +290,14 @@ class Remote:
                 reader.close()
 
     def narrow(self, bytes_per_second: float | None = BYTES_PER_SECOND) -> None:
-        """Make the network what it is supposed to be, and count anew."""
+        """Set the network to its usual latency and bandwidth, and reset its counts."""
         self.proxy.heal()
         self.proxy.latency_s = LATENCY_S
         self.proxy.bytes_per_second = bytes_per_second
         self.proxy.reset_stats()
 
     def quiet(self) -> int:
-        """Bytes passed so far, once no more come: loaders fetch on for a while."""
+        """Wait until loaders no longer fetch, and return the bytes that have passed so far."""
         passed = -1
         while (now := self.proxy.stats.answer_bytes) != passed:
             passed = now
@@ -332,7 +332,7 @@ class Remote:
 
 
 def failure(event: dict[str, Any]) -> str:
-    """An event that is no result, in a few words."""
+    """Describe an event that is not a result in a few words."""
     kind = event.get("type", event["event"])
     lines = str(event.get("message", "")).strip().splitlines() or [""]
     # Of a traceback, what was raised; loaders put one into the message.
@@ -342,11 +342,11 @@ def failure(event: dict[str, Any]) -> str:
 
 
 def failures(events: Sequence[dict[str, Any]]) -> str:
-    """In how many of several runs something went wrong, and what first; empty if in none."""
+    """Say how many of several runs failed and how the first did; empty if none failed."""
     failed = [event for event in events if event["event"] != "epoch"]
     return f"{len(failed)} of {len(events)} failed: {failure(failed[0])}" if failed else ""
 
 
 def whole(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results of the runs that came to their end."""
+    """The results of the runs that were completed."""
     return [event for event in events if event["event"] == "epoch"]

@@ -23,8 +23,8 @@ class Figure:
         name: Stable identifier, dotted.
         title: What it is, for the table.
         value: The number.
-        unit: Of the number.
-        at_most: What it should not exceed.
+        unit: Unit of the number.
+        at_most: Limit that the number should not exceed.
         facts: More numbers that explain it.
     """
 

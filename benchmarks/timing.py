@@ -26,9 +26,9 @@ class Case:
     """One way to do a piece of work. A peer is added to a comparison as one more of these.
 
     Attributes:
-        name: How tables call it.
-        run: Does all of the work once and returns how much that was, so that cases that do not do
-            the same are found out.
+        name: Its name in tables.
+        run: Does all of the work once and returns the amount, so that cases that do unequal work
+            are found.
         before: Called before each run, off the clock (empty a folder, drop the page cache).
     """
 
@@ -44,11 +44,11 @@ class Comparison:
     Attributes:
         name: Stable identifier, dotted.
         title: What is done, for the table.
-        floors: What nobody can beat by much. With several, the slowest of a round is the floor.
-        contenders: What is measured against them.
+        floors: Cases that nothing can beat by much. The slowest of a round is the floor.
+        contenders: Cases that are measured against the floors.
         ratio: "speed": floor's time over the contender's, higher is better. "time": the inverse.
         goals: Contender to the ratio it should reach (at least for speed, at most for time).
-        unit: What the amount of work counts.
+        unit: Unit of the amount of work.
         repeatable: Whether a run may be repeated within one timing to make it long enough.
     """
 

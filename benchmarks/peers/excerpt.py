@@ -28,9 +28,10 @@ def excerpt(findings: Findings, folder: str) -> Iterator[str]:
         if name in ("audiomdb", LOOSE, *TWINS, FASTEST) or findings.kind(name) == "peer"
     ]
     figures = {name: found for name in systems if (found := loading(findings, name, corpus))}
-    yield f"Shuffled, decoded and padded batches of FLAC speech, on {run['cores']} cores. Medians"
-    yield "over rounds; ratios are taken within a round, those of the fastest in rounds of their"
-    yield "own, so they are not exactly those of the rates."
+    yield f"Shuffled, decoded and padded batches of FLAC speech, on {run['cores']} cores. Each"
+    yield "value is a median over rounds. Ratios are computed within a round (those of the fastest"
+    yield "systems in rounds of their own), so they can differ slightly from the quotient of two"
+    yield "medians."
     yield ""
     yield f"![Loader rates]({folder}/loader-{corpus}.svg)"
     yield ""

@@ -63,17 +63,17 @@ def cpu_per_hour(found: Finding) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """A loader's figures.
+    """Figures of one loader.
 
     Attributes:
-        rate: Seconds of audio a second.
-        ratio: Of that of the fastest bare decoding in two threads, in the same round; see
+        rate: Seconds of audio per second.
+        ratio: `rate` over that of the fastest bare decoding in two threads, in the same round; see
             `beside`.
-        cpu: Seconds of processor for an hour of audio.
-        cpu_ratio: The same against that floor.
+        cpu: Seconds of processor time for an hour of audio.
+        cpu_ratio: `cpu` over that of the same floor.
         first_s: Seconds to the first batch, from the end of importing torch.
-        settings: Which the search found best.
-        memory: Of all processes, in MiB, or None.
+        settings: The settings that the search found best.
+        memory: Memory of all processes in MiB, or None.
     """
 
     rate: Spread
@@ -106,7 +106,7 @@ def loading(findings: Findings, system: str, corpus: str) -> Loading | None:
 
 
 def beside(findings: Findings, system: str, other: str, value: Value, corpus: str) -> Spread | None:
-    """A loader's figure over another's of the same round: of those by turns, where both did."""
+    """Ratio of two loaders' figures in the same round; if both took turns, in those rounds."""
     by_turns = findings.ratio("turns", system, other, value, corpus=corpus)
     return by_turns or findings.ratio("load", system, other, value, corpus=corpus)
 
@@ -120,14 +120,14 @@ def best(
 
 
 def competes(system: str, kind: str) -> bool:
-    """Whether a system of a kind is one that AudioMDB is compared with."""
+    """Whether AudioMDB is compared with a system of this name and kind."""
     return kind == "peer" or system == LOOSE
 
 
 def best_of(
     systems: Iterable[str], values: Mapping[str, float | None], *, highest: bool
 ) -> tuple[str, float] | None:
-    """The best of some systems, and its value; None where none of them has one."""
+    """The best of some systems, and its value; None if none of them has a value."""
     rivals = {name: value for name in systems if (value := values.get(name)) is not None}
     if not rivals:
         return None

@@ -41,10 +41,11 @@ def loaders(findings: Findings, corpus: str, plots: str) -> Iterator[str]:
     if not systems:
         return
     yield from heading(f"Whole loader, {CORPORA[corpus]}")
-    yield "Shuffled epochs of padded batches of 16 clips; the first epoch, which starts workers,"
-    yield "is not counted. The ratios are to the bare loop of dr_flac in two threads. First batch:"
-    yield "from the end of `import torch` on, its own import included. Memory: all processes' PSS;"
-    yield "of it, pages of files, which the system may take back at any time."
+    yield "Shuffled epochs of padded batches of 16 clips; the first epoch, which starts workers, is"
+    yield "not counted. The ratios are to the bare loop of dr_flac in two threads. First batch:"
+    yield "seconds from the end of `import torch`, including the import of the system itself. PSS:"
+    yield "memory of all processes. Of files: the part of it that is pages of files, which the"
+    yield "system may take back at any time."
     if turns := findings.of("turns", system=OURS, corpus=corpus):
         few = [n for n in findings.systems("turns", corpus=corpus) if findings.kind(n) != "floor"]
         yield f"The ratios of {', '.join(map(findings.name, few))} are those of"
@@ -85,11 +86,12 @@ def reading(findings: Findings, corpus: str, plots: str) -> Iterator[str]:
     if not systems:
         return
     yield from heading(f"One process, no loader, {CORPORA[corpus]}")
-    yield "Encoded bytes in order, shuffled as the system shuffles, and by position at random, and"
-    yield "all as float32; each clip is kept until the next is there, as loops do. MB/s of encoded"
-    yield "bytes, seconds of audio a second for decoding; in brackets the ratio to py-lmdb, of cold"
-    yield "reads to plain files, of decoding to bare dr_flac. py-lmdb may be there twice: in a"
-    yield "process as it is, and in one that keeps freed memory, as it does with AudioMDB in it."
+    yield "Encoded bytes in order, shuffled as the system shuffles, and by position at random; and"
+    yield "all clips decoded to float32. Each clip is kept until the next is there, as loops do."
+    yield "Figures are MB/s of encoded bytes and, for decoding, seconds of audio per second. The"
+    yield "ratios in brackets are to py-lmdb; for cold reads, to plain files; for decoding, to bare"
+    yield "dr_flac. py-lmdb may be listed twice: in a process as it is, and in one that keeps freed"
+    yield "memory, as a process with AudioMDB does."
     yield ""
     yield f"![Reading]({plots}/reading-{corpus}.svg)"
     yield ""
@@ -127,8 +129,8 @@ def writing(findings: Findings, corpus: str) -> Iterator[str]:
     if not systems:
         return
     yield from heading(f"Writing, {CORPORA[corpus]}")
-    yield "From loose files to a dataset whose files are synced. Size: bytes beyond the files'; on"
-    yield "disk: with what the file system rounds up."
+    yield "From loose files to a dataset whose files are synced. Size: bytes beyond those of the"
+    yield "loose files. On disk: the same, with what the file system rounds up."
     yield ""
     yield from header(
         "system", "clips/s", "time, of cp -r", "CPU s", "size", "on disk", "files", "audio"
@@ -161,8 +163,9 @@ def formats(findings: Findings, plots: str) -> Iterator[str]:
     if not written:
         return
     yield from heading("Formats of audio")
-    yield "One corpus of speech, stored by AudioMDB: what disk and processor each cost. Decoding is"
-    yield "one thread without a loader, from stored bytes to float32; ratios are to FLAC."
+    yield "One corpus of speech, stored by AudioMDB: the cost of each format in disk space and"
+    yield "processor time. Decoding is by one thread without a loader, from stored bytes to"
+    yield "float32; ratios are to FLAC."
     yield ""
     yield f"![Formats]({plots}/formats.svg)"
     yield ""
@@ -223,9 +226,9 @@ def opening(findings: Findings) -> Iterator[str]:
     if not findings.of("open"):
         return
     yield from heading("Very many samples")
-    yield "A number and a short text each, no audio. Seconds from opening to the first sample, in"
-    yield "stored order and of a shuffled epoch, and memory that this took; the library has been"
-    yield "used on 1000 samples before."
+    yield "Each sample is a number and a short text, without audio. Seconds from opening to the"
+    yield "first sample, in stored order and of a shuffled epoch, and the memory that this took."
+    yield "Each library has been used on 1000 samples before."
     yield ""
     yield from header("samples", "system", "first s", "MiB", "first, shuffled s", "MiB")
     for samples in sorted({each["samples"] for each in findings.of("open")}):

@@ -1,4 +1,4 @@
-"""Works whose result is a figure: seconds, bytes, memory."""
+"""Measure work whose result is a figure: seconds, bytes, memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _READ = {"raw": ("cold", "order", "shuffled", "random"), "decoded": ("decoded",)
 
 
 def write(plan: Plan) -> None:
-    """Both corpora by everybody who keeps them in a form of his own."""
+    """Write both corpora with every system that has a format of its own."""
     for label, corpus in plan.corpora():
         for number, system in in_rounds(plan.sizes.write_rounds, list(plan.writers(label))):
             folder = plan.folder(system, corpus)
@@ -49,7 +49,7 @@ def write(plan: Plan) -> None:
 
 
 def read(plan: Plan) -> None:
-    """Without loaders, in one process: cold, in order, shuffled, at random, decoded."""
+    """Read without loaders, in one process: cold, in order, shuffled, at random, decoded."""
     for label, corpus in plan.corpora():
         readers = {**plan.offering(System.raw, label), **plan.offering(System.decoded, label)}
         for number, system in in_rounds(plan.rounds(label), list(readers)):
@@ -99,14 +99,14 @@ def take_search(plan: Plan, earlier: Findings) -> None:
 
 
 def load(plan: Plan) -> None:
-    """Shuffled epochs of padded batches, by everybody's best settings."""
+    """Load shuffled epochs of padded batches, with the best settings of each system."""
     for label, corpus in plan.corpora():
         systems = list(plan.offering(System.loader, label))
         _rounds(plan, "load", label, corpus, plan.rounds(label), systems)
 
 
 def turns(plan: Plan) -> None:
-    """The same by AudioMDB, the fastest bare loop and the fastest peers alone, taking turns.
+    """Load with only AudioMDB, the fastest bare loop and the fastest peers, taking turns.
 
     A round of everybody takes minutes, in which a machine that others use too changes by more than
     these differ.
@@ -143,7 +143,7 @@ def _load(
 
 
 def memory(plan: Plan) -> None:
-    """Memory of all processes of a loader; apart, since looking at it takes processor time."""
+    """Measure the memory of all processes of a loader; apart, since this takes processor time."""
     label, corpus = "speech", plan.speech(plan.sizes.utterances)
     seconds = {"seconds": 2 + plan.sizes.shortest_s}
     idle = partial(_watched, plan, "loading:idle", "", seconds)
@@ -180,7 +180,7 @@ def _watched(plan: Plan, job: str, system: str, given: Mapping[str, Any]) -> dic
 
 
 def open_many(plan: Plan) -> None:
-    """Datasets of very many samples, each after one of few: what is imported late is not theirs."""
+    """Open datasets of very many samples, each after a small one, so that imports do not count."""
     offered = plan.offering(System.write_tiny, "speech")
     able = [system for system, each in offered.items() if each.kind in plan.sizes.watched]
     place = plan.work / "tiny"
@@ -206,7 +206,7 @@ def open_many(plan: Plan) -> None:
 
 
 def formats(plan: Plan) -> None:
-    """One corpus in several formats: bytes, decoding and loading by AudioMDB."""
+    """Measure one corpus in several formats: bytes, decoding and loading by AudioMDB."""
     cases: dict[str, tuple[str, str | None]] = {each: (each, None) for each in plan.sizes.formats}
     cases["flac, converted to wav"] = ("flac", "wav")
     made = {}

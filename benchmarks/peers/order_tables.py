@@ -19,11 +19,12 @@ def padding(findings: Findings) -> Iterator[str]:
     if not findings.of("padding"):
         return
     yield from heading("Padding of batches by seconds")
-    yield "Durations alone. Batches of as many seconds and from as many buckets; clips times the"
-    yield "longest one are a batch's padded seconds. Padding: of these, what no clip has. Fill: of"
-    yield "what all batches may hold. Over: batches with more than they may hold. Slots: batches of"
-    yield "one step, over all ranks, which AudioMDB fills together; lhotse draws each by itself,"
-    yield "so its padding is that of any number of ranks."
+    yield "From durations alone, with as many seconds and buckets for both systems. The padded"
+    yield "seconds of a batch are its number of clips times its longest clip. Padding: the share of"
+    yield "these seconds that no clip fills. Fill: their share of what all batches may hold. Over:"
+    yield "batches that exceed what they may hold. Slots: batches of one step, over all ranks."
+    yield "AudioMDB fills them together; lhotse draws each by itself, so its padding is the same"
+    yield "for any number of ranks."
     yield ""
     columns = ("clips", "s of a batch", "buckets", "system", "slots", "batches", "padding", "fill")
     yield from header(*columns, "over")
@@ -63,12 +64,12 @@ def shuffling(findings: Findings) -> Iterator[str]:
     if not found:
         return
     yield from heading("Quality of shuffling")
-    yield "Orders alone, 256 shards of 1000 clips. Both keep some shards at hand; py1e's block is"
-    yield "as many clips as lie in them. Shift: root mean square of how far clips are moved from"
-    yield "where they were without mixing, in shards. Left: 1 less the correlation of the ranks of"
-    yield "both places, in millionths. Share: how much of a batch of 64 comes from one shard, that"
-    yield "with the most. At hand: shards from the first clip of each to its last, on average, and"
-    yield "the most at once."
+    yield "From orders alone, of 256 shards of 1000 clips. Both systems keep some shards at hand;"
+    yield "py1e's block is as many clips as these shards hold. Shift: root mean square of the"
+    yield "distance, in shards, by which mixing moves a clip. Left: 1 minus the correlation of the"
+    yield "ranks of its places with and without mixing, in millionths. Share: the largest share of"
+    yield "a batch of 64 that comes from one shard. At hand: number of shards that are between"
+    yield "their first and their last clip at a time, on average and at most."
     yield ""
     columns = ("shards", "system", "shift", "left", "share", "at hand", "at most")
     yield from header(*columns)

@@ -1,4 +1,4 @@
-"""Works about orders alone, for which no audio is read: padding, and quality of shuffling."""
+"""Measure orders alone, without reading audio: padding, and quality of shuffling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["padding", "shuffle"]
 _BUCKETS = (10, 20, 30)
 _SLOTS = (1, 4, 8)
 _SECONDS = 200.0
-"""Of a batch of synthetic clips."""
+"""Seconds of a batch of synthetic clips."""
 
 _ALIVE = (4, 8, 16)
 _SHARDS = 256
@@ -20,7 +20,7 @@ _EACH = 1000
 
 
 def padding(plan: Plan) -> None:
-    """Batches by seconds beside lhotse's: as many seconds and buckets, the same clips."""
+    """Compare batches by seconds with lhotse's: as many seconds and buckets, the same clips."""
     corpus = plan.speech(plan.sizes.utterances)
     mean = corpus.seconds / len(corpus.paths)
     cases: dict[str, dict[str, Any]] = {
@@ -41,7 +41,7 @@ def padding(plan: Plan) -> None:
 
 
 def shuffle(plan: Plan) -> None:
-    """Orders that keep as many shards at hand, beside mosaicml-streaming's."""
+    """Compare orders with mosaicml-streaming's, with as many shards at hand."""
     jobs = {"audiomdb": "shuffling:ours", "mosaic": "shuffling:mosaic"}
     given = {
         "alive": _ALIVE,

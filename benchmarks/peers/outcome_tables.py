@@ -43,9 +43,10 @@ def interruptions(findings: Findings) -> Iterator[str]:
     if not found:
         return
     yield ""
-    yield "AudioMDB, interrupted at random: each time other loaders go on, of 1 to 4 ranks with 0"
-    yield "to 2 workers and 0 to 2 threads. Equal: after how many interruptions what came until the"
-    yield "next one was, clip by clip, the stream of one rank that nobody interrupted."
+    yield "AudioMDB, interrupted at random. After each interruption other loaders continue, with 1"
+    yield "to 4 ranks, 0 to 2 workers and 0 to 2 threads. Equal: interruptions after which the"
+    yield "stream, up to the next interruption, was clip by clip that of an uninterrupted run with"
+    yield "one rank."
     yield ""
     yield from header("mode", "interrupted", "equal", "clips", "epochs")
     for case in (case for each in found for case in each["found"]["cases"]):
@@ -58,8 +59,8 @@ def coverage(findings: Findings) -> Iterator[str]:
     if not findings.of("cover"):
         return
     yield from heading("An epoch over ranks and workers")
-    yield "Clips lost and repeated in one epoch, over all ranks; and the batches of the rank with"
-    yield "fewest and most, where they differ: training in lockstep hangs there."
+    yield "Clips lost and repeated in one epoch, over all ranks. If ranks have different numbers of"
+    yield "batches, the fewest and the most are listed: training in lockstep would hang."
     yield ""
     cases = sorted({(each["ranks"], each["workers"]) for each in findings.of("cover")})
     yield from header("system", *(f"{ranks} x {workers}" for ranks, workers in cases))
@@ -120,9 +121,9 @@ def damage(findings: Findings) -> Iterator[str]:
         return
     yield from heading("Damaged datasets and killed writers")
     yield "A bit flipped in the middle of a clip (FLAC has checksums of its own, WAV has none), a"
-    yield "file truncated there, that file deleted; and a writer killed after half of its bytes:"
-    yield "what can be read then, and after it was started again. Clips that arrive right and"
-    yield "wrong, of all. DATASET stands for the dataset's path."
+    yield "file cut off there, or that file deleted; and a writer killed after half of its bytes:"
+    yield "what can be read then, and what after it was started again. The counts are clips that"
+    yield "arrive right and wrong, of all. DATASET stands for the dataset's path."
     yield ""
     damaged = ("bit flipped, FLAC", "bit flipped, WAV", "cut off", "file gone")
     yield from header("system", *damaged, "killed, then read", "started again")

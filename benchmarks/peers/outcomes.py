@@ -1,4 +1,4 @@
-"""Works whose result is an outcome: what comes back, what is lost, what is said."""
+"""Measure work whose result is an outcome: what comes back, what is lost, what is reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["cover", "damage", "resume"]
 
 
 def resume(plan: Plan) -> None:
-    """Stop in the middle of an epoch and go on: as before, and with one worker more.
+    """Stop in the middle of an epoch and resume, with the same workers and with one more.
 
     AudioMDB also many times at random places, with other ranks, workers and threads each time.
     """
@@ -65,7 +65,7 @@ def _one_more(settings: Settings) -> Settings:
 
 
 def cover(plan: Plan) -> None:
-    """An epoch over ranks and workers; the number of clips divides by none of them.
+    """Read an epoch over ranks and workers, whose numbers do not divide the number of clips.
 
     AudioMDB also in each of its modes, with fewer clips than ranks, too.
     """
@@ -112,7 +112,7 @@ _DAMAGES = (
 
 
 def damage(plan: Plan) -> None:
-    """Datasets that are no longer as they were written, and writers that were killed."""
+    """Read datasets that were damaged, and datasets whose writer was killed."""
     corpora = {"speech": plan.speech(plan.sizes.few), "digits": plan.digits(plan.sizes.few)}
     writers = plan.writers("speech")
     for system in plan.watched():

@@ -1,4 +1,4 @@
-"""How much is measured, on what, by whom: what every work is given."""
+"""The plan that every piece of work is given: how much is measured, on what, by which systems."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from benchmarks.peers.running import Runner
 from benchmarks.peers.system import Settings, System
 
 _NEAR = 0.05
-"""Peers that are so much slower than the fastest of them may be the fastest another time."""
+"""Peers slower than the fastest by at most this share may be the fastest in another run."""
 
 _FEW = 8
-"""Clips that everybody writes and reads before it is measured."""
+"""Number of clips that every system writes and reads before it is measured."""
 
 __all__ = ["FULL", "SHORT", "Plan", "Sizes", "Work", "in_rounds"]
 
@@ -27,30 +27,30 @@ class Sizes:
     """How much is measured.
 
     Attributes:
-        rounds: Rounds of each comparison.
-        write_rounds: The same of writing, of opening, and of everything on digits.
-        turns: How often AudioMDB, the floor and the fastest peers are measured by turns.
-        shortest_s: How long repeatable work is repeated.
-        tried: Whether everybody writes a few clips before writing is measured, twice the work for
-            those who start processes.
-        passes: Epochs that are measured, at least.
+        rounds: Rounds of each comparison on speech.
+        write_rounds: Rounds of writing, of opening, and of everything on digits.
+        turns: Rounds in which AudioMDB, the floor and the fastest peers take turns.
+        shortest_s: Seconds for which repeatable work is repeated at least.
+        tried: Whether every system writes a few clips before writing is measured. This doubles the
+            work of systems that start processes.
+        passes: Least number of epochs that are measured.
         utterances: Clips of the corpus of speech.
         digits: Clips of the corpus of small files.
         few: Clips of the corpora that are damaged, resumed and split.
         tiny: Samples of the datasets that opening is measured on.
         search: Whether settings are searched, or the likeliest ones taken.
-        topologies: Ranks, and workers of each, that an epoch is split over.
-        cover_clips: Clips of datasets that AudioMDB splits in each of its modes.
-        cover_ranks: Ranks that it does so over.
-        cover_workers: Workers of each.
-        interruptions: Random interruptions of AudioMDB's streams.
+        topologies: Numbers of ranks, and of workers of each, over which an epoch is split.
+        cover_clips: Sizes of the datasets that AudioMDB splits in each of its modes, in clips.
+        cover_ranks: Numbers of ranks over which it splits them.
+        cover_workers: Numbers of workers of each of these ranks.
+        interruptions: Number of random interruptions of AudioMDB's streams.
         formats: Formats of the table of formats.
         corpora: Which of the two corpora are measured on.
         watched: Kinds of systems that are resumed, split and damaged, whose memory is measured, and
             that open very many samples.
-        padded: Clips of synthetic durations that batches are made of.
-        seeds: Shuffled orders that are looked at.
-        cores: Cores that settings are tried for.
+        padded: Number of synthetic clips in the measurement of padding.
+        seeds: Number of shuffled orders whose quality is measured.
+        cores: Number of cores for which settings are tried.
     """
 
     rounds: int
@@ -126,14 +126,14 @@ FULL = Sizes(
 
 
 class Plan:
-    """A run. Corpora and datasets are made when first asked for.
+    """The plan of a run. Corpora and datasets are made when first asked for.
 
     Args:
         runner: Runs the jobs.
-        sizes: How much.
+        sizes: How much is measured.
         work: Folder for corpora and datasets.
         recordings: Spoken digits that corpora are made of.
-        systems: Which take part, as far as their environments are there.
+        systems: Names of the systems that take part, if their environments exist.
     """
 
     def __init__(
@@ -153,36 +153,36 @@ class Plan:
         self._written: set[Path] = set()
 
     def corpora(self) -> Iterator[tuple[str, Corpus]]:
-        """What everything is measured on, by name."""
+        """The corpora of this run, by name."""
         if "speech" in self.sizes.corpora:
             yield "speech", self.speech(self.sizes.utterances)
         if "digits" in self.sizes.corpora:
             yield "digits", self.digits(self.sizes.digits)
 
     def speech(self, clips: int, audio_format: str = "flac") -> Corpus:
-        """Utterances of 2 to 15 s."""
+        """A corpus of utterances of 2 to 15 s."""
         return self._corpus(CorpusSpec("utterances", clips, audio_format))  # type: ignore[arg-type]
 
     def digits(self, clips: int) -> Corpus:
-        """WAV files of one digit each."""
+        """A corpus of WAV files of one digit each."""
         return self._corpus(CorpusSpec("digits", clips, "wav"))
 
     def rounds(self, label: str) -> int:
-        """Of a comparison on a corpus."""
+        """Number of rounds of a comparison on this corpus."""
         return self.sizes.rounds if label == "speech" else self.sizes.write_rounds
 
     def watched(self) -> dict[str, System]:
-        """Loaders of which more is asked than to be fast."""
+        """Systems with a loader whose memory, resuming, splitting and opening are measured too."""
         loaders = self.offering(System.loader, "speech")
         kinds = self.sizes.watched
         return {n: each for n, each in loaders.items() if each.kind in kinds and not each.twin}
 
     def writers(self, label: str) -> dict[str, System]:
-        """Systems with a dataset of their own, of a corpus."""
+        """Systems that write a dataset of their own from this corpus."""
         return {n: each for n, each in self._on(label).items() if each.dataset_of is None}
 
     def offering(self, method: Callable[..., Any], label: str) -> dict[str, System]:
-        """Systems that have their own version of a method, to be measured on a corpus."""
+        """Systems that implement a method of `System` and are measured with it on this corpus."""
         name = method.__name__
         return {
             system: each
@@ -194,12 +194,12 @@ class Plan:
         return {name: each for name, each in self.systems.items() if label in each.corpora}
 
     def folder(self, system: str, corpus: Corpus) -> Path:
-        """Where the dataset of a system is, or will be."""
+        """Folder of a system's dataset, whether or not it is written yet."""
         owner = self.systems[system].dataset_of or system
         return self.work / "datasets" / f"{owner}-{corpus.folder.name}"
 
     def dataset(self, system: str, corpus: Corpus) -> Path:
-        """The same, written unless it was in this run.
+        """Folder of a system's dataset, which is written first unless this run has written it.
 
         Raises:
             JobError: writing failed.
@@ -212,7 +212,7 @@ class Plan:
         return folder
 
     def to_write(self, corpus: Corpus, folder: Path) -> dict[str, Any]:
-        """Arguments of writing."""
+        """Arguments of the job that writes a dataset."""
         given = self.given(corpus, folder)
         if not self.sizes.tried:
             return {**given, "few": None}
@@ -220,21 +220,21 @@ class Plan:
         return {**given, "few": str(self._corpus(spec).folder)}
 
     def wrote(self, folder: Path) -> None:
-        """Remember that a dataset is there, and of this run."""
+        """Remember that this run has written a dataset."""
         self._written.add(folder)
 
     def settings(self, system: str, label: str) -> Settings:
-        """What was found fastest on a corpus; the likeliest ones before that."""
+        """Fastest settings of a system on a corpus; before the search, the likeliest ones."""
         found = self.fastest(system, label)
         return found[0] if found else self._likeliest(system)
 
     def tried(self, system: str, label: str, settings: Settings, wall_s: float) -> None:
-        """Remember a try. The fastest of several counts: whatever else ran made them slower."""
+        """Remember the time that settings took; of several tries, only the fastest counts."""
         tried = self._tried.setdefault((label, system), {})
         tried[settings] = min(wall_s, tried.get(settings, wall_s))
 
     def fastest(self, system: str, label: str) -> list[Settings]:
-        """What was tried on a corpus, the fastest first."""
+        """All settings of a system that were tried on a corpus, the fastest first."""
         tried = self._tried.get((label, system), {})
         return sorted(tried, key=lambda each: tried[each])
 
@@ -248,7 +248,7 @@ class Plan:
 
     @staticmethod
     def given(corpus: Corpus, folder: Path) -> dict[str, Any]:
-        """Arguments of most jobs."""
+        """Arguments that most jobs take."""
         return {"corpus": str(corpus.folder), "folder": str(folder)}
 
     def _likeliest(self, system: str) -> Settings:
@@ -263,11 +263,11 @@ class Plan:
 
 
 Work: TypeAlias = Callable[[Plan], None]
-"""Something that is measured, and kept by the plan's runner."""
+"""A piece of work: it measures something, and the plan's runner keeps the findings."""
 
 
 def in_rounds(rounds: int, names: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Round by round all names, in an order that rotates: none always follows the same one."""
+    """Yield all names in each round, in a rotating order, so that none always follows another."""
     for number in range(rounds):
         turn = number * len(names) // rounds
         for name in [*names[turn:], *names[:turn]]:

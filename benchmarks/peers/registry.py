@@ -21,9 +21,9 @@ class Entry:
 
     Attributes:
         place: `module:class` in `benchmarks.peers.systems`.
-        arguments: Of its constructor.
-        options: The same by name.
-        environment: Which of `ENVIRONMENTS` it runs in.
+        arguments: Positional arguments of its constructor.
+        options: Keyword arguments of its constructor.
+        environment: The one of `ENVIRONMENTS` that it runs in.
     """
 
     place: str
@@ -32,7 +32,7 @@ class Entry:
     environment: str = "peers"
 
     def make(self) -> System:
-        """The adapter itself. Does not import the library that it is for."""
+        """Make the adapter, without importing the library that it is for."""
         module, name = self.place.split(":")
         found: Callable[..., System] = getattr(
             import_module(f"benchmarks.peers.systems.{module}"), name
@@ -84,5 +84,5 @@ SYSTEMS = {
 
 
 def make(name: str) -> System:
-    """The adapter of a system."""
+    """Make the adapter of a system."""
     return SYSTEMS[name].make()

@@ -37,17 +37,17 @@ class Findings:
         ]
 
     def systems(self, work: str, **about: Any) -> list[str]:  # noqa: ANN401
-        """Who took part, in the order of the registry."""
+        """Systems that took part, in the order of the registry."""
         met = {each["system"] for each in self.of(work, **about)}
         return [name for name in SYSTEMS if name in met]
 
     def name(self, system: str) -> str:
-        """How tables call a system."""
+        """Name of a system in tables."""
         named: str = self.run["systems"].get(system, {"name": system})["name"]
         return named
 
     def kind(self, system: str) -> str:
-        """Ours, peer, floor or by hand."""
+        """Kind of a system: ours, peer, floor or by hand."""
         kind: str = self.run["systems"].get(system, {"kind": "peer"})["kind"]
         return kind
 
@@ -58,7 +58,7 @@ class Findings:
         value: Callable[[Finding], float | None],
         **about: Any,  # noqa: ANN401
     ) -> dict[int, float]:
-        """A figure of each round in which it was found."""
+        """A figure by round, for each round in which it was found."""
         found = {}
         for each in self.of(work, system=system, **about):
             figure = value(each["found"])
@@ -85,7 +85,7 @@ class Findings:
         value: Callable[[Finding], float | None],
         **about: Any,  # noqa: ANN401
     ) -> Spread | None:
-        """The figure over the floor's of the same round."""
+        """Ratio of a figure to the floor's in the same round."""
         ours = self.rounds(work, system, value, **about)
         theirs = self.rounds(work, floor, value, **about)
         ratios = [ours[number] / theirs[number] for number in ours if theirs.get(number)]
@@ -106,7 +106,7 @@ def read_findings(path: Path) -> Findings:
 
 
 def versions_of(pythons: Mapping[str, str], systems: Mapping[str, System]) -> dict[str, str]:
-    """Versions of what takes part, asked in the environment where it does."""
+    """Versions of the distributions that take part, each asked for in its own environment."""
     found: dict[str, str] = {}
     for environment, python in pythons.items():
         names = {

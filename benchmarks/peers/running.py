@@ -39,9 +39,9 @@ class Runner:
     """Runs jobs.
 
     Attributes:
-        pythons: Interpreter of each environment of `registry.ENVIRONMENTS` that is there.
+        pythons: Interpreter of each environment of `registry.ENVIRONMENTS` that exists.
         results: File that findings are appended to.
-        longest_s: A job that takes longer is ended.
+        longest_s: Seconds after which a job is ended.
         library: Folder of another checkout whose AudioMDB is measured, with this benchmark.
     """
 
@@ -52,7 +52,7 @@ class Runner:
     failures: list[str] = field(default_factory=list)
 
     def offers(self, system: str) -> bool:
-        """Whether a system's environment is there."""
+        """Whether a system's environment exists."""
         return SYSTEMS[system].environment in self.pythons
 
     def job(
@@ -70,7 +70,7 @@ class Runner:
             name: `module:function`.
             system: Its first argument.
             watch: Called with the memory of the job's processes every 100 ms.
-            kill_when: Asked every 10 ms; when it says so, the job is killed, and {} returned.
+            kill_when: Called every 10 ms; once it is True, the job is killed, and {} is returned.
             given: Its other arguments.
 
         Raises:
@@ -146,8 +146,8 @@ class Started:
 
     Attributes:
         process: The program.
-        out: What it wrote, once it was left.
-        err: The same of its errors.
+        out: Its standard output, available after the `with` block.
+        err: Its standard error, likewise.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -187,7 +187,7 @@ class Started:
 
 
 def result_of(out: str) -> dict[str, Any] | None:
-    """What a job printed as its result; None where it did not get that far."""
+    """The result that a job printed; None if it did not get that far."""
     for line in reversed(out.splitlines()):
         if line.startswith(MARK):
             found: dict[str, Any] = json.loads(line[len(MARK) :])

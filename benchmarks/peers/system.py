@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 (a method that a system may leave out has arguments that nobody looks at)
-"""What every system that takes part has to offer, each as its own documentation recommends.
+"""What every system that takes part offers, set up as its own documentation recommends.
 
 An adapter is small on purpose: it shows how a user of that library would do the work, and nothing
 of how it is measured.
@@ -46,13 +46,13 @@ class NotOfferedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is searched for each system before its loader is measured.
+    """The settings that are searched for each system before its loader is measured.
 
     Attributes:
         workers: Worker processes.
-        threads: Threads that decode, in each of them; where a system has such.
-        decoder: Who turns bytes into samples, see `benchmarks.peers.decoders`; empty where the
-            system has a decoder of its own.
+        threads: Threads that decode, in each worker, if the system has such threads.
+        decoder: Name of the decoder, see `benchmarks.peers.decoders`; empty if the system has a
+            decoder of its own.
     """
 
     workers: int = 0
@@ -60,7 +60,7 @@ class Settings:
     decoder: str = ""
 
     def label(self) -> str:
-        """For tables."""
+        """The settings as text for tables."""
         parts = [f"{self.workers} workers"]
         if self.threads:
             parts.append(f"{self.threads} threads")
@@ -69,18 +69,18 @@ class Settings:
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """The settings as plain data."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What is asked of every loader alike.
+    """What is asked of every loader.
 
     Attributes:
         batch_size: Clips in a batch.
         shuffle: A new order each epoch; False where only the loader's own costs are of interest.
-        stateful: Whether `state` will be asked for, which some systems do by another loader.
+        stateful: Whether `state` will be called, for which some systems use another loader.
     """
 
     batch_size: int = 16
@@ -95,7 +95,7 @@ def place() -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Batch:
-    """What a loader gives: padded audio, what of it is real, and who it is."""
+    """A batch of a loader: padded audio, the true lengths, and the names of the clips."""
 
     audio: torch.Tensor
     """float32, `(clips, frames)`."""
@@ -119,7 +119,7 @@ class Loader:
         return sum(consume(batch) for batch in self)
 
     def state(self) -> Any:  # noqa: ANN401 (each library's own)
-        """What a checkpoint keeps, after some batches."""
+        """The state that a checkpoint keeps after some batches."""
         raise NotOfferedError("keeps no state")
 
     def resume(self, state: Any) -> None:  # noqa: ANN401
@@ -133,7 +133,7 @@ def clip_name(key: str) -> str:
 
 
 def consume(batch: Batch) -> int:
-    """What a training step does at least: look at every page of the batch. Returns its frames."""
+    """Do the least that a training step does: touch every page of the batch. Returns its frames."""
     audio = batch.audio.numpy()
     # One value a page: memory that nobody has touched yet costs its time here, as it would where
     # the batch is copied to a device.
@@ -147,7 +147,7 @@ class System:
     name: str
     kind: Kind = "peer"
     distributions: ClassVar[tuple[str, ...]] = ()
-    """Whose versions belong into the report."""
+    """Distributions whose versions are part of the report."""
     keeps_bytes: ClassVar[bool] = True
     """Whether audio stays encoded as it came."""
     exact_epochs: ClassVar[bool] = True
@@ -173,23 +173,23 @@ class System:
             import_module(name)
 
     def write(self, corpus: Corpus, folder: Path) -> None:
-        """Turn the files of a corpus into what this system reads, in a folder that is not there."""
+        """Write the files of a corpus as a dataset of this system, in a new folder."""
         raise NotOfferedError("has no format of its own")
 
     def files(self, folder: Path) -> list[Path]:
-        """All files of what `write` made."""
+        """All files that `write` made."""
         return sorted(path for path in folder.rglob("*") if path.is_file())
 
     def raw(self, folder: Path, *, shuffle: bool) -> Callable[[], Iterable[Any]]:
-        """Open; each call gives all clips' encoded bytes once, in this process."""
+        """Open a dataset; each call yields the encoded bytes of all clips once, in this process."""
         raise NotOfferedError("does not hand out encoded bytes")
 
     def random(self, folder: Path) -> Callable[[int], Any]:
-        """Open; calls give the encoded bytes of the clip at a position."""
+        """Open a dataset; calls return the encoded bytes of the clip at a position."""
         raise NotOfferedError("has no random access")
 
     def decoded(self, folder: Path) -> Callable[[], Iterable[np.ndarray]]:
-        """Open; each call gives all clips as float32 once, in this process and thread."""
+        """Open a dataset; each call yields all clips as float32 once, in the calling thread."""
         raise NotOfferedError("does not decode")
 
     def settings(self, cores: int) -> list[Settings]:
@@ -198,7 +198,7 @@ class System:
         return [Settings(workers=number, decoder="soundfile") for number in workers]
 
     def loader(self, folder: Path, settings: Settings, wish: Wish) -> Loader:
-        """Open; epochs of padded batches."""
+        """Open a dataset and return a loader of its epochs in padded batches."""
         raise NotOfferedError("has no loader")
 
     def write_tiny(self, folder: Path, samples: int) -> None:

@@ -49,7 +49,7 @@ _WHY = {
         "a place in LMDB's pages; columns of a table take less"
     ),
 }
-"""What is known of a target that is missed."""
+"""Known reasons for targets that are missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,11 @@ class Target:
     """One figure that should be reached.
 
     Attributes:
-        what: For the table.
-        value: What was found; None where it was not measured.
-        bound: What should be reached.
-        at_least: Whether more is better.
-        beside: The competitor, or floor, that it is a ratio to.
+        what: The figure in words, for the table.
+        value: The value found; None if it was not measured.
+        bound: The value that should be reached.
+        at_least: Whether a higher value is better.
+        beside: The competitor or floor that the value is a ratio to.
     """
 
     what: str
@@ -72,7 +72,7 @@ class Target:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is reached."""
+        """Whether the target is reached."""
         if self.value is None:
             return None
         return self.value >= self.bound if self.at_least else self.value <= self.bound
@@ -96,7 +96,7 @@ def targets(findings: Findings) -> Iterator[str]:
 
 
 def found_targets(findings: Findings) -> Iterator[Target]:
-    """All of them, in the order of the page."""
+    """All targets, in the order of the page."""
     for corpus in ("speech", "digits"):
         yield from _loader(findings, corpus)
     yield from _loader_of_flac(findings)

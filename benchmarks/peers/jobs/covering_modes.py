@@ -1,4 +1,4 @@
-"""The same question as `covering`, of every way in which AudioMDB gives an epoch."""
+"""Ask the questions of `covering` of every mode in which AudioMDB reads an epoch."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def cover(
     """Run an epoch of each mode, dataset and number of workers; the ranks are the same for all.
 
     Args:
-        system: Which.
+        system: Name of the system.
         datasets: `corpus` and `folder` of each.
         workers: Numbers of workers.
-        ranks: So many processes.
+        ranks: Number of processes.
     """
     given = {"system": system, "datasets": datasets, "workers": workers}
     found = each_rank("covering_modes:rank", given, ranks, longest_s=500)
@@ -53,7 +53,7 @@ def cover(
 
 
 def rank(system: str, datasets: list[dict[str, str]], workers: list[int]) -> dict[str, Any]:  # noqa: ARG001
-    """One rank's part of all of them."""
+    """Read one rank's part of all of these epochs."""
     import torch
 
     ranks = int(os.environ["WORLD_SIZE"])

@@ -1,4 +1,4 @@
-"""What a reader says, or does not say, of a dataset that is no longer as it was written."""
+"""Damage a dataset, and see what a reader reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training's view: shuffled epochs of padded batches."""
+"""Load shuffled epochs of padded batches, as training does."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _first_epoch(
 
 
 def idle(seconds: float) -> dict[str, Any]:
-    """What a process needs in which torch is imported and nothing else happens."""
+    """Measure a process that only imports torch."""
     import torch  # noqa: F401
 
     time.sleep(seconds)

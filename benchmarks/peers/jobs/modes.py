@@ -1,4 +1,4 @@
-"""The ways in which AudioMDB gives an epoch, for outcomes that each of them has to have."""
+"""The modes in which AudioMDB reads an epoch, all of which must have the same outcomes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODES = (
     "CombinedDataset",
 )
 STEPWISE = MODES[2:]
-"""Those whose batches the plan makes, the same for any number of ranks and workers."""
+"""Modes whose batches the plan makes, the same for any number of ranks and workers."""
 
 Opened = Any
 """A loader; what torch makes and what AudioMDB makes have no type in common."""
@@ -39,14 +39,14 @@ def opened(
     """Open a dataset in one of `MODES`.
 
     Args:
-        mode: Which.
+        mode: Name of the mode.
         folder: The dataset.
         workers: Worker processes.
         threads: Threads that decode; 0 decodes in the loop or the worker itself.
         step: Clips of a step over all ranks, where torch makes batches those of one rank; by
             seconds as many slots as this, each for the seconds of four clips.
-        ranks: How many there are. None: torch.distributed is asked.
-        rank: Which this is.
+        ranks: Number of ranks. None: torch.distributed is asked.
+        rank: Number of this rank.
     """
     from torch.utils.data import DataLoader
 

@@ -1,4 +1,4 @@
-"""Until the first sample of a dataset that has very many."""
+"""Measure the time to the first sample of a dataset with very many samples."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def open_first(system: str, folder: str, tried: str) -> dict[str, Any]:
     """Open twice: first a small dataset, which loads what a library loads when it is first used.
 
     Args:
-        system: Which.
-        folder: With many samples.
-        tried: With few, of the same kind.
+        system: Name of the system.
+        folder: Folder of the dataset with many samples.
+        tried: Folder of a small dataset of the same kind.
     """
     adapter = make(system)
     found: dict[str, Any] = {}

@@ -55,7 +55,7 @@ def write(system: str, corpus: str, folder: str, few: str | None) -> dict[str, A
 
 
 def few_beside(folder: Path) -> Path:
-    """Where the dataset of few clips lies that belongs to a dataset."""
+    """Folder of the small dataset that is written before this one."""
     return folder.with_name(f"few-{folder.name}")
 
 

@@ -1,4 +1,4 @@
-"""Import submodules when one of their names is first accessed, and compute values when they are.
+"""Import submodules on first access to one of their names, and compute properties once.
 
 Names of a package are looked up by its `__getattr__` (PEP 562).
 

@@ -227,7 +227,7 @@ class Work(Generic[_T]):
         self._ended.put(None)
 
     def done(self) -> bool:
-        """Return whether `result` has not to wait."""
+        """Return whether `result` returns at once."""
         return self._outcome is not None
 
     def cancel(self) -> None:

@@ -268,7 +268,7 @@ class Fetching:
                     return None
                 if isinstance(error, DatasetNotFoundError):
                     add_note(error, _NOT_AS_DESCRIBED)
-                # On a full disk, who waits may have shards to let go of.
+                # Not for a full disk: the waiting reader may be able to free shards itself.
                 if isinstance(error, Exception) and not isinstance(error, Stopped | CacheFullError):
                     # Raises if the shard is not wanted here any more: others try for themselves.
                     check()

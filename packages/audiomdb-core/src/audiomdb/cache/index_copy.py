@@ -61,7 +61,7 @@ class IndexCopy:
     def open(self) -> memoryview | None:
         """Map the file, fetching it if it is missing; return None if it cannot be fetched.
 
-        Who waits while another thread or process fetches it gets the failure of that one.
+        A caller that waits for another fetch raises the error of that fetch.
 
         Raises:
             MetadataError: the file is not the one described in the metadata.

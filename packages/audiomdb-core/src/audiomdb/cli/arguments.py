@@ -187,7 +187,7 @@ def add_cache(group: argparse._ArgumentGroup, cache_dir: str) -> None:
         "--max-cache-bytes",
         type=octets,
         metavar="SIZE",
-        help="hard limit of this dataset's cache, such as 50GB (default: the disk)",
+        help="hard limit of this dataset's cache, such as 50GB (default: limited by the disk)",
     )
 
 

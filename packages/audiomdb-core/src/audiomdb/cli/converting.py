@@ -73,14 +73,14 @@ def add_options(
         "--processor",
         action="append",
         metavar="MODULE:NAME",
-        help="apply this processor, a class or an object in a Python module in the working "
-        "directory or installed; may be repeated",
+        help="apply this processor, a class or an object in a Python module that is installed or "
+        "in the working directory; may be repeated",
     )
     shards = parser.add_argument_group("shards and work")
     shards.add_argument(
         "--name",
         metavar="NAME",
-        help="name of the dataset (default: one that the source gives it, or that of its folder)",
+        help="name of the dataset (default: the name that the source gives, or that of OUTPUT)",
     )
     size = shards.add_mutually_exclusive_group()
     size.add_argument(

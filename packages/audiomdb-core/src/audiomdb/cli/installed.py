@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
-_SUMMARIES = {"hf": "a dataset of the Hugging Face Hub, or what `datasets` can load"}
+_SUMMARIES = {"hf": "a dataset on the Hugging Face Hub, or any other that `datasets` can load"}
 """Kinds of sources of this project's packages, also for whoever has not installed them."""
 
 _OWN = "own option "

@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--columns",
         metavar="A,B",
-        help="what to show of each sample (default: duration,sample_rate,text if there are)",
+        help="fields to show (default: those of duration,sample_rate,text that exist)",
     )
     add_json(parser, "one JSON object a line")
 

@@ -27,12 +27,11 @@ it has arrived. metadata.json goes last, so that nobody reads half a dataset. If
 stopped, give the same command again and it continues where it was.
 
 A different dataset at URL, which may be an older version of this one, is replaced only with
---replace: file by file, and from the first file until the end there is no dataset there. Once the
-new dataset is there, the files that only the old one had are deleted, and no others. Programs that
-have the old dataset open get an error when they need one of its shards. The Hub keeps what was
-replaced in its history, so --replace is not needed there. In a folder, --replace also replaces
-shards of another dataset's unfinished conversion or upload; a folder with other files and no
-dataset is refused."""
+--replace: file by file, and there is no dataset at URL until all files have arrived. Then the files
+that only the old dataset had are deleted, and no others. Programs that have the old dataset open
+get an error when they need one of its shards. The Hub keeps what was replaced in its history, so
+--replace is not needed there. In a folder, --replace also replaces shards of another dataset's
+unfinished conversion or upload; a folder with other files and no dataset is refused."""
 
 _EXAMPLE = """\
   audiomdb upload speech s3://my-bucket/speech

@@ -34,9 +34,9 @@ metadata.json promises. Prints a line for each problem: the file and what is wro
 Exits with 0 if the dataset is whole, with 1 if it is damaged.
 
 A dataset at a URL is downloaded anew, whatever the cache holds of it, and not kept: only a few
-shards are on the disk at a time, in --cache-dir if that is given. With --cached, it is the cache of
-this machine that is checked: nothing is downloaded, and training may go on meanwhile. The cache's
-own folder, which `audiomdb info URL` shows, may be given in place of the URL."""
+shards are on the disk at a time, in --cache-dir if that is given. With --cached, the cache of this
+machine is checked instead: nothing is downloaded, and training may go on meanwhile. In place of the
+URL, you may give the cache's own folder, which `audiomdb info URL` shows."""
 
 _EXAMPLE = """\
   audiomdb verify speech                          check, with a progress bar in a terminal

@@ -67,11 +67,12 @@ class StreamingLoader:
             def get_train_dataloader(self):
                 return StreamingLoader(self.train_dataset, 64, tail="pad", collate_fn=...)
 
-    To resume, it needs `ignore_data_skip=True`, and this loader the state that it had.
+    To resume, give the Trainer `ignore_data_skip=True`, and load the saved state into this loader.
 
-    Both take the length of one pass for that of all. By seconds, epochs have different numbers of
-    steps: Lightning would cut off the rest of a longer one, and not validate at the end of a
-    shorter one; the Trainer would resume in the wrong epoch. There, set `steps_per_pass`.
+    Lightning and the Trainer read `len(loader)` once and assume that every pass has this length. By
+    seconds, epochs have different numbers of steps: Lightning would cut off the end of a longer
+    epoch, and not validate after a shorter one; the Trainer would resume in the wrong epoch. With
+    batches by seconds, set `steps_per_pass`.
 
     The state counts the batches that the loop has received, not those made ahead.
 
