@@ -11,7 +11,7 @@ A package that supports a store registers its classes in its pyproject.toml, und
 Each class has a classmethod `from_url(url, **options)`. Entry points are looked up and loaded only
 when a URL needs them. Text that is not a URL is a path, which needs no look-up.
 
-A converter is registered under the name by which `audiomdb convert` knows its kind of source:
+A converter is registered under the name that `audiomdb convert` uses for its kind of source:
 
     [project.entry-points."audiomdb.converters"]
     hf = "audiomdb.converters.hf:HFConverter"
@@ -61,7 +61,7 @@ CONVERTERS = "audiomdb.converters"
 """Entry point group of the converters, by the name of their kind of source."""
 
 PACKAGES = {"hf": "audiomdb-hf", "s3": "audiomdb-s3"}
-"""Packages of this project by the scheme or kind of source that they register, to be installed."""
+"""Packages of this project by the scheme or kind of source they register; errors name them."""
 
 _T = TypeVar("_T", "BaseConverter", "BaseRetriever", "BaseUploader")
 _B = TypeVar("_B", "BaseRetriever", "BaseUploader")

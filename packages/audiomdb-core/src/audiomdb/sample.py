@@ -27,7 +27,7 @@ __all__ = [
 Sample: TypeAlias = dict[str, Any]
 
 SourceSample: TypeAlias = Mapping[str, Any] | AudioError | SampleError
-"""What a source gives for a key: fields, or the error for which it has none."""
+"""What a source gives for a key: fields, or an error that says why it has none."""
 
 KEY = "__key__"
 """Field that holds the key of a sample that was read."""

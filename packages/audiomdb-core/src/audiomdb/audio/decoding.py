@@ -41,11 +41,11 @@ def decode(
     open-ended file (a WAV written to a pipe, an MP3 without a tag) that was cut between two frames,
     and damage to bytes that carry no checksum (WAV samples, the inside of MP3 frames).
 
-    A window is decoded on its own if that is exact; Opus, Vorbis of an unusual make (one that was
-    joined or edited), FLAC of unknown length or with a wrong smallest block, and some old codings
-    (GSM 6.10, G.721, DWVW) are decoded from the start up to the window. A window equals the same
-    slice of the whole clip, sample for sample. In any other FLAC, only the window is checked for
-    damage; of an MP3 or Ogg, all of the file is read and checked, though not decoded.
+    A window equals the same slice of the whole clip, sample for sample. If seeking is exact, only
+    the window is decoded. Some clips are decoded from the start up to the window: Opus, Vorbis of
+    an unusual make (one that was joined or edited), FLAC of unknown length or with a wrong smallest
+    block, and some old codings (GSM 6.10, G.721, DWVW). In any other FLAC, only the window is
+    checked for damage. An MP3 or Ogg file is read and checked as a whole, though not decoded.
 
     Thread-safe. The decoders release the GIL.
 
@@ -57,9 +57,9 @@ def decode(
         duration: length of the window in seconds; None means to the end. Its end is rounded to
             the nearest frame too, so that adjoining windows tile a clip. A window that extends
             past the end of the clip is shortened.
-        frames: number of frames that was recorded for the whole clip, at its own rate, when it was
-            checked. Decoding the whole clip to another number is an error; a window is not
-            compared.
+        frames: number of frames of the whole clip, at its own rate, as recorded when it was
+            checked. It is an error if the whole clip decodes to another number; for a window,
+            nothing is compared.
         out: C-contiguous float32 array to decode into. It is returned if its shape is that of the
             result; otherwise its contents are undefined afterwards.
         name: name of the clip in error messages; the path by default.

@@ -98,7 +98,7 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
     the nearest integer (ties to even) and clipped to [-1, 1), so that the decoded audio of a 16-bit
     file is stored unchanged. int16 arrays are stored as they are. `"opus"`, `"vorbis"` and `"mp3"`
     are lossy and use libsndfile's default quality. Opus with 6 to 8 channels and Vorbis with 6 are
-    refused: their encoders take the last channel for a subwoofer's.
+    refused, because their encoders treat the last channel as a subwoofer's.
 
     Thread-safe; releases the GIL while encoding.
 

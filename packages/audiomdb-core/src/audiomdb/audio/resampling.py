@@ -36,8 +36,8 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         `frames * to_rate / from_rate` frames.
 
     Raises:
-        AudioError: a rate is no number above 0 and below 2**32, `to_rate` is over 256 times
-            `from_rate`, or the shape is neither of the two.
+        AudioError: a rate is not a number above 0 and below 2**32, `to_rate` is over 256 times
+            `from_rate`, or the shape is neither of these two.
     """
     for rate in (from_rate, to_rate):
         if isinstance(rate, bool) or not isinstance(rate, int | float | np.number):

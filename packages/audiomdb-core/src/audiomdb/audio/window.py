@@ -13,9 +13,9 @@ __all__ = ["AudioWindow"]
 class AudioWindow(msgspec.Struct, frozen=True):
     """Seconds `[offset, offset + duration)` of an audio file.
 
-    As the `audio` of a sample, the window is cut out when the sample is processed, and stored as a
-    clip of its own: as 16-bit FLAC, unless the conversion sets another `audio_format`. Before that,
-    nothing is read, and the file need not exist.
+    Give it as the `audio` of a sample. The window is cut out when the sample is processed, and
+    stored as a clip of its own: as 16-bit FLAC, unless the conversion sets another `audio_format`.
+    Until then nothing is read, and the file need not exist.
 
     Args:
         path: The file.

@@ -25,8 +25,8 @@ class RemoteFile(msgspec.Struct, frozen=True):
 
     Attributes:
         chunks: The bytes. Closed after use, if it has a `close` method.
-        start: Offset of the first byte in the file: the byte asked for, or 0 from a store that
-            ignores ranges or has another version of the file than the validator names.
+        start: Offset of the first byte in the file: the byte asked for, or 0 if the store ignores
+            ranges or the file has another version than the validator names.
         validator: Name of the version of the file (an ETag), to be sent back when resuming.
         size: Size of the whole file in bytes, if the store reports it.
     """

@@ -61,11 +61,11 @@ class FolderConverter(BaseConverter):
       the name of its folder, which becomes `label` unless that folder is `input_dir` itself.
 
     Files are taken in order of name, those of a folder before those of its sub-folders. A key is
-    the path relative to `input_dir`, suffix included; a file outside of it, which only a table can
-    name, has the path to it as its key. Links to folders are followed, except to a folder that
+    the path relative to `input_dir`, suffix included; the key of a file outside of it, which only a
+    table can name, is the path to the file. Links to folders are followed, except to a folder that
     contains the link. Names that begin with a dot, and suffixes not in `AUDIO_SUFFIXES`, are
-    skipped and counted in the log. Memory holds the names of one folder at a time, and 16 bytes
-    for each file that a table decides about.
+    skipped and counted in the log. Memory holds the names of one folder at a time, and 16 bytes for
+    each file that a table decides about.
 
     Args:
         input_dir: The folder.

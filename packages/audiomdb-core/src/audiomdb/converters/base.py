@@ -73,8 +73,8 @@ class BaseConverter(ABC):
             samples.
         map_size: Initial size of LMDB's memory map in bytes; it grows automatically.
         num_workers: Number of samples processed at once; by default the number of usable cores.
-            Without a processor the work is done in threads. With one, it is done in separate
-            processes, unless `num_workers` is 1: then in this process.
+            Without a processor, the work is done in threads. With one, it is done in separate
+            processes, or in this process if `num_workers` is 1.
         processor: A `BaseProcessor`, or several, whose results are merged.
         sample_rate: Store all audio at this rate in Hz, and pass it to processors.
         audio_format: Store all audio as "flac", "wav", "opus", "vorbis" or "mp3"; by default, the
@@ -141,8 +141,8 @@ class BaseConverter(ABC):
     ) -> _C:
         """Make a converter from a command line, see `audiomdb.registry`.
 
-        To be overridden by a class whose first argument is not what `audiomdb convert NAME SOURCE`
-        calls the source.
+        Override it in a class whose first argument is not the SOURCE of `audiomdb convert NAME
+        SOURCE`.
 
         Args:
             source: The source as the user names it.
@@ -162,14 +162,14 @@ class BaseConverter(ABC):
         `AudioWindow` (both read by the workers), or an array `(frames,)` or `(frames, channels)`
         with its rate in Hz under `sample_rate`.
 
-        Samples are processed later, but the dict may be reused for the next one, and so may dicts,
-        lists, bytearrays and memoryviews in it, such as those of an LMDB transaction: they are
-        copied. NumPy arrays, tensors and other objects are not copied, and must be new for each
-        sample.
+        Samples are processed later. Still, the dict may be reused for the next one, and so may
+        dicts, lists, bytearrays and memoryviews in it, such as those of an LMDB transaction,
+        because they are copied. NumPy arrays, tensors and other objects are not copied, and must be
+        new for each sample.
 
-        In place of the dict, an `AudioError` or a `SampleError` says why the source has no such
-        sample: it ends the run or, with `on_error="skip"`, is listed in `rejected.jsonl`. An
-        exception raised here ends the run in any case; finished shards are kept.
+        An `AudioError` or a `SampleError` may take the place of the dict, to say why the source has
+        no such sample. It ends the run or, with `on_error="skip"`, is listed in `rejected.jsonl`.
+        An exception raised here ends the run in any case; finished shards are kept.
         """
 
     @property

@@ -57,8 +57,8 @@ class BaseProcessor(ABC):
         Args:
             sample: A copy of the sample's dict; its values are shared, so do not change them in
                 place. `audio` is encoded bytes or an array.
-            kwargs: `sample_rate` in Hz, if the caller set one; if `audio` is an array, its rate.
-                Never None.
+            kwargs: `sample_rate` in Hz: the array's rate if `audio` is an array, else the rate that
+                the caller set, if any. Never None.
 
         Returns:
             The fields to store. They need not include those of `sample`: `keep_original` adds them.

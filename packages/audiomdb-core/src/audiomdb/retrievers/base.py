@@ -81,7 +81,7 @@ class BaseRetriever:
             relative path is resolved against the working directory at the time. None: `audiomdb`
             under `$XDG_CACHE_HOME`, which is `~/.cache` unless it is set to an absolute path.
         max_cache_bytes: Limit of this dataset's cache, partial downloads included. None: limited
-            only by the disk; when that is full, the shards that are needed last are evicted.
+            only by the disk; when it is full, the shards that will be needed last are evicted.
         prefetch: Number of shards to download ahead of a stream.
         workers: Number of concurrent downloads, over all processes of the machine.
 

@@ -49,7 +49,8 @@ class DatasetWriter:
     only, not on the workers.
 
     Must be called from one thread. Memory is bounded, except for 12 bytes per key: `write` blocks
-    while too many batches are pending, or more than one for each worker if samples are large.
+    while too many batches are pending. If samples are large, that is more than one batch for each
+    worker.
 
     Args:
         output_dir: Folder of the dataset; missing, empty, or left by an earlier run.

@@ -290,8 +290,8 @@ class SampleStream:
         Under 1 kB of plain data. It is the same for other ranks that have yielded as many samples.
 
         Args:
-            of_pass: At the end of an epoch, return its end, from which nothing is left to read,
-                instead of the beginning of the next epoch.
+            of_pass: At the end of an epoch, return that end, with nothing left to read, instead of
+                the beginning of the next epoch.
         """
         here, each = self._beginning()
         epoch, first = self._next

@@ -19,8 +19,8 @@ class StepBatch(NamedTuple):
     """The samples of one rank in a step."""
 
     batches: list[list[Sample]]
-    """A single batch; by seconds, one for each of the rank's slots. Empty only in the last step of
-    an epoch, with `tail="uneven"`."""
+    """One batch; by seconds, one for each of the rank's slots. Empty only in the last step of an
+    epoch with `tail="uneven"`."""
 
     place: PlanState
     """Place of this step."""

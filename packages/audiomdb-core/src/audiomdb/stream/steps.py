@@ -161,7 +161,7 @@ class StepStream:
 
     @property
     def steps(self) -> int:
-        """Number of steps in an epoch, the same for every rank; by seconds, that of epoch 0.
+        """Number of steps in an epoch, the same for every rank; by seconds, the number in epoch 0.
 
         Raises:
             DatasetError: the dataset cannot be opened.
@@ -181,9 +181,9 @@ class StepStream:
     def batches_in(self, first: int, epochs: int) -> int:
         """Return the number of batches that this rank gets in some epochs, over all its workers.
 
-        By seconds, it gets `slots / world_size` of each step. Otherwise one, except that with
-        `tail="uneven"` the last step of an epoch may have none for it. Costs as much as `steps_in`
-        for each epoch by seconds, or else for one.
+        By seconds, it gets `slots / world_size` of each step. Otherwise it gets one, except that
+        with `tail="uneven"` the last step of an epoch may have none for it. By seconds, this costs
+        as much as `steps_in` for each of the epochs; otherwise, as for one.
 
         Args:
             first: Number of the first epoch.
@@ -202,7 +202,7 @@ class StepStream:
 
     @property
     def dropped(self) -> int:
-        """Number of samples of each epoch in no step, fewer than fill a step; 0 by seconds."""
+        """Number of samples of each epoch that are in no step, less than one step; 0 by seconds."""
         return self._steps(self._reading(), 0).dropped
 
     def log_dropped(self) -> None:

@@ -69,8 +69,8 @@ class HFRetriever(BaseRetriever):
     process has the dataset open, opening it looks up the branch again, and shards that have not
     changed are not downloaded again. Pass a commit as `revision` to always read the same data.
 
-    The cache is named by repository, revision, folder and Hub, whether `endpoint` or HF_ENDPOINT
-    names the Hub; huggingface.co adds nothing to the name.
+    The cache is named by repository, revision, folder and Hub, whether the Hub is set by `endpoint`
+    or HF_ENDPOINT; huggingface.co adds nothing to the name.
 
     Requests go through the session of `huggingface_hub`, so that its settings apply (HF_ENDPOINT,
     HF_TOKEN, proxies); files that the Hub keeps in Xet storage are read over plain HTTP. The token

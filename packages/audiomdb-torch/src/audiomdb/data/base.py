@@ -51,10 +51,10 @@ class StreamingDataset(PlannedDataset):
 
     Accelerate, and with it the transformers Trainer, splits the items of a `DataLoader` again. The
     dataset detects this, warns, and leaves the splitting to them, at the price that one process or
-    all of them read everything. If the first process reads for all, which is their default, they
-    can only send batches of tensors of one size; they refuse the padded batches of the default
-    collate, which have keys and text in lists. Give them a `StreamingLoader` instead, which they do
-    not split. Lightning does not split iterable datasets.
+    all of them read everything. By default, the first process reads for all. It can then send only
+    batches of tensors of one size, not the padded batches of the default collate, which have keys
+    and text in lists. Give these frameworks a `StreamingLoader` instead, which they do not split.
+    Lightning does not split iterable datasets.
 
     Args:
         retriever: A retriever, which has options of its own, such as for its cache; or the
@@ -70,17 +70,17 @@ class StreamingDataset(PlannedDataset):
         mono: Average the channels of decoded audio.
         seconds: Decode only a random window of this many seconds of each clip. Its offset depends
             only on seed, epoch and the clip's position in the dataset. (In a `CombinedDataset`,
-            seed and epoch are those of the combination, however often it repeats this dataset.)
-            The fields `crop_offset` and `crop_seconds` of a sample give its window, `frames` is
-            the length of the window, and `duration` remains that of the clip. Batches by seconds
-            count the windows.
+            these are the seed and epoch of the combination, however often it repeats this dataset.)
+            The fields `crop_offset` and `crop_seconds` of a sample give its window, `frames` is the
+            length of the window, and `duration` remains that of the clip. Batches by seconds count
+            the windows.
         short_clips: With `seconds`, clips that are not longer are used whole: "keep" leaves them
             short, "pad" pads them with zeros.
         fields: Fields to load besides the key. None: all.
         join: Additional fields, by key: `JoinedColumns`, or a table that it takes. They replace
             stored fields of the same name and are passed to the processor.
-        processor: A `BaseProcessor`, several, or a function from sample to sample, applied last,
-            in threads. For workers that are not forked, it must be picklable, or a function.
+        processor: A `BaseProcessor`, several, or a function from sample to sample, applied last, in
+            threads. For workers that are not forked, it must be a function or picklable.
         rank: Rank of this training process. None: taken from `torch.distributed` when an iteration
             begins, or else from the environment (`RANK`, `WORLD_SIZE`).
         world_size: Number of training processes; given with `rank`.

@@ -99,8 +99,8 @@ class StreamingLoader:
             script that has any needs `if __name__ == "__main__":`.
         tail: What happens to the samples that do not fill a step: "drop" leaves them out of this
             epoch, "pad" makes one more step, filled with repeated samples whose field `__mask__` is
-            False, "uneven" one more step that is not filled; that is for evaluation, since a rank
-            may get no batch. None: "drop", or the dataset's if that has a `batch_size`. Dropped
+            False, "uneven" makes one more step that is not filled, for evaluation, since a rank may
+            get no batch from it. None: "drop", or the dataset's if that has a `batch_size`. Dropped
             samples are logged when the first pass begins, as a warning if "drop" is only the
             default; see `dropped`.
         partitions: Groups of shards that are read in parallel, so that every node reads only its
@@ -274,10 +274,10 @@ class StreamingLoader:
         self.close()
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass that of this number, from 0; call it in every rank.
+        """Set the number of the next pass, from 0; call it in every rank.
 
-        This is the epoch with which the pass begins, or with several `epochs` in a pass, a multiple
-        of it: with `epochs=5`, pass 1 begins with epoch 5.
+        The pass begins with the epoch of the same number, unless a pass has several `epochs`: with
+        `epochs=5`, pass 1 begins with epoch 5.
 
         Not needed as long as every rank begins every pass. Frameworks call it before each pass, so
         a loaded state from within this pass is kept and resumed. Any other is discarded, with a
@@ -288,7 +288,8 @@ class StreamingLoader:
         that takes a pass over the durations for each epoch before it, 1 to 2 us per sample.
 
         Raises:
-            PlanError: it is no number from 0 to 2**32 - 1, or the epoch would not be.
+            PlanError: `epoch`, or the epoch that the pass begins with, is not a number from 0 to
+                2**32 - 1.
         """
         passes = self._passes
         number = whole_number("epoch", epoch, high=EPOCHS - 1)

@@ -232,17 +232,18 @@ class PlannedDataset(IterableDataset[Any]):
         return [origin for origin in origins if isinstance(origin, BaseRetriever)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass that of this number, from 0; call it in every rank before the pass.
+        """Set the number of the next pass, from 0; call it in every rank before the pass.
 
-        This is the epoch with which the pass begins, or with several `epochs` in a pass, a multiple
-        of it: with `epochs=5`, pass 1 begins with epoch 5.
+        The pass begins with the epoch of the same number, unless a pass has several `epochs`: with
+        `epochs=5`, pass 1 begins with epoch 5.
 
         Not needed as long as every rank begins every pass. Frameworks call it before each pass, so
         a loaded state from within this pass is kept and resumed. Any other is discarded, with a
         warning of the logger `audiomdb.stream`.
 
         Raises:
-            PlanError: it is no number from 0 to 2**32 - 1, or the epoch would not be.
+            PlanError: `epoch`, or the epoch that the pass begins with, is not a number from 0 to
+                2**32 - 1.
         """
         number = whole_number("epoch", epoch, high=EPOCHS - 1)
         first = whole_number("epoch", number * (self.epochs or 1), high=EPOCHS - 1)

@@ -36,8 +36,8 @@ class Conformance:
     """Base of the kits: test classes to subclass, one subclass for each class under test.
 
     A subclass provides what the kit asks for and inherits the tests, whose names say what is
-    expected. Where a test cannot hold, there are two ways out, both of them visible: a class
-    attribute of the kit, or overriding the test with a reason:
+    expected. If a test cannot hold, there are two ways out, both visible: set a class attribute of
+    the kit, or override the test with a reason:
 
         @pytest.mark.xfail(reason="the store has no ranges")
         def test_a_broken_download_goes_on_where_it_stopped(self, ...): ...
