@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,4 +75,54 @@ def test_users_of_one_group_can_share_a_cache_if_their_umask_lets_them(
     ]
     assert private == []
     registration.close()
+    opener.close()
+
+
+def obey_permissions() -> None:
+    """Give up what lets root ignore the permissions of files."""
+    if sys.platform == "linux" and os.geteuid() == 0:
+        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        assert ctypes.CDLL(None).capset(header, none) == 0
+
+
+def test_files_of_a_user_who_lets_others_only_read_are_evicted(tmp_path: Path) -> None:
+    opener = Opener(write_store(tmp_path / "store", 4, 100_000), tmp_path)
+
+    def break_off(path: str, at: int) -> None:
+        if at and path.startswith("shard_00002"):
+            raise KeyboardInterrupt
+
+    cache = opener()
+    cache.lease(0)
+    cache.lease(1)
+    opener.meet = break_off
+    with pytest.raises(KeyboardInterrupt):
+        cache.lease(2)
+    opener.close()
+    for path in opener.directory.rglob("*"):
+        if path.is_file():
+            path.chmod(0o444)
+
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            obey_permissions()
+            opener.meet = lambda _path, _at: None
+            cache = opener(max_bytes=budget(opener.store, 1) + 4096)
+            cache.register(1)
+            for number in (2, 3, 0):
+                assert cache.lease(number) == opener.content(number)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_cache_survives_what_somebody_puts_among_its_readers(tmp_path: Path) -> None:
+    opener = Opener(write_store(tmp_path / "store", 2, 1000), tmp_path)
+    cache = opener(max_bytes=budget(opener.store, 2) + 4096)
+    (cache.directory / "readers" / "lost+found").mkdir()
+    cache.register(1)
+    assert cache.lease(1) == opener.content(1)
     opener.close()

@@ -98,7 +98,7 @@ class Node:
     def fetch(
         self, store: Store, entry: ShardEntry, check: Callable[[], None] = lambda: None
     ) -> Delivered:
-        held = try_exclusive(self.folder / "part", create=True)
+        held = try_exclusive(self.folder / "part", create=True, write=True)
         assert held is not None
         transfer = RangeTransfer(CheckedOpen(store), self.layout, self.counters)
         context = TransferContext(check, self.full, self.slots.extra(ahead=False))

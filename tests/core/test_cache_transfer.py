@@ -92,7 +92,7 @@ def fetch(tmp_path: Path) -> Callable[..., Delivered]:
         counters: Counters | None = None,
     ) -> Delivered:
         path = layout.parts / "part"
-        held = try_exclusive(path, create=True)
+        held = try_exclusive(path, create=True, write=True)
         assert held is not None
         parts.append(Part(0, "part", path, held))
         transfer = RangeTransfer(CheckedOpen(store), layout, counters or Counters())

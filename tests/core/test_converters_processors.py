@@ -45,6 +45,7 @@ PASSING: dict[str, Callable[[], BaseException]] = {
     "timeout": lambda: TimeoutError("timed out"),
     "memory": MemoryError,
     "import": lambda: ImportError("no module named torch"),
+    "exit": lambda: SystemExit(0),
     "wrapped": from_cause(ProcessingError("no answer"), ConnectionRefusedError("refused")),
     "twice": from_cause(RuntimeError("a"), from_cause(KeyError("b"), OSError("c"))()),
 }

@@ -1,6 +1,6 @@
 """Evict what is not used from a cache directory, to stay within the budget or if the disk is full.
 
-`evicted`, `oldest_first` and `forget` are called under `budget.lock`.
+`evicted`, `removed`, `oldest_first` and `forget` are called under `budget.lock`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "full_disk_error",
     "is_full_disk",
     "oldest_first",
+    "removed",
 ]
 
 T = TypeVar("T")
@@ -41,9 +42,27 @@ def evicted(layout: CacheLayout, victims: Iterable[Stored], size: int) -> Iterat
     for item in victims:
         if size <= 0:
             return
-        if _remove(layout, layout.root / item.name):
+        if removed(layout, layout.root / item.name):
             size -= item.size
             yield item
+
+
+def removed(layout: CacheLayout, path: Path) -> bool:
+    """Remove a shard, part or quarantined file if it is unused; return whether it was removed.
+
+    It may be another user's: to remove it, writing to its folder is enough.
+    """
+    try:
+        held = try_exclusive(path)
+        if held is None:
+            return False
+        with held:
+            if path.parent == layout.parts:
+                forget(layout, path.name)
+            path.unlink(missing_ok=True)
+    except OSError:  # such as a folder created by others, which is not to be removed
+        return False
+    return True
 
 
 def oldest_first(layout: CacheLayout) -> list[Stored]:
@@ -109,18 +128,3 @@ def despite_full_disk(action: Callable[[], T], make_room: Callable[[], bool]) ->
                 raise
             if not make_room():
                 raise full_disk_error(exc) from exc
-
-
-def _remove(layout: CacheLayout, path: Path) -> bool:
-    """Remove a shard, part or quarantined file if it is unused; return whether it was removed."""
-    try:
-        held = try_exclusive(path)
-    except OSError:  # such as a folder created by others, which is not to be removed
-        return False
-    if held is None:
-        return False
-    with held:
-        if path.parent == layout.parts:
-            forget(layout, path.name)
-        path.unlink(missing_ok=True)
-    return True

@@ -96,13 +96,17 @@ class Held:
         self.release()
 
 
-def try_exclusive(path: Path, *, create: bool = False, new: bool = False) -> Held | None:
-    """Open a file for reading and writing and lock it exclusively, without waiting.
+def try_exclusive(
+    path: Path, *, create: bool = False, new: bool = False, write: bool = False
+) -> Held | None:
+    """Open a file and lock it exclusively, without waiting.
 
     Args:
         path: The file.
         create: Create it if it is missing.
-        new: Create it, and fail if it exists.
+        new: Create it for writing, and fail if it exists.
+        write: Open it for writing too. Locking does not require this, and files of another user may
+            not allow it.
 
     Returns:
         None when the file is missing, locked, or was replaced meanwhile.
@@ -110,8 +114,10 @@ def try_exclusive(path: Path, *, create: bool = False, new: bool = False) -> Hel
     Raises:
         FileExistsError: the file exists, and `new` is True.
         FileNotFoundError: it cannot be created, because its folder is missing.
+        PermissionError: it is another user's, who does not allow this.
     """
-    flags = os.O_RDWR | (os.O_CREAT if create or new else 0) | (os.O_EXCL if new else 0)
+    flags = os.O_RDWR if write or new else os.O_RDONLY
+    flags |= (os.O_CREAT if create or new else 0) | (os.O_EXCL if new else 0)
     return _try(path, flags, shared=False)
 
 
@@ -137,7 +143,7 @@ def exclusive(path: Path) -> Iterator[None]:
         FileNotFoundError: the folder of the lock file is missing.
     """
     while True:
-        held = Held(path, os.O_RDWR | os.O_CREAT)
+        held = Held(path, os.O_RDONLY | os.O_CREAT)
         try:
             held.lock(wait=True)
             # The file may have been deleted; the next process would then lock a new one.

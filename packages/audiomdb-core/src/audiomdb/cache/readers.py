@@ -134,8 +134,8 @@ def live_readings(folder: Path) -> Iterator[tuple[Reading, int]]:
     for path in sorted(folder.iterdir()):
         held: Held | None = try_shared(path)
         if held is not None:
-            path.unlink(missing_ok=True)
-            held.release()
+            with held, suppress(OSError):  # a folder that somebody has created stays
+                path.unlink()
             continue
         with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
             head = file.read(_HEAD.size)

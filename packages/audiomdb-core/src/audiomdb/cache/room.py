@@ -16,7 +16,14 @@ from audiomdb.cache.budget import Stored, eviction_order, need_bytes, within_rea
 from audiomdb.cache.contents import Inventory, names
 from audiomdb.cache.counters import Counters
 from audiomdb.cache.directory_use import DirectoryUse
-from audiomdb.cache.eviction import abandon, despite_full_disk, evicted, forget
+from audiomdb.cache.eviction import (
+    abandon,
+    despite_full_disk,
+    evicted,
+    forget,
+    is_full_disk,
+    removed,
+)
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.part_file import Delivered, Part, arrived
@@ -154,7 +161,7 @@ class Room:
 
     def _claimed(self, number: int, *, ahead: bool) -> Part | Literal["busy", "full", "there"]:
         name, path = self.names[number], self._layout.parts / self.names[number]
-        held = try_exclusive(path)  # left by an earlier transfer; it counts already
+        held = self._left(path)
         if held is None:
             if path.exists():
                 return "busy"
@@ -180,6 +187,15 @@ class Room:
             abandon(self._layout, part)
             return "there"
         return part
+
+    def _left(self, path: Path) -> Held | None:
+        """Lock a part left by an earlier transfer, which counts already."""
+        try:
+            return try_exclusive(path, write=True)
+        except PermissionError:  # it is another user's
+            with exclusive(self._layout.budget_lock):
+                removed(self._layout, path)
+            return None
 
     def admit(self, part: Part, delivered: Delivered) -> Held | None:
         """Turn a delivered file into a complete shard, and keep it leased.
@@ -272,12 +288,17 @@ class Room:
         """Signal that a reader waits for room, until the result is released.
 
         Returns:
-            None when another thread or process already signals it.
+            None when another thread or process already signals it, or the disk is full.
         """
         # Exclusive: one signal is enough, and `wanted` can test it with a shared lock.
-        return self._use.despite_deletion(
-            lambda: try_exclusive(self._layout.demand_lock, create=True)
-        )
+        try:
+            return self._use.despite_deletion(
+                lambda: try_exclusive(self._layout.demand_lock, create=True)
+            )
+        except OSError as exc:
+            if not is_full_disk(exc):
+                raise
+            return None
 
     def wanted(self) -> bool:
         """Return whether any reader waits for room."""

@@ -273,8 +273,8 @@ def _too_large(place: str) -> MetadataError:
 
 
 def _delivered(data: Path) -> Delivered:
-    # It may have been written without the permission to open it for writing, as locking does.
-    data.chmod(data.stat().st_mode | 0o600)
+    # It may have been written without the permission to open it.
+    data.chmod(data.stat().st_mode | 0o400)
     held = try_exclusive(data)
     if held is None:  # a staging folder is private
         raise FileNotFoundError(errno.ENOENT, "somebody has deleted it", str(data))

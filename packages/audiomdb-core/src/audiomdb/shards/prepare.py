@@ -39,7 +39,7 @@ _TEXT = frozenset((str,))
 _PASSING = "passing"
 """Name of an attribute of an error. Unlike `__cause__`, it survives pickling between processes."""
 
-_ENVIRONMENT = (OSError, MemoryError, ImportError)
+_ENVIRONMENT = (OSError, MemoryError, ImportError, SystemExit)
 """Errors of a processor's environment: a server, a disk, the machine."""
 
 _LONGEST_CHAIN = 100
@@ -187,7 +187,7 @@ def _processed(
     before = described.sample
     try:
         after = process(dict(before))
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         error = ProcessingError(f"sample {key!r}: {type(exc).__name__}: {exc}")
         if _says_nothing_of_the_sample(exc):
             # Rejected because of it, the sample would be missing for ever.

@@ -66,8 +66,9 @@ class DatasetFile(msgspec.Struct, frozen=True):
                 "that were sent; upload again"
             )
         raise CorruptShardError(
-            f"{self.full_path} has sha256 {digest}, metadata says {self.sha256}: it was "
-            "changed since conversion. Delete the shard and convert again"
+            f"{self.full_path} has sha256 {digest}, metadata says {self.sha256}: it was changed "
+            "since conversion. If the dataset was made anew meanwhile, upload it again; otherwise "
+            "delete the shard and convert again"
         )
 
 
