@@ -274,3 +274,41 @@ def test_the_recordings_of_the_quickstart_convert(tmp_path: Path) -> None:
         sample = dataset["7_theo_2.wav"]
         assert sample["audio"] == (recordings / "7_theo_2.wav").read_bytes()
         assert (sample["text"], sample["speaker"], sample["sample_rate"]) == ("seven", "theo", 8000)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_source_that_goes_away_ends_the_run_which_goes_on_once_it_is_back(
+    folder: Path, tmp_path: Path, workers: int
+) -> None:
+    put(folder, *(f"{number:03d}.wav" for number in range(160)))
+
+    class Unmounted(FolderConverter):
+        gone = True
+
+        def sample_iterator(self) -> Any:
+            for number, item in enumerate(super().sample_iterator()):
+                if number == 60 and self.gone:
+                    folder.rename(tmp_path / "away")
+                yield item
+
+    options: dict[str, Any] = {"on_error": "skip", "samples_per_shard": 20, "num_workers": workers}
+    with pytest.raises(SourceError, match="the source has gone, such as a disk"):
+        Unmounted(folder, tmp_path / "out", **options).run()
+    (tmp_path / "away").rename(folder)
+    Unmounted.gone = False
+    report = Unmounted(folder, tmp_path / "out", **options).run()
+    assert (report.samples, report.rejected) == (160, 0)
+
+
+def test_a_file_that_goes_away_alone_is_rejected(folder: Path, tmp_path: Path) -> None:
+    put(folder, *(f"{number:03d}.wav" for number in range(160)))
+
+    class Deleted(FolderConverter):
+        def sample_iterator(self) -> Any:
+            for number, item in enumerate(super().sample_iterator()):
+                if number == 60:
+                    Path(item[1]["audio"]).unlink()
+                yield item
+
+    report = Deleted(folder, tmp_path / "out", on_error="skip", num_workers=1).run()
+    assert (report.samples, report.rejected) == (159, 1)

@@ -8,6 +8,7 @@ source, and continues after them.
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections import Counter
@@ -19,7 +20,13 @@ from typing import Any, Literal
 import lmdb
 import msgspec
 
-from audiomdb.errors import AudioMDBError, DuplicateKeyError, OutputWriteError, SourceChangedError
+from audiomdb.errors import (
+    AudioMDBError,
+    DuplicateKeyError,
+    OutputWriteError,
+    SourceChangedError,
+    SourceError,
+)
 from audiomdb.progress import Progress
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.columns import add_up, build_columns
@@ -114,6 +121,7 @@ class DatasetAssembly:
         self._shards: dict[int, Work[FinishedShard]] = {}
         self._earlier: dict[int, Origin] = {}
         self._said = 0
+        self._last_file: str | None = None
         self._warned = False
         try:
             self._take_up(self._folder.shards())
@@ -161,6 +169,7 @@ class DatasetAssembly:
             self._reject_duplicate(record.key, facts.source, str(exc))
             return
         shard.stored[record.key] = facts
+        self._last_file = facts.file or self._last_file
         if not facts.finite:
             self._log_not_finite(record.key.decode(), facts.source)
 
@@ -169,7 +178,18 @@ class DatasetAssembly:
         self._current.features.append(features)
 
     def reject(self, rejection: Rejection) -> None:
-        """Record that a source sample could not be stored."""
+        """Record that a source sample could not be stored.
+
+        Raises:
+            SourceError: its file cannot be opened, nor can any more the last one that was stored.
+        """
+        last = self._last_file
+        if last is not None and not _opens(rejection.source) and not _opens(last):
+            raise SourceError(
+                f"sample {rejection.key!r}: {rejection.reason}. Nor can {last}, which was read "
+                "before: the source has gone, such as a disk that was unmounted. Run the same "
+                "conversion again once it is back"
+            )
         self._current.rejected.append(rejection)
 
     def end_shard(self, shard: int, source: SourceDigest) -> None:
@@ -419,3 +439,15 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             f"cannot write to {folder}: {exc}{why}. Finished shards are kept; {advice} and run "
             "the same conversion again"
         ) from exc
+
+
+def _opens(path: str | None) -> bool:
+    """Whether a file can be opened; True if there is none."""
+    if path is None:
+        return True
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for its writer.
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except (OSError, ValueError):
+        return False
+    return True

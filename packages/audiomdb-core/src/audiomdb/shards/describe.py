@@ -99,6 +99,14 @@ def source_name(sample: Mapping[str, Any]) -> str | None:
     return os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
 
 
+def source_file(sample: Mapping[str, Any]) -> str | None:
+    """Return the path of the file that a sample's audio is, or is a part of."""
+    audio = sample.get(AUDIO)
+    if isinstance(audio, AudioWindow):
+        audio = audio.path
+    return os.fsdecode(audio) if isinstance(audio, str | os.PathLike) else None
+
+
 def disk_error(name: str, error: OSError) -> SourceError:
     """Return the error for a clip that cannot be read for a reason unrelated to it."""
     return SourceError(

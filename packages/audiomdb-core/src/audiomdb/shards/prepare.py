@@ -12,7 +12,13 @@ from audiomdb.audio.cutting import Cutters
 from audiomdb.errors import AudioError, ProcessingError, SampleError
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, SourceSample, facts_of
 from audiomdb.shards.codec import EncodedRecord, encode_record
-from audiomdb.shards.describe import AudioOptions, Description, describe, source_name
+from audiomdb.shards.describe import (
+    AudioOptions,
+    Description,
+    describe,
+    source_file,
+    source_name,
+)
 from audiomdb.shards.features import FeatureSummary
 from audiomdb.shards.journal import Rejection
 from audiomdb.shards.metadata import Feature
@@ -56,13 +62,15 @@ class SampleFacts(msgspec.Struct, frozen=True):
         row: Values of its index columns.
         contradictions: Fields whose value in the source contradicts the audio.
         finite: Whether no audio sample was found to be NaN or infinite.
-        source: The file that its audio comes from, if any.
+        source: Name of what its audio comes from, if that is a file or a part of one.
+        file: Path of that file.
     """
 
     row: Mapping[str, Any]
     contradictions: tuple[str, ...]
     finite: bool
     source: str | None
+    file: str | None
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -177,7 +185,9 @@ def _prepare(
             raise
         raise type(exc)(f"{source}: {exc}") from exc
     features.add(stored)
-    facts = SampleFacts(described.row, described.contradictions, described.finite, source)
+    facts = SampleFacts(
+        described.row, described.contradictions, described.finite, source, source_file(sample)
+    )
     return Prepared(record, facts)
 
 
