@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiomdb.audio import encode
 from audiomdb.cli import main
 from audiomdb.shards import DatasetReader, DatasetWriter
 from tests.commands import run_in_terminal
@@ -114,6 +115,16 @@ def test_info_of_odd_values_survives(odd: Path, capsys: pytest.CaptureFixture[st
     assert facts["fields"]["vector"] == {"types": ["array"], "dtype": "int16", "shape": [3, 4]}
     assert facts["columns"]["duration"]["missing"] == 2
     assert "array of int16, shape (3, 4)" in output_of(capsys, "info", odd)
+
+
+def test_info_of_features_alone_counts_no_audio(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DatasetWriter(tmp_path / "d", process=lambda sample: {"n": len(sample)}) as writer:
+        writer.write("a", {"audio": encode(np.zeros(8000, np.float32), 8000)})
+    assert json_of(capsys, "info", tmp_path / "d")["audio_bytes"] is None
+    assert "of encoded audio" not in output_of(capsys, "info", tmp_path / "d")
+    assert "a" in output_of(capsys, "ls", tmp_path / "d", "--columns", "key,n").split()
 
 
 def test_info_of_an_empty_dataset_survives(

@@ -151,6 +151,23 @@ def test_a_writer_that_was_dropped_gives_its_folder_back(tmp_path: Path) -> None
     write(tmp_path)
 
 
+def test_a_writer_that_is_closed_unfinished_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = DatasetWriter(tmp_path / "d")
+    writer.close()  # nothing was written
+    assert caplog.text == ""
+    writer = DatasetWriter(tmp_path / "d")
+    writer.write("a", {"n": 1})
+    writer.close()
+    assert "was closed without finish(), so there is no dataset" in caplog.text
+    caplog.clear()
+    with pytest.raises(ZeroDivisionError), DatasetWriter(tmp_path / "d") as writer:
+        writer.write("a", {"n": 1 // 0})
+    write(tmp_path / "d")
+    assert caplog.text == ""
+
+
 def test_a_forked_child_that_closes_its_copy_takes_no_shard_away(tmp_path: Path) -> None:
     code = """
 import os, sys

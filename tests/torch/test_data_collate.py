@@ -58,10 +58,10 @@ def test_different_sample_rates_are_warned_of_once(number: type) -> None:
     samples = [clip(1, 16000), clip(2, 22050)]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
-        for batch in [[clip(3, 22050), clip(4, 16000)], [clip(5, 16000), clip(6, 22050)], samples]:
+        for batch in [[clip(3, 22050), clip(4, 16000)], [clip(5, 8000), clip(6, 48000)], samples]:
             batched = pad_collate(batch)
     (warning,) = said
-    assert "16000 to 22050 Hz" in str(warning.message)
+    assert "different sample rates" in str(warning.message)
     assert "with sample_rate=" in str(warning.message)
     assert batched["sample_rate"].tolist() == [16000, 22050]
     # Encoded clips are a list, and numbers without a clip are numbers.

@@ -64,12 +64,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _facts(dataset: str, retriever: BaseRetriever) -> dict[str, Any]:
+    from audiomdb.sample import AUDIO
     from audiomdb.shards.layout import REJECTED_FILE
     from audiomdb.urls import without_password
 
     dataset = without_password(dataset)
     metadata = retriever.metadata
     columns, audio_bytes = _columns(columns_of(retriever))
+    if AUDIO not in metadata.features:  # a processor has made features of it
+        audio_bytes = None
     folder = place_of(retriever)
     rejected_file = f"{dataset.rstrip('/')}/{REJECTED_FILE}"
     if folder is not None:

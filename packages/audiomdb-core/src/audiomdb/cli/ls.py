@@ -71,9 +71,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _columns(reader: DatasetReader, index: DatasetIndex | None, wanted: str | None) -> list[str]:
+    from audiomdb.sample import KEY
+
     features = reader.metadata.features
     if wanted is not None:
-        return [name for part in wanted.split(",") if (name := part.strip())]
+        names = [name for part in wanted.split(",") if (name := part.strip())]
+        return [name for name in names if name not in ("key", KEY) or name in features]
     usual = [name for name in _USUAL if name in features]
     if index is not None:
         return [name for name in usual if _same_in_index(reader, index, name)]

@@ -231,6 +231,11 @@ def check_shares(
     if size % partitions == 0:
         fewer = next(n for n in range(min(world_size, size), 0, -1) if size % n == 0)
         message += f". With {name} {size}, the next smaller legal world size is {fewer}"
+    if name == "slots":
+        message += (
+            ". slots are part of the order: a run that is to go on with other numbers of ranks "
+            "needs slots that all of them divide, from its first step"
+        )
     raise PlanError(message)
 
 

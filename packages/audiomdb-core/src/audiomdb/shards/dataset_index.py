@@ -58,6 +58,9 @@ class DatasetIndex(Mapping[str, np.ndarray]):
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
+    def __repr__(self) -> str:
+        return f"<DatasetIndex of {', '.join(self)}>"
+
     def apart(self) -> DatasetIndex:
         """Return the same index without its cache: columns joined there are freed along with it."""
         return DatasetIndex(self.parts)

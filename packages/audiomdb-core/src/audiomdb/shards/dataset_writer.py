@@ -38,7 +38,7 @@ shards to LMDB, which takes as long as preparing this many."""
 
 
 class DatasetWriter:
-    """Writes samples as a dataset, in the order given.
+    """Writes samples as a dataset, shard by shard; within a shard they are sorted by key.
 
         with DatasetWriter("speech") as writer:
             writer.write("clip-0", {"audio": "clip.flac", "text": "hello"})
@@ -154,7 +154,7 @@ class DatasetWriter:
         if error is None and not self._closed:
             self.finish()
         else:
-            self.close()
+            self._close()
 
     def write(self, key: str, sample: SourceSample) -> None:
         """Write one sample; an error raised here may concern an earlier sample.
@@ -210,7 +210,7 @@ class DatasetWriter:
                 shards = self._shard + 1
                 self._metadata = self._assembly.finish(shards, self._process_names)
             finally:
-                self.close()
+                self._close()
         return self._metadata
 
     @property
@@ -230,7 +230,21 @@ class DatasetWriter:
         return self._assembly.journals()
 
     def close(self) -> None:
-        """Stop without completing the dataset; finished shards are kept. Idempotent."""
+        """Stop without completing the dataset, and log that. Keeps finished shards. Idempotent.
+
+        `finish` completes it, as does the end of a `with` block that raises nothing.
+        """
+        if self._shard >= 0 and not self._closed:
+            import logging
+
+            logging.getLogger("audiomdb.shards").warning(
+                "the writer of %s was closed without finish(), so there is no dataset. Finished "
+                "shards are kept: writing the same samples again continues from there",
+                self._output_dir,
+            )
+        self._close()
+
+    def _close(self) -> None:
         if self._closed:
             return
         self._closed = True

@@ -266,11 +266,10 @@ def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
             "make the dataset with mono=True"
         )
     if len(rates) > 1 and None not in rates:
-        # No keys in the text: Python shows each text once per place, and remembers all texts.
+        # No keys or rates in the text: Python shows each text once per place.
         warnings.warn(
-            f"clips with different sample rates in one batch ({min(rates)} to {max(rates)} Hz, as "
-            "sample_rate tells of each); make the datasets with sample_rate= to have them all at "
-            "one",
+            "clips with different sample rates in one batch, as sample_rate tells of each; make "
+            "the datasets with sample_rate= to have them all at one",
             stacklevel=3,
         )
 

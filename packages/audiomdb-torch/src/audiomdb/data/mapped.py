@@ -15,7 +15,7 @@ from audiomdb.stream.ahead import in_order
 from audiomdb.stream.findings import Findings
 from audiomdb.stream.loading import held_bytes
 from audiomdb.stream.reading import Reading
-from audiomdb.stream.sources import Mixture, Part
+from audiomdb.stream.sources import Mixture, Part, parts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,6 +52,10 @@ class MapView(Dataset[PaddingSample]):
         self._epochs = EpochCounter(epoch)
         self._findings = Findings()
         self._kept: tuple[str, NDArray[np.int64] | None] | None = None
+
+    def __repr__(self) -> str:
+        origins = ", ".join(repr(part.origin) for part in parts_of(self._what))
+        return f"<MapView of {origins}>"
 
     def __len__(self) -> int:
         """Return the number of samples that the filters keep."""
