@@ -103,7 +103,7 @@ def test_metadata_goes_before_the_index_becomes_another(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("audiomdb.shards.assembly.write_metadata", interrupted)
+        patched.setattr("audiomdb.shards.completion.write_metadata", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path)
     with pytest.raises(DatasetNotFoundError):

@@ -175,9 +175,7 @@ def test_what_does_not_fit_is_refused(folders: tuple[Path, Path]) -> None:
         loader(folders, batch_size=4, max_batch_seconds=None)
     with pytest.raises(ValueError, match="give batch_size, or max_batch_seconds"):
         loader(folders, max_batch_seconds=None, num_buckets=32)
-    with pytest.raises(
-        PlanError, match=r"slots 3 cannot be .* by 2 ranks.*that all of them divide"
-    ):
+    with pytest.raises(PlanError, match=r"slots 3 cannot .* by 2 ranks.*that all of them divide"):
         loader(folders, 2, slots=3)
     with pytest.raises(ValueError, match="tail='pad'"):
         loader(folders, tail="pad")

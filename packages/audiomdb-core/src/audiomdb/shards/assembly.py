@@ -9,30 +9,22 @@ source, and continues after them.
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lmdb
 import msgspec
 
-from audiomdb.errors import (
-    AudioMDBError,
-    DuplicateKeyError,
-    OutputWriteError,
-    SourceChangedError,
-    SourceError,
-)
+from audiomdb.errors import DuplicateKeyError, SourceChangedError, SourceError
 from audiomdb.progress import Progress
 from audiomdb.progress import progress as progress_bar
-from audiomdb.shards.columns import add_up, build_columns
-from audiomdb.shards.dataset_index import index_file_parts
+from audiomdb.shards.columns import build_columns
+from audiomdb.shards.completion import complete_dataset
+from audiomdb.shards.disk_errors import disk_errors
 from audiomdb.shards.features import merge_features
-from audiomdb.shards.files import sync_data, write_atomically
+from audiomdb.shards.files import sync_data
 from audiomdb.shards.finished import (
     FinishedShard,
     Origin,
@@ -41,16 +33,10 @@ from audiomdb.shards.finished import (
     look_into,
 )
 from audiomdb.shards.index import ShardIndex
-from audiomdb.shards.journal import Journal, Rejection, write_rejected
+from audiomdb.shards.journal import Journal, Rejection
 from audiomdb.shards.key_set import KeySet
-from audiomdb.shards.layout import (
-    DATA_FILE,
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    INDEX_FILE,
-    shard_name,
-)
-from audiomdb.shards.metadata import Feature, IndexEntry, Metadata, write_metadata
+from audiomdb.shards.layout import DATA_FILE, shard_name
+from audiomdb.shards.metadata import Feature, Metadata
 from audiomdb.shards.output import OutputFolder
 from audiomdb.shards.prepare import Prepared, SampleFacts
 from audiomdb.shards.shard_reader import ShardReader
@@ -111,7 +97,7 @@ class DatasetAssembly:
         self._progress = progress
         self._keys = KeySet()
         self._open: _OpenShard | None = None
-        with _disk_errors(output_dir):
+        with disk_errors(output_dir):
             self._folder = OutputFolder(output_dir)
         self._background = ThreadPool(1, "audiomdb-publish")
         self._checks = ThreadPool(workers, "audiomdb-check")
@@ -146,7 +132,7 @@ class DatasetAssembly:
     def begin_shard(self, shard: int) -> None:
         """Open a new shard, which no earlier run may have finished."""
         syncs: list[Work[None]] = []
-        with _disk_errors(self._dir):
+        with disk_errors(self._dir):
             writer = ShardWriter(
                 self._folder.stage(shard),
                 map_size=self._map_size,
@@ -163,7 +149,7 @@ class DatasetAssembly:
         """
         shard, record, facts = self._current, prepared.record, prepared.facts
         try:
-            with _disk_errors(self._dir):
+            with disk_errors(self._dir):
                 shard.writer.add(record)
         except DuplicateKeyError as exc:
             self._reject_duplicate(record.key, facts.source, str(exc))
@@ -211,7 +197,7 @@ class DatasetAssembly:
         self._keys.add(shard, list(made.stored))
         before = shard - 2
         if before in self._shards and not self.is_finished(before):
-            with _disk_errors(self._dir):  # bounds the backlog, and surfaces its errors early
+            with disk_errors(self._dir):  # bounds the backlog, and surfaces its errors early
                 self._shards[before].result()
         self._shards[shard] = self._background.submit(self._publish, shard, made.syncs)
 
@@ -233,29 +219,17 @@ class DatasetAssembly:
             )
         self._finish_checks()
         finished = self._results()
-        entries = tuple(shard.entry for shard in finished)
+        entries = [shard.entry for shard in finished]
         rejected = [r for shard in finished for r in shard.journal.rejected]
-        with _disk_errors(self._dir):
-            self._folder.withdraw_metadata(entries)
-            size, digest = write_atomically(
-                self._dir / INDEX_FILE, index_file_parts(self._dir, entries)
-            )
-            write_rejected(self._dir, rejected)
-            metadata = Metadata(
-                format=FORMAT_NAME,
-                format_version=FORMAT_VERSION,
+        with disk_errors(self._dir):
+            return complete_dataset(
+                self._folder,
+                entries,
                 name=self._name,
-                samples=sum(entry.samples for entry in entries),
-                bytes=sum(entry.bytes for entry in entries),
-                duration=add_up(entry.duration for entry in entries),
                 features=merge_features(shard.features for shard in finished),
-                processors=tuple(processors),
-                rejected=len(rejected),
-                index=IndexEntry(INDEX_FILE, size, digest),
-                shards=entries,
+                processors=processors,
+                rejected=rejected,
             )
-            write_metadata(self._dir, metadata)
-        return metadata
 
     def journals(self) -> list[Journal]:
         """Return the journals of all shards in order, without the options, which are this run's.
@@ -300,7 +274,7 @@ class DatasetAssembly:
         left = [check for check in checks if not check.done()]
         with self._bar(len(left), "checking") as bar:
             for check in left:
-                with _disk_errors(self._dir):
+                with disk_errors(self._dir):
                     check.result()
                 bar.update()
 
@@ -322,7 +296,7 @@ class DatasetAssembly:
         )
 
     def _results(self) -> list[FinishedShard]:
-        with _disk_errors(self._dir):
+        with disk_errors(self._dir):
             return [future.result() for _, future in sorted(self._shards.items())]
 
     def _compare(self, number: int, made_of: Origin, source: SourceDigest) -> None:
@@ -365,7 +339,7 @@ class DatasetAssembly:
 
     def _index(self, number: int) -> ShardIndex:
         if not self.is_finished(number):  # it may not be in its place yet
-            with _disk_errors(self._dir):
+            with disk_errors(self._dir):
                 self._shards[number].result()
         return ShardReader(self._dir / shard_name(number)).index
 
@@ -384,7 +358,7 @@ class DatasetAssembly:
             contradictions=dict(sorted(contradictions.items())),
             not_finite=sum(not facts.finite for facts in stored.values()),
         )
-        with _disk_errors(self._dir):
+        with disk_errors(self._dir):
             made.writer.finish(
                 columns=columns,
                 left_out=left_out,
@@ -419,26 +393,6 @@ class _OpenShard(msgspec.Struct, frozen=True):
     stored: dict[bytes, SampleFacts] = msgspec.field(default_factory=dict)
     features: list[Mapping[str, Feature]] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn disk and LMDB errors into an OutputWriteError that says how to continue."""
-    try:
-        yield
-    except AudioMDBError:  # such as OutputExistsError, which is an OSError
-        raise
-    except (OSError, lmdb.Error) as exc:  # LMDB reports a short write as an I/O error
-        if isinstance(exc, lmdb.MemoryError):
-            why = ", which is no lack of disk: the process may not map so much memory"
-            advice = "raise its limit (ulimit -v) or give a smaller map_size,"
-        else:
-            why = f" ({shutil.disk_usage(folder).free} bytes are free there)"
-            advice = "make room"
-        raise OutputWriteError(
-            f"cannot write to {folder}: {exc}{why}. Finished shards are kept; {advice} and run "
-            "the same conversion again"
-        ) from exc
 
 
 def _opens(path: str | None) -> bool:

@@ -22,7 +22,7 @@ from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
-__all__ = ["AudioOptions", "Description", "describe", "disk_error", "source_name"]
+__all__ = ["AudioOptions", "Description", "describe", "disk_error", "source_file", "source_name"]
 
 _DURATION_TOLERANCE_S = 0.05
 """Manifests round durations; a difference over this and over 1 % contradicts the audio."""

@@ -1,4 +1,4 @@
-"""The output folder of a conversion: locked, cleared of leftovers, and free of foreign files."""
+"""The folder that a dataset is made in: locked, cleared of leftovers, and free of foreign files."""
 
 from __future__ import annotations
 
@@ -86,6 +86,13 @@ class OutputFolder:
         numbers = (shard_number(entry.name) for entry in self.path.iterdir())
         return sorted(number for number in numbers if number is not None)
 
+    def metadata(self) -> Metadata | None:
+        """Return the metadata of an earlier run, or None if it is missing or unreadable."""
+        try:
+            return read_metadata(self.path)
+        except (DatasetNotFoundError, MetadataError):
+            return None
+
     def stage(self, shard: int) -> Path:
         """Return the folder to write a shard to; its writer creates it."""
         return self._staging / shard_name(shard)
@@ -107,7 +114,7 @@ class OutputFolder:
         path = self.path / METADATA_FILE
         if not path.exists():
             return
-        metadata = self._metadata()
+        metadata = self.metadata()
         if metadata is None or metadata.shards != tuple(shards):
             path.unlink()
             sync(self.path)
@@ -137,7 +144,7 @@ class OutputFolder:
     def _refuse_strangers(self) -> None:
         names = sorted(entry.name for entry in self.path.iterdir())
         strangers = [name for name in names if name not in _LEFT_OVER]
-        if strangers and not self.shards() and self._metadata() is None:
+        if strangers and not self.shards() and self.metadata() is None:
             raise OutputExistsError(
                 f"{self.path} holds {strangers[0]!r} and no AudioMDB dataset; "
                 "give an empty folder or one that does not exist"
@@ -145,14 +152,7 @@ class OutputFolder:
 
     def _withdraw_metadata_of_missing_shards(self) -> None:
         # Metadata must not list a shard that was deleted in order to be converted again.
-        metadata = self._metadata()
+        metadata = self.metadata()
         there = [shard_name(number) for number in self.shards()]
         if metadata is not None and [shard.path for shard in metadata.shards] != there:
             self.withdraw_metadata(())
-
-    def _metadata(self) -> Metadata | None:
-        """Return the metadata of an earlier run, or None if it is missing or unreadable."""
-        try:
-            return read_metadata(self.path)
-        except (DatasetNotFoundError, MetadataError):
-            return None
