@@ -1,4 +1,4 @@
-"""Write, read and verify datasets in the AudioMDB format, which docs/format.md specifies."""
+"""Write, read, merge and verify datasets in the AudioMDB format, which docs/format.md specifies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from audiomdb.shards.shard_reader import ShardReader
 
 if TYPE_CHECKING:
     from audiomdb.shards.dataset_writer import DatasetWriter
+    from audiomdb.shards.merging import merge_datasets
     from audiomdb.shards.verify import Problem, verify_dataset
 else:
     __getattr__, __dir__ = lazily(
@@ -20,6 +21,7 @@ else:
         {
             "DatasetWriter": "dataset_writer",
             "Problem": "verify",
+            "merge_datasets": "merging",
             "verify_dataset": "verify",
         },
     )
@@ -37,6 +39,7 @@ __all__ = [
     "ShardEntry",
     "ShardReader",
     "Shards",
+    "merge_datasets",
     "read_metadata",
     "verify_dataset",
 ]
