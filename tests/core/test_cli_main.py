@@ -23,6 +23,7 @@ COMMANDS = (
     ("convert",),
     ("convert", "folder"),
     ("convert", "manifest"),
+    ("merge",),
     ("info",),
     ("ls",),
     ("show",),
@@ -144,7 +145,15 @@ def test_a_number_that_nothing_can_reach_is_refused(
 
 @pytest.mark.parametrize(
     "command",
-    ["info {}", "ls {}", "show {} 0", "verify {}", "pull {} copy", "upload {} copy"],
+    [
+        "merge {} copy",
+        "info {}",
+        "ls {}",
+        "show {} 0",
+        "verify {}",
+        "pull {} copy",
+        "upload {} copy",
+    ],
 )
 def test_a_file_in_the_place_of_a_dataset_is_called_one(
     command: str,

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from audiomdb.cli import convert, info, ls, pull, quickstart, show, upload, verify
+from audiomdb.cli import convert, info, ls, merge, pull, quickstart, show, upload, verify
 from audiomdb.cli.arguments import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
@@ -102,7 +102,7 @@ def _parser() -> Parser:
     add_debug(parser)
     parser.set_defaults(run=None, log_level=logging.WARNING)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (quickstart, convert, info, ls, show, verify, upload, pull):
+    for command in (quickstart, convert, merge, info, ls, show, verify, upload, pull):
         command.add(commands)
     return parser
 
