@@ -18,6 +18,7 @@ __all__ = [
     "KEY",
     "MAX_KEY_BYTES",
     "SAMPLE_RATE",
+    "SEED",
     "TEXT",
     "Sample",
     "SourceSample",
@@ -31,6 +32,10 @@ SourceSample: TypeAlias = Mapping[str, Any] | AudioError | SampleError
 
 KEY = "__key__"
 """Field that holds the key of a sample that was read."""
+
+SEED = "__seed__"
+"""Field that a processor gets while streaming: a seed that depends on the stream's seed, the epoch
+and the sample's position, and on nothing else."""
 
 AUDIO = "audio"
 """Encoded bytes, exactly as given, or an array `(frames,)` or `(frames, channels)`."""

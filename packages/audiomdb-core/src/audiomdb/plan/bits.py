@@ -67,6 +67,9 @@ class Purpose(IntEnum):
     CROP_OFFSET = 5
     """Start of a clip's random crop; word `i` belongs to the clip at position `i`."""
 
+    SAMPLE_SEED = 6
+    """Seed that a processor gets; word `i` belongs to the sample at position `i`."""
+
 
 def random_words(
     seed: int, epoch: int, purpose: Purpose, number: int = 0, *, start: int = 0, stop: int

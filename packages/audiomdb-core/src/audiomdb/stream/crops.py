@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
-from audiomdb.plan.bits import Purpose, random_words
+from audiomdb.plan.bits import Purpose
 from audiomdb.plan.checks import above_zero, whole_number
+from audiomdb.stream.draws import word_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,9 +25,6 @@ CROP_SECONDS = "crop_seconds"
 
 ShortClips: TypeAlias = Literal["keep", "pad"]
 """What happens to clips that are not longer than the window."""
-
-_BLOCK = 1024
-"""Number of clips whose random words are drawn together: a draw costs 10 us, whatever its size."""
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -94,8 +91,7 @@ class Crop(msgspec.Struct, frozen=True):
         wanted = self.frames_at(rate)
         if frames <= wanted:
             return Span(0, frames, whole=True)
-        block, place = divmod(position, _BLOCK)
-        word = int(_words(self.seed, epoch, block)[place])
+        word = word_of(self.seed, epoch, Purpose.CROP_OFFSET, position)
         # The word as a fraction of 2**64, in exact integers.
         return Span(word * (frames - wanted + 1) >> 64, wanted, whole=False)
 
@@ -116,9 +112,3 @@ class Crop(msgspec.Struct, frozen=True):
         kept = min(wanted, len(audio))
         fitted[:kept] = audio[:kept]
         return fitted
-
-
-@lru_cache(maxsize=256)
-def _words(seed: int, epoch: int, block: int) -> NDArray[np.uint64]:
-    start = block * _BLOCK
-    return random_words(seed, epoch, Purpose.CROP_OFFSET, start=start, stop=start + _BLOCK)

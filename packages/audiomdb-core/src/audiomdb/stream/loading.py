@@ -20,11 +20,13 @@ from audiomdb.errors import (
     UnknownColumnError,
 )
 from audiomdb.notes import add_note
-from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, Sample
+from audiomdb.plan.bits import Purpose
+from audiomdb.sample import AUDIO, CHANNELS, FRAMES, KEY, SAMPLE_RATE, SEED, Sample
 from audiomdb.shards import DatasetReader, ShardReader
 from audiomdb.shards.columns import Column
 from audiomdb.shards.packing import MAX_DEPTH
 from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
+from audiomdb.stream.draws import word_of
 from audiomdb.stream.load_options import LoadOptions
 from audiomdb.stream.memory import ReusedMemory
 from audiomdb.stream.watch import Watch
@@ -72,11 +74,18 @@ class SampleLoader:
         reader: Reader of the dataset.
         options: How samples are loaded.
         watch: Records what each thread does.
+        seed: Seed of the stream, from which those of the samples are drawn.
     """
 
     def __init__(
-        self, reader: DatasetReader, options: LoadOptions, watch: Watch | None = None
+        self,
+        reader: DatasetReader,
+        options: LoadOptions,
+        watch: Watch | None = None,
+        *,
+        seed: int = 0,
     ) -> None:
+        self._seed = seed
         self._reader = reader
         self._options = options
         self._watch = Watch() if watch is None else watch
@@ -112,7 +121,8 @@ class SampleLoader:
 
         Args:
             position: Position in stored order.
-            epoch: Epoch, which determines the random window of a cropped clip.
+            epoch: Epoch, which determines the random window of a cropped clip, and the seed that a
+                processor gets.
             out: Array to decode into. Used only if its shape is that of the audio, and not for
                 windows.
 
@@ -161,6 +171,7 @@ class SampleLoader:
             self._join.add_to(sample, str(shard.directory))
         if self._process is None:
             return sample
+        sample[SEED] = word_of(self._seed, epoch, Purpose.SAMPLE_SEED, position)
         return self._processed(self._process, sample, shard)
 
     def length(self, position: int) -> int | None:
@@ -315,7 +326,9 @@ class SampleLoader:
                 f"{place}: the processor calls the sample {result[KEY]!r} in its field {KEY!r}, "
                 "which is its key for good"
             )
-        return {KEY: key, **result}
+        processed = {KEY: key, **result}
+        processed.pop(SEED, None)  # of no use any more
+        return processed
 
 
 def _refuse_unknown(fields: frozenset[str], reader: DatasetReader) -> None:

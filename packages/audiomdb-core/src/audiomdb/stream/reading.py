@@ -45,19 +45,25 @@ class Reading:
         what: Parts whose origins are retrievers or readers.
         findings: What is known of the index; what is found is added.
         watch: Records what the threads do.
+        seed: Seed of the stream, see `SampleLoader`.
 
     Raises:
         DatasetError: a dataset cannot be opened.
     """
 
     def __init__(
-        self, what: Part | Mixture, findings: Findings, watch: Watch | None = None
+        self,
+        what: Part | Mixture,
+        findings: Findings,
+        watch: Watch | None = None,
+        *,
+        seed: int = 0,
     ) -> None:
         self._what = what
         self._parts = list(parts_of(what))
         self.readers = [_open(part) for part in self._parts]
         self._loaders = [
-            SampleLoader(reader, part.load, watch)
+            SampleLoader(reader, part.load, watch, seed=seed)
             for reader, part in zip(self.readers, self._parts, strict=True)
         ]
         *self._starts, self._size = accumulate(map(len, self.readers), initial=0)

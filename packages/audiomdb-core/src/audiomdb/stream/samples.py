@@ -357,7 +357,7 @@ class SampleStream:
             retriever.close()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
-        reading = Reading(self._what, self._findings, watch)
+        reading = Reading(self._what, self._findings, watch, seed=self._seed)
         if self._known is not None and self._known[0] != reading.fingerprint:
             self._known = None
         return reading

@@ -393,7 +393,7 @@ class StepStream:
         return steps.chapter(chapter, numbers, split.rank, split.world_size).at_once()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
-        reading = Reading(self._what, self._findings, watch)
+        reading = Reading(self._what, self._findings, watch, seed=self._seed)
         if self._known.fingerprint != reading.fingerprint:
             self._known = _Known(reading.fingerprint)
         return reading
