@@ -32,11 +32,12 @@ class TestLocalUploader(FolderTests, FileTests):
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")
 
-    def make_uploader(self, store: Any, endpoint: None) -> LocalUploader:
+    def make_uploader(self, store: Any, endpoint: None, **options: Any) -> LocalUploader:
         assert endpoint is None
-        return LocalUploader(store.folder)
+        return LocalUploader(store.folder, **options)
 
-    def url_of(self, store: Any) -> str:
+    def url_of(self, store: Any, endpoint: None) -> str:
+        assert endpoint is None
         return f"file://{store.folder}"
 
 
@@ -51,8 +52,8 @@ class TestMemoryUploader(UploaderConformance):
     def store(self, server: MemoryServer) -> MemoryStore:
         return MemoryStore(server, uuid.uuid4().hex)
 
-    def make_uploader(self, store: Any, endpoint: Any) -> MemoryUploader:
-        return MemoryUploader(f"{endpoint}/{store.name}")
+    def make_uploader(self, store: Any, endpoint: Any, **options: Any) -> MemoryUploader:
+        return MemoryUploader(f"{endpoint}/{store.name}", timeout_s=2.0, **options)
 
 
 class Forgetful(MemoryUploader):
@@ -64,8 +65,8 @@ class Forgetful(MemoryUploader):
 
 
 class TestUploaderToAStoreThatKnowsNoSha256(TestMemoryUploader):
-    def make_uploader(self, store: Any, endpoint: Any) -> MemoryUploader:
-        return Forgetful(f"{endpoint}/{store.name}")
+    def make_uploader(self, store: Any, endpoint: Any, **options: Any) -> MemoryUploader:
+        return Forgetful(f"{endpoint}/{store.name}", timeout_s=2.0, **options)
 
 
 class LoopUploader(BaseUploader):
@@ -106,8 +107,9 @@ class TestUploadersOfTheShortLevel(FolderTests):
     def choose(self, kind: type[LoopUploader]) -> None:
         self.kind = kind
 
-    def make_uploader(self, store: Any, endpoint: None) -> LoopUploader:
+    def make_uploader(self, store: Any, endpoint: None, **options: Any) -> LoopUploader:
         assert endpoint is None
+        assert not options
         return self.kind(store.folder)
 
 

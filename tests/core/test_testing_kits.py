@@ -20,31 +20,53 @@ from audiomdb.testing import (
     write_dataset,
 )
 
-BROKEN = Path(__file__).parent / "programs" / "broken_backends.py"
+PROGRAMS = Path(__file__).parent / "programs"
+BROKEN = {
+    path.name.replace("broken", "test"): path.read_text() for path in PROGRAMS.glob("broken_*.py")
+}
 
 
-def test_each_broken_backend_fails_the_test_that_is_about_it(tmp_path: Path) -> None:
-    text = BROKEN.read_text()
-    classes = re.findall(r"^class (Test\w+).*\n    found_by = \"(\w+)\"", text, re.MULTILINE)
-    assert len(classes) >= 25
-    # Outside the repository, whose configuration is not a third party's.
-    program = tmp_path / "test_broken.py"
-    program.write_text(text)
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rA", "-p", "no:cacheprovider"]
+def run_broken(folder: Path, tests: list[str], *options: str) -> str:
+    """Run tests of broken backends outside the repository, whose settings no third party has."""
+    for name, text in BROKEN.items():
+        (folder / name).write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     # If one of them hangs, the tracebacks of all threads are printed.
     command += ["-o", "faulthandler_timeout=120", "-o", "faulthandler_exit_on_timeout=true"]
-    command += [f"{program}::{name}::{test}" for name, test in classes]
     result = subprocess.run(
-        command,
-        cwd=tmp_path,
+        [*command, *tests],
+        cwd=folder,
         # There, pytest shows all of what differs: bytes would take it hours.
         env={**os.environ, "CI": "true"},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    failed = set(re.findall(r"^FAILED test_broken\.py::(\w+)::", result.stdout, re.MULTILINE))
-    assert failed == {name for name, _ in classes}, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_each_broken_backend_fails_the_test_that_is_about_it(tmp_path: Path) -> None:
+    classes = {
+        f"{file}::{name}": f"{file}::{name}::{test}"
+        for file, text in BROKEN.items()
+        for name, test in re.findall(
+            r"^class (Test\w+).*\n    found_by = \"(\w+)\"", text, re.MULTILINE
+        )
+    }
+    assert len(classes) >= 40
+    output = run_broken(tmp_path, list(classes.values()), "--tb=no", "-rA")
+    failed = re.findall(r"^FAILED (test_\w+\.py::\w+)::", output, re.MULTILINE)
+    assert set(failed) == set(classes), output
+
+
+def test_a_test_that_hangs_ends_and_says_what_to_do(tmp_path: Path) -> None:
+    silent = "test_a_connection_that_goes_silent_is_given_up"
+    output = run_broken(tmp_path, [f"test_retrievers.py::TestWaitsForEver::{silent}"], "--tb=short")
+    assert f"Failed: {silent} has not ended after 2 s (longest_test_s)" in output
+    assert "in recv_into" in output or "in readinto" in output, "where it waits"
+    advice = "Give the client a timeout, and the retriever an argument for it."
+    assert advice in output.partition("Captured advice")[2]
+    assert "1 failed in" in output
 
 
 WITHOUT_PYTEST = """

@@ -77,6 +77,8 @@ class TestRedisUploader(UploaderConformance):
     def store(self, redis_store: RedisStore) -> RedisStore:
         return redis_store
 
-    def make_uploader(self, store: Any, endpoint: Any) -> Any:
+    def make_uploader(self, store: Any, endpoint: Any, **options: Any) -> Any:
         assert type(endpoint) is type(store.endpoint)
-        return importlib.import_module("redis_store").RedisUploader(*endpoint)
+        return importlib.import_module("redis_store").RedisUploader(
+            *endpoint, timeout_s=2.0, **options
+        )

@@ -75,6 +75,8 @@ class TestHFRetriever(RetrieverConformance):
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's client
 class TestHFUploader(UploaderConformance):
+    gives_up_on_stalls = False  # the Hub's client tries again for minutes
+
     @pytest.fixture
     def store(self, store: HubStore, monkeypatch: pytest.MonkeyPatch) -> HubStore:
         # The client waits for seconds between its attempts.
@@ -82,10 +84,11 @@ class TestHFUploader(UploaderConformance):
         monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
         return store
 
-    def make_uploader(self, store: Any, endpoint: Any) -> HFUploader:
-        return HFUploader(store.repo_id, endpoint=endpoint)
+    def make_uploader(self, store: Any, endpoint: Any, **options: Any) -> HFUploader:
+        return HFUploader(store.repo_id, endpoint=endpoint, **options)
 
-    def url_of(self, store: Any) -> str:
+    def url_of(self, store: Any, endpoint: Any) -> str:
+        assert endpoint == store.endpoint
         return f"hf://datasets/{store.repo_id}"
 
     @pytest.mark.skip(reason="what was sent is kept, but the report counts what was committed")

@@ -74,16 +74,19 @@ class TestS3Retriever(RetrieverConformance):
 
 @pytest.mark.usefixtures("impatient_boto")
 class TestS3Uploader(UploaderConformance):
+    gives_up_on_stalls = False  # boto3 waits for a minute
+
     @pytest.fixture
     def store(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> S3Store:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
         return S3Store(server)
 
-    def url_of(self, store: Any) -> str:
+    def url_of(self, store: Any, endpoint: Any) -> str:
+        assert endpoint == store.endpoint
         return f"s3://{store.bucket}/{PREFIX}"
 
-    def make_uploader(self, store: Any, endpoint: Any) -> S3Uploader:
-        return S3Uploader(store.bucket, PREFIX, endpoint_url=endpoint)
+    def make_uploader(self, store: Any, endpoint: Any, **options: Any) -> S3Uploader:
+        return S3Uploader(store.bucket, PREFIX, endpoint_url=endpoint, **options)
 
 
 @pytest.mark.usefixtures("impatient_boto")

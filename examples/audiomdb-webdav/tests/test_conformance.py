@@ -45,9 +45,10 @@ class TestWebDAVUploader(UploaderConformance):
     def store(self, server: Any) -> ServedFolder:
         return ServedFolder(server.url, server.folder)
 
-    def make_uploader(self, store: Any, endpoint: Any) -> WebDAVUploader:
-        return WebDAVUploader(f"{endpoint}/{store.name}", **CREDENTIALS, read_timeout_s=5)
+    def make_uploader(self, store: Any, endpoint: Any, **options: Any) -> WebDAVUploader:
+        url = f"{endpoint}/{store.name}"
+        return WebDAVUploader(url, **CREDENTIALS, read_timeout_s=2.0, **options)
 
-    def url_of(self, store: Any) -> str:
-        server = store.endpoint.removeprefix("http://")
+    def url_of(self, store: Any, endpoint: Any) -> str:
+        server = endpoint.removeprefix("http://")
         return f"webdav://me:s3cret%2Fword%3A@{server}/{store.name}"

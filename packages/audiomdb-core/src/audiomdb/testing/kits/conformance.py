@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -30,6 +33,7 @@ __all__ = [
 
 _PATIENCE_S = 60.0
 _LEAK_PATIENCE_S = 5.0
+_SECOND_ALARM_S = 10.0
 
 
 class Conformance:
@@ -43,6 +47,37 @@ class Conformance:
         def test_a_broken_download_goes_on_where_it_stopped(self, ...): ...
     """
 
+    longest_test_s: ClassVar[float] = 120.0
+
+    @pytest.fixture(autouse=True)
+    def time_limit(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        """Fail a test that hangs, rather than wait with it."""
+        free = signal.getsignal(signal.SIGALRM) is signal.SIG_DFL  # pytest-timeout uses it too
+        if not free or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ring(*_: Any) -> None:  # noqa: ANN401
+            pytest.fail(
+                f"{request.node.name} has not ended after {self.longest_test_s:g} s "
+                "(longest_test_s); the traceback shows where the test waits. Give every call that "
+                "may block a timeout"
+            )
+
+        signal.signal(signal.SIGALRM, ring)
+        # More than once: the `with` blocks that the test then leaves may wait for what hangs.
+        signal.setitimer(signal.ITIMER_REAL, self.longest_test_s, _SECOND_ALARM_S)
+        yield
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    @pytest.fixture(autouse=True)
+    def advice(self, request: pytest.FixtureRequest) -> None:
+        """Show what a test is about if it fails, with short tracebacks too."""
+        docstring = inspect.getdoc(request.function)
+        if docstring:
+            request.node.add_report_section("call", "advice", docstring)
+
     def test_no_test_is_left_out_without_a_reason(self) -> None:
         """Overridden tests must be marked xfail or skip, with `reason=`; others are inherited."""
         kits = [kind for kind in type(self).__mro__ if kind.__module__.startswith(__package__)]
@@ -54,7 +89,7 @@ class Conformance:
             for name, test in inherited.items()
             if (own := getattr(type(self), name, None)) is not test and not _has_reason(own)
         ]
-        assert missing == []
+        assert missing == [], "overridden without a mark that has a reason"
 
 
 class StoreConformance(Conformance):
@@ -72,6 +107,12 @@ class StoreConformance(Conformance):
             pytest.skip("there is no network to this store")
         with FaultProxy(store.endpoint) as proxy:
             yield proxy
+
+    @pytest.fixture
+    def http(self, store: Store) -> None:
+        """Skip the test unless the store speaks HTTP without encryption."""
+        if not str(store.endpoint).startswith("http:"):
+            pytest.skip("the store does not speak HTTP without encryption")
 
     def endpoint_of(
         self, store: Store, through: FaultProxy | None = None
@@ -167,7 +208,7 @@ def expect_same(found: Mapping[str, bytes | None], expected: Mapping[str, bytes 
         for path in sorted({*found, *expected})
         if found.get(path) != expected.get(path)
     ]
-    assert wrong == []
+    assert wrong == [], "these files are not what they should be"
 
 
 def _described(content: bytes | None) -> str:

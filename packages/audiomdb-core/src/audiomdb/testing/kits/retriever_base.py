@@ -100,20 +100,12 @@ def digests_of(retriever: BaseRetriever) -> list[str]:
 class RetrieverTests(StoreConformance):
     """Fixtures of the retriever tests, and the methods and attributes a subclass provides."""
 
+    # `RetrieverConformance` says what they mean.
     missing_error: ClassVar[Errors] = DatasetNotFoundError
-    """Raised for a file that does not exist. `download_*` methods may raise other exceptions."""
-
     network_error: ClassVar[Errors] = DownloadError
-    """Raised for a store that cannot be reached, or that refuses access."""
-
     in_place: ClassVar[bool] = False
-    """Whether the retriever reads its dataset in place, without a cache."""
-
     gives_up_on_stalls: ClassVar[bool] = True
-    """Whether it notices, within seconds as made here, that a connection has gone silent."""
-
     start_methods: ClassVar[tuple[str, ...]] = ("fork", "spawn")
-    """How worker processes may be started; "spawn" needs the class to be importable."""
 
     def make_retriever(self, store: Store, endpoint: Any, **options: Any) -> BaseRetriever:  # noqa: ANN401
         """Make a retriever of the dataset in `store`. To be defined by the subclass.
@@ -153,6 +145,17 @@ class RetrieverTests(StoreConformance):
         return _original(tmp_path_factory.getbasetemp(), seed=2, payload_bytes=1_000_000)
 
     @pytest.fixture
+    def many(self, tmp_path_factory: pytest.TempPathFactory) -> Original:
+        """A dataset of many small shards, one sample in each. Read only."""
+        return _original(
+            tmp_path_factory.getbasetemp(),
+            seed=3,
+            shards=24,
+            samples_per_shard=1,
+            payload_bytes=1000,
+        )
+
+    @pytest.fixture
     def filled(self, store: Store, original: Original) -> Store:
         """The store, with the dataset in it."""
         store.fill(original.path)
@@ -172,12 +175,6 @@ class RetrieverTests(StoreConformance):
         make.close()
 
     @pytest.fixture
-    def http(self, store: Store) -> None:
-        """Skip the test unless the store speaks HTTP without encryption."""
-        if not str(store.endpoint).startswith("http:"):
-            pytest.skip("the store does not speak HTTP without encryption")
-
-    @pytest.fixture
     def cached(self) -> None:
         """Skip the test if there is no cache."""
         if self.in_place:
@@ -192,5 +189,6 @@ class RetrieverTests(StoreConformance):
 def _original(folder: Path, seed: int, **options: int) -> Original:
     """Write a dataset once per test run: fixtures of a class are set up for each test."""
     path = folder / f"audiomdb-conformance-{seed}"
-    write_dataset(path, shards=SHARDS, samples_per_shard=PER_SHARD, seed=seed, **options)
+    options = {"shards": SHARDS, "samples_per_shard": PER_SHARD, **options}
+    write_dataset(path, seed=seed, **options)
     return Original(path)

@@ -51,7 +51,7 @@ class DamageTests(RetrieverTests):
         with pytest.raises((*kinds, CorruptShardError)) as caught:
             reader[first]
         if isinstance(caught.value, AudioMDBError):
-            assert "shard_00001" in str(caught.value)
+            assert "shard_00001" in str(caught.value), "the error does not name the file"
         assert sample_digest(reader[0]) == original.digests[0]
         filled.write(original.shard_path(1), original.shard(1))
         assert sample_digest(reader[first]) == original.digests[first]
@@ -70,7 +70,8 @@ class DamageTests(RetrieverTests):
         if not self.in_place:
             assert original.metadata.shards[2].sha256 in str(caught.value)
             assert hashlib.sha256(damaged).hexdigest() in str(caught.value)
-            assert retriever.cache_stats.corrupt == 2  # fetched again before it was given up
+            tries = retriever.cache_stats.corrupt
+            assert tries == 2, "a damaged shard is fetched again, once, before it is given up"
             quarantine = Path(retriever.cache_dir, "quarantine")
             kept = {path.name: path.read_bytes() for path in quarantine.iterdir()}
             assert len(kept) == 1
@@ -206,9 +207,9 @@ class BudgetTests(RetrieverTests):
             for sample in stream:
                 found.append(sample_digest(sample))
                 most = max(most, cached_bytes(tmp_path / "small"))
-        assert most <= budget
+        assert most <= budget, "files are kept in the cache's directory beside the shards"
         assert sorted(found) == sorted(original.digests * 2)
-        assert retriever.cache_stats.evictions > 0
+        assert retriever.cache_stats.evictions > 0, "max_cache_bytes had no effect"
 
     def least_budget(self, make: Make) -> int:
         """Return the smallest budget for a stream, as named by the error for a smaller one."""

@@ -18,6 +18,8 @@ BREAKS = pytest.mark.parametrize("fault", ["close", "reset"])
 
 HTTP = pytest.mark.usefixtures("http")
 
+NOT_MET = "the fault was not met: does it connect through `endpoint`?"
+
 
 class NetworkTests(RetrieverTests):
     """Tests in which the store is intact but the network fails, or is not to be used."""
@@ -26,7 +28,7 @@ class NetworkTests(RetrieverTests):
         """Programs make retrievers before they know whether they will read them."""
         retriever = make(through=proxy)
         repr(retriever)
-        assert proxy.stats.connections == 0
+        assert proxy.stats.connections == 0, "the constructor, or repr, connects to the store"
 
     @FILLED
     @BREAKS
@@ -38,13 +40,17 @@ class NetworkTests(RetrieverTests):
         assert len(retriever) == len(original.samples)
         proxy.fail(fault, after=original.shard_bytes // 2, times=3)
         assert digests_of(retriever) == original.digests
-        assert proxy.stats.faults == 3
+        assert proxy.stats.faults == 3, "not every connection that broke was tried again"
 
     @FILLED
     def test_a_broken_download_goes_on_where_it_stopped(
         self, make: Make, proxy: FaultProxy, original: Original
     ) -> None:
-        """No byte is fetched twice, though no connection ever lasts for a whole shard."""
+        """No byte is fetched twice, though no connection ever lasts for a whole shard.
+
+        Chunks are yielded as they come: what a client collects for a larger one (`iter_content` of
+        requests, `read(n)`) is lost when the connection breaks; `read1(n)` returns what there is.
+        """
         retriever = make(through=proxy)
         if not self.reads_ranges(retriever):
             pytest.skip("download_shard starts anew; open_remote would go on")
@@ -53,8 +59,10 @@ class NetworkTests(RetrieverTests):
         # A reset would discard what the client has not read yet.
         proxy.fail("close", after=int(0.8 * original.shard_bytes))
         assert digests_of(retriever) == original.digests
-        assert proxy.stats.faults >= len(original.metadata.shards)
-        assert retriever.cache_stats.fetched_bytes - before == original.metadata.bytes
+        breaks = proxy.stats.faults
+        assert breaks >= len(original.metadata.shards), "it does not connect through the endpoint"
+        fetched = retriever.cache_stats.fetched_bytes - before
+        assert fetched == original.metadata.bytes, "it does not go on at `start`"
 
     @FILLED
     def test_a_bit_flipped_on_the_way_is_noticed_and_the_shard_fetched_again(
@@ -65,7 +73,7 @@ class NetworkTests(RetrieverTests):
         assert len(retriever) == len(original.samples)
         proxy.fail("flip", after=original.shard_bytes // 2, times=1)
         assert digests_of(retriever) == original.digests
-        assert proxy.stats.faults == 1
+        assert proxy.stats.faults == 1, NOT_MET
 
     @FILLED
     def test_a_connection_that_goes_silent_is_given_up(
@@ -78,7 +86,7 @@ class NetworkTests(RetrieverTests):
         assert len(retriever) == len(original.samples)
         proxy.fail("stall", after=original.shard_bytes // 2, times=1)
         assert digests_of(retriever) == original.digests
-        assert proxy.stats.faults == 1
+        assert proxy.stats.faults == 1, NOT_MET
 
     @FILLED
     def test_a_store_that_cannot_be_reached_is_an_error_and_later_is_not(
@@ -123,8 +131,8 @@ class NetworkTests(RetrieverTests):
 
         proxy.fail("close", after=original.shard_bytes // 2, times=1, then=mend)
         assert digests_of(retriever) == original.digests
-        assert proxy.stats.faults == 1
-        assert retriever.cache_stats.corrupt == 0
+        assert proxy.stats.faults == 1, NOT_MET
+        assert retriever.cache_stats.corrupt == 0, "two versions were put together"
 
     @FILLED
     @HTTP
@@ -135,7 +143,7 @@ class NetworkTests(RetrieverTests):
         """Raise `DownloadInterruptedError` for errors that the store says are temporary."""
         proxy.fail("status", status=status, times=2)
         assert digests_of(make(through=proxy)) == original.digests
-        assert proxy.stats.faults == 2
+        assert proxy.stats.faults == 2, "it was not asked again for as long as it was busy"
 
     @FILLED
     @HTTP
@@ -147,7 +155,8 @@ class NetworkTests(RetrieverTests):
         proxy.fail("status", status=status)
         with pytest.raises(self.network_error):
             make(through=proxy).open()
-        assert proxy.stats.faults <= 2
+        asked = proxy.stats.faults
+        assert asked <= 2, "a refusal was taken for a failure that passes: raise DownloadError"
 
     @FILLED
     @HTTP
@@ -171,4 +180,4 @@ class NetworkTests(RetrieverTests):
         assert len(retriever) == len(original.samples)
         proxy.fail("short", after=original.shard_bytes // 2, times=1, match="data.mdb")
         assert digests_of(retriever) == original.digests
-        assert proxy.stats.faults == 1
+        assert proxy.stats.faults == 1, NOT_MET

@@ -32,7 +32,7 @@ class ProcessTests(RetrieverTests):
         assert all(result.digests == original.digests for result in results)
         if not self.in_place:
             fetched = sum(result.fetched_shards for result in results)
-            assert fetched == len(original.metadata.shards)
+            assert fetched == len(original.metadata.shards), "both fetched some shard"
 
     @FILLED
     @METHODS
@@ -46,7 +46,7 @@ class ProcessTests(RetrieverTests):
         (result,) = read_in_children(retriever, start_method, 1)
         assert result.error is None
         assert result.digests == original.digests
-        assert result.fetched_shards == 0
+        assert result.fetched_shards == 0, "the child does not use the same cache"
         assert digests_of(retriever) == original.digests
 
     @pytest.mark.usefixtures("cached")
@@ -61,11 +61,12 @@ class ProcessTests(RetrieverTests):
         proxy.fail("stall", after=int(0.8 * bulky.shard_bytes))
         child, results = start_child(retriever, self.start_methods[-1])
         try:
-            assert wait_until(lambda: proxy.stats.faults > 0)
+            assert wait_until(lambda: proxy.stats.faults > 0), "the child asked for no shard"
             if self.reads_ranges(retriever):
                 # What has passed the proxy may not have been read yet.
                 enough = bulky.shard_bytes // 4
-                assert wait_until(lambda: allocated_bytes(retriever.cache_dir) > enough)
+                came = wait_until(lambda: allocated_bytes(retriever.cache_dir) > enough)
+                assert came, "chunks are to be yielded as they come, not when they are large"
         finally:
             child.kill()
             child.join()
@@ -73,10 +74,12 @@ class ProcessTests(RetrieverTests):
         proxy.heal()
         assert digests_of(retriever) == bulky.digests
         if self.reads_ranges(retriever):
-            # It resumed from the part that the killed process had.
-            assert retriever.cache_stats.fetched_bytes - before < bulky.metadata.bytes
+            fetched = retriever.cache_stats.fetched_bytes - before
+            less = bulky.metadata.bytes
+            assert fetched < less, "it did not go on from the part that the killed process had"
         rooms = [Path(retriever.cache_dir, room) for room in ("parts", "staging")]
-        assert [path for room in rooms for path in room.iterdir()] == []
+        left = [path for room in rooms for path in room.iterdir()]
+        assert left == [], "the killed process's files are still there"
 
     def need(self, start_method: str) -> None:
         """Skip the test if processes cannot be started with this method."""

@@ -9,9 +9,11 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from audiomdb.cache import CacheOptions
 from audiomdb.cache.answers import closing_chunks
 from audiomdb.errors import AudioMDBError, CacheTooSmallError, UnknownKeyError
 from audiomdb.signatures import signature_of
@@ -31,7 +33,10 @@ class ReadingTests(RetrieverTests):
     def test_it_says_what_the_dataset_says_of_itself(self, make: Make, original: Original) -> None:
         """On failure: `download_metadata` or `open_remote("metadata.json")` gave another file."""
         retriever = make()
-        assert retriever.metadata == original.metadata
+        expect_same(
+            {"metadata.json": msgspec.json.encode(retriever.metadata)},
+            {"metadata.json": msgspec.json.encode(original.metadata)},
+        )
         assert len(retriever) == len(original.samples)
 
     @FILLED
@@ -81,7 +86,37 @@ class ReadingTests(RetrieverTests):
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(read, range(4))) == [original.digests] * 4
         if not self.in_place:
-            assert retriever.cache_stats.fetched_shards == len(original.metadata.shards)
+            fetched = retriever.cache_stats.fetched_shards
+            assert fetched == len(original.metadata.shards), "a shard was fetched twice"
+
+    def test_threads_that_fetch_many_shards_at_once_get_the_right_ones(
+        self, store: Store, make: Make, many: Original
+    ) -> None:
+        """Calls that run at the same time share no folder, and no attribute that they set.
+
+        There are more than ten shards: also on failure, look at how their names are made.
+        """
+        store.fill(many.path)
+        retriever = make()
+        reader = retriever.open()
+        together = threading.Barrier(4)
+
+        def read(first: int) -> list[str]:
+            together.wait()
+            return [sample_digest(reader[place]) for place in range(first, len(reader), 4)]
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(read, range(4)))
+        assert found == [many.digests[first::4] for first in range(4)], "samples of other shards"
+        if not self.in_place:
+            wrong = retriever.cache_stats.corrupt
+            assert wrong == 0, "what arrived for some shards was not theirs: is it thread-safe?"
+
+    @pytest.mark.usefixtures("cached")
+    def test_each_option_of_the_cache_reaches_it(self, make: Make) -> None:
+        """Pass `**options` on, and also those options that the constructor names itself."""
+        options = make(max_cache_bytes=12_345_678, prefetch=2, workers=3)._where.options
+        assert options == CacheOptions(max_bytes=12_345_678, prefetch=2, workers=3)
 
     @pytest.mark.usefixtures("filled", "cached")
     def test_what_was_read_before_is_not_fetched_again(
@@ -99,8 +134,8 @@ class ReadingTests(RetrieverTests):
         first.close()
         second = make()
         assert digests_of(second) == original.digests
-        assert second.cache_dir == first.cache_dir
-        assert second.cache_stats.fetched_shards == 0
+        assert second.cache_dir == first.cache_dir, "equal arguments name two caches"
+        assert second.cache_stats.fetched_shards == 0, "shards in the cache were fetched again"
 
     @FILLED
     def test_it_can_be_used_again_after_it_was_closed(self, make: Make, original: Original) -> None:
@@ -156,9 +191,9 @@ class ReadingTests(RetrieverTests):
             with closing_chunks(answer.chunks):
                 found = b"".join(answer.chunks)
             asked = f"start={start}, stop={stop}"
-            assert answer.start in (start, 0), asked
-            assert answer.size in (whole, None), asked
-            assert answer.validator == validator, asked
+            assert answer.start in (start, 0), f"{asked}: it begins where nobody asked"
+            assert answer.size in (whole, None), f"{asked}: size is that of the whole file"
+            assert answer.validator == validator, f"{asked}: the file has not changed"
             needed = content[answer.start : stop]
             # More may come if the store cannot end there.
             expect_same({asked: found[: len(needed)]}, {asked: needed})

@@ -13,7 +13,7 @@ from audiomdb.testing.kits.conformance import StoreConformance, files_in
 from audiomdb.testing.store import Store
 from audiomdb.uploaders.base import BaseUploader
 
-__all__ = ["METADATA", "UploaderTests", "arrived", "has_upload_file"]
+__all__ = ["METADATA", "UploaderTests", "arrived", "expect_no_metadata", "has_upload_file"]
 
 METADATA = "metadata.json"
 
@@ -21,20 +21,23 @@ METADATA = "metadata.json"
 class UploaderTests(StoreConformance):
     """Fixtures of the uploader tests, and the methods and attributes a subclass provides."""
 
+    # `UploaderConformance` says what they mean.
     network_error: ClassVar[type[Exception] | tuple[type[Exception], ...]] = UploadError
-    """Raised when the network goes down. A custom `upload_dir` may raise other exceptions."""
+    gives_up_on_stalls: ClassVar[bool] = True
 
-    def make_uploader(self, store: Store, endpoint: Any) -> BaseUploader:  # noqa: ANN401
+    def make_uploader(self, store: Store, endpoint: Any, **options: Any) -> BaseUploader:  # noqa: ANN401
         """Make an uploader to `store`. To be defined by the subclass.
 
         Args:
             store: The `store` fixture.
             endpoint: The server to connect to: `store.endpoint`, or a proxy in front of it in the
                 same form (URL, or host and port).
+            options: `workers` and `progress`, to be passed on; empty if the uploader has an
+                `upload_dir` of its own.
         """
         raise NotImplementedError(f"{type(self).__name__} has to define make_uploader")
 
-    def url_of(self, store: Store) -> str | None:  # noqa: ARG002
+    def url_of(self, store: Store, endpoint: Any) -> str | None:  # noqa: ANN401, ARG002
         """Return a URL for `audiomdb.registry.uploader_for`, or None if no scheme is registered."""
         return None
 
@@ -81,6 +84,17 @@ class UploaderTests(StoreConformance):
 def has_upload_file(uploader: BaseUploader) -> bool:
     """Return whether an uploader defines `upload_file`, and not only `upload_dir`."""
     return type(uploader).upload_file is not BaseUploader.upload_file
+
+
+def expect_no_metadata(store: Store) -> None:
+    """Fail if a reader would find a dataset, without printing it."""
+    __tracebackhide__ = True
+    found = store.read(METADATA)
+    if found is not None:
+        pytest.fail(
+            f"the store has a {METADATA} ({len(found)} bytes): it is to be sent last, and only if "
+            "everything else has arrived"
+        )
 
 
 def arrived(store: Store, files: dict[str, bytes]) -> dict[str, bytes | None]:

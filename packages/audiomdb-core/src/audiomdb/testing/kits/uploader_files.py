@@ -10,7 +10,12 @@ import pytest
 from audiomdb.errors import CorruptShardError, UploadError
 from audiomdb.testing.datasets import write_dataset
 from audiomdb.testing.kits.conformance import expect_same, files_in
-from audiomdb.testing.kits.uploader_base import METADATA, UploaderTests, arrived
+from audiomdb.testing.kits.uploader_base import (
+    METADATA,
+    UploaderTests,
+    arrived,
+    expect_no_metadata,
+)
 from audiomdb.testing.store import Store
 from audiomdb.uploaders.base import BaseUploader
 
@@ -19,6 +24,13 @@ __all__ = ["FileTests"]
 
 class FileTests(UploaderTests):
     """Tests of single files; all are skipped if the uploader only defines `upload_dir`."""
+
+    def test_each_option_of_the_base_reaches_it(self, store: Store, uploader: BaseUploader) -> None:
+        """Pass `**options` on, and also those options that the constructor names itself."""
+        self.need_upload_file(uploader)
+        uploader = self.make_uploader(store, store.endpoint, workers=3, progress=False)
+        assert uploader.workers == 3, "workers does not reach the base class"
+        assert uploader.progress is False, "progress does not reach the base class"
 
     def test_a_shard_that_was_changed_since_conversion_is_not_published(
         self, store: Store, uploader: BaseUploader, dataset: Path
@@ -31,7 +43,7 @@ class FileTests(UploaderTests):
         shard.write_bytes(content)
         with pytest.raises(CorruptShardError, match="shard_00002"):
             uploader.upload_dir(dataset)
-        assert store.read(METADATA) is None
+        expect_no_metadata(store)
 
     def test_metadata_is_sent_when_everything_else_has_arrived(
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
@@ -44,7 +56,7 @@ class FileTests(UploaderTests):
             if rel_path == METADATA:
                 before.update(arrived(store, files))
             send(full_path, rel_path)
-            assert uploader.stat(rel_path) is not None
+            assert uploader.stat(rel_path) is not None, f"{rel_path} is not there after it was sent"
 
         send = _replace_upload(uploader, upload_file)
         uploader.upload_dir(dataset)
@@ -72,24 +84,24 @@ class FileTests(UploaderTests):
             pytest.skip("the store knows no sha256")
         with pytest.raises(UploadError, match=r"shard_00001/data\.mdb"):
             uploader.upload_dir(dataset)
-        assert store.read(METADATA) is None
+        expect_no_metadata(store)
 
     def test_stat_says_what_is_there(
         self, store: Store, uploader: BaseUploader, files: dict[str, bytes], dataset: Path
     ) -> None:
         """`stat` returns None for a file that does not exist."""
         self.need_upload_file(uploader)
-        assert uploader.stat("shard_00000/data.mdb") is None
-        assert uploader.stat("shard_00000") is None
+        for path in ("shard_00000/data.mdb", "shard_00000"):
+            assert uploader.stat(path) is None, f"there is no {path} in the store"
         uploader.upload_dir(dataset)
         for name, content in files.items():
             found = uploader.stat(name)
-            assert found is not None
-            assert found[0] == len(content)
+            assert found is not None, f"{name} is in the store"
+            assert found[0] == len(content), f"size of {name}"
             digest = found[1] and found[1].lower()
-            assert digest in (None, uploader.sha256(str(dataset / name)))
+            assert digest in (None, uploader.sha256(str(dataset / name))), f"sha256 of {name}"
         store.delete("index.bin")
-        assert uploader.stat("index.bin") is None
+        assert uploader.stat("index.bin") is None, "index.bin was deleted by somebody else"
 
     def test_what_is_removed_is_gone_and_so_is_what_was_not_there(
         self, store: Store, uploader: BaseUploader, dataset: Path
@@ -99,10 +111,10 @@ class FileTests(UploaderTests):
         if type(uploader).remove is BaseUploader.remove:
             pytest.skip("it does not define remove")
         uploader.upload_file(str(dataset / METADATA), METADATA)
-        assert store.read(METADATA) is not None
+        assert store.read(METADATA) is not None, "upload_file did not put it there"
         uploader.remove(METADATA)
-        assert store.read(METADATA) is None
-        assert uploader.stat(METADATA) is None
+        assert not store.read(METADATA), "remove left it there"
+        assert uploader.stat(METADATA) is None, "stat sees what was removed"
         uploader.remove(METADATA)
 
     def test_files_that_only_a_replaced_dataset_had_are_deleted(
@@ -114,7 +126,7 @@ class FileTests(UploaderTests):
             pytest.skip("it does not define read")
         if not self.knows_sha256(uploader, dataset):
             pytest.skip("the store knows no sha256")
-        assert uploader.read(METADATA) is None
+        assert uploader.read(METADATA) is None, "read returns None for a file that is not there"
         uploader.upload_dir(dataset)
         metadata = (dataset / METADATA).read_bytes()
         expect_same({METADATA: uploader.read(METADATA)}, {METADATA: metadata})
@@ -127,7 +139,7 @@ class FileTests(UploaderTests):
         expect_same({name: store.read(name) for name in {*old, *new}}, new)
         assert store.read("shard_00099/data.mdb") == b"of nobody"
         assert uploader.upload_dir(smaller) is not None
-        assert store.read(".replaced.json") is None
+        assert not store.read(".replaced.json"), "the notes of the replacement are still there"
 
 
 def _replace_upload(

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from audiomdb.errors import CorruptShardError, DatasetNotFoundError
+from audiomdb.errors import AudioMDBError, CorruptShardError, DatasetNotFoundError
 from audiomdb.shards.verify import verify_dataset
 from audiomdb.testing.datasets import write_dataset
 from audiomdb.testing.kits.conformance import Held, expect_same, files_in
-from audiomdb.testing.kits.uploader_base import METADATA, UploaderTests, arrived, has_upload_file
+from audiomdb.testing.kits.uploader_base import (
+    METADATA,
+    UploaderTests,
+    arrived,
+    expect_no_metadata,
+    has_upload_file,
+)
 from audiomdb.testing.proxy import FaultProxy
 from audiomdb.testing.store import Store
 from audiomdb.uploaders.base import BaseUploader
@@ -57,7 +63,8 @@ class FolderTests(UploaderTests):
             (dataset / stray).parent.mkdir(exist_ok=True)
             (dataset / stray).write_bytes(b"stray")
         uploader.upload_dir(dataset)
-        assert [stray for stray in strays if store.read(stray) is not None] == []
+        sent = [stray for stray in strays if store.read(stray) is not None]
+        assert sent == [], "these are not files of the dataset"
 
     def test_a_file_that_cannot_be_sent_raises_and_leaves_no_metadata(
         self, store: Store, uploader: BaseUploader, dataset: Path
@@ -86,7 +93,7 @@ class FolderTests(UploaderTests):
         if not gone:
             pytest.skip("it does not loop over iter_files")
         assert error is not None, "it took no notice of a file that it could not send"
-        assert store.read(METADATA) is None
+        expect_no_metadata(store)
 
     def test_nothing_is_sent_twice(
         self, uploader: BaseUploader, dataset: Path, store: Store, files: dict[str, bytes]
@@ -100,7 +107,8 @@ class FolderTests(UploaderTests):
         assert report.files == len(files)
         if has_upload_file(uploader) and not self.knows_sha256(uploader, dataset):
             pytest.skip("the store knows no sha256: every file is sent again")
-        assert (report.sent_files, report.sent_bytes) == (0, 0)
+        sent = (report.sent_files, report.sent_bytes)
+        assert sent == (0, 0), "files that `stat` could see were sent again"
 
     def test_a_file_that_is_there_with_other_content_is_replaced(
         self, store: Store, uploader: BaseUploader, dataset: Path, files: dict[str, bytes]
@@ -163,14 +171,17 @@ class FolderTests(UploaderTests):
     def test_a_url_leads_to_the_same_place(
         self, store: Store, dataset: Path, files: dict[str, bytes]
     ) -> None:
-        """The scheme is registered, and `from_url` understands it."""
-        url = self.url_of(store)
+        """The scheme is registered, and `from_url` understands it and passes options on."""
+        url = self.url_of(store, store.endpoint)
         if url is None:
             pytest.skip("it has no URL")
         from audiomdb.registry import uploader_for
 
-        uploader_for(url).upload_dir(dataset)
+        uploader = uploader_for(url)
+        uploader.upload_dir(dataset)
         expect_same(arrived(store, files), files)
+        if has_upload_file(uploader):
+            assert uploader_for(url, workers=3).workers == 3, "from_url drops options"
 
 
 class NetworkTests(UploaderTests):
@@ -179,7 +190,7 @@ class NetworkTests(UploaderTests):
     def test_making_an_uploader_asks_for_nothing(self, store: Store, proxy: FaultProxy) -> None:
         """Programs make uploaders before they know whether the conversion succeeds."""
         self.make_uploader(store, self.endpoint_of(store, proxy))
-        assert proxy.stats.connections == 0
+        assert proxy.stats.connections == 0, "the constructor connects to the store"
 
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
     def test_an_upload_that_breaks_off_leaves_no_metadata_and_is_taken_up_again(
@@ -196,7 +207,7 @@ class NetworkTests(UploaderTests):
         proxy.fail("down", after=int(share * size))
         with pytest.raises(self.network_error):
             uploader.upload_dir(dataset)
-        assert store.read(METADATA) is None
+        expect_no_metadata(store)
         if has_upload_file(uploader):
             parts = arrived(store, files)
             halves = [name for name, part in parts.items() if part not in (None, files[name])]
@@ -206,13 +217,52 @@ class NetworkTests(UploaderTests):
         report = uploader.upload_dir(dataset)
         expect_same(arrived(store, files), files)
         if report is not None:
-            assert report.sent_files <= len(files) - len(there)
+            most = len(files) - len(there)
+            assert report.sent_files <= most, "files that had arrived were sent again"
 
     def test_an_uploader_for_a_store_that_cannot_be_reached_raises(
+        self, store: Store, proxy: FaultProxy, dataset: Path, files: dict[str, bytes]
+    ) -> None:
+        """Raise `UploadError`; name the destination, and say what to do about it."""
+        proxy.fail("refuse")
+        uploader = self.make_uploader(store, self.endpoint_of(store, proxy))
+        with pytest.raises(self.network_error) as caught:
+            uploader.upload_dir(dataset)
+        expect_no_metadata(store)
+        if isinstance(caught.value, AudioMDBError):
+            places = [*files, *(uploader.destination(path) for path in ["", *files])]
+            places.append(":".join(map(str, proxy.address)))
+            named = [place for place in places if place in str(caught.value)]
+            assert named, f"the error names no file and no place: {caught.value}"
+
+    @pytest.mark.usefixtures("http")
+    @pytest.mark.parametrize("status", [403, 507])
+    def test_a_store_that_takes_nothing_is_an_error(
+        self,
+        store: Store,
+        proxy: FaultProxy,
+        dataset: Path,
+        files: dict[str, bytes],
+        status: int,
+    ) -> None:
+        """Look at the status of every response: a refusal or a full disk raises no exception."""
+        uploader = self.make_uploader(store, self.endpoint_of(store, proxy))
+        proxy.fail("status", status=status)
+        with pytest.raises(self.network_error):
+            uploader.upload_dir(dataset)
+        expect_no_metadata(store)
+        proxy.heal()
+        uploader.upload_dir(dataset)
+        expect_same(arrived(store, files), files)
+
+    def test_a_store_that_goes_silent_is_given_up(
         self, store: Store, proxy: FaultProxy, dataset: Path
     ) -> None:
-        """Raise `UploadError`, and say what to do about it."""
-        proxy.fail("refuse")
+        """Give the client a timeout, and the uploader an argument for it."""
+        if not self.gives_up_on_stalls:
+            pytest.skip("it waits for ever, or for too long to be tested")
+        uploader = self.make_uploader(store, self.endpoint_of(store, proxy))
+        proxy.fail("stall")
         with pytest.raises(self.network_error):
-            self.make_uploader(store, self.endpoint_of(store, proxy)).upload_dir(dataset)
-        assert store.read(METADATA) is None
+            uploader.upload_dir(dataset)
+        expect_no_metadata(store)
