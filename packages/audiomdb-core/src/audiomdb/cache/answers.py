@@ -23,6 +23,8 @@ __all__ = ["CheckedOpen", "Open", "RemoteFile", "closing_chunks", "named"]
 class RemoteFile(msgspec.Struct, frozen=True):
     """A store's answer to a request for a file, from some byte on.
 
+    It cannot be changed; make another one instead.
+
     Attributes:
         chunks: The bytes. Closed after use, if it has a `close` method.
         start: Offset of the first byte in the file: the byte asked for, or 0 if the store ignores

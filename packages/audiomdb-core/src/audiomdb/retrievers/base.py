@@ -260,7 +260,8 @@ class BaseRetriever:
         """Open a file of the dataset, from byte `start` to its end.
 
         Implemented instead of the two `download_*` methods, for stores that read ranges. Called
-        from several threads. Chunks of 64 KiB to 1 MiB work best.
+        from several threads. Chunks of 64 KiB to 1 MiB work best, and smaller ones if no more has
+        come: what a client still collects for a chunk is lost when the connection breaks.
 
         A method with another keyword argument `stop: int | None` is asked for large shards in
         pieces of 4 MiB or more, several at once: for shards of which 8 MiB or more are missing,

@@ -158,9 +158,10 @@ class BaseUploader:
     def iter_files(self, local_dir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
         """Iterate over the files of the dataset in a folder, in the order to publish them in.
 
-        Shards in order, then the index, then `metadata.json`. Only files that belong to the dataset
-        are included, not the remains of an interrupted conversion or anything else in the folder.
-        All sizes are checked before the first file is yielded.
+        Shards in order, then the index, the list of rejected samples if there is one, and
+        `metadata.json` last. Only files that belong to the dataset are included, not the remains of
+        an interrupted conversion or anything else in the folder. All sizes are checked before the
+        first file is yielded.
 
         Yields:
             Full path, and path relative to the folder, with "/" and at most one directory deep.
@@ -230,7 +231,10 @@ class BaseUploader:
         return stop_check()
 
     def destination(self, rel_path: str) -> str:
-        """Return the name that errors use for a file at the destination."""
+        """Return the name that errors use for a file at the destination.
+
+        Override it: the default has the name of the class, but no place.
+        """
         return f"{rel_path} ({type(self).__name__})"
 
     @staticmethod
