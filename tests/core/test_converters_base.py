@@ -236,6 +236,22 @@ def test_what_the_source_was_wrong_about_is_counted_and_put_right(tmp_path: Path
     assert (wrong["duration"], wrong["frames"]) == (0.1, 800)
 
 
+def test_the_log_names_the_first_samples_that_the_source_was_wrong_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    claims = {"sample_rate": 16000, "channels": np.array([1, 2]), "duration": "long"}
+    items = [(f"{i:02d}", {"audio": clip(i), **claims}) for i in range(7)]
+    report = Listed(items, tmp_path / "out", num_workers=2).run()
+    assert report.contradictions == {"channels": 7, "sample_rate": 7}
+    messages = [record.message for record in caplog.records]
+    assert messages[:2] == [
+        "sample '00' has sample_rate 8000, while the source says 16000",
+        "sample '00' has channels 1, while the source says 'ndarray'",
+    ]
+    assert len(messages) == 10
+    assert messages[-1].endswith("; further ones are counted only")
+
+
 def test_what_a_source_says_of_a_clip_that_is_left_out_is_not_counted(tmp_path: Path) -> None:
     wrong: Sample = {"audio": clip(1), "sample_rate": 16000}
     items: list[tuple[str, Sample]] = [("a", {"audio": clip(1)}), ("b", wrong), ("a", wrong)]

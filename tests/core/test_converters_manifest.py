@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -214,13 +215,6 @@ def test_parts_count_by_their_own_length_where_shards_end(folder: Path) -> None:
     assert report.shards == 4  # 3200 bytes each
 
 
-def test_a_part_that_reaches_over_the_end_is_shorter_and_reported(folder: Path) -> None:
-    rows = [{"audio_filepath": "long.wav", "offset": 1.5, "duration": 3}]
-    report = ManifestConverter(write(folder, rows), folder.parent / "out").run()
-    assert report.contradictions == {"duration": 1}
-    assert report.duration_s == 0.5
-
-
 def test_a_part_behind_the_end_is_refused_by_file_and_key(folder: Path) -> None:
     rows = [{"audio_filepath": "long.wav", "offset": 5, "duration": 1}]
     manifest = write(folder, rows)
@@ -232,12 +226,15 @@ def test_a_part_behind_the_end_is_refused_by_file_and_key(folder: Path) -> None:
     assert rejection["source"].endswith("long.wav from 5.000 s to 6.000 s")
 
 
-def test_a_duration_without_an_offset_is_a_claim(folder: Path) -> None:
+def test_a_duration_without_an_offset_is_a_claim(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     claims = {"a": 0.1, "b": 3, "c": 0.14}
     rows = [{"audio_filepath": f"{name}.wav", "duration": s} for name, s in claims.items()]
     report = ManifestConverter(write(folder, rows), folder.parent / "out").run()
     assert report.contradictions == {"duration": 1}
     assert report.duration_s == pytest.approx(0.3)
+    assert re.search(r"b\.wav \(sample 'b\.wav'\) has duration 0\.1, .* says 3\b", caplog.text)
 
 
 @pytest.mark.parametrize("claim", [10**400, -(10**400)], ids=["positive", "negative"])

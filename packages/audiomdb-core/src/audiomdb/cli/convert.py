@@ -29,7 +29,8 @@ _MANIFEST = f"""\
 Each row of MANIFEST is a sample: JSON lines as NeMo writes them, CSV, or TSV. audio_filepath is the
 audio file, text the transcript; every other column keeps its name. JSON keeps its types; in CSV and
 TSV every column is text except sample_rate, channels, frames, duration and offset. A row with
-offset and duration, in seconds, is that part of its file.
+offset and duration, in seconds, is that part of its file; one that reaches past the end of the file
+by more than 0.25 s cannot be stored.
 
 The key of a sample is the value in --key-column, or in a column key or id. Without these it is the
 path, followed by @offset for a part of a file, and by #line if several rows would have the same.

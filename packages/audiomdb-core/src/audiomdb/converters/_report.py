@@ -30,7 +30,7 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
         source_bytes: Size of the samples as the source gave them.
         stored_bytes: Size of the dataset's shards and index on disk.
         contradictions: For each field, the number of samples whose source was wrong about the
-            audio. The dataset has the correct values.
+            audio. The dataset has the correct values, and the log names the first samples.
         not_finite: Number of samples in the dataset whose audio holds NaN or infinite values. The
             log names the first.
         elapsed_s: Wall-clock seconds of this run, without uploading.

@@ -24,6 +24,7 @@ from audiomdb.shards.columns import build_columns
 from audiomdb.shards.completion import complete_dataset
 from audiomdb.shards.disk_errors import disk_errors
 from audiomdb.shards.features import merge_features
+from audiomdb.shards.few_warnings import FewWarnings
 from audiomdb.shards.files import sync_data
 from audiomdb.shards.finished import (
     FinishedShard,
@@ -47,9 +48,6 @@ from audiomdb.threads import ThreadPool, Work
 __all__ = ["DatasetAssembly"]
 
 _HUGE_SHARD_BYTES = 4 * 1024**3
-
-_MAX_CLIPS_LOGGED = 10
-"""How many clips with NaN or infinite samples are logged by name."""
 
 
 class DatasetAssembly:
@@ -106,8 +104,8 @@ class DatasetAssembly:
         self._sync = ThreadPool(1, "audiomdb-sync")
         self._shards: dict[int, Work[FinishedShard]] = {}
         self._earlier: dict[int, Origin] = {}
-        self._said = 0
         self._last_file: str | None = None
+        self._not_finite, self._contradicted = FewWarnings(), FewWarnings()
         self._warned = False
         try:
             self._take_up(self._folder.shards())
@@ -156,8 +154,8 @@ class DatasetAssembly:
             return
         shard.stored[record.key] = facts
         self._last_file = facts.file or self._last_file
-        if not facts.finite:
-            self._log_not_finite(record.key.decode(), facts.source)
+        if not facts.finite or facts.contradictions:
+            self._warn_about(record.key.decode(), facts)
 
     def add_features(self, features: Mapping[str, Feature]) -> None:
         """Merge the features of some samples into those of the open shard."""
@@ -283,17 +281,11 @@ class DatasetAssembly:
             return Progress()
         return progress_bar(shards, unit="shards", description=doing, show=self._progress)
 
-    def _log_not_finite(self, key: str, source: str | None) -> None:
-        self._said += 1
-        if self._said > _MAX_CLIPS_LOGGED:
-            return
-        import logging
-
-        logging.getLogger(__name__).warning(
-            "%s holds NaN or infinite samples%s",
-            f"{source} (sample {key!r})" if source else f"sample {key!r}",
-            "; further ones are counted only" if self._said == _MAX_CLIPS_LOGGED else "",
-        )
+    def _warn_about(self, key: str, facts: SampleFacts) -> None:
+        if not facts.finite:
+            self._not_finite.add(key, facts.source, "holds NaN or infinite samples")
+        for wrong in facts.contradictions:
+            self._contradicted.add(key, facts.source, wrong)
 
     def _results(self) -> list[FinishedShard]:
         with disk_errors(self._dir):
@@ -347,7 +339,7 @@ class DatasetAssembly:
         stored = made.stored
         columns, left_out = build_columns([stored[key].row for key in sorted(stored)])
         contradictions = Counter(
-            field for facts in stored.values() for field in facts.contradictions
+            wrong.field for facts in stored.values() for wrong in facts.contradictions
         )
         journal = Journal(
             options=self._options,

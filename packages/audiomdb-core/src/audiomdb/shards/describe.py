@@ -22,10 +22,24 @@ from audiomdb.audio.window import AudioWindow
 from audiomdb.errors import AudioError, SampleError, SourceError
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
-__all__ = ["AudioOptions", "Description", "describe", "disk_error", "source_file", "source_name"]
+__all__ = [
+    "AudioOptions",
+    "Contradiction",
+    "Description",
+    "describe",
+    "disk_error",
+    "source_file",
+    "source_name",
+]
 
 _DURATION_TOLERANCE_S = 0.05
 """Manifests round durations; a difference over this and over 1 % contradicts the audio."""
+
+_MOST_MISSING_S = 0.25
+"""By how much a window may reach past the end of its audio, and is stored shorter.
+
+Ends are rounded, and that of an MP3 often counts what its encoder put around the audio: up to 2257
+frames, 0.14 s at 16 kHz. A window that reaches further belongs to another recording."""
 
 _DEFAULT_FORMAT = "flac"
 
@@ -75,19 +89,36 @@ _NO_COLUMN = frozenset((KEY, TEXT))
 """Fields without an index column: the index holds all keys anyway, and only the length of text."""
 
 
+class Contradiction(msgspec.Struct, frozen=True):
+    """A field whose value in the source is not what the audio says.
+
+    Attributes:
+        field: Name of the field.
+        claimed: What the source says, as a Python scalar; the name of its type if it is none.
+        found: What the audio says.
+    """
+
+    field: str
+    claimed: bool | int | float | str
+    found: int | float
+
+    def __str__(self) -> str:
+        return f"has {self.field} {self.found:.6g}, while the source says {self.claimed!r:.40}"
+
+
 class Description(msgspec.Struct, frozen=True):
     """A sample whose audio was read and described.
 
     Attributes:
         sample: The sample to store.
         row: Values of its index columns: audio facts, sizes, and the user's scalars.
-        contradictions: Fields whose value in the source contradicts the audio.
+        contradictions: What the source was wrong about.
         finite: False if NaN or infinite audio samples were found; "header" checks do not look.
     """
 
     sample: Sample
     row: Mapping[str, Any]
-    contradictions: tuple[str, ...]
+    contradictions: tuple[Contradiction, ...]
     finite: bool
 
 
@@ -134,7 +165,7 @@ def describe(
         SourceError: when reading a file fails for a reason unrelated to the file.
     """
     out = dict(sample)
-    wrong: tuple[str, ...] = ()
+    wrong: tuple[Contradiction, ...] = ()
     finite = True
     if out.get(AUDIO) is not None:
         source = source_name(sample)
@@ -161,7 +192,7 @@ def _audio(
         return _stored(name, array, rate, options.sample_rate, options.audio_format)
     audio_format = options.audio_format or _DEFAULT_FORMAT
     if isinstance(audio, AudioWindow):
-        array, rate = cutters.cut(audio.path, audio.offset, audio.duration, name=name)
+        array, rate = _cut(audio, cutters, name)
         return _stored(name, array, rate, options.sample_rate, audio_format)
     data = _read(audio, name)
     if options == _AS_IT_IS:  # `probe` below would read the header a second time
@@ -174,6 +205,22 @@ def _audio(
     if options.check_audio == "decode" or info.frames is None:
         info = check(data, name=name)
     return data, info, info
+
+
+def _cut(window: AudioWindow, cutters: Cutters, name: str) -> tuple[np.ndarray, int]:
+    """Decode a window; return its audio and the rate in Hz.
+
+    Raises:
+        AudioError: when the audio ends well before the window does.
+    """
+    array, rate = cutters.cut(window.path, window.offset, window.duration, name=name)
+    seconds = len(array) / rate
+    if window.duration is not None and window.duration - seconds > _MOST_MISSING_S:
+        raise AudioError(
+            f"{name}: the audio ends at {window.offset + seconds:.3f} s; a window may reach past "
+            f"that by {_MOST_MISSING_S} s, because ends are rounded"
+        )
+    return array, rate
 
 
 def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN401
@@ -244,24 +291,25 @@ def _must_convert(info: AudioInfo, options: AudioOptions) -> bool:
 
 def _contradictions(
     sample: Mapping[str, Any], came: AudioInfo, duration: float | None
-) -> tuple[str, ...]:
+) -> tuple[Contradiction, ...]:
     found = []
     for field, truth in ((SAMPLE_RATE, came.sample_rate), (CHANNELS, came.channels)):
-        if sample.get(field) is not None and _claim(sample, field) != truth:
-            found.append(field)
+        if sample.get(field) is not None and (claimed := _claim(sample, field)) != truth:
+            found.append(Contradiction(field, claimed, truth))
     claimed = _claim(sample, DURATION)
     if duration is not None and isinstance(claimed, int | float):
         tolerance = max(_DURATION_TOLERANCE_S, 0.01 * duration)
         # Compared, not subtracted: an integer may be larger than any float.
         if not duration - tolerance <= claimed <= duration + tolerance:
-            found.append(DURATION)
+            found.append(Contradiction(DURATION, claimed, duration))
     return tuple(found)
 
 
-def _claim(sample: Mapping[str, Any], field: str) -> Any:  # noqa: ANN401
+def _claim(sample: Mapping[str, Any], field: str) -> bool | int | float | str:
     """Return what the source says, as a Python scalar, also of an array or tensor without axes."""
     value: Any = sample.get(field)
-    return _scalar(value.item() if getattr(value, "ndim", None) == 0 else value)
+    scalar = _scalar(value.item() if getattr(value, "ndim", None) == 0 else value)
+    return type(value).__name__ if scalar is None else scalar
 
 
 def _row(sample: Sample) -> dict[str, Any]:
@@ -280,7 +328,7 @@ def _row(sample: Sample) -> dict[str, Any]:
     return row
 
 
-def _scalar(value: Any) -> Any:  # noqa: ANN401
+def _scalar(value: Any) -> bool | int | float | str | None:  # noqa: ANN401
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):

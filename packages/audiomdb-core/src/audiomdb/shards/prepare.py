@@ -14,6 +14,7 @@ from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, SourceSample, facts_of
 from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.describe import (
     AudioOptions,
+    Contradiction,
     Description,
     describe,
     source_file,
@@ -60,14 +61,14 @@ class SampleFacts(msgspec.Struct, frozen=True):
 
     Attributes:
         row: Values of its index columns.
-        contradictions: Fields whose value in the source contradicts the audio.
+        contradictions: What the source was wrong about.
         finite: Whether no audio sample was found to be NaN or infinite.
         source: Name of what its audio comes from, if that is a file or a part of one.
         file: Path of that file.
     """
 
     row: Mapping[str, Any]
-    contradictions: tuple[str, ...]
+    contradictions: tuple[Contradiction, ...]
     finite: bool
     source: str | None
     file: str | None
