@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,6 +18,8 @@ from audiomdb.audio.source import Source
 from audiomdb.errors import AudioError, DamagedAudioError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from audiomdb.audio.base_decoder import Decoder
     from audiomdb.audio.info import AudioSource
     from audiomdb.audio.structure import Excerpt
@@ -100,20 +103,29 @@ class Cutter:
             audio = decode_plain(self._source, plain, start, stop)
             if audio is not None:
                 return audio, rate
-        decoder = self._decoder
-        if flac is not None and self._structure.excerpt is not None:
-            # An excerpt needs no decoder of the whole clip before.
-            rate, self._total = flac.sample_rate, self._structure.frames
-        else:
-            decoder = decoder or self._open()
-            rate = decoder.sample_rate
-            if self._total is None:
-                self._total = decoder.frames
-            if self._total is None:
-                return self._while_counting(decoder, offset, duration), rate
-        assert self._total is not None
-        start, stop = self._window(self._total, rate, offset, duration)
-        return self._decoded(decoder, start, stop, self._total), rate
+        total, rate = self._length()
+        if total is None:
+            return self._while_counting(self._decoder or self._open(), offset, duration), rate
+        start, stop = self._window(total, rate, offset, duration)
+        return self._decoded(self._decoder, start, stop, total), rate
+
+    def seconds(self) -> float | None:
+        """Return the length of the clip; None if it is not known before all of it is decoded."""
+        total, rate = self._length()
+        return None if total is None else total / rate
+
+    def _length(self) -> tuple[int | None, int]:
+        """Return the number of frames, None if it is not known yet, and the rate in Hz."""
+        plain, flac = self._structure.plain, self._structure.flac
+        if plain is not None:
+            return plain.frames, plain.sample_rate
+        if flac is not None:
+            known = self._structure.frames
+            return self._total if known is None else known, flac.sample_rate
+        decoder = self._decoder or self._open()
+        if self._total is None:
+            self._total = decoder.frames
+        return self._total, decoder.sample_rate
 
     def _open(self, excerpt: Excerpt | None = None, held: range = range(_ENDLESS)) -> Decoder:
         """Open a decoder for the whole clip, or for an excerpt, in place of the last one."""
@@ -219,6 +231,17 @@ class Cutters:
         self, path: str | os.PathLike[str], offset: float, duration: float | None, *, name: str
     ) -> tuple[np.ndarray, int]:
         """Decode a window of a file as `Cutter.cut` does; `name` is that of the window."""
+        with self._cutter(path, name) as cutter:
+            return cutter.cut(offset, duration, name=name)
+
+    def seconds(self, path: str | os.PathLike[str], *, name: str) -> float | None:
+        """Return the length of a file as `Cutter.seconds` does; `name` is that of its window."""
+        with self._cutter(path, name) as cutter:
+            return cutter.seconds()
+
+    @contextmanager
+    def _cutter(self, path: str | os.PathLike[str], name: str) -> Iterator[Cutter]:
+        """Use this thread's cutter of a file, and keep it unless an exception is raised."""
         # With the process: a child after a fork would share the position in the file.
         me = (os.getpid(), threading.get_ident())
         version = _version(path)
@@ -229,14 +252,13 @@ class Cutters:
         if cutter is None:
             cutter = Cutter(path, name=name)
         try:
-            found = cutter.cut(offset, duration, name=name)
+            yield cutter
         except BaseException:
             cutter.close()
             raise
         self._idle[me] = version, cutter
         if self._closed:
             self.close()
-        return found
 
     def close(self) -> None:
         """Close all files, those in use after their window. Idempotent."""

@@ -15,8 +15,12 @@ class AudioWindow(msgspec.Struct, frozen=True):
 
     Give it as the `audio` of a sample. The window is cut out when the sample is processed, and
     stored as a clip of its own: as 16-bit FLAC, unless the conversion sets another `audio_format`.
-    Until then nothing is read, and the file need not exist. A window that reaches past the end of
-    the file is shortened, but refused with an AudioError if more than 0.25 s are missing.
+    Until then nothing is read, and the file need not exist.
+
+    A window of the whole file is not cut out: the file is stored as it is. (If no header gives the
+    length of a file, only a window without a duration counts as that.) A window that reaches past
+    the end of the file is shortened; if more than 0.25 s are missing, it is refused with an
+    AudioError.
 
     Args:
         path: The file.

@@ -34,8 +34,9 @@ class ManifestConverter(BaseConverter):
 
     A row with an `offset` is a part of its file: `duration` seconds from there, or all that
     follows. The workers cut it out and store it as 16-bit FLAC, whatever the format of the file. A
-    part that reaches past the end of the file by more than 0.25 s cannot be stored. Without an
-    `offset`, the file is stored as it is, and `duration` is checked against the audio.
+    part that reaches past the end of the file by more than 0.25 s cannot be stored. Where the part
+    is the whole file, and without an `offset`, the file is stored as it is, and `duration` is
+    checked against the audio.
 
     A sample's key is its value in `key_column`, or else its path as given in the manifest, followed
     by `@offset` for a part, and by `#line` if several rows would have the same key.

@@ -192,8 +192,10 @@ def _audio(
         return _stored(name, array, rate, options.sample_rate, options.audio_format)
     audio_format = options.audio_format or _DEFAULT_FORMAT
     if isinstance(audio, AudioWindow):
-        array, rate = _cut(audio, cutters, name)
-        return _stored(name, array, rate, options.sample_rate, audio_format)
+        if not _is_whole(audio, cutters, name):
+            array, rate = _cut(audio, cutters, name)
+            return _stored(name, array, rate, options.sample_rate, audio_format)
+        audio = audio.path
     data = _read(audio, name)
     if options == _AS_IT_IS:  # `probe` below would read the header a second time
         info = check(data, name=name)
@@ -205,6 +207,23 @@ def _audio(
     if options.check_audio == "decode" or info.frames is None:
         info = check(data, name=name)
     return data, info, info
+
+
+def _is_whole(window: AudioWindow, cutters: Cutters, name: str) -> bool:
+    """Whether a window is all of its file, whose bytes can then be stored as they are.
+
+    It is cut out nevertheless if the file has to be decoded to find that out.
+    """
+    if window.offset > 0:
+        return False
+    if window.duration is None:
+        return True
+    seconds = cutters.seconds(window.path, name=name)
+    if seconds is None:
+        return False
+    left_out = seconds - window.duration
+    # Little of a short clip may be much of its speech.
+    return -_MOST_MISSING_S <= left_out <= min(_DURATION_TOLERANCE_S, 0.01 * seconds)
 
 
 def _cut(window: AudioWindow, cutters: Cutters, name: str) -> tuple[np.ndarray, int]:
