@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from datasets import Array2D, Audio, Dataset, Features, IterableDataset, List, Value
+from datasets import Array2D, Audio, ClassLabel, Dataset, Features, IterableDataset, List, Value
 
 from audiomdb.audio import encode
 from audiomdb.converters.hf import HFConverter
@@ -234,3 +234,33 @@ def test_columns_that_a_format_hides_are_not_there(tmp_path: Path) -> None:
     assert [(sample["n"], "text" in sample) for sample in shown] == [(n, False) for n in (1, 2, 3)]
     some = data.with_format("numpy", columns=["text"], output_all_columns=True)
     assert [sample["text"] for sample in convert(some, tmp_path / "all")] == ["a"] * 3
+
+
+def labelled(**columns: list[Any]) -> Dataset:
+    """Three clips in English, in Swahili, and in a language that is not given."""
+    rows = Dataset.from_dict({"audio": RECORDINGS, "lang": [0, 1, -1], **columns})
+    return rows.cast_column("lang", ClassLabel(names=["en", "sw"]))
+
+
+@KINDS
+def test_the_name_of_a_label_is_stored_beside_its_number(
+    tmp_path: Path, kind: Callable[[Dataset], Any]
+) -> None:
+    samples = convert(kind(labelled()), tmp_path / "out")
+    assert [sample["lang"] for sample in samples] == [0, 1, -1]
+    assert [sample["lang_name"] for sample in samples] == ["en", "sw", None]
+    with DatasetReader.open(tmp_path / "out") as reader:
+        assert reader.index["lang_name"].tolist() == ["en", "sw", None]
+
+
+def test_a_column_is_kept_where_the_name_of_a_label_would_be(tmp_path: Path) -> None:
+    rows = labelled(lang_name=["English", "Swahili", "?"])
+    samples = convert(rows, tmp_path / "out")
+    assert [sample["lang_name"] for sample in samples] == ["English", "Swahili", "?"]
+    (sample, *_) = convert(rows, tmp_path / "fewer", store_columns=["lang"])
+    assert "lang_name" not in sample
+
+
+def test_a_label_that_is_not_stored_has_no_name(tmp_path: Path) -> None:
+    (sample, *_) = convert(labelled(), tmp_path / "out", store_columns=[])
+    assert not {"lang", "lang_name"} & sample.keys()

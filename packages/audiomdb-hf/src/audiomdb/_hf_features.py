@@ -1,15 +1,23 @@
-"""Work with column types of `datasets`: turn off decoding, and find the dtype of integer audio."""
+"""Work with column types of `datasets`: decoding, the dtype of integer audio, names of labels."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from operator import index
 from typing import Any
 
 import numpy as np
 
-__all__ = ["integer_dtype", "shown_columns", "undecoded", "with_undecoded"]
+__all__ = [
+    "integer_dtype",
+    "label_name",
+    "label_names",
+    "shown_columns",
+    "undecoded",
+    "with_undecoded",
+]
 
 _INTEGER = re.compile(r"u?int(8|16|32|64)")
 
@@ -89,3 +97,23 @@ def integer_dtype(feature: Any) -> np.dtype[Any] | None:  # noqa: ANN401
         feature = inner
     name = getattr(feature, "dtype", None)
     return np.dtype(name) if isinstance(name, str) and _INTEGER.fullmatch(name) else None
+
+
+def label_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the names of the labels of each column that holds such numbers, by column."""
+    from datasets import ClassLabel
+
+    return {
+        column: feature.names
+        for column, feature in features.items()
+        if isinstance(feature, ClassLabel)
+    }
+
+
+def label_name(names: list[str], label: Any) -> str | None:  # noqa: ANN401
+    """Return the name of a label; None if it has none, as -1 in a test set without labels."""
+    try:
+        number = index(label)
+    except TypeError:
+        return None
+    return names[number] if 0 <= number < len(names) else None

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from audiomdb._hf import request_errors
-from audiomdb._hf_features import integer_dtype, shown_columns, with_undecoded
+from audiomdb._hf_features import (
+    integer_dtype,
+    label_name,
+    label_names,
+    shown_columns,
+    with_undecoded,
+)
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS
 from audiomdb.errors import SourceError
@@ -38,6 +44,10 @@ class HFConverter(BaseConverter):
     Rows may hold arrays instead, alone or as "array" beside "sampling_rate". Integers are scaled by
     the range of the 8, 16 or 32-bit type of the array or of the column. Lists of ints whose column
     has no such type are refused.
+
+    The number of a `ClassLabel` is stored as it is, and its name beside it, as a field named after
+    the column with "_name" appended, unless the dataset has a column of that name. It is None where
+    there is no label (-1). Labels inside of lists and dicts stay numbers.
 
     A stream may lack the types of its columns. Then its first row defines the columns. Further
     columns of a later row are stored too, and columns that a row lacks are left out of its sample.
@@ -160,13 +170,14 @@ class HFConverter(BaseConverter):
             if features is None:  # the columns are only known from the rows
                 columns = [column for row in islice(dataset, 1) for column in row]
                 fields = self._fields(columns) if columns else {}
-                return _Source(dataset, fields, rows, may_grow=self._store_columns is None)
+                return _Source(dataset, fields, rows, {}, may_grow=self._store_columns is None)
             fields = self._fields(features) if features else {}
             dtype = integer_dtype(features.get(self._audio_column))
             if fields:
                 needed = {*fields, self._key_column}
                 dataset = with_undecoded(dataset, [c for c in features if c in needed])
-            return _Source(dataset, fields, rows, integer_dtype=dtype)
+            labels = self._labels(features, fields)
+            return _Source(dataset, fields, rows, labels, integer_dtype=dtype)
 
     def _open(self) -> Any:  # noqa: ANN401
         dataset = self._data
@@ -216,6 +227,16 @@ class HFConverter(BaseConverter):
                 )
         return fields
 
+    def _labels(
+        self, features: Mapping[str, Any], fields: Mapping[str, str]
+    ) -> dict[str, tuple[str, list[str]]]:
+        taken = {*features, *fields.values()}
+        return {
+            column: (name, names)
+            for column, names in label_names(features).items()
+            if column in fields and (name := f"{column}_name") not in taken
+        }
+
     def _grown(
         self, fields: Mapping[str, str], number: int, row: Mapping[str, Any]
     ) -> Mapping[str, str]:
@@ -240,6 +261,9 @@ class HFConverter(BaseConverter):
 
     def _sample(self, fields: Mapping[str, str], row: Mapping[str, Any]) -> Sample:
         sample = {field: row[column] for column, field in fields.items() if column in row}
+        for column, (field, names) in self._source.labels.items():
+            if column in row:
+                sample[field] = label_name(names, row[column])
         return {**sample, **self._audio(row.get(self._audio_column))}
 
     def _audio(self, value: Any) -> Sample:  # noqa: ANN401
@@ -325,6 +349,9 @@ class _Source:
     """Name of the sample field for each column to store."""
 
     rows: int | None
+    labels: Mapping[str, tuple[str, list[str]]]
+    """For each column of labels, the field for the name of a row's label, and all names."""
+
     may_grow: bool = False
     """Whether to store columns that first appear in a later row."""
 
