@@ -327,6 +327,38 @@ def test_a_text_column_that_is_named_has_to_be_there(folder: Path) -> None:
         convert(manifest, text_column="sentence")
 
 
+@pytest.mark.parametrize("name", ["sentence", "transcription", "transcript"])
+def test_a_column_that_looks_like_the_text_is_pointed_out(
+    folder: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = write(folder, [{"audio_filepath": f"{clip}.wav", name: clip} for clip in "ab"])
+    assert "text" not in convert(manifest)["a.wav"]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "no row has a column 'text'" in record.message
+    assert f"in the column '{name}', name that with text_column=" in record.message
+
+
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [
+        ([{"sentence": "zero"}, {"text": "one"}], {}),
+        ([{"sentence": "zero"}], {"text_column": "sentence"}),
+        ([{"n": 1}, {"sentence": "zero"}], {}),
+    ],
+)
+def test_nothing_is_pointed_out_where_there_is_a_text(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    options: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = ["a.wav", "b.wav"]
+    full = [{"audio_filepath": name, **row} for name, row in zip(names, rows, strict=False)]
+    convert(write(folder, full), **options)
+    assert not caplog.records
+
+
 def test_a_manifest_that_is_not_there_is_refused_at_once(folder: Path) -> None:
     with pytest.raises(SourceError, match="there is no manifest"):
         ManifestConverter(folder / "none.jsonl", "out")

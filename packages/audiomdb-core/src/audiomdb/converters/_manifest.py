@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from audiomdb.audio.window import AudioWindow
 from audiomdb.converters.base import BaseConverter
-from audiomdb.converters.tables import OFFSET, Row, column, read_table, take_text
+from audiomdb.converters.tables import (
+    OFFSET,
+    TEXT_COLUMNS,
+    Row,
+    column,
+    read_table,
+    take_text,
+)
 from audiomdb.errors import SampleError, SourceError
 from audiomdb.sample import AUDIO, DURATION, TEXT, SourceSample
 from audiomdb.urls import folder_path
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 __all__ = ["ManifestConverter"]
 
@@ -49,7 +59,8 @@ class ManifestConverter(BaseConverter):
         output_dir: Folder of the dataset.
         audio_column: Column with the path of the audio file.
         text_column: Column to store as `text`. Columns named here must exist, except for the
-            default "text".
+            default "text"; if no row has that, but the first one has a column "sentence",
+            "transcription" or "transcript", the log says so.
         key_column: Column with the keys. By default "key" or "id", if the first row has one.
         audio_dir: Folder that relative paths start from; by default that of the manifest.
         options: See `BaseConverter`.
@@ -111,10 +122,15 @@ class ManifestConverter(BaseConverter):
         """Yield a sample for each row, in the manifest's order."""
         survey = self._survey or self._look()
         self._survey = None  # valid for one run: the manifest may have changed before the next one
+        if survey.likely_text is not None:
+            _log().warning(
+                "%s: no row has a column 'text', so no sample has a text. If it is in the column "
+                "%r, name that with text_column= (--text-column)",
+                self.manifest,
+                survey.likely_text,
+            )
         if repeated := len(survey.repeated):
-            from logging import getLogger
-
-            getLogger(__name__).info(
+            _log().info(
                 "%s: %d %s in several rows: #line is added to their keys",
                 self.manifest,
                 repeated,
@@ -129,9 +145,14 @@ class ManifestConverter(BaseConverter):
         from array import array
 
         names, key_column = array("Q"), self.key_column
+        likely_text: str | None = None
         for line, row in read_table(self.manifest):
-            if key_column is None and not names:
+            if not names and key_column is None:
                 key_column = next((name for name in _KEY_COLUMNS if name in row), None)
+            if not names and self.text_column == TEXT:
+                likely_text = next((name for name in TEXT_COLUMNS if name in row), None)
+            if TEXT in row:
+                likely_text = None
             sample = self._sample(line, row)
             if isinstance(sample, SampleError) and self.on_error == "raise":
                 raise sample
@@ -142,7 +163,7 @@ class ManifestConverter(BaseConverter):
         # Keys from a column are not changed: the writer reports one that occurs twice.
         again = found[1:] == found[:-1] if key_column is None else slice(0)
         repeated = np.unique(found[1:][again])
-        return _Survey(len(found), key_column, repeated)
+        return _Survey(len(found), key_column, likely_text, repeated)
 
     def _name(self, line: int, row: Row, key_column: str | None) -> str:
         if key_column is not None:
@@ -202,6 +223,9 @@ class _Survey(msgspec.Struct, frozen=True):
 
     rows: int
     key_column: str | None
+    likely_text: str | None
+    """Column that probably holds texts, where no row has the column of texts."""
+
     repeated: np.ndarray
     """Sorted digests, uint64, of the names that several rows have."""
 
@@ -225,3 +249,9 @@ def _digest(name: str) -> int:
 
     octets = name.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(octets, digest_size=8).digest(), "little")
+
+
+def _log() -> Logger:
+    from logging import getLogger
+
+    return getLogger(__name__)
