@@ -8,9 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from audiomdb.audio import probe
+from audiomdb.audio import encode, probe
 from audiomdb.cli import main
 from audiomdb.shards import DatasetReader
 from tests.commands import output, run_command
@@ -107,6 +108,16 @@ def test_options_reach_the_converter(
     assert (report["samples"], report["shards"]) == (5, 3)
     info = probe(DatasetReader.open(tmp_path / "out")[0]["audio"])
     assert (info.container, info.sample_rate) == ("FLAC", 16000)
+
+
+def test_channels_are_averaged_by_a_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "calls").mkdir()
+    two = np.zeros((800, 2), np.int16)
+    (tmp_path / "calls" / "a.wav").write_bytes(encode(two, 8000, "wav"))
+    convert(capsys, "folder", tmp_path / "calls", tmp_path / "out", "--mono")
+    assert DatasetReader.open(tmp_path / "out")[0]["channels"] == 1
 
 
 def test_shards_close_at_a_size_in_any_unit(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from audiomdb.audio import probe
+from audiomdb.audio import AudioWindow, decode, encode, probe, resample
 from audiomdb.converters.base import BaseConverter
 from audiomdb.errors import (
     AudioError,
@@ -311,6 +311,47 @@ def test_audio_is_stored_at_the_rate_asked_for(tmp_path: Path) -> None:
     assert np.abs(array["audio"]).max() < 0.5  # integers were scaled on the way
     assert probe(other["audio"]).container == "FLAC"
     assert same["audio"] == clip(1, rate=16000)  # nothing to do, so untouched
+
+
+@pytest.mark.parametrize("audio_format", [None, "wav"])
+def test_all_audio_is_stored_with_one_channel_where_that_is_asked_for(
+    tmp_path: Path, audio_format: str | None
+) -> None:
+    two = np.random.default_rng(0).integers(-9000, 9000, (800, 2), np.int16)
+    path = tmp_path / "two.wav"
+    path.write_bytes(encode(two, 8000, "wav"))
+    items: list[tuple[str, Sample]] = [
+        ("bytes", {"audio": encode(two, 8000, "flac"), "channels": 2}),
+        ("part", {"audio": AudioWindow(path, 0.05, 0.025)}),
+        ("whole", {"audio": AudioWindow(path, 0.0)}),
+        ("array", {"audio": two, "sample_rate": 8000}),
+        ("one", {"audio": clip(1)}),
+        ("one array", {"audio": two[:, :1], "sample_rate": 8000}),
+    ]
+    report = Listed(items, tmp_path / "out", mono=True, audio_format=audio_format).run()
+    assert report.contradictions == {}
+    mean, _ = decode(path, mono=True)
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert {sample["channels"] for sample in dataset} == {1}
+        assert dataset.index["channels"].tolist() == [1] * 6
+        for key in ("bytes", "whole", "part"):
+            expected = mean[400:600] if key == "part" else mean
+            assert probe(dataset[key]["audio"]).container == (audio_format or "flac").upper()
+            assert np.abs(decode(dataset[key]["audio"])[0] - expected).max() <= 0.5 / 32768
+        assert dataset["one"]["audio"] == clip(1)  # nothing to do, so untouched
+        if audio_format is None:
+            assert np.array_equal(dataset["array"]["audio"], mean)
+            assert np.array_equal(dataset["one array"]["audio"], two[:, :1])
+
+
+def test_one_channel_and_another_rate_go_together(tmp_path: Path) -> None:
+    two = np.random.default_rng(0).uniform(-0.5, 0.5, (800, 2)).astype(np.float32)
+    items: list[tuple[str, Sample]] = [("a", {"audio": two, "sample_rate": 8000})]
+    Listed(items, tmp_path / "out", mono=True, sample_rate=16000).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        stored = dataset["a"]
+    assert (stored["sample_rate"], stored["channels"], stored["duration"]) == (16000, 1, 0.1)
+    assert np.array_equal(stored["audio"], resample(two.mean(axis=1), 8000, 16000))
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_another_order_or_other_samples_are_refused_by_shard(tmp_path: Path) -> 
         ({}, {"samples_per_shard": 5}, "samples_per_shard=5"),
         ({}, {"audio_format": "flac"}, "audio_format='flac'"),
         ({}, {"sample_rate": 16000}, "sample_rate=16000"),
+        ({}, {"mono": True}, "mono=True"),
+        ({"mono": True}, {"mono": False}, "made with mono=True"),
         ({}, {"check_audio": "header"}, "check_audio='header'"),
         ({}, {"processor": frames(), "num_workers": 1}, r"processors=\['Frames"),
         ({"processor": frames(40)}, {"processor": frames(80)}, "size=80"),

@@ -14,6 +14,7 @@ from audiomdb.sample import SAMPLE_RATE
 __all__ = [
     "array_rate",
     "as_float",
+    "averaged",
     "believed_bytes",
     "check_array",
     "no_frames",
@@ -122,6 +123,11 @@ def as_float(array: np.ndarray) -> np.ndarray:
     half = 2.0 ** (bits - 1)
     centre = half if kind == "u" else 0.0
     return np.ascontiguousarray((array - centre) / half, np.float32)
+
+
+def averaged(audio: np.ndarray) -> np.ndarray:
+    """Return float audio with the mean of its channels, of shape `(frames,)`."""
+    return audio if audio.ndim == 1 else audio.mean(axis=1, dtype=np.float32)
 
 
 def room_for(shape: tuple[int, ...], out: np.ndarray | None) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiomdb.audio.arrays import no_frames, placed
+from audiomdb.audio.arrays import averaged, no_frames, placed
 from audiomdb.audio.cutting import Cutter
 from audiomdb.audio.fast_decoders import decode_flac, decode_plain, decode_recorded
 from audiomdb.audio.inspection import inspect
@@ -93,8 +93,8 @@ def decode(
             with Cutter(source, name=name) as cutter:
                 found = cutter.cut(offset, duration)
     audio, rate = found
-    if mono and audio.ndim == 2:
-        audio = audio.mean(axis=1, dtype=np.float32)
+    if mono:
+        audio = averaged(audio)
     if sample_rate is not None and sample_rate != rate:
         audio, rate = resample(audio, rate, sample_rate), sample_rate
     return placed(audio, out), rate

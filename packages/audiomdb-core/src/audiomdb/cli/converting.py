@@ -70,6 +70,12 @@ def add_options(
         "given",
     )
     storing.add_argument(
+        "--mono",
+        action="store_true",
+        help="store all audio with one channel, the mean of its channels; clips that have several "
+        "become FLAC unless --audio-format is given",
+    )
+    storing.add_argument(
         "--processor",
         action="append",
         metavar="MODULE:NAME",
@@ -117,6 +123,7 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
         "num_workers": args.num_workers,
         "processor": [_processor(name) for name in args.processor] if args.processor else None,
         "sample_rate": args.sample_rate,
+        "mono": args.mono,
         "audio_format": args.audio_format,
         "check_audio": args.check_audio,
         "limit": args.limit,

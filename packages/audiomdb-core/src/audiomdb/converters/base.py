@@ -77,6 +77,7 @@ class BaseConverter(ABC):
             processes, or in this process if `num_workers` is 1.
         processor: A `BaseProcessor`, or several, whose results are merged.
         sample_rate: Store all audio at this rate in Hz, and pass it to processors.
+        mono: Store all audio with one channel, the mean of its channels.
         audio_format: Store all audio as "flac", "wav", "opus", "vorbis" or "mp3"; by default, the
             format is kept.
         check_audio: "decode" decodes every clip once to find damaged ones; "header" trusts the
@@ -105,6 +106,7 @@ class BaseConverter(ABC):
         num_workers: int | None = None,
         processor: BaseProcessor | Iterable[BaseProcessor] | None = None,
         sample_rate: int | None = None,
+        mono: bool = False,
         audio_format: str | None = None,
         check_audio: Literal["decode", "header"] = "decode",
         limit: int | None = None,
@@ -127,6 +129,7 @@ class BaseConverter(ABC):
             "map_size": map_size,
             "num_workers": self._workers,
             "sample_rate": sample_rate,
+            "mono": mono,
             "audio_format": audio_format,
             "check_audio": check_audio,
             "on_error": on_error,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from audiomdb.audio import AudioSource, decode, resample
-from audiomdb.audio.arrays import array_rate, as_float, check_array, whole_rate
+from audiomdb.audio.arrays import array_rate, as_float, averaged, check_array, whole_rate
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, facts_of
@@ -102,8 +102,8 @@ class BaseProcessor(ABC):
             array = np.asarray(audio)
             check_array(array)
             array = as_float(array)
-            if mono and array.ndim == 2:
-                array = array.mean(axis=1, dtype=np.float32)
+            if mono:
+                array = averaged(array)
         if from_rate is not None and from_rate != sample_rate:
             array = resample(array, from_rate, sample_rate)
         return array if mono or array.ndim == 2 else array[:, np.newaxis]

@@ -62,6 +62,7 @@ class DatasetWriter:
         check_audio: "decode" every clip once, or trust its "header". See `AudioOptions`.
         audio_format: Store audio in this format instead of unchanged.
         sample_rate: Store audio at this rate in Hz.
+        mono: Store audio with one channel, the mean of its channels.
         on_error: "raise", or "skip" to list samples that cannot be stored in `rejected.jsonl`.
         process: Applied to every sample; its result is stored.
         process_names: Names of the processors in `process`, for the metadata.
@@ -89,6 +90,7 @@ class DatasetWriter:
         check_audio: Literal["decode", "header"] = "decode",
         audio_format: str | None = None,
         sample_rate: int | None = None,
+        mono: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         process: Process | None = None,
         process_names: tuple[str, ...] = (),
@@ -101,7 +103,7 @@ class DatasetWriter:
             raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
         map_size = at_least_one("map_size", map_size)
         self._audio = AudioOptions(
-            check_audio=check_audio, audio_format=audio_format, sample_rate=sample_rate
+            check_audio=check_audio, audio_format=audio_format, sample_rate=sample_rate, mono=mono
         )
         self._borders = ShardBorders(samples_per_shard, max_shard_bytes)
         self._process, self._process_names = process, process_names
@@ -120,6 +122,8 @@ class DatasetWriter:
                 "check_audio": check_audio,
                 "audio_format": audio_format,
                 "sample_rate": self._audio.sample_rate,
+                # Left out if False: most shards then have the bytes that they had without it.
+                **({"mono": True} if mono else {}),
                 "processors": list(process_names),
                 **plain_options(options or {}),
             },

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio import AudioInfo, check, decode, probe, resample
-from audiomdb.audio.arrays import array_rate, as_float, check_array, whole_rate
+from audiomdb.audio.arrays import array_rate, as_float, averaged, check_array, whole_rate
 from audiomdb.audio.cutting import Cutters
 from audiomdb.audio.encoding import check_rate, encode
 from audiomdb.audio.source import read_file
@@ -61,14 +61,17 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
             is exact. "header": the header is trusted, unless it gives no number of frames.
         audio_format: Store all audio in this format ("flac", "wav", "opus", "vorbis", "mp3").
             None keeps bytes and arrays unchanged.
-        sample_rate: Store all audio at this rate in Hz. A clip at another rate is resampled and
-            stored as `audio_format`; if that is None, as FLAC, or as a float32 array if it came as
-            an array.
+        sample_rate: Store all audio at this rate in Hz.
+        mono: Store all audio with one channel, the mean of its channels.
+
+    A clip that has another rate, or more channels, is stored as `audio_format` once it is changed;
+    if that is None, as FLAC, or as a float32 array if it came as an array.
     """
 
     check_audio: Literal["decode", "header"] = "decode"
     audio_format: str | None = None
     sample_rate: int | None = None
+    mono: bool = False
 
     def __post_init__(self) -> None:
         if self.check_audio not in ("decode", "header"):
@@ -189,12 +192,12 @@ def _audio(
     audio = sample[AUDIO]
     if hasattr(audio, "__array__"):
         array, rate = _array(name, sample)
-        return _stored(name, array, rate, options.sample_rate, options.audio_format)
+        return _stored(name, array, rate, options, options.audio_format)
     audio_format = options.audio_format or _DEFAULT_FORMAT
     if isinstance(audio, AudioWindow):
         if not _is_whole(audio, cutters, name):
             array, rate = _cut(audio, cutters, name)
-            return _stored(name, array, rate, options.sample_rate, audio_format)
+            return _stored(name, array, rate, options, audio_format)
         audio = audio.path
     data = _read(audio, name)
     if options == _AS_IT_IS:  # `probe` below would read the header a second time
@@ -203,7 +206,7 @@ def _audio(
     info = probe(data, name=name)
     if _must_convert(info, options):
         array, rate = decode(data, name=name)
-        return _stored(name, array, rate, options.sample_rate, audio_format)
+        return _stored(name, array, rate, options, audio_format)
     if options.check_audio == "decode" or info.frames is None:
         info = check(data, name=name)
     return data, info, info
@@ -269,11 +272,14 @@ def _array(name: str, sample: Sample) -> tuple[np.ndarray, int]:
 
 
 def _stored(
-    name: str, array: np.ndarray, rate: int, wanted_rate: int | None, audio_format: str | None
+    name: str, array: np.ndarray, rate: int, options: AudioOptions, audio_format: str | None
 ) -> tuple[Any, AudioInfo, AudioInfo]:
-    """Resample and encode an array as requested; return the audio, its new and its old facts."""
+    """Convert and encode an array as requested; return the audio, its new and its old facts."""
     came = _array_info(array, rate)
+    wanted_rate = options.sample_rate
     try:
+        if options.mono and came.channels > 1:
+            array = averaged(as_float(array))
         if wanted_rate is not None and wanted_rate != rate:
             array, rate = resample(as_float(array), rate, wanted_rate), wanted_rate
         if audio_format is None:
@@ -302,6 +308,8 @@ def _is_finite(audio: Any, info: AudioInfo) -> bool:  # noqa: ANN401
 
 def _must_convert(info: AudioInfo, options: AudioOptions) -> bool:
     if options.sample_rate is not None and info.sample_rate != options.sample_rate:
+        return True
+    if options.mono and info.channels > 1:
         return True
     wanted = options.audio_format
     container = _SAME_CONTAINER.get(info.container, info.container)

@@ -29,6 +29,7 @@ _OPTIONS: dict[str, Any] = {
     "limit": 2,
     "map_size": 1 << 24,
     "max_shard_bytes": 100_000,
+    "mono": True,
     "num_workers": 3,
     "on_error": "skip",
     "progress": False,
