@@ -364,6 +364,65 @@ def test_a_manifest_that_is_not_there_is_refused_at_once(folder: Path) -> None:
         ManifestConverter(folder / "none.jsonl", "out")
 
 
+@pytest.fixture
+def languages(folder: Path) -> list[Path]:
+    """Two manifests, each of a folder of its own with a file of the same name."""
+    manifests = []
+    for number, (name, kind) in enumerate((("en", "m.jsonl"), ("sw", "m.tsv"))):
+        (folder / name).mkdir()
+        (folder / name / "a.wav").write_bytes(encode(tone(0.1, number), RATE, "wav"))
+        content = f"audio_filepath\ttext\na.wav\t{name}\n"
+        rows = [{"audio_filepath": "a.wav", "text": name}]
+        manifests.append(write(folder / name, content if kind == "m.tsv" else rows, kind))
+    return manifests
+
+
+def test_manifests_are_read_one_after_the_other_each_with_the_paths_of_its_folder(
+    folder: Path, languages: list[Path]
+) -> None:
+    found = list(ManifestConverter(languages, folder / "unused").sample_iterator())
+    assert [key for key, _ in found] == ["en/a.wav", "sw/a.wav"]
+    ManifestConverter(iter(languages), folder / "out").run()
+    with DatasetReader.open(folder / "out") as dataset:
+        for name in ("en", "sw"):
+            sample = dataset[f"{name}/a.wav"]
+            assert sample["text"] == name
+            assert sample["audio"] == (folder / name / "a.wav").read_bytes()
+
+
+def test_one_manifest_in_a_list_is_as_one(folder: Path) -> None:
+    rows = [{"audio_filepath": name} for name in ("a.wav", "a.wav", str(folder / "b.wav"))]
+    manifest = write(folder, rows)
+    keys = [
+        [key for key, _ in ManifestConverter(given, folder / "unused").sample_iterator()]
+        for given in (manifest, [manifest])
+    ]
+    assert keys[0] == keys[1] == ["a.wav#1", "a.wav#2", "b.wav"]
+
+
+def test_a_path_that_repeats_in_another_manifest_gets_its_number_too(
+    folder: Path, languages: list[Path]
+) -> None:
+    converter = ManifestConverter(languages, folder / "out", audio_dir=folder / "en")
+    assert [key for key, _ in converter.sample_iterator()] == ["a.wav#1:1", "a.wav#2:2"]
+    converter.run()
+    with DatasetReader.open(folder / "out") as dataset:
+        assert [sample["text"] for sample in dataset] == ["en", "sw"]
+
+
+def test_a_wrong_line_of_a_later_manifest_is_named_before_any_work(
+    folder: Path, languages: list[Path]
+) -> None:
+    write(languages[1].parent, "audio_filepath\ttext\na.wav\n", "m.tsv")
+    with pytest.raises(SourceError, match=r"sw/m\.tsv:2: 1 values for the 2 columns"):
+        ManifestConverter(languages, folder / "out").run()
+    with pytest.raises(SourceError, match=r"there is no manifest .*none\.jsonl"):
+        ManifestConverter([*languages, folder / "none.jsonl"], folder / "out")
+    with pytest.raises(SourceError, match=r"manifest is \[\], expected a path or a list of paths"):
+        ManifestConverter([], folder / "out")
+    assert not (folder / "out").exists()
+
+
 def test_a_missing_file_is_named_or_skipped(folder: Path) -> None:
     manifest = write(folder, [{"audio_filepath": "gone.wav"}, {"audio_filepath": "a.wav"}])
     with pytest.raises(UnreadableAudioError, match=r"gone\.wav.*No such file"):

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from audiomdb.audio.window import AudioWindow
+from audiomdb.converters._manifest_files import Place, all_rows, manifest_files
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import (
     OFFSET,
     TEXT_COLUMNS,
     Row,
     column,
-    read_table,
     take_text,
 )
 from audiomdb.errors import SampleError, SourceError
 from audiomdb.sample import AUDIO, DURATION, TEXT, SourceSample
-from audiomdb.urls import folder_path
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -37,6 +36,7 @@ class ManifestConverter(BaseConverter):
         ManifestConverter("train.jsonl", output_dir="train").run()
         ManifestConverter("cv/train.tsv", output_dir="cv_lmdb", audio_column="path",
                           text_column="sentence", audio_dir="cv/clips").run()
+        ManifestConverter(sorted(Path("nemo").glob("*/train.jsonl")), output_dir="all").run()
 
     The file becomes `audio`, the transcript `text`, and every other column keeps its name. JSON
     keeps its types; in CSV and TSV everything is text except `sample_rate`, `channels`, `frames`,
@@ -49,20 +49,22 @@ class ManifestConverter(BaseConverter):
     checked against the audio.
 
     A sample's key is its value in `key_column`, or else its path as given in the manifest, followed
-    by `@offset` for a part, and by `#line` if several rows would have the same key.
+    by `@offset` for a part, and by `#line` if several rows would have the same key. Of several
+    manifests, such paths start from the folder that all of them lie in, and `#2:line` is a line of
+    the second one.
 
-    The manifest is read twice, so that a broken line is found before any work is done; it is never
+    A manifest is read twice, so that a broken line is found before any work is done; it is never
     held in memory, only 8 bytes for each row.
 
     Args:
-        manifest: Path of the manifest.
+        manifest: Path of the manifest; or a list of paths, to read one after the other.
         output_dir: Folder of the dataset.
         audio_column: Column with the path of the audio file.
         text_column: Column to store as `text`. Columns named here must exist, except for the
             default "text"; if no row has that, but the first one has a column "sentence",
             "transcription" or "transcript", the log says so.
         key_column: Column with the keys. By default "key" or "id", if the first row has one.
-        audio_dir: Folder that relative paths start from; by default that of the manifest.
+        audio_dir: Folder that relative paths start from; by default that of each manifest.
         options: See `BaseConverter`.
 
     Raises:
@@ -75,7 +77,7 @@ class ManifestConverter(BaseConverter):
 
     def __init__(
         self,
-        manifest: str | os.PathLike[str],
+        manifest: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         output_dir: str | os.PathLike[str],
         *,
         audio_column: str = "audio_filepath",
@@ -85,10 +87,9 @@ class ManifestConverter(BaseConverter):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(output_dir, **options)
-        instead = "give the path of a copy on this machine"
-        self.manifest = folder_path(manifest, expected="a file", instead=instead).absolute()
-        if not self.manifest.is_file():
-            raise SourceError(f"there is no manifest {self.manifest}")
+        given = [manifest] if isinstance(manifest, str | os.PathLike) else list(manifest)
+        if not given:
+            raise SourceError(f"manifest is {manifest!r}, expected a path or a list of paths")
         if text_column == audio_column:
             raise SourceError(
                 f"{audio_column!r} is given as the column of the audio and of the text; they are "
@@ -97,7 +98,7 @@ class ManifestConverter(BaseConverter):
         self.audio_column = audio_column
         self.text_column = text_column
         self.key_column = key_column
-        self.audio_dir = os.path.abspath(audio_dir or self.manifest.parent)  # noqa: PTH100 (no `..`)
+        self._files = manifest_files(given, audio_dir)
         self._survey: _Survey | None = None
 
     @property
@@ -114,108 +115,108 @@ class ManifestConverter(BaseConverter):
         }
 
     def sample_count(self) -> int:
-        """Return the number of rows of the manifest; reads and checks all of it."""
+        """Return the number of rows of the manifests; reads and checks all of them."""
         self._survey = self._look()
         return self._survey.rows
 
     def sample_iterator(self) -> Iterator[tuple[str, SourceSample]]:
-        """Yield a sample for each row, in the manifest's order."""
+        """Yield a sample for each row, in the order of the manifests."""
         survey = self._survey or self._look()
         self._survey = None  # valid for one run: the manifest may have changed before the next one
         if survey.likely_text is not None:
             _log().warning(
                 "%s: no row has a column 'text', so no sample has a text. If it is in the column "
                 "%r, name that with text_column= (--text-column)",
-                self.manifest,
+                self._shown,
                 survey.likely_text,
             )
         if repeated := len(survey.repeated):
             _log().info(
                 "%s: %d %s in several rows: #line is added to their keys",
-                self.manifest,
+                self._shown,
                 repeated,
                 "path occurs" if repeated == 1 else "paths occur",
             )
-        for line, row in read_table(self.manifest):
-            name = self._name(line, row, survey.key_column)
-            key = f"{name}#{line}" if survey.repeats(name) else name
-            yield key, self._sample(line, row)
+        for place, row in all_rows(self._files):
+            name = self._name(place, row, survey.key_column)
+            key = f"{name}#{place.number}" if survey.repeats(name) else name
+            yield key, self._sample(place, row)
+
+    @property
+    def _shown(self) -> str:
+        first, *others = self._files
+        return f"{first.path} and {len(others)} more" if others else f"{first.path}"
 
     def _look(self) -> _Survey:
         from array import array
 
         names, key_column = array("Q"), self.key_column
         likely_text: str | None = None
-        for line, row in read_table(self.manifest):
+        for place, row in all_rows(self._files):
             if not names and key_column is None:
                 key_column = next((name for name in _KEY_COLUMNS if name in row), None)
             if not names and self.text_column == TEXT:
                 likely_text = next((name for name in TEXT_COLUMNS if name in row), None)
             if TEXT in row:
                 likely_text = None
-            sample = self._sample(line, row)
+            sample = self._sample(place, row)
             if isinstance(sample, SampleError) and self.on_error == "raise":
                 raise sample
-            names.append(_digest(self._name(line, row, key_column)))
+            names.append(_digest(self._name(place, row, key_column)))
         if not names:
-            raise SourceError(f"{self.manifest} has no rows")
+            raise SourceError(f"{self._shown} has no rows")
         found = np.sort(np.frombuffer(names, np.uint64))
         # Keys from a column are not changed: the writer reports one that occurs twice.
         again = found[1:] == found[:-1] if key_column is None else slice(0)
         repeated = np.unique(found[1:][again])
         return _Survey(len(found), key_column, likely_text, repeated)
 
-    def _name(self, line: int, row: Row, key_column: str | None) -> str:
+    def _name(self, place: Place, row: Row, key_column: str | None) -> str:
         if key_column is not None:
-            key = self._column(line, row, key_column, "keys", "key_column")
+            key = self._column(place, row, key_column, "keys", "key_column")
             if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
-                raise SourceError(
-                    f"{self.manifest}:{line}: {key_column} is {key!r}, expected text or an integer"
-                )
+                raise SourceError(f"{place}: {key_column} is {key!r}, expected text or an integer")
             return str(key)
-        path = os.path.normpath(row[self.audio_column])
-        inside = path.removeprefix(self.audio_dir + os.sep)
+        path = place.file.key(row[self.audio_column])
         offset = row.get(OFFSET)
-        return inside if offset is None else f"{inside}@{_seconds(offset)}"
+        return path if offset is None else f"{path}@{_seconds(offset)}"
 
-    def _column(self, line: int, row: Row, name: str, what: str, option: str) -> Any:  # noqa: ANN401
+    def _column(self, place: Place, row: Row, name: str, what: str, option: str) -> Any:  # noqa: ANN401
         flag = option.replace("_", "-")
         advice = f"Name the column of the {what} with {option}= (--{flag})"
-        return column(self.manifest, line, row, name, advice=advice)
+        return column(place.file.path, place.line, row, name, advice=advice)
 
-    def _sample(self, line: int, row: Row) -> SourceSample:
-        path = self._column(line, row, self.audio_column, "paths", "audio_column")
+    def _sample(self, place: Place, row: Row) -> SourceSample:
+        path = self._column(place, row, self.audio_column, "paths", "audio_column")
         if not isinstance(path, str) or not path:
-            raise SourceError(
-                f"{self.manifest}:{line}: {self.audio_column} is {path!r}, expected a path"
-            )
+            raise SourceError(f"{place}: {self.audio_column} is {path!r}, expected a path")
         sample = dict(row)
         del sample[self.audio_column]
         if AUDIO in sample:
             raise SourceError(
-                f"{self.manifest}:{line}: there is a column {AUDIO!r} beside "
-                f"{self.audio_column!r}; name the one to use with audio_column"
+                f"{place}: there is a column {AUDIO!r} beside {self.audio_column!r}; name the one "
+                "to use with audio_column"
             )
         if self.text_column != TEXT:
-            self._column(line, row, self.text_column, "texts", "text_column")
-            take_text(f"{self.manifest}:{line}", sample, self.text_column)
+            self._column(place, row, self.text_column, "texts", "text_column")
+            take_text(str(place), sample, self.text_column)
         try:
-            sample[AUDIO] = self._audio(line, row, os.path.join(self.audio_dir, path))  # noqa: PTH118
+            sample[AUDIO] = self._audio(place, row, os.path.join(place.file.audio_dir, path))  # noqa: PTH118
         except SampleError as exc:
             return exc
         return sample
 
-    def _audio(self, line: int, row: Row, path: str) -> str | AudioWindow:
+    def _audio(self, place: Place, row: Row, path: str) -> str | AudioWindow:
         offset, duration = row.get(OFFSET), row.get(DURATION)
         if offset is None:
             return path
         for name, value in ((OFFSET, offset), (DURATION, duration)):
             if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise SourceError(f"{self.manifest}:{line}: {name} is {value!r}, expected seconds")
+                raise SourceError(f"{place}: {name} is {value!r}, expected seconds")
         try:
             return AudioWindow(path, float(offset), None if duration is None else float(duration))
         except (ValueError, OverflowError) as exc:
-            raise SampleError(f"{self.manifest}:{line}: {exc}") from exc
+            raise SampleError(f"{place}: {exc}") from exc
 
 
 class _Survey(msgspec.Struct, frozen=True):
