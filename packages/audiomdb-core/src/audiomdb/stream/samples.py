@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterator, Mapping
 from functools import partial
 from itertools import repeat
-from operator import index
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import msgspec
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import Order, PlanState, RankPlan, Split, Tail
+from audiomdb.plan import Order, PlanState, RankPlan, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.sample import Sample
-from audiomdb.stream.findings import Findings
 from audiomdb.stream.following import Follower, before_sample
 from audiomdb.stream.load_options import LoadOptions, Processing
+from audiomdb.stream.planned import PlannedStream
 from audiomdb.stream.reading import Reading
-from audiomdb.stream.shares import which_of
-from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
+from audiomdb.stream.shares import share_of
+from audiomdb.stream.sources import Mixture, Origin, Part, Where
 from audiomdb.stream.tails import log_left_out, tail_of_samples
 from audiomdb.stream.work import MASK, Task, loading
 
 if TYPE_CHECKING:
-    from audiomdb.retrievers.base import BaseRetriever
     from audiomdb.stream.watch import Watch
 
 __all__ = ["MASK", "SampleStream"]
@@ -65,7 +62,7 @@ class _Place(msgspec.Struct):
         return self.epoch + epochs, first
 
 
-class SampleStream:
+class SampleStream(PlannedStream):
     """Iterates over decoded samples in the order of a plan, independently of any framework.
 
         with SampleStream("speech", shuffle=True, sample_rate=16000) as stream:
@@ -141,10 +138,10 @@ class SampleStream:
         processor: Processing | None = None,
         epochs: int | None = 1,
     ) -> None:
-        self._num_threads = whole_number("num_threads", num_threads)
         self._epochs = None if epochs is None else whole_number(EPOCHS_OPTION, epochs, low=1)
-        rank = which_of("rank", rank, "world_size", world_size)
-        worker = which_of("worker", worker, "num_workers", num_workers)
+        split = share_of(
+            partitions, rank, world_size, worker, num_workers, tail_of_samples(tail, world_size)
+        )
         load = LoadOptions(
             fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
         )
@@ -157,14 +154,8 @@ class SampleStream:
             where=where,
             load=load,
         )
-        self._what, self._made = described(source, given, seed=seed, partitions=partitions)
+        super().__init__(source, given, split, seed=seed, num_threads=num_threads)
         self._tail = tail
-        self._split = Split(
-            0, partitions, rank, world_size, worker, num_workers, tail_of_samples(tail, world_size)
-        )
-        self._says = rank == worker == 0
-        self._seed = index(seed)  # a state holds plain numbers
-        self._findings = Findings()
         self._next = (0, 0)
         self._place: _Place | None = None
         self._known: tuple[str, PlanState, int] | None = None
@@ -184,14 +175,6 @@ class SampleStream:
 
     def __enter__(self) -> SampleStream:
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __len__(self) -> int:
         """Return the number of samples in one iteration, for this rank and worker.
@@ -335,14 +318,6 @@ class SampleStream:
         """Return the order of an epoch over all ranks."""
         return self._plan(self._reading(), epoch)
 
-    def share(self, findings: Findings) -> None:
-        """Take over what is known of the index of the same datasets, and add what is missing."""
-        self._findings = findings
-
-    def adopt(self, retriever: BaseRetriever) -> None:
-        """Close a retriever that was made for this stream whenever the stream is closed."""
-        self._made.append(retriever)
-
     def close(self) -> None:
         """End the running iterations; the stream can be used again.
 
@@ -353,17 +328,13 @@ class SampleStream:
         for one in self._running:
             if (samples := one()) is not None:
                 samples.close()
-        for retriever in self._made:
-            retriever.close()
+        super().close()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
-        reading = Reading(self._what, self._findings, watch, seed=self._seed)
+        reading = super()._reading(watch)
         if self._known is not None and self._known[0] != reading.fingerprint:
             self._known = None
         return reading
-
-    def _plan(self, reading: Reading, epoch: int) -> Order:
-        return reading.plan(seed=self._seed, epoch=epoch, partitions=self._split.partitions)
 
     def _of(self, plan: Order) -> RankPlan:
         split = self._split

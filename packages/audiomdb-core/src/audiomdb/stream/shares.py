@@ -5,24 +5,33 @@ from __future__ import annotations
 import os
 
 from audiomdb.errors import PlanError
+from audiomdb.plan import Split, Tail
 
-__all__ = ["ranks_here", "which_of"]
+__all__ = ["ranks_here", "share_of"]
 
 
-def which_of(name: str, which: int | None, several: str, number: int) -> int:
-    """Return the number of this process among several, which defaults to 0 if there is only one.
+def share_of(
+    partitions: int,
+    rank: int | None,
+    world_size: int,
+    worker: int | None,
+    num_workers: int,
+    tail: Tail = "uneven",
+) -> Split:
+    """Return the share of a worker of a rank, in an epoch whose length is not known yet.
 
-    With several, it is required, so that no process reads only a part of the data by mistake.
-
-    Args:
-        name: Name of the argument with the number of this process.
-        which: That argument.
-        several: Name of the argument with the number of processes.
-        number: That argument.
+    Rank and worker default to 0 if there is only one. With several, they are required, so that no
+    process reads only a part of the data by mistake.
 
     Raises:
-        PlanError: there are several, and `which` is None.
+        PlanError: a number is missing or out of range.
     """
+    rank = _which_of("rank", rank, "world_size", world_size)
+    worker = _which_of("worker", worker, "num_workers", num_workers)
+    return Split(0, partitions, rank, world_size, worker, num_workers, tail)
+
+
+def _which_of(name: str, which: int | None, several: str, number: int) -> int:
     if which is None and number != 1:
         raise PlanError(
             f"{several} is {number!r}: say with {name}= which of them this is, for each reads its "

@@ -6,24 +6,23 @@ from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator
 from functools import partial
 from itertools import count, islice, repeat
-from operator import index
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import Order, PlanState, SecondsReport, Split, Step, Tail
+from audiomdb.plan import PlanState, SecondsReport, Step, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.epoch_steps import BySamples, EpochSteps, StepDivider
-from audiomdb.stream.findings import Findings
 from audiomdb.stream.following import Follower, before_step
 from audiomdb.stream.load_options import LoadOptions, Processing
+from audiomdb.stream.planned import PlannedStream
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.rows import Allocate, Row, rows_of
-from audiomdb.stream.shares import which_of
-from audiomdb.stream.sources import Mixture, Origin, Part, Where, described
+from audiomdb.stream.shares import share_of
+from audiomdb.stream.sources import Mixture, Origin, Part, Where
 from audiomdb.stream.step_batches import (
     Coming,
     StepBatch,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["StepBatch", "StepStream", "Where"]
 
 
-class StepStream:
+class StepStream(PlannedStream):
     """Reads decoded batches of a dataset or a mixture, independently of any framework.
 
         with StepStream("speech", 64, shuffle=True, sample_rate=16000) as stream:
@@ -116,9 +115,7 @@ class StepStream:
         mono: bool = False,
         processor: Processing | None = None,
     ) -> None:
-        self._num_threads = whole_number("num_threads", num_threads)
-        rank = which_of("rank", rank, "world_size", world_size)
-        worker = which_of("worker", worker, "num_workers", num_workers)
+        split = share_of(partitions, rank, world_size, worker, num_workers)
         by_seconds = isinstance(batch_size, BySeconds)
         if by_seconds and tail not in (None, "drop"):
             raise ValueError(f"tail={tail!r}: by seconds every sample comes once, without a tail")
@@ -134,19 +131,15 @@ class StepStream:
             where=where,
             load=load,
         )
-        self._what, self._made = described(source, given, seed=seed, partitions=partitions)
+        super().__init__(source, given, split, seed=seed, num_threads=num_threads)
         self._how = (
             batch_size
             if isinstance(batch_size, BySeconds)
             else BySamples(batch_size, tail or "drop")
         )
         self._asked_for = tail is not None
-        self._says = rank == worker == 0
-        self._split = Split(0, partitions, rank, world_size, worker, num_workers)
         self._how.check(partitions, world_size)
         self._marked = by_seconds or tail == "pad"
-        self._seed = index(seed)  # a state holds plain numbers
-        self._findings = Findings()
         self._known = _Known()
 
     def __getstate__(self) -> dict[str, object]:
@@ -155,9 +148,6 @@ class StepStream:
 
     def __enter__(self) -> StepStream:
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     @property
     def steps(self) -> int:
@@ -322,15 +312,6 @@ class StepStream:
         with samples as in_order:
             yield from together(in_order, coming)
 
-    def share(self, findings: Findings) -> None:
-        """Take over what is known of the index of the same datasets, and add what is missing."""
-        self._findings = findings
-
-    def close(self) -> None:
-        """Close datasets that were given as URLs or folders; they are opened again when needed."""
-        for retriever in self._made:
-            retriever.close()
-
     def _tasks(
         self,
         reading: Reading,
@@ -393,13 +374,10 @@ class StepStream:
         return steps.chapter(chapter, numbers, split.rank, split.world_size).at_once()
 
     def _reading(self, watch: Watch | None = None) -> Reading:
-        reading = Reading(self._what, self._findings, watch, seed=self._seed)
+        reading = super()._reading(watch)
         if self._known.fingerprint != reading.fingerprint:
             self._known = _Known(reading.fingerprint)
         return reading
-
-    def _plan(self, reading: Reading, epoch: int) -> Order:
-        return reading.plan(seed=self._seed, epoch=epoch, partitions=self._split.partitions)
 
     def _steps(self, reading: Reading, epoch: int) -> EpochSteps:
         known = self._known
