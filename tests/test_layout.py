@@ -26,7 +26,7 @@ SHARED_ROOMS = {"converters", "data", "processors", "retrievers", "uploaders"}
 
 # A module of core imports from its own room and from lower floors, never sideways or upwards.
 FLOORS = [
-    {"lazy", "notes", "progress", "quantities", "sample", "signatures", "urls"},
+    {"lazy", "log", "notes", "progress", "quantities", "sample", "signatures", "urls"},
     {"audio", "plan", "threads"},
     {"shards"},
     {"cache", "processors", "uploaders"},
@@ -361,6 +361,20 @@ def test_the_library_neither_pickles_nor_prints() -> None:
                 for node in ast.walk(module.tree)
                 if isinstance(node, ast.Name) and node.id == "print"
             ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_message_goes_to_the_logger_of_a_room() -> None:
+    wrong = []
+    for module in modules():
+        for call in ast.walk(module.tree):
+            if not isinstance(call, ast.Call):
+                continue
+            name = ast.unparse(call.func)
+            if name == "logger" and ast.literal_eval(call.args[0]) not in FLOOR_OF:
+                wrong.append(f"{module.at(call.lineno)}: {ast.unparse(call)}")
+            if name.endswith("getLogger") and module.room not in {"cli", "log"}:
+                wrong.append(f"{module.at(call.lineno)}: use audiomdb.log")
     assert not wrong, "\n".join(wrong)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 
 from audiomdb.errors import DownloadError
+from audiomdb.log import logger
 from audiomdb.threads import Stopped
 
 __all__ = ["Pause"]
@@ -47,10 +48,9 @@ class Pause:
         Raises:
             DownloadError: `end` was called.
         """
-        import logging
-
-        log = logging.getLogger("audiomdb.retrievers")
-        log.warning("the Hub asks to wait %.0f s before the next request", self.left_s())
+        logger("retrievers").warning(
+            "the Hub asks to wait %.0f s before the next request", self.left_s()
+        )
         ends = self._ends
         try:
             while (left := self.left_s()) > 0:

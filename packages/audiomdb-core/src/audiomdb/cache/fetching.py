@@ -27,6 +27,7 @@ from audiomdb.cache.slots import Slots
 from audiomdb.cache.transfer import Transfer, TransferContext
 from audiomdb.cache.waiting import OtherTransfer, WaitLoop
 from audiomdb.errors import CacheFullError, CorruptShardError, DatasetNotFoundError
+from audiomdb.log import logger
 from audiomdb.notes import add_note
 from audiomdb.shards.layout import DATA_FILE
 from audiomdb.shards.metadata import Metadata
@@ -160,10 +161,7 @@ class Fetching:
                 raise
             except Exception as error:  # noqa: BLE001
                 # Recorded for waiting threads; a later reader of the shard tries again and raises.
-                import logging
-
-                log = logging.getLogger("audiomdb.cache")
-                log.warning("could not fetch shard %d ahead: %s", number, error)
+                logger("cache").warning("could not fetch shard %d ahead: %s", number, error)
                 self._counters.add(prefetch_errors=1)
                 return "failed"
             if held is None:

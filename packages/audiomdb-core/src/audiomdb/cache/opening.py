@@ -28,6 +28,7 @@ from audiomdb.cache.place import check_place
 from audiomdb.cache.source import Source
 from audiomdb.cache.waiting import WaitLoop
 from audiomdb.errors import CacheError, CachePlaceError, MetadataError
+from audiomdb.log import logger
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import METADATA_FILE
 from audiomdb.shards.metadata import Metadata, parse_metadata, write_metadata
@@ -358,9 +359,7 @@ def _remove(path: Path) -> None:
 
 
 def _log_limits(layout: CacheLayout, wanted: Limits, holding: Limits) -> None:
-    import logging
-
-    logging.getLogger("audiomdb.cache").warning(
+    logger("cache").warning(
         "%s is in use with max_cache_bytes=%s and workers=%d, which hold for process %d too, "
         "though it was given %s and %d; the next to open the directory when nobody uses it decides",
         layout.root,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from audiomdb.cache.fetching import Fetching
+from audiomdb.log import logger
 from audiomdb.threads import Alarm, Stopped, wait_for
 
 __all__ = ["Prefetcher"]
@@ -89,11 +90,9 @@ class Prefetcher:
                     pause = min(2 * pause, _LOOK_AGAIN_AT_LAST_S)
         except Stopped:
             pass
-        except Exception:
+        except Exception:  # noqa: BLE001
             # Prefetching is optional: without it, shards are fetched when they are needed.
-            import logging
-
-            logging.getLogger("audiomdb.cache").exception("prefetching has ended")
+            logger("cache").exception("prefetching has ended")
 
     def _fetch_one(self) -> str:
         """Fetch the shard wanted soonest; return the outcome, "busy" if there is none to fetch."""

@@ -21,6 +21,7 @@ from audiomdb.cache.counters import Counters
 from audiomdb.cache.failures import Outage
 from audiomdb.errors import DownloadInterruptedError
 from audiomdb.lazy import importing
+from audiomdb.log import logger
 
 __all__ = ["FIRST_WAIT_S", "Progress", "Retries", "pause"]
 
@@ -162,14 +163,12 @@ class Retries:
 
     def _again(self, state: Any) -> None:  # noqa: ANN401
         self._counters.add(retries=1)
-        import logging
-
         error = state.outcome.exception() if state.outcome else None
         # A warning only once it begins to take long.
         seconds = time.monotonic() - self._began
-        level = logging.INFO if state.attempt_number < _ATTEMPTS // 2 else logging.WARNING
-        logging.getLogger("audiomdb.cache").log(
-            level,
+        log = logger("cache")
+        say = log.info if state.attempt_number < _ATTEMPTS // 2 else log.warning
+        say(
             "%s: attempt %d has failed after %.0f s, trying again: %s",
             self._what,
             self.failed,

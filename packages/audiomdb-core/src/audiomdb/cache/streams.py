@@ -15,6 +15,7 @@ from audiomdb.cache.lock import Held
 from audiomdb.cache.part_file import PartFile
 from audiomdb.cache.slots import ExtraSlots
 from audiomdb.cache.spans import Span
+from audiomdb.log import logger
 
 __all__ = ["Streams"]
 
@@ -113,10 +114,7 @@ class Streams:
                 self._useless = True
                 return False
         except Exception as error:  # noqa: BLE001
-            import logging
-
-            log = logging.getLogger("audiomdb.cache")
-            log.info("a piece from byte %d on broke off: %s", span.start, error)
+            logger("cache").info("a piece from byte %d on broke off: %s", span.start, error)
             return span.done - before >= _PROGRESS_BYTES
         finally:
             self._file.give_back(span)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from audiomdb.errors import CacheTooSmallError
+from audiomdb.log import logger
 
 __all__ = ["OtherTransfer", "ProgressLog", "ProgressThread", "WaitLoop", "how_far"]
 
@@ -52,9 +53,7 @@ class WaitLoop:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
-            import logging
-
-            logging.getLogger("audiomdb.cache").warning("%s (%.0f s so far)", what(), self.seconds)
+            logger("cache").warning("%s (%.0f s so far)", what(), self.seconds)
 
     def watch(self, state: Callable[[], object], problem: Callable[[], str]) -> None:
         """Give up when the result of `state` has not changed for a minute.
@@ -101,12 +100,10 @@ class ProgressLog:
             self._log(doing, now)
 
     def _log(self, doing: str, now: float) -> None:
-        import logging
-
         done = self._done()
         gained, seconds = done - (self._before or 0), now - self._logged_at
         self._before, self._logged_at = done, now
-        logging.getLogger("audiomdb.cache").warning(
+        logger("cache").warning(
             "%s %s for %.0f s: %s",
             doing,
             self._what,

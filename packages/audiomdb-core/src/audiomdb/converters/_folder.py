@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,11 +17,9 @@ import numpy as np
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS, Row, column, read_table, take_text
 from audiomdb.errors import SourceError
+from audiomdb.log import logger
 from audiomdb.sample import AUDIO, TEXT, Sample
 from audiomdb.urls import folder_path
-
-if TYPE_CHECKING:
-    from logging import Logger
 
 __all__ = ["AUDIO_SUFFIXES", "FolderConverter"]
 
@@ -122,7 +120,7 @@ class FolderConverter(BaseConverter):
                 f"suffixes {' '.join(sorted(AUDIO_SUFFIXES))}"
             )
         if not described and not walk.skipped.keys().isdisjoint(_TEXTS):
-            _log().warning(
+            logger("converters").warning(
                 "%s: no clip has a text%s. Transcripts are read from a .txt of the same name, or "
                 "from metadata.csv or metadata.jsonl beside the files; ManifestConverter reads "
                 "other tables",
@@ -130,9 +128,9 @@ class FolderConverter(BaseConverter):
                 walk.skipped_text(),
             )
         elif walk.skipped:
-            _log().info("%s: audio files only%s", self.input_dir, walk.skipped_text())
+            logger("converters").info("%s: audio files only%s", self.input_dir, walk.skipped_text())
         if unlisted := walk.unlisted():
-            _log().warning(
+            logger("converters").warning(
                 "%s: %s left out: not in the table of the folder",
                 self.input_dir,
                 "1 audio file is" if unlisted == 1 else f"{unlisted} audio files are",
@@ -214,7 +212,9 @@ class _Walk:
             facts = path.stat()
             here = (facts.st_dev, facts.st_ino)
             if here in above:
-                _log().info("%s leads back to a folder that it lies in: not followed", path)
+                logger("converters").info(
+                    "%s leads back to a folder that it lies in: not followed", path
+                )
                 return
             files, folders = self._list(path)
         except OSError as exc:
@@ -309,9 +309,3 @@ def _read_text(path: Path) -> str:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise SourceError(f"{path} is not UTF-8: {exc}") from exc
-
-
-def _log() -> Logger:
-    from logging import getLogger
-
-    return getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,10 +20,8 @@ from audiomdb.converters.tables import (
     take_text,
 )
 from audiomdb.errors import SampleError, SourceError
+from audiomdb.log import logger
 from audiomdb.sample import AUDIO, DURATION, TEXT, SourceSample
-
-if TYPE_CHECKING:
-    from logging import Logger
 
 __all__ = ["ManifestConverter"]
 
@@ -124,14 +122,14 @@ class ManifestConverter(BaseConverter):
         survey = self._survey or self._look()
         self._survey = None  # valid for one run: the manifest may have changed before the next one
         if survey.likely_text is not None:
-            _log().warning(
+            logger("converters").warning(
                 "%s: no row has a column 'text', so no sample has a text. If it is in the column "
                 "%r, name that with text_column= (--text-column)",
                 self._shown,
                 survey.likely_text,
             )
         if repeated := len(survey.repeated):
-            _log().info(
+            logger("converters").info(
                 "%s: %d %s in several rows: #line is added to their keys",
                 self._shown,
                 repeated,
@@ -250,9 +248,3 @@ def _digest(name: str) -> int:
 
     octets = name.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(octets, digest_size=8).digest(), "little")
-
-
-def _log() -> Logger:
-    from logging import getLogger
-
-    return getLogger(__name__)

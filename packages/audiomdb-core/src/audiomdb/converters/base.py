@@ -23,6 +23,7 @@ from audiomdb.errors import (
     SampleError,
     SourceError,
 )
+from audiomdb.log import logger
 from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import is_shown
@@ -378,6 +379,4 @@ def _advise(exc: BaseException, line: str) -> None:
     if sys.version_info >= (3, 11):
         add_note(exc, line)
     else:
-        from logging import getLogger
-
-        getLogger(__name__).warning(line)
+        logger("converters").warning(line)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from audiomdb.audio.cutting import Cutters
 from audiomdb.errors import ConversionError
+from audiomdb.log import logger
 from audiomdb.sample import SourceSample
 from audiomdb.shards.assembly import DatasetAssembly
 from audiomdb.shards.borders import ShardBorders, at_least_one
@@ -239,9 +240,7 @@ class DatasetWriter:
         `finish` completes it, as does the end of a `with` block that raises nothing.
         """
         if self._shard >= 0 and not self._closed:
-            import logging
-
-            logging.getLogger("audiomdb.shards").warning(
+            logger("shards").warning(
                 "the writer of %s was closed without finish(), so there is no dataset. Finished "
                 "shards are kept: writing the same samples again continues from there",
                 self._output_dir,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from audiomdb.log import logger
+
 __all__ = ["FewWarnings"]
 
 _MOST = 10
@@ -24,9 +26,7 @@ class FewWarnings:
         self._given += 1
         if self._given > _MOST:
             return
-        import logging
-
-        logging.getLogger(__name__).warning(
+        logger("shards").warning(
             "%s %s%s",
             f"{source} (sample {key!r})" if source else f"sample {key!r}",
             what,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -18,6 +17,7 @@ from audiomdb.errors import (
     OutputExistsError,
     SourceError,
 )
+from audiomdb.log import logger
 from audiomdb.progress import Progress
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.completion import complete_dataset
@@ -41,8 +41,6 @@ from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.urls import folder_path
 
 __all__ = ["merge_datasets"]
-
-_log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -102,7 +100,7 @@ def merge_datasets(
         with disk_errors(output, job="merge"):
             missing = _missing(shards, folder, copy=copy, show=progress)
         if before is not None and before.name == name and not missing and _is_whole(output, before):
-            _log.info("%s holds this dataset already", output)
+            logger("shards").info("%s holds this dataset already", output)
             return before
         features, rejected = _look_into(shards, show=progress)
         with disk_errors(output, job="merge"):
@@ -309,7 +307,9 @@ def _bring(
                 bar.update(shard.entry.bytes)
             else:
                 if not announced:
-                    _log.info("%s allows no links to %s: copying", folder.path, shard.directory)
+                    logger("shards").info(
+                        "%s allows no links to %s: copying", folder.path, shard.directory
+                    )
                 announced = True
                 _copy(shard, staged / DATA_FILE, bar)
             (staged / LOCK_FILE).touch()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from audiomdb.log import logger
 from audiomdb.plan.checks import above_zero
 from audiomdb.stream.stats import Cause
 from audiomdb.threads import Alarm, wait_for
@@ -151,20 +152,16 @@ class StallWatcher:
                 if stall is not None and limit is not None and waited_s >= limit:
                     limit = 2 * waited_s
                     self._speak(stall)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # Watching is optional: the loop continues without it.
-            import logging
-
-            logging.getLogger("audiomdb.stream").exception("watching for stalls has ended")
+            logger("stream").exception("watching for stalls has ended")
 
 
 def log_stall(call: Callable[[Stall], Any] | None = None) -> Callable[[Stall], None]:
     """Return a function that logs a stall as a warning of `audiomdb.stream`, then calls `call`."""
 
     def speak(stall: Stall) -> None:
-        import logging
-
-        logging.getLogger("audiomdb.stream").warning("%s", stall)
+        logger("stream").warning("%s", stall)
         if call is not None:
             call(stall)
 

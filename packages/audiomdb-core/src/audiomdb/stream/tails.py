@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from audiomdb.log import logger
+
 if TYPE_CHECKING:
     from audiomdb.plan import Order, Tail
     from audiomdb.stream.reading import Reading
@@ -68,7 +70,5 @@ def log_left_out(reading: Reading, plan: Order, dropped: int, why: str, *, asked
 
 
 def _say(message: str, *values: object, warns: bool = True) -> None:
-    import logging
-
-    level = logging.WARNING if warns else logging.INFO
-    logging.getLogger("audiomdb.stream").log(level, message, *values)
+    log = logger("stream")
+    (log.warning if warns else log.info)(message, *values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from audiomdb._s3 import AddressingStyle, ClientOptions, ProcessClient, checked_place, join_key
 from audiomdb._s3_errors import error_code, s3_errors
 from audiomdb.errors import UploadError
+from audiomdb.log import logger
 from audiomdb.shards.layout import METADATA_FILE
 from audiomdb.uploaders.base import BaseUploader
 from audiomdb.urls import split_url
@@ -186,7 +186,7 @@ class S3Uploader(BaseUploader):
                         "who reads meanwhile meets a mixture of two datasets, until this upload "
                         "has ended"
                     )
-                logging.getLogger("audiomdb.s3").warning(
+                logger("uploaders").warning(
                     "these credentials may not delete %s: %s", self.destination(rel_path), effect
                 )
 

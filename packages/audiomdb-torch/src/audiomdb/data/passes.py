@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from audiomdb.log import logger
 from audiomdb.plan import PlanState
 from audiomdb.plan.checks import whole_number
 
@@ -166,9 +167,7 @@ def log_discarded(epoch: int, begins: int) -> None:
         epoch: Epoch of the state.
         begins: First epoch of the pass that was set.
     """
-    import logging
-
-    logging.getLogger("audiomdb.stream").warning(
+    logger("stream").warning(
         "the loaded state, of epoch %d, is discarded: set_epoch() has made the next pass begin "
         "with epoch %d, and the state is not from within that pass",
         epoch,

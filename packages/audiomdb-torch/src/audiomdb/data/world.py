@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from functools import cache
 
 import torch.distributed
 from torch.utils.data import get_worker_info
 
+from audiomdb.log import logger
 from audiomdb.stream.shares import ranks_here
 
 __all__ = ["distributed_place", "environment_place", "known_nodes", "nodes_of"]
@@ -85,7 +85,7 @@ def _number(name: str) -> int:
 def _warn_of_unknown(world_size: int, address: str) -> None:
     if address.startswith(_LOOPBACK):
         return
-    logging.getLogger("audiomdb.stream").warning(
+    logger("stream").warning(
         "nothing says how many machines the %d ranks are on (no GROUP_WORLD_SIZE, no SLURM_NNODES, "
         "no LOCAL_WORLD_SIZE that divides %d), so partitions is 1, and each machine reads all "
         "shards; give partitions=, the number of machines, in all ranks",
