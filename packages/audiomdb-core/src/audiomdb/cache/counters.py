@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from operator import add, sub
+from typing import Any
+
 import msgspec
+from msgspec.structs import astuple
 
 from audiomdb.locks import Lock
 
@@ -36,6 +40,14 @@ class CacheStats(msgspec.Struct, frozen=True):
     evicted_bytes: int = 0
     prefetch_errors: int = 0
 
+    def plus(self, other: CacheStats) -> CacheStats:
+        """Return the sums of both."""
+        return CacheStats(*map(add, astuple(self), astuple(other)))
+
+    def minus(self, other: CacheStats) -> CacheStats:
+        """Return what has been counted since `other`."""
+        return CacheStats(*map(sub, astuple(self), astuple(other)))
+
 
 class Counters:
     """Mutable `CacheStats` of a process. Thread-safe."""
@@ -48,12 +60,10 @@ class Counters:
         self._lock = Lock()
         self._stats = CacheStats()
 
-    def add(self, **amounts: float) -> None:
+    def add(self, **amounts: Any) -> None:  # noqa: ANN401 (numbers)
         """Add amounts to counts, named as in `CacheStats`."""
         with self._lock:
-            stats = self._stats
-            sums = {name: getattr(stats, name) + amount for name, amount in amounts.items()}
-            self._stats = msgspec.structs.replace(stats, **sums)
+            self._stats = self._stats.plus(CacheStats(**amounts))
 
     @property
     def stats(self) -> CacheStats:

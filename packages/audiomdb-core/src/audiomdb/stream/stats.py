@@ -69,9 +69,12 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     def plus(self, other: StreamStats) -> StreamStats:
         """Return the sums of both."""
         sums: dict[str, Any] = {
-            name: _sum(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__
+            name: getattr(self, name) + getattr(other, name)
+            for name in self.__struct_fields__
+            if name != "cache"
         }
-        return StreamStats(**sums)
+        cache = self.cache if other.cache is None else other.cache.plus(self.cache or CacheStats())
+        return StreamStats(**sums, cache=cache)
 
     def __str__(self) -> str:
         total = self.wait_s + self.consumer_s
@@ -79,12 +82,3 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
             f"{cause} {self.seconds(cause) / total:.0%}" for cause in _CAUSES if total
         )
         return f"{self.samples} samples in {total:.1f} s, bound by {self.bound_by} ({shares})"
-
-
-def _sum(one: Any, other: Any) -> Any:  # noqa: ANN401 (numbers, or None, or structs of numbers)
-    if one is None or other is None:
-        return other if one is None else one
-    if isinstance(one, CacheStats):
-        names = CacheStats.__struct_fields__
-        return CacheStats(**{name: getattr(one, name) + getattr(other, name) for name in names})
-    return one + other

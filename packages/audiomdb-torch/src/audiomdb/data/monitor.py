@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import reduce
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -145,9 +146,9 @@ class Monitor:
         reported = here.reported
 
         def report(stall: Stall | None) -> None:
+            now = here.reported = _cache_stats(retrievers)
             # Earlier iterations have already reported part of the cache's statistics.
-            here.reported = _cache_stats(retrievers)
-            cache = _since(here.reported, reported)
+            cache = None if now is None else now.minus(reported or CacheStats())
             stats = msgspec.structs.replace(watch.stats, cache=cache)
             with self._note.changing() as note:
                 if not watch.ended:
@@ -264,21 +265,11 @@ class Loop:
 
 def _cache_stats(retrievers: Iterable[BaseRetriever]) -> CacheStats | None:
     """Return the summed cache statistics of this process; None if no dataset has a cache."""
-    total = StreamStats()
+    found = []
     for retriever in dict.fromkeys(retrievers):
-        try:
-            total = total.plus(StreamStats(cache=retriever.cache_stats))
-        except CacheError:
-            continue  # the dataset is read in place, without a cache
-    return total.cache
-
-
-def _since(now: CacheStats | None, before: CacheStats | None) -> CacheStats | None:
-    """Return the difference to what an earlier iteration of the same worker has reported."""
-    if now is None or before is None:
-        return now
-    names = CacheStats.__struct_fields__
-    return CacheStats(**{name: getattr(now, name) - getattr(before, name) for name in names})
+        with suppress(CacheError):  # the dataset is read in place, without a cache
+            found.append(retriever.cache_stats)
+    return reduce(CacheStats.plus, found) if found else None
 
 
 def _reports(note: dict[str, Any], owner: int) -> list[Report]:
