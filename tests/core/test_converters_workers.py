@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from audiomdb.converters._sent_once import SentOnce
+from audiomdb.cores import usable_cores
 from audiomdb.errors import (
     ProcessingError,
 )
@@ -22,7 +23,6 @@ from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader
 from audiomdb.shards.codec import encode_record
-from audiomdb.shards.dataset_writer import default_workers
 from tests.core.conversions import Listed, digests, frames, rejections, samples
 
 
@@ -163,7 +163,7 @@ def test_worker_processes_share_the_cores_among_their_inner_threads(
     Listed(samples(1), tmp_path / "out", processor=Threads(), num_workers=2).run()
     with DatasetReader.open(tmp_path / "out") as dataset:
         sample = dataset[0]
-    assert int(sample["OMP_NUM_THREADS"]) == max(1, default_workers() // 2)
+    assert int(sample["OMP_NUM_THREADS"]) == max(1, usable_cores() // 2)
     assert sample["MKL_NUM_THREADS"] == "7"  # the user's word stands
 
 

@@ -326,7 +326,7 @@ def test_shards_of_earlier_runs_are_checked_by_as_many_threads_as_there_are_work
         return check_shard(directory)
 
     monkeypatch.setattr("audiomdb.shards.assembly.check_shard", held)
-    monkeypatch.setattr("audiomdb.shards.dataset_writer.default_workers", lambda: 2)
+    monkeypatch.setattr("audiomdb.shards.dataset_writer.usable_cores", lambda: 2)
     write(tmp_path, range(8), num_workers=2)
     assert verify_dataset(tmp_path) == []
 

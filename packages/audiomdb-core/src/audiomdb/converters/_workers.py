@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from audiomdb.cores import usable_cores
 from audiomdb.errors import ProcessingError
 from audiomdb.sample import Sample
-from audiomdb.shards.dataset_writer import default_workers
 from audiomdb.shards.prepare import Process
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def worker_processes(
 
     import loky
 
-    defaults = dict.fromkeys(_THREAD_LIMITS, str(max(1, default_workers() // workers)))
+    defaults = dict.fromkeys(_THREAD_LIMITS, str(max(1, usable_cores() // workers)))
     # Where memory has grown by 300 MB since the first call, loky sees a leak, and starts the worker
     # anew. It may be a model that the processor has loaded.
     defaults["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e18"

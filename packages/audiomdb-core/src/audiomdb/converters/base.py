@@ -15,6 +15,7 @@ from audiomdb.converters._processing import ConversionProcessors
 from audiomdb.converters._report import ConversionReport
 from audiomdb.converters._sent_once import SentOnce
 from audiomdb.converters._workers import explain_lost_workers, worker_processes
+from audiomdb.cores import usable_cores
 from audiomdb.errors import (
     AudioError,
     ConversionError,
@@ -30,7 +31,7 @@ from audiomdb.progress import is_shown
 from audiomdb.progress import progress as progress_bar
 from audiomdb.sample import SourceSample
 from audiomdb.shards.borders import at_least_one
-from audiomdb.shards.dataset_writer import DatasetWriter, default_workers
+from audiomdb.shards.dataset_writer import DatasetWriter
 from audiomdb.shards.finished import SOURCE_OPTIONS, plain_options
 from audiomdb.shards.output import folder_name, output_path
 from audiomdb.shards.prepare import Process, is_passing
@@ -120,7 +121,7 @@ class BaseConverter(ABC):
         self.on_error = on_error
         self.progress = progress
         self._executor = executor
-        self._workers = at_least_one("num_workers", num_workers) or default_workers()
+        self._workers = at_least_one("num_workers", num_workers) or usable_cores()
         self._process = (
             None if processor is None else ConversionProcessors(processor, sample_rate=sample_rate)
         )

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from audiomdb.audio.cutting import Cutters
+from audiomdb.cores import usable_cores
 from audiomdb.errors import ConversionError
 from audiomdb.log import logger
 from audiomdb.sample import SourceSample
@@ -29,7 +30,7 @@ from audiomdb.threads import ThreadPool, Work
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-__all__ = ["DatasetWriter", "default_workers"]
+__all__ = ["DatasetWriter"]
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_SAMPLES = 64
@@ -110,7 +111,7 @@ class DatasetWriter:
         self._process, self._process_names = process, process_names
         self._skip = on_error == "skip"
         self._cutters = Cutters()
-        self._workers = at_least_one("num_workers", num_workers) or default_workers()
+        self._workers = at_least_one("num_workers", num_workers) or usable_cores()
         self._under_way = 2 * self._workers + _WAITING_BATCHES
         path = self._output_dir = output_path(output_dir)
         self._assembly = DatasetAssembly(
@@ -130,7 +131,7 @@ class DatasetWriter:
             },
             map_size=map_size,
             duplicates=on_error,
-            workers=min(self._workers, default_workers()),
+            workers=min(self._workers, usable_cores()),
             progress=progress,
         )
         self._pool = ThreadPool(self._workers, "audiomdb") if executor is None else None
@@ -321,10 +322,3 @@ class DatasetWriter:
                 self._assembly.add(outcome)
             # After an error, a later call raises it again: what was stored must not come twice.
             del batch.outcomes[0]
-
-
-def default_workers() -> int:
-    """Return the number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,7 +7,7 @@ import os
 from audiomdb.errors import PlanError
 from audiomdb.plan import Split, Tail
 
-__all__ = ["ranks_here", "share_of"]
+__all__ = ["env_number", "ranks_here", "share_of"]
 
 
 def share_of(
@@ -40,11 +40,16 @@ def _which_of(name: str, which: int | None, several: str, number: int) -> int:
     return which or 0
 
 
+def env_number(name: str) -> int:
+    """Return the number that a variable of the environment is set to, or 0 if it is no number."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else 0
+
+
 def ranks_here(world_size: int) -> int | None:
     """Return the number of ranks per machine, from `LOCAL_WORLD_SIZE`, as torchrun sets it.
 
     None if it is not set, or does not divide `world_size`.
     """
-    text = os.environ.get("LOCAL_WORLD_SIZE", "")
-    local = int(text) if text.isdecimal() else 0
+    local = env_number("LOCAL_WORLD_SIZE")
     return local if local and world_size % local == 0 else None

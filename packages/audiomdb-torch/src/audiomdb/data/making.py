@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from audiomdb.cores import usable_cores
 from audiomdb.data.batches import Batch, Collate
 from audiomdb.data.monitor import Monitor
 from audiomdb.data.parcel import Parcel
@@ -25,6 +26,7 @@ from audiomdb.plan import PlanState, Tail
 from audiomdb.stream import BySeconds, Stall, StepStream
 from audiomdb.stream.portable import PortableStruct
 from audiomdb.stream.rows import Allocate
+from audiomdb.stream.shares import env_number
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 
@@ -303,10 +305,8 @@ def worker_count(dataset: PlannedDataset, context: str | BaseContext | None) -> 
         context = (context or multiprocessing.get_context()).get_start_method()
     if context != "fork" and not all(map(_travels, processors)):
         return 0
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    local = os.environ.get("LOCAL_WORLD_SIZE", "")
-    ranks = int(local) if local.isdecimal() else 1
-    return min(_MOST_WORKERS, max(1, (available or 1) // max(1, ranks) - 1))
+    ranks = env_number("LOCAL_WORLD_SIZE") or 1
+    return min(_MOST_WORKERS, max(1, usable_cores() // ranks - 1))
 
 
 def _travels(processor: Any) -> bool:  # noqa: ANN401 (any callable)

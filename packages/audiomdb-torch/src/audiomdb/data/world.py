@@ -9,7 +9,7 @@ import torch.distributed
 from torch.utils.data import get_worker_info
 
 from audiomdb.log import logger
-from audiomdb.stream.shares import ranks_here
+from audiomdb.stream.shares import env_number, ranks_here
 
 __all__ = ["distributed_place", "environment_place", "known_nodes", "nodes_of"]
 
@@ -56,7 +56,7 @@ def known_nodes(world_size: int) -> int | None:
     if world_size == 1:
         return 1
     for ranks, nodes in _LAUNCHERS:
-        if _number(ranks) == world_size and (known := _number(nodes)):
+        if env_number(ranks) == world_size and (known := env_number(nodes)):
             return known
     local = ranks_here(world_size)
     return None if local is None else world_size // local
@@ -73,12 +73,6 @@ def nodes_of(world_size: int) -> int:
             _warn_of_unknown(world_size, os.environ.get("MASTER_ADDR", "localhost"))
         return 1
     return nodes if world_size % nodes == 0 else 1
-
-
-def _number(name: str) -> int:
-    """Return the number that a variable of the environment is set to, or else 0."""
-    text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() else 0
 
 
 @cache
