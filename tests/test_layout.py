@@ -26,7 +26,18 @@ SHARED_ROOMS = {"converters", "data", "processors", "retrievers", "uploaders"}
 
 # A module of core imports from its own room and from lower floors, never sideways or upwards.
 FLOORS = [
-    {"cores", "lazy", "log", "notes", "progress", "quantities", "sample", "signatures", "urls"},
+    {
+        "checks",
+        "cores",
+        "lazy",
+        "log",
+        "notes",
+        "progress",
+        "quantities",
+        "sample",
+        "signatures",
+        "urls",
+    },
     {"audio", "plan", "threads"},
     {"shards"},
     {"cache", "processors", "uploaders"},

@@ -142,5 +142,5 @@ def test_a_known_order_costs_no_more_than_pinning_and_less_than_lru(capacity: in
 
 def test_options_are_checked() -> None:
     for wrong in ({"max_bytes": -1}, {"prefetch": -1}, {"workers": 0}):
-        with pytest.raises(ValueError, match="expected"):
+        with pytest.raises(ValueError, match="must be a whole number"):
             CacheOptions(**wrong)

@@ -115,8 +115,8 @@ def test_the_rate_reaches_a_processor_only_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("rate", ["16000", 16000.5, True, 0, -1])
 def test_a_rate_that_is_none_is_refused_as_it_is_at_conversion(rate: Any) -> None:
-    words = re.escape(f"sample_rate is {rate!r}, expected a whole number of Hz above 0")
-    with pytest.raises(SampleError, match=f"audio is an array, and {words}"):
+    words = re.escape(f"sample_rate must be a whole number from 1 on, not {rate!r}")
+    with pytest.raises(SampleError, match=f"audio is an array, and its {words}"):
         Processors(Rate(), sample_rate=8000)({"audio": TONE, "sample_rate": rate})
     with pytest.raises(ValueError, match=words):
         Processors(Rate(), sample_rate=rate)

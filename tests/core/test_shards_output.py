@@ -194,7 +194,7 @@ def test_options_are_the_same_whatever_sequence_holds_them(tmp_path: Path) -> No
 def test_a_map_that_is_too_small_grows(tmp_path: Path) -> None:
     write(tmp_path / "d", map_size=1)
     assert verify_dataset(tmp_path / "d") == []
-    with pytest.raises(ValueError, match="map_size is -1"):
+    with pytest.raises(ValueError, match="map_size must be a whole number from 1 on, not -1"):
         write(tmp_path / "e", map_size=-1)
 
 

@@ -66,7 +66,9 @@ def test_a_value_of_the_wrong_kind_is_named(wrong: dict[str, Any]) -> None:
     make: Any = partial(SampleStream, "clips", **wrong)
     if name in cache:
         make = partial(CacheOptions, **{cache[name]: value})
-    with pytest.raises((TypeError, ValueError), match=f"{name} is .*, expected"):
+    with pytest.raises(
+        (TypeError, ValueError), match=f"{name}.* (is .*, expected|must be a whole number)"
+    ):
         make()
 
 

@@ -258,7 +258,7 @@ def test_as_many_files_are_on_their_way_as_there_are_workers(dataset: Path) -> N
 
 
 def test_no_uploader_takes_fewer_than_one_worker() -> None:
-    with pytest.raises(ValueError, match="workers is 0"):
+    with pytest.raises(ValueError, match="workers must be a whole number from 1 on, not 0"):
         MemoryUploader(workers=0)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from audiomdb.checks import whole_number
 from audiomdb.errors import AudioError, SampleError
 from audiomdb.sample import SAMPLE_RATE
 
@@ -21,7 +22,6 @@ __all__ = [
     "placed",
     "recorded",
     "room_for",
-    "whole_rate",
 ]
 
 _BELIEVED_BYTES, _BELIEVED_RATIO = 64 << 20, 64
@@ -61,21 +61,6 @@ def check_array(array: np.ndarray) -> None:
         )
 
 
-def whole_rate(rate: Any) -> int:  # noqa: ANN401
-    """Return a sample rate in Hz, of any integer type but bool, as an int.
-
-    Raises:
-        ValueError: it is not a whole number above 0.
-    """
-    try:
-        number = 0 if isinstance(rate, bool) else index(rate)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"{SAMPLE_RATE} is {rate!r}, expected a whole number of Hz above 0")
-    return number
-
-
 def no_frames(channels: int) -> np.ndarray:
     """Return the audio of a clip without frames, float32 `(0,)` or `(0, channels)`."""
     return np.empty(0 if channels == 1 else (0, channels), np.float32)
@@ -99,16 +84,13 @@ def recorded(sample: Mapping[str, Any], field: str, *, low: int) -> int | None:
     return number
 
 
-def array_rate(rate: object) -> int:
+def array_rate(rate: Any) -> int:  # noqa: ANN401
     """Return the sample rate in Hz that a sample gives for its audio array.
 
     Raises:
         SampleError: it is not a whole number above 0.
     """
-    try:
-        return whole_rate(rate)
-    except ValueError as exc:
-        raise SampleError(f"audio is an array, and {exc}") from None
+    return whole_number(f"audio is an array, and its {SAMPLE_RATE}", rate, low=1, error=SampleError)
 
 
 def as_float(array: np.ndarray) -> np.ndarray:

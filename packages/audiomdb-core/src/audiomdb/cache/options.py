@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from operator import index
-
 import msgspec
+from msgspec.structs import force_setattr
+
+from audiomdb.checks import whole_number
 
 __all__ = ["CacheOptions"]
 
@@ -24,16 +25,9 @@ class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 4
 
     def __post_init__(self) -> None:
-        for field, name, least, expected in (
-            ("max_bytes", "max_cache_bytes", 0, "a whole number of bytes or None"),
-            ("prefetch", "prefetch", 0, "a whole number of shards, 0 or more"),
-            ("workers", "workers", 1, "a whole number, 1 or more"),
-        ):
-            value = getattr(self, field)
-            if value is None and field == "max_bytes":
-                continue
-            number = index(value) if hasattr(value, "__index__") else -1
-            if number < least:
-                raise ValueError(f"{name} is {value!r}, expected {expected}")
-            # NumPy's integers go to JSON, and to other processes, as plain ones.
-            msgspec.structs.force_setattr(self, field, number)
+        # NumPy's integers go to JSON, and to other processes, as plain ones.
+        if self.max_bytes is not None:
+            limit = whole_number("max_cache_bytes, unless None for no limit,", self.max_bytes)
+            force_setattr(self, "max_bytes", limit)
+        force_setattr(self, "prefetch", whole_number("prefetch", self.prefetch))
+        force_setattr(self, "workers", whole_number("workers", self.workers, low=1))

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from audiomdb.checks import at_least_one
 from audiomdb.converters._processing import ConversionProcessors
 from audiomdb.converters._report import ConversionReport
 from audiomdb.converters._sent_once import SentOnce
@@ -30,7 +31,6 @@ from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import is_shown
 from audiomdb.progress import progress as progress_bar
 from audiomdb.sample import SourceSample
-from audiomdb.shards.borders import at_least_one
 from audiomdb.shards.dataset_writer import DatasetWriter
 from audiomdb.shards.finished import SOURCE_OPTIONS, plain_options
 from audiomdb.shards.output import folder_name, output_path
@@ -93,7 +93,7 @@ class BaseConverter(ABC):
 
     Raises:
         ValueError: for options out of range, and for a URL as `output_dir`.
-        TypeError: for a processor that is not a `BaseProcessor`, and a number that is not whole.
+        TypeError: for a processor that is not a `BaseProcessor`.
     """
 
     _dataset_name: str | None = None

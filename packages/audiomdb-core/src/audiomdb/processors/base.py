@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from audiomdb.audio import AudioSource, decode, resample
-from audiomdb.audio.arrays import array_rate, as_float, averaged, check_array, whole_rate
+from audiomdb.audio.arrays import array_rate, as_float, averaged, check_array
+from audiomdb.checks import at_least_one
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, facts_of
@@ -163,7 +164,7 @@ class Processors:
         if not given:
             raise ValueError("processor is empty: nothing of a sample would be left; leave it out")
         self.processors: tuple[BaseProcessor, ...] = given
-        self.sample_rate = None if sample_rate is None else whole_rate(sample_rate)
+        self.sample_rate = at_least_one("sample_rate", sample_rate)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from operator import index
-from typing import SupportsIndex
-
+from audiomdb.checks import at_least_one
 from audiomdb.shards.layout import DEFAULT_SHARD_BYTES, MAX_SHARD_SAMPLES
 
-__all__ = ["ShardBorders", "at_least_one"]
+__all__ = ["ShardBorders"]
 
 
 class ShardBorders:
@@ -23,8 +21,7 @@ class ShardBorders:
             shard of its own. None: 64 MiB, or no limit if `samples_per_shard` is given.
 
     Raises:
-        TypeError: when a limit is not an integer.
-        ValueError: when a limit is below 1.
+        ValueError: when a limit is not a whole number, or below 1.
     """
 
     def __init__(
@@ -47,20 +44,3 @@ class ShardBorders:
         self._samples += 1
         self._bytes += size
         return self._shard
-
-
-def at_least_one(name: str, value: SupportsIndex | None) -> int | None:
-    """Return an option of any integer type but bool as an int; None stays None.
-
-    Raises:
-        TypeError: when it is not an integer.
-        ValueError: when it is below 1.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}, expected a whole number")
-    number = index(value)
-    if number < 1:
-        raise ValueError(f"{name} is {number}, expected at least 1")
-    return number

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from audiomdb.audio.cutting import Cutters
+from audiomdb.checks import at_least_one
 from audiomdb.cores import usable_cores
 from audiomdb.errors import ConversionError
 from audiomdb.log import logger
 from audiomdb.sample import SourceSample
 from audiomdb.shards.assembly import DatasetAssembly
-from audiomdb.shards.borders import ShardBorders, at_least_one
+from audiomdb.shards.borders import ShardBorders
 from audiomdb.shards.describe import AudioOptions
 from audiomdb.shards.finished import plain_options
 from audiomdb.shards.journal import Journal, Rejection, utf8

@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio import AudioInfo, check, decode, probe, resample
-from audiomdb.audio.arrays import array_rate, as_float, averaged, check_array, whole_rate
+from audiomdb.audio.arrays import array_rate, as_float, averaged, check_array
 from audiomdb.audio.cutting import Cutters
 from audiomdb.audio.encoding import check_rate, encode
 from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
+from audiomdb.checks import at_least_one
 from audiomdb.errors import AudioError, SampleError, SourceError
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
@@ -76,10 +77,10 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.check_audio not in ("decode", "header"):
             raise ValueError(f"check_audio is {self.check_audio!r}, expected 'decode' or 'header'")
-        if self.sample_rate is not None:
-            rate = whole_rate(self.sample_rate)
+        rate = at_least_one("sample_rate", self.sample_rate)
+        msgspec.structs.force_setattr(self, "sample_rate", rate)
+        if rate is not None:
             check_rate(self.audio_format or _DEFAULT_FORMAT, rate)
-            msgspec.structs.force_setattr(self, "sample_rate", rate)
         elif self.audio_format is not None:
             check_rate(self.audio_format, _COMMON_RATE)
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import force_setattr
 
-from audiomdb.audio.arrays import whole_rate
+from audiomdb.checks import at_least_one
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import Sample
 from audiomdb.stream.crops import Crop
@@ -57,8 +57,7 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
             force_setattr(self, "fields", tuple(self.fields))
         if isinstance(self.processor, Iterator):
             force_setattr(self, "processor", tuple(self.processor))
-        if self.sample_rate is not None:
-            force_setattr(self, "sample_rate", whole_rate(self.sample_rate))
+        force_setattr(self, "sample_rate", at_least_one("sample_rate", self.sample_rate))
         if self.crop is not None and not isinstance(self.crop, Crop):
             raise TypeError(f"crop is {self.crop!r}, expected a Crop")
         if self.join is not None and not isinstance(self.join, JoinedColumns):

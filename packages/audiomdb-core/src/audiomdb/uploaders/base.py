@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from audiomdb.checks import whole_number
 from audiomdb.errors import CorruptShardError
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.files import sha256_file, sha256_hex
@@ -98,9 +99,7 @@ class BaseUploader:
 
     def __init__(self, *, workers: int | None = None, progress: bool | None = None) -> None:
         if workers is not None:
-            if not hasattr(workers, "__index__") or workers < 1:
-                raise ValueError(f"workers is {workers!r}, expected a whole number, 1 or more")
-            self.workers = int(workers)
+            self.workers = whole_number("workers", workers, low=1)
         self.progress = progress
 
     @classmethod

@@ -1,0 +1,47 @@
+"""Check options that are whole numbers."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import SupportsIndex
+
+__all__ = ["at_least_one", "whole_number"]
+
+
+def whole_number(
+    name: str,
+    value: SupportsIndex,
+    *,
+    low: int = 0,
+    high: int | None = None,
+    error: type[Exception] = ValueError,
+) -> int:
+    """Return `value` as an int from `low` to `high`, both included.
+
+    NumPy integers are accepted. Bools are not, nor are floats, not even whole ones, since a rounded
+    number may be another one than was meant.
+
+    Raises:
+        ValueError: or `error`, if it is not a whole number or out of range. For a number out of
+            range, the message names the nearest legal value.
+    """
+    legal = f"a whole number from {low} " + ("on" if high is None else f"to {high}")
+    try:
+        number = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise error(f"{name} must be {legal}, not {value!r}")
+    nearest = max(number, low) if high is None else min(max(number, low), high)
+    if number != nearest:
+        raise error(f"{name} must be {legal}, not {number}; the nearest legal value: {nearest}")
+    return number
+
+
+def at_least_one(name: str, value: SupportsIndex | None) -> int | None:
+    """Return an option that is a whole number above 0, or else None.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return None if value is None else whole_number(name, value, low=1)
