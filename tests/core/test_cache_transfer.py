@@ -383,4 +383,4 @@ def test_a_store_that_was_down_is_tried_with_patience_once_it_sends(
 
 def test_how_far_and_how_fast_in_words() -> None:
     text = how_far(12_300_000, 64_000_000, 900_000, 30.0)
-    assert text == "12.3 of 64.0 MB are there, at 0.03 MB/s"
+    assert text == "12.3 MB of 64.0 MB are there, at 30.0 kB/s"

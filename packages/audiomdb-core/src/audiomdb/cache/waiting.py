@@ -13,6 +13,7 @@ from types import TracebackType
 
 from audiomdb.errors import CacheTooSmallError
 from audiomdb.log import logger
+from audiomdb.quantities import size
 
 __all__ = ["OtherTransfer", "ProgressLog", "ProgressThread", "WaitLoop", "how_far"]
 
@@ -71,10 +72,10 @@ class WaitLoop:
             raise CacheTooSmallError(problem())
 
 
-def how_far(done: int, size: int, gained: int, seconds: float) -> str:
+def how_far(done: int, total: int, gained: int, seconds: float) -> str:
     """Describe how many bytes of a file have arrived, and how fast they arrived recently."""
-    speed = gained / seconds / 1e6 if seconds > 0 else 0.0
-    return f"{done / 1e6:.1f} of {size / 1e6:.1f} MB are there, at {speed:.2f} MB/s"
+    speed = max(0, gained) / seconds if seconds > 0 else 0.0
+    return f"{size(done)} of {size(total)} are there, at {size(speed)}/s"
 
 
 class ProgressLog:

@@ -11,13 +11,13 @@ With `metadata.json` the folder is a dataset, and `.pull` is removed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from audiomdb.cache.eviction import is_full_disk
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cli.origins import Origin, ShardProgress
 from audiomdb.errors import CorruptShardError, MetadataError, OutputExistsError, OutputWriteError
@@ -34,8 +34,6 @@ __all__ = ["STATE", "Target", "pull"]
 
 STATE = ".pull"
 """Folder in the target for unfinished downloads. It marks the target as one of an earlier pull."""
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Target:
@@ -224,6 +222,6 @@ def _full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        if exc.errno not in _FULL_DISK:
+        if not is_full_disk(exc):
             raise
         raise OutputWriteError(f"the disk of {folder} is full; make room for the rest") from exc

@@ -18,6 +18,7 @@ from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS, Row, column, read_table, take_text
 from audiomdb.errors import SourceError
 from audiomdb.log import logger
+from audiomdb.quantities import counted
 from audiomdb.sample import AUDIO, TEXT, Sample
 from audiomdb.urls import folder_path
 
@@ -133,7 +134,7 @@ class FolderConverter(BaseConverter):
             logger("converters").warning(
                 "%s: %s left out: not in the table of the folder",
                 self.input_dir,
-                "1 audio file is" if unlisted == 1 else f"{unlisted} audio files are",
+                counted(unlisted, "audio file is", "audio files are"),
             )
 
     def _sample(self, clip: _Clip) -> Sample:
@@ -201,8 +202,7 @@ class _Walk:
     def skipped_text(self) -> str:
         """Describe what was skipped, as the continuation of a sentence."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common(10))
-        count = self.skipped.total()
-        return f", skipped {count} {'file' if count == 1 else 'files'}: {kinds}" if kinds else ""
+        return f", skipped {counted(self.skipped.total(), 'file')}: {kinds}" if kinds else ""
 
     def _folder(
         self, prefix: str, above: tuple[tuple[int, int], ...], *, listed: bool

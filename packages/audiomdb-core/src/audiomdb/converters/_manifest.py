@@ -21,6 +21,7 @@ from audiomdb.converters.tables import (
 )
 from audiomdb.errors import SampleError, SourceError
 from audiomdb.log import logger
+from audiomdb.quantities import counted
 from audiomdb.sample import AUDIO, DURATION, TEXT, SourceSample
 
 __all__ = ["ManifestConverter"]
@@ -130,10 +131,9 @@ class ManifestConverter(BaseConverter):
             )
         if repeated := len(survey.repeated):
             logger("converters").info(
-                "%s: %d %s in several rows: #line is added to their keys",
+                "%s: %s in several rows: #line is added to their keys",
                 self._shown,
-                repeated,
-                "path occurs" if repeated == 1 else "paths occur",
+                counted(repeated, "path occurs", "paths occur"),
             )
         for place, row in all_rows(self._files):
             name = self._name(place, row, survey.key_column)

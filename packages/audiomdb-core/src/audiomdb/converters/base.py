@@ -30,6 +30,7 @@ from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import is_shown
 from audiomdb.progress import progress as progress_bar
+from audiomdb.quantities import counted
 from audiomdb.sample import SourceSample
 from audiomdb.shards.dataset_writer import DatasetWriter
 from audiomdb.shards.finished import SOURCE_OPTIONS, plain_options
@@ -281,7 +282,7 @@ class BaseConverter(ABC):
                 "in rejected.jsonl"
             )
         if finished:
-            kept = "1 finished shard is" if finished == 1 else f"{finished} finished shards are"
+            kept = counted(finished, "finished shard is", "finished shards are")
             yield f"{kept} kept in {self.output_dir}: the same conversion goes on from there"
 
     def _writer(self, stack: contextlib.ExitStack) -> DatasetWriter:

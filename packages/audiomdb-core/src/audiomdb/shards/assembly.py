@@ -20,6 +20,7 @@ import msgspec
 from audiomdb.errors import DuplicateKeyError, SourceChangedError, SourceError
 from audiomdb.progress import Progress
 from audiomdb.progress import progress as progress_bar
+from audiomdb.quantities import size
 from audiomdb.shards.columns import build_columns
 from audiomdb.shards.completion import complete_dataset
 from audiomdb.shards.disk_errors import disk_errors
@@ -359,11 +360,11 @@ class DatasetAssembly:
             )
 
     def _warn_if_huge(self, shard: int, samples: int) -> None:
-        size = (self._folder.stage(shard) / DATA_FILE).stat().st_size
-        if size > _HUGE_SHARD_BYTES and not self._warned:
+        n_bytes = (self._folder.stage(shard) / DATA_FILE).stat().st_size
+        if n_bytes > _HUGE_SHARD_BYTES and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{shard_name(shard)} has {size / 2**30:.1f} GiB ({samples} samples): a cache "
+                f"{shard_name(shard)} has {size(n_bytes)} ({samples} samples): a cache "
                 "fetches and evicts whole shards, so smaller ones serve better. Set "
                 "samples_per_shard lower, or leave it out and set max_shard_bytes lower, which "
                 "counts bytes of the source",

@@ -10,6 +10,7 @@ import msgspec
 
 from audiomdb.log import logger
 from audiomdb.plan.checks import above_zero
+from audiomdb.quantities import size
 from audiomdb.stream.stats import Cause
 from audiomdb.threads import Alarm, wait_for
 
@@ -76,10 +77,9 @@ class Stall(msgspec.Struct, frozen=True, kw_only=True):
     def _progress(self) -> str:
         if self.there_bytes is None or self.total_bytes is None:
             return ""
-        mebi = 1 << 20
-        text = f": {self.there_bytes / mebi:.1f} of {self.total_bytes / mebi:.1f} MiB are there"
+        text = f": {size(self.there_bytes)} of {size(self.total_bytes)} are there"
         if self.bytes_per_s is not None:
-            text += f", {self.bytes_per_s / mebi:.2f} MiB/s"
+            text += f", {size(self.bytes_per_s)}/s"
         return f"{text}, {self.retries} retries so far"
 
 
