@@ -28,7 +28,7 @@ SHARED_ROOMS = {"converters", "data", "processors", "retrievers", "uploaders"}
 FLOORS = [
     {
         "checks",
-        "cores",
+        "machine",
         "lazy",
         "log",
         "notes",

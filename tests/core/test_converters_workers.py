@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from audiomdb.converters._sent_once import SentOnce
-from audiomdb.cores import usable_cores
 from audiomdb.errors import (
     ProcessingError,
 )
+from audiomdb.machine import usable_cores
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader

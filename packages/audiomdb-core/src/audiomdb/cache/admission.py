@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from audiomdb.cache.budget import Reading, need_bytes, smallest_budget
 from audiomdb.cache.readers import registration_bytes
 from audiomdb.errors import CacheTooSmallError
+from audiomdb.machine import env_number
 
 __all__ = ["refuse_too_many"]
 
@@ -64,7 +64,7 @@ def refuse_too_many(
     if beside:
         readers = "1 other reader" if beside == 1 else f"{beside} other readers"
         with_others = f", beside {readers} of this directory"
-    ranks = _ranks_here()
+    ranks = env_number("LOCAL_WORLD_SIZE") or 1
     of_ranks = least(workers * ranks)
     smallest = f"max_cache_bytes={least(workers)}"
     not_begun = ", such as those of another rank,"
@@ -88,8 +88,3 @@ def refuse_too_many(
             f"it first asked for {budget}: close that stream, dataset or retriever"
         )
     raise CacheTooSmallError(refusal)
-
-
-def _ranks_here() -> int:
-    text = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, int(text)) if text.isdecimal() else 1

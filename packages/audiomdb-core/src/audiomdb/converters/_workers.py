@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from audiomdb.cores import usable_cores
 from audiomdb.errors import ProcessingError
+from audiomdb.machine import usable_cores
 from audiomdb.sample import Sample
 from audiomdb.shards.prepare import Process
 

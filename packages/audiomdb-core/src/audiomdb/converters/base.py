@@ -16,7 +16,6 @@ from audiomdb.converters._processing import ConversionProcessors
 from audiomdb.converters._report import ConversionReport
 from audiomdb.converters._sent_once import SentOnce
 from audiomdb.converters._workers import explain_lost_workers, worker_processes
-from audiomdb.cores import usable_cores
 from audiomdb.errors import (
     AudioError,
     ConversionError,
@@ -26,6 +25,7 @@ from audiomdb.errors import (
     SourceError,
 )
 from audiomdb.log import logger
+from audiomdb.machine import usable_cores
 from audiomdb.notes import add_note
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import is_shown

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from audiomdb.audio.cutting import Cutters
 from audiomdb.checks import at_least_one
-from audiomdb.cores import usable_cores
 from audiomdb.errors import ConversionError
 from audiomdb.log import logger
+from audiomdb.machine import usable_cores
 from audiomdb.sample import SourceSample
 from audiomdb.shards.assembly import DatasetAssembly
 from audiomdb.shards.borders import ShardBorders

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from audiomdb.errors import PlanError
+from audiomdb.machine import env_number
 from audiomdb.plan import Split, Tail
 
-__all__ = ["env_number", "ranks_here", "share_of"]
+__all__ = ["ranks_here", "share_of"]
 
 
 def share_of(
@@ -38,12 +37,6 @@ def _which_of(name: str, which: int | None, several: str, number: int) -> int:
             "share. Threads are num_threads"
         )
     return which or 0
-
-
-def env_number(name: str) -> int:
-    """Return the number that a variable of the environment is set to, or 0 if it is no number."""
-    text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() else 0
 
 
 def ranks_here(world_size: int) -> int | None:

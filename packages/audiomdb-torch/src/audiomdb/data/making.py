@@ -15,18 +15,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from audiomdb.cores import usable_cores
 from audiomdb.data.batches import Batch, Collate
 from audiomdb.data.monitor import Monitor
 from audiomdb.data.parcel import Parcel
 from audiomdb.data.passes import Span
 from audiomdb.data.planned import PlannedDataset
 from audiomdb.data.shared import SharedNote
+from audiomdb.machine import env_number, usable_cores
 from audiomdb.plan import PlanState, Tail
 from audiomdb.stream import BySeconds, Stall, StepStream
 from audiomdb.stream.portable import PortableStruct
 from audiomdb.stream.rows import Allocate
-from audiomdb.stream.shares import env_number
 from audiomdb.stream.sources import parts_of
 from audiomdb.stream.watch import Watch, Whose
 

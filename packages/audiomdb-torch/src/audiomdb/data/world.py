@@ -9,7 +9,8 @@ import torch.distributed
 from torch.utils.data import get_worker_info
 
 from audiomdb.log import logger
-from audiomdb.stream.shares import env_number, ranks_here
+from audiomdb.machine import env_number
+from audiomdb.stream.shares import ranks_here
 
 __all__ = ["distributed_place", "environment_place", "known_nodes", "nodes_of"]
 
