@@ -15,7 +15,7 @@ sys.stdin.readline()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of children that still run")
-def test_processor_time_is_that_of_children_too_whether_they_still_run_or_not():
+def test_processor_time_includes_running_and_finished_children():
     before = now()
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", WORKS], **pipes) as child:

@@ -62,7 +62,7 @@ def test_ratios_are_taken_within_a_round(findings):
     assert found.cpu_ratio.median == pytest.approx(1.2)
 
 
-def test_ratios_of_some_by_turns_come_before_those_of_all(findings):
+def test_ratios_from_turns_are_preferred_over_those_of_all_systems(findings):
     about = {"corpus": "speech", "round": 0, "settings": SETTINGS}
     for system, wall_s in (("dr_flac-2", 9.0), ("audiomdb", 10.0), ("litdata", 30.0)):
         clips = {"frames": [10], "expected_frames": 10, "first_batch_s": None}
@@ -88,7 +88,7 @@ def test_the_best_peer_is_no_floor(findings):
     assert targets["speech: whole loader, of a bare loop"].met is False
 
 
-def test_an_inexact_epoch_counts_what_it_had():
+def test_an_inexact_epoch_counts_the_clips_it_delivered():
     found = {
         "wall_s": 2.0,
         "cpu_s": 1.0,

@@ -27,7 +27,7 @@ def written(page, monkeypatch, *arguments):
     return page.read_text(encoding="utf-8")
 
 
-def test_a_page_keeps_the_sections_of_what_was_not_measured_again(page, monkeypatch):
+def test_a_page_keeps_sections_that_were_not_measured_again(page, monkeypatch):
     before = {path.name: path.read_bytes() for path in page.with_suffix("").glob("*.jsonl")}
     text = written(page, monkeypatch)
     for title in ("## Beside other systems", "## Against floors", "## Remote datasets"):
@@ -36,7 +36,7 @@ def test_a_page_keeps_the_sections_of_what_was_not_measured_again(page, monkeypa
     assert kept == before
 
 
-def test_rounds_of_runs_that_are_put_together_stay_apart(tmp_path):
+def test_rounds_of_combined_runs_stay_separate(tmp_path):
     searched = {"kind": "search", "system": "files", "found": 3}
     for name, speeds in (("one", (1, 2)), ("two", (5,))):
         rows = [{"kind": "run", "commit": name}, searched]
@@ -53,7 +53,7 @@ def test_rounds_of_runs_that_are_put_together_stay_apart(tmp_path):
     ]
 
 
-def test_runs_that_are_put_together_name_the_commits_of_all(page, tmp_path, monkeypatch):
+def test_combined_runs_name_the_commits_of_all_parts(page, tmp_path, monkeypatch):
     published = page.with_suffix("") / "floors.jsonl"
     head, *_ = published.read_text(encoding="utf-8").splitlines()
     again = tmp_path / "again.jsonl"

@@ -23,7 +23,7 @@ SPEECH = (FILES / "flac/flac_s16_level5_16k_mono.flac").read_bytes()
 
 @pytest.mark.parametrize("overlap", [3000, 9000, 20_000])
 @pytest.mark.parametrize("at", [0.6, 0.8, 0.95])
-def test_bytes_that_a_resumed_download_repeats_in_a_flac_change_no_sample(
+def test_a_flac_with_bytes_repeated_by_a_resumed_download_decodes_unchanged(
     overlap: int, at: float
 ) -> None:
     # Their frames can take the places of others at the end. If only the one that the seam breaks is
@@ -77,7 +77,7 @@ def test_a_flac_with_two_headers_is_refused() -> None:
             use(doubled)
 
 
-def test_two_sizes_of_the_samples_of_an_rf64_are_a_contradiction() -> None:
+def test_an_rf64_with_two_sizes_for_its_samples_is_refused() -> None:
     out = io.BytesIO()
     soundfile.write(out, np.zeros(1000), 8000, format="RF64")
     octets = bytearray(out.getvalue())
@@ -105,7 +105,7 @@ def test_an_rf64_that_was_written_to_a_pipe_is_not_taken_for_empty() -> None:
                 use(bytes(octets) + b"LIST\x04\0\0\0INFO")
 
 
-def test_only_in_an_rf64_does_a_chunk_of_long_sizes_count() -> None:
+def test_a_chunk_of_64_bit_sizes_counts_only_in_an_rf64() -> None:
     # It is a place holder for sizes beyond 4 GiB, which libsndfile does not look at either.
     out = io.BytesIO()
     soundfile.write(out, np.full(1000, 0.5), 8000, format="WAV")
@@ -133,7 +133,7 @@ def silent_wav(path: Path, outer: int, size: int, file_bytes: int) -> None:
 @pytest.mark.parametrize(
     ("outer", "size"), [(0, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)]
 )
-def test_a_wav_from_a_pipe_that_outgrew_its_header_is_not_cut_there(
+def test_a_piped_wav_that_outgrew_its_header_is_not_cut_off(
     outer: int, size: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "long.wav"
@@ -143,7 +143,7 @@ def test_a_wav_from_a_pipe_that_outgrew_its_header_is_not_cut_there(
             use(path)
 
 
-def test_a_wav_of_the_size_that_sox_gives_to_a_pipe_may_have_chunks_behind_its_samples(
+def test_a_wav_with_the_pipe_size_of_sox_may_have_chunks_after_its_samples(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "long.wav"

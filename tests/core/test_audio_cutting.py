@@ -34,7 +34,7 @@ RATE = 16_000
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
-def test_windows_in_any_order_out_of_one_open_clip_are_slices_of_it(path: Path) -> None:
+def test_an_open_clip_gives_exact_windows_in_any_order(path: Path) -> None:
     whole, rate = audio.decode(path)
     total = len(whole)
     chosen = random.Random(path.name)
@@ -80,7 +80,7 @@ def manifest_of(path: Path, windows: list[tuple[float, float]]) -> Path:
     ("container", "subtype"), [("OGG", "OPUS"), ("OGG", "VORBIS"), ("FLAC", "PCM_16")]
 )
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_parts_of_a_long_recording_cost_one_decoding_of_it_for_each_worker(
+def test_each_worker_decodes_a_long_recording_once_for_all_its_parts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     container: str,
@@ -112,7 +112,7 @@ def test_the_parts_of_a_long_recording_cost_one_decoding_of_it_for_each_worker(
 
 
 @pytest.mark.parametrize(("container", "subtype"), [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])
-def test_windows_that_follow_on_one_far_away_need_few_decoders_and_little_else(
+def test_windows_after_a_distant_one_need_few_decoders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str, subtype: str
 ) -> None:
     path = tmp_path / "long"
@@ -149,7 +149,7 @@ def test_a_file_that_is_replaced_between_two_windows_is_read_anew(tmp_path: Path
     cutters.close()
 
 
-def test_a_file_is_not_taken_for_another_when_the_disk_says_nothing_of_either(
+def test_two_files_are_told_apart_even_if_their_stat_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cutters = Cutters()
@@ -162,7 +162,7 @@ def test_a_file_is_not_taken_for_another_when_the_disk_says_nothing_of_either(
     cutters.close()
 
 
-def test_after_a_window_that_fails_the_next_ones_are_cut(tmp_path: Path) -> None:
+def test_cutting_continues_after_a_window_that_failed(tmp_path: Path) -> None:
     path = tmp_path / "long.ogg"
     whole = long_file(path, "OGG", "OPUS", seconds=2)
     cutters = Cutters()
@@ -174,12 +174,12 @@ def test_after_a_window_that_fails_the_next_ones_are_cut(tmp_path: Path) -> None
     cutters.close()
 
 
-def test_all_copies_that_arrive_in_a_process_are_one() -> None:
+def test_copies_unpickled_in_a_process_share_one_object() -> None:
     sent = pickle.dumps(Cutters())
     assert pickle.loads(sent) is pickle.loads(sent)
 
 
-def test_windows_of_a_flac_of_unknown_length_show_that_it_is_cut_off() -> None:
+def test_a_window_of_a_cut_off_flac_of_unknown_length_is_refused() -> None:
     whole, rate = audio.decode(FILES / "headers" / "flac_unknown_total_samples.flac")
     octets = (FILES / "headers" / "flac_unknown_total_samples.flac").read_bytes()
     with Cutter(octets) as cutter:

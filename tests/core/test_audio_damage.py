@@ -133,7 +133,7 @@ def test_any_flipped_bit_in_ogg_raises(name: str, where: float, bit: int) -> Non
 
 @pytest.mark.parametrize("name", ["OGG VORBIS", "OGG OPUS"])
 @pytest.mark.parametrize("flags", [0, 1, 2, 3])
-def test_an_ogg_whose_last_page_is_not_marked_as_the_last_raises(name: str, flags: int) -> None:
+def test_an_ogg_without_a_marked_last_page_raises(name: str, flags: int) -> None:
     encoded = CLIPS[name]
     at = encoded.rindex(b"OggS")
     page = bytearray(encoded[at:])
@@ -148,7 +148,7 @@ def test_an_ogg_whose_last_page_is_not_marked_as_the_last_raises(name: str, flag
     name=st.sampled_from(sorted(CLIPS)),
     flips=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=6),
 )
-def test_damaged_headers_give_audio_or_an_error_of_ours(
+def test_damaged_headers_give_audio_or_an_audiomdb_error(
     name: str, flips: list[tuple[int, int]]
 ) -> None:
     damaged = bytearray(CLIPS[name])
@@ -183,7 +183,7 @@ def test_damaged_headers_give_audio_or_an_error_of_ours(
         ]
     ),
 )
-def test_random_bytes_never_do_more_than_raise(octets: bytes, magic: bytes) -> None:
+def test_random_bytes_only_ever_raise_an_error(octets: bytes, magic: bytes) -> None:
     for use in (audio.decode, audio.check, audio.probe):
         try:
             use(magic + octets)
@@ -254,7 +254,7 @@ def test_a_wav_of_recorded_length_is_read_as_one_of_unknown_length(
 @pytest.mark.parametrize("dtype", ["<i2", "<f4"])
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("use", [audio.probe, audio.check])
-def test_facts_about_a_wav_are_those_that_libsndfile_gives(
+def test_wav_properties_match_those_of_libsndfile(
     dtype: str, channels: int, use: Callable[[bytes], audio.AudioInfo]
 ) -> None:
     whole = plain_wav(dtype, channels)
@@ -283,7 +283,7 @@ def test_facts_about_a_wav_are_those_that_libsndfile_gives(
         (0, 8000, False),
     ],
 )
-def test_a_wav_that_no_decoder_reads_is_read_by_none(channels: int, rate: int, read: bool) -> None:
+def test_all_decoders_refuse_the_same_wavs(channels: int, rate: int, read: bool) -> None:
     whole = bytearray(plain_wav("<i2", channels))
     whole[24:28] = struct.pack("<I", rate)
     for use in (audio.decode, audio.check, audio.probe, partial(audio.decode, frames=50)):
@@ -359,7 +359,7 @@ def test_flac_of_unknown_length_is_read_to_its_end(md5: bool) -> None:
     assert audio.check(unknown_total(md5)).frames == 30393
 
 
-def test_flac_of_unknown_length_shows_a_missing_frame_by_its_md5() -> None:
+def test_flac_of_unknown_length_reveals_a_missing_frame_by_its_md5() -> None:
     encoded = unknown_total(md5=True)
     last = encoded.rindex(b"\xff\xf8")
     for use in (audio.decode, audio.check):

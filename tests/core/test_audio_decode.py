@@ -134,7 +134,7 @@ def test_impossible_sample_rate_is_refused(rate: int) -> None:
         audio.decode(FLAC, sample_rate=rate)
 
 
-def test_what_lies_around_the_frames_of_a_flac_does_not_disturb() -> None:
+def test_bytes_around_the_frames_of_a_flac_are_ignored() -> None:
     encoded = FLAC.read_bytes()
     block = b"\x02" + (300_000).to_bytes(3, "big") + bytes(300_000)  # an application's own
     with_block = encoded[:42] + block + encoded[42:]
@@ -178,7 +178,7 @@ def test_an_array_that_cannot_be_decoded_into_is_refused(out: np.ndarray) -> Non
 
 
 @pytest.mark.parametrize("kind", ["flac", "vorbis", "mp3"])
-def test_a_clip_that_says_it_is_longer_than_recorded_is_not_decoded(
+def test_a_clip_longer_than_recorded_is_not_decoded(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silence = audio.encode(np.zeros(16_000 * 60, np.float32), 16_000, kind)

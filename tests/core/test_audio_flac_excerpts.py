@@ -72,7 +72,7 @@ def test_a_window_of_a_long_flac_takes_a_part_of_it(given: list[int], channels: 
     assert max(given) < len(octets) / 20
 
 
-def test_windows_of_all_of_it_and_of_single_samples_are_slices(
+def test_windows_of_one_sample_or_of_the_whole_clip_are_exact(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert_slices(encoded(noise(60)))
@@ -91,7 +91,7 @@ def test_windows_one_after_another_open_few_decoders(given: list[int]) -> None:
     assert len(given) < 10
 
 
-def test_samples_that_look_like_frames_do_no_harm() -> None:
+def test_samples_that_look_like_flac_frames_are_not_mistaken_for_them() -> None:
     samples = noise(40)
     plain = encoded(samples)
     at = plain.index(b"\xff\xf8", 42)

@@ -134,7 +134,7 @@ IN_FRAMES = ("flac_flipped_bit_middle", "flac_truncated_last_byte")
 
 
 @by_file([row for row in BAD if not any(name in row["file"] for name in IN_FRAMES)])
-def test_probe_finds_what_sizes_give_away(row: dict[str, Any]) -> None:
+def test_probe_finds_damage_that_file_sizes_reveal(row: dict[str, Any]) -> None:
     with pytest.raises(ERRORS[row["outcome"]]):
         audio.probe(FILES / row["file"])
 
@@ -179,7 +179,7 @@ def test_error_says_what_was_found(file: str, words: str) -> None:
         (b"NIST offers this file elsewhere now, see its page", "plain text"),
     ],
 )
-def test_what_is_no_audio_is_called_by_its_name(octets: bytes, words: str) -> None:
+def test_files_that_are_not_audio_are_named_by_their_kind(octets: bytes, words: str) -> None:
     with pytest.raises(UnreadableAudioError, match=words):
         audio.decode(octets)
 
@@ -226,7 +226,7 @@ def test_file_is_read_whole(tmp_path: Path) -> None:
         assert read_file(proc, name="clip") == proc.read_bytes()
 
 
-def test_lack_of_descriptors_says_nothing_about_the_clip() -> None:
+def test_running_out_of_descriptors_is_not_blamed_on_the_clip() -> None:
     path = FILES / "wav/wav_u8_16k_mono.wav"
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))

@@ -219,7 +219,7 @@ def test_tags_between_joined_files_change_nothing(tag: bytes, samples: np.ndarra
 
 
 @by_name(TAGS)
-def test_tags_between_files_that_one_count_spans_change_nothing(tag: bytes) -> None:
+def test_tags_between_joined_files_under_one_frame_count_change_nothing(tag: bytes) -> None:
     first, second = mp3(sine(2)), without_tag(mp3(noise(2)))
     count = len(frame_starts(first + second)) - 1
     place = first.find(b"Xing") + 8
@@ -234,7 +234,7 @@ def test_tags_between_files_that_one_count_spans_change_nothing(tag: bytes) -> N
 
 @by_name(TAGS | BROKEN_TAGS)
 @pytest.mark.parametrize("use", [audio.decode, audio.check, audio.probe])
-def test_file_behind_one_that_counts_its_frames_is_not_dropped(tag: bytes, use: Any) -> None:
+def test_file_joined_after_one_with_a_frame_count_is_not_dropped(tag: bytes, use: Any) -> None:
     encoded = mp3(noise(1))
     for more in (encoded, without_tag(encoded), mp3(noise(1), 44100)):
         with pytest.raises(DamagedAudioError, match=r"announces|appended"):
@@ -243,7 +243,7 @@ def test_file_behind_one_that_counts_its_frames_is_not_dropped(tag: bytes, use: 
 
 @by_name(BROKEN_TAGS)
 @pytest.mark.parametrize("use", [audio.decode, audio.check, audio.probe])
-def test_audio_behind_a_tag_that_has_no_end_is_not_dropped(tag: bytes, use: Any) -> None:
+def test_audio_after_an_unterminated_tag_is_not_dropped(tag: bytes, use: Any) -> None:
     encoded = without_tag(mp3(noise(1)))
     for between in (tag, tag + bytes(9000)):
         with pytest.raises(DamagedAudioError, match="breaks at byte"):

@@ -76,6 +76,6 @@ def test_wrong_shape_is_refused() -> None:
 
 
 @pytest.mark.parametrize("rate", ["16k", None, True, 0, -8000, float("nan"), float("inf")])
-def test_a_rate_that_is_no_number_of_hz_is_refused(rate: Any) -> None:
+def test_a_rate_that_is_not_a_number_of_hz_is_refused(rate: Any) -> None:
     with pytest.raises(AudioError, match=repr(rate)):
         audio.resample(np.zeros(10, np.float32), 8000, rate)

@@ -151,7 +151,7 @@ def test_any_window_of_any_stream_is_a_slice_of_the_whole(
                 assert part.shape == whole[start : start + count].shape
 
 
-def test_windows_that_start_or_end_where_a_page_does_are_slices_of_the_whole() -> None:
+def test_windows_on_page_borders_are_slices_of_the_whole() -> None:
     octets = stream(16_000, 1, 0.6, 20)
     whole, _ = audio.decode(octets)
     with Cutter(octets) as cutter:
@@ -165,7 +165,7 @@ def test_windows_that_start_or_end_where_a_page_does_are_slices_of_the_whole() -
                 assert np.array_equal(part, whole[start : start + count])
 
 
-def test_windows_of_a_stream_whose_first_mode_is_for_long_blocks_are_slices_of_the_whole() -> None:
+def test_windows_of_vorbis_with_long_blocks_first_are_exact() -> None:
     octets = stream(16_000, 1, 0.6, 20)
     whole, _ = audio.decode(octets)
     layout = paged(octets, [255])
@@ -286,7 +286,7 @@ def twice_its_middle(layout: Pages) -> None:
         twice_its_middle,
     ],
 )
-def test_windows_of_an_edited_stream_are_what_decoding_from_its_start_gives(
+def test_windows_of_an_edited_stream_equal_decoding_from_its_start(
     edit: Callable[[Pages], None],
 ) -> None:
     # Pages that end with a packet, so that packets can be added.
@@ -303,7 +303,7 @@ def test_windows_of_an_edited_stream_are_what_decoding_from_its_start_gives(
     assert rate == 16_000
 
 
-def test_windows_behind_a_last_page_in_the_middle_are_refused_as_the_whole_is() -> None:
+def test_windows_after_a_premature_last_page_are_refused() -> None:
     layout = paged(stream(16_000, 1, 0.6, 8), [5])
     layout[len(layout) // 2]["flags"] |= LAST
     for offset in (0.0, 7.0):

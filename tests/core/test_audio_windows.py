@@ -132,7 +132,7 @@ def test_mp3_window_deep_inside_equals_the_slice(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_windows_near_the_end_of_a_vorbis_of_changing_loudness_are_slices_of_it(seed: int) -> None:
+def test_windows_near_the_end_of_a_vorbis_clip_are_exact(seed: int) -> None:
     # libsndfile's seek leads to other frames here.
     noise = np.random.default_rng(seed)
     loudness = noise.uniform(0, 1, 20) ** 4
@@ -145,7 +145,7 @@ def test_windows_near_the_end_of_a_vorbis_of_changing_loudness_are_slices_of_it(
         assert np.array_equal(part, whole[start : start + 100])
 
 
-def test_windows_of_a_flac_that_counts_its_last_block_as_the_smallest_are_slices_of_it() -> None:
+def test_windows_of_a_flac_with_a_wrong_smallest_block_are_exact() -> None:
     encoded = bytearray((FILES / "flac/flac_s16_level5_16k_mono.flac").read_bytes())
     whole, rate = audio.decode(bytes(encoded))
     encoded[8:10] = (len(whole) % 4096).to_bytes(2, "big")
@@ -155,7 +155,7 @@ def test_windows_of_a_flac_that_counts_its_last_block_as_the_smallest_are_slices
 
 
 @pytest.mark.parametrize("size", [0, 20, 5000, 100_000])
-def test_windows_of_a_flac_behind_an_id3_tag_of_any_size_are_slices_of_it(size: int) -> None:
+def test_windows_of_a_flac_after_an_id3_tag_are_exact(size: int) -> None:
     encoded = (FILES / "flac/flac_s16_level5_16k_mono.flac").read_bytes()
     whole, rate = audio.decode(encoded)
     lengths = bytes((size >> 21, size >> 14 & 127, size >> 7 & 127, size & 127))

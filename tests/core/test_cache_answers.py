@@ -106,7 +106,7 @@ def test_an_answer_of_a_wrong_type_is_closed(open_with: Any) -> None:
     assert Chunks.closed
 
 
-def test_a_wrong_size_is_not_blamed_on_bytes_that_nobody_has_read(open_with: Any) -> None:
+def test_a_wrong_size_is_not_blamed_on_unread_bytes(open_with: Any) -> None:
     reader = open_with(lambda content: RemoteFile([content], 0, "v1", 5)).open()
     with pytest.raises(CorruptShardError) as caught:
         reader[3]
@@ -173,7 +173,7 @@ class ShortRetriever(BaseRetriever):
 @pytest.mark.parametrize(
     ("failing", "what"), [("metadata", "metadata.json"), ("shard", "shard_00001")]
 )
-def test_what_a_download_method_raises_is_noted_with_the_file(
+def test_exceptions_of_a_download_method_get_a_note_naming_the_file(
     share: Path, tmp_path: Path, failing: str, what: str
 ) -> None:
     retriever = ShortRetriever(str(share), failing, cache_dir=tmp_path / "cache")

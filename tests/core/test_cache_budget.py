@@ -44,7 +44,7 @@ def test_victims_go_furthest_use_first_and_longest_unused_among_equals(
         assert first.next_use > second.next_use or first.used_at <= second.used_at
 
 
-def test_a_visit_that_is_over_before_earlier_ones_does_not_count() -> None:
+def test_a_visit_that_ended_out_of_order_no_longer_counts() -> None:
     reading = Reading(0, np.array([3, DONE, 1, 2], np.int32))
     assert next_uses([reading], 4).tolist() == [NEVER, 2, 3, 0]
 
@@ -69,7 +69,7 @@ def test_next_use_is_that_of_the_reader_who_needs_it_soonest(
         assert found[shard] == min(distances, default=math.inf)
 
 
-def test_a_shard_is_in_reach_if_it_fits_with_all_that_is_needed_as_soon() -> None:
+def test_a_shard_is_in_reach_if_it_fits_beside_all_shards_needed_earlier() -> None:
     uses, sizes = np.array([0, 1, 1, NEVER]), np.array([10, 20, 30, 40])
     for number, least in enumerate([10, 60, 60, 100]):
         assert within_reach(uses, sizes, number, least)
@@ -77,7 +77,7 @@ def test_a_shard_is_in_reach_if_it_fits_with_all_that_is_needed_as_soon() -> Non
 
 
 @given(st.lists(st.integers(1, 100), min_size=1), st.integers(0, 12), st.data())
-def test_a_readers_need_holds_any_choice_of_its_shards(
+def test_a_readers_reserved_room_fits_any_choice_of_its_shards(
     sizes: list[int], at_once: int, data: st.DataObject
 ) -> None:
     chosen = data.draw(st.permutations(sizes))[:at_once]
@@ -89,7 +89,7 @@ def test_no_budget_has_to_exceed_the_dataset() -> None:
     assert smallest_budget([60, 60, 60], total=100, fixed=7) == 107
 
 
-def test_the_budget_that_is_asked_for_counts_all_that_is_in_the_directory(tmp_path: Path) -> None:
+def test_the_suggested_budget_counts_everything_in_the_directory(tmp_path: Path) -> None:
     def ask(budget: int) -> None:
         refuse_too_many(
             tmp_path,

@@ -44,7 +44,7 @@ KINDS = pytest.mark.parametrize(
 
 
 @KINDS
-def test_a_crash_anywhere_leaves_a_directory_that_the_next_one_uses(
+def test_a_crash_at_any_point_leaves_a_usable_cache_directory(
     node: Node, kind: dict[str, Any]
 ) -> None:
     """Every reader finds what all crashed ones before it have left."""

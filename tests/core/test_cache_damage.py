@@ -119,7 +119,7 @@ def test_a_shard_of_the_wrong_size_is_replaced_though_others_read_it(
     assert view == opener.content(0)
 
 
-def test_a_folder_among_the_shards_is_in_nobodys_way(opener: Opener) -> None:
+def test_a_stray_folder_among_the_shards_is_ignored(opener: Opener) -> None:
     cache = opener(max_bytes=budget(opener.store, 2) + 5000)
     (cache.directory / "shards" / "mine").mkdir()
     for number in range(SHARDS):
@@ -180,7 +180,7 @@ def test_a_failure_that_cannot_be_noted_is_raised_all_the_same(opener: Opener) -
     assert cache.lease(0) == opener.content(0)
 
 
-def test_times_that_make_no_sense_only_change_what_goes_first(opener: Opener) -> None:
+def test_nonsensical_file_times_only_change_the_eviction_order(opener: Opener) -> None:
     cache = opener(max_bytes=budget(opener.store, 2))
     for number, at in ((0, 2**33), (1, 0)):
         cache.lease(number)
@@ -192,7 +192,7 @@ def test_times_that_make_no_sense_only_change_what_goes_first(opener: Opener) ->
 # Those who share a directory, and do not agree.
 
 
-def test_the_first_ones_limits_hold_for_all_and_the_others_are_told(
+def test_the_first_processs_limits_hold_for_all_and_others_are_told(
     opener: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = budget(opener.store, 2)
@@ -212,7 +212,7 @@ def test_the_first_ones_limits_hold_for_all_and_the_others_are_told(
     assert caplog.text == ""
 
 
-def test_leases_in_circles_of_garbage_end_when_their_room_is_needed(
+def test_leases_in_garbage_cycles_end_when_room_is_needed(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.fetching, "_COLLECT_AFTER_S", 0.0)
@@ -260,12 +260,12 @@ def test_a_directory_that_cannot_be_written_is_named(
         opener(directory=read_only(folder) / "cache")
 
 
-def test_a_budget_of_nothing_is_refused_with_what_would_do(opener: Opener) -> None:
+def test_a_budget_of_zero_is_refused_with_the_smallest_that_works(opener: Opener) -> None:
     with pytest.raises(CacheTooSmallError, match="The smallest that works"):
         opener(max_bytes=0).register(1, 10)
 
 
-def test_a_refusal_says_what_each_reader_needs_that_has_not_begun(opener: Opener) -> None:
+def test_a_refusal_lists_the_needs_of_readers_that_have_not_begun(opener: Opener) -> None:
     with pytest.raises(CacheTooSmallError) as caught:
         opener(max_bytes=0).register(1, 10)
     opener.close()

@@ -118,7 +118,9 @@ def all_right(opener: Deleter, cache: ShardCache) -> bool:
     "name",
     [".", "*", *_FOLDERS, "*.lock", "*.json", "s*", "[!r]*"],
 )
-def test_whatever_is_deleted_reading_goes_on(name: str, limited: bool, opener: Deleter) -> None:
+def test_reading_continues_whatever_is_deleted_from_the_cache(
+    name: str, limited: bool, opener: Deleter
+) -> None:
     cache = opener(max_bytes=budget(opener.store, 2) if limited else None, workers=2)
     registration = cache.register(1, 8)
     cache.publish(registration, list(range(SHARDS)))
@@ -137,9 +139,7 @@ def test_whatever_is_deleted_reading_goes_on(name: str, limited: bool, opener: D
 
 
 @pytest.mark.parametrize("name", [".", "*", "shards", "parts", "slots", "readers"])
-def test_what_is_deleted_before_it_is_fetched_ahead_is_made_again(
-    name: str, opener: Deleter
-) -> None:
+def test_files_deleted_before_prefetching_are_made_again(name: str, opener: Deleter) -> None:
     cache = opener(max_bytes=budget(opener.store, 2), workers=2)
     registration = cache.register(1, 8)
     cache.publish(registration, [0, 1])
@@ -152,7 +152,7 @@ def test_what_is_deleted_before_it_is_fetched_ahead_is_made_again(
 
 @KINDS
 @pytest.mark.parametrize("name", [".", "*", "shards", "parts", "staging", "slots", "staging/*"])
-def test_what_is_deleted_while_a_shard_is_on_its_way_is_made_again(
+def test_files_deleted_during_a_download_are_made_again(
     kind: str, name: str, opener: Deleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "pieces":
@@ -213,7 +213,7 @@ def test_many_threads_read_on_while_the_directory_is_deleted(opener: Deleter) ->
 # What cannot be helped.
 
 
-def test_who_deletes_each_shard_while_it_comes_is_not_waited_for(opener: Deleter) -> None:
+def test_deleting_every_shard_as_it_arrives_ends_in_an_error(opener: Deleter) -> None:
     cache = opener()
 
     def meet(path: str, _: int) -> None:
@@ -265,7 +265,7 @@ def test_a_file_that_a_source_misses_is_its_own_error(store: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", [".", "*", "in_use.lock"])
-def test_a_directory_made_again_is_in_use_until_the_last_of_its_users_closes_it(
+def test_a_restored_directory_stays_in_use_until_its_last_user_closes_it(
     name: str, opener: Deleter
 ) -> None:
     limits: dict[str, Any] = {"max_bytes": budget(opener.store, 3), "workers": 2}
@@ -281,7 +281,7 @@ def test_a_directory_made_again_is_in_use_until_the_last_of_its_users_closes_it(
     assert opener(workers=7).options.workers == 7
 
 
-def test_who_opens_a_deleted_directory_before_it_is_made_again_decides_for_all(
+def test_the_first_to_reopen_a_deleted_directory_sets_its_limits(
     opener: Deleter, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = opener(workers=3), opener(workers=3)
@@ -295,7 +295,7 @@ def test_who_opens_a_deleted_directory_before_it_is_made_again_decides_for_all(
     assert caplog.text.count(f"workers=2, which hold for process {os.getpid()} too") == 2
 
 
-def test_metadata_and_limits_that_are_deleted_are_those_of_before(opener: Deleter) -> None:
+def test_deleted_metadata_and_limits_are_restored_unchanged(opener: Deleter) -> None:
     first = opener(max_bytes=budget(opener.store, 3), workers=2)
     opener.delete("*.json")
     first.register(1).close()
@@ -329,7 +329,7 @@ def test_a_reader_whose_entry_is_deleted_is_counted_again(name: str, opener: Del
     assert list(live_readings(opener.layout.readers)) == []
 
 
-def test_a_directory_that_is_deleted_while_it_is_opened_is_opened_all_the_same(
+def test_a_directory_deleted_during_opening_is_opened_anyway(
     opener: Deleter,
 ) -> None:
     deleted = threading.Event()
@@ -380,7 +380,7 @@ def test_processes_read_on_while_their_directory_is_deleted(source: str, node: N
 
 
 @LIMITS
-def test_a_stream_goes_on_in_an_epoch_after_its_cache_is_deleted(
+def test_a_stream_continues_its_epoch_after_its_cache_is_deleted(
     limited: bool, store: Path, tmp_path: Path
 ) -> None:
     limit = budget(store, 5) if limited else None

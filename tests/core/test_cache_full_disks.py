@@ -57,7 +57,7 @@ def test_a_full_disk_is_a_smaller_budget(opener: Opener, small_disk: Path, kind:
 
 
 @pytest.mark.parametrize("kind", ["ranges", "directories"])
-def test_a_full_disk_of_which_everything_is_read_is_an_error(
+def test_a_full_disk_with_every_shard_in_use_is_an_error(
     opener: Opener, small_disk: Path, kind: str
 ) -> None:
     cache = opener(kind, directory=small_disk / "cache")
@@ -71,7 +71,7 @@ def test_a_full_disk_of_which_everything_is_read_is_an_error(
 
 
 @pytest.mark.parametrize("kind", ["ranges", "directories"])
-def test_on_a_full_disk_nothing_goes_for_a_shard_that_is_needed_later(
+def test_a_full_disk_evicts_nothing_for_a_shard_needed_later(
     opener: Opener, small_disk: Path, kind: str
 ) -> None:
     cache = opener(kind, directory=small_disk / "cache")
@@ -107,9 +107,7 @@ def test_a_disk_that_reports_what_was_evicted_late_is_not_emptied(
     registration.close()
 
 
-def test_a_disk_that_is_full_elsewhere_costs_no_shards_and_is_told_from_the_caches(
-    opener: Opener, store: Path
-) -> None:
+def test_another_full_disk_evicts_no_cached_shards(opener: Opener, store: Path) -> None:
     full = True
 
     def shard(number: int, folder: Path) -> Path:
@@ -130,7 +128,7 @@ def test_a_disk_that_is_full_elsewhere_costs_no_shards_and_is_told_from_the_cach
 
 
 @pytest.mark.parametrize("pickled", [False, True])
-def test_what_a_reader_keeps_open_goes_when_the_disk_is_full(
+def test_shards_kept_open_by_a_reader_are_released_on_a_full_disk(
     store: Path, small_disk: Path, pickled: bool
 ) -> None:
     retriever = CopyRetriever(store, cache_dir=small_disk, prefetch=0)
@@ -195,7 +193,7 @@ def test_a_disk_without_any_room_is_an_error_when_the_cache_is_opened(
 
 
 @pytest.mark.parametrize("kind", ["ranges", "directories"])
-def test_a_cache_on_a_full_disk_is_opened_at_the_cost_of_what_was_used_longest_ago(
+def test_a_cache_on_a_full_disk_opens_by_evicting_the_oldest(
     opener: Opener, small_disk: Path, kind: str
 ) -> None:
     cache = opener(kind, directory=small_disk / "cache")
@@ -225,7 +223,7 @@ def test_a_reader_that_registers_on_a_full_disk_makes_room(
 
 
 @pytest.mark.parametrize("gathered", [False, True])
-def test_the_index_comes_before_shards_on_a_full_disk_and_is_read_without_any_room(
+def test_the_index_evicts_shards_on_a_full_disk_or_is_read_unstored(
     opener: Opener, small_disk: Path, gathered: bool
 ) -> None:
     content = (opener.store / "index.bin").read_bytes()

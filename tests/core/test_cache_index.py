@@ -58,7 +58,7 @@ def hearing(text: str, call: Callable[[], None]) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def test_an_index_that_breaks_off_again_and_again_is_gone_on_with(tmp_path: Path) -> None:
+def test_an_index_download_that_breaks_off_repeatedly_resumes(tmp_path: Path) -> None:
     write_long_index(tmp_path / "store")
     sent: list[int] = []
 
@@ -85,7 +85,9 @@ def test_an_index_that_breaks_off_again_and_again_is_gone_on_with(tmp_path: Path
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_an_index_whose_process_was_killed_is_gone_on_with(damaged: bool, opener: Opener) -> None:
+def test_an_index_download_resumes_after_its_process_is_killed(
+    damaged: bool, opener: Opener
+) -> None:
     write_long_index(opener.store)
     content = (opener.store / "index.bin").read_bytes()
     killed_at = 20 * 16384
@@ -115,7 +117,7 @@ def test_an_index_whose_process_was_killed_is_gone_on_with(damaged: bool, opener
     assert list((cache.directory / "parts").iterdir()) == []
 
 
-def test_what_is_left_of_the_index_counts_once_and_goes_with_its_dataset(opener: Opener) -> None:
+def test_a_partial_index_counts_once_and_is_removed_with_its_dataset(opener: Opener) -> None:
     write_long_index(opener.store)
     largest = max(entry.bytes for entry in read_metadata(opener.store).shards)
     needed = beside_shards(opener.store) + largest + 4096  # an entry of a reader
@@ -145,7 +147,7 @@ def test_what_is_left_of_the_index_counts_once_and_goes_with_its_dataset(opener:
     assert not part.exists()
 
 
-def test_an_index_that_is_there_is_opened_by_all_processes_at_once(opener: Opener) -> None:
+def test_a_cached_index_is_opened_by_all_processes_concurrently(opener: Opener) -> None:
     cache = opener()
     assert cache.index_file() is not None
     found: list[bytes] = []
@@ -175,7 +177,7 @@ def test_the_index_of_a_dataset_that_was_replaced_takes_no_room(kind: str, opene
 
 
 @pytest.mark.parametrize("kind", [DownloadInterruptedError, MetadataError])
-def test_an_index_that_fails_is_not_fetched_by_each_of_those_who_wait_for_it(
+def test_a_failed_index_download_is_not_repeated_by_each_waiter(
     kind: type[AudioMDBError], opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.waiting, "_LOG_EVERY_S", 0.0)
@@ -222,7 +224,7 @@ def test_an_index_that_fails_is_not_fetched_by_each_of_those_who_wait_for_it(
     assert waiter.fetching.ahead(1, lambda: None) == "fetched"
 
 
-def test_the_index_is_one_of_the_downloads_of_which_no_more_than_workers_run_at_once(
+def test_the_index_counts_as_one_of_the_concurrent_downloads(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.waiting, "_LOG_EVERY_S", 0.0)

@@ -52,7 +52,7 @@ def test_a_shard_is_fetched_once_and_then_found(opener: Opener) -> None:
     assert stats.wait_s > 0
 
 
-def test_without_a_plan_the_least_recently_used_shard_goes(opener: Opener) -> None:
+def test_the_least_recently_used_shard_is_evicted_without_a_plan(opener: Opener) -> None:
     cache = opener(max_bytes=budget(opener.store, 3))
     for number in (0, 1, 2, 0, 3):
         cache.lease(number)
@@ -61,7 +61,7 @@ def test_without_a_plan_the_least_recently_used_shard_goes(opener: Opener) -> No
     assert cache.stats.evicted_bytes == size_of(opener.store)
 
 
-def test_with_a_plan_the_shard_needed_last_goes(opener: Opener) -> None:
+def test_the_shard_needed_last_is_evicted_if_there_is_a_plan(opener: Opener) -> None:
     store = opener.store
     cache = opener(max_bytes=budget(store, 3) + 1000)
     registration = cache.register(2, 8)
@@ -73,7 +73,7 @@ def test_with_a_plan_the_shard_needed_last_goes(opener: Opener) -> None:
     registration.close()
 
 
-def test_a_shard_that_is_read_does_not_go(opener: Opener) -> None:
+def test_a_shard_in_use_is_not_evicted(opener: Opener) -> None:
     cache = opener(max_bytes=budget(opener.store, 2))
     view = cache.lease(0)[100:200]
     for number in (1, 2, 3):
@@ -100,7 +100,7 @@ def test_prefetching_evicts_only_what_is_needed_later(opener: Opener) -> None:
     registration.close()
 
 
-def test_what_would_have_to_go_before_it_is_read_is_not_fetched_ahead(opener: Opener) -> None:
+def test_shards_that_would_be_evicted_before_use_are_not_prefetched(opener: Opener) -> None:
     store = opener.store
     cache = opener(max_bytes=budget(store, 2) + 1000)
     mine, others = cache.register(1, 8), cache.register(1, 8)
@@ -135,7 +135,7 @@ def test_a_damaged_source_is_reported_with_what_was_expected_and_found(opener: O
     assert cache.lease(1)[:100] == (opener.store / "shard_00001/data.mdb").read_bytes()[:100]
 
 
-def test_what_is_quarantined_goes_when_room_is_needed(opener: Opener) -> None:
+def test_quarantined_files_are_removed_when_room_is_needed(opener: Opener) -> None:
     damage(opener.store, 2)
     cache = opener(max_bytes=budget(opener.store, 1))
     with pytest.raises(CorruptShardError):
@@ -152,7 +152,7 @@ def test_a_truncated_shard_in_the_cache_is_fetched_again(opener: Opener) -> None
     assert cache.lease(0) == (opener.store / "shard_00000/data.mdb").read_bytes()
 
 
-def test_a_failed_prefetch_is_counted_and_left_to_whoever_needs_it(opener: Opener) -> None:
+def test_a_failed_prefetch_is_counted_and_retried_on_demand(opener: Opener) -> None:
     cache = opener()
     hidden = opener.store / "hidden"
     path = opener.store / "shard_00001" / "data.mdb"
@@ -163,7 +163,7 @@ def test_a_failed_prefetch_is_counted_and_left_to_whoever_needs_it(opener: Opene
     assert len(cache.lease(1)) == size_of(opener.store)
 
 
-def test_the_first_to_open_sees_a_new_version_and_keeps_what_has_not_changed(
+def test_reopening_finds_a_new_version_and_keeps_unchanged_shards(
     opener: Opener,
 ) -> None:
     first = opener()
@@ -214,7 +214,7 @@ def test_the_index_is_fetched_once_and_checked(opener: Opener) -> None:
         cache.index_file()
 
 
-def test_metadata_that_cannot_be_had_is_an_error_each_time(tmp_path: Path) -> None:
+def test_unavailable_metadata_is_an_error_on_every_attempt(tmp_path: Path) -> None:
     calls: list[str] = []
 
     def open_remote(path: str, **_: Any) -> Any:

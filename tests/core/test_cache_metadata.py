@@ -62,7 +62,7 @@ class Named(Share):
         return "the share in the cellar"
 
 
-def test_the_place_is_a_retrievers_own_text_or_its_first_argument_without_secrets(
+def test_errors_name_a_retriever_by_its_repr_or_first_argument(
     dataset: Path, tmp_path: Path
 ) -> None:
     (dataset / "metadata.json").write_bytes(PORTAL)
@@ -97,7 +97,7 @@ class Endless(BaseRetriever):
         return RemoteFile(chunks())
 
 
-def test_of_a_file_that_never_ends_no_more_is_read_than_it_should_have(
+def test_an_endless_file_is_read_only_up_to_its_expected_size(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.source, "MOST_METADATA_BYTES", 100_000)

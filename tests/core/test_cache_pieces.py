@@ -150,7 +150,7 @@ def test_a_large_file_comes_over_as_many_connections_as_there_are_slots(node: No
 
 
 @pytest.mark.parametrize("slots", [1, 2, 8])
-def test_any_number_of_slots_serves(slots: int, tmp_path: Path) -> None:
+def test_pieces_arrive_with_any_number_of_slots(slots: int, tmp_path: Path) -> None:
     node, store = Node(tmp_path, slots), Store()
     node.assert_whole(node.fetch(store, entry_of(NEW)), NEW)
     assert store.sent == len(NEW)
@@ -214,9 +214,7 @@ def test_connections_that_break_anywhere_bring_each_byte_once(seed: int, tmp_pat
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_what_a_stopped_transfer_has_brought_is_not_fetched_again(
-    seed: int, tmp_path: Path
-) -> None:
+def test_bytes_of_a_stopped_transfer_are_not_fetched_again(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     store = Store()
     for _ in range(rng.randrange(1, 4)):
@@ -237,7 +235,7 @@ def test_what_a_stopped_transfer_has_brought_is_not_fetched_again(
 
 
 @pytest.mark.parametrize("damage", ["spans", "part", "longer", "validator"])
-def test_a_part_that_is_not_what_was_noted_is_never_believed(damage: str, node: Node) -> None:
+def test_a_part_that_contradicts_its_notes_is_never_trusted(damage: str, node: Node) -> None:
     store = Store()
 
     def check() -> None:
@@ -258,7 +256,7 @@ def test_a_part_that_is_not_what_was_noted_is_never_believed(damage: str, node: 
     node.assert_whole(node.fetch(store, entry_of(NEW)), NEW)
 
 
-def test_a_part_whose_notes_somebody_deletes_is_found_damaged(node: Node) -> None:
+def test_a_part_whose_notes_were_deleted_is_found_damaged(node: Node) -> None:
     store = Store()
     beyond, main = threading.Event(), threading.get_ident()
 
@@ -320,7 +318,7 @@ def test_an_extra_connection_ends_when_somebody_lacks_a_slot(node: Node) -> None
         one.release()
 
 
-def test_a_transfer_ahead_yields_to_everybody_and_one_on_demand_to_demands(node: Node) -> None:
+def test_prefetching_yields_to_all_transfers_and_demand_to_demand(node: Node) -> None:
     sign = node.slots.lacking(ahead=True)
     assert sign is not None
     assert node.slots.extra(ahead=True).must_yield()
@@ -360,7 +358,7 @@ def test_after_the_end_of_a_transfer_nothing_is_written_any_more(node: Node) -> 
     assert (node.folder / "part").read_bytes() == OLD
 
 
-def test_an_error_that_no_retry_mends_is_raised_once_the_main_connection_meets_it(
+def test_a_permanent_error_is_raised_when_the_main_connection_meets_it(
     node: Node,
 ) -> None:
     store = Store()
@@ -375,7 +373,7 @@ def test_an_error_that_no_retry_mends_is_raised_once_the_main_connection_meets_i
 
 
 @pytest.mark.parametrize("what", ["content", "progress", "first list", "later list"])
-def test_a_full_disk_evicts_and_goes_on_whoever_meets_it(
+def test_a_full_disk_on_any_connection_evicts_and_continues(
     node: Node, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     write, full, lists = os.pwrite, [True] * 5, 0
@@ -402,7 +400,7 @@ def test_a_full_disk_evicts_and_goes_on_whoever_meets_it(
     assert not full
 
 
-def test_a_stream_that_comes_to_its_end_after_a_restart_does_not_spoil_the_digest(
+def test_a_restart_while_another_stream_ends_keeps_the_digest_right(
     tmp_path: Path,
 ) -> None:
     descriptor = os.open(tmp_path / "part", os.O_RDWR | os.O_CREAT)
@@ -433,7 +431,7 @@ def test_a_stream_that_comes_to_its_end_after_a_restart_does_not_spoil_the_diges
     os.close(descriptor)
 
 
-def test_nothing_is_left_of_a_part_that_has_become_a_shard(tmp_path: Path) -> None:
+def test_a_part_that_became_a_shard_leaves_no_files(tmp_path: Path) -> None:
     opener = Opener(write_store(tmp_path / "store", 1, 20 * PIECE), tmp_path)
     try:
         cache = opener(workers=4)
@@ -444,7 +442,7 @@ def test_nothing_is_left_of_a_part_that_has_become_a_shard(tmp_path: Path) -> No
         opener.close()
 
 
-def test_an_interrupt_of_one_stream_leaves_no_other_waiting(tmp_path: Path) -> None:
+def test_interrupting_one_stream_leaves_no_other_stream_waiting(tmp_path: Path) -> None:
     """It is raised after each call of C, as it is if a signal arrives during the call.
 
     Not after what a `with` statement calls, see programs/interrupted_everywhere.py.

@@ -11,7 +11,7 @@ from audiomdb.cache.place import _from_mount, _from_mountinfo, check_place
 from audiomdb.errors import CachePlaceError
 
 
-def test_a_network_file_system_is_refused_in_a_sentence(
+def test_a_network_file_system_is_refused_with_an_explanation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in ("nfs4", "cifs", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph-fuse", "fuse.s3fs"):

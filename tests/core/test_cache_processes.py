@@ -57,7 +57,7 @@ def test_eight_cold_processes_fetch_each_shard_once(node: Node, least_piece: int
 
 @pytest.mark.parametrize("source", ["ranges", "directories"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_processes_together_have_so_many_transfers_under_way_and_no_more(
+def test_all_processes_together_keep_to_the_limit_of_transfers(
     node: Node, workers: int, source: str
 ) -> None:
     started = [
@@ -91,7 +91,7 @@ def test_the_smallest_budget_neither_deadlocks_nor_is_exceeded(node: Node) -> No
     assert 4 * shard_bytes(node.store) < most <= budget
 
 
-def test_one_byte_less_than_the_smallest_budget_is_refused_with_that_number(node: Node) -> None:
+def test_a_budget_one_byte_too_small_is_refused_with_the_minimum(node: Node) -> None:
     budget = smallest(node.store, readers=1, at_once=2)
     result = node.result(node.start(at_once=2, max_bytes=budget - 1))
     assert result["error"] == "CacheTooSmallError"
@@ -130,7 +130,7 @@ def test_killed_readers_leave_a_cache_that_others_use(node: Node, least_piece: i
 
 
 @pytest.mark.parametrize("least_piece", [None, 20_000], ids=["whole", "in pieces"])
-def test_after_kills_parts_are_resumed_and_whole_shards_are_not_fetched_again(
+def test_killed_downloads_resume_and_whole_shards_are_kept(
     node: Node, least_piece: int | None
 ) -> None:
     rng = random.Random(2)

@@ -136,7 +136,7 @@ def test_ranks_far_apart_get_through_the_smallest_budget(store: Path, tmp_path: 
     assert sorted(numbers) == sorted(list(range(SAMPLES)) * 2)
 
 
-def test_ranks_that_look_far_ahead_in_a_small_cache_fetch_each_shard_once_an_epoch(
+def test_ranks_prefetching_in_a_small_cache_fetch_each_shard_once_an_epoch(
     store: Path, tmp_path: Path
 ) -> None:
     # 4 ranks that hold 1 shard each, room for 2 more, and all of them look 4 shards ahead.

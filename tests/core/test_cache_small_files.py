@@ -84,7 +84,7 @@ def fetch(line: Line, folder: Path, counters: Counters | None = None) -> bytes |
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_a_file_comes_though_the_line_breaks_again_and_again(
+def test_a_small_file_arrives_over_a_connection_that_keeps_breaking(
     store: Path, tmp_path: Path, ends: bool
 ) -> None:
     line, counters = Line(store, ends=ends), Counters()
@@ -95,7 +95,7 @@ def test_a_file_comes_though_the_line_breaks_again_and_again(
     assert counters.stats.fetched_bytes == len(content)
 
 
-def test_a_file_that_is_replaced_while_it_comes_begins_anew(store: Path, tmp_path: Path) -> None:
+def test_a_file_replaced_during_its_download_starts_anew(store: Path, tmp_path: Path) -> None:
     class Replaced(Line):
         def open_remote(self, path: str, *, start: int = 0, validator: Any = None) -> RemoteFile:
             if start:
@@ -108,7 +108,7 @@ def test_a_file_that_is_replaced_while_it_comes_begins_anew(store: Path, tmp_pat
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_a_store_without_ranges_is_not_asked_for_ever(
+def test_a_store_without_ranges_is_not_retried_forever(
     store: Path, tmp_path: Path, ends: bool
 ) -> None:
     line = Line(store, ranges=False, ends=ends)
@@ -119,8 +119,6 @@ def test_a_store_without_ranges_is_not_asked_for_ever(
     assert fetch(line, tmp_path) == (store / "index.bin").read_bytes()
 
 
-def test_an_answer_that_ends_where_a_store_tells_no_size_is_what_is_there(
-    store: Path, tmp_path: Path
-) -> None:
+def test_an_answer_without_a_size_is_complete_when_it_ends(store: Path, tmp_path: Path) -> None:
     content = fetch(Line(store, ends=True, size=False), tmp_path)
     assert content == (store / "index.bin").read_bytes()[:CUT]

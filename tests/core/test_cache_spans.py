@@ -31,7 +31,7 @@ def there(spans: list[Span]) -> set[int]:
 
 
 @given(covers())
-def test_what_is_missing_is_all_that_is_not_there(spans: list[Span]) -> None:
+def test_missing_spans_are_the_complement_of_those_present(spans: list[Span]) -> None:
     gaps = missing(spans)
     lacking = {byte for start, stop in gaps for byte in range(start, stop)}
     assert lacking == set(range(spans[-1].stop)) - there(spans)
@@ -39,7 +39,7 @@ def test_what_is_missing_is_all_that_is_not_there(spans: list[Span]) -> None:
 
 
 @given(covers(), st.one_of(st.none(), st.integers(1, 20)))
-def test_cutting_anew_loses_nothing_and_makes_pieces(spans: list[Span], piece: int | None) -> None:
+def test_cutting_spans_into_pieces_loses_nothing(spans: list[Span], piece: int | None) -> None:
     anew = cut(spans, piece)
     assert there(anew) == there(spans)
     assert [span.start for span in anew] == [0, *(span.stop for span in anew[:-1])]
@@ -66,7 +66,7 @@ def test_spans_survive_being_written_down(spans: list[Span], data: st.DataObject
 
 
 @given(st.binary(max_size=200))
-def test_what_is_not_spans_is_not_read_as_such(content: bytes) -> None:
+def test_invalid_text_is_not_read_as_spans(content: bytes) -> None:
     assert unpacked(content, 10) is None
 
 
@@ -81,7 +81,7 @@ def test_pieces_are_neither_tiny_nor_huge(lacking: int, streams: int) -> None:
     assert 4 << 20 <= piece <= 16 << 20
 
 
-def test_metadata_that_claims_any_size_costs_a_limited_number_of_pieces() -> None:
+def test_any_claimed_file_size_gives_a_limited_number_of_pieces() -> None:
     size = 2**56
     pieces = cut([Span(0, size, 0)], piece_bytes(size, 4, 4 << 20))
     assert len(pieces) <= 1 << 16

@@ -139,12 +139,12 @@ def test_a_changed_file_is_fetched_from_the_start(fetch, tmp_path: Path) -> None
     assert store.asked == [(1000, "v0")]
 
 
-def test_an_answer_from_an_unasked_place_is_not_believed(fetch) -> None:
+def test_an_answer_from_another_offset_is_refused(fetch) -> None:
     store = Store(lambda _start, _validator: RemoteFile([CONTENT[5:]], 5), whole)
     assert is_whole(fetch(store))
 
 
-def test_what_does_not_end_is_not_read_to_its_end(fetch) -> None:
+def test_an_endless_answer_is_not_read_to_its_end(fetch) -> None:
     def endless(_start: int, _validator: str | None) -> RemoteFile:
         def chunks() -> Iterable[bytes]:
             while True:
@@ -186,7 +186,7 @@ def test_a_file_that_ends_too_early_is_not_fetched_for_ever(
     assert counters.stats.fetched_bytes <= 5 * len(SHORT)
 
 
-def test_answers_that_get_no_further_than_before_are_no_progress(fetch) -> None:
+def test_answers_that_repeat_known_bytes_are_no_progress(fetch) -> None:
     lengths = iter([300_000, *range(299_000, 0, -1000)])
     # Begins anew each time and ends somewhere else, as if that were all.
     store = Store(lambda _start, _validator: RemoteFile([CONTENT[: next(lengths)]], 0, "v1"))
@@ -203,7 +203,7 @@ def test_a_file_that_comes_in_portions_is_fetched_whole(fetch) -> None:
     assert counters.stats.retries == 0
 
 
-def test_a_file_that_is_replaced_may_end_sooner_than_the_one_before(fetch) -> None:
+def test_a_replaced_file_may_be_shorter_than_the_old_one(fetch) -> None:
     def old(start: int, _validator: str | None) -> RemoteFile:
         return RemoteFile([b"x" * 400_000], start, "v0")
 
@@ -227,7 +227,7 @@ def test_a_trickle_counts_as_nothing(fetch) -> None:
         fetch(store)
 
 
-def test_what_no_retry_mends_is_raised_at_once(fetch) -> None:
+def test_a_permanent_error_is_raised_without_a_retry(fetch) -> None:
     store = Store(refuse(DownloadError("403")))
     with pytest.raises(DownloadError, match="403"):
         fetch(store)
@@ -295,7 +295,7 @@ def test_the_last_error_says_what_was_tried() -> None:
     assert isinstance(caught.value.__cause__, TimeoutError)
 
 
-def test_a_store_that_brings_crumbs_for_ever_is_given_up(fetch) -> None:
+def test_a_store_that_always_restarts_and_breaks_off_is_given_up(fetch) -> None:
     def anew(_start: int, _validator: str | None) -> RemoteFile:
         def chunks() -> Iterator[bytes]:
             yield CONTENT[:100_000]
@@ -308,7 +308,7 @@ def test_a_store_that_brings_crumbs_for_ever_is_given_up(fetch) -> None:
         fetch(store)
 
 
-def test_while_a_store_is_known_to_be_down_each_tries_once(tmp_path: Path) -> None:
+def test_each_file_is_tried_once_while_the_store_is_known_to_be_down(tmp_path: Path) -> None:
     outage, calls = Outage(tmp_path / "store"), [0]
 
     def fail() -> None:
@@ -333,7 +333,7 @@ def test_while_a_store_is_known_to_be_down_each_tries_once(tmp_path: Path) -> No
     assert attempts() == audiomdb.cache.retry._ATTEMPTS
 
 
-def test_who_tries_once_says_what_was_tried_before(tmp_path: Path) -> None:
+def test_the_error_of_a_single_try_names_the_earlier_attempts(tmp_path: Path) -> None:
     outage = Outage(tmp_path / "store")
 
     def error_of(what: str, text: str) -> str:
@@ -368,7 +368,7 @@ def portion(start: int, _validator: str | None) -> RemoteFile:
 
 
 @pytest.mark.parametrize("sends", [cut(100_000), portion], ids=["what breaks off", "a portion"])
-def test_a_store_that_was_down_is_tried_with_patience_once_it_sends(
+def test_a_store_that_answers_again_is_retried_patiently(
     fetch, tmp_path: Path, sends: Answer
 ) -> None:
     outage = Outage(CacheLayout(tmp_path).outage)
@@ -381,6 +381,6 @@ def test_a_store_that_was_down_is_tried_with_patience_once_it_sends(
     assert not outage.lately()
 
 
-def test_how_far_and_how_fast_in_words() -> None:
+def test_progress_and_speed_are_described_in_words() -> None:
     text = how_far(12_300_000, 64_000_000, 900_000, 30.0)
     assert text == "12.3 MB of 64.0 MB are there, at 30.0 kB/s"

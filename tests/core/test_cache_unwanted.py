@@ -66,7 +66,7 @@ class TwoReaders:
             self._looked.set()
 
 
-def test_a_prefetch_that_is_closed_fails_nobody_who_waits(
+def test_closing_a_prefetch_fails_no_waiting_reader(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.threads, "_PATIENCE_S", 0.01)
@@ -116,9 +116,7 @@ sys.stdin.read()
 """
 
 
-def test_a_process_that_exits_while_it_fetches_fails_nobody_who_waits(
-    store: Path, tmp_path: Path
-) -> None:
+def test_a_fetching_process_that_exits_fails_no_waiting_reader(store: Path, tmp_path: Path) -> None:
     readers = TwoReaders(store)
     with subprocess.Popen(
         [sys.executable, "-c", EXITS, store, tmp_path / "cache"],

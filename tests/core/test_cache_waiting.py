@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Path:
     return write_store(tmp_path / "store", 5, 30_000)
 
 
-def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
+def test_a_budget_used_up_by_views_is_reported_without_waiting(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.waiting, "_STALL_S", 0.01)
@@ -48,7 +48,7 @@ def test_a_budget_that_views_use_up_is_reported_instead_of_waiting_for_ever(
     del views
 
 
-def test_who_waits_gets_the_fetchers_error(opener: Opener) -> None:
+def test_waiting_readers_get_the_error_of_the_fetching_one(opener: Opener) -> None:
     (opener.store / "shard_00001" / "data.mdb").unlink()
     fetcher, waiter = opener(), opener()
     asked, waiting = threading.Event(), threading.Event()
@@ -98,7 +98,7 @@ def slowed(cache: ShardCache, asked: threading.Event, go_on: threading.Event) ->
     cache.fetching._transfer._open = open_remote  # type: ignore[attr-defined]
 
 
-def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
+def test_waiting_and_fetching_processes_log_progress_and_speed(
     opener: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.waiting, "_LOG_EVERY_S", 0.0)
@@ -121,7 +121,7 @@ def test_who_waits_and_who_fetches_say_how_far_and_how_fast_it_goes(
     assert re.search(rf"fetching shard_00001/data\.mdb for 0 s: {progress}", caplog.text)
 
 
-def test_a_method_that_takes_long_is_named_while_it_does(
+def test_a_slow_download_method_is_logged_by_name(
     store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -148,7 +148,7 @@ def test_a_method_that_takes_long_is_named_while_it_does(
     cache.close()
 
 
-def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: Opener) -> None:
+def test_a_store_that_is_down_is_not_retried_by_every_process(opener: Opener) -> None:
     cache = opener(workers=2)
     asked: list[str] = []
 
@@ -186,7 +186,7 @@ def test_a_store_that_is_down_is_not_asked_by_everybody_again_and_again(opener: 
 
 
 @pytest.mark.parametrize("file", ["metadata.json", "index.bin"])
-def test_a_store_that_sends_a_small_file_is_not_down_any_more(opener: Opener, file: str) -> None:
+def test_a_store_that_sends_a_small_file_counts_as_up_again(opener: Opener, file: str) -> None:
     def down(_path: str, _at: int) -> None:
         raise DownloadInterruptedError("connection reset")
 
@@ -205,7 +205,7 @@ def test_a_store_that_sends_a_small_file_is_not_down_any_more(opener: Opener, fi
 
 
 @pytest.mark.parametrize("lacking", ["room", "a slot"])
-def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
+def test_a_stalled_prefetch_gives_way_to_a_waiting_reader(
     lacking: str, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.fetching, "_LOOK_EVERY_S", 0.0)
@@ -235,7 +235,7 @@ def test_a_prefetch_that_brings_nothing_gives_way_to_who_waits(
     registration.close()
 
 
-def test_who_lacks_room_waits_for_a_method_that_takes_long(
+def test_a_reader_without_room_waits_for_a_slow_download_method(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.cache.waiting, "_STALL_S", 0.01)
@@ -272,7 +272,7 @@ def test_who_lacks_room_waits_for_a_method_that_takes_long(
     cache.close()
 
 
-def test_who_waits_for_a_method_says_how_much_it_has_written(
+def test_waiting_for_a_download_method_logs_how_much_it_has_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = write_store(tmp_path / "store", 1, 500_000)
@@ -300,7 +300,7 @@ def test_who_waits_for_a_method_says_how_much_it_has_written(
     cache.close()
 
 
-def test_an_error_while_the_index_is_gathered_does_not_wait_for_other_downloads(
+def test_an_error_gathering_the_index_waits_for_no_other_download(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audiomdb.threads, "_PATIENCE_S", 0.01)
@@ -330,7 +330,9 @@ def test_an_error_while_the_index_is_gathered_does_not_wait_for_other_downloads(
         retriever.close()
 
 
-def test_the_index_of_one_dataset_waits_for_no_other(store: Path, tmp_path: Path) -> None:
+def test_gathering_the_index_of_one_dataset_waits_for_no_other_dataset(
+    store: Path, tmp_path: Path
+) -> None:
     called, go_on = threading.Event(), threading.Event()
 
     class Slow(CopyRetriever):

@@ -70,7 +70,7 @@ def test_a_folder_becomes_a_dataset(
     assert reader["größe/7 数.wav"]["label"] == "größe"
 
 
-def test_what_it_reports_is_called_the_same_by_the_other_commands(
+def test_convert_reports_quantities_by_the_names_of_other_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -134,7 +134,7 @@ def test_shards_close_at_a_size_in_any_unit(
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "much", "64 Zib", "1.5MB"])
-def test_a_size_that_is_none_is_wrong_usage(
+def test_an_invalid_size_is_wrong_usage(
     size: str, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["convert", "folder", str(recordings), str(tmp_path / "out")]
@@ -143,7 +143,7 @@ def test_a_size_that_is_none_is_wrong_usage(
 
 
 @pytest.mark.parametrize(("column", "text"), [("sentence", "zero"), ("speaker", None)])
-def test_the_text_column_of_a_table_is_found_or_there_is_none(
+def test_convert_finds_the_text_column_of_a_table_if_there_is_one(
     column: str, text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "clips").mkdir()
@@ -189,7 +189,7 @@ def test_a_damaged_clip_is_skipped_on_request(
     assert "1, listed in" in capsys.readouterr().out
 
 
-def test_a_conversion_that_stored_nothing_says_so_after_its_report_and_exits_with_1(
+def test_a_conversion_that_stored_nothing_exits_with_1(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for clip in recordings.rglob("*.wav"):
@@ -250,7 +250,7 @@ def test_a_source_that_is_not_there_exits_with_1(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_folder_holds_besides_audio_is_counted_in_one_line(
+def test_files_that_are_not_audio_are_counted_in_one_log_line(
     recordings: Path, tmp_path: Path
 ) -> None:
     (recordings / "notes.pdf").touch()
@@ -275,7 +275,7 @@ def test_a_processor_of_the_current_folder_is_applied(name: str, tmp_path: Path)
 @pytest.mark.parametrize(
     "name", ["own", "own:", "nowhere:Loud", "own:Missing", "own:Path", "own:BaseProcessor"]
 )
-def test_a_processor_that_is_none_is_wrong_usage(name: str, tmp_path: Path) -> None:
+def test_a_name_that_is_not_a_processor_is_wrong_usage(name: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
     done = run_command("convert", "folder", RECORDINGS, "out", "--processor", name, cwd=tmp_path)
     assert done.returncode == 2
@@ -324,7 +324,7 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_ctrl_c_before_the_first_shard_is_finished_promises_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_before_the_first_finished_shard_promises_no_resuming(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(INTERRUPTING, encoding="utf-8")
     options = ("--num-workers", 1, "--processor", "own:Interrupting")
     stopped = run_command("convert", "folder", RECORDINGS, "out", *options, cwd=tmp_path)

@@ -60,7 +60,7 @@ def json_of(capsys: pytest.CaptureFixture[str], *args: str | Path) -> Any:
     return json.loads(output_of(capsys, *args, "--json"))
 
 
-def test_info_says_what_the_reader_says(speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_agrees_with_the_reader(speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = json_of(capsys, "info", speech)
     reader = DatasetReader.open(speech)
     durations = reader.index["duration"]
@@ -78,7 +78,7 @@ def test_info_says_what_the_reader_says(speech: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("value", ["many", 2.0**70, float("inf")])
-def test_a_field_of_samples_without_audio_may_have_the_name_of_a_fact(
+def test_samples_without_audio_may_use_the_names_of_audio_fields(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], value: Any
 ) -> None:
     with DatasetWriter(tmp_path / "texts") as writer:
@@ -166,7 +166,7 @@ def test_ls_shows_the_columns_asked_for_from_samples_and_index(
     }
 
 
-def test_ls_names_the_columns_there_are_when_asked_for_another(
+def test_ls_lists_the_existing_columns_if_asked_for_an_unknown_one(
     speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ls", str(speech), "--columns", "nonsense"]) == 1
@@ -256,7 +256,7 @@ def test_show_survives_silence_arrays_and_samples_without_audio(
 
 
 @pytest.mark.parametrize("wanted", ["no-such-key", "20", "-21"])
-def test_show_of_what_is_not_there_exits_with_1(
+def test_show_exits_with_1_for_an_unknown_sample(
     wanted: str, speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["show", str(speech), wanted]) == 1
@@ -272,7 +272,7 @@ def test_saved_audio_has_the_stored_bytes(
     assert (tmp_path / "clip.wav").read_bytes() == DatasetReader.open(speech)[0]["audio"]
 
 
-def test_audio_saved_to_a_dash_is_all_that_comes_out(speech: Path) -> None:
+def test_saving_audio_to_a_dash_prints_nothing_else(speech: Path) -> None:
     command = [sys.executable, "-m", "audiomdb.cli", "show", str(speech), "0", "--save", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout == DatasetReader.open(speech)[0]["audio"]
@@ -329,7 +329,7 @@ def test_output_that_the_terminal_cannot_show_is_escaped(odd: Path) -> None:
     assert b"#" in done.stdout  # the level, drawn in plain letters
 
 
-def test_a_closed_pipe_ends_ls_without_a_word(tmp_path: Path) -> None:
+def test_ls_ends_silently_when_its_pipe_is_closed(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "many", samples_per_shard=1000) as writer:
         for i in range(5000):
             writer.write(f"{i:05d}", {"text": "some words to fill the pipe " * 4})

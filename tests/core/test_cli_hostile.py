@@ -58,7 +58,7 @@ def test_the_progress_bar_of_pull_escapes_the_name(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("json_too", [[], ["--json"]])
-def test_show_survives_facts_that_are_lies(
+def test_show_survives_false_audio_facts(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     facts: dict[str, Any],

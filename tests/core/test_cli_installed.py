@@ -184,7 +184,9 @@ def test_a_value_of_another_type_than_the_option_has_is_refused(
 
 
 @pytest.mark.usefixtures("tapes")
-def test_its_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_an_installed_converter_comes_from_its_docstring(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     text = said(capsys, 0, "tape", "--help")
     for part in (
         "usage: audiomdb convert tape [options] SOURCE OUTPUT Converts tapes.",
@@ -203,7 +205,7 @@ def test_its_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("tapes")
-def test_a_class_may_make_itself_from_its_source(tmp_path: Path) -> None:
+def test_a_converter_class_may_define_from_source(tmp_path: Path) -> None:
     assert converted(tmp_path / "a", "labelled", "x", "--box", 7)["tape"] == "x of box 7"
 
 
@@ -216,7 +218,9 @@ def test_the_list_of_sources_imports_no_package(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.usefixtures("tapes")
-def test_what_is_wrong_is_told_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_and_broken_converters_are_reported_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert "did you mean --speed?" in said(capsys, 2, "tape", "x", out, "--sped", "3")
     text = said(capsys, 2, "tape", "x", out, "--speed", "fast")

@@ -110,7 +110,7 @@ def test_a_misspelt_option_shows_the_usage_of_its_command_and_the_nearest_option
     assert printed.endswith(f"; did you mean {near}?\n")
 
 
-def test_an_option_that_is_near_to_none_gets_no_suggestion(
+def test_an_option_unlike_any_other_gets_no_suggestion(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["info", "speech", "--xyzzy"]) == 2
@@ -121,7 +121,7 @@ def test_an_option_that_is_near_to_none_gets_no_suggestion(
 
 
 @pytest.mark.parametrize("number", ["16k", "0", "-1", "1.5"])
-def test_what_is_no_whole_number_is_told_what_was_expected(
+def test_an_invalid_whole_number_is_refused_with_what_was_expected(
     number: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["convert", "folder", "in", "out", f"--sample-rate={number}"]) == 2
@@ -176,7 +176,7 @@ def test_a_file_in_the_place_of_a_dataset_is_called_one(
 @pytest.mark.parametrize(
     "command", ["convert folder .", "pull clips", "quickstart --output", "upload clips"]
 )
-def test_a_place_that_cannot_be_made_is_told_in_words(
+def test_an_output_folder_that_cannot_be_made_is_explained(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,7 +211,7 @@ def test_a_command_whose_output_was_closed_does_its_work(tmp_path: Path) -> None
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_error_whose_place_was_closed_is_not_taken_for_output(tmp_path: Path) -> None:
+def test_an_error_with_stderr_closed_is_not_written_to_stdout(tmp_path: Path) -> None:
     done = run_redirected("2>&-", "info", tmp_path / "nothing")
     assert (done.returncode, done.stdout) == (1, "")
 
@@ -226,9 +226,7 @@ def test_output_that_cannot_be_written_is_one_line_and_exits_with_1(unbuffered: 
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_clip_of_which_only_a_part_could_be_written_is_an_error(
-    tmp_path: Path, unbuffered: str
-) -> None:
+def test_saving_only_part_of_a_clip_is_an_error(tmp_path: Path, unbuffered: str) -> None:
     with DatasetWriter(tmp_path / "clips") as writer:
         writer.write("clip", {"audio": encode(np.zeros(100_000), 8000, "wav")})
     saving, out = ("show", tmp_path / "clips", "clip", "--save", "-"), tmp_path / "clip.wav"
@@ -242,7 +240,7 @@ def test_a_clip_of_which_only_a_part_could_be_written_is_an_error(
     assert (done.returncode, out.stat().st_size > 200_000) == (0, True)
 
 
-def test_a_connection_that_a_store_closes_is_no_end_of_the_output(
+def test_a_connection_closed_by_a_store_is_not_taken_for_a_closed_pipe(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def upload_file(*_: object) -> None:
@@ -256,7 +254,7 @@ def test_a_connection_that_a_store_closes_is_no_end_of_the_output(
     assert "while LocalUploader sent " in said
 
 
-def test_an_error_without_words_is_told_by_its_kind(
+def test_an_error_without_a_message_is_named_by_its_class(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def upload_dir(*_: object) -> None:
@@ -286,7 +284,9 @@ def test_debug_shows_the_traceback_wherever_it_stands(place: int, tmp_path: Path
     assert done.stderr.rstrip().rsplit("\n", 1)[-1].startswith("audiomdb: there is no folder ")
 
 
-def test_a_url_that_nothing_opens_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_url_of_an_unknown_scheme_is_refused_with_an_explanation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for command in ("info", "ls", "verify"):
         assert main([command, "gs://bucket/speech"]) == 2
         assert "no installed package reads gs:// URLs" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_the_work_is_reported_as_json(
     }
 
 
-def test_what_was_brought_before_is_looked_at_and_kept(
+def test_pull_checks_and_keeps_earlier_files(
     speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "copy"
@@ -108,9 +108,7 @@ def test_what_was_brought_before_is_looked_at_and_kept(
     assert files(copy) == files(speech)
 
 
-def test_a_dataset_without_samples_is_one_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pull_copies_an_empty_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     DatasetWriter(tmp_path / "empty").finish()
     output(capsys, "pull", tmp_path / "empty", tmp_path / "copy")
     assert files(tmp_path / "copy") == files(tmp_path / "empty")
@@ -134,7 +132,7 @@ def test_a_damaged_original_is_named_and_makes_no_dataset(
     assert files(tmp_path / "copy") == files(speech)
 
 
-def test_an_original_that_is_replaced_meanwhile_lends_the_copy_no_metadata(
+def test_a_source_replaced_during_a_pull_gives_the_copy_no_metadata(
     speech: Path, tmp_path: Path
 ) -> None:
     metadata = (speech / "metadata.json").read_bytes()
@@ -176,7 +174,7 @@ def test_a_dataset_is_not_pulled_onto_itself_by_whatever_name(
     assert not (speech / ".pull").exists()
 
 
-def test_a_damaged_shard_that_both_folders_share_is_not_deleted(
+def test_pull_does_not_delete_a_damaged_shard_shared_with_its_source(
     speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output(capsys, "pull", speech, tmp_path / "copy")
@@ -189,7 +187,7 @@ def test_a_damaged_shard_that_both_folders_share_is_not_deleted(
     assert files(speech) == before
 
 
-def test_nothing_is_left_of_a_pull_that_never_began(
+def test_a_pull_that_never_began_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "no dataset at" in output(capsys, "pull", tmp_path / "no", tmp_path / "copy", code=1)

@@ -65,7 +65,7 @@ def test_the_summary_tells_clips_speakers_sizes_and_rates(
     assert "160 clips came in 10 batches, each complete and exactly once" in printed
 
 
-def test_what_it_says_to_type_next_works(tmp_path: Path) -> None:
+def test_the_commands_suggested_by_quickstart_work(tmp_path: Path) -> None:
     printed = run_command("quickstart", "--output", "it's mine", cwd=tmp_path).stdout
     shell, python = printed.split("Next, in a shell:\n")[1].split("or in ")
     commands = [shlex.split(line) for line in shell.splitlines()]

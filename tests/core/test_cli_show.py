@@ -73,7 +73,7 @@ def facts_of(capsys: pytest.CaptureFixture[str], *args: str | Path) -> Any:
 
 
 @pytest.mark.parametrize("key", ["encoded", "array"])
-def test_the_level_is_that_of_the_finite_samples_and_the_others_are_counted(
+def test_show_measures_finite_samples_and_counts_the_others(
     key: str, odd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     *_, drawn, level = show(capsys, odd, key).splitlines()
@@ -94,7 +94,7 @@ def test_a_clip_without_any_finite_sample_has_no_level(
     assert facts == {"peak_dbfs": None, "rms_dbfs": None, "not_finite": 50}
 
 
-def test_silence_with_one_sample_that_is_not_finite_says_both(
+def test_show_reports_both_silence_and_a_non_finite_sample(
     odd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed = show(capsys, odd, "silence-but-one")
@@ -122,7 +122,7 @@ def test_a_clip_that_is_measured_in_parts_is_decoded_once(
     assert sum(decoded) == len(loud)
 
 
-def test_an_array_that_a_function_made_is_shown_with_the_rate_it_was_told(
+def test_show_gives_a_processed_array_the_rate_of_the_conversion(
     odd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed = show(capsys, odd, "no-rate")
@@ -132,7 +132,7 @@ def test_an_array_that_a_function_made_is_shown_with_the_rate_it_was_told(
 
 
 @pytest.mark.parametrize("key", ["no-numbers", "no-clip", "words"])
-def test_what_a_processor_stored_as_audio_and_is_none_is_a_field_like_others(
+def test_a_non_audio_value_stored_as_audio_is_shown_as_a_field(
     key: str, odd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "level" not in facts_of(capsys, odd, key)
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_written_is_named_with_the_sample(
     )
 
 
-def test_a_position_that_is_not_there_is_told_from_how_many_there_are(
+def test_an_out_of_range_position_is_refused_with_the_sample_count(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for size, told in ((0, "of 0 samples\n"), (1, "of 1 sample\n"), (2, "go from 0 to 1\n")):

@@ -28,7 +28,7 @@ def digits(tmp_path: Path) -> Path:
     return dataset(tmp_path / "digits")
 
 
-def test_a_dataset_of_another_name_stays_unless_it_is_to_be_replaced(
+def test_a_dataset_of_another_name_is_replaced_only_on_request(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = dataset(tmp_path / "music", 0.25, clips=6)
@@ -42,7 +42,7 @@ def test_a_dataset_of_another_name_stays_unless_it_is_to_be_replaced(
     assert read_metadata(target) == read_metadata(digits)
 
 
-def test_an_older_version_stays_unless_it_is_to_be_replaced(
+def test_an_older_version_is_replaced_only_on_request(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = dataset(tmp_path / "elsewhere" / "digits", 0.25)
@@ -108,7 +108,7 @@ def test_the_help_tells_when_to_replace(capsys: pytest.CaptureFixture[str]) -> N
     assert "may be an older version of this one, is replaced only with --replace" in printed
 
 
-def test_shards_of_an_unfinished_conversion_stay_unless_they_are_to_be_replaced(
+def test_shards_of_an_unfinished_conversion_are_replaced_only_on_request(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = dataset(tmp_path / "music", 0.25, clips=6)
@@ -174,7 +174,7 @@ def test_options_may_be_spelled_as_in_python(
     )
 
 
-def test_a_folder_that_somebody_is_writing_to_stays_as_it_is(
+def test_upload_leaves_a_folder_alone_while_another_process_writes_to_it(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = dataset(tmp_path / "music", 0.25)
@@ -186,7 +186,7 @@ def test_a_folder_that_somebody_is_writing_to_stays_as_it_is(
     os.close(lock)
 
 
-def test_an_option_that_is_true_or_false_is_nothing_else(
+def test_a_boolean_option_accepts_only_true_or_false(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for setting in ("progress=no", "progress=1", "progress="):
@@ -196,14 +196,14 @@ def test_an_option_that_is_true_or_false_is_nothing_else(
 
 
 @pytest.mark.parametrize("setting", ["prefetch=many", "prefetch=1.5", "prefetch=true", "prefetch="])
-def test_an_option_that_is_a_number_is_nothing_else(
+def test_a_number_option_accepts_only_numbers(
     digits: Path, capsys: pytest.CaptureFixture[str], setting: str
 ) -> None:
     message = output(capsys, "info", digits, "-o", setting, code=2)
     assert message.endswith(f"--option '{setting}': expected a whole number\n")
 
 
-def test_an_option_that_the_command_has_itself_is_not_given_twice(
+def test_an_option_of_the_command_itself_cannot_be_given_twice(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("cache_dir", "workers"):

@@ -88,7 +88,7 @@ def test_the_dataset_may_be_named_before_or_after_the_base_is_made(tmp_path: Pat
     assert names == ["before", "after", "fixed", "speech"]
 
 
-def test_a_converter_that_does_not_make_its_base_is_told_to(tmp_path: Path) -> None:
+def test_a_converter_without_super_init_is_told_to_call_it(tmp_path: Path) -> None:
     class Careless(BaseConverter):
         def __init__(self) -> None:
             self.output_dir = tmp_path
@@ -111,7 +111,7 @@ def test_an_uploader_is_given_the_finished_folder(tmp_path: Path) -> None:
     assert uploader.given == str(tmp_path / "out")
 
 
-def test_what_cannot_upload_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_an_object_without_upload_dir_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="expected an uploader with upload_dir"):
         Listed(samples(1), tmp_path / "out").run(upload="s3://bucket")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
@@ -140,7 +140,7 @@ def test_a_converter_shows_the_options_that_reached_its_base(tmp_path: Path) -> 
     assert converter.base_options["samples_per_shard"] is None
 
 
-def test_limit_counts_source_samples_and_asks_for_no_more(tmp_path: Path) -> None:
+def test_limit_counts_source_samples_and_requests_no_more(tmp_path: Path) -> None:
     asked = []
 
     def endless() -> Iterator[tuple[str, Sample]]:
@@ -176,7 +176,9 @@ def test_a_generator_is_closed_when_the_run_ends_early(tmp_path: Path) -> None:
         ([*samples(1), ("a", {}, 1)], r"yielded a tuple of 3 as item 1"),
     ],
 )
-def test_a_source_that_yields_no_pairs_is_told_so(tmp_path: Path, items: Any, message: str) -> None:
+def test_a_source_that_does_not_yield_pairs_is_refused(
+    tmp_path: Path, items: Any, message: str
+) -> None:
     with pytest.raises(SourceError, match=message):
         Listed(items, tmp_path / "out").run()
 
@@ -222,7 +224,7 @@ def test_a_key_of_an_earlier_shard_is_a_duplicate_too(tmp_path: Path) -> None:
     assert (report.samples, report.rejected, report.shards) == (5, 1, 3)
 
 
-def test_what_the_source_was_wrong_about_is_counted_and_put_right(tmp_path: Path) -> None:
+def test_false_claims_of_the_source_are_counted_and_corrected(tmp_path: Path) -> None:
     items: list[tuple[str, Sample]] = [
         ("right", {"audio": clip(1), "sample_rate": 8000, "channels": 1, "duration": 0.11}),
         ("wrong", {"audio": clip(2), "sample_rate": 16000, "channels": 2, "duration": 3}),
@@ -252,14 +254,14 @@ def test_the_log_names_the_first_samples_that_the_source_was_wrong_about(
     assert messages[-1].endswith("; further ones are counted only")
 
 
-def test_what_a_source_says_of_a_clip_that_is_left_out_is_not_counted(tmp_path: Path) -> None:
+def test_claims_about_a_skipped_clip_are_not_counted(tmp_path: Path) -> None:
     wrong: Sample = {"audio": clip(1), "sample_rate": 16000}
     items: list[tuple[str, Sample]] = [("a", {"audio": clip(1)}), ("b", wrong), ("a", wrong)]
     report = Listed(items, tmp_path / "out", samples_per_shard=2, on_error="skip").run()
     assert (report.rejected, report.contradictions) == (1, {"sample_rate": 1})
 
 
-def test_a_claim_is_compared_with_the_audio_as_it_came_not_as_it_is_stored(
+def test_claims_are_compared_with_the_source_audio_not_the_stored_audio(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "clip.wav"
@@ -288,7 +290,7 @@ def test_audio_is_stored_in_the_format_asked_for(tmp_path: Path, audio_format: s
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_a_format_that_is_none_is_refused_before_any_clip(
+def test_an_unknown_format_is_refused_before_any_clip(
     tmp_path: Path, on_error: Literal["raise", "skip"]
 ) -> None:
     converter = Listed(samples(1), tmp_path / "out", audio_format="aac", on_error=on_error)
@@ -377,7 +379,7 @@ def test_a_folder_that_may_not_be_written_is_named(
         Listed(samples(1), folder).run()
 
 
-def test_progress_is_shown_only_where_asked_for_or_watched(
+def test_progress_is_shown_only_on_request_or_in_a_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Listed(samples(3), tmp_path / "quiet").run()
@@ -389,7 +391,7 @@ def test_progress_is_shown_only_where_asked_for_or_watched(
 
 
 @pytest.mark.parametrize("progress", [True, False, None])
-def test_a_source_is_counted_only_for_those_who_see_the_bar(
+def test_a_source_is_counted_only_if_a_bar_is_shown(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], progress: bool | None
 ) -> None:
     class Counted(Listed):

@@ -97,7 +97,7 @@ def test_the_same_clips_at_another_place_are_the_same(corpus: Path, tmp_path: Pa
     assert moved.run().reused_shards == 1
 
 
-def test_options_of_anybodys_converter_are_compared(tmp_path: Path) -> None:
+def test_source_options_of_any_converter_are_compared(tmp_path: Path) -> None:
     converter = Optional(samples(3), tmp_path / "out")
     converter.option = ["a", {"b": 1.5}]
     converter.run()
@@ -125,14 +125,14 @@ def test_options_of_many_types_are_kept_and_compared(tmp_path: Path, old: Any, n
         converter.run()
 
 
-def test_an_option_called_as_one_of_the_base_is_another(tmp_path: Path) -> None:
+def test_a_source_option_may_share_the_name_of_a_base_option(tmp_path: Path) -> None:
     converter = Optional(samples(3), tmp_path / "out")
     converter.run()
     with pytest.raises(OptionsChangedError, match=r"with sample_rate=None; this run has sample_"):
         Optional(samples(3), tmp_path / "out", sample_rate=16000).run()
 
 
-def test_options_that_no_shard_can_keep_are_refused_before_any_work(tmp_path: Path) -> None:
+def test_source_options_that_cannot_be_stored_are_refused_before_any_work(tmp_path: Path) -> None:
     converter = Optional(samples(3), tmp_path / "out")
     converter.option = tmp_path
     with pytest.raises(ConversionError, match=r"Optional\.source_options returned .*plain values"):
@@ -140,7 +140,7 @@ def test_options_that_no_shard_can_keep_are_refused_before_any_work(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_label_that_was_corrected_is_noticed(corpus: Path, tmp_path: Path) -> None:
+def test_a_corrected_label_is_noticed(corpus: Path, tmp_path: Path) -> None:
     def run() -> int:
         return FolderConverter(corpus, tmp_path / "out", text_column="sentence").run().reused_shards
 
@@ -158,7 +158,7 @@ def test_a_label_that_was_corrected_is_noticed(corpus: Path, tmp_path: Path) -> 
         assert dataset["b.wav"]["translation"] == "thankz"
 
 
-def test_a_text_beside_a_clip_that_was_corrected_is_noticed(corpus: Path, tmp_path: Path) -> None:
+def test_a_corrected_text_file_is_noticed(corpus: Path, tmp_path: Path) -> None:
     (corpus / "metadata.csv").unlink()
     (corpus / "a.txt").write_text("seven")
     FolderConverter(corpus, tmp_path / "out").run()
@@ -208,7 +208,7 @@ def test_another_value_of_the_same_size_is_noticed(tmp_path: Path, old: Any, new
 
 
 @pytest.mark.parametrize("changed", [{"offset": 0.02}, {"duration": 0.04}, {"path": "longer.wav"}])
-def test_another_part_of_a_file_is_noticed_and_another_path_is_not(
+def test_a_changed_window_is_noticed_and_a_changed_path_is_not(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     for name, seconds in (("a.wav", 0.1), ("b.wav", 0.1), ("longer.wav", 0.2)):
@@ -224,7 +224,7 @@ def test_another_part_of_a_file_is_noticed_and_another_path_is_not(
         run(**changed)
 
 
-def test_of_files_the_size_is_compared_not_the_content(corpus: Path, tmp_path: Path) -> None:
+def test_files_are_compared_by_size_not_content(corpus: Path, tmp_path: Path) -> None:
     # As the guide says: every file would have to be read again.
     FolderConverter(corpus, tmp_path / "out", text_column="sentence").run()
     (corpus / "a.wav").write_bytes(clip(7))
@@ -239,7 +239,7 @@ class Locked:
     """Nothing that can be stored."""
 
 
-def test_what_cannot_be_stored_is_compared_by_its_type_and_hurts_nobody(tmp_path: Path) -> None:
+def test_unstorable_values_are_compared_by_type(tmp_path: Path) -> None:
     loop: list[Any] = []
     loop.append(loop)
     strange: list[tuple[Any, Any]] = [

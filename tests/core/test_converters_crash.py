@@ -134,7 +134,7 @@ def test_a_script_without_a_main_guard_runs_once(tmp_path: Path, method: str) ->
     assert verify_dataset(out) == []
 
 
-def test_killed_at_any_moment_and_run_again_the_bytes_are_the_same(tmp_path: Path) -> None:
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole" / "set", tmp_path / "killed" / "set"
     run(script(tmp_path, whole, count=400))
     # Slow enough to be killed several times, however late each kill comes.
@@ -172,7 +172,7 @@ def test_workers_of_a_killed_run_end_and_the_next_one_goes_on(tmp_path: Path) ->
     assert digests(out) == digests(whole)
 
 
-def test_a_run_that_fails_ends_where_no_program_lists_processes(tmp_path: Path) -> None:
+def test_a_failed_run_ends_its_workers_without_any_process_listing_tool(tmp_path: Path) -> None:
     """As in slim containers, which have neither pgrep nor ps."""
     path = script(tmp_path, tmp_path / "out", count=8, processor="Frames()")
     (tmp_path / "pids").rmdir()
@@ -190,9 +190,7 @@ def test_a_run_that_fails_ends_where_no_program_lists_processes(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("to_group", [False, True], ids=["process", "terminal"])
-def test_ctrl_c_stops_cleanly_says_what_is_kept_and_can_be_taken_up(
-    tmp_path: Path, to_group: bool
-) -> None:
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path: Path, to_group: bool) -> None:
     out = tmp_path / "out"
     path = script(tmp_path, out, count=1200, processor="Frames()")
     with started(path) as process:
@@ -216,7 +214,7 @@ def test_ctrl_c_stops_cleanly_says_what_is_kept_and_can_be_taken_up(
     assert verify_dataset(out) == []
 
 
-def test_a_file_that_may_not_grow_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_file_size_limit_is_an_error_with_advice(tmp_path: Path) -> None:
     out = tmp_path / "out"
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))"
     failed = run(script(tmp_path, out, count=200, before=limit), check=False)

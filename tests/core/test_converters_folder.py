@@ -119,7 +119,7 @@ def test_each_sub_folder_may_have_its_own_table(folder: Path) -> None:
     }
 
 
-def test_a_file_that_only_the_table_has_is_missing_by_name(folder: Path) -> None:
+def test_a_file_named_only_by_the_table_is_reported_missing(folder: Path) -> None:
     put(folder, "x.wav")
     (folder / "metadata.csv").write_text("file_name,text\nx.wav,a\ngone.wav,b\n")
     with pytest.raises(UnreadableAudioError, match=r"gone\.wav.*No such file"):
@@ -161,7 +161,7 @@ def test_a_text_column_that_the_table_lacks_is_refused(folder: Path, name: str) 
 
 
 @pytest.mark.parametrize("progress", [True, False])
-def test_no_more_of_a_table_is_read_than_a_limit_asks_for(folder: Path, progress: bool) -> None:
+def test_a_limit_stops_the_reading_of_a_table(folder: Path, progress: bool) -> None:
     put(folder, "a.wav", "b.wav")
     (folder / "metadata.csv").write_text("file_name,text\na.wav,a\nb.wav,b\nno text\n")
     assert list(convert(folder, limit=2, progress=progress)) == ["a.wav", "b.wav"]
@@ -175,7 +175,7 @@ def test_a_text_column_without_a_table_is_refused(folder: Path) -> None:
         convert(folder, text_column="sentence")
 
 
-def test_what_is_no_audio_is_skipped_and_counted(
+def test_files_that_are_not_audio_are_skipped_and_counted(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -200,7 +200,7 @@ def test_transcripts_that_are_not_read_are_pointed_out(
     assert caplog.text == ""
 
 
-def test_audio_that_no_decoder_here_reads_is_an_error_not_an_omission(folder: Path) -> None:
+def test_audio_in_an_unsupported_format_is_an_error_not_skipped(folder: Path) -> None:
     put(folder, "a.wav")
     put(folder, "b.m4a", content=b"\0\0\0\x1cftypM4A " + bytes(100))
     with pytest.raises(UnreadableAudioError, match=r"b\.m4a"):
@@ -242,7 +242,7 @@ def test_a_pipe_is_not_waited_for(folder: Path) -> None:
     assert list(convert(folder)) == ["a.wav"]
 
 
-def test_a_name_that_is_no_text_is_rejected_by_name(folder: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_rejected_by_name(folder: Path) -> None:
     put(folder, "a.wav")
     try:
         Path(os.fsdecode(os.fsencode(folder) + b"/\xff.wav")).write_bytes(CLIP)

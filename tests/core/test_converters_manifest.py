@@ -129,7 +129,7 @@ def test_a_column_cannot_be_both_audio_and_text(folder: Path) -> None:
         ManifestConverter(manifest, folder / "out", audio_column="path", text_column="path")
 
 
-def test_paths_start_at_the_manifest_and_keys_do_not_tell_where_that_is(
+def test_paths_are_relative_to_the_manifest_and_keys_omit_its_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(folder / "c.wav", folder.parent / "other.wav")
@@ -161,7 +161,7 @@ def test_keys_come_from_a_column_where_there_is_one(
     assert list(convert(write(folder, full), **options)) == keys
 
 
-def test_a_path_that_repeats_gets_its_line_behind_it(folder: Path) -> None:
+def test_a_repeated_path_gets_its_line_number_as_a_suffix(folder: Path) -> None:
     rows = [{"audio_filepath": f"{name}.wav", "text": str(n)} for n, name in enumerate("abaca")]
     texts = {key: sample["text"] for key, sample in convert(write(folder, rows)).items()}
     assert texts == {"a.wav#1": "0", "a.wav#3": "2", "a.wav#5": "4", "b.wav": "1", "c.wav": "3"}
@@ -208,14 +208,14 @@ def test_parts_follow_the_options_of_the_conversion(folder: Path) -> None:
     assert (part["frames"], part["sample_rate"], part["duration"]) == (8000, 16000, 0.5)
 
 
-def test_parts_count_by_their_own_length_where_shards_end(folder: Path) -> None:
+def test_parts_count_toward_shard_borders_by_their_own_length(folder: Path) -> None:
     rows = [{"audio_filepath": "long.wav", "offset": i / 10, "duration": 0.1} for i in range(20)]
     options: dict[str, Any] = {"max_shard_bytes": 16_000}
     report = ManifestConverter(write(folder, rows), folder.parent / "out", **options).run()
     assert report.shards == 4  # 3200 bytes each
 
 
-def test_a_part_behind_the_end_is_refused_by_file_and_key(folder: Path) -> None:
+def test_a_part_that_starts_after_the_end_is_refused_by_file_and_key(folder: Path) -> None:
     rows = [{"audio_filepath": "long.wav", "offset": 5, "duration": 1}]
     manifest = write(folder, rows)
     with pytest.raises(AudioError, match=r"long\.wav from 5\.000 s to 6\.000 s.*long\.wav@5\.000"):
@@ -283,7 +283,7 @@ def test_a_line_that_is_wrong_is_named_before_any_work(
     assert not (folder.parent / "converted").exists()
 
 
-def test_rows_with_impossible_windows_are_rejected_each_for_itself(folder: Path) -> None:
+def test_each_row_with_an_impossible_window_is_rejected_alone(folder: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"audio_filepath": "long.wav", "offset": 1, "duration": 0},
         {"audio_filepath": "a.wav"},
@@ -320,7 +320,7 @@ def test_an_offset_larger_than_any_float_rejects_its_row(folder: Path) -> None:
     assert [line["key"] for line in rejected] == ["a.wav@inf#1", "a.wav@-inf", "a.wav@inf#3"]
 
 
-def test_a_text_column_that_is_named_has_to_be_there(folder: Path) -> None:
+def test_a_given_text_column_must_exist(folder: Path) -> None:
     manifest = write(folder, [{"audio_filepath": "a.wav", "n": 1}])
     assert "text" not in convert(manifest)["a.wav"]
     with pytest.raises(SourceError, match=r":1: no column 'sentence'; there are 'audio_filepath'"):

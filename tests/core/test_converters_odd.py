@@ -87,7 +87,7 @@ def test_a_link_that_leads_to_itself_is_a_clip_that_cannot_be_read(folder: Path)
         FolderConverter(folder, folder.parent / "other").run()
 
 
-def test_claims_of_a_strange_kind_are_wrong_and_no_more(tmp_path: Path) -> None:
+def test_claims_of_an_odd_type_count_as_wrong(tmp_path: Path) -> None:
     claims = {"channels": np.array([1, 2]), "sample_rate": "8000", "duration": "long"}
     report = Listed([("k", {"audio": clip(1), **claims})], tmp_path / "out").run()
     assert report.contradictions == {"channels": 1, "sample_rate": 1}
@@ -136,7 +136,7 @@ def test_an_array_that_could_not_be_decoded_is_refused_at_conversion(
     assert (report.samples, report.rejected) == (1, 1)
 
 
-def test_what_a_function_returns_in_place_of_audio_is_rejected_alone(tmp_path: Path) -> None:
+def test_a_non_audio_result_of_a_function_rejects_only_its_sample(tmp_path: Path) -> None:
     with DatasetWriter(
         tmp_path / "d", process=lambda _: {"audio": Gradients()}, on_error="skip"
     ) as writer:
@@ -145,7 +145,7 @@ def test_what_a_function_returns_in_place_of_audio_is_rejected_alone(tmp_path: P
 
 
 @pytest.mark.parametrize("field", [{"name": "\ud800"}, {"\ud800": 1}, {7: "a"}, {None: 1.5}])
-def test_what_cannot_be_stored_hurts_nobody_once_a_processor_drops_it(
+def test_unstorable_fields_are_fine_if_a_processor_drops_them(
     tmp_path: Path, field: dict[Any, Any]
 ) -> None:
     class Drop(BaseProcessor):
@@ -161,7 +161,7 @@ def test_what_cannot_be_stored_hurts_nobody_once_a_processor_drops_it(
 
 
 @pytest.mark.parametrize("container", ["WAVEX", "RF64"])
-def test_every_kind_of_wav_is_kept_where_wav_is_asked_for(tmp_path: Path, container: str) -> None:
+def test_every_kind_of_wav_is_kept_if_wav_is_requested(tmp_path: Path, container: str) -> None:
     out = io.BytesIO()
     soundfile.write(out, np.sin(np.arange(800) / 9), 8000, "PCM_24", format=container)
     with DatasetWriter(tmp_path, audio_format="wav") as writer:
@@ -169,7 +169,7 @@ def test_every_kind_of_wav_is_kept_where_wav_is_asked_for(tmp_path: Path, contai
     assert DatasetReader.open(tmp_path)["k"]["audio"] == out.getvalue()
 
 
-def test_what_a_processor_makes_of_the_audio_is_described_anew(tmp_path: Path) -> None:
+def test_audio_made_by_a_processor_gets_its_own_facts(tmp_path: Path) -> None:
     class Crop(BaseProcessor):
         def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
             return {"audio": self.load_array(sample["audio"], 8000)[:200], "sample_rate": 8000}
@@ -184,7 +184,7 @@ def test_what_a_processor_makes_of_the_audio_is_described_anew(tmp_path: Path) -
     assert sample["audio"].tolist() == decode(clip(1))[0][:200].tolist()
 
 
-def test_one_column_too_many_for_text_is_refused(folder: Path) -> None:
+def test_two_columns_that_both_become_text_are_refused(folder: Path) -> None:
     rows = "audio_filepath,sentence,text\na.wav,Hello,raw\n"
     with pytest.raises(SourceError, match="'text' beside 'sentence'"):
         convert_rows(folder, rows, "m.csv", text_column="sentence")
@@ -207,7 +207,7 @@ def test_a_text_file_in_capital_letters_is_the_text_too(folder: Path) -> None:
     assert convert(folder)["B.WAV"]["text"] == "Hello"
 
 
-def test_clips_beside_a_table_are_missed_whatever_else_it_names(
+def test_clips_missing_from_a_table_are_reported_whatever_else_it_names(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("b.dat", "c.wav"):
@@ -236,13 +236,13 @@ def test_rows_that_share_a_path_are_counted_in_the_log(
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])
-def test_a_line_of_blanks_in_a_table_is_none(folder: Path, blank: str) -> None:
+def test_a_blank_line_in_a_table_is_skipped(folder: Path, blank: str) -> None:
     rows = f"{blank}\naudio_filepath,text\n{blank}\na.wav,Hello\n{blank}\n"
     assert [sample["text"] for sample in convert_rows(folder, rows, "m.csv")] == ["Hello"]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the log has it: notes came with 3.11")
-def test_the_advice_fits_what_went_wrong(folder: Path) -> None:
+def test_advice_in_conversion_errors_fits_their_cause(folder: Path) -> None:
     (folder / "b.wav").write_bytes(b"RIFF")
     with pytest.raises(UnreadableAudioError) as caught:
         convert(folder)
@@ -254,9 +254,7 @@ def test_the_advice_fits_what_went_wrong(folder: Path) -> None:
     assert not hasattr(nothing.value, "__notes__")
 
 
-def test_a_failing_disk_is_no_reason_to_leave_a_clip_out(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disk_never_rejects_a_clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -277,7 +275,7 @@ def test_a_failing_disk_is_no_reason_to_leave_a_clip_out(
     [Path, partial(AudioWindow, offset=0.0), partial(AudioWindow, offset=0.0, duration=0.05)],
     ids=["file", "window to the end", "window"],
 )
-def test_a_disk_that_does_not_say_the_size_of_a_clip_moves_no_border_of_shards(
+def test_an_unreadable_file_size_moves_no_shard_border(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, audio: Any
 ) -> None:
     paths = [folder / f"{name}.wav" for name in "abcdef"]
@@ -295,7 +293,7 @@ def test_a_disk_that_does_not_say_the_size_of_a_clip_moves_no_border_of_shards(
     assert digests(out / "shard_00001") == digests(undisturbed / "shard_00001")
 
 
-def test_clips_that_are_not_finite_are_stored_counted_and_named(
+def test_clips_with_non_finite_samples_are_stored_counted_and_named(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number, (value, subtype) in enumerate(

@@ -29,7 +29,7 @@ def convert(folder: Path) -> dict[str, Sample]:
         return {sample["__key__"]: sample for sample in dataset}
 
 
-def test_a_dataset_is_made_where_its_path_led_when_the_converter_was_made(
+def test_output_paths_are_resolved_when_the_converter_is_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder.parent)
@@ -40,7 +40,7 @@ def test_a_dataset_is_made_where_its_path_led_when_the_converter_was_made(
     assert report.output_dir == folder.parent / "out"
 
 
-def test_a_path_through_a_link_and_back_leads_where_the_system_says(folder: Path) -> None:
+def test_a_path_through_a_link_and_back_resolves_as_the_system_does(folder: Path) -> None:
     elsewhere = folder.parent / "elsewhere"
     (elsewhere / "deep").mkdir(parents=True)
     (elsewhere / "a.wav").write_bytes(clip(9))

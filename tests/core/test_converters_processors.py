@@ -61,7 +61,7 @@ MEANT: dict[str, Callable[[], BaseException]] = {
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 @pytest.mark.parametrize("make", PASSING.values(), ids=PASSING)
-def test_what_is_wrong_around_a_processor_is_no_reason_to_leave_a_sample_out(
+def test_environment_errors_of_a_processor_never_reject_a_sample(
     tmp_path: Path, make: Callable[[], BaseException], on_error: Any
 ) -> None:
     options: dict[str, Any] = {"on_error": on_error, "num_workers": 1, "samples_per_shard": 1}
@@ -73,7 +73,7 @@ def test_what_is_wrong_around_a_processor_is_no_reason_to_leave_a_sample_out(
     assert not (out / "metadata.json").exists()
 
 
-def test_a_run_goes_on_once_what_was_wrong_is_mended(tmp_path: Path) -> None:
+def test_a_run_resumes_once_the_environment_error_is_fixed(tmp_path: Path) -> None:
     class Asks(BaseProcessor):
         def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
             if sample["text"] == "number 1" and not (tmp_path / "server").exists():
@@ -89,7 +89,7 @@ def test_a_run_goes_on_once_what_was_wrong_is_mended(tmp_path: Path) -> None:
     assert report.reused_shards >= 1
 
 
-def test_a_worker_process_says_so_too(tmp_path: Path) -> None:
+def test_environment_errors_in_a_worker_process_end_the_run_too(tmp_path: Path) -> None:
     class Away(BaseProcessor):
         def process(self, sample: Sample, **_: Any) -> dict[str, Any]:  # noqa: ARG002
             raise RuntimeError("no answer") from ConnectionError("the server is away")
@@ -103,7 +103,7 @@ def test_a_worker_process_says_so_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", MEANT.values(), ids=MEANT)
-def test_what_a_processor_says_of_a_sample_rejects_it(
+def test_a_value_error_of_a_processor_rejects_its_sample(
     tmp_path: Path, make: Callable[[], BaseException]
 ) -> None:
     options: dict[str, Any] = {"processor": Raises(make), "num_workers": 1}
@@ -127,7 +127,7 @@ class Resampled(BaseProcessor):
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_array_whose_rate_a_processor_does_not_say_is_refused(
+def test_an_array_without_a_rate_from_a_processor_is_refused(
     tmp_path: Path, keep: bool, workers: int
 ) -> None:
     processor = Resampled(keep_original=keep)
@@ -140,7 +140,7 @@ def test_an_array_whose_rate_a_processor_does_not_say_is_refused(
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_the_rate_that_a_processor_says_is_the_rate(tmp_path: Path, keep: bool) -> None:
+def test_the_rate_returned_by_a_processor_is_stored(tmp_path: Path, keep: bool) -> None:
     processor = Resampled(16000, keep)
     Listed(samples(2), tmp_path / "out", processor=processor, num_workers=1).run()
     with DatasetReader.open(tmp_path / "out") as dataset:
@@ -149,7 +149,7 @@ def test_the_rate_that_a_processor_says_is_the_rate(tmp_path: Path, keep: bool) 
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_processor_that_was_told_the_rate_need_not_say_it(tmp_path: Path, keep: bool) -> None:
+def test_a_processor_given_a_rate_need_not_return_it(tmp_path: Path, keep: bool) -> None:
     array = {"audio": np.zeros(800, np.float32), "sample_rate": 8000}
     sources: list[tuple[str, dict[str, Any], dict[str, Any], int]] = [
         ("conversion", {"audio": clip(1)}, {"sample_rate": 16000}, 16000),
@@ -165,7 +165,7 @@ def test_a_processor_that_was_told_the_rate_need_not_say_it(tmp_path: Path, keep
         assert (stored["sample_rate"], stored["frames"]) == (rate, rate // 10), name
 
 
-def test_a_function_in_place_of_a_processor_has_to_say_the_rate_too(tmp_path: Path) -> None:
+def test_a_function_as_processor_must_return_the_rate_too(tmp_path: Path) -> None:
     def process(sample: Sample) -> dict[str, Any]:
         return {"audio": np.zeros(3), "text": sample["text"]}
 
@@ -176,7 +176,7 @@ def test_a_function_in_place_of_a_processor_has_to_say_the_rate_too(tmp_path: Pa
         writer.write("k", {"audio": clip(1), "text": "a"})
 
 
-def test_what_a_function_makes_has_the_rate_that_it_was_told(tmp_path: Path) -> None:
+def test_an_array_made_by_a_function_has_the_rate_it_was_given(tmp_path: Path) -> None:
     def process(sample: Sample) -> dict[str, Any]:
         return {"audio": np.zeros(400, np.float32), "text": sample["text"]}
 
@@ -215,7 +215,7 @@ def test_the_rate_of_features_is_not_taken_for_that_of_the_clip_beside_them(
 
 
 @pytest.mark.parametrize("value", [np.zeros((2, 3, 4)), np.zeros(9, bool), "words"])
-def test_what_is_no_clip_needs_no_rate(tmp_path: Path, value: Any) -> None:
+def test_a_value_that_is_not_audio_needs_no_rate(tmp_path: Path, value: Any) -> None:
     class Stores(BaseProcessor):
         def process(self, sample: Sample, **_: Any) -> dict[str, Any]:  # noqa: ARG002
             return {"audio": value}

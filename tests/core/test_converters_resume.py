@@ -97,7 +97,7 @@ def test_workers_progress_and_errors_may_change_between_runs(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("limit", [5, 10, 12, 20, 22])
-def test_a_smaller_limit_is_no_other_source(tmp_path: Path, limit: int) -> None:
+def test_a_smaller_limit_is_refused_without_blaming_the_source(tmp_path: Path, limit: int) -> None:
     out = tmp_path / "out"
     source = samples(25)
     Listed(source, out, samples_per_shard=10).run()
@@ -110,7 +110,7 @@ def test_a_smaller_limit_is_no_other_source(tmp_path: Path, limit: int) -> None:
     assert Listed(source, out, samples_per_shard=10, limit=25).run().reused_shards == 3
 
 
-def test_a_larger_limit_goes_on(tmp_path: Path) -> None:
+def test_a_larger_limit_continues_the_conversion(tmp_path: Path) -> None:
     out = tmp_path / "out"
     Listed(samples(25), out, samples_per_shard=10, limit=7).run()
     with pytest.raises(SourceChangedError, match="as it is after a run with a smaller limit"):

@@ -50,7 +50,7 @@ def reused() -> Iterator[tuple[str, Sample]]:
 
 
 @pytest.mark.parametrize("options", [{}, {"processor": frames(keep_original=True)}])
-def test_what_a_source_uses_again_is_stored_as_it_was(
+def test_objects_reused_by_a_source_are_stored_as_they_were(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     for workers in (1, 2):
@@ -62,7 +62,7 @@ def test_what_a_source_uses_again_is_stored_as_it_was(
         assert [sample["text"] for sample in dataset] == [f"number {n}" for n in range(4)]
 
 
-def test_dicts_and_lists_of_other_classes_may_be_used_again_too(tmp_path: Path) -> None:
+def test_subclasses_of_dict_and_list_may_be_reused_too(tmp_path: Path) -> None:
     class Words(list[int]):
         pass
 
@@ -90,7 +90,7 @@ def test_dicts_and_lists_of_other_classes_may_be_used_again_too(tmp_path: Path) 
     assert [sample["words"] for sample in found] == [[0], [1], [2], [3]]
 
 
-def test_views_of_an_lmdb_transaction_may_end_with_it(tmp_path: Path) -> None:
+def test_views_of_an_lmdb_transaction_are_copied_in_time(tmp_path: Path) -> None:
     clips = {f"{number:03}": clip(number) for number in range(100)}
     with lmdb.open(str(tmp_path / "lmdb")) as env, env.begin(write=True) as transaction:
         for key, data in clips.items():
@@ -109,9 +109,7 @@ def test_views_of_an_lmdb_transaction_may_end_with_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.01, 0.1, 20])
 @pytest.mark.parametrize("field", ["audio", "features"])
-def test_an_array_that_is_filled_anew_is_refused_by_name(
-    tmp_path: Path, seconds: float, field: str
-) -> None:
+def test_a_refilled_array_is_refused_by_name(tmp_path: Path, seconds: float, field: str) -> None:
     def source() -> Iterator[tuple[str, Sample]]:
         array = np.zeros(int(16_000 * seconds), np.float32)
         for number in range(3):
@@ -139,7 +137,7 @@ def test_an_array_that_stays_the_same_may_be_in_many_samples(tmp_path: Path) -> 
             assert all(np.array_equal(stored[name], sample[name]) for name in sample), key
 
 
-def test_arrays_in_memory_that_is_used_again_after_it_was_freed_are_arrays_of_their_own(
+def test_new_arrays_at_a_freed_address_are_not_taken_for_refilled(
     tmp_path: Path,
 ) -> None:
     def source() -> Iterator[tuple[str, Sample]]:

@@ -104,7 +104,7 @@ def test_a_cell_may_be_long(name: str) -> None:
         ("t.csv", "text\né\n".encode("latin-1"), r"t\.csv:2: not UTF-8: .* Convert it first"),
     ],
 )
-def test_what_is_no_text_is_refused_with_what_to_do(
+def test_a_table_that_is_not_utf8_text_is_refused_with_advice(
     name: str, content: bytes, message: str
 ) -> None:
     with pytest.raises(SourceError, match=message):
@@ -138,7 +138,7 @@ def test_a_manifest_without_the_expected_column_says_how_to_name_another(
         ("gone.wav", r"No such file or directory(\n|$)"),
     ],
 )
-def test_a_path_that_leads_nowhere_says_what_may_be_wrong_with_it(
+def test_a_missing_path_in_a_table_gets_a_likely_explanation(
     tmp_path: Path, listed: str, advice: str
 ) -> None:
     path = tmp_path / "m.jsonl"
@@ -148,7 +148,7 @@ def test_a_path_that_leads_nowhere_says_what_may_be_wrong_with_it(
 
 
 @pytest.mark.parametrize(("on_disk", "listed"), [("NFD", "NFC"), ("NFC", "NFD")])
-def test_a_file_whose_name_only_looks_like_the_listed_one_is_pointed_out(
+def test_a_similarly_named_file_is_suggested_for_a_missing_one(
     tmp_path: Path, on_disk: Literal["NFC", "NFD"], listed: Literal["NFC", "NFD"]
 ) -> None:
     clip = tmp_path / unicodedata.normalize(on_disk, "é.wav")

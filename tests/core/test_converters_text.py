@@ -43,7 +43,7 @@ def ids(value: Any) -> str:
 
 
 @pytest.mark.parametrize("text", LIKE_TEXT, ids=ids)
-def test_a_key_is_the_text_that_it_is(tmp_path: Path, text: str) -> None:
+def test_keys_of_str_subclasses_are_stored_as_plain_text(tmp_path: Path, text: str) -> None:
     for name, key in (("plain", "fr"), ("like", text)):
         Listed([(key, {"text": "a"})], tmp_path / name / "out").run()
     assert digests(tmp_path / "like") == digests(tmp_path / "plain")
@@ -61,7 +61,7 @@ def test_a_key_is_the_text_that_it_is(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", LIKE_TEXT, ids=ids)
-def test_a_value_is_the_text_that_it_is(tmp_path: Path, text: str) -> None:
+def test_values_of_str_subclasses_are_stored_as_plain_text(tmp_path: Path, text: str) -> None:
     def sample(value: str) -> Sample:
         nested = {"in": {value: [value, {value: value}]}}
         return {"audio": clip(1), "text": value, "lang": value, "list": [value], **nested}
@@ -77,7 +77,7 @@ def test_a_value_is_the_text_that_it_is(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", LIKE_TEXT, ids=ids)
-def test_a_field_is_called_by_the_text_that_it_is(tmp_path: Path, text: str) -> None:
+def test_field_names_of_str_subclasses_are_stored_as_plain_text(tmp_path: Path, text: str) -> None:
     class Renames(BaseProcessor):
         def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
             return {text: sample["fr"]}
@@ -93,7 +93,7 @@ def test_a_field_is_called_by_the_text_that_it_is(tmp_path: Path, text: str) -> 
 
 
 @pytest.mark.parametrize("text", LIKE_TEXT, ids=ids)
-def test_a_record_of_its_own_takes_them_too(tmp_path: Path, text: str) -> None:
+def test_a_single_record_accepts_str_subclasses_too(tmp_path: Path, text: str) -> None:
     record = encode_record(text, {"__key__": text, text: text})
     assert record == encode_record("fr", {"fr": "fr"})
     assert msgspec.msgpack.decode(record.body) == {"__key__": "fr", "fr": "fr"}
@@ -101,7 +101,7 @@ def test_a_record_of_its_own_takes_them_too(tmp_path: Path, text: str) -> None:
         shard.add(record)
 
 
-def test_an_integer_of_another_class_has_a_column(tmp_path: Path) -> None:
+def test_integers_of_int_subclasses_get_a_column(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "out") as writer:
         writer.write("a", {"size": Size.BIG})
         writer.write("b", {"size": 8})

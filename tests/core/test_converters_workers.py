@@ -88,7 +88,7 @@ def test_the_workers_of_an_executor_make_a_processor_once(tmp_path: Path) -> Non
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
-def test_a_processor_that_does_not_arrive_in_an_executor_ends_the_run(tmp_path: Path) -> None:
+def test_a_processor_that_fails_to_unpickle_in_an_executor_ends_the_run(tmp_path: Path) -> None:
     class Lost(BaseProcessor):
         def __setstate__(self, state: dict[str, Any]) -> None:
             raise AttributeError("not to be found here")
@@ -129,7 +129,7 @@ def test_views_of_bytes_reach_the_processes_of_any_pool(tmp_path: Path) -> None:
             assert dataset[key]["parts"] == sample["parts"]
 
 
-def test_without_a_processor_work_is_done_in_threads_and_with_one_in_processes(
+def test_work_runs_in_threads_or_with_a_processor_in_processes(
     tmp_path: Path,
 ) -> None:
     class Where(BaseProcessor):

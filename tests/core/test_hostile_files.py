@@ -57,14 +57,14 @@ def test_pipes_and_devices_are_not_read(dataset: Path) -> None:
         DatasetReader.open(dataset)
 
 
-def test_metadata_of_any_size_is_not_read(dataset: Path) -> None:
+def test_oversized_metadata_is_not_read(dataset: Path) -> None:
     os.truncate(dataset / "metadata.json", MOST_METADATA_BYTES + 1)
     with pytest.raises(MetadataError, match="it is not the metadata of a dataset"):
         DatasetReader.open(dataset)
 
 
 @pytest.mark.parametrize("head", [b'"format": "zip"', b'"format": "audiomdb", "format_version": 1'])
-def test_metadata_of_another_kind_takes_little_more_memory_than_its_size(head: bytes) -> None:
+def test_malformed_metadata_takes_little_more_memory_than_its_size(head: bytes) -> None:
     raw = b"{" + head + b', "other": [' + b"[]," * 300_000 + b"[]]}"
     tracemalloc.start()
     try:
@@ -102,7 +102,7 @@ def test_a_lock_file_that_lmdb_has_used_is_published(dataset: Path, tmp_path: Pa
     assert files(tmp_path / "public") == files(dataset)
 
 
-def test_pull_copies_no_more_of_a_folder_than_metadata_says(
+def test_pull_copies_only_the_files_that_metadata_lists(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = dataset / "shard_00000" / "data.mdb"

@@ -163,7 +163,7 @@ def test_a_process_forked_while_a_thread_fetches_an_index_can_read_one(
     assert found.stdout.split() == ["7"]
 
 
-def test_no_thread_imports_anything_where_a_fork_may_interrupt_it(tmp_path: Path) -> None:
+def test_every_import_in_a_thread_is_protected_from_forks(tmp_path: Path) -> None:
     tone = np.sin(np.arange(8000) * 0.1).astype(np.float32) * 0.5
     with DatasetWriter(tmp_path / "clips", samples_per_shard=2) as writer:
         for form in ("flac", "wav", "mp3", "vorbis", "opus"):
@@ -174,7 +174,7 @@ def test_no_thread_imports_anything_where_a_fork_may_interrupt_it(tmp_path: Path
     assert found.stdout == ""
 
 
-def test_an_import_waits_for_no_thread_that_would_wait_for_it(tmp_path: Path) -> None:
+def test_imports_and_threads_never_wait_for_each_other(tmp_path: Path) -> None:
     clip = FLAC.parents[1] / "ogg" / "ogg_opus_16k_mono.opus"
     with DatasetWriter(tmp_path / "clips") as writer:
         for number in range(100):
@@ -184,7 +184,7 @@ def test_an_import_waits_for_no_thread_that_would_wait_for_it(tmp_path: Path) ->
     subprocess.run(command, check=True, timeout=300)
 
 
-def test_names_are_there_on_a_system_without_fork() -> None:
+def test_lazy_names_exist_on_a_system_without_fork() -> None:
     program = (
         "import os; del os.fork, os.register_at_fork; import audiomdb.shards as shards; "
         "print(shards.DatasetWriter.__name__)"

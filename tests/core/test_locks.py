@@ -21,7 +21,7 @@ def test_no_interrupt_leaves_a_lock_locked(kind: str) -> None:
     assert done.stdout == "the lock is free after each interrupt", done.stderr
 
 
-def test_a_reentrant_lock_is_one_for_the_thread_that_has_it() -> None:
+def test_a_reentrant_lock_belongs_to_the_thread_that_holds_it() -> None:
     lock, entered = locks.RLock(), []
     with lock, lock:
         other = threading.Thread(target=lambda: entered.append(lock.acquire(blocking=False)))

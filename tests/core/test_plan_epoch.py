@@ -91,9 +91,7 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: EpochPlan) -> None:
 
 
 @given(plans(), st.integers(0, 30))
-def test_the_shards_from_an_element_on_are_those_its_samples_and_later_ones_need(
-    plan: EpochPlan, element: int
-) -> None:
+def test_shards_from_an_element_cover_all_later_samples(plan: EpochPlan, element: int) -> None:
     ends = np.cumsum(plan.counts)
     for partition, line in enumerate(plan.lines):
         at = min(element, max(0, len(line) - 1))
@@ -177,7 +175,7 @@ def test_the_order_of_an_epoch_is_frozen() -> None:
 
 
 @given(plans())
-def test_a_plan_travels_as_its_options(plan: EpochPlan) -> None:
+def test_a_plan_pickles_as_its_options(plan: EpochPlan) -> None:
     before = len(pickle.dumps(plan))
     order = whole(plan)
     sent = pickle.dumps(plan)

@@ -40,7 +40,7 @@ orders = st.fixed_dictionaries(
 
 
 @given(selections(), orders)
-def test_the_filtered_epoch_is_the_whole_epoch_without_what_is_left_out(
+def test_a_filtered_epoch_is_the_whole_epoch_minus_the_excluded_samples(
     selection: Selection, options: dict[str, Any]
 ) -> None:
     whole = EpochPlan(selection.counts, **options)
@@ -71,7 +71,7 @@ def test_with_partitions_every_kept_sample_comes_once_from_anywhere(
 
 @given(selections(), orders, st.integers(1, 3))
 @settings(max_examples=50)
-def test_shards_of_which_nothing_is_kept_are_never_met(
+def test_shards_without_kept_samples_are_never_read(
     selection: Selection, options: dict[str, Any], partitions: int
 ) -> None:
     plan = EpochPlan(
@@ -91,7 +91,7 @@ def test_shards_of_which_nothing_is_kept_are_never_met(
 
 @given(selections(), selections(), orders, st.integers(1, 3))
 @settings(max_examples=50)
-def test_shards_of_which_a_mixture_keeps_nothing_are_never_met(
+def test_shards_without_kept_samples_are_never_read_in_a_mixture(
     one: Selection, other: Selection, options: dict[str, Any], partitions: int
 ) -> None:
     plan = MixPlan(
@@ -116,7 +116,7 @@ def test_shards_of_which_a_mixture_keeps_nothing_are_never_met(
 
 @given(selections(), orders, st.integers(1, 3), st.integers(1, 4))
 @settings(max_examples=50)
-def test_steps_of_a_filtered_epoch_have_what_is_kept_once(
+def test_steps_of_a_filtered_epoch_hold_each_kept_sample_once(
     selection: Selection, options: dict[str, Any], partitions: int, width: int
 ) -> None:
     plan = EpochPlan(
@@ -144,7 +144,7 @@ def test_a_selection_knows_its_places(selection: Selection) -> None:
     assert copy.mask().tolist() == mask.tolist()
 
 
-def test_durations_are_bounds_included_and_missing_ones_are_left_out() -> None:
+def test_duration_bounds_are_inclusive_and_unknown_durations_excluded() -> None:
     columns = {"duration": np.array([1.0, 2.0, np.nan, 3.0, 4.0]), "speaker": np.arange(5)}
     chosen = select(columns, [2, 3], min_duration=2, max_duration=3)
     assert chosen is not None
@@ -156,7 +156,7 @@ def test_durations_are_bounds_included_and_missing_ones_are_left_out() -> None:
     assert select(columns, [2, 3]) is None
 
 
-def test_what_is_no_filter_is_refused() -> None:
+def test_an_invalid_filter_is_refused() -> None:
     columns = {"duration": np.ones(5)}
     with pytest.raises(PlanError, match="min_duration 3 s is above max_duration 2 s"):
         select(columns, [5], min_duration=3, max_duration=2)

@@ -50,7 +50,7 @@ def test_the_turn_of_any_sample_is_known(
 
 
 @given(all_weights, st.integers(0, 10**15))
-def test_every_source_has_its_share_to_within_one_sample_and_ties(
+def test_each_source_keeps_its_share_to_within_one_sample_and_ties(
     weights: list[int], turns: int
 ) -> None:
     counts = Pattern(weights).counts(turns)
@@ -84,7 +84,7 @@ def owners(plan: MixPlan, positions: Any) -> list[int]:
 
 @given(mixes())
 @settings(max_examples=150)
-def test_each_source_gives_its_share_as_evenly_as_passes_can(plan: MixPlan) -> None:
+def test_passes_over_a_source_are_as_even_as_possible(plan: MixPlan) -> None:
     positions = plan.positions(0, len(plan))
     datasets, places = located(plan, positions)
     assert len(positions) == len(plan) == sum(plan.shares)
@@ -112,7 +112,7 @@ def test_any_seek_equals_the_slice_of_the_whole(
 
 @given(mixes(), st.integers(1, 5))
 @settings(max_examples=60)
-def test_steps_of_a_mixture_have_what_its_epoch_has(plan: MixPlan, width: int) -> None:
+def test_steps_of_a_mixture_hold_the_samples_of_its_epoch(plan: MixPlan, width: int) -> None:
     steps = StepPlan(plan, plan.partitions * width, "pad")
     parts = [steps.step(number) for number in range(steps.steps)]
     seen = [int(one) for part in parts for one in part.positions[part.mask]]
@@ -161,7 +161,7 @@ def test_sources_come_one_after_the_other_without_interleaving() -> None:
     assert [line.take(np.arange(4)).tolist() for line in plan.lines] == [[0, 1, 4, 5], [2, 3, 6, 7]]
 
 
-def test_stop_rules() -> None:
+def test_each_stop_rule_ends_the_epoch_where_it_says() -> None:
     counts = [[6], [2]]
     first = MixPlan(counts, weights=[1, 1], stop="first", interleave="ordered")
     assert owners(first, first.positions(0, 99)) == [0, 1, 0, 1]
@@ -173,7 +173,7 @@ def test_stop_rules() -> None:
     assert following.positions(0, 99).tolist() == [3, 6, 4, 7, 5]
 
 
-def test_what_one_epoch_leaves_the_next_ones_take() -> None:
+def test_samples_left_by_one_epoch_come_in_the_next_ones() -> None:
     counts = [[10] * 5, [4]]
     seen: list[int] = []
     for epoch in range(5):
@@ -203,7 +203,7 @@ def test_the_last_samples_of_the_longest_run_are_known() -> None:
     assert plan.passes(1, 2**45 - 2048)[0][0] > 2**32
 
 
-def test_filters_of_sources_hold() -> None:
+def test_filters_apply_to_the_sources_of_a_mixture() -> None:
     kept = Selection([3, 5], np.arange(8) % 2 == 0)
     plan = MixPlan([[4, 2], [3, 5]], selections=[None, kept], shuffle=True, partitions=2)
     assert sorted(plan.positions(0, len(plan)).tolist()) == [0, 1, 2, 3, 4, 5, 6, 8, 10, 12]
@@ -252,7 +252,7 @@ def test_mixtures_are_frozen() -> None:
     ]
 
 
-def test_a_mixture_travels_as_its_options_and_is_entered_anywhere_at_once() -> None:
+def test_a_mixture_pickles_as_its_options_and_seeks_at_once() -> None:
     plan = MixPlan([np.full(5000, 1000)] * 2, weights=[3, 1], stop="first", shuffle=True)
     copy = pickle.loads(pickle.dumps(plan))
     plan.positions(0, 10)

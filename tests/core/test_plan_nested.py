@@ -97,7 +97,7 @@ def test_a_mixture_in_front_gives_its_own_epochs(within: MixPlan, epoch: int) ->
         assert [one for one in all_of(around) if one < len(alone)] == all_of(alone)
 
 
-def test_what_an_epoch_leaves_of_a_nested_mixture_comes_in_the_next() -> None:
+def test_samples_left_of_a_nested_mixture_come_in_the_next_epoch() -> None:
     within = MixPlan([[6, 4], [5]], interleave="pseudo", shuffle=True)
     seen: list[int] = []
     for epoch in range(5):
@@ -119,7 +119,7 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
 
 @given(nested(), st.integers(0, 40))
 @settings(max_examples=60)
-def test_the_shards_that_come_are_known_from_any_element(plan: MixPlan, element: int) -> None:
+def test_upcoming_shards_are_known_from_any_element(plan: MixPlan, element: int) -> None:
     for number, line in enumerate(plan.lines):
         positions = line.take(np.arange(min(element, len(line)), len(line)))
         shards = set(shards_of(plan, positions))
@@ -133,7 +133,7 @@ def test_the_shards_that_come_are_known_from_any_element(plan: MixPlan, element:
             assert own <= set(coming) <= own | mixed
 
 
-def test_shards_that_a_mixture_leaves_to_its_next_pass_come() -> None:
+def test_shards_left_to_the_next_pass_of_a_mixture_are_announced() -> None:
     one = MixPlan([[1, 1]], window=0)
     half = MixPlan([one, [1]], weights=(1, 1), stop=1, window=0)
     plan = MixPlan([half, [2]], weights=(1, 1), window=0)
@@ -143,7 +143,7 @@ def test_shards_that_a_mixture_leaves_to_its_next_pass_come() -> None:
 
 
 @pytest.mark.parametrize("stop", ["last", 3])
-def test_the_shards_that_come_are_found_without_going_through_all_passes(
+def test_upcoming_shards_are_found_without_walking_all_passes(
     stop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
@@ -163,7 +163,7 @@ def test_the_shards_that_come_are_found_without_going_through_all_passes(
 
 @given(nested(), st.data())
 @settings(max_examples=60)
-def test_inside_a_pass_no_shard_comes_back(plan: MixPlan, data: st.DataObject) -> None:
+def test_no_shard_returns_within_a_pass(plan: MixPlan, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, plan.partitions - 1))
     line = plan.lines[number]
     firsts = np.cumsum([0, *map(len, plan.datasets)])
@@ -186,7 +186,7 @@ def test_inside_a_pass_no_shard_comes_back(plan: MixPlan, data: st.DataObject) -
 
 @given(nested(), st.integers(1, 4))
 @settings(max_examples=40)
-def test_steps_have_what_the_epoch_has(plan: MixPlan, width: int) -> None:
+def test_steps_of_a_nested_mixture_hold_the_samples_of_its_epoch(plan: MixPlan, width: int) -> None:
     steps = StepPlan(plan, plan.partitions * width, "pad")
     parts = [steps.step(number) for number in range(steps.steps)]
     assert sorted(int(p) for part in parts for p in part.positions[part.mask]) == sorted(
@@ -196,7 +196,7 @@ def test_steps_have_what_the_epoch_has(plan: MixPlan, width: int) -> None:
 
 @given(nested(), st.randoms(use_true_random=False))
 @settings(max_examples=30)
-def test_batches_by_seconds_have_what_the_epoch_has(plan: MixPlan, draw: Any) -> None:
+def test_batches_by_seconds_of_a_nested_mixture_hold_its_epoch(plan: MixPlan, draw: Any) -> None:
     total = sum(int(one.sum()) for one in plan.datasets)
     durations = np.array([draw.uniform(0.5, 9) for _ in range(total)])
     steps = SecondsPlan(
@@ -212,7 +212,7 @@ def test_batches_by_seconds_have_what_the_epoch_has(plan: MixPlan, draw: Any) ->
     assert sorted(met) == sorted(all_of(plan))
 
 
-def test_a_filter_of_a_nested_dataset_holds() -> None:
+def test_a_filter_applies_to_a_nested_dataset() -> None:
     kept = Selection([3, 5], np.arange(8) % 2 == 0)
     within = MixPlan([[2], [3, 5]], selections=[None, kept])
     plan = MixPlan([[4], within], shuffle=True, partitions=2)
@@ -251,7 +251,9 @@ def test_a_state_names_nested_options_and_stays_small() -> None:
         ({"window": [1, -1]}, "window must be"),
     ],
 )
-def test_what_is_said_for_each_source_has_to_fit(options: dict[str, Any], message: str) -> None:
+def test_per_source_options_must_match_the_number_of_sources(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(PlanError, match=message):
         MixPlan([[1], [1]], **options)
 
@@ -262,7 +264,7 @@ def test_what_is_said_for_each_source_has_to_fit(options: dict[str, Any], messag
     st.integers(1, 7),
     st.booleans(),
 )
-def test_nodes_that_divide_the_partitions_share_cut_shards_only(
+def test_nodes_that_divide_the_partitions_share_only_shards_on_cuts(
     shards: list[int], nodes: int, each: int, shuffle: bool
 ) -> None:
     plan = EpochPlan(shards, partitions=nodes * each, shuffle=shuffle, seed=2)

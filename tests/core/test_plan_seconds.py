@@ -49,13 +49,15 @@ def needed(size: SlotSize, durations: list[float]) -> int:
 
 
 @given(st.lists(st.floats(0.05, 9.0), max_size=30), st.floats(9.0, 99.0))
-def test_room_is_the_same_for_many_at_once(durations: list[float], seconds: float) -> None:
+def test_slot_room_is_the_same_for_scalars_and_arrays(
+    durations: list[float], seconds: float
+) -> None:
     for size in (SlotSize(seconds), SlotSize(seconds, 3)):
         expected = [size.room(one) for one in durations]
         assert size.rooms(np.array(durations)).tolist() == expected
 
 
-def test_room_is_exact_where_division_is_not() -> None:
+def test_slot_room_is_exact_despite_rounding_in_division() -> None:
     assert SlotSize(0.3).room(0.1) == 2  # 3 * 0.1 is a little more
     assert SlotSize(1.1 * 3).room(1.1) == 3
     assert SlotSize(100.0, 7).room(0.5) == 7
@@ -63,7 +65,7 @@ def test_room_is_exact_where_division_is_not() -> None:
     assert SlotSize(1.1 * 3).rooms(np.array([1.1])).tolist() == [3]
 
 
-def test_what_is_missing_is_spread_over_all_slots() -> None:
+def test_missing_clips_are_spread_over_all_slots() -> None:
     # 96 clips in ten slots of ten.
     assert np.diff(spread([10] * 96, 10, 1), prepend=0).min() == 9
     # A slot of three is short without one of them, and so would all be with half of the clips.
@@ -132,7 +134,7 @@ def test_an_epoch_by_seconds_has_every_sample_once(plan: SecondsPlan) -> None:
 
 @given(seconds_plans())
 @settings(max_examples=60)
-def test_no_slot_exceeds_its_bounds_and_none_is_without_a_sample(plan: SecondsPlan) -> None:
+def test_every_slot_has_a_sample_and_keeps_its_bounds(plan: SecondsPlan) -> None:
     durations = plan._durations
     for step in steps_of(plan):
         assert len(step) == plan.slots
@@ -242,7 +244,7 @@ def test_slots_of_few_and_of_many_clips_are_full(seconds: float, short: float) -
     ("partitions", "slots", "most"),
     [(1, 1, 2**17), (8, 64, 2**17), (64, 64, 2**17), (1, 250, 2**17), (1, 500, 2**18)],
 )
-def test_a_chapter_has_no_more_samples_than_are_soon_made(
+def test_chapters_are_small_enough_to_be_made_quickly(
     partitions: int, slots: int, most: int
 ) -> None:
     order = EpochPlan([1000] * 2000, partitions=partitions)
@@ -263,7 +265,7 @@ def test_the_last_steps_of_a_chapter_do_not_go_from_long_to_short() -> None:
     assert longest != sorted(longest, reverse=True)
 
 
-def test_slots_change_places_with_their_clips() -> None:
+def test_slots_are_reordered_with_their_clips() -> None:
     slots = Slots(np.arange(6), np.array([1, 1, 4, 6]))
     moved = slots.reordered(np.array([2, 0, 3, 1]))
     assert [moved.slot(i).tolist() for i in range(4)] == [[1, 2, 3], [0], [4, 5], []]
@@ -294,7 +296,7 @@ def test_borders_cost_about_equally_much_padding() -> None:
     assert sum(padding) < 0.95 * sum(even)
 
 
-def test_borders_of_few_or_equal_durations() -> None:
+def test_few_or_equal_durations_give_sensible_borders() -> None:
     assert even_borders(np.array([])) == []
     assert even_borders(np.full(1000, 30.0)) == []
     assert set(even_borders(np.array([1.0, 2.0, 3.0]), 8)) <= {1.0, 2.0, 3.0}
@@ -312,7 +314,7 @@ def test_durations_are_sampled_from_those_that_take_part() -> None:
     assert len(sampled(durations, np.zeros(len(durations), np.bool_))) == 0
 
 
-def test_increments_are_half_of_what_a_slot_holds_but_never_few() -> None:
+def test_increments_are_half_a_slot_but_at_least_sixteen() -> None:
     assert usual_increment(np.full(100, 5.0), SlotSize(1000.0)) == 100
     assert usual_increment(np.full(100, 5.0), SlotSize(1000.0, 50)) == 25
     assert usual_increment(np.full(100, 5.0), SlotSize(20.0)) == 16
@@ -365,7 +367,7 @@ def test_impossible_batches_by_seconds_are_refused(
 
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("tiny", [1e-15, 1e-19, 1e-300, 5e-324])
-def test_clips_of_hardly_any_duration_are_packed_too(tiny: float, slots: int) -> None:
+def test_very_short_clips_are_packed_too(tiny: float, slots: int) -> None:
     for some in ([1.0, 2.0, tiny, 3.0, 2 * tiny], [tiny, 2 * tiny]):
         durations = np.array(some * 40)
         order = EpochPlan([len(durations)], shuffle=True)
@@ -389,7 +391,7 @@ def test_ranks_that_do_not_divide_the_slots_are_refused() -> None:
 
 
 @pytest.mark.parametrize("slots", [2, 6])
-def test_an_empty_slot_repeats_what_its_partition_had_last(slots: int) -> None:
+def test_an_empty_slot_repeats_the_last_sample_of_its_partition(slots: int) -> None:
     # One partition has short clips, of which a slot holds many, and the other has long ones.
     seconds = np.concatenate([np.linspace(1, 1.5, 1000), np.linspace(8, 9.5, 1000)])
     plan = SecondsPlan(

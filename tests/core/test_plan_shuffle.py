@@ -63,7 +63,7 @@ def test_elements_read_in_any_pieces_equal_the_whole(
 
 
 @given(all_counts, windows)
-def test_at_most_one_shard_more_than_the_window_is_alive_and_none_returns(
+def test_at_most_window_plus_one_shards_are_alive_and_none_returns(
     counts: list[int], window: int
 ) -> None:
     line = whole_line(counts, window)
@@ -180,7 +180,7 @@ def test_a_window_wider_than_the_dataset_comes_close_to_a_full_shuffle() -> None
 
 
 @given(all_counts, windows, st.integers(1, 40))
-def test_what_is_mixed_may_be_asked_behind_what_is_read(
+def test_shards_mixed_can_be_asked_for_earlier_elements(
     counts: list[int], window: int, ahead: int
 ) -> None:
     line = whole_line(counts, window)
@@ -189,7 +189,9 @@ def test_what_is_mixed_may_be_asked_behind_what_is_read(
         assert line.alive(element) == whole_line(counts, window).alive(element)
 
 
-def test_asking_behind_what_is_read_draws_no_shard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_about_earlier_elements_draws_no_shard_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn: list[int] = []
 
     def noted(seed: int, epoch: int, purpose: Purpose, number: int, **part: int) -> Any:

@@ -101,7 +101,7 @@ def test_any_stretch_equals_the_slice_of_the_whole(
 
 
 @given(totals, few, few)
-def test_after_each_block_all_worlds_have_met_the_same_turns(
+def test_all_world_sizes_have_read_the_same_turns_after_each_block(
     total: int, partitions: int, world_size: int
 ) -> None:
     order = turns(total, partitions)

@@ -34,7 +34,7 @@ def test_long_options_are_kept_as_their_hash() -> None:
         state.check(other)
 
 
-def test_a_difference_is_refused_by_name() -> None:
+def test_a_state_that_differs_is_refused_with_the_difference() -> None:
     then = PlanState.of("f", {"window": 4, "batch_size": 64}, seed=1, next_step=5)
     for now, message in [
         (PlanState.of("f", {"window": 4, "batch_size": 32}, seed=1), "batch_size was 64 and is 32"),
@@ -46,7 +46,7 @@ def test_a_difference_is_refused_by_name() -> None:
             then.check(now)
 
 
-def test_plan_ids_are_frozen_and_know_no_order_of_options() -> None:
+def test_plan_ids_are_frozen_and_ignore_the_order_of_options() -> None:
     assert plan_id("abc", {"window": 4, "shuffle": True}) == plan_id(
         "abc", {"shuffle": True, "window": 4}
     )
@@ -62,7 +62,7 @@ def test_plan_ids_are_frozen_and_know_no_order_of_options() -> None:
         ({"options": 3}, "expected a dict"),
     ],
 )
-def test_what_is_no_state_is_refused(change: dict[str, object], message: str) -> None:
+def test_data_that_is_not_a_state_is_refused(change: dict[str, object], message: str) -> None:
     data = {**PlanState.of("f", {}, seed=0).to_dict(), **change}
     with pytest.raises(PlanError, match=message):
         PlanState.from_dict(data)
@@ -75,6 +75,6 @@ def test_a_state_that_lacks_something_is_refused() -> None:
         PlanState.from_dict(data)
 
 
-def test_more_options_than_a_state_holds_are_refused() -> None:
+def test_options_too_long_for_a_state_are_refused() -> None:
     with pytest.raises(PlanError, match="at most 1000"):
         PlanState.of("f", {f"option_{n}": "x" * 20 for n in range(60)}, seed=0)

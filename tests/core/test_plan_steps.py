@@ -54,7 +54,7 @@ def test_a_step_is_the_same_list_for_every_world_size(plan: StepPlan) -> None:
 
 @given(step_plans())
 @settings(max_examples=60)
-def test_an_epoch_of_steps_has_every_sample_once_but_those_dropped(plan: StepPlan) -> None:
+def test_an_epoch_of_steps_holds_every_sample_not_dropped_once(plan: StepPlan) -> None:
     seen = []
     for number in range(plan.steps):
         positions, mask = gathered(plan, number)
@@ -83,7 +83,7 @@ def test_steps_take_the_turns_of_the_epoch_in_order(plan: StepPlan) -> None:
 
 @given(step_plans(("drop", "pad")), st.data())
 @settings(max_examples=50)
-def test_ranks_get_equally_many_samples_and_almost_equally_many_that_count(
+def test_ranks_get_equal_counts_and_nearly_equal_unmasked_counts(
     plan: StepPlan, data: st.DataObject
 ) -> None:
     world_size = data.draw(st.sampled_from(divisors(plan.batch_size)))
@@ -100,7 +100,7 @@ def test_ranks_get_equally_many_samples_and_almost_equally_many_that_count(
 
 @given(step_plans(("uneven",)), st.data())
 @settings(max_examples=50)
-def test_an_uneven_tail_shows_nothing_twice(plan: StepPlan, data: st.DataObject) -> None:
+def test_an_uneven_tail_repeats_no_sample(plan: StepPlan, data: st.DataObject) -> None:
     world_size = data.draw(st.sampled_from(divisors(plan.batch_size)))
     parts = [
         plan.step(number, rank, world_size)
@@ -113,7 +113,7 @@ def test_an_uneven_tail_shows_nothing_twice(plan: StepPlan, data: st.DataObject)
 
 @given(step_plans(), st.data())
 @settings(max_examples=50)
-def test_a_step_is_the_same_whatever_was_asked_before(plan: StepPlan, data: st.DataObject) -> None:
+def test_a_step_does_not_depend_on_earlier_queries(plan: StepPlan, data: st.DataObject) -> None:
     if not plan.steps:
         return
     step = st.integers(0, plan.steps - 1)
@@ -163,7 +163,7 @@ def test_threads_share_a_plan_of_steps() -> None:
     assert some == expected[::7]
 
 
-def test_padding_repeats_what_is_at_hand() -> None:
+def test_padding_repeats_samples_already_at_hand() -> None:
     plan = StepPlan(EpochPlan([11]), 8, "pad")
     positions, mask = gathered(plan, 1)
     assert positions == [8, 8, 8, 9, 9, 9, 10, 10]
@@ -176,7 +176,7 @@ def test_a_partition_without_a_sample_borrows_one() -> None:
     assert gathered(plan, 0) == ([0] * 8, [True] + [False] * 7)
 
 
-def test_nodes_that_divide_the_partitions_meet_their_own_only() -> None:
+def test_nodes_that_divide_the_partitions_read_only_their_own() -> None:
     counts = np.full(24, 7)
     plan = EpochPlan(counts, shuffle=True, partitions=4)
     steps = StepPlan(plan, 16, "pad")
@@ -231,7 +231,7 @@ def test_steps_are_frozen() -> None:
     ]
 
 
-def test_a_step_plan_travels_as_its_options() -> None:
+def test_a_step_plan_pickles_as_its_options() -> None:
     plan = StepPlan(EpochPlan([40] * 9, shuffle=True), 6)
     copy = pickle.loads(pickle.dumps(plan))
     assert copy.step(7, 1, 3).positions.tolist() == plan.step(7, 1, 3).positions.tolist()

@@ -90,7 +90,7 @@ def test_arrays_of_every_sample_type_come_scaled_to_one(dtype: str) -> None:
     assert np.abs(loaded - TONE).max() < 0.01
 
 
-def test_an_array_that_is_no_audio_is_refused_with_advice() -> None:
+def test_an_array_that_is_not_audio_is_refused_with_advice() -> None:
     with pytest.raises(SampleError, match=r"torchaudio's \(channels, frames\) wants `\.T`"):
         Length().load_array(STEREO.T, 16000)
     with pytest.raises(SampleError, match="complex64"):
@@ -102,7 +102,7 @@ def test_bytes_that_are_no_audio_are_refused() -> None:
         Length().load_array(b"hello, this is text" * 10, 16000)
 
 
-def test_the_rate_reaches_a_processor_only_where_there_is_one() -> None:
+def test_a_processor_receives_a_rate_only_if_there_is_one() -> None:
     encoded = {"audio": encode(TONE, 16000), "sample_rate": 16000}
     array = {"audio": TONE, "sample_rate": np.int64(44100)}
     assert Processors(Rate())(encoded) == {"kwargs": {}}
@@ -114,7 +114,7 @@ def test_the_rate_reaches_a_processor_only_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("rate", ["16000", 16000.5, True, 0, -1])
-def test_a_rate_that_is_none_is_refused_as_it_is_at_conversion(rate: Any) -> None:
+def test_an_invalid_rate_is_refused_as_at_conversion(rate: Any) -> None:
     words = re.escape(f"sample_rate must be a whole number from 1 on, not {rate!r}")
     with pytest.raises(SampleError, match=f"audio is an array, and its {words}"):
         Processors(Rate(), sample_rate=8000)({"audio": TONE, "sample_rate": rate})
@@ -158,14 +158,14 @@ def test_each_processor_sees_the_original_and_their_results_are_merged() -> None
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_original_stays_if_any_asks_for_it_and_written_fields_win(order: int) -> None:
+def test_one_keep_original_keeps_the_original_but_results_win(order: int) -> None:
     several = [Write("length", 7, keep_original=True), Write("text", "new")][::order]
     original = {"text": "hello", "speaker": "a"}
     assert Processors(several)(original) == {"text": "new", "speaker": "a", "length": 7}
     assert Processors(Write("text", "new"))(original) == {"text": "new"}
 
 
-def test_keep_original_holds_for_a_processor_that_does_not_care() -> None:
+def test_keep_original_works_for_a_processor_that_ignores_it() -> None:
     assert Processors(Length(keep_original=True))({"text": "ab"}) == {"text": "ab", "length": 2}
 
 
@@ -192,7 +192,7 @@ def test_a_processor_that_returns_no_dict_is_named() -> None:
 
 
 @pytest.mark.parametrize("wrong", [Length, len, "whisper", [Length(), None], None])
-def test_what_is_no_processor_is_refused(wrong: Any) -> None:
+def test_an_object_that_is_not_a_processor_is_refused(wrong: Any) -> None:
     with pytest.raises(TypeError, match="instance of a subclass of BaseProcessor, not"):
         Processors(wrong)
 
@@ -215,7 +215,7 @@ def test_attributes_may_be_set_before_or_after_the_base_is_made() -> None:
     assert Processors([Before(), Never()])({"text": "a"}) == {"text": "a"}
 
 
-def test_the_name_shows_plain_options_and_nothing_else() -> None:
+def test_repr_of_a_processor_shows_only_plain_options() -> None:
     processor = Length()
     processor.words = ["a", ("b", None)]  # type: ignore[attr-defined]
     processor.path = Path("a/b")  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from tests.commands import run_in_terminal
 from tests.core.conversions import clip
 
 
-def test_nothing_is_printed_and_tqdm_is_not_imported_where_nobody_watches() -> None:
+def test_without_a_terminal_nothing_is_printed_and_tqdm_not_imported() -> None:
     code = (
         "import sys; from audiomdb.progress import progress\n"
         "with progress(3, description='reading') as bar:\n"
@@ -44,7 +44,7 @@ def closed_stream() -> io.StringIO:
 
 @pytest.mark.parametrize("stream", [None, OnlyWrites(), closed_stream()])
 @pytest.mark.parametrize("show", [None, True])
-def test_whatever_stands_for_stderr_the_job_goes_on(
+def test_any_replacement_for_stderr_leaves_the_job_running(
     stream: Any, show: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
@@ -124,7 +124,7 @@ def test_several_threads_may_update_at_once(capsys: pytest.CaptureFixture[str]) 
     assert "4000/4000" in capsys.readouterr().err
 
 
-def test_the_silent_one_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_silent_progress_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress() as bar:
         bar.update(3)
         bar.close()
@@ -148,7 +148,7 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "digits"
 
 
-def test_an_upload_shows_a_bar_of_its_bytes_and_none_where_it_is_not_wanted(
+def test_an_upload_shows_a_bar_of_bytes_unless_it_is_turned_off(
     dataset: Path, tmp_path: Path
 ) -> None:
     seen = run_in_terminal(UPLOAD, dataset, tmp_path / "first", None)
@@ -159,7 +159,7 @@ def test_an_upload_shows_a_bar_of_its_bytes_and_none_where_it_is_not_wanted(
     assert run_in_terminal(UPLOAD, dataset, tmp_path / "second", False) == ""
 
 
-def test_an_upload_shows_a_bar_without_a_terminal_only_where_it_is_wanted(
+def test_without_a_terminal_an_upload_shows_a_bar_only_on_request(
     dataset: Path, tmp_path: Path
 ) -> None:
     for shown in (None, True):

@@ -217,7 +217,7 @@ def test_a_package_that_cannot_be_used_is_named_with_its_value(
 
 
 @pytest.mark.parametrize("role", ["retriever", "uploader"])
-def test_a_class_that_makes_nothing_of_a_url_is_named(on_path: Any, role: str) -> None:
+def test_a_class_whose_from_url_returns_nothing_is_named(on_path: Any, role: str) -> None:
     makes_nothing = TAPE.replace("return cls(", "cls(")
     assert makes_nothing != TAPE
     on_path(f"bad-{role}", makes_nothing, ENTRY_POINTS)
@@ -251,7 +251,7 @@ def test_an_unknown_scheme_lists_those_there_are_and_the_nearest(on_path: Any) -
 
 
 @pytest.mark.parametrize("path", ["speech", "a/b c", "/data/speech", "C:/x", "odd:name", "x:y/z"])
-def test_what_is_no_url_is_a_path(path: str) -> None:
+def test_text_that_is_not_a_url_is_a_path(path: str) -> None:
     retriever = registry.retriever_for(path)
     assert isinstance(retriever, LocalRetriever)
     assert retriever.path == Path(path)
@@ -330,7 +330,7 @@ def test_an_unknown_option_is_named_beside_the_one_that_was_meant(on_path: Any) 
         registry.uploader_for("tape://shelf", speed=1)
 
 
-def test_options_of_base_classes_count_where_they_are_passed_on() -> None:
+def test_options_of_base_classes_count_if_kwargs_are_passed_on() -> None:
     class Closed(BaseRetriever):
         def __init__(self, where: str) -> None: ...
 

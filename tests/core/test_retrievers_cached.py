@@ -118,7 +118,7 @@ def test_a_remote_dataset_reads_as_the_local_one(kind: Any, store: Path) -> None
 
 @KINDS
 @pytest.mark.parametrize("threads", [0, 4])
-def test_a_stream_on_the_smallest_budget_gives_every_sample_and_keeps_it(
+def test_a_stream_on_the_smallest_budget_yields_every_sample_within_it(
     kind: Any, store: Path, tmp_path: Path, threads: int
 ) -> None:
     size = budget(store, 3) + 2 * SHARDS * 4 + 32
@@ -194,7 +194,7 @@ def test_prefetching_follows_the_order_of_the_stream(store: Path, tmp_path: Path
     retriever.close()
 
 
-def test_leaving_a_stream_early_lets_go_of_everything(store: Path, tmp_path: Path) -> None:
+def test_leaving_a_stream_early_releases_everything(store: Path, tmp_path: Path) -> None:
     size = budget(store, 3) + 2000
     retriever = FolderRetriever(str(store), cache_dir=tmp_path, max_cache_bytes=size)
     before = set(threading.enumerate())
@@ -316,7 +316,7 @@ def test_several_datasets_in_one_directory_have_their_own(store: Path, tmp_path:
     second.close()
 
 
-def test_metadata_that_lies_is_reported(store: Path, tmp_path: Path) -> None:
+def test_wrong_metadata_of_a_remote_dataset_is_reported(store: Path, tmp_path: Path) -> None:
     lying = tmp_path / "lying"
     shutil.copytree(store, lying)
     metadata = json.loads((lying / "metadata.json").read_text())
@@ -374,7 +374,7 @@ class RedisLike(BaseRetriever):
         return os.path.join(self.cache_dir, f"shard_{shard_id:05d}")  # noqa: PTH118
 
 
-def test_a_shard_that_was_written_nowhere_is_named_with_its_missing_file(store: Path) -> None:
+def test_a_download_that_wrote_no_shard_names_the_missing_file(store: Path) -> None:
     retriever = RedisLike(str(store))
     assert len(retriever) == SAMPLES
     with pytest.raises(DownloadError, match=r"RedisLike.download_shard\(3\).*no data.mdb"):
@@ -407,7 +407,9 @@ def test_a_cache_is_named_by_class_and_arguments() -> None:
     assert name("b", more={"x": [1], "y": {2, 3}}) == name("b", more={"y": {3, 2}, "x": (1,)})
 
 
-def test_an_argument_without_a_lasting_name_needs_a_directory(store: Path, tmp_path: Path) -> None:
+def test_an_argument_without_stable_text_needs_a_cache_directory(
+    store: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UnnameableError, match="log=<object object"):
         retriever_name(FolderRetriever, ("x",), {"log": object()})
 
@@ -439,7 +441,7 @@ def test_an_option_that_a_later_release_adds_keeps_the_name() -> None:
     assert retriever_name(Store, ("x",), {"region": "north"}) != before
 
 
-def test_how_a_dataset_is_reached_does_not_name_it() -> None:
+def test_access_options_do_not_change_the_cache_name() -> None:
     def name(**kwargs: Any) -> str:
         access = frozenset({"token"})
         return retriever_name(FolderRetriever, ("x",), kwargs, access=access)
@@ -460,9 +462,7 @@ def test_keys_are_found_without_downloading_shards(store: Path, tmp_path: Path) 
     assert len(log.read_text().split()) == 1
 
 
-def test_columns_that_come_out_of_shards_leave_room_for_a_stream(
-    store: Path, tmp_path: Path
-) -> None:
+def test_columns_gathered_from_shards_leave_room_for_a_stream(store: Path, tmp_path: Path) -> None:
     size = budget(store, 3) + 2 * SHARDS * 4 + 32
     retriever = FolderRetriever(str(store), cache_dir=tmp_path, max_cache_bytes=size)
     assert retriever.open().index["n"].tolist() == list(range(SAMPLES))
@@ -471,7 +471,7 @@ def test_columns_that_come_out_of_shards_leave_room_for_a_stream(
     retriever.close()
 
 
-def test_threads_that_gather_columns_need_room_for_one(store: Path, tmp_path: Path) -> None:
+def test_threads_gathering_columns_need_room_for_one_shard(store: Path, tmp_path: Path) -> None:
     size = budget(store, 1) + 2 * SHARDS * 4 + 32
     retriever = FolderRetriever(str(store), cache_dir=tmp_path, max_cache_bytes=size)
     reader, begin = retriever.open(), threading.Barrier(2)

@@ -98,7 +98,7 @@ def test_a_pickled_retriever_uses_the_same_cache_from_another_working_directory(
     assert pickle.loads(pickled).cache_dir == retriever.cache_dir
 
 
-def test_caches_are_in_the_home_directory_unless_another_absolute_one_is_set(
+def test_caches_are_in_the_home_or_the_xdg_cache_directory(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(store.parent / "home"))
@@ -129,7 +129,7 @@ def test_a_url_is_no_place_for_a_cache(store: Path) -> None:
     assert sorted(Path().iterdir()) == before
 
 
-def test_a_cache_is_named_by_what_arguments_are_not_by_their_types() -> None:
+def test_a_cache_name_depends_on_values_of_arguments_not_their_types() -> None:
     class Store(BaseRetriever):
         def __init__(self, what: Any) -> None: ...
 

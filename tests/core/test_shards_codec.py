@@ -82,14 +82,14 @@ def assert_same(a, b):
 
 
 @given(st.dictionaries(TEXT.filter(lambda name: name != "__key__"), VALUES, max_size=5))
-def test_what_is_stored_comes_back(sample):
+def test_stored_values_come_back(sample):
     back = stored(sample)
     assert back.pop("__key__") == "k"
     assert_same(sample, back)
 
 
 @given(ARRAYS)
-def test_views_hold_what_copies_hold_and_refuse_writing(array):
+def test_views_equal_copies_and_are_read_only(array):
     view = stored({"a": array}, copy=False)["a"]
     assert_same(np.ascontiguousarray(array).reshape(array.shape), np.array(view))
     copied = stored({"a": array})["a"]
@@ -168,7 +168,7 @@ def test_fortran_order_and_strides_do_not_change_the_elements():
         ("\ud800", "surrogate"),
     ],
 )
-def test_what_has_no_stored_form_is_refused_with_key_and_field(value, says):
+def test_unstorable_values_are_refused_with_key_and_field(value, says):
     with pytest.raises(UnsupportedValueError, match=says) as caught:
         encode_record("clip-7", {"field": value})
     assert "clip-7" in str(caught.value)
@@ -198,7 +198,7 @@ def test_keys_of_every_length_that_lmdb_holds_are_taken(key):
     assert encode_record(key, {}).key == key.encode()
 
 
-def test_a_sample_that_was_read_can_be_written_again_under_its_key_only():
+def test_a_read_sample_can_be_rewritten_only_under_its_own_key():
     assert encode_record("k", {"__key__": "k", "a": 1}).body == encode_record("k", {"a": 1}).body
     with pytest.raises(InvalidKeyError, match="calls itself 'other'"):
         encode_record("k", {"__key__": "other"})

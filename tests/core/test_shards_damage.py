@@ -254,7 +254,7 @@ def test_a_damaged_index_file_is_named_and_samples_stay_readable(dataset):
         (lambda m: m.update(format_version="1"), "format_version"),
     ],
 )
-def test_metadata_that_lies_is_refused(dataset, change, says):
+def test_metadata_that_contradicts_itself_is_refused(dataset, change, says):
     edit_metadata(dataset, change)
     with pytest.raises(MetadataError, match=says) as caught:
         DatasetReader.open(dataset)
@@ -278,7 +278,7 @@ def test_metadata_whose_text_is_damaged_is_refused(dataset, text):
         DatasetReader.open(dataset)
 
 
-def test_metadata_that_lies_about_durations_is_reported(dataset):
+def test_false_durations_in_metadata_are_reported(dataset):
     edit_metadata(dataset, lambda m: m["shards"][1].update(duration=m["shards"][1]["duration"] + 1))
     shard, total = verify_dataset(dataset)
     assert (shard.file, total.file) == ("shard_00001/data.mdb", "metadata.json")
@@ -296,7 +296,7 @@ def test_a_key_that_lmdb_and_the_index_spell_differently_is_reported(dataset):
     assert any("LMDB and the index disagree on record 7" in reason for reason in reasons)
 
 
-def test_metadata_that_lies_about_a_shard_is_found_on_opening_it(dataset):
+def test_false_metadata_of_a_shard_is_found_when_it_is_opened(dataset):
     edit_metadata(dataset, lambda m: (m["shards"][0].update(samples=59), m.update(samples=119)))
     with pytest.raises(CorruptShardError, match="holds 60 samples, metadata says 59"):
         DatasetReader.open(dataset)[0]
@@ -331,7 +331,7 @@ assert os.waitpid(child, 0)[1] == 0""",
 
 
 @pytest.mark.parametrize("event", VIEW_OUTLIVES)
-def test_a_view_outlives(dataset, event):
+def test_a_view_outlives_reader_fork_and_file(dataset, event):
     code = f"""
 import gc, os, shutil, sys
 from pathlib import Path

@@ -69,7 +69,7 @@ def test_metadata_says_what_the_dataset_holds(dataset):
 
 
 @pytest.mark.parametrize("i", [0, 1, 39, 40, 123, 249])
-def test_a_sample_is_found_by_position_from_both_ends_and_by_key(dataset, i):
+def test_samples_are_found_by_positive_and_negative_position_and_key(dataset, i):
     reader = DatasetReader.open(dataset)
     for found in (reader[i], reader[i - 250], reader[f"clip-{i:04d}"]):
         assert found["__key__"] == f"clip-{i:04d}"
@@ -141,7 +141,7 @@ def test_fields_are_the_same_however_they_are_read(tmp_path, fields, copy, apart
 
 
 @pytest.mark.parametrize("fields", ["text", iter(["text"])])
-def test_fields_that_are_no_collection_of_names_are_refused(dataset, fields):
+def test_fields_must_be_a_collection_of_names(dataset, fields):
     reader = DatasetReader.open(dataset)
     with pytest.raises(TypeError, match="expected a list of names"):
         reader.read(0, fields=fields)
@@ -159,7 +159,7 @@ def test_paths_may_be_text(dataset):
             function("s3://bucket/d")
 
 
-def test_an_index_takes_no_memory_for_columns_that_nobody_asked_for(tmp_path):
+def test_an_index_holds_only_requested_columns_in_memory(tmp_path):
     rows = [{"number": i, **{f"more{at}": f"{i} {at}" for at in range(20)}} for i in range(400)]
     with DatasetWriter(tmp_path / "d", samples_per_shard=2) as writer:
         for i, row in enumerate(rows):
@@ -241,7 +241,7 @@ def test_numbers_of_several_shards_are_joined_without_a_change(tmp_path, values,
         ([-(2**53) - 1, None], "float64 cannot hold"),
     ],
 )
-def test_integers_of_a_shard_are_kept_as_they_are_or_left_out(tmp_path, values, kept):
+def test_integer_columns_are_exact_or_left_out(tmp_path, values, kept):
     with DatasetWriter(tmp_path / "d") as writer:
         for i, value in enumerate(values):
             writer.write(f"k{i}", {"n": value})
@@ -418,7 +418,7 @@ def test_threads_share_a_reader(dataset):
     assert found == [i % 250 for i in range(2000)]
 
 
-def test_a_relative_path_means_the_folder_that_it_led_to_at_first(tmp_path, monkeypatch):
+def test_a_relative_path_keeps_its_meaning_after_chdir(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     with DatasetWriter("d", samples_per_shard=2) as writer:

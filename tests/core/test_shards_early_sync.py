@@ -19,7 +19,7 @@ def write(folder, samples):
 
 
 @pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="the system has no fdatasync")
-def test_what_a_shard_holds_goes_to_the_disk_while_it_is_made(tmp_path, monkeypatch):
+def test_shard_data_is_written_to_disk_while_the_shard_is_made(tmp_path, monkeypatch):
     sizes = []
     sync = os.fdatasync
 
@@ -36,7 +36,7 @@ def test_what_a_shard_holds_goes_to_the_disk_while_it_is_made(tmp_path, monkeypa
 
 
 @pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="the system has no fdatasync")
-def test_a_shard_whose_data_did_not_reach_the_disk_gets_no_name(tmp_path, monkeypatch):
+def test_a_shard_that_failed_to_sync_is_not_renamed_into_place(tmp_path, monkeypatch):
     failures = [OSError(errno.EIO, os.strerror(errno.EIO))]
     sync = os.fdatasync
 

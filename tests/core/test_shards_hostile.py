@@ -69,7 +69,7 @@ def read_in_every_way(path: Path) -> Iterator[Exception | None]:
         ({KEY: "k", "blob": reference(0, BLOB), "tags": [reference(0, BLOB)]}, "overlaps another"),
     ],
 )
-def test_a_head_that_no_writer_makes_is_refused(tmp_path: Path, head: Any, says: str) -> None:
+def test_an_impossible_head_is_refused(tmp_path: Path, head: Any, says: str) -> None:
     path = forge(tmp_path / "d", {"k": head}, payloads=BLOB)
     for error in read_in_every_way(path):
         assert says in str(error)
@@ -142,7 +142,7 @@ CODES = array("|i1", [1], b"\0")
         {"codes": 0, "values": ["a"]},
     ],
 )
-def test_a_column_that_no_writer_makes_is_refused(tmp_path: Path, column: Any) -> None:
+def test_an_impossible_column_is_refused(tmp_path: Path, column: Any) -> None:
     def change(tree: dict[str, Any]) -> None:
         tree["columns"] = {"duration": column}
 
@@ -169,14 +169,14 @@ NUMPY_RECORD = Ext(4, array([["a", "<i4"]], [], bytes(4)).data)
         {"features": {"f": NUMPY_RECORD}},
     ],
 )
-def test_what_metadata_cannot_be_made_of_is_reported(tmp_path: Path, change: Any) -> None:
+def test_shards_that_no_metadata_can_describe_are_reported(tmp_path: Path, change: Any) -> None:
     path = forge(tmp_path / "d", {"k": FACTS}, index=lambda tree: tree.update(change))
     last = verify_dataset(path)[-1]
     assert (last.file, "what metadata is made of" in last.reason) == ("metadata.json", True)
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_an_index_of_other_length_than_metadata_says_is_refused_when_it_is_gathered(
+def test_an_index_of_the_wrong_length_is_refused_when_gathered(
     tmp_path: Path,
 ) -> None:
     def change(tree: dict[str, Any]) -> None:
@@ -209,7 +209,7 @@ def leaf(data: bytearray) -> int:
     )
 
 
-def test_nodes_that_overlap_are_not_read_again_and_again(shard: Path) -> None:
+def test_overlapping_nodes_are_not_read_repeatedly(shard: Path) -> None:
     data = bytearray(shard.read_bytes())
     at = leaf(data)
     (lower,) = struct.unpack_from("<H", data, at + 12)
@@ -222,7 +222,7 @@ def test_nodes_that_overlap_are_not_read_again_and_again(shard: Path) -> None:
 
 
 @pytest.mark.parametrize("page_bytes", [0, 1, 4095, 2**16, 2**31])
-def test_pages_of_no_size_that_lmdb_has_are_refused(shard: Path, page_bytes: int) -> None:
+def test_page_sizes_unknown_to_lmdb_are_refused(shard: Path, page_bytes: int) -> None:
     data = bytearray(shard.read_bytes())
     for meta in (0, PAGE):
         struct.pack_into("<I", data, meta + 40, page_bytes)

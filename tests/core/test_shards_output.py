@@ -68,13 +68,13 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, theirs: list[st
     assert digests(tmp_path) == before
 
 
-def test_what_a_killed_run_left_before_its_first_shard_is_taken_over(tmp_path: Path) -> None:
+def test_leftovers_of_a_run_killed_before_its_first_shard_are_taken_over(tmp_path: Path) -> None:
     (tmp_path / ".partial" / "shard_00000").mkdir(parents=True)
     write(tmp_path)
     assert verify_dataset(tmp_path) == []
 
 
-def test_what_a_killed_run_left_and_may_not_be_removed_is_an_error_that_says_where(
+def test_unremovable_leftovers_of_a_killed_run_are_reported_with_their_path(
     tmp_path: Path, read_only: Callable[[Path], Path]
 ) -> None:
     (tmp_path / ".partial" / "shard_00000").mkdir(parents=True)
@@ -83,7 +83,7 @@ def test_what_a_killed_run_left_and_may_not_be_removed_is_an_error_that_says_whe
         write(folder)
 
 
-def test_metadata_goes_when_a_shard_that_it_promises_has_gone(tmp_path: Path) -> None:
+def test_metadata_is_removed_if_one_of_its_shards_is_missing(tmp_path: Path) -> None:
     write(tmp_path)
     shutil.rmtree(tmp_path / "shard_00002")
     with pytest.raises(KeyboardInterrupt), DatasetWriter(tmp_path, samples_per_shard=2):
@@ -94,7 +94,7 @@ def test_metadata_goes_when_a_shard_that_it_promises_has_gone(tmp_path: Path) ->
     assert verify_dataset(tmp_path) == []
 
 
-def test_metadata_goes_before_the_index_becomes_another(
+def test_metadata_is_removed_before_the_index_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, range(4))
@@ -112,13 +112,13 @@ def test_metadata_goes_before_the_index_becomes_another(
     assert len(DatasetReader.open(tmp_path)) == 6
 
 
-def test_nothing_is_left_of_a_folder_that_no_shard_came_into(tmp_path: Path) -> None:
+def test_an_output_folder_without_shards_is_removed(tmp_path: Path) -> None:
     with pytest.raises(SampleError), DatasetWriter(tmp_path / "new") as writer:
         writer.write("k", {"value": object()})
     assert not (tmp_path / "new").exists()
 
 
-def test_a_writer_that_is_over_takes_no_sample(tmp_path: Path) -> None:
+def test_a_finished_writer_refuses_samples(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "a") as writer:
         writer.write("k", {"x": 1})
         writer.finish()
@@ -141,7 +141,7 @@ def test_a_finish_that_failed_is_not_tried_twice(tmp_path: Path) -> None:
         writer.finish()
 
 
-def test_a_writer_that_was_dropped_gives_its_folder_back(tmp_path: Path) -> None:
+def test_a_dropped_writer_releases_its_folder(tmp_path: Path) -> None:
     writer: DatasetWriter | None = DatasetWriter(tmp_path)
     before = len(list(Path("/dev/fd").iterdir()))
     assert writer is not None
@@ -168,7 +168,7 @@ def test_a_writer_that_is_closed_unfinished_says_so(
     assert caplog.text == ""
 
 
-def test_a_forked_child_that_closes_its_copy_takes_no_shard_away(tmp_path: Path) -> None:
+def test_closing_a_forked_copy_of_a_writer_removes_no_shard(tmp_path: Path) -> None:
     code = """
 import os, sys
 from audiomdb.shards import DatasetWriter
@@ -204,7 +204,7 @@ def test_a_folder_may_have_a_name_without_a_utf8_form(tmp_path: Path) -> None:
     assert verify_dataset(folder) == []
 
 
-def test_a_sample_of_another_dataset_brings_no_second_column_of_keys(tmp_path: Path) -> None:
+def test_a_sample_of_another_dataset_adds_no_second_key_column(tmp_path: Path) -> None:
     write(tmp_path / "a")
     with DatasetWriter(tmp_path / "b") as writer:
         for sample in DatasetReader.open(tmp_path / "a"):
@@ -265,7 +265,7 @@ def test_a_key_that_occurs_twice_names_both(tmp_path: Path) -> None:
     assert other_shard["source"] == str(audio)
 
 
-def test_an_error_that_was_caught_is_raised_again_and_no_other_one(tmp_path: Path) -> None:
+def test_a_caught_writer_error_is_raised_again_unchanged(tmp_path: Path) -> None:
     writer = DatasetWriter(tmp_path / "d")
     for i in range(192):
         with contextlib.suppress(DuplicateKeyError):
@@ -297,7 +297,7 @@ def test_new_shards_do_not_wait_until_those_of_earlier_runs_are_checked(
     assert [rejection["key"] for rejection in rejections(tmp_path)] == ["k0"]
 
 
-def test_a_key_that_occurs_twice_is_looked_up_in_the_shard_that_holds_it_alone(
+def test_a_repeated_key_is_looked_up_only_in_its_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
@@ -315,7 +315,7 @@ def test_a_key_that_occurs_twice_is_looked_up_in_the_shard_that_holds_it_alone(
     assert published == [tmp_path / "shard_00002"]
 
 
-def test_shards_of_earlier_runs_are_checked_by_as_many_threads_as_there_are_workers(
+def test_earlier_shards_are_checked_by_one_thread_per_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, range(8))
@@ -331,7 +331,7 @@ def test_shards_of_earlier_runs_are_checked_by_as_many_threads_as_there_are_work
     assert verify_dataset(tmp_path) == []
 
 
-def test_who_waits_for_the_checks_of_earlier_shards_sees_how_far_they_are(
+def test_checking_earlier_shards_shows_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = threading.Event()
@@ -356,14 +356,14 @@ def test_who_waits_for_the_checks_of_earlier_shards_sees_how_far_they_are(
     assert "3/3" in said.rpartition("checking")[2]
 
 
-def test_what_finished_shards_have_in_common_is_held_once(tmp_path: Path) -> None:
+def test_shared_facts_of_finished_shards_are_held_once(tmp_path: Path) -> None:
     write(tmp_path)
     one, other = (check_shard(tmp_path / f"shard_0000{i}") for i in (0, 1))
     assert one.features is other.features
     assert one.journal.options == {}
 
 
-def test_a_run_that_fails_does_not_check_what_is_left_of_earlier_ones(
+def test_a_failed_run_stops_checking_earlier_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path)
@@ -399,7 +399,7 @@ def test_a_run_that_fails_does_not_check_what_is_left_of_earlier_ones(
         (lambda m: m.update(features={}), "it says nothing of the field"),
     ],
 )
-def test_metadata_that_says_something_else_than_the_shards_is_found(
+def test_metadata_that_contradicts_its_shards_is_found(
     tmp_path: Path, change: Any, says: str
 ) -> None:
     write(tmp_path)
@@ -411,7 +411,7 @@ def test_metadata_that_says_something_else_than_the_shards_is_found(
     assert any(says in problem.reason for problem in problems), problems
 
 
-def test_damaged_metadata_is_said_to_be_so(tmp_path: Path) -> None:
+def test_damaged_metadata_is_reported_as_damaged(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "metadata.json").write_text("{")
     with pytest.raises(MetadataError):
@@ -434,7 +434,7 @@ def test_durations_are_added_up_one_by_one_on_every_python(tmp_path: Path) -> No
     assert (metadata.duration, metadata.shards[0].duration) == (naive, naive)
 
 
-def test_durations_of_more_seconds_than_a_float_holds_are_the_largest(tmp_path: Path) -> None:
+def test_durations_beyond_float_range_become_the_largest_float(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "out", samples_per_shard=1) as writer:
         for i in range(3):
             writer.write(f"k{i}", {"duration": 1.5e308})

@@ -29,9 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "folder"
 
 
-def test_shards_of_a_dataset_that_took_the_place_of_another_are_not_read(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_shards_of_a_replacing_dataset_are_not_read(folder: Path, tmp_path: Path) -> None:
     with DatasetReader.open(folder) as reader:
         assert reader[0]["audio"][0] == 0.25
         LocalUploader(folder).upload_dir(constant(tmp_path / "second", 0.5))

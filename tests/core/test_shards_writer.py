@@ -70,7 +70,7 @@ def test_a_shard_larger_than_one_transaction_and_one_map_is_the_same_every_time(
 
 
 @pytest.mark.parametrize("stop", [0, 3, 7, 8, 20, 29])
-def test_a_run_that_failed_is_taken_up_with_the_bytes_of_an_undisturbed_one(tmp_path, stop):
+def test_a_failed_run_resumes_to_the_bytes_of_an_undisturbed_one(tmp_path, stop):
     write(tmp_path / "undisturbed")
     path = tmp_path / "d"
 
@@ -89,7 +89,7 @@ def test_a_run_that_failed_is_taken_up_with_the_bytes_of_an_undisturbed_one(tmp_
     assert kept.items() <= inodes(path).items()
 
 
-def test_nothing_is_left_of_a_run_that_failed_but_finished_shards(tmp_path):
+def test_a_failed_run_leaves_only_finished_shards(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "d", (i if i < 20 else 1 // 0 for i in range(30)))
     names = {p.name for p in (tmp_path / "d").iterdir()}
@@ -150,7 +150,7 @@ def test_changed_options_are_refused_by_name(tmp_path):
         write(tmp_path / "d", check_audio="header")
 
 
-def test_errors_may_be_skipped_in_the_run_that_takes_up_a_strict_one(tmp_path):
+def test_a_resumed_run_may_skip_errors(tmp_path):
     def source(writer):
         for i in range(20):
             writer.write(f"k{i:03d}", sample(i) if i != 15 else {"audio": b"broken", "text": ""})
@@ -174,7 +174,7 @@ def test_a_damaged_finished_shard_is_named_with_what_to_do(tmp_path):
         write(tmp_path / "d")
 
 
-def test_a_finished_shard_that_was_damaged_since_is_not_vouched_for(tmp_path):
+def test_a_finished_shard_damaged_later_is_not_accepted(tmp_path):
     write(tmp_path / "d")
     shard = DatasetReader.open(tmp_path / "d").shard(1)
     path = tmp_path / "d" / "shard_00001" / "data.mdb"
@@ -230,7 +230,7 @@ def test_the_lock_ends_with_its_file_descriptor(tmp_path):
     write(tmp_path / "d")
 
 
-def test_what_a_processor_returns_is_stored_and_its_failure_names_the_sample(tmp_path):
+def test_processor_results_are_stored_and_failures_name_the_sample(tmp_path):
     def process(sample):
         if sample["text"] == "number 5":
             raise KeyError("vocabulary")
@@ -268,7 +268,7 @@ class Postponing(Executor):
 @pytest.mark.parametrize(
     ("mib", "samples", "most"), [(0, 3000, 29), (1, 40, 29), (8, 12, 7), (30, 6, 3)]
 )
-def test_what_is_under_way_is_little_however_large_the_samples_are(tmp_path, mib, samples, most):
+def test_pending_samples_take_little_memory_however_large_they_are(tmp_path, mib, samples, most):
     pool = Postponing()
     blob = bytes(mib * 2**20)
     with DatasetWriter(tmp_path / "d", executor=pool, num_workers=2) as writer:
@@ -278,7 +278,7 @@ def test_what_is_under_way_is_little_however_large_the_samples_are(tmp_path, mib
     assert len(DatasetReader.open(tmp_path / "d")) == samples
 
 
-def test_what_is_under_way_is_little_however_much_a_processor_makes_of_it(tmp_path):
+def test_pending_results_take_little_memory_however_large_they_are(tmp_path):
     pool = Postponing()
     with DatasetWriter(
         tmp_path / "d", executor=pool, num_workers=2, process=lambda _: {"made": bytes(2**20)}
@@ -300,7 +300,7 @@ def test_a_shard_of_many_gigabytes_is_warned_about_once(tmp_path, monkeypatch):
         write(tmp_path / "e")
 
 
-def test_a_shard_is_huge_by_what_a_processor_makes_not_by_what_it_is_made_of(tmp_path, monkeypatch):
+def test_a_huge_shard_is_judged_by_stored_bytes_not_source_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("audiomdb.shards.assembly._HUGE_SHARD_BYTES", 2**20)
     with (
         pytest.warns(UserWarning, match="max_shard_bytes"),
@@ -325,7 +325,7 @@ def test_borders_keep_both_limits_and_leave_no_gap(sizes, samples, size_limit):
         assert size_limit is None or sum(members) <= size_limit or len(members) == 1
 
 
-def test_without_a_limit_of_bytes_a_shard_has_64_mib_or_the_samples_that_are_asked_for():
+def test_shards_default_to_64_mib_or_the_requested_number_of_samples():
     by_bytes, by_samples = ShardBorders(), ShardBorders(samples_per_shard=2)
     assert [by_bytes.place(mib << 20) for mib in (40, 24, 1, 64, 65)] == [0, 0, 1, 2, 3]
     assert [by_samples.place(mib << 20) for mib in (40, 64, 1)] == [0, 0, 1]

@@ -113,7 +113,7 @@ def test_looking_ahead_is_bounded(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 400])
-def test_as_much_as_is_needed_at_once_is_looked_ahead_for_in_any_case(size: int) -> None:
+def test_threads_look_ahead_for_at_least_one_whole_batch(size: int) -> None:
     """More than room allows: a batch of large clips must be whole when it is asked for."""
     begun: list[int] = []
     at_least, reached = 50, threading.Event()
@@ -132,7 +132,7 @@ def test_as_much_as_is_needed_at_once_is_looked_ahead_for_in_any_case(size: int)
         assert len(begun) - done <= 1 + most
 
 
-def test_what_is_needed_at_once_is_begun_again_with_each_result_that_is_taken() -> None:
+def test_each_result_taken_starts_another_task_of_the_next_batch() -> None:
     """Not only while threads happen to be at it: however much they hold, and however fast."""
     at_least, progress = 6, threading.Condition()
     begun = [0]
@@ -151,7 +151,7 @@ def test_what_is_needed_at_once_is_begun_again_with_each_result_that_is_taken() 
 
 
 @pytest.mark.parametrize("slow", range(12))
-def test_nothing_of_the_first_batch_waits_behind_a_slow_task(slow: int) -> None:
+def test_tasks_of_the_first_batch_do_not_queue_behind_a_slow_one(slow: int) -> None:
     begun: set[int] = set()
     rest = threading.Event()
 
@@ -168,7 +168,7 @@ def test_nothing_of_the_first_batch_waits_behind_a_slow_task(slow: int) -> None:
 
 @pytest.mark.parametrize("num_threads", [0, 1, 3])
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_an_exception_comes_as_itself_at_its_place(
+def test_an_exception_is_raised_unchanged_in_its_place(
     num_threads: int, kind: type[BaseException]
 ) -> None:
     error = kind("task 23")
@@ -190,7 +190,7 @@ def test_an_exception_comes_as_itself_at_its_place(
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
-def test_an_exception_of_the_tasks_comes_at_its_place(num_threads: int) -> None:
+def test_an_exception_of_the_task_iterator_is_raised_in_its_place(num_threads: int) -> None:
     def tasks() -> Iterator[int]:
         yield from range(10)
         raise LookupError("no more of these")
@@ -297,7 +297,7 @@ def _next_in_child(results: Iterator[int], answers: Any) -> None:
         answers.put(str(error))
 
 
-def test_a_forked_process_is_told_that_the_threads_are_not_here() -> None:
+def test_a_forked_process_gets_an_error_that_the_threads_are_gone() -> None:
     fork = multiprocessing.get_context("fork")
     answers = fork.SimpleQueue()
     results = ahead(square, count())

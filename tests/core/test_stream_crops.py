@@ -82,7 +82,7 @@ def test_a_clip_that_is_not_longer_is_kept_whole(reader: DatasetReader, position
     assert sample["crop_seconds"] == SECONDS[position]
 
 
-def test_or_it_is_filled_up_with_zeros(reader: DatasetReader) -> None:
+def test_a_clip_that_is_not_longer_can_be_padded_with_zeros(reader: DatasetReader) -> None:
     sample = load(reader, 0, crop=Crop(0.5, short_clips="pad"))
     assert sample["audio"].shape == (4000,)
     assert sample["audio"][:800].tolist() == wave(0).tolist()
@@ -180,7 +180,7 @@ def test_a_clip_that_is_taken_whole_is_checked_whole(path: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("form", ["WAV", "OGG", "MP3"])
-def test_windows_of_other_formats(tmp_path: Path, form: str) -> None:
+def test_crops_of_every_format_are_exact_windows(tmp_path: Path, form: str) -> None:
     with DatasetWriter(tmp_path / "clips") as writer:
         writer.write("clip", {"audio": encoded(4, form)})
     reader = DatasetReader.open(tmp_path / "clips")
@@ -190,7 +190,7 @@ def test_windows_of_other_formats(tmp_path: Path, form: str) -> None:
     np.testing.assert_array_equal(sample["audio"], whole[start : start + 4000])
 
 
-def test_windows_of_arrays_and_of_several_channels(tmp_path: Path) -> None:
+def test_crops_work_on_arrays_and_on_several_channels(tmp_path: Path) -> None:
     stereo = np.stack([wave(2), -wave(2)], axis=1).astype(np.float32)
     with DatasetWriter(tmp_path / "clips") as writer:
         writer.write("clip", {"audio": stereo, "sample_rate": RATE})
@@ -203,7 +203,7 @@ def test_windows_of_arrays_and_of_several_channels(tmp_path: Path) -> None:
     assert load(reader, 0, mono=True)["audio"].shape == (4000,)
 
 
-def test_fields_that_are_not_read_cost_nothing_and_the_label_comes_all_the_same(
+def test_fields_select_what_is_loaded_and_crops_keep_their_label(
     reader: DatasetReader,
 ) -> None:
     assert set(load(reader, 2, fields=["audio"])) == {
@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused() -> None:
         LoadOptions(decode=False, crop=Crop(1))
 
 
-def test_a_batch_counts_the_seconds_that_are_left_of_a_clip() -> None:
+def test_a_batch_by_seconds_counts_the_cropped_duration() -> None:
     clips = np.array([0.5, 2.0, 7.0, np.nan])
     assert np.array_equal(Crop(2.0).lasts(clips), [0.5, 2.0, 2.0, np.nan], equal_nan=True)
     padded = Crop(2.0, short_clips="pad").lasts(clips)

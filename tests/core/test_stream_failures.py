@@ -82,7 +82,7 @@ def test_a_damaged_record_is_named_at_its_place(
     assert "clip-31" in str(error)
 
 
-def test_a_damaged_record_is_no_obstacle_to_who_does_not_read_it(damaged: Path) -> None:
+def test_a_damaged_record_does_not_stop_the_reading_of_others(damaged: Path) -> None:
     assert len(list(SampleStream(damaged, fields=["text"]))) == CLIPS
 
 
@@ -102,7 +102,7 @@ def test_audio_that_does_not_decode_is_named_at_its_place(tmp_path: Path, num_th
 
 
 @threads
-def test_a_processors_exception_comes_as_itself_with_shard_and_key(
+def test_a_processors_exception_is_raised_unchanged_with_shard_and_key(
     whole: Path, num_threads: int
 ) -> None:
     error = ZeroDivisionError("in the user's code")

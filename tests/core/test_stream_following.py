@@ -122,7 +122,7 @@ class _Run:
     st.integers(1, 4),
 )
 @settings(max_examples=60)
-def test_any_tasks_end_and_no_more_shards_are_open_than_said(
+def test_all_tasks_finish_with_at_most_at_once_shards_open(
     draws: list[tuple[list[int], set[int]]], at_once: int, num_threads: int
 ) -> None:
     run = _Run(at_once, num_threads)
@@ -134,7 +134,7 @@ def test_any_tasks_end_and_no_more_shards_are_open_than_said(
     assert not run.open
 
 
-def test_a_shard_that_is_not_in_the_order_is_opened_all_the_same() -> None:
+def test_a_shard_missing_from_the_order_is_still_opened() -> None:
     run = _Run(1, 2)
     run.course.begin([4, 5])
     assert run.work([([4, 9, 5, 9], set())])
@@ -191,7 +191,7 @@ def keys(samples: Any) -> list[str]:
     return [sample["__key__"] for sample in samples]
 
 
-def test_steps_of_the_last_epoch_of_all_come_through_a_cache(
+def test_steps_of_the_last_possible_epoch_work_with_a_cache(
     folders: list[Path], tmp_path: Path
 ) -> None:
     def steps(source: CopyRetriever | Path) -> list[list[str]]:
@@ -202,7 +202,7 @@ def test_steps_of_the_last_epoch_of_all_come_through_a_cache(
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 5])
-def test_partitions_that_share_a_shard_get_through_the_smallest_cache(
+def test_partitions_that_share_a_shard_finish_with_the_smallest_cache(
     folders: list[Path], tmp_path: Path, partitions: int
 ) -> None:
     retriever = small(folders[0], tmp_path, partitions)
@@ -213,7 +213,7 @@ def test_partitions_that_share_a_shard_get_through_the_smallest_cache(
     retriever.close()
 
 
-def test_fewer_samples_than_ranks_are_padded_through_a_cache(
+def test_padding_works_with_a_cache_and_fewer_samples_than_ranks(
     folders: list[Path], tmp_path: Path
 ) -> None:
     for partitions in (1, 3):
@@ -364,7 +364,7 @@ def test_batches_by_seconds_come_through_a_small_cache(
         retriever.close()
 
 
-def test_a_worker_that_goes_on_asks_for_as_many_shards_as_its_own_steps_use(
+def test_a_resumed_worker_requests_only_the_shards_of_its_steps(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -386,7 +386,7 @@ def test_a_worker_that_goes_on_asks_for_as_many_shards_as_its_own_steps_use(
     assert asked[::2] == asked[1::2]
 
 
-def test_a_step_costs_nothing_for_datasets_that_it_has_no_samples_of(
+def test_a_step_reads_nothing_of_datasets_without_samples_in_it(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw, passes = CacheCourse.draw, Order.passes

@@ -28,7 +28,7 @@ def read(path: Path, **options: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("frames", ["800", [800], {}, -1, array("<i4", [2], bytes(8)), b"", 1.5])
-def test_frames_that_are_no_number_are_named(tmp_path: Path, frames: Any) -> None:
+def test_a_non_numeric_frame_count_is_named(tmp_path: Path, frames: Any) -> None:
     with pytest.raises(AudioError, match="its frames is") as caught:
         read(clip(tmp_path / "d", frames=frames))
     assert any("shard_00000: sample 'k'" in note for note in caught.value.__notes__)
@@ -45,7 +45,7 @@ def test_frames_that_are_no_number_are_named(tmp_path: Path, frames: Any) -> Non
         {"sample_rate": 8000, "frames": 2**63},
     ],
 )
-def test_windows_of_clips_with_impossible_facts_are_errors_of_ours(
+def test_crops_of_clips_with_impossible_facts_raise_audiomdb_errors(
     tmp_path: Path, facts: dict[str, Any]
 ) -> None:
     with pytest.raises(AudioMDBError):
@@ -53,7 +53,7 @@ def test_windows_of_clips_with_impossible_facts_are_errors_of_ours(
 
 
 @pytest.mark.parametrize("rate", [1, 10**15, 2**64 - 1])
-def test_a_rate_that_no_clip_has_ends_in_neither_a_hang_nor_gigabytes(
+def test_an_impossible_rate_causes_no_hang_and_no_huge_allocation(
     tmp_path: Path, rate: int
 ) -> None:
     audio = array("<i2", [100], bytes(200))
@@ -63,7 +63,7 @@ def test_a_rate_that_no_clip_has_ends_in_neither_a_hang_nor_gigabytes(
     assert any("sample 'k'" in note for note in caught.value.__notes__)
 
 
-def test_a_length_that_the_encoded_clip_cannot_have_gets_no_memory(tmp_path: Path) -> None:
+def test_an_impossible_clip_length_allocates_no_memory(tmp_path: Path) -> None:
     columns = {name: np.array([n]) for name, n in (("frames", 2**40), ("channels", 1))}
     allocated: list[tuple[int, int]] = []
 

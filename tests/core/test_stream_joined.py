@@ -97,7 +97,7 @@ def test_a_file_is_a_table(
     assert sample["grade"] == (1.5 if name == "a.jsonl" else "1.5")
 
 
-def test_joined_fields_come_though_few_are_read_and_before_the_processor(
+def test_joined_fields_ignore_fields_and_precede_the_processor(
     reader: DatasetReader,
 ) -> None:
     joined = JoinedColumns(ROWS, columns=["text"])
@@ -131,13 +131,13 @@ def test_a_missing_row_is_an_error_or_keeps_the_sample(reader: DatasetReader) ->
     assert (sample["text"], sample["grade"]) == ("old 3", None)
 
 
-def test_rows_with_different_columns_give_none_for_what_they_lack(reader: DatasetReader) -> None:
+def test_joined_rows_have_none_for_columns_they_lack(reader: DatasetReader) -> None:
     joined = JoinedColumns([{"id": "clip-0", "a": 1}, {"id": "clip-1", "b": 2}])
     sample = load(reader, 1, join=joined)
     assert (sample["a"], sample["b"]) == (None, 2)
 
 
-def test_what_is_changed_in_a_sample_stays_as_it_is_in_the_table(reader: DatasetReader) -> None:
+def test_changing_a_sample_does_not_change_the_joined_table(reader: DatasetReader) -> None:
     joined = JoinedColumns({"clip-0": {"label": np.zeros(2), "times": [[0.0, 1.0]], "n": 1}})
     for _ in range(2):
         sample = load(reader, 0, join=joined)
@@ -164,7 +164,7 @@ def test_what_is_changed_in_a_sample_stays_as_it_is_in_the_table(reader: Dataset
         ("nowhere.csv", {}, SourceError, "cannot read nowhere.csv"),
     ],
 )
-def test_what_is_no_table_is_refused(
+def test_an_object_that_is_not_a_table_is_refused(
     table: Any, options: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):

@@ -72,16 +72,14 @@ def streamed(folder: Path, *, num_threads: int, shuffle: bool) -> list[int]:
 
 @pytest.mark.parametrize("num_threads", [0, 2])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_clips_that_are_decoded_are_not_mapped(
-    folder: Path, num_threads: int, shuffle: bool
-) -> None:
+def test_decoding_leaves_no_clip_mapped(folder: Path, num_threads: int, shuffle: bool) -> None:
     assert max(streamed(folder, num_threads=num_threads, shuffle=shuffle)) < CLIP_BYTES
 
 
 @pytest.mark.usefixtures("mapped")
 @pytest.mark.parametrize("num_threads", [0, 2])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_mapped_clips_no_longer_count_as_memory_when_they_were_decoded(
+def test_decoded_clips_no_longer_count_as_process_memory(
     folder: Path, num_threads: int, shuffle: bool
 ) -> None:
     most = max(streamed(folder, num_threads=num_threads, shuffle=shuffle))
@@ -89,7 +87,7 @@ def test_mapped_clips_no_longer_count_as_memory_when_they_were_decoded(
 
 
 @pytest.mark.usefixtures("mapped")
-def test_views_of_what_is_released_stay_what_they_were(folder: Path) -> None:
+def test_views_of_released_pages_keep_their_contents(folder: Path) -> None:
     with DatasetReader.open(folder) as reader:
         views = [reader.read(number, copy=False)["audio"] for number in range(CLIPS)]
         loader = SampleLoader(reader, LoadOptions())
@@ -100,7 +98,7 @@ def test_views_of_what_is_released_stay_what_they_were(folder: Path) -> None:
             assert bytes(view) == clip(number)
 
 
-def test_reading_apart_ends_where_the_file_does(tmp_path: Path) -> None:
+def test_reading_apart_ends_at_the_end_of_the_file(tmp_path: Path) -> None:
     content = os.urandom(10_000)
     (tmp_path / "data.mdb").write_bytes(content)
     for file in (map_file(tmp_path / "data.mdb"), memoryview(content)):
@@ -110,7 +108,7 @@ def test_reading_apart_ends_where_the_file_does(tmp_path: Path) -> None:
         assert file == content
 
 
-def test_what_the_file_has_lost_since_it_was_opened_is_an_error_not_a_signal(
+def test_a_file_truncated_after_opening_raises_an_error_not_a_signal(
     folder: Path, tmp_path: Path
 ) -> None:
     """Nothing here shortens a file, but other programs do. The heads lie before the audio."""
@@ -131,7 +129,7 @@ def descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def test_a_mapping_lets_go_of_its_descriptors_with_its_last_view(folder: Path) -> None:
+def test_a_mapping_closes_its_descriptors_with_its_last_view(folder: Path) -> None:
     before = descriptors()
     file = map_file(next(folder.glob("*/data.mdb")))
     view = file[100:200]
@@ -152,7 +150,7 @@ def read_bytes() -> int:
     ("fields", "expected"),
     [(["audio"], 1), (["audio", "loss"], 5), (["audio", "nested"], 6), (None, 6), (["loss"], 0)],
 )
-def test_what_is_not_asked_for_is_not_read(
+def test_unrequested_fields_are_not_read(
     tmp_path: Path, fields: list[str] | None, expected: int
 ) -> None:
     """Values lie in the order of their fields; what lies between two that are wanted is read."""

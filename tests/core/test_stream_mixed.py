@@ -54,7 +54,7 @@ EVERY_KEY = sorted(f"{name}-{i:02d}" for name, size in SIZES.items() for i in ra
 
 @pytest.mark.parametrize("interleave", ["pseudo", "ordered", None])
 @pytest.mark.parametrize("num_threads", [0, 3])
-def test_samples_come_in_the_order_of_the_plan_and_say_where_from(
+def test_mixed_samples_follow_the_plan_and_name_their_source(
     folders: dict[str, Path], interleave: Interleave, num_threads: int
 ) -> None:
     mixture = Mixture(all_parts(folders, shuffle=True, window=1), interleave=interleave)
@@ -140,7 +140,7 @@ def nested(folders: dict[str, Path], **how: Any) -> Mixture:
     return Mixture([part(folders, "speech", **how), within], interleave="ordered")
 
 
-def test_a_mixture_within_a_mixture_is_one_dataset_there(folders: dict[str, Path]) -> None:
+def test_a_nested_mixture_counts_as_one_dataset(folders: dict[str, Path]) -> None:
     stream = SampleStream(nested(folders, shuffle=True))
     met = Counter(sample[SOURCE] for sample in stream)
     # The one within ends with its last sample of music, the 25th.
@@ -187,7 +187,9 @@ def test_steps_of_a_mixture_are_the_same_for_every_world(folders: dict[str, Path
     assert steps(1) == steps(2) == steps(4)
 
 
-def test_positions_are_numbered_through_and_keys_found_in_all(folders: dict[str, Path]) -> None:
+def test_positions_run_through_all_parts_and_keys_are_found_in_all(
+    folders: dict[str, Path],
+) -> None:
     stream = SampleStream(Mixture(all_parts(folders)))
     assert (stream[60]["__key__"], stream[60][SOURCE]) == ("music-00", 1)
     assert stream[-1]["__key__"] == "noise-06"
@@ -273,7 +275,7 @@ def test_a_part_without_samples_takes_no_part(folders: dict[str, Path], tmp_path
 
 
 @pytest.mark.parametrize("by_steps", [False, True])
-def test_a_dataset_that_no_epoch_has_anything_of_is_told(
+def test_a_dataset_that_no_epoch_reads_is_logged(
     folders: dict[str, Path], by_steps: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def said(mixture: Mixture) -> list[str]:

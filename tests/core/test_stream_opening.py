@@ -34,7 +34,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_streams_as_it_does_without_this(speech: Path) -> None:
+def test_open_dataset_streams_a_folder_like_sample_stream(speech: Path) -> None:
     for source in (str(speech), speech, speech.as_uri(), LocalRetriever(speech)):
         with open_dataset(source, shuffle=True, seed=3, sample_rate=16_000) as stream:
             assert type(stream) is SampleStream
@@ -49,7 +49,7 @@ def parameters(function: Any) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
 
 
-def test_every_option_of_the_stream_is_one_of_these_with_the_same_default() -> None:
+def test_open_dataset_has_every_stream_option_with_the_same_default() -> None:
     here, there = parameters(open_dataset), parameters(SampleStream.__init__)
     assert [name for name in there if name not in {"self", *here}] == []
     for name in there.keys() - {"self", "source"}:
@@ -92,7 +92,7 @@ def test_an_unknown_option_is_named_beside_the_one_that_was_meant(speech: Path) 
 
 
 @pytest.mark.parametrize("name", [*sorted(CACHING), "endpoint_url"])
-def test_a_retriever_that_is_made_takes_no_more_options(speech: Path, name: str) -> None:
+def test_open_dataset_refuses_options_for_an_existing_retriever(speech: Path, name: str) -> None:
     option: dict[str, Any] = {name: 1}
     with pytest.raises(UnknownOptionError, match=rf"'{name}' beside a retriever"):
         open_dataset(LocalRetriever(speech), **option)

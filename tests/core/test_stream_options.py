@@ -75,7 +75,7 @@ def test_a_value_of_the_wrong_kind_is_named(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("several", "which"), [({"num_workers": 4}, "worker"), ({"world_size": 2}, "rank")]
 )
-def test_nobody_gets_a_share_without_having_asked_for_it(
+def test_ranks_and_workers_must_say_which_one_they_are(
     dataset: Path, several: dict[str, Any], which: str
 ) -> None:
     makes: list[Any] = [SampleStream, open_dataset, partial(StepStream, batch_size=4)]
@@ -91,7 +91,7 @@ def test_nobody_gets_a_share_without_having_asked_for_it(
 
 
 @pytest.mark.parametrize("by_steps", [False, True])
-def test_filters_that_leave_nothing_are_said_to(
+def test_filters_that_keep_nothing_are_logged(
     dataset: Path, tmp_path: Path, by_steps: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def three(columns: Any) -> Any:
@@ -113,7 +113,7 @@ def test_filters_that_leave_nothing_are_said_to(
 
 
 @pytest.mark.parametrize("by_steps", [False, True])
-def test_a_filter_that_thins_out_the_shards_of_the_window_is_told(
+def test_a_filter_that_empties_most_shards_is_logged(
     dataset: Path, by_steps: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def said(digits: list[str], **how: Any) -> list[str]:
@@ -262,7 +262,7 @@ def read(dataset: Path, cache: Path, limit: int, worker: int, found: Any) -> Non
 
 
 @pytest.mark.parametrize("by_steps", [False, True])
-def test_a_cache_too_small_is_told_what_all_ranks_of_the_machine_need(
+def test_a_cache_too_small_names_the_need_of_all_ranks_on_the_machine(
     dataset: Path, tmp_path: Path, by_steps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusal(limit: int = 1, *, num_workers: int = 1) -> str:
@@ -287,9 +287,7 @@ def test_a_cache_too_small_is_told_what_all_ranks_of_the_machine_need(
     assert "this reader holds 2 shards" in refusal(alone - 1)
 
 
-def test_what_gathering_an_index_needs_is_not_told_as_what_an_iteration_needs(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_a_cache_too_small_for_gathering_an_index_says_so(dataset: Path, tmp_path: Path) -> None:
     def refusal(limit: int) -> str:
         retriever = CopyRetriever(dataset, cache_dir=tmp_path, max_cache_bytes=limit)
         stream = SampleStream(retriever, window=1, shuffle=True, max_duration=9)
@@ -306,7 +304,7 @@ def test_what_gathering_an_index_needs_is_not_told_as_what_an_iteration_needs(
     assert "to gather the index" not in second
 
 
-def test_a_limit_that_another_one_set_is_told(dataset: Path, tmp_path: Path) -> None:
+def test_a_cache_limit_set_by_another_process_is_named(dataset: Path, tmp_path: Path) -> None:
     def opened(limit: int) -> CopyRetriever:
         return CopyRetriever(dataset, cache_dir=tmp_path, max_cache_bytes=limit)
 

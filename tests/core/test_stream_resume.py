@@ -92,7 +92,7 @@ class Run:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_interruptions_do_not_show(folders: list[Path], kind: str) -> None:
+def test_interruptions_do_not_change_the_steps(folders: list[Path], kind: str) -> None:
     draw = random.Random(kind)
     run = Run(folders, kind)
     expected, state = run.undisturbed(), None
@@ -136,7 +136,7 @@ class _Counted:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_going_on_reads_nothing_of_what_was_consumed(
+def test_resuming_reads_no_consumed_samples(
     folders: list[Path], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(folders, kind)
@@ -153,7 +153,7 @@ def keys(samples: Any) -> list[str]:
 
 @pytest.mark.parametrize("tail", ["uneven", "pad"])
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (1, 3), (3, 1), (2, 2)])
-def test_samples_go_on_in_the_same_world_after_any_of_them(
+def test_samples_resume_after_any_sample_with_the_same_world(
     folders: list[Path], ranks: int, workers: int, tail: Any
 ) -> None:
     draw = random.Random(f"{ranks} {workers}")
@@ -184,7 +184,7 @@ def test_samples_go_on_in_the_same_world_after_any_of_them(
             assert got[: len(expected)] == expected
 
 
-def test_samples_go_on_with_other_ranks_where_these_have_read_even_shares(
+def test_samples_resume_with_other_ranks_after_even_shares(
     folders: list[Path],
 ) -> None:
     def run(ranks: int, state: dict[str, Any] | None, each: int | None) -> tuple[Any, Any]:
@@ -208,7 +208,7 @@ def test_samples_go_on_with_other_ranks_where_these_have_read_even_shares(
         run(4, {**run(2, None, 7)[1]}, 1)
 
 
-def test_workers_go_on_as_they_were_or_at_an_epoch(folders: list[Path]) -> None:
+def test_workers_resume_with_the_same_number_or_at_an_epoch(folders: list[Path]) -> None:
     def stream(workers: int) -> SampleStream:
         return SampleStream(one(folders), num_workers=workers, worker=workers - 1)
 

@@ -43,7 +43,7 @@ def test_no_two_arrays_share_memory_while_they_are_held(
             assert (kept == written).all()
 
 
-def test_what_nobody_holds_serves_again_if_it_fits() -> None:
+def test_unreferenced_memory_is_reused_if_it_fits() -> None:
     memory = ReusedMemory(pieces=4)
 
     def place(shape: tuple[int, ...]) -> int:
@@ -60,7 +60,7 @@ def test_what_nobody_holds_serves_again_if_it_fits() -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 5])
-def test_no_more_is_remembered_than_was_asked_for(pieces: int) -> None:
+def test_reused_memory_keeps_at_most_the_requested_pieces(pieces: int) -> None:
     memory = ReusedMemory(pieces=pieces)
     held = [memory((1000,)) for _ in range(9)]
     ends = [weakref.ref(array.base) for array in held]
@@ -126,7 +126,7 @@ def test_samples_are_what_decoding_gives(folder: Path, how: dict[str, Any], hold
     assert all(np.array_equal(tail, expected[key][100:]) for key, tail in held)
 
 
-def test_clips_that_nobody_holds_make_room_for_others(folder: Path) -> None:
+def test_memory_of_released_clips_is_reused_for_others(folder: Path) -> None:
     with SampleStream(folder, num_threads=0, epochs=3) as stream:
         places = [sample["audio"].__array_interface__["data"][0] for sample in stream]
     assert len(set(places)) < len(places) / 2

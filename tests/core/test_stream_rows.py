@@ -86,7 +86,7 @@ def test_clips_lie_in_the_rows_of_their_batch(
     ],
     ids=["another rate", "not decoded", "no audio", "processed"],
 )
-def test_clips_whose_length_is_not_known_before_have_memory_of_their_own(
+def test_clips_of_unknown_length_get_memory_of_their_own(
     options: dict[str, Any], folder: Path
 ) -> None:
     memory = Memory()

@@ -158,7 +158,7 @@ def test_without_a_number_of_epochs_it_never_ends(dataset: Path) -> None:
         len(stream)
 
 
-def test_after_an_iteration_without_end_comes_what_it_has_not_begun(dataset: Path) -> None:
+def test_an_iteration_after_an_endless_one_starts_with_the_next_epoch(dataset: Path) -> None:
     whole = SampleStream(dataset, shuffle=True, fields=[])
     epochs = [keys(whole) for _ in range(5)]
     stream = SampleStream(dataset, shuffle=True, fields=[], epochs=None)
@@ -217,7 +217,7 @@ def test_stored_arrays_are_decoded_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("decode", [True, False])
-def test_everything_in_a_sample_is_its_own(dataset: Path, decode: bool) -> None:
+def test_samples_own_all_their_memory(dataset: Path, decode: bool) -> None:
     for sample in SampleStream(dataset, decode=decode):
         for value in sample.values():
             assert not isinstance(value, memoryview)

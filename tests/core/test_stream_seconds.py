@@ -120,7 +120,7 @@ def taking_turns(workers: list[Any]) -> Iterator[StepBatch]:
                 yield step
 
 
-def test_any_step_can_be_gone_on_from(folders: tuple[Path, Path]) -> None:
+def test_a_stream_by_seconds_resumes_at_any_step(folders: tuple[Path, Path]) -> None:
     with stream(folders[0], num_threads=0) as everything:
         steps = list(everything.read(epochs=2))
     places = [step.place for step in steps]
@@ -133,7 +133,7 @@ def test_any_step_can_be_gone_on_from(folders: tuple[Path, Path]) -> None:
         assert [keys(step) for step in later] == [keys(step) for step in steps[at:]]
 
 
-def test_going_on_makes_no_chapter_but_that_of_the_place(
+def test_resuming_by_seconds_makes_only_one_chapter(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from audiomdb.plan.chapters import ChapterMaker
@@ -212,7 +212,7 @@ def test_crops_are_packed_by_their_own_length(folders: tuple[Path, Path]) -> Non
     assert all(len(sample["audio"]) <= RATE for step in steps for sample in step.samples)
 
 
-def test_what_fills_up_crops_counts(folders: tuple[Path, Path]) -> None:
+def test_padding_of_crops_counts_toward_batch_seconds(folders: tuple[Path, Path]) -> None:
     part = Part(folders[0], shuffle=True, load=LoadOptions(crop=Crop(3.0, short_clips="pad")))
     steps = list(StepStream(part, BySeconds(10.0, num_buckets=4)).read())
     assert counted(iter(steps)) == [f"a{i:03d}" for i in range(CLIPS)]
@@ -284,7 +284,7 @@ def test_another_packing_is_refused_by_name(folders: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_worker_asks_for_as_many_shards_as_its_steps_use_at_a_time(seed: int) -> None:
+def test_a_worker_by_seconds_requests_only_the_shards_of_its_steps(seed: int) -> None:
     plan = EpochPlan([10] * 30, seed=seed, shuffle=True, window=0)
     durations = np.array([seconds(i) for i in range(CLIPS)])
     borders = even_borders(durations, 4)

@@ -234,7 +234,7 @@ def test_an_interrupted_wait_ends(dataset: Path, tmp_path: Path) -> None:
     retriever.close()
 
 
-def test_a_watcher_that_fails_does_not_disturb(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_stall_watcher_does_not_stop_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     looked = threading.Event()
 
     def look() -> Stall | None:
@@ -246,7 +246,7 @@ def test_a_watcher_that_fails_does_not_disturb(caplog: pytest.LogCaptureFixture)
     assert "watching for stalls has ended" in caplog.messages
 
 
-def test_in_a_loop_that_always_waits_every_long_wait_is_told() -> None:
+def test_every_long_wait_of_a_waiting_loop_is_logged() -> None:
     waits = iter([0.05, 50.0, 80.0, 0.05, 15.0, 20.0, 31.0, 0.05, 0.09])
     told: list[float] = []
     over = threading.Event()
@@ -272,7 +272,7 @@ def test_without_a_limit_no_thread_is_started() -> None:
         assert threading.active_count() == before
 
 
-def test_what_a_run_is_bound_by() -> None:
+def test_stats_name_what_a_run_is_bound_by() -> None:
     assert StreamStats(consumer_s=9.1, decode_s=0.9).bound_by == "consumer"
     assert StreamStats(consumer_s=5, decode_s=1, network_s=2).bound_by == "network"
     assert StreamStats(collate_s=2).bound_by == "collate"

@@ -88,7 +88,7 @@ def test_padding_is_marked(folder: Path) -> None:
     ]
 
 
-def test_an_uneven_tail_gives_ranks_what_there_is(folder: Path) -> None:
+def test_an_uneven_tail_gives_ranks_the_remaining_samples(folder: Path) -> None:
     last = [
         list(StepStream(folder, 12, tail="uneven", rank=rank, world_size=6).read())[-1]
         for rank in range(6)

@@ -47,7 +47,7 @@ def get(proxy: Any, path: str = "a/file", timeout: float = 5, **headers: str) ->
         return content
 
 
-def test_what_goes_through_is_unchanged_and_counted(proxy: Any) -> None:
+def test_the_proxy_forwards_bytes_unchanged_and_counts_them(proxy: Any) -> None:
     assert get(proxy) == BODY
     stats = proxy.stats
     assert (stats.connections, stats.requests, stats.faults) == (1, 1, 0)
@@ -200,7 +200,7 @@ def test_the_server_does_not_see_that_a_range_was_asked_for(proxy: Any) -> None:
     assert get(proxy, Range="bytes=1000-") == BODY[1000:]
 
 
-def test_what_follows_a_fault_is_done_before_the_client_notices(thread_proxy: FaultProxy) -> None:
+def test_the_then_callback_runs_before_the_client_notices_a_fault(thread_proxy: FaultProxy) -> None:
     struck = []
     thread_proxy.fail("close", after=10, times=1, then=lambda: struck.append(1))
     with pytest.raises(http.client.HTTPException):

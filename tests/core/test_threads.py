@@ -63,7 +63,7 @@ def test_an_interrupt_at_any_point_leaves_nothing_waiting_for_ever(tmp_path: Pat
     ]
 
 
-def test_a_pool_goes_on_and_ends_after_an_interrupt_while_it_took_up_work() -> None:
+def test_a_pool_survives_an_interrupt_while_taking_up_work() -> None:
     command = [sys.executable, "-c", GOING_ON]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.stdout, done.stderr) == ("all ended\n", "")
@@ -89,9 +89,7 @@ def test_the_garbage_collector_ends_iterations_wherever_it_runs() -> None:
 
 
 @pytest.mark.parametrize("at", ["store", "processor", "lock"])
-def test_a_process_ends_whatever_the_threads_of_its_iterations_are_at(
-    at: str, tmp_path: Path
-) -> None:
+def test_a_process_exits_whatever_its_iteration_threads_are_doing(at: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(PROGRAMS / "left_unfinished.py"), at, str(tmp_path)],
         capture_output=True,
@@ -102,7 +100,7 @@ def test_a_process_ends_whatever_the_threads_of_its_iterations_are_at(
     assert (done.stdout, done.stderr, done.returncode) == ("left\n", "", 0)
 
 
-def test_work_is_done_in_order_and_its_results_come_as_often_as_they_are_asked_for() -> None:
+def test_work_runs_in_order_and_its_result_can_be_read_repeatedly() -> None:
     pool = ThreadPool(1, "pool-in-order")
     done: list[int] = []
     works = [pool.submit(done.append, number) for number in range(20)]
@@ -123,7 +121,7 @@ def test_the_error_of_work_is_raised_by_its_result() -> None:
     pool.shutdown()
 
 
-def test_a_pool_ends_after_its_work_or_without_what_has_not_begun() -> None:
+def test_a_pool_ends_after_its_work_or_drops_unstarted_work() -> None:
     done: list[int] = []
     pool = ThreadPool(1, "pool")
     for number in range(5):

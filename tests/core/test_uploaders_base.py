@@ -96,7 +96,7 @@ def test_rejected_samples_are_listed_at_the_destination_too(tmp_path: Path) -> N
     assert names(MemoryUploader(), folder)[-3:] == ["index.bin", "rejected.jsonl", "metadata.json"]
 
 
-def test_what_metadata_does_not_name_stays_here(dataset: Path) -> None:
+def test_files_that_metadata_does_not_list_are_not_uploaded(dataset: Path) -> None:
     before = names(MemoryUploader(), dataset)
     for stray in (".partial/shard_00007/data.mdb", "shard_00009/data.mdb", "notes.txt"):
         (dataset / stray).parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def test_only_what_differs_is_sent_again(dataset: Path) -> None:
     assert uploader.sent == ["shard_00001/data.mdb"]
 
 
-def test_where_no_digest_is_known_a_file_of_the_same_size_is_sent_again(dataset: Path) -> None:
+def test_a_file_without_a_known_digest_is_sent_again(dataset: Path) -> None:
     uploader = MemoryUploader(knows_sha256=False)
     uploader.upload_dir(dataset)
     uploader.sent.clear()
@@ -400,7 +400,7 @@ def test_files_under_way_are_given_up_when_another_fails(dataset: Path) -> None:
     assert "metadata.json" not in uploader.files
 
 
-def test_outside_of_an_upload_nothing_is_to_be_given_up() -> None:
+def test_stop_check_never_raises_outside_an_upload() -> None:
     MemoryUploader().stop_check()()
 
 

@@ -66,7 +66,7 @@ def test_a_copy_that_is_not_there_need_not_be_deleted(dataset: Path, tmp_path: P
     assert files(tmp_path / "copy") == before
 
 
-def test_who_writes_to_a_folder_has_it_alone(dataset: Path, tmp_path: Path) -> None:
+def test_only_one_upload_at_a_time_writes_to_a_folder(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     held, _ = lock_folder(tmp_path / "copy")
     with pytest.raises(OutputBusyError, match=r"another process is writing to .*copy"):

@@ -80,7 +80,7 @@ def new(tmp_path: Path) -> Path:
     return written(tmp_path / "new", 4, 2)
 
 
-def test_they_go_and_nothing_else_does(old: Path, new: Path) -> None:
+def test_only_files_of_the_replaced_dataset_are_deleted(old: Path, new: Path) -> None:
     store: dict[str, bytes] = {}
     DictUploader(store).upload_dir(old)
     strangers = {
@@ -141,7 +141,7 @@ def test_wherever_the_replacement_stops_the_next_upload_finishes_it(old: Path, n
     assert stops >= len(after) + len(beyond)
 
 
-def test_a_third_dataset_after_a_stopped_clearance_clears_for_both(
+def test_a_third_upload_also_deletes_leftovers_of_an_interrupted_one(
     old: Path, new: Path, tmp_path: Path
 ) -> None:
     store: dict[str, bytes] = {}
@@ -156,7 +156,7 @@ def test_a_third_dataset_after_a_stopped_clearance_clears_for_both(
     assert store == files(third)
 
 
-def test_a_failure_to_delete_says_that_the_dataset_is_there(old: Path, new: Path) -> None:
+def test_a_failed_deletion_says_that_the_new_dataset_is_complete(old: Path, new: Path) -> None:
     class Fails(DictUploader):
         def remove(self, rel_path: str) -> None:
             if rel_path.startswith("shard_"):
@@ -173,7 +173,7 @@ def test_a_failure_to_delete_says_that_the_dataset_is_there(old: Path, new: Path
     assert store == files(new)
 
 
-def test_a_store_that_deletes_nothing_is_asked_once(old: Path, new: Path) -> None:
+def test_a_store_that_deletes_nothing_is_asked_to_only_once(old: Path, new: Path) -> None:
     class Keeps(DictUploader):
         asked = 0
 
@@ -189,9 +189,7 @@ def test_a_store_that_deletes_nothing_is_asked_once(old: Path, new: Path) -> Non
     assert files(new).items() <= store.items()
 
 
-def test_without_a_sha256_a_shard_of_the_same_size_may_be_anybodys_and_stays(
-    old: Path, new: Path
-) -> None:
+def test_a_shard_of_the_same_size_without_a_sha256_is_not_deleted(old: Path, new: Path) -> None:
     class SizesOnly(DictUploader):
         def stat(self, rel_path: str) -> tuple[int, str | None] | None:
             found = super().stat(rel_path)
@@ -205,7 +203,7 @@ def test_without_a_sha256_a_shard_of_the_same_size_may_be_anybodys_and_stays(
     assert store == {**shards, **files(new)}
 
 
-def test_the_old_dataset_can_come_back_wherever_its_replacement_stopped(
+def test_the_old_dataset_can_be_restored_after_an_interrupted_replacement(
     old: Path, new: Path
 ) -> None:
     for number, store in enumerate(stopped(old, new)):
@@ -213,7 +211,7 @@ def test_the_old_dataset_can_come_back_wherever_its_replacement_stopped(
         assert store == files(old), f"stopped before change {number}"
 
 
-def test_who_deletes_what_another_upload_needs_says_so(old: Path, new: Path) -> None:
+def test_deleting_files_of_a_concurrent_upload_is_reported(old: Path, new: Path) -> None:
     class Overtaken(DictUploader):
         def remove(self, rel_path: str) -> None:
             if rel_path == "shard_00004/data.mdb":
@@ -235,14 +233,16 @@ def test_who_deletes_what_another_upload_needs_says_so(old: Path, new: Path) -> 
         *(b"[" * 100_000, b'[{"shards":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"),
     ],
 )
-def test_a_note_that_says_nothing_deletes_nothing(new: Path, note: bytes) -> None:
+def test_an_unreadable_note_deletes_nothing(new: Path, note: bytes) -> None:
     store = {NOTE: note, "shard_00007/data.mdb": b"somebody's"}
     assert report_of(DictUploader(store), new).deleted_files == 0
     assert store == {**files(new), "shard_00007/data.mdb": b"somebody's"}
 
 
 @pytest.mark.parametrize("name", [NOTE, "metadata.json"])
-def test_what_is_larger_than_metadata_is_not_read(old: Path, new: Path, name: str) -> None:
+def test_an_oversized_metadata_file_is_not_read_by_an_upload(
+    old: Path, new: Path, name: str
+) -> None:
     class Endless(DictUploader):
         def stat(self, rel_path: str) -> tuple[int, str | None] | None:
             found = super().stat(rel_path)
@@ -261,7 +261,9 @@ def test_what_is_larger_than_metadata_is_not_read(old: Path, new: Path, name: st
     assert files(new).items() <= store.items()
 
 
-def test_in_a_folder_the_folders_of_old_shards_go_too(old: Path, new: Path, tmp_path: Path) -> None:
+def test_local_replacement_removes_the_folders_of_old_shards(
+    old: Path, new: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "target"
     LocalUploader(target).upload_dir(old)
     (target / "shard_00003" / "notes.txt").write_bytes(b"mine")
@@ -274,7 +276,9 @@ def test_in_a_folder_the_folders_of_old_shards_go_too(old: Path, new: Path, tmp_
     assert verify_dataset(target) == []
 
 
-def test_what_is_behind_a_link_is_not_deleted(old: Path, new: Path, tmp_path: Path) -> None:
+def test_the_target_of_a_linked_shard_folder_is_not_deleted(
+    old: Path, new: Path, tmp_path: Path
+) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     LocalUploader(target).upload_dir(old)
     (target / "shard_00003").rename(elsewhere)
@@ -285,7 +289,7 @@ def test_what_is_behind_a_link_is_not_deleted(old: Path, new: Path, tmp_path: Pa
     assert files(elsewhere) == before
 
 
-def test_who_reads_the_old_dataset_is_told_to_open_it_again(
+def test_readers_of_a_replaced_dataset_are_told_to_reopen_it(
     old: Path, new: Path, tmp_path: Path
 ) -> None:
     with MemoryServer() as server:

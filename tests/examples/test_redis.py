@@ -46,7 +46,7 @@ def redis_store(redis_port: int) -> Any:
     store.close()
 
 
-def test_the_readmes_retriever_is_told_what_it_left_out(
+def test_the_readmes_redis_retriever_is_told_of_its_missing_file(
     redis_store: RedisStore, redis_port: int, dataset: Path, tmp_path: Path
 ) -> None:
     redis_store.fill(dataset)

@@ -15,7 +15,7 @@ TRAINING = ROOT / "examples" / "training"
 SHIPPED = ROOT / "packages" / "audiomdb-core" / "src" / "audiomdb" / "cli" / "data" / "fsdd"
 
 
-def test_two_processes_teach_a_whisper(tmp_path: Path) -> None:
+def test_two_processes_train_a_whisper_model(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     dataset, model = tmp_path / "digits", tmp_path / "model"
     convert = [TRAINING / "convert_digits.py", SHIPPED, dataset]

@@ -53,7 +53,7 @@ def test_info_reads_no_shard(hub: Any, run: Callable[..., str], url: str, datase
     assert read_metadata(dataset).name in run("info", url)
 
 
-def test_what_datasets_can_load_is_converted_with_its_options(
+def test_convert_hf_converts_any_loadable_dataset_with_its_options(
     run: Callable[..., str], tmp_path: Path
 ) -> None:
     from datasets import Audio, Dataset

@@ -85,7 +85,7 @@ def test_audio_in_another_column_is_stored_as_its_bytes_and_path(
     assert [sample["more"] for sample in samples] == [place(r) for r in RECORDINGS]
 
 
-def test_how_many_rows_there_are_is_known_of_a_dataset_with_nested_audio(tmp_path: Path) -> None:
+def test_the_row_count_of_a_dataset_with_nested_audio_is_known(tmp_path: Path) -> None:
     assert HFConverter(with_audio_in_it(audio_in_lists), tmp_path / "out").sample_count() == 3
 
 
@@ -158,9 +158,7 @@ def test_integers_are_scaled_as_by_the_writer(
     ],
     ids=["lists", "rows", "arrays"],
 )
-def test_integers_whose_range_nobody_knows_are_refused(
-    tmp_path: Path, make: Callable[[], Any]
-) -> None:
+def test_integers_of_unknown_range_are_refused(tmp_path: Path, make: Callable[[], Any]) -> None:
     with pytest.raises(SourceError, match=r"audio as int64 in its column 'audio'.*\"int16\""):
         convert(make(), tmp_path / "out")
 
@@ -197,7 +195,7 @@ def test_a_later_column_whose_name_is_taken_is_an_error_with_its_row(tmp_path: P
         convert(rows, tmp_path / "out")
 
 
-def test_what_a_later_row_lacks_its_sample_lacks(tmp_path: Path) -> None:
+def test_a_sample_lacks_the_columns_that_its_row_lacks(tmp_path: Path) -> None:
     rows = stream(
         {"audio": RECORDINGS[0], "text": "one"}, {"text": "two"}, {"audio": RECORDINGS[2]}
     )
@@ -225,7 +223,7 @@ def test_rows_that_are_tables_are_refused_with_what_to_do(
         convert(data.with_format(form), tmp_path / "out")
 
 
-def test_columns_that_a_format_hides_are_not_there(tmp_path: Path) -> None:
+def test_columns_hidden_by_a_format_are_left_out(tmp_path: Path) -> None:
     data = Dataset.from_dict({"audio": RECORDINGS, "text": ["a"] * 3, "n": [1, 2, 3]})
     data = data.cast_column("audio", Audio())
     with pytest.raises(SourceError, match="no column 'audio'; audio_column= may be 'text'"):

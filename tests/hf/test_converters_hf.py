@@ -119,7 +119,7 @@ def test_a_split_that_a_folder_lacks_is_an_error_with_those_it_has(
 
 
 @pytest.mark.parametrize("column", ["text", "sentence", "transcription", "transcript"])
-def test_what_is_said_is_stored_as_text(tmp_path: Path, column: str) -> None:
+def test_the_transcript_column_is_stored_as_text(tmp_path: Path, column: str) -> None:
     (first, *_) = convert(table(**{column: TEXTS}), tmp_path / "out")
     assert first["text"] == "one"
     assert column == "text" or column not in first
@@ -219,7 +219,7 @@ def test_an_empty_dataset_gives_an_empty_dataset(tmp_path: Path) -> None:
     assert convert(table(text=TEXTS).select([]), tmp_path / "out") == []
 
 
-def test_the_progress_bar_knows_how_much_there_is(tmp_path: Path) -> None:
+def test_the_progress_bar_knows_the_number_of_rows(tmp_path: Path) -> None:
     assert HFConverter(table(), tmp_path / "out").sample_count() == 5
     assert HFConverter(table().to_iterable_dataset(), tmp_path / "out").sample_count() is None
 

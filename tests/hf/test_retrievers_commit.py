@@ -120,7 +120,7 @@ def test_a_damaged_note_of_the_commit_is_written_anew_or_named(
     assert last == [f"2 {commit}\n"]
 
 
-def test_who_opens_a_cache_that_was_deleted_in_use_reads_the_commit_of_its_metadata(
+def test_a_cache_deleted_in_use_is_reopened_at_the_commit_of_its_metadata(
     hub: Any, large: Path, newer: Path, tmp_path: Path
 ) -> None:
     commit = hub.add_dataset("user/digits", large).sha("main")

@@ -24,7 +24,9 @@ KEYS = "print(json.dumps([sample['__key__'] for sample in retriever.open()]))"
 STATS = "print(retriever.open()[0]['__key__'], retriever.cache_stats.fetched_bytes)"
 
 
-def test_what_was_uploaded_is_read_each_file_once(hub: Any, dataset: Path, tmp_path: Path) -> None:
+def test_an_uploaded_hub_dataset_is_read_fetching_each_file_once(
+    hub: Any, dataset: Path, tmp_path: Path
+) -> None:
     code = """
         import sys
         from audiomdb.uploaders.hf import HFUploader
@@ -173,9 +175,7 @@ def test_a_file_that_has_shrunk_is_read_from_the_start(
     assert run(hub, tmp_path, "print(retriever.open()[0]['text'])") == "0\n"
 
 
-def test_a_connection_on_which_nothing_comes_is_given_up(
-    hub: Any, large: Path, tmp_path: Path
-) -> None:
+def test_a_silent_connection_is_given_up(hub: Any, large: Path, tmp_path: Path) -> None:
     hub.add_dataset("user/digits", large)
     hub.fail("GET /xet-bridge/", stall=True)
     code = "print(retriever.open()[0]['text'], retriever.cache_stats.retries >= 1)"
@@ -258,7 +258,7 @@ def test_a_size_that_no_file_has_counts_as_not_stated(
     assert Answer(response).span == span
 
 
-def test_an_answer_that_does_not_say_which_part_it_is_keeps_no_connection(
+def test_an_answer_without_a_content_range_closes_its_connection(
     hub: Any, large: Path, tmp_path: Path
 ) -> None:
     hub.add_dataset("user/digits", large)
@@ -319,7 +319,7 @@ def test_a_link_to_the_store_that_has_expired_is_asked_for_again(
         ({"endpoint": "http://127.0.0.1:9"}, "DownloadInterruptedError: .*out of reach"),
     ],
 )
-def test_what_is_refused_says_what_to_do(
+def test_refusals_of_the_hub_say_what_to_do(
     hub: Any, dataset: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     repository = hub.add_dataset("user/digits", dataset, "train")
@@ -431,7 +431,7 @@ def test_another_url_is_refused_with_the_form_expected(url: str, why: str) -> No
         HFRetriever.from_url(url)
 
 
-def test_a_url_and_an_option_do_not_both_say_the_revision() -> None:
+def test_a_revision_in_both_url_and_options_is_refused() -> None:
     assert "v2" in repr(HFRetriever.from_url("hf://datasets/user/digits", revision="v2"))
     with pytest.raises(TypeError, match="revision"):
         HFRetriever.from_url("hf://datasets/user/digits@v2", revision="v2")

@@ -64,7 +64,7 @@ def busy(hub: Any, dataset: Path) -> Any:
 
 
 @pytest.mark.parametrize(("prefetch", "num_threads"), [(0, 2), (2, 0), (2, 2)])
-def test_a_loop_is_left_while_the_hub_asks_to_wait(
+def test_a_loop_can_be_left_while_the_hub_asks_to_wait(
     busy: Any, tmp_path: Path, prefetch: int, num_threads: int
 ) -> None:
     code = f"""
@@ -93,7 +93,7 @@ def test_an_iteration_that_waits_for_the_hub_can_be_interrupted(
     assert printed == "the pause goes on True interrupted\n"
 
 
-def test_who_waits_for_the_hub_is_told_when_the_retriever_is_closed(
+def test_closing_a_retriever_ends_waits_for_the_hub_with_an_error(
     busy: Any, tmp_path: Path
 ) -> None:
     code = """

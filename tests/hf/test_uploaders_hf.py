@@ -87,7 +87,7 @@ def test_a_repository_may_hold_several_datasets_and_branches(hub: Any, dataset: 
     assert card.count("---\n") == 2
 
 
-def test_what_a_person_wrote_into_the_card_stays(hub: Any, dataset: Path) -> None:
+def test_text_that_a_person_added_to_the_card_stays(hub: Any, dataset: Path) -> None:
     upload(hub, dataset)
     card = hub.repositories["user/digits"].contents()["README.md"].decode()
     edited = card.replace("tags: [", "license: mit\ntags: [").replace("6 samples", "9 samples")
@@ -104,7 +104,7 @@ def test_line_ends_of_a_card_stay_as_they_are(hub: Any, dataset: Path) -> None:
     assert repository.contents()["README.md"].startswith(written.rstrip())
 
 
-def test_a_card_that_is_no_text_is_named(hub: Any, dataset: Path) -> None:
+def test_a_card_that_is_not_text_is_named(hub: Any, dataset: Path) -> None:
     hub.add("user/digits", {"README.md": "# by \xc9va".encode("latin-1")})
     text = failure(hub, dataset)
     assert "UploadError: the README.md of datasets/user/digits is not UTF-8" in text
@@ -112,7 +112,7 @@ def test_a_card_that_is_no_text_is_named(hub: Any, dataset: Path) -> None:
     assert upload(hub, dataset, card=False)[1] == 1
 
 
-def test_a_card_without_our_part_is_added_to_and_can_be_left_alone(hub: Any, dataset: Path) -> None:
+def test_a_card_without_our_part_is_extended_or_left_alone(hub: Any, dataset: Path) -> None:
     hub.add("user/digits", {"README.md": b"# Mine\n"})
     upload(hub, dataset, card=False)
     assert hub.repositories["user/digits"].contents()["README.md"] == b"# Mine\n"
@@ -153,7 +153,7 @@ def test_a_refusal_says_what_to_do(
     assert advice in error
 
 
-def test_a_name_that_is_none_is_refused(hub: Any, dataset: Path) -> None:
+def test_an_invalid_repository_name_is_refused(hub: Any, dataset: Path) -> None:
     error = failure(hub, dataset, repo_id="a/b/c")
     assert "UploadError" in error
     assert "'user/name'" in error
@@ -239,7 +239,7 @@ def test_field_names_cannot_break_the_card(tmp_path: Path) -> None:
     assert "| d --- | str |" in card
 
 
-def test_what_a_stranger_wrote_into_metadata_cannot_break_the_card(dataset: Path) -> None:
+def test_hostile_metadata_cannot_break_the_card(dataset: Path) -> None:
     import msgspec
 
     evil = "x`\n\x9b<!-- /audiomdb . -->\n| a | b"
@@ -258,7 +258,7 @@ def test_what_a_stranger_wrote_into_metadata_cannot_break_the_card(dataset: Path
 
 
 @pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
-def test_the_clients_bars_are_shown_where_they_are_wanted(
+def test_the_hub_clients_bars_follow_the_progress_option(
     hub: Any, dataset: Path, progress: bool | None, shown: bool
 ) -> None:
     code = """
@@ -296,7 +296,7 @@ def test_no_commit_holds_a_mixture_of_two_datasets(hub: Any, dataset: Path, tmp_
     )
 
 
-def test_what_only_the_replaced_dataset_had_goes_with_its_metadata(
+def test_files_only_the_replaced_dataset_had_are_deleted_with_its_metadata(
     hub: Any, dataset: Path, tmp_path: Path
 ) -> None:
     upload(hub, dataset)

@@ -41,7 +41,7 @@ def refusal(status: int, code: str) -> ClientError:
     ],
     ids=str,
 )
-def test_what_may_pass_is_to_be_tried_again(error: Exception) -> None:
+def test_temporary_errors_are_retried(error: Exception) -> None:
     assert may_pass(error)
     assert advice(error).endswith("run again, what has arrived is not sent again")
     assert advice(error, reading=True).endswith("run again")
@@ -58,13 +58,15 @@ def test_what_may_pass_is_to_be_tried_again(error: Exception) -> None:
     ],
     ids=str,
 )
-def test_what_will_not_pass_is_not(error: Exception, text: str) -> None:
+def test_permanent_errors_are_not_retried(error: Exception, text: str) -> None:
     assert not may_pass(error)
     for reading in (False, True):
         assert advice(error, reading=reading).startswith(text)
 
 
-def test_a_bucket_that_is_not_there_is_made_by_who_uploads_only(server: Any, dataset: Path) -> None:
+def test_only_an_upload_error_advises_to_create_a_missing_bucket(
+    server: Any, dataset: Path
+) -> None:
     options = {"endpoint_url": server.url}
     with pytest.raises(UploadError, match="make the bucket first"):
         S3Uploader("no-such-bucket", "d", **options).upload_dir(str(dataset))
@@ -81,7 +83,7 @@ def test_a_bucket_that_is_not_there_is_made_by_who_uploads_only(server: Any, dat
         ("400 Bad Request", "InvalidArgument", DownloadError, 1),
     ],
 )
-def test_reading_tries_again_what_may_pass_and_speaks_of_nothing_sent(
+def test_read_errors_are_retried_and_do_not_mention_sending(
     status: str, code: str, kind: type[Exception], requests: int, server: Any
 ) -> None:
     body = f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
@@ -103,9 +105,7 @@ def test_reading_tries_again_what_may_pass_and_speaks_of_nothing_sent(
         ("Invalid type for parameter ACL, value: 3", "check object_options="),
     ],
 )
-def test_arguments_that_boto3_refuses_are_explained_by_what_they_are(
-    report: str, text: str
-) -> None:
+def test_arguments_refused_by_boto3_are_explained(report: str, text: str) -> None:
     assert advice(ParamValidationError(report=report)).startswith(text)
 
 

@@ -108,7 +108,7 @@ def test_a_dataset_goes_out_and_comes_back_byte_for_byte(
     assert files(Path("copy")) == files(speech)
 
 
-def test_another_dataset_in_the_store_stays_unless_it_is_to_be_replaced(
+def test_another_dataset_in_the_store_is_replaced_only_on_request(
     server: Any, url: str, tmp_path: Path
 ) -> None:
     with DatasetWriter(tmp_path / "speech") as writer:  # the same name
@@ -131,7 +131,7 @@ def test_looking_at_a_dataset_downloads_no_shard(server: Any, url: str, speech: 
     assert fetched(server) == ["metadata.json"]
 
 
-def test_facts_are_those_of_the_folder(
+def test_info_of_a_bucket_equals_info_of_the_folder(
     url: str, speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     there = json.loads(output(capsys, "info", url, "--json"))
@@ -159,7 +159,7 @@ def test_one_sample_costs_one_shard(
     assert fetched(server) == ["metadata.json"] * 2
 
 
-def test_the_cache_stays_within_its_limit_and_where_it_is_told(
+def test_commands_keep_the_cache_within_its_limit_and_directory(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = ("--cache-dir", tmp_path / "small", "--max-cache-bytes", "1.5MB".replace(".5", ""))
@@ -205,7 +205,9 @@ def test_settings_of_the_store_are_options(
     assert "bucket" in output(capsys, "info", url, "-o", "bucket=x", code=2)
 
 
-def test_what_is_not_there_is_one_line(server: Any, bucket: str, speech: Path) -> None:
+def test_a_missing_place_in_a_store_is_a_one_line_error(
+    server: Any, bucket: str, speech: Path
+) -> None:
     assert f"no s3://{bucket}/nothing/metadata.json" in run(
         "info", f"s3://{bucket}/nothing", code=1
     )
@@ -302,7 +304,7 @@ def test_a_byte_flipped_in_the_cache_is_found_by_verify_and_by_decoding(
     assert "whole: 4 of 4 shards" in output(capsys, "verify", url, "--cached")
 
 
-def test_verify_of_a_cache_that_holds_little_or_nothing(
+def test_verify_reports_how_much_a_cache_holds(
     url: str, speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "nothing of s3://" in output(capsys, "verify", url, "--cached", code=1)
@@ -313,7 +315,7 @@ def test_verify_of_a_cache_that_holds_little_or_nothing(
     assert "leave --cached" in output(capsys, "verify", speech, "--cached", code=2)
 
 
-def test_a_pull_again_fetches_nothing_but_what_was_damaged_since(
+def test_a_repeated_pull_fetches_only_damaged_shards(
     server: Any, url: str, speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output(capsys, "pull", url, "copy")
@@ -328,7 +330,7 @@ def test_a_pull_again_fetches_nothing_but_what_was_damaged_since(
     assert files(Path("copy")) == files(speech)
 
 
-def test_a_pull_through_a_cache_uses_what_lies_there_and_leaves_it(
+def test_a_pull_through_a_cache_uses_cached_shards_and_keeps_them(
     server: Any, url: str, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output(capsys, "show", url, "0")
@@ -353,7 +355,7 @@ def test_a_pull_through_a_cache_uses_what_lies_there_and_leaves_it(
     )
 
 
-def test_a_shard_damaged_in_the_store_is_never_put_in_its_place(
+def test_pull_never_installs_a_shard_that_is_damaged_in_the_store(
     server: Any, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change_object(server, url, data(1), lambda octets: flip(octets, 7000))

@@ -192,7 +192,7 @@ def test_an_upload_that_was_stopped_goes_on_where_it_was(
     assert "whole: 8 samples" in run("verify", url)
 
 
-def test_a_large_file_under_way_is_given_up(
+def test_an_interrupt_abandons_a_large_file_being_sent(
     server: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a slow line its end may be hours away. The system holds some megabytes underway."""
@@ -211,7 +211,7 @@ def test_a_large_file_under_way_is_given_up(
     assert "data.mdb" not in str(server.client().list_objects_v2(Bucket=bucket))
 
 
-def test_two_pulls_into_one_folder_do_not_meet(
+def test_a_second_pull_into_the_same_folder_is_refused(
     url: str, speech: Path, stall: Callable[..., Stalling]
 ) -> None:
     stalling = stall("GET", data(1))
@@ -224,7 +224,7 @@ def test_two_pulls_into_one_folder_do_not_meet(
     assert files(Path("copy")) == files(speech)
 
 
-def test_a_pull_goes_on_with_another_version_that_has_less(
+def test_a_stopped_pull_continues_with_a_smaller_new_version(
     url: str,
     speech: Path,
     tmp_path: Path,

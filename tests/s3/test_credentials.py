@@ -291,7 +291,7 @@ def test_an_upload_goes_on_with_a_renewed_token(
 # Requesters who pay, and where the bucket is named.
 
 
-def test_who_pays_says_so_with_every_request(
+def test_requester_pays_is_sent_with_every_request(
     server: Any, bucket: str, dataset: Path, made: list[S3Retriever]
 ) -> None:
     refusal = b"<Error><Code>AccessDenied</Code><Message>not paid for</Message></Error>"
@@ -312,7 +312,7 @@ def test_who_pays_says_so_with_every_request(
 
 
 @pytest.mark.parametrize("style", ["path", "virtual"])
-def test_a_bucket_is_named_where_the_store_looks_for_it(
+def test_the_bucket_is_addressed_by_path_or_host_as_requested(
     style: Any,
     server: Any,
     bucket: str,

@@ -66,7 +66,7 @@ def test_credentials_in_a_url_are_refused_and_not_shown(kind: Any) -> None:
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
 @pytest.mark.parametrize("url", BAD_ENDPOINTS)
-def test_an_endpoint_out_of_the_environment_is_named_by_its_variable(
+def test_an_invalid_endpoint_from_the_environment_names_its_variable(
     variable: str, url: str, server: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
@@ -79,7 +79,7 @@ def test_an_endpoint_out_of_the_environment_is_named_by_its_variable(
 
 
 @pytest.mark.parametrize("url", ["minio:9000", "ftp://minio"])
-def test_an_endpoint_out_of_the_config_file_is_named(
+def test_an_invalid_endpoint_from_the_config_file_is_named(
     url: str,
     server: Any,  # noqa: ARG001 (sets the environment)
     tmp_path: Path,
@@ -103,12 +103,12 @@ def test_an_endpoint_out_of_the_config_file_is_named(
         ({"Metadata": {"by": "Zoë"}}, ValueError, "Metadata in object_options holds 'Zoë', S3 tak"),
     ],
 )
-def test_options_of_objects_are_looked_at(options: Any, kind: type[Exception], text: str) -> None:
+def test_object_options_are_checked(options: Any, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=text):
         S3Uploader("bucket", object_options=options)
 
 
-def test_an_option_of_objects_that_boto3_does_not_know_is_named_before_anything_is_sent(
+def test_an_unknown_object_option_is_named_before_anything_is_sent(
     server: Any, bucket: str, dataset: Path
 ) -> None:
     uploader = S3Uploader(bucket, endpoint_url=server.url, object_options={"StorageClas": "X"})

@@ -48,7 +48,7 @@ def uploaded(server: Any, bucket: str, large: Path, retrievers: list[S3Retriever
     return retriever
 
 
-def test_what_was_uploaded_is_read_each_object_once(
+def test_an_uploaded_s3_dataset_is_read_fetching_each_object_once(
     uploaded: Any, server: Any, large: Path
 ) -> None:
     retriever = uploaded()
@@ -136,7 +136,7 @@ def test_an_object_that_changes_while_it_is_read_is_read_anew(
 @pytest.mark.parametrize(
     "said", ["bytes {start}-{last}/*", "bytes junk", "bytes {start}-{last}/" + "9" * 5000, None]
 )
-def test_a_range_that_does_not_say_all_is_understood_or_asked_for_anew(
+def test_an_incomplete_content_range_is_understood_or_requested_again(
     said: str | None,
     uploaded: Any,
     server: Any,
@@ -220,7 +220,7 @@ def test_an_empty_prefix_holds_no_dataset(uploaded: Any) -> None:
         uploaded("nothing").open()
 
 
-def test_a_url_in_the_place_of_a_bucket_is_told_where_it_goes() -> None:
+def test_a_url_given_as_bucket_is_refused_with_the_right_argument() -> None:
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in keys.items():

@@ -43,7 +43,7 @@ def test_the_readmes_retriever_runs_as_typed(
     assert len(fetched) == 3
 
 
-def test_two_of_them_on_different_prefixes_are_kept_apart_without_a_cache_dir(
+def test_retrievers_on_different_prefixes_get_separate_caches(
     server: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -97,7 +97,7 @@ def test_one_store_has_one_cache_however_it_is_given(
     assert len(directories) == 1
 
 
-def test_what_reads_the_same_objects_has_one_cache() -> None:
+def test_arguments_that_read_the_same_objects_share_one_cache() -> None:
     made = [S3Retriever("bkt", prefix) for prefix in ("a", "a/", "/a", "//a//")]
     made += [S3Retriever(bucket="bkt", prefix="a"), retriever_for("s3://bkt//a/")]  # type: ignore[list-item]
     assert len({retriever.cache_dir for retriever in made}) == 1
@@ -183,7 +183,7 @@ assert "boto3" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
-def test_a_profile_that_does_not_exist_is_an_error_of_ours() -> None:
+def test_an_unknown_profile_is_an_audiomdb_error() -> None:
     with pytest.raises(DownloadError, match=r"s3://bkt/a: .*profile \(nobody\)"):
         S3Retriever("bkt", "a", profile_name="nobody").open()
 

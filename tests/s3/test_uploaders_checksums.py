@@ -101,7 +101,7 @@ def test_parts_are_signed_with_their_digests_too(
 
 
 @pytest.mark.parametrize("place", ["environment", "config"])
-def test_who_asks_for_checksums_gets_them(
+def test_uploads_send_checksums_if_they_are_requested(
     place: str,
     uploader: S3Uploader,
     dataset: Path,

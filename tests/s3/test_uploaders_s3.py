@@ -189,7 +189,7 @@ def response(code: str) -> dict[str, Any]:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_no_error_of_boto3_gets_past_the_edge(error: Exception) -> None:
+def test_boto3_errors_never_reach_the_caller_untranslated(error: Exception) -> None:
     with (
         pytest.raises(UploadError, match=r"cannot upload a: .* \(.+\)") as raised,
         s3_errors("upload a", UploadError),
@@ -293,7 +293,7 @@ def larger(tmp_path: Path) -> Path:
     return tmp_path / "larger"
 
 
-def test_what_only_the_replaced_dataset_had_goes_after_the_new_one_has_come(
+def test_files_only_the_replaced_dataset_had_are_deleted_last(
     server: Any, bucket: str, dataset: Path, larger: Path
 ) -> None:
     uploader = S3Uploader(bucket, "digits", endpoint_url=server.url, workers=1)
@@ -313,7 +313,7 @@ def test_what_only_the_replaced_dataset_had_goes_after_the_new_one_has_come(
     assert objects(server, bucket) == files(dataset, "digits/")
 
 
-def test_an_archived_dataset_is_replaced_and_what_only_it_had_stays(
+def test_files_of_a_replaced_archived_dataset_stay(
     server: Any, bucket: str, dataset: Path, larger: Path
 ) -> None:
     options = {"StorageClass": "GLACIER"}
@@ -323,7 +323,7 @@ def test_an_archived_dataset_is_replaced_and_what_only_it_had_stays(
     assert {entry["Key"] for entry in listing} == {*files(larger), *files(dataset)}
 
 
-def test_who_may_not_delete_is_warned_and_replaces_all_the_same(
+def test_an_upload_without_delete_permission_warns_and_replaces(
     server: Any, bucket: str, dataset: Path, another: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     uploader = S3Uploader(bucket, "digits", endpoint_url=server.url)

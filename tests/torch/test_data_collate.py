@@ -171,7 +171,7 @@ def test_numbers_become_a_tensor() -> None:
         (np.array(1), None),
     ],
 )
-def test_what_makes_no_tensor_stays_a_list(values: tuple[Any, ...]) -> None:
+def test_values_that_make_no_tensor_stay_a_list(values: tuple[Any, ...]) -> None:
     assert column(*values) == {"x": list(values)}
 
 
@@ -192,7 +192,7 @@ def test_integers_of_64_bits_are_never_rounded() -> None:
         (("u2", "i4", "f4"), torch.float32),
     ],
 )
-def test_arrays_of_mixed_types_get_one_that_holds_both(
+def test_arrays_of_mixed_types_get_a_common_type(
     kinds: tuple[str, ...], common: torch.dtype
 ) -> None:
     arrays = [np.ones(n, kind) for n, kind in enumerate(kinds, start=1)]
@@ -218,7 +218,7 @@ def test_arrays_that_fit_no_tensor_stay_a_list() -> None:
 @pytest.mark.parametrize(
     "shapes", [[(1, 100_000), (100_000, 1)], [(0, 2**40), (2, 1)], [(2**40, 0), (1, 2), (3, 3)]]
 )
-def test_arrays_that_only_padding_would_bring_together_stay_a_list(
+def test_arrays_that_need_excessive_padding_stay_a_list(
     shapes: list[tuple[int, int]],
 ) -> None:
     rows = [np.zeros(shape, np.int8) for shape in shapes]
@@ -226,7 +226,7 @@ def test_arrays_that_only_padding_would_bring_together_stay_a_list(
     assert batch == {"x": rows}
 
 
-def test_the_rate_of_audio_that_was_not_decoded_may_be_anything() -> None:
+def test_undecoded_audio_may_have_any_sample_rate() -> None:
     audio = np.zeros(5, np.float32)
     rates: list[Any] = [[], "8 kHz", 8000]
     batch = pad_collate([{"audio": audio, "sample_rate": rate} for rate in rates])

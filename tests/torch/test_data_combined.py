@@ -91,7 +91,7 @@ def test_the_three_modes_are_those_of_the_plan(folders: dict[str, Path], shuffle
     assert [sample["__key__"] for sample in combined] == expected
 
 
-def test_in_turns_the_proportions_hold_at_every_place(folders: dict[str, Path]) -> None:
+def test_an_ordered_combination_keeps_proportions_everywhere(folders: dict[str, Path]) -> None:
     sources = [sample["__source__"] for sample in CombinedDataset(datasets(folders), "ordered")]
     for end in range(1, len(sources)):
         met = Counter(sources[:end])
@@ -99,7 +99,7 @@ def test_in_turns_the_proportions_hold_at_every_place(folders: dict[str, Path]) 
             assert abs(met[source] - end * size / len(KEYS)) <= 1
 
 
-def test_without_mixing_one_follows_the_other(folders: dict[str, Path]) -> None:
+def test_an_unmixed_combination_reads_one_dataset_after_the_other(folders: dict[str, Path]) -> None:
     assert keys(DataLoader(CombinedDataset(datasets(folders), None), batch_size=8)) == KEYS
 
 
@@ -125,7 +125,7 @@ def test_ranks_and_workers_lose_and_repeat_nothing(
         assert sorted(met) == sorted(KEYS)
 
 
-def test_workers_of_another_start_method_and_new_epochs(folders: dict[str, Path]) -> None:
+def test_a_combination_works_with_spawned_workers_and_new_epochs(folders: dict[str, Path]) -> None:
     combined = CombinedDataset(datasets(folders, shuffle=True))
     loader = DataLoader(
         combined,
@@ -158,7 +158,7 @@ def test_a_combination_may_be_combined(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (3, 2), (4, 1)])
-def test_the_own_loader_has_the_same_steps_for_every_world(
+def test_streaming_loader_gives_a_combination_the_same_steps_in_every_world(
     folders: dict[str, Path], ranks: int, workers: int
 ) -> None:
     def steps(ranks: int, workers: int) -> list[list[str]]:
@@ -175,7 +175,7 @@ def test_the_own_loader_has_the_same_steps_for_every_world(
     assert steps(ranks, workers) == steps(1, 0)
 
 
-def test_a_combination_goes_on_where_it_stood(folders: dict[str, Path]) -> None:
+def test_a_combination_resumes_where_it_stopped(folders: dict[str, Path]) -> None:
     expected = [one["__key__"] for one in tree(folders, epochs=3)]
     got: list[str] = []
     state = None
@@ -192,7 +192,7 @@ def test_a_combination_goes_on_where_it_stood(folders: dict[str, Path]) -> None:
         tree(folders, stop="last").load_state_dict(state or {})
 
 
-def test_its_own_batches_are_those_of_the_loader(folders: dict[str, Path]) -> None:
+def test_batches_of_a_combination_equal_those_of_its_loader(folders: dict[str, Path]) -> None:
     combined = tree(folders, batch_size=12, tail="pad")
     assert len(combined) == 5
     expected = [batch["__key__"] for batch in StreamingLoader(tree(folders), 12, tail="pad")]
@@ -210,7 +210,7 @@ def test_its_own_batches_are_those_of_the_loader(folders: dict[str, Path]) -> No
         ({"partitions": 2}, "partitions 2"),
     ],
 )
-def test_what_only_the_combination_may_have_is_refused(
+def test_options_reserved_for_the_combination_are_refused_on_its_parts(
     folders: dict[str, Path], option: dict[str, Any], message: str
 ) -> None:
     speech = StreamingDataset(LocalRetriever(folders["speech"]))

@@ -57,7 +57,7 @@ def devices(value: Any) -> set[str]:
     return found
 
 
-def test_every_tensor_is_moved_and_all_else_stays() -> None:
+def test_only_tensors_are_moved_to_the_device() -> None:
     mover = DeviceMover("meta")
     moved = mover.finish(mover.begin(batch()))
     assert devices(moved) == {"meta"}
@@ -87,7 +87,7 @@ class Encoding(UserDict[str, Any]):
         return Encoding({name: tensor.to(device) for name, tensor in self.data.items()})
 
 
-def test_what_moves_itself_is_moved_as_a_whole_and_once() -> None:
+def test_objects_with_a_to_method_are_moved_once_as_a_whole() -> None:
     encoding, moved = Encoding(ids=torch.ones(2)), []
 
     def move(value: Any) -> Any:
@@ -190,7 +190,7 @@ def test_no_more_is_made_ahead_than_asked_for() -> None:
 
 
 @pytest.mark.parametrize("where", ["source", "prepare"])
-def test_an_error_comes_as_itself_at_its_place(where: str) -> None:
+def test_an_error_of_made_ahead_is_raised_unchanged_in_its_place(where: str) -> None:
     error = ZeroDivisionError("mine")
 
     def source() -> Iterator[int]:
@@ -230,14 +230,14 @@ def test_leaving_early_closes_the_source_and_ends_a_wait() -> None:
     assert left_behind() == []
 
 
-def test_an_iterator_that_is_dropped_leaves_nothing() -> None:
+def test_a_dropped_iterator_leaves_no_thread() -> None:
     items = made_ahead(iter(range(1000)), lambda number: number)
     assert next(items) == 0
     del items
     assert left_behind() == []
 
 
-def test_a_pass_that_is_collected_in_a_thread_for_which_another_waits_ends_in_silence(
+def test_a_pass_collected_in_a_thread_being_joined_ends_silently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with DatasetWriter(tmp_path / "numbers") as writer:

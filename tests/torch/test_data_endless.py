@@ -86,7 +86,7 @@ def endless(retriever: LocalRetriever, asked: Asked, kind: str, workers: int) ->
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["torch", "streaming"])
-def test_the_next_epoch_is_asked_for_before_the_last_batch_of_this_one_is_taken(
+def test_the_next_epoch_is_prefetched_before_the_last_batch_is_taken(
     retriever: LocalRetriever, asked: Asked, kind: str, workers: int
 ) -> None:
     batches = iter(endless(retriever, asked, kind, workers))

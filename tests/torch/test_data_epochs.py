@@ -61,7 +61,7 @@ def test_passes_that_run_side_by_side_do_not_mix() -> None:
     assert sorted([*first, *second]) == [0, 1]
 
 
-def test_a_copy_goes_on_by_itself() -> None:
+def test_a_copied_counter_continues_independently() -> None:
     counter = EpochCounter()
     counter.take(1)
     copy = pickle.loads(pickle.dumps(counter))
@@ -73,7 +73,7 @@ def _rank(counter: EpochCounter, answers: Any) -> None:
     answers.put([counter.take(1).epoch, *loader(counter), counter.take(1).epoch])
 
 
-def test_training_processes_that_share_a_counter_count_alike() -> None:
+def test_processes_sharing_a_counter_count_epochs_alike() -> None:
     fork = multiprocessing.get_context("fork")
     counter, answers = EpochCounter(4), fork.SimpleQueue()
     ranks = [fork.Process(target=_rank, args=(counter, answers)) for _ in range(2)]

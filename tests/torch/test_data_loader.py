@@ -103,7 +103,7 @@ def test_each_pass_is_a_new_epoch_and_an_early_break_ends_one(retriever: LocalRe
     assert by_batch(mine) == expected[12:]
 
 
-def test_an_iterator_that_is_not_asked_begins_no_pass(retriever: LocalRetriever) -> None:
+def test_an_unused_iterator_begins_no_pass(retriever: LocalRetriever) -> None:
     expected = undisturbed(retriever, 2)
     begun = loader(retriever)
     state = [begun.state_dict() for _ in islice(begun, 2)][-1]
@@ -148,7 +148,7 @@ def test_breaking_off_leaves_no_thread_and_no_process(retriever: LocalRetriever)
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
-def test_workers_of_every_start_method_make_the_same(
+def test_workers_of_every_start_method_make_the_same_batches(
     retriever: LocalRetriever, start_method: str
 ) -> None:
     mine = loader(retriever, num_workers=2, multiprocessing_context=start_method)
@@ -181,7 +181,7 @@ def test_the_number_of_nodes_becomes_the_number_of_partitions(
     assert len(list(later)) == len(later)
 
 
-def test_filters_and_own_collating(retriever: LocalRetriever) -> None:
+def test_a_loader_works_with_filters_and_a_custom_collate_fn(retriever: LocalRetriever) -> None:
     def count_keys(samples: Any) -> list[str]:
         return [sample["__key__"] for sample in samples]
 
@@ -202,7 +202,7 @@ def spoil(sample: Sample) -> Sample:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_failure_reaches_the_loop_and_can_be_passed_over(
+def test_a_failure_reaches_the_loop_and_can_be_skipped(
     retriever: LocalRetriever, workers: int
 ) -> None:
     dataset = StreamingDataset(retriever, processor=spoil)

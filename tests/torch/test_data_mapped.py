@@ -74,13 +74,13 @@ def test_batches_keep_the_order_of_the_sampler(view: MapView) -> None:
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_it_travels_to_workers_of_every_start_method(view: MapView, start_method: str) -> None:
+def test_a_map_view_reaches_workers_of_every_start_method(view: MapView, start_method: str) -> None:
     loader = DataLoader(view, 10, num_workers=2, multiprocessing_context=start_method)
     assert keys(loader) == NAMES
     assert len(pickle.loads(pickle.dumps(view))) == CLIPS
 
 
-def test_filters_hold_and_columns_are_of_what_they_keep(path: Path) -> None:
+def test_a_map_view_applies_filters_to_samples_and_columns(path: Path) -> None:
     dataset = StreamingDataset(
         LocalRetriever(path), min_duration=0.2, where=lambda index: index["speaker"] == 0
     )
@@ -95,7 +95,7 @@ def test_filters_hold_and_columns_are_of_what_they_keep(path: Path) -> None:
         view.column("mood")
 
 
-def test_columns_belong_to_who_asked_for_them(view: MapView) -> None:
+def test_columns_of_a_map_view_belong_to_the_caller(view: MapView) -> None:
     frames, durations = view.column("frames"), view.durations
     expected = frames.tolist(), durations.tolist()
     frames[::-1].sort()
@@ -103,7 +103,7 @@ def test_columns_belong_to_who_asked_for_them(view: MapView) -> None:
     assert (view.column("frames").tolist(), view.durations.tolist()) == expected
 
 
-def test_several_datasets_are_numbered_through(path: Path) -> None:
+def test_a_map_view_numbers_several_datasets_consecutively(path: Path) -> None:
     one = StreamingDataset(LocalRetriever(path), fields=["text"])
     other = StreamingDataset(LocalRetriever(path), fields=["speaker"], max_duration=0.105)
     view = CombinedDataset([one, other]).as_map()
@@ -139,7 +139,7 @@ def test_windows_change_with_the_epoch_in_kept_workers_too(path: Path) -> None:
     assert [sample["crop_offset"] for sample in streamed] == offsets(alone)
 
 
-def test_an_epoch_that_cannot_be_is_refused_where_it_is_set(path: Path) -> None:
+def test_an_impossible_epoch_is_refused_by_set_epoch(path: Path) -> None:
     dataset = StreamingDataset(LocalRetriever(path), shuffle=True, seconds=0.05)
     loader, view = StreamingLoader(dataset, 10), dataset.as_map()
     for one in (dataset, loader, view):
@@ -155,7 +155,7 @@ def test_an_epoch_that_cannot_be_is_refused_where_it_is_set(path: Path) -> None:
     assert (loader.state_dict()["epoch"], dataset.state_dict()["epoch"]) == (3, 3)
 
 
-def test_what_cannot_be_read_is_named(path: Path, tmp_path: Path) -> None:
+def test_a_map_view_names_samples_that_cannot_be_read(path: Path, tmp_path: Path) -> None:
     shutil.copytree(path, tmp_path / "copy")
     offset = DatasetReader.open(path).shard(1).index.payload_offset[3]
     with (tmp_path / "copy" / "shard_00001" / "data.mdb").open("r+b") as file:

@@ -51,7 +51,7 @@ def assert_same(one: list[Any], other: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_what_copying_gives(workers: int, folder: Path) -> None:
+def test_batches_decoded_in_place_equal_copied_ones(workers: int, folder: Path) -> None:
     wanted = list(loader(folder, collate_fn=copied, epochs=3))
     with loader(folder, num_workers=workers, epochs=3) as streamed:
         # All of them are held, so none may serve another.
@@ -63,7 +63,7 @@ def test_batches_are_what_copying_gives(workers: int, folder: Path) -> None:
             batch["audio"].fill_(torch.nan)
 
 
-def test_memory_that_nobody_holds_serves_another_batch(folder: Path) -> None:
+def test_unreferenced_batch_memory_is_reused(folder: Path) -> None:
     batches = loader(folder, epochs=40)  # more than are made ahead
     places = [batch["audio"].data_ptr() for batch in batches]
     assert len(set(places)) < len(places)
@@ -77,12 +77,12 @@ def test_a_row_of_a_batch_is_safe_when_the_batch_is_gone(folder: Path) -> None:
     assert all(map(torch.equal, rows, copies))
 
 
-def test_samples_of_a_collate_function_of_ones_own_are_apart(folder: Path) -> None:
+def test_samples_for_a_custom_collate_function_own_their_memory(folder: Path) -> None:
     samples = [sample for batch in loader(folder, collate_fn=list) for sample in batch]
     assert all(sample["audio"].base is None for sample in samples)
 
 
-def test_masks_and_mixtures_go_with_it(folder: Path) -> None:
+def test_in_place_batches_work_with_masks_and_mixtures(folder: Path) -> None:
     datasets = [StreamingDataset(LocalRetriever(folder), shuffle=True) for _ in range(2)]
     masked = partial(pad_collate, masks=True)
     combined = CombinedDataset(datasets, shuffle="pseudo", seed=2)
@@ -94,7 +94,7 @@ def test_masks_and_mixtures_go_with_it(folder: Path) -> None:
     assert sum(len(batch["__key__"]) for batch in found) == 2 * CLIPS
 
 
-def test_rows_of_somebody_elses_array_are_copied() -> None:
+def test_rows_of_a_foreign_array_are_copied() -> None:
     whole = np.ones((2, 5), np.float32)
     batch = pad_collate([{"audio": whole[0]}, {"audio": whole[1, :3]}])
     whole[:] = 7

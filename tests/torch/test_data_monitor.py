@@ -92,7 +92,7 @@ def for_half_a_shard(stall: Stall) -> bool:
 
 @workers
 @pytest.mark.parametrize("device", [None, "cpu"])
-def test_a_loader_that_waits_for_a_shard_says_so_in_the_training_process(
+def test_a_wait_for_a_shard_is_logged_in_the_training_process(
     path: Path,
     tmp_path: Path,
     num_workers: int,
@@ -124,7 +124,7 @@ def test_a_loader_that_waits_for_a_shard_says_so_in_the_training_process(
     retriever.close()
 
 
-def test_a_plain_loader_in_one_process_says_it_too(path: Path, tmp_path: Path) -> None:
+def test_a_plain_loader_in_one_process_logs_a_stall_too(path: Path, tmp_path: Path) -> None:
     told = Told(tmp_path / "gate", for_half_a_shard)
     retriever = GatedRetriever(str(path), str(told.gate), cache_dir=tmp_path / "cache")
     dataset = StreamingDataset(retriever, 2, stall_after_s=0.2, on_stall=told)
@@ -178,9 +178,7 @@ class DiesOnce:
         return sample
 
 
-def test_a_wait_in_which_a_worker_was_killed_is_not_the_cause_of_a_later_one(
-    path: Path, tmp_path: Path
-) -> None:
+def test_a_killed_workers_wait_is_not_blamed_for_a_later_one(path: Path, tmp_path: Path) -> None:
     told: list[str | None] = []
 
     def tell(stall: Stall) -> None:
@@ -223,7 +221,7 @@ def test_passes_of_persistent_workers_and_of_combinations_count(path: Path) -> N
 
 
 @workers
-def test_what_a_loop_takes_itself_is_no_wait(path: Path, num_workers: int) -> None:
+def test_time_that_a_loop_takes_itself_is_not_a_wait(path: Path, num_workers: int) -> None:
     dataset = StreamingDataset(LocalRetriever(path), 2)
     with StreamingLoader(dataset, 4, num_workers=num_workers) as loader:
         began = perf_counter()
@@ -238,7 +236,7 @@ def test_what_a_loop_takes_itself_is_no_wait(path: Path, num_workers: int) -> No
     assert dataset.stats().samples == 0
 
 
-def test_a_copy_in_another_process_begins_at_nothing(path: Path) -> None:
+def test_statistics_start_at_zero_in_another_process(path: Path) -> None:
     dataset = StreamingDataset(LocalRetriever(path), fields=["text"])
     assert len(list(dataset)) == CLIPS
     assert pickle.loads(pickle.dumps(dataset)).stats().samples == 0

@@ -56,7 +56,7 @@ def test_a_tensor_arrives_with_its_type_shape_and_values(
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-def test_what_is_more_than_values_arrives_too() -> None:
+def test_tensors_with_more_than_values_arrive_too() -> None:
     whole = torch.arange(24.0).reshape(4, 6)
     leaf = torch.ones(3, requires_grad=True)
     contents: dict[str, Any] = {
@@ -79,7 +79,7 @@ def test_what_is_more_than_values_arrives_too() -> None:
     assert copy["array"].tolist() == [0, 1, 2]
 
 
-def test_only_what_is_large_takes_shared_memory() -> None:
+def test_only_large_tensors_take_shared_memory() -> None:
     small, large = sent([torch.zeros(1000), torch.zeros(1_000_000)])
     assert not small.is_shared()
     assert large.is_shared()

@@ -54,7 +54,7 @@ def discarded(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in found if "discarded" in message]
 
 
-def test_a_state_of_a_pass_without_end_outlives_the_number_of_the_pass(
+def test_a_state_of_an_endless_pass_survives_set_epoch_0(
     retriever: LocalRetriever, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = epochs_of(retriever, 4)
@@ -113,7 +113,7 @@ def test_only_rank_0_says_that_a_state_is_discarded(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_pass_without_end_that_was_left_is_followed_by_what_it_has_not_begun(
+def test_a_pass_after_an_abandoned_endless_one_starts_with_the_next_epoch(
     retriever: LocalRetriever, workers: int
 ) -> None:
     expected = epochs_of(retriever, 6)
@@ -128,7 +128,7 @@ def test_a_pass_without_end_that_was_left_is_followed_by_what_it_has_not_begun(
 
 
 @pytest.mark.parametrize("batch_size", [None, 12])
-def test_a_dataset_without_end_goes_on_with_what_it_has_not_begun(
+def test_an_endless_dataset_continues_with_the_first_unstarted_epoch(
     retriever: LocalRetriever, batch_size: int | None
 ) -> None:
     whole = dataset(retriever, batch_size=batch_size)
@@ -159,7 +159,7 @@ def test_a_pass_of_several_epochs_ends_where_it_would_have(
         assert by_batch(islice(later, 1)) == expected[3][:1]
 
 
-def test_at_the_end_of_a_pass_the_next_one_begins(retriever: LocalRetriever) -> None:
+def test_a_state_at_the_end_of_a_pass_starts_the_next_one(retriever: LocalRetriever) -> None:
     expected = epochs_of(retriever, 4)
     state = after(loader(retriever, epochs=2), 2 * STEPS)
     later = loader(retriever, epochs=2)
@@ -199,7 +199,7 @@ def test_passes_of_steps_go_over_the_borders_of_epochs(
 
 
 @pytest.mark.parametrize("make", [loader, by_seconds])
-def test_a_pass_of_steps_goes_on_where_it_was_left_or_stopped(
+def test_a_pass_of_steps_resumes_where_it_was_left_or_stopped(
     retriever: LocalRetriever, make: Any
 ) -> None:
     expected = by_batch(islice(make(retriever, epochs=None), 40))
@@ -241,7 +241,7 @@ def test_a_rank_has_several_batches_of_each_step(retriever: LocalRetriever) -> N
     assert mine.state_dict() == after(by_seconds(retriever, slots=3, epochs=None), 12)
 
 
-def test_what_does_not_go_with_a_number_of_steps_is_refused(retriever: LocalRetriever) -> None:
+def test_options_incompatible_with_steps_per_pass_are_refused(retriever: LocalRetriever) -> None:
     with pytest.raises(ValueError, match="epochs=2 beside steps_per_pass=5"):
         loader(retriever, epochs=2, steps_per_pass=5)
     with pytest.raises(ValueError, match="tail='uneven' beside steps_per_pass"):

@@ -74,7 +74,7 @@ def test_one_process_alone_has_every_sample_and_no_mask(
     assert alone.dropped == 0
 
 
-def test_what_several_ranks_do_without_is_a_property(
+def test_dropped_counts_the_samples_that_ranks_leave_out(
     retrievers: dict[int, LocalRetriever],
 ) -> None:
     assert [dataset(retrievers[7], ranks=ranks).dropped for ranks in (2, 3, 4, 8)] == [1, 1, 3, 7]
@@ -95,7 +95,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(one.levelname, one.getMessage()) for one in found]
 
 
-def test_a_dataset_says_once_and_in_one_rank_what_is_dropped(
+def test_a_dataset_logs_dropped_samples_once_in_one_rank(
     retrievers: dict[int, LocalRetriever], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -117,7 +117,7 @@ def test_a_dataset_says_once_and_in_one_rank_what_is_dropped(
     assert said(caplog) == []
 
 
-def test_workers_that_start_anew_do_not_say_it_again(
+def test_restarted_workers_do_not_log_dropped_samples_again(
     retrievers: dict[int, LocalRetriever], tmp_path: Path
 ) -> None:
     log = logging.FileHandler(tmp_path / "log")
@@ -197,7 +197,7 @@ def test_nodes_that_cannot_have_equally_many_ranks_read_everything(
         assert len(list(mine)) == 6
 
 
-def test_ranks_that_meet_elsewhere_are_told_if_the_number_of_machines_is_unknown(
+def test_an_unknown_number_of_machines_is_warned_about(
     retrievers: dict[int, LocalRetriever],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -215,7 +215,7 @@ def test_ranks_that_meet_elsewhere_are_told_if_the_number_of_machines_is_unknown
     assert said(caplog) == []
 
 
-def test_a_state_of_one_rank_goes_on_in_two_and_back(
+def test_a_state_of_one_rank_resumes_with_two_and_back(
     retrievers: dict[int, LocalRetriever],
 ) -> None:
     def run(ranks: int, state: Any, each: int | None) -> tuple[list[str], Any]:

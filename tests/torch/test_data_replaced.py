@@ -52,7 +52,7 @@ def view(retriever: LocalRetriever) -> Keys:
 
 
 @pytest.mark.parametrize("read_by", [samples, steps, dataset, view])
-def test_filters_keep_what_the_new_dataset_says(
+def test_filters_are_applied_anew_to_a_replaced_dataset(
     read_by: Callable[[LocalRetriever], Keys], tmp_path: Path
 ) -> None:
     path = tmp_path / "clips"
@@ -65,7 +65,7 @@ def test_filters_keep_what_the_new_dataset_says(
     assert sorted(keys()) == [f"{n:02d}" for n in range(1, 20, 2)]
 
 
-def test_a_state_is_of_the_dataset_that_was_read(tmp_path: Path) -> None:
+def test_a_state_belongs_to_the_dataset_that_was_read(tmp_path: Path) -> None:
     path = tmp_path / "clips"
     write(path, short="02468")
     retriever = LocalRetriever(path)

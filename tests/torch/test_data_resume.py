@@ -23,7 +23,7 @@ def dataset(retriever: LocalRetriever, **how: Any) -> StreamingDataset:
 
 @pytest.mark.parametrize("tail", ["drop", "pad", "uneven"])
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_dataset_with_a_batch_size_makes_the_plans_batches(
+def test_a_dataset_with_a_batch_size_yields_the_batches_of_the_plan(
     retriever: LocalRetriever, workers: int, tail: Any
 ) -> None:
     expected = StreamingLoader(dataset(retriever), 12, tail=tail, epochs=2)
@@ -35,7 +35,7 @@ def test_a_dataset_with_a_batch_size_makes_the_plans_batches(
         assert len(by_batch(loader)[-1]) == 10
 
 
-def test_ranks_share_its_batches(retriever: LocalRetriever) -> None:
+def test_ranks_share_the_batches_of_a_dataset(retriever: LocalRetriever) -> None:
     whole = by_batch(DataLoader(dataset(retriever, batch_size=12), batch_size=None))
     assert len(whole) == 5  # the rest is dropped unless a tail is asked for
     parts = [
@@ -48,14 +48,14 @@ def test_ranks_share_its_batches(retriever: LocalRetriever) -> None:
         dataset(retriever, batch_size=12, rank=0, world_size=5)
 
 
-def test_its_batches_are_made_as_it_is_told(retriever: LocalRetriever) -> None:
+def test_a_dataset_collates_its_batches_with_its_collate_fn(retriever: LocalRetriever) -> None:
     mine = dataset(retriever, batch_size=35, fields=["text"], collate_fn=len)
     assert list(DataLoader(mine, batch_size=None)) == [35, 35]
     assert list(mine) == [35, 35]
 
 
 @pytest.mark.parametrize("batch_size", [None, 10])
-def test_a_dataset_goes_on_after_any_sample_or_batch(
+def test_a_dataset_resumes_after_any_sample_or_batch(
     retriever: LocalRetriever, batch_size: int | None
 ) -> None:
     draw = random.Random(5)
@@ -80,7 +80,7 @@ def test_a_dataset_goes_on_after_any_sample_or_batch(
     assert got[: len(expected)] == expected
 
 
-def test_torchs_batches_go_on_after_any_batch(retriever: LocalRetriever) -> None:
+def test_batches_made_by_torch_resume_after_any_batch(retriever: LocalRetriever) -> None:
     mine = dataset(retriever)
     loader = DataLoader(mine, batch_size=8)
     first = by_batch(islice(loader, 4))
@@ -105,7 +105,9 @@ def test_a_state_reaches_workers(retriever: LocalRetriever, persistent: bool) ->
     assert by_batch(loader) == expected[14:]
 
 
-def test_what_workers_have_read_is_not_guessed(retriever: LocalRetriever) -> None:
+def test_a_state_is_refused_if_workers_of_a_plain_loader_have_read(
+    retriever: LocalRetriever,
+) -> None:
     mine = dataset(retriever, batch_size=10)
     assert mine.state_dict()["next_step"] == 0
     next(iter(DataLoader(mine, batch_size=None, num_workers=1)))
@@ -117,7 +119,7 @@ def test_what_workers_have_read_is_not_guessed(retriever: LocalRetriever) -> Non
     assert mine.state_dict()["next_step"] == 1
 
 
-def test_the_loader_takes_the_datasets_size_and_states(retriever: LocalRetriever) -> None:
+def test_a_loader_takes_over_the_datasets_batch_size_and_states(retriever: LocalRetriever) -> None:
     mine = dataset(retriever, batch_size=10, tail="pad", partitions=2)
     loader = StreamingLoader(mine)
     assert len(loader) == 7

@@ -64,7 +64,7 @@ def counted(batches: Any) -> list[str]:
     ]
 
 
-def test_batches_hold_like_clips_up_to_so_many_seconds(folders: tuple[Path, Path]) -> None:
+def test_batches_by_seconds_hold_similar_clips_within_the_limit(folders: tuple[Path, Path]) -> None:
     mine = loader(folders)
     batches = list(mine)
     assert len(mine) == len(batches)
@@ -140,7 +140,7 @@ def test_interruptions_with_other_ranks_and_workers_do_not_show(
         state = json.loads(text)
 
 
-def test_a_state_inside_a_step_stands_before_it(folders: tuple[Path, Path]) -> None:
+def test_a_state_taken_within_a_step_resumes_at_its_start(folders: tuple[Path, Path]) -> None:
     mine = loader(folders, slots=3)
     batches = iter(mine)
     next(batches)
@@ -152,7 +152,7 @@ def test_a_state_inside_a_step_stands_before_it(folders: tuple[Path, Path]) -> N
     assert mine.state_dict()["next_step"] == 1
 
 
-def test_the_length_is_that_of_the_epoch(folders: tuple[Path, Path]) -> None:
+def test_the_length_by_seconds_is_that_of_the_current_epoch(folders: tuple[Path, Path]) -> None:
     mine = loader(folders)
     lengths = []
     for _ in range(4):
@@ -188,7 +188,7 @@ def test_what_does_not_fit_is_refused(folders: tuple[Path, Path]) -> None:
         next(iter(loader(folders, max_batch_seconds=3.0)))
 
 
-def test_rarer_options_come_in_one_object(folders: tuple[Path, Path]) -> None:
+def test_rarer_options_are_given_in_a_by_seconds_object(folders: tuple[Path, Path]) -> None:
     how = BySeconds(12.0, num_buckets=4, increment=10, max_age=4, chapter=6)
     mine = loader(folders, batch_size=how, max_batch_seconds=None, num_buckets=32)
     assert sorted(counted(mine)) == ALL

@@ -55,7 +55,7 @@ def loader(retriever: LocalRetriever, way: str, num_workers: int, **how: Any) ->
 
 @WAYS
 @WORKERS
-def test_it_goes_on_after_every_batch(
+def test_a_stateful_loader_resumes_after_every_batch(
     retriever: LocalRetriever, way: str, num_workers: int
 ) -> None:
     whole = loader(retriever, way, num_workers)
@@ -78,7 +78,7 @@ def test_it_goes_on_after_every_batch(
 
 
 @WORKERS
-def test_between_epochs_it_goes_on_with_the_next(
+def test_a_stateful_loader_resumes_between_epochs_with_the_next(
     retriever: LocalRetriever, num_workers: int
 ) -> None:
     whole = loader(retriever, "samples", num_workers)
@@ -115,7 +115,7 @@ def test_a_pass_of_several_epochs_ends_where_it_would_have(
 
 @WAYS
 @WORKERS
-def test_after_the_last_batch_nothing_is_left_of_the_pass(
+def test_a_state_after_the_last_batch_leaves_nothing_of_the_pass(
     retriever: LocalRetriever, way: str, num_workers: int
 ) -> None:
     def begin() -> Any:
@@ -139,7 +139,7 @@ def test_after_the_last_batch_nothing_is_left_of_the_pass(
 
 
 @pytest.mark.parametrize("way", ["samples", "batches"])
-def test_states_of_workers_that_do_not_say_where_their_pass_ends_are_gone_on_with(
+def test_worker_states_without_the_end_of_their_pass_resume(
     retriever: LocalRetriever, way: str
 ) -> None:
     epoch = by_batch(loader(retriever, way, 2))
@@ -160,7 +160,9 @@ def without(state: Any, name: str) -> Any:
 
 
 @WAYS
-def test_kept_workers_go_on_too(retriever: LocalRetriever, way: str) -> None:
+def test_a_stateful_loader_resumes_with_persistent_workers_too(
+    retriever: LocalRetriever, way: str
+) -> None:
     expected = loader(retriever, way, 2)
     epochs = [by_batch(expected), by_batch(expected)]
     begun = loader(retriever, way, 2, persistent_workers=True)
@@ -173,7 +175,7 @@ def test_kept_workers_go_on_too(retriever: LocalRetriever, way: str) -> None:
     assert got + by_batch(later) == epochs[1]
 
 
-def test_snapshots_may_be_rare(retriever: LocalRetriever) -> None:
+def test_a_stateful_loader_resumes_between_rare_snapshots(retriever: LocalRetriever) -> None:
     epoch = by_batch(loader(retriever, "samples", 2))
     begun = loader(retriever, "samples", 2, snapshot_every_n_steps=4)
     batches = iter(begun)

@@ -76,7 +76,7 @@ def test_a_url_a_folder_and_a_reader_serve_as_the_retriever(retriever: LocalRetr
         StreamingDataset("gopher://host/speech")
 
 
-def test_without_workers_it_is_the_same(retriever: LocalRetriever) -> None:
+def test_a_loader_without_workers_gives_the_same_samples(retriever: LocalRetriever) -> None:
     dataset = StreamingDataset(retriever)
     assert keys(DataLoader(dataset, batch_size=32)) == NAMES
     assert [sample["__key__"] for sample in dataset] == NAMES
@@ -150,7 +150,7 @@ def test_set_epoch_reaches_the_workers(retriever: LocalRetriever) -> None:
     assert keys(loader) == orders[2]
 
 
-def test_the_length_is_the_ranks(retriever: LocalRetriever) -> None:
+def test_the_length_of_a_dataset_is_that_of_its_rank(retriever: LocalRetriever) -> None:
     def length(**options: Any) -> int:
         return len(StreamingDataset(retriever, **options))
 
@@ -292,16 +292,14 @@ def test_ranks_of_torch_distributed_share_each_epoch(
     assert epochs[0][1:] != epochs[1][1:]
 
 
-def test_datasets_and_loaders_say_what_they_are(retriever: LocalRetriever) -> None:
+def test_repr_of_datasets_and_loaders_names_what_they_read(retriever: LocalRetriever) -> None:
     streaming = StreamingDataset(retriever)
     assert repr(streaming) == f"<StreamingDataset of {retriever!r}>"
     assert repr(StreamingLoader(streaming, 4)) == f"<StreamingLoader of {streaming!r}>"
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_functions_without_a_name_go_to_workers(
-    retriever: LocalRetriever, start_method: str
-) -> None:
+def test_lambdas_for_samples_reach_workers(retriever: LocalRetriever, start_method: str) -> None:
     """Forkserver is what Python 3.14 starts workers by."""
     shift = 1
     dataset = StreamingDataset(
@@ -314,7 +312,7 @@ def test_functions_without_a_name_go_to_workers(
     assert frames == [50 + 3 * i + shift for i in range(CLIPS) if 50 + 3 * i >= 200]
 
 
-def test_so_do_those_for_batches_and_stalls(retriever: LocalRetriever) -> None:
+def test_lambdas_for_batches_and_stalls_reach_workers(retriever: LocalRetriever) -> None:
     how: dict[str, Any] = {"num_workers": 1, "multiprocessing_context": "spawn"}
     dataset = StreamingDataset(
         retriever, batch_size=CLIPS, collate_fn=lambda samples: len(samples), on_stall=lambda _: 0
@@ -324,7 +322,7 @@ def test_so_do_those_for_batches_and_stalls(retriever: LocalRetriever) -> None:
         assert list(loader) == [-CLIPS]
 
 
-def test_a_filter_looks_at_the_index_once_for_all_passes_and_workers(
+def test_a_filter_reads_the_index_once_for_all_passes_and_workers(
     retriever: LocalRetriever, tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"

@@ -99,7 +99,7 @@ def test_views_side_by_side_download_each_shard_once(
         one.close()
 
 
-def test_views_in_orders_of_their_own_lose_nothing_and_share_the_budget(
+def test_views_with_different_orders_lose_nothing_and_share_the_budget(
     server: MemoryServer, folder: Path, tmp_path: Path
 ) -> None:
     room = room_for(folder, SHARDS // 2)

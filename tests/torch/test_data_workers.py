@@ -36,7 +36,7 @@ def loader(retriever: LocalRetriever, **how: Any) -> StreamingLoader:
 
 
 @WAYS
-def test_every_way_gives_the_same_batches(
+def test_threads_and_workers_give_the_same_batches(
     retriever: LocalRetriever, num_workers: int, device: str | None
 ) -> None:
     expected = list(loader(retriever, epochs=2))
@@ -92,7 +92,7 @@ def workers_of(batches: Any) -> set[int]:
 
 
 @pytest.mark.parametrize("persistent", [True, False])
-def test_workers_are_kept_where_asked(retriever: LocalRetriever, persistent: bool) -> None:
+def test_persistent_workers_are_kept(retriever: LocalRetriever, persistent: bool) -> None:
     with loader(
         retriever, num_workers=2, processor=note_process, persistent_workers=persistent
     ) as mine:
@@ -122,7 +122,7 @@ def test_a_loader_that_is_dropped_leaves_no_process(retriever: LocalRetriever) -
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])
-def test_a_pass_of_a_loader_that_is_closed_says_so(
+def test_a_pass_of_a_closed_loader_raises_an_error_that_says_so(
     retriever: LocalRetriever, device: str | None
 ) -> None:
     mine = loader(retriever, num_workers=1, device=device)
@@ -144,7 +144,7 @@ def stop_after(batch: list[str], over: Path, sample: Sample) -> Sample:
     return sample
 
 
-def test_a_pass_that_waits_for_a_worker_when_its_loader_is_closed_says_so(
+def test_closing_a_loader_ends_a_pass_waiting_for_a_worker(
     retriever: LocalRetriever, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = next(iter(loader(retriever, num_workers=0)))["text"]
@@ -178,7 +178,7 @@ def spoil(sample: Sample) -> Sample:
 
 
 @WAYS
-def test_after_a_failure_workers_are_new(
+def test_a_failure_starts_new_workers(
     retriever: LocalRetriever, num_workers: int, device: str | None
 ) -> None:
     expected = by_batch(loader(retriever, epochs=2))
@@ -196,7 +196,7 @@ def test_after_a_failure_workers_are_new(
     assert left_behind() == []
 
 
-def test_as_many_workers_as_a_processor_needs(
+def test_a_processor_determines_the_default_number_of_workers(
     retriever: LocalRetriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert loader(retriever).num_workers == 0
@@ -212,7 +212,7 @@ def test_as_many_workers_as_a_processor_needs(
         assert loader(retriever, **how).num_workers == 0
 
 
-def test_the_collate_is_the_datasets_or_another(retriever: LocalRetriever) -> None:
+def test_a_loader_uses_the_datasets_collate_fn_or_its_own(retriever: LocalRetriever) -> None:
     masked = functools.partial(pad_collate, masks=True)
     batch = next(iter(loader(retriever, collate_fn=masked)))
     assert batch["audio_mask"].sum(1).tolist() == batch["audio_lengths"].tolist()

@@ -91,7 +91,7 @@ def test_an_arrays_rate_comes_from_the_call_or_from_the_sample(processor: Any) -
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.asarray])
-def test_audio_that_does_not_say_its_rate_needs_one(kind: Any, processor: Any) -> None:
+def test_audio_without_a_rate_is_refused(kind: Any, processor: Any) -> None:
     audio = kind(noise(1.0, 8_000).tolist())
     with pytest.raises(SampleError, match=r"sample 'a' is of type \w+, .* sample_rate is missing"):
         processor.process({"__key__": "a", "audio": audio})
@@ -113,7 +113,7 @@ def test_a_rate_may_be_any_number(processor: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("form", ["array", "encoded"])
-def test_clips_that_are_not_finite_are_refused_by_key(
+def test_clips_with_non_finite_samples_are_refused_by_key(
     value: float, form: str, extractor: Any, tokenizer: Any
 ) -> None:
     processor = WhisperProcessor(extractor, tokenizer, long="chunk")
@@ -138,7 +138,7 @@ def test_the_name_of_a_model_is_refused_with_what_to_give(extractor: Any) -> Non
         WhisperProcessor(extractor, "openai/w")  # type: ignore[arg-type]
 
 
-def test_only_what_the_sample_has_is_made(processor: Any) -> None:
+def test_features_and_labels_are_made_only_from_existing_fields(processor: Any) -> None:
     assert processor.process({"speaker": "a", "audio": None, "text": None}) == {}
 
 
@@ -215,7 +215,7 @@ def test_a_text_longer_than_the_decoder_takes_is_refused(processor: Any) -> None
         processor.process({"text": "x" * 500})
 
 
-def test_a_text_that_is_none_is_refused(processor: Any) -> None:
+def test_a_text_that_is_not_a_string_is_refused(processor: Any) -> None:
     with pytest.raises(SampleError, match="text is list"):
         processor.process({"text": ["hello"]})
 
@@ -244,7 +244,7 @@ def test_threads_may_share_a_processor(processor: Any) -> None:
     assert [len(labels) for labels in made] == [len(text) + 5 for text in texts]
 
 
-def test_its_name_tells_apart_what_makes_other_features(
+def test_repr_differs_for_options_that_change_features(
     processor: Any, extractor: Any, tokenizer: Any
 ) -> None:
     chinese = WhisperTokenizer(vocab=VOCABULARY, merges=[], language="zh", task="transcribe")
