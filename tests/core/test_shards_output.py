@@ -32,6 +32,7 @@ from audiomdb.errors import (
 from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
 from audiomdb.shards.finished import FinishedShard, check_shard
 from audiomdb.shards.shard_reader import ShardReader
+from tests.core.caches import CopyRetriever
 from tests.core.conversions import digests, rejections
 
 
@@ -66,6 +67,18 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, theirs: list[st
     with pytest.raises(OutputExistsError, match="no AudioMDB dataset"):
         write(tmp_path)
     assert digests(tmp_path) == before
+
+
+def test_the_cache_of_a_dataset_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path / "d")
+    retriever = CopyRetriever(tmp_path / "d", cache_dir=tmp_path / "c")
+    retriever.open()[0]
+    cache = Path(retriever.cache_dir)
+    retriever.close()
+    before = digests(cache)
+    with pytest.raises(OutputExistsError, match="no AudioMDB dataset"):
+        write(cache)
+    assert digests(cache) == before
 
 
 def test_leftovers_of_a_run_killed_before_its_first_shard_are_taken_over(tmp_path: Path) -> None:

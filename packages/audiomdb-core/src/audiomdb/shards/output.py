@@ -142,9 +142,13 @@ class OutputFolder:
         unlock_folder(lock)
 
     def _refuse_strangers(self) -> None:
+        if self.shards():
+            return
+        # The cache of a remote dataset has its metadata, and shards in a folder of another name.
+        ours = _LEFT_OVER if self.metadata() is None else {*_LEFT_OVER, METADATA_FILE}
         names = sorted(entry.name for entry in self.path.iterdir())
-        strangers = [name for name in names if name not in _LEFT_OVER]
-        if strangers and not self.shards() and self.metadata() is None:
+        strangers = [name for name in names if name not in ours]
+        if strangers:
             raise OutputExistsError(
                 f"{self.path} holds {strangers[0]!r} and no AudioMDB dataset; "
                 "give an empty folder or one that does not exist"
