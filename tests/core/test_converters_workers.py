@@ -129,6 +129,19 @@ def test_views_of_bytes_reach_the_processes_of_any_pool(tmp_path: Path) -> None:
             assert dataset[key]["parts"] == sample["parts"]
 
 
+def test_a_damaged_file_is_rejected_where_only_the_workers_see_the_files(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    items = [(f"{key}.wav", {"audio": f"{key}.wav"}) for key, _ in samples(5)]
+    for name, (_, sample) in zip([name for name, _ in items], samples(5), strict=True):
+        (tmp_path / "theirs" / name).write_bytes(sample["audio"])
+    (tmp_path / "theirs" / items[3][0]).write_bytes(b"damaged")
+    with ProcessPoolExecutor(
+        1, get_context("spawn"), initializer=os.chdir, initargs=(tmp_path / "theirs",)
+    ) as pool:
+        report = Listed(items, tmp_path / "out", executor=pool, on_error="skip").run()
+    assert (report.samples, report.rejected) == (4, 1)
+
+
 def test_work_runs_in_threads_or_with_a_processor_in_processes(
     tmp_path: Path,
 ) -> None:

@@ -106,6 +106,7 @@ class DatasetAssembly:
         self._shards: dict[int, Work[FinishedShard]] = {}
         self._earlier: dict[int, Origin] = {}
         self._last_file: str | None = None
+        self._sees_files = False  # an executor's workers may be on machines that have other disks
         self._not_finite, self._contradicted = FewWarnings(), FewWarnings()
         self._warned = False
         try:
@@ -154,7 +155,10 @@ class DatasetAssembly:
             self._reject_duplicate(record.key, facts.source, str(exc))
             return
         shard.stored[record.key] = facts
-        self._last_file = facts.file or self._last_file
+        if facts.file is not None:
+            if self._last_file is None:
+                self._sees_files = _opens(facts.file)
+            self._last_file = facts.file
         if not facts.finite or facts.contradictions:
             self._warn_about(record.key.decode(), facts)
 
@@ -169,7 +173,7 @@ class DatasetAssembly:
             SourceError: its file cannot be opened, nor can any more the last one that was stored.
         """
         last = self._last_file
-        if last is not None and not _opens(rejection.source) and not _opens(last):
+        if self._sees_files and not _opens(rejection.source) and not _opens(last):
             raise SourceError(
                 f"sample {rejection.key!r}: {rejection.reason}. Nor can {last}, which was read "
                 "before: the source has gone, such as a disk that was unmounted. Run the same "
