@@ -27,6 +27,7 @@ SHARED_ROOMS = {"converters", "data", "processors", "retrievers", "uploaders"}
 # A module of core imports from its own room and from lower floors, never sideways or upwards.
 FLOORS = [
     {
+        "causes",
         "checks",
         "machine",
         "lazy",

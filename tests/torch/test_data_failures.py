@@ -177,6 +177,44 @@ def test_a_program_ends_with_the_error_of_its_loop(whole: Path, kind: str) -> No
     assert ended.stderr.rstrip().splitlines()[-1].startswith("ValueError: broken")
 
 
+def refuse(sample: Sample) -> Sample:
+    if sample["text"] == str(BAD):
+        raise ValueError("no alignment")
+    return sample
+
+
+@workers
+def test_a_sample_that_fails_can_be_left_out_of_its_batch(whole: Path, num_workers: int) -> None:
+    dataset = StreamingDataset(LocalRetriever(whole), processor=refuse, on_error="skip")
+    with StreamingLoader(dataset, 4, num_workers=num_workers) as loader:
+        batches = list(loader)
+    assert [len(batch["text"]) for batch in batches] == [3 if n == 3 else 4 for n in range(10)]
+    assert [batch["audio"].shape[0] for batch in batches] == [len(b["text"]) for b in batches]
+    kept = [text for batch in batches for text in batch["text"]]
+    assert kept == [str(n) for n in range(40) if n != BAD]
+    plain = DataLoader(dataset, batch_size=4, num_workers=num_workers)
+    assert sum(len(batch["text"]) for batch in plain) == 39
+
+
+def test_a_clip_that_fails_is_left_out_of_a_batch_decoded_in_place(
+    whole: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged"
+    shutil.copytree(whole, path)
+    with DatasetReader.open(path) as reader:
+        at = int(reader.shard(0).index.payload_offset[BAD]) + 900
+    data = path / "shard_00000" / "data.mdb"
+    content = bytearray(data.read_bytes())
+    content[at] ^= 0xFF
+    data.write_bytes(content)
+    good = list(StreamingLoader(StreamingDataset(LocalRetriever(whole)), 4))
+    dataset = StreamingDataset(LocalRetriever(path), on_error="skip")
+    for number, batch in enumerate(StreamingLoader(dataset, 4)):
+        rows = [row for row, key in enumerate(good[number]["__key__"]) if key != f"clip-{BAD}"]
+        assert batch["__key__"] == [good[number]["__key__"][row] for row in rows]
+        assert batch["audio"].equal(good[number]["audio"][rows])
+
+
 def die(sample: Sample) -> Sample:
     if sample["text"] == str(BAD):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio.cutting import Cutters
+from audiomdb.causes import is_of_the_environment
 from audiomdb.errors import AudioError, ProcessingError, SampleError
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, SourceSample, facts_of
 from audiomdb.shards.codec import EncodedRecord, encode_record
@@ -45,12 +46,6 @@ _TEXT = frozenset((str,))
 
 _PASSING = "passing"
 """Name of an attribute of an error. Unlike `__cause__`, it survives pickling between processes."""
-
-_ENVIRONMENT = (OSError, MemoryError, ImportError, SystemExit)
-"""Errors of a processor's environment: a server, a disk, the machine."""
-
-_LONGEST_CHAIN = 100
-"""Maximum number of causes to follow, because an exception can be its own cause."""
 
 Process = Callable[[Sample], Mapping[str, Any]]
 """Function that a processor applies to a sample; must be picklable for worker processes."""
@@ -200,7 +195,7 @@ def _processed(
         after = process(dict(before))
     except (Exception, SystemExit) as exc:
         error = ProcessingError(f"sample {key!r}: {type(exc).__name__}: {exc}")
-        if _says_nothing_of_the_sample(exc):
+        if is_of_the_environment(exc):
             # Rejected because of it, the sample would be missing for ever.
             error = ProcessingError(
                 f"{error}. This says nothing about the sample; run the same conversion again once "
@@ -225,19 +220,3 @@ def _processed(
         # The facts describe the old clip. Decoding checks against them, so determine the new ones.
         out = describe(key, out, AudioOptions(), cutters).sample
     return out
-
-
-def _says_nothing_of_the_sample(error: BaseException) -> bool:
-    """Whether an exception is, or was caused by, an error of the processor's environment.
-
-    A ValueError, whatever its cause, concerns the sample: a processor raises one to say so, and an
-    AudioError is one.
-    """
-    cause: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):
-        if cause is None or isinstance(cause, ValueError):
-            return False
-        if isinstance(cause, _ENVIRONMENT):
-            return True
-        cause = cause.__cause__
-    return False

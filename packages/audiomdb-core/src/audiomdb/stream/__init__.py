@@ -5,7 +5,7 @@ from __future__ import annotations
 from audiomdb.stream.by_seconds import BySeconds
 from audiomdb.stream.crops import Crop
 from audiomdb.stream.joined import JoinedColumns
-from audiomdb.stream.load_options import LoadOptions, Processing
+from audiomdb.stream.load_options import LoadOptions, OnError, Processing
 from audiomdb.stream.opening import open_dataset
 from audiomdb.stream.samples import SampleStream
 from audiomdb.stream.sources import SOURCE, Mixture, Part, Where
@@ -23,6 +23,7 @@ __all__ = [
     "JoinedColumns",
     "LoadOptions",
     "Mixture",
+    "OnError",
     "Part",
     "Processing",
     "SampleStream",

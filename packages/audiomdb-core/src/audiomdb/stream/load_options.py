@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msgspec.structs import force_setattr
 
@@ -14,12 +14,15 @@ from audiomdb.stream.crops import Crop
 from audiomdb.stream.joined import JoinedColumns
 from audiomdb.stream.portable import PortableStruct
 
-__all__ = ["LoadOptions", "Processing"]
+__all__ = ["LoadOptions", "OnError", "Processing"]
 
 Processing: TypeAlias = (
     BaseProcessor | Iterable[BaseProcessor] | Callable[[Sample], Mapping[str, Any]]
 )
 """One or several processors, or any function from sample to sample."""
+
+OnError: TypeAlias = Literal["raise", "skip"]
+"""What happens to a sample that fails."""
 
 
 class LoadOptions(PortableStruct, frozen=True, kw_only=True):
@@ -35,6 +38,9 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
             that of the clip.
         join: Columns that are added to each sample, regardless of `fields`.
         processor: Applied last; its result replaces the sample.
+        on_error: "skip" leaves out a sample that is damaged, or for which the processor raises an
+            exception that is not of its environment (a server, a disk, memory), and logs that.
+            Streams do; a sample that is asked for by position or key raises.
 
     Raises:
         TypeError: an option has the wrong type.
@@ -48,6 +54,7 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
     crop: Crop | None = None
     join: JoinedColumns | None = None
     processor: Processing | None = None
+    on_error: OnError = "raise"
 
     def __post_init__(self) -> None:
         if isinstance(self.fields, str):
@@ -62,6 +69,8 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
             raise TypeError(f"crop is {self.crop!r}, expected a Crop")
         if self.join is not None and not isinstance(self.join, JoinedColumns):
             raise TypeError(f"join is {self.join!r:.80}, expected a JoinedColumns")
+        if self.on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is {self.on_error!r}, expected 'raise' or 'skip'")
         if not self.decode and (self.sample_rate is not None or self.mono):
             raise ValueError("sample_rate and mono change decoded audio; leave decode=True")
         if not self.decode and self.crop is not None:

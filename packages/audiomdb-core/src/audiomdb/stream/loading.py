@@ -12,6 +12,7 @@ import numpy as np
 
 from audiomdb.audio import decode, probe, resample
 from audiomdb.audio.arrays import as_float, believed_bytes, check_array, placed, recorded
+from audiomdb.causes import is_of_the_environment
 from audiomdb.errors import (
     AudioError,
     CorruptRecordError,
@@ -29,6 +30,7 @@ from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
 from audiomdb.stream.draws import word_of
 from audiomdb.stream.load_options import LoadOptions
 from audiomdb.stream.memory import ReusedMemory
+from audiomdb.stream.skipping import LeftOut, Skipping
 from audiomdb.stream.watch import Watch
 
 __all__ = ["SampleLoader", "held_bytes"]
@@ -90,6 +92,7 @@ class SampleLoader:
         self._options = options
         self._watch = Watch() if watch is None else watch
         self._process = options.function()
+        self._skipping = Skipping() if options.on_error == "skip" else None
         self._kept = None if options.fields is None else frozenset(options.fields)
         if self._kept is not None:
             joined = () if options.join is None else options.join.columns
@@ -133,6 +136,40 @@ class SampleLoader:
             UnknownKeyError: the joined columns have no row for the sample.
             Exception: any exception of the processor, with a note that names shard and key.
         """
+        sample, shard = self._stored(position, out, epoch)
+        if self._process is None:
+            return sample
+        return self._processed(self._process, sample, shard, epoch, position)
+
+    def load_or_skip(
+        self, position: int, epoch: int = 0, out: np.ndarray | None = None
+    ) -> Sample | LeftOut:
+        """Load the sample at a position as `load` does; with `on_error="skip"`, leave it out.
+
+        Raises:
+            Exception: as `load`; with `on_error="skip"`, only if it is not about this sample.
+        """
+        skipping = self._skipping
+        if skipping is None:
+            return self.load(position, epoch, out)
+        try:
+            sample, shard = self._stored(position, out, epoch)
+        except (AudioError, SampleError, CorruptRecordError) as error:
+            return skipping.failed(error)
+        if self._process is not None:
+            try:
+                sample = self._processed(self._process, sample, shard, epoch, position)
+            except Exception as error:
+                if is_of_the_environment(error):
+                    raise
+                return skipping.failed(error)
+        skipping.loaded()
+        return sample
+
+    def _stored(
+        self, position: int, out: np.ndarray | None, epoch: int
+    ) -> tuple[Sample, ShardReader]:
+        """Return a sample before it is processed, and its shard."""
         if self._marks is not None:
             activity = self._marks.get(get_ident()) or self._watch.activity()
             activity.at = self._reader, position
@@ -169,10 +206,7 @@ class SampleLoader:
                     self._release_pages()
         if self._join is not None:
             self._join.add_to(sample, str(shard.directory))
-        if self._process is None:
-            return sample
-        sample[SEED] = word_of(self._seed, epoch, Purpose.SAMPLE_SEED, position)
-        return self._processed(self._process, sample, shard)
+        return sample, shard
 
     def length(self, position: int) -> int | None:
         """Return the frames that a clip of one channel will have; None if unknown before decoding.
@@ -303,8 +337,14 @@ class SampleLoader:
         return resample(audio, rate, wanted), wanted
 
     def _processed(
-        self, process: Callable[[Sample], Mapping[str, Any]], sample: Sample, shard: ShardReader
+        self,
+        process: Callable[[Sample], Mapping[str, Any]],
+        sample: Sample,
+        shard: ShardReader,
+        epoch: int,
+        position: int,
     ) -> Sample:
+        sample[SEED] = word_of(self._seed, epoch, Purpose.SAMPLE_SEED, position)
         key = sample[KEY]
         place = _name(sample, shard)
         activity = self._watch.activity()
@@ -367,9 +407,11 @@ def _name(sample: Sample, shard: ShardReader) -> str:
     return f"{shard.directory}: sample {sample[KEY]!r}"
 
 
-def held_bytes(sample: Sample) -> int:
+def held_bytes(sample: Sample | LeftOut) -> int:
     """Return the size in bytes of a sample's large values."""
     total = 0
+    if isinstance(sample, LeftOut):
+        return total
     for value in sample.values():
         if isinstance(value, bytes):
             total += len(value)

@@ -12,7 +12,7 @@ from audiomdb.plan import Tail
 from audiomdb.registry import retriever_class, retriever_for
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.signatures import option_names, refuse_option
-from audiomdb.stream.load_options import Processing
+from audiomdb.stream.load_options import OnError, Processing
 from audiomdb.stream.samples import SampleStream
 from audiomdb.stream.sources import Where
 
@@ -44,6 +44,7 @@ def open_dataset(
     sample_rate: int | None = None,
     mono: bool = False,
     processor: Processing | None = None,
+    on_error: OnError = "raise",
     epochs: int | None = 1,
     **backend: Any,  # noqa: ANN401
 ) -> SampleStream:
@@ -90,6 +91,7 @@ def open_dataset(
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
         processor: Applied last to each sample.
+        on_error: "skip" leaves out samples that fail; see `LoadOptions`.
         epochs: Epochs in one iteration. None: an iteration never ends.
         backend: Other options of the URL's retriever, such as `endpoint_url` for S3.
 
@@ -134,6 +136,7 @@ def open_dataset(
         sample_rate=sample_rate,
         mono=mono,
         processor=processor,
+        on_error=on_error,
         epochs=epochs,
     )
     if retriever is not source:

@@ -25,6 +25,7 @@ from audiomdb.shards import DatasetReader
 from audiomdb.shards.dataset_reader import whole_position
 from audiomdb.stream.findings import Findings
 from audiomdb.stream.loading import SampleLoader
+from audiomdb.stream.skipping import LeftOut
 from audiomdb.stream.sources import SOURCE, Mixture, Part, parts_of
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class Reading:
         For a single dataset, this is the loader's own method, which saves a call.
         """
         return self._load if self.mixed else self._loaders[0].load
+
+    @property
+    def load_or_skip(self) -> Callable[[int, int, np.ndarray | None], Sample | LeftOut]:
+        """As `load`, but samples may be left out; see `SampleLoader.load_or_skip`."""
+        return self._load_or_skip if self.mixed else self._loaders[0].load_or_skip
 
     @property
     def weigh(self) -> Callable[[int], int]:
@@ -235,6 +241,13 @@ class Reading:
         number = bisect_right(self._starts, position) - 1
         sample = self._loaders[number].load(position - self._starts[number], epoch, out)
         sample[SOURCE] = number
+        return sample
+
+    def _load_or_skip(self, position: int, epoch: int, out: np.ndarray | None) -> Sample | LeftOut:
+        number = bisect_right(self._starts, position) - 1
+        sample = self._loaders[number].load_or_skip(position - self._starts[number], epoch, out)
+        if not isinstance(sample, LeftOut):
+            sample[SOURCE] = number
         return sample
 
     def _weigh(self, position: int) -> int:

@@ -16,10 +16,11 @@ from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.sample import Sample
 from audiomdb.stream.following import Follower, before_sample
-from audiomdb.stream.load_options import LoadOptions, Processing
+from audiomdb.stream.load_options import LoadOptions, OnError, Processing
 from audiomdb.stream.planned import PlannedStream
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.shares import share_of
+from audiomdb.stream.skipping import LeftOut
 from audiomdb.stream.sources import Mixture, Origin, Part, Where
 from audiomdb.stream.tails import log_left_out, tail_of_samples
 from audiomdb.stream.work import MASK, Task, loading
@@ -105,6 +106,7 @@ class SampleStream(PlannedStream):
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
         processor: A `BaseProcessor`, several, or a function from sample to sample, applied last.
+        on_error: "skip" leaves out samples that fail; see `LoadOptions`.
             Called from several threads.
         epochs: Epochs in one iteration. None: an iteration never ends.
 
@@ -136,6 +138,7 @@ class SampleStream(PlannedStream):
         sample_rate: int | None = None,
         mono: bool = False,
         processor: Processing | None = None,
+        on_error: OnError = "raise",
         epochs: int | None = 1,
     ) -> None:
         self._epochs = None if epochs is None else whole_number(EPOCHS_OPTION, epochs, low=1)
@@ -143,7 +146,12 @@ class SampleStream(PlannedStream):
             partitions, rank, world_size, worker, num_workers, tail_of_samples(tail, world_size)
         )
         load = LoadOptions(
-            fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
+            fields=fields,
+            decode=decode,
+            sample_rate=sample_rate,
+            mono=mono,
+            processor=processor,
+            on_error=on_error,
         )
         given = Part(
             "" if isinstance(source, Part | Mixture) else source,
@@ -383,7 +391,8 @@ class SampleStream(PlannedStream):
         with samples as in_order:
             for sample in in_order:
                 place.taken += 1
-                yield sample
+                if not isinstance(sample, LeftOut):
+                    yield sample
 
     def _tasks(
         self, reading: Reading, epochs: range, first: int, follower: Follower

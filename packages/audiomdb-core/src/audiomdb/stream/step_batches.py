@@ -9,8 +9,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from audiomdb.notes import add_note
 from audiomdb.plan import PlanState, Step
 from audiomdb.sample import Sample
+from audiomdb.stream.skipping import LeftOut
 
 __all__ = ["Coming", "StepBatch", "drawn_last", "joined", "place_after", "together"]
 
@@ -70,9 +72,17 @@ def joined(slots: list[Step]) -> Step:
     return Step(*(np.concatenate(columns) for columns in zip(*slots, strict=True)))
 
 
-def together(samples: Iterable[Sample], coming: deque[Coming]) -> Generator[StepBatch, None, None]:
-    """Yield the batches of steps. A step must be in `coming` before its first sample is drawn."""
-    batch: list[Sample] = []
+def together(
+    samples: Iterable[Sample | LeftOut], coming: deque[Coming]
+) -> Generator[StepBatch, None, None]:
+    """Yield the batches of steps, without the samples that are left out.
+
+    A step must be in `coming` before its first sample is drawn.
+
+    Raises:
+        Exception: the error of a sample, if all of its batch are left out.
+    """
+    batch: list[Sample | LeftOut] = []
     for sample in samples:
         while not sum(coming[0][0]):
             yield StepBatch([], *coming.popleft()[1:])
@@ -80,8 +90,18 @@ def together(samples: Iterable[Sample], coming: deque[Coming]) -> Generator[Step
         if len(batch) == sum(coming[0][0]):
             sizes, place, following = coming.popleft()
             ends = [*accumulate(sizes)]
-            batches = [batch[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-            yield StepBatch(batches, place, following)
+            slots = [batch[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+            yield StepBatch([_loaded(slot) for slot in slots], place, following)
             batch = []
     while coming:
         yield StepBatch([], *coming.popleft()[1:])
+
+
+def _loaded(batch: list[Sample | LeftOut]) -> list[Sample]:
+    loaded = [sample for sample in batch if not isinstance(sample, LeftOut)]
+    if batch and not loaded:
+        # Ranks have equally many batches, and none can be made of nothing.
+        (error,) = (sample.error for sample in batch[:1] if isinstance(sample, LeftOut))
+        add_note(error, "and so did all other samples of its batch, which cannot be left out")
+        raise error
+    return loaded

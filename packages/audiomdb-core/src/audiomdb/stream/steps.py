@@ -17,7 +17,7 @@ from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
 from audiomdb.stream.by_seconds import BySeconds, EpochBySeconds
 from audiomdb.stream.epoch_steps import BySamples, EpochSteps, StepDivider
 from audiomdb.stream.following import Follower, before_step
-from audiomdb.stream.load_options import LoadOptions, Processing
+from audiomdb.stream.load_options import LoadOptions, OnError, Processing
 from audiomdb.stream.planned import PlannedStream
 from audiomdb.stream.reading import Reading
 from audiomdb.stream.rows import Allocate, Row, rows_of
@@ -83,6 +83,7 @@ class StepStream(PlannedStream):
         sample_rate: Resample decoded audio to this rate in Hz.
         mono: Average the channels of decoded audio.
         processor: A `BaseProcessor`, several, or a function from sample to sample, applied last.
+        on_error: "skip" leaves out samples that fail; see `LoadOptions`.
             Called from several threads.
 
     Raises:
@@ -114,13 +115,19 @@ class StepStream(PlannedStream):
         sample_rate: int | None = None,
         mono: bool = False,
         processor: Processing | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         split = share_of(partitions, rank, world_size, worker, num_workers)
         by_seconds = isinstance(batch_size, BySeconds)
         if by_seconds and tail not in (None, "drop"):
             raise ValueError(f"tail={tail!r}: by seconds every sample comes once, without a tail")
         load = LoadOptions(
-            fields=fields, decode=decode, sample_rate=sample_rate, mono=mono, processor=processor
+            fields=fields,
+            decode=decode,
+            sample_rate=sample_rate,
+            mono=mono,
+            processor=processor,
+            on_error=on_error,
         )
         given = Part(
             "" if isinstance(source, Part | Mixture) else source,

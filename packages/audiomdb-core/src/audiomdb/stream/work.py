@@ -12,6 +12,7 @@ from audiomdb.stream.ahead import in_order
 from audiomdb.stream.following import Follower
 from audiomdb.stream.loading import held_bytes
 from audiomdb.stream.reading import Reading
+from audiomdb.stream.skipping import LeftOut
 
 if TYPE_CHECKING:
     from audiomdb.stream.rows import Row
@@ -38,8 +39,10 @@ def loading(
     marked: bool,
     at_least: Callable[[], int] = lambda: 0,
     watch: Watch | None = None,
-) -> Generator[Generator[Sample, None, None], None, None]:
+) -> Generator[Generator[Sample | LeftOut, None, None], None, None]:
     """Load the samples of tasks, in order, within a `with` block, which gets a generator of them.
+
+    In the place of a sample that is left out comes a `LeftOut`.
 
     Args:
         reading: The datasets to read from.
@@ -61,16 +64,16 @@ def loading(
         watch,
         workers=split.num_workers,
     )
-    load_one, weigh = reading.load, reading.weigh
+    load_one, weigh = reading.load_or_skip, reading.weigh
 
-    def load(task: Task) -> Sample:
+    def load(task: Task) -> Sample | LeftOut:
         position, counts, _, epoch, row = task
         sample = load_one(position, epoch, None if row is None else row())
-        if marked:
+        if marked and not isinstance(sample, LeftOut):
             sample[MASK] = counts
         return sample
 
-    def load_in_turn(task: Task) -> Sample:
+    def load_in_turn(task: Task) -> Sample | LeftOut:
         follower.enter(task[0], task[2])
         try:
             return load(task)

@@ -16,6 +16,7 @@ from audiomdb.stream import (
     Crop,
     JoinedColumns,
     LoadOptions,
+    OnError,
     Part,
     Processing,
     Stall,
@@ -81,6 +82,7 @@ class StreamingDataset(PlannedDataset):
             stored fields of the same name and are passed to the processor.
         processor: A `BaseProcessor`, several, or a function from sample to sample, applied last, in
             threads. For workers that are not forked, it must be a function or picklable.
+        on_error: "skip" leaves out samples that fail, of a batch too; see `LoadOptions`.
         rank: Rank of this training process. None: taken from `torch.distributed` when an iteration
             begins, or else from the environment (`RANK`, `WORLD_SIZE`).
         world_size: Number of training processes; given with `rank`.
@@ -129,6 +131,7 @@ class StreamingDataset(PlannedDataset):
         fields: Collection[str] | None = None,
         join: JoinedColumns | Table | None = None,
         processor: Processing | None = None,
+        on_error: OnError = "raise",
         rank: int | None = None,
         world_size: int | None = None,
         window: int = 4,
@@ -156,6 +159,7 @@ class StreamingDataset(PlannedDataset):
             crop=None if seconds is None else Crop(seconds, seed, short_clips),
             join=join,
             processor=processor,
+            on_error=on_error,
         )
         super().__init__(
             Part(
