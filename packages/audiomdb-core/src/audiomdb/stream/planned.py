@@ -45,6 +45,11 @@ class PlannedStream:
         self._says = split.rank == split.worker == 0
         self._findings = Findings()
 
+    def __repr__(self) -> str:
+        what = self._what
+        source = what.origin if isinstance(what, Part) else what
+        return f"<{type(self).__name__} of {source!r}>"
+
     def __exit__(self, *exc: object) -> None:
         self.close()
 

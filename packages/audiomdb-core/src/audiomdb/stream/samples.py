@@ -176,11 +176,6 @@ class SampleStream(PlannedStream):
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _running=[])
 
-    def __repr__(self) -> str:
-        what = self._what
-        source = what.origin if isinstance(what, Part) else what
-        return f"<SampleStream of {source!r}>"
-
     def __enter__(self) -> SampleStream:
         return self
 
