@@ -26,7 +26,7 @@ def describe_machine(work: Path) -> dict[str, Any]:
     """
     return {
         "cpu": _cpu_name(),
-        "machine": _cores(),
+        "cores": _cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),

@@ -31,7 +31,7 @@ SETTINGS = {"workers": 0, "threads": 2, "decoder": ""}
 def findings(tmp_path):
     systems = {name: {"name": n, "kind": k, "notes": ""} for name, (n, k, _) in SYSTEMS.items()}
     sizes = {"rounds": 3, "write_rounds": 1, "utterances": 2, "digits": 2}
-    machine = ("cpu", "machine", "memory_gib", "system", "file_system", "python", "commit")
+    machine = ("cpu", "cores", "memory_gib", "system", "file_system", "python", "commit")
     lines = [
         {"kind": "run", "systems": systems, "sizes": sizes, "peers": {"litdata": "1"}}
         | dict.fromkeys(machine, "x")

@@ -336,7 +336,7 @@ def test_an_upload_without_delete_permission_warns_and_replaces(
 
     server.intercept = refuse
     upload(uploader, another)
-    (record,) = [record for record in caplog.records if record.name == "audiomdb.s3"]
+    (record,) = [record for record in caplog.records if record.name == "audiomdb.uploaders"]
     assert f"may not delete s3://{bucket}/digits/metadata.json" in record.getMessage()
     there = objects(server, bucket)
     assert {name: there[name] for name in files(another, "digits/")} == files(another, "digits/")
