@@ -115,6 +115,11 @@ class SampleLoader:
         self._marks = None if self.only_copies else self._watch.activities
 
     @property
+    def skips(self) -> bool:
+        """Whether samples that fail are left out."""
+        return self._skipping is not None
+
+    @property
     def only_copies(self) -> bool:
         """Whether nothing is decoded or processed, in which case threads would mostly wait."""
         return self._process is None and not (self._options.decode and self._audio)

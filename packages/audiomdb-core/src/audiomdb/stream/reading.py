@@ -86,7 +86,10 @@ class Reading:
     @property
     def load_or_skip(self) -> Callable[[int, int, np.ndarray | None], Sample | LeftOut]:
         """As `load`, but samples may be left out; see `SampleLoader.load_or_skip`."""
-        return self._load_or_skip if self.mixed else self._loaders[0].load_or_skip
+        if self.mixed:
+            return self._load_or_skip
+        loader = self._loaders[0]
+        return loader.load_or_skip if loader.skips else loader.load  # which saves a call
 
     @property
     def weigh(self) -> Callable[[int], int]:
