@@ -29,7 +29,6 @@ __all__ = [
     "Description",
     "describe",
     "disk_error",
-    "source_file",
     "source_name",
 ]
 
@@ -132,14 +131,6 @@ def source_name(sample: Mapping[str, Any]) -> str | None:
     if isinstance(audio, AudioWindow):
         return str(audio)
     return os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
-
-
-def source_file(sample: Mapping[str, Any]) -> str | None:
-    """Return the path of the file that a sample's audio is, or is a part of."""
-    audio = sample.get(AUDIO)
-    if isinstance(audio, AudioWindow):
-        audio = audio.path
-    return os.fsdecode(audio) if isinstance(audio, str | os.PathLike) else None
 
 
 def disk_error(name: str, error: OSError) -> SourceError:
