@@ -137,13 +137,20 @@ def test_killed_downloads_resume_and_whole_shards_are_kept(
     kills = 0
     running: list[tuple[int, Path]] = []
     shards = node.cache / "shards"
-    while not (shards.exists() and len(list(shards.iterdir())) == SHARDS):
+    node.log.touch()
+
+    def all_there() -> bool:
+        return shards.exists() and len(list(shards.iterdir())) == SHARDS
+
+    while not all_there():
         while len(running) < 2:
             running.append(
                 node.start(seed=kills, prefetch=1, pause_s=0.02, least_piece=least_piece)
             )
-        for _ in range(rng.randrange(1, 40)):
-            node.disk_bytes()
+        # Not by the clock: starting a reader may take longer than reading everything.
+        enough = sum(node.sent().values()) + rng.randrange(1, 16 * 16384)
+        while sum(node.sent().values()) < enough and not all_there():
+            pass
         node.kill(running.pop(rng.randrange(2)))
         kills += 1
     assert kills > 3
