@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -65,5 +67,7 @@ def keys(batches: Any) -> list[str]:
 
 def left_behind() -> list[str]:
     """Threads of the library and worker processes that are there."""
+    if sys.version_info < (3, 11):
+        gc.collect()  # contextlib of Python 3.10 leaves a cycle with the frames of an exception
     threads = [one.name for one in threading.enumerate() if one.name.startswith("audiomdb")]
     return threads + [one.name for one in multiprocessing.active_children()]

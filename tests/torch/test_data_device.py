@@ -264,7 +264,5 @@ def test_a_pass_collected_in_a_thread_being_joined_ends_silently(
     del batches, circle
     forgotten.set()
     assert collected.wait(60)
-    if sys.version_info < (3, 11):
-        gc.collect()  # contextlib of Python 3.10 leaves a cycle with the frames of an exception
     assert wait_until(lambda: left_behind() == [])
     assert complaints == []

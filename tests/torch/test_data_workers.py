@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import gc
 import multiprocessing
 import os
 import pickle
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -120,8 +118,6 @@ def test_a_loader_that_is_dropped_leaves_no_process(retriever: LocalRetriever) -
     mine = loader(retriever, num_workers=2)
     next(iter(mine))
     del mine
-    if sys.version_info < (3, 11):
-        gc.collect()  # contextlib of Python 3.10 leaves a cycle with the frames of an exception
     assert left_behind() == []
 
 
