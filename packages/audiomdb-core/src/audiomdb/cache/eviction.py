@@ -15,7 +15,7 @@ from typing import TypeVar
 from audiomdb.cache.budget import Stored, eviction_order
 from audiomdb.cache.contents import files
 from audiomdb.cache.layout import CacheLayout
-from audiomdb.cache.lock import exclusive, try_exclusive
+from audiomdb.cache.lock import Held, exclusive, is_held, try_exclusive
 from audiomdb.cache.part_file import Part
 from audiomdb.errors import CacheFullError
 
@@ -25,6 +25,7 @@ __all__ = [
     "evicted",
     "forget",
     "full_disk_error",
+    "hold_part",
     "is_full_disk",
     "oldest_first",
     "removed",
@@ -63,6 +64,25 @@ def removed(layout: CacheLayout, path: Path) -> bool:
     except OSError:  # such as a folder created by others, which is not to be removed
         return False
     return True
+
+
+def hold_part(layout: CacheLayout, path: Path, *, create: bool = False) -> Held | None:
+    """Open a part for writing and lock it; remove one that another user has left.
+
+    Returns:
+        None when it is missing, locked, or was removed.
+
+    Raises:
+        FileNotFoundError: it cannot be created, because its folder is missing.
+        PermissionError: it is another user's, and cannot be removed.
+    """
+    try:
+        return try_exclusive(path, create=create, write=True)
+    except PermissionError:
+        with exclusive(layout.budget_lock):
+            if not removed(layout, path) and not is_held(path):
+                raise
+        return None
 
 
 def oldest_first(layout: CacheLayout) -> list[Stored]:

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from audiomdb.cache.eviction import abandon, despite_full_disk, forget, is_full_disk, removed
+from audiomdb.cache.eviction import abandon, despite_full_disk, forget, hold_part, is_full_disk
 from audiomdb.cache.failures import Failures, Outage
 from audiomdb.cache.fetching import Fetching
 from audiomdb.cache.layout import CacheLayout, index_name
-from audiomdb.cache.lock import exclusive, try_exclusive
 from audiomdb.cache.opening import PAUSE_S, TRIES, deleted_error, index_lock
 from audiomdb.cache.part_file import Delivered, Part
 from audiomdb.cache.transfer import RangeTransfer, TransferContext
@@ -147,13 +146,8 @@ class IndexCopy:
         path = self._layout.parts / name
         try:
             self._layout.make()  # all or part of the directory may have been deleted
-            held = try_exclusive(path, create=True, write=True)
+            held = hold_part(self._layout, path, create=True)
         except FileNotFoundError:
-            return None
-        except PermissionError:  # another user has left it
-            with exclusive(self._layout.budget_lock):
-                if not removed(self._layout, path):
-                    raise
             return None
         return None if held is None else Part(-1, name, path, held)
 

@@ -21,8 +21,8 @@ from audiomdb.cache.eviction import (
     despite_full_disk,
     evicted,
     forget,
+    hold_part,
     is_full_disk,
-    removed,
 )
 from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
@@ -161,7 +161,7 @@ class Room:
 
     def _claimed(self, number: int, *, ahead: bool) -> Part | Literal["busy", "full", "there"]:
         name, path = self.names[number], self._layout.parts / self.names[number]
-        held = self._left(path)
+        held = hold_part(self._layout, path)  # left by an earlier transfer; it counts already
         if held is None:
             if path.exists():
                 return "busy"
@@ -187,15 +187,6 @@ class Room:
             abandon(self._layout, part)
             return "there"
         return part
-
-    def _left(self, path: Path) -> Held | None:
-        """Lock a part left by an earlier transfer, which counts already."""
-        try:
-            return try_exclusive(path, write=True)
-        except PermissionError:  # it is another user's
-            with exclusive(self._layout.budget_lock):
-                removed(self._layout, path)
-            return None
 
     def admit(self, part: Part, delivered: Delivered) -> Held | None:
         """Turn a delivered file into a complete shard, and keep it leased.
