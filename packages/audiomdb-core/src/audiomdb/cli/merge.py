@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_json
 from audiomdb.cli.opening import is_cache, refuse_file
-from audiomdb.cli.text import one_line
+from audiomdb.cli.text import extent, one_line
 from audiomdb.notes import add_note
 from audiomdb.quantities import counted, size
 from audiomdb.urls import folder_path
@@ -111,6 +111,5 @@ def _report(facts: dict[str, Any], *, as_json: bool) -> None:
 
         print(json.dumps(facts))
         return
-    shards = counted(facts["shards"], "shard")
-    what = f"{counted(facts['samples'], 'sample')} in {shards}, {size(facts['stored_bytes'])}"
+    what = f"{extent(facts['samples'], facts['shards'])}, {size(facts['stored_bytes'])}"
     print(f"{one_line(facts['folder'])}: {what}, of {counted(len(facts['sources']), 'dataset')}")

@@ -17,7 +17,7 @@ from audiomdb.cli.arguments import (
     count,
 )
 from audiomdb.cli.opening import folder_of, make_retriever, refuse_file
-from audiomdb.cli.text import one_line
+from audiomdb.cli.text import extent, one_line
 from audiomdb.notes import add_note
 from audiomdb.progress import progress
 from audiomdb.quantities import counted, size
@@ -165,8 +165,7 @@ def _report(facts: dict[str, Any], *, as_json: bool) -> None:
 
         print(json.dumps(facts))
         return
-    shards = counted(facts["shards"], "shard")
-    what = f"{counted(facts['samples'], 'sample')} in {shards}, {size(facts['stored_bytes'])}"
+    what = f"{extent(facts['samples'], facts['shards'])}, {size(facts['stored_bytes'])}"
     print(f"{one_line(facts['folder'])}: {what}, whole")
     there = facts["shards"] - facts["fetched_shards"]
     kept = f"; {counted(there, 'shard')} had been there" if there else ""

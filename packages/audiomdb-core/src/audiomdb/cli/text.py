@@ -10,9 +10,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from audiomdb.quantities import size
+from audiomdb.quantities import counted, size
 
 __all__ = [
+    "extent",
     "fitted",
     "one_line",
     "plain",
@@ -23,6 +24,11 @@ __all__ = [
 _DEEPEST = 64
 _LOOK_AHEAD = 200
 """Rows that determine the column widths, so that a long table is printed without delay."""
+
+
+def extent(samples: int, shards: int) -> str:
+    """Say how many samples a dataset has, and in how many shards."""
+    return f"{counted(samples, 'sample')} in {counted(shards, 'shard')}"
 
 
 def one_line(text: str) -> str:

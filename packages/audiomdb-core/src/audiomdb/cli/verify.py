@@ -16,7 +16,7 @@ from audiomdb.cli.arguments import (
     count,
 )
 from audiomdb.cli.opening import folder_of, is_cache, make_retriever, refuse_file
-from audiomdb.cli.text import one_line
+from audiomdb.cli.text import extent, one_line
 from audiomdb.quantities import counted, size
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def _verdict(checked: Checked, seconds: float) -> str:
     import shlex
 
     metadata, problems, cache = checked.metadata, checked.problems, checked.cache
-    shards = counted(len(metadata.shards), "shard")
-    what = f"{counted(metadata.samples, 'sample')} in {shards}"
+    what = extent(metadata.samples, len(metadata.shards))
     if cache is not None:
+        shards = counted(len(metadata.shards), "shard")
         what = f"{len(checked.shards)} of {shards}, cached in {one_line(str(cache))}"
     if not problems:
         return f"whole: {what}, {size(checked.bytes)} checked in {seconds:.1f} s"
