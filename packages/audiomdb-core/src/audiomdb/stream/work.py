@@ -58,12 +58,7 @@ def loading(
     Raises:
         CacheTooSmallError: the cache cannot hold the shards that are needed at once.
     """
-    follower = Follower(
-        reading,
-        at_once,
-        watch,
-        workers=split.num_workers,
-    )
+    follower = Follower(reading, at_once, watch, workers=split.num_workers)
     load_one, weigh = reading.load_or_skip, reading.weigh
 
     def load(task: Task) -> Sample | LeftOut:
