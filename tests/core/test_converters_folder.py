@@ -276,9 +276,10 @@ def test_the_recordings_of_the_quickstart_convert(tmp_path: Path) -> None:
         assert (sample["text"], sample["speaker"], sample["sample_rate"]) == ("seven", "theo", 8000)
 
 
+@pytest.mark.parametrize("after", [1, 60])  # 1: before any file has been read
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_source_that_goes_away_ends_the_run_which_goes_on_once_it_is_back(
-    folder: Path, tmp_path: Path, workers: int
+    folder: Path, tmp_path: Path, workers: int, after: int
 ) -> None:
     put(folder, *(f"{number:03d}.wav" for number in range(160)))
 
@@ -287,7 +288,7 @@ def test_a_source_that_goes_away_ends_the_run_which_goes_on_once_it_is_back(
 
         def sample_iterator(self) -> Any:
             for number, item in enumerate(super().sample_iterator()):
-                if number == 60 and self.gone:
+                if number == after and self.gone:
                     folder.rename(tmp_path / "away")
                 yield item
 

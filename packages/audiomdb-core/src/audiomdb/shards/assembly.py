@@ -8,7 +8,6 @@ source, and continues after them.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from audiomdb.errors import DuplicateKeyError, SourceChangedError, SourceError
+from audiomdb.errors import DuplicateKeyError, SourceChangedError
 from audiomdb.progress import Progress
 from audiomdb.progress import progress as progress_bar
 from audiomdb.quantities import size
@@ -105,8 +104,6 @@ class DatasetAssembly:
         self._sync = ThreadPool(1, "audiomdb-sync")
         self._shards: dict[int, Work[FinishedShard]] = {}
         self._earlier: dict[int, Origin] = {}
-        self._last_file: str | None = None
-        self._sees_files = False  # an executor's workers may be on machines that have other disks
         self._not_finite, self._contradicted = FewWarnings(), FewWarnings()
         self._warned = False
         try:
@@ -155,10 +152,6 @@ class DatasetAssembly:
             self._reject_duplicate(record.key, facts.source, str(exc))
             return
         shard.stored[record.key] = facts
-        if facts.file is not None:
-            if self._last_file is None:
-                self._sees_files = _opens(facts.file)
-            self._last_file = facts.file
         if not facts.finite or facts.contradictions:
             self._warn_about(record.key.decode(), facts)
 
@@ -167,18 +160,7 @@ class DatasetAssembly:
         self._current.features.append(features)
 
     def reject(self, rejection: Rejection) -> None:
-        """Record that a source sample could not be stored.
-
-        Raises:
-            SourceError: its file cannot be opened, nor can any more the last one that was stored.
-        """
-        last = self._last_file
-        if self._sees_files and not _opens(rejection.source) and not _opens(last):
-            raise SourceError(
-                f"sample {rejection.key!r}: {rejection.reason}. Nor can {last}, which was read "
-                "before: the source has gone, such as a disk that was unmounted. Run the same "
-                "conversion again once it is back"
-            )
+        """Record that a source sample could not be stored."""
         self._current.rejected.append(rejection)
 
     def end_shard(self, shard: int, source: SourceDigest) -> None:
@@ -390,15 +372,3 @@ class _OpenShard(msgspec.Struct, frozen=True):
     stored: dict[bytes, SampleFacts] = msgspec.field(default_factory=dict)
     features: list[Mapping[str, Feature]] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)
-
-
-def _opens(path: str | None) -> bool:
-    """Whether a file can be opened; True if there is none."""
-    if path is None:
-        return True
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for its writer.
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-    except (OSError, ValueError):
-        return False
-    return True

@@ -26,6 +26,7 @@ from audiomdb.shards.output import folder_name, output_path
 from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
 from audiomdb.shards.snapshot import Snapshots
 from audiomdb.shards.source_digest import SourceDigest, contents
+from audiomdb.shards.source_watch import SourceWatch
 from audiomdb.threads import ThreadPool, Work
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class DatasetWriter:
         self._process, self._process_names = process, process_names
         self._skip = on_error == "skip"
         self._cutters = Cutters()
+        self._source_files = SourceWatch()
         self._workers = at_least_one("num_workers", num_workers) or usable_cores()
         self._under_way = 2 * self._workers + _WAITING_BATCHES
         path = self._output_dir = output_path(output_dir)
@@ -193,6 +195,7 @@ class DatasetWriter:
         self._source.add(key, found)
         if self._assembly.is_finished(shard):
             return
+        self._source_files.see(sample)
         self._batch.append((key, self._snapshots.take(key, sample, found.fields)))
         self._batch_bytes += found.size
         if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_SAMPLES:
@@ -318,8 +321,10 @@ class DatasetWriter:
         while batch.outcomes:
             outcome = batch.outcomes[0]
             if isinstance(outcome, Rejection):
+                self._source_files.refuse_if_gone(outcome)
                 self._assembly.reject(outcome)
             else:
+                self._source_files.stored(outcome.facts.file)
                 self._assembly.add(outcome)
             # After an error, a later call raises it again: what was stored must not come twice.
             del batch.outcomes[0]

@@ -29,6 +29,7 @@ __all__ = [
     "Description",
     "describe",
     "disk_error",
+    "source_file",
     "source_name",
 ]
 
@@ -131,6 +132,12 @@ def source_name(sample: Mapping[str, Any]) -> str | None:
     if isinstance(audio, AudioWindow):
         return str(audio)
     return os.fspath(audio) if isinstance(audio, str | os.PathLike) else None
+
+
+def source_file(sample: Mapping[str, Any]) -> str | None:
+    """Return the path of that file."""
+    audio = sample.get(AUDIO)
+    return os.fspath(audio.path) if isinstance(audio, AudioWindow) else source_name(sample)
 
 
 def disk_error(name: str, error: OSError) -> SourceError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio.cutting import Cutters
-from audiomdb.audio.window import AudioWindow
 from audiomdb.causes import is_of_the_environment
 from audiomdb.errors import AudioError, ProcessingError, SampleError
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, SourceSample, facts_of
@@ -20,6 +18,7 @@ from audiomdb.shards.describe import (
     Contradiction,
     Description,
     describe,
+    source_file,
     source_name,
 )
 from audiomdb.shards.features import FeatureSummary
@@ -182,9 +181,9 @@ def _prepare(
             raise
         raise type(exc)(f"{source}: {exc}") from exc
     features.add(stored)
-    audio = sample.get(AUDIO)
-    file = os.fspath(audio.path) if isinstance(audio, AudioWindow) else source
-    facts = SampleFacts(described.row, described.contradictions, described.finite, source, file)
+    facts = SampleFacts(
+        described.row, described.contradictions, described.finite, source, source_file(sample)
+    )
     return Prepared(record, facts)
 
 
