@@ -194,6 +194,9 @@ def test_a_sample_that_fails_can_be_left_out_of_its_batch(whole: Path, num_worke
     assert kept == [str(n) for n in range(40) if n != BAD]
     plain = DataLoader(dataset, batch_size=4, num_workers=num_workers)
     assert sum(len(batch["text"]) for batch in plain) == 39
+    for stats in (loader.stats(), dataset.stats()):
+        assert (stats.samples, stats.left_out) == (39, 1)
+        assert str(stats).startswith("39 samples (1 left out) in ")
 
 
 def test_a_clip_that_fails_is_left_out_of_a_batch_decoded_in_place(

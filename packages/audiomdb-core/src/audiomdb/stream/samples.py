@@ -388,6 +388,8 @@ class SampleStream(PlannedStream):
                 place.taken += 1
                 if not isinstance(sample, LeftOut):
                     yield sample
+                elif watch is not None:
+                    watch.left_out += 1
 
     def _tasks(
         self, reading: Reading, epochs: range, first: int, follower: Follower

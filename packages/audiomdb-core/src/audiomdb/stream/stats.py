@@ -25,6 +25,7 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         samples: Samples yielded.
+        left_out: Samples left out because of an error, with `on_error="skip"`.
         sample_bytes: Size in bytes of their arrays and bytes objects, if they were made in threads.
         network_s: Seconds of waiting for a shard to be downloaded.
         decode_s: Seconds of waiting for samples to be read and decoded.
@@ -37,6 +38,7 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     samples: int = 0
+    left_out: int = 0
     sample_bytes: int = 0
     network_s: float = 0.0
     decode_s: float = 0.0
@@ -81,4 +83,6 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
         shares = ", ".join(
             f"{cause} {self.seconds(cause) / total:.0%}" for cause in _CAUSES if total
         )
-        return f"{self.samples} samples in {total:.1f} s, bound by {self.bound_by} ({shares})"
+        without = f" ({self.left_out} left out)" if self.left_out else ""
+        bound = f"bound by {self.bound_by} ({shares})"
+        return f"{self.samples} samples{without} in {total:.1f} s, {bound}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable
 from itertools import accumulate, chain
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from audiomdb.notes import add_note
 from audiomdb.plan import PlanState, Step
 from audiomdb.sample import Sample
 from audiomdb.stream.skipping import LeftOut
+
+if TYPE_CHECKING:
+    from audiomdb.stream.watch import Watch
 
 __all__ = ["Coming", "StepBatch", "drawn_last", "joined", "place_after", "together"]
 
@@ -73,11 +76,11 @@ def joined(slots: list[Step]) -> Step:
 
 
 def together(
-    samples: Iterable[Sample | LeftOut], coming: deque[Coming]
+    samples: Iterable[Sample | LeftOut], coming: deque[Coming], watch: Watch | None = None
 ) -> Generator[StepBatch, None, None]:
     """Yield the batches of steps, without the samples that are left out.
 
-    A step must be in `coming` before its first sample is drawn.
+    A step must be in `coming` before its first sample is drawn. `watch` counts those left out.
 
     Raises:
         Exception: the error of a sample, if all of its batch are left out.
@@ -87,6 +90,8 @@ def together(
         while not sum(coming[0][0]):
             yield StepBatch([], *coming.popleft()[1:])
         batch.append(sample)
+        if watch is not None and isinstance(sample, LeftOut):
+            watch.left_out += 1
         if len(batch) == sum(coming[0][0]):
             sizes, place, following = coming.popleft()
             ends = [*accumulate(sizes)]

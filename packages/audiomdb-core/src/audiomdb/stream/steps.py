@@ -317,7 +317,7 @@ class StepStream(PlannedStream):
             watch=watch,
         )
         with samples as in_order:
-            yield from together(in_order, coming)
+            yield from together(in_order, coming, watch)
 
     def _tasks(
         self,

@@ -78,6 +78,9 @@ class Watch:
     def __init__(self, whose: Whose | None = None) -> None:
         self.whose = whose or Whose()
         self.samples = 0
+        self.left_out = 0
+        """How many of `samples` are left out."""
+
         self.sample_bytes = 0
         self.inside = 0
         """Without threads: number of the task that the consumer is working on, from 1; 0 between
@@ -211,7 +214,11 @@ class Watch:
                 for name in ("decode_s", "process_s"):
                     waited[name] *= room / guessed if guessed else 0.0
         return StreamStats(
-            samples=self.samples, sample_bytes=self.sample_bytes, consumer_s=consumer, **waited
+            samples=self.samples - self.left_out,
+            left_out=self.left_out,
+            sample_bytes=self.sample_bytes,
+            consumer_s=consumer,
+            **waited,
         )
 
     def look(self) -> Stall | None:
