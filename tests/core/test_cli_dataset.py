@@ -96,6 +96,44 @@ def test_info_is_readable(speech: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert max(map(len, printed.splitlines())) < 120
 
 
+def test_info_adds_up_samples_and_hours_by_a_column(
+    speech: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by = json_of(capsys, "info", speech, "--by", "speaker")["by"]
+    with DatasetReader.open(speech) as reader:
+        speakers, durations = reader.index["speaker"], reader.index["duration"]
+    assert by["column"] == "speaker"
+    assert {group["value"] for group in by["groups"]} == set(speakers)
+    for group in by["groups"]:
+        chosen = speakers == group["value"]
+        assert group["samples"] == chosen.sum()
+        assert group["duration_s"] == pytest.approx(durations[chosen].sum())
+    seconds = [group["duration_s"] for group in by["groups"]]
+    assert seconds == sorted(seconds, reverse=True)
+    header, first, *_ = (
+        output_of(capsys, "info", speech, "--by", "speaker").split("\n\n")[-1].split("\n")
+    )
+    assert header.split() == ["speaker", "samples", "share", "audio"]
+    assert first.split()[:2] == [by["groups"][0]["value"], str(by["groups"][0]["samples"])]
+
+
+def test_info_adds_up_samples_without_a_value_or_audio(
+    odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by = json_of(capsys, "info", odd, "--by", "sample_rate")["by"]["groups"]
+    assert [(g["value"], g["samples"], g["duration_s"]) for g in by] == [
+        (16000, 1, 0.1),
+        (8000, 1, 0.00625),
+        (None, 2, 0.0),
+    ]
+    with DatasetWriter(tmp_path / "texts") as writer:
+        writer.write("a", {"label": "x", "duration": "long"})
+    by = json_of(capsys, "info", tmp_path / "texts", "--by", "label")["by"]["groups"]
+    assert by == [{"value": "x", "samples": 1, "duration_s": 0.0}]
+    assert main(["info", str(odd), "--by", "none"]) == 1
+    assert "none" in capsys.readouterr().err
+
+
 def test_info_lists_no_values_of_a_column_where_each_occurs_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

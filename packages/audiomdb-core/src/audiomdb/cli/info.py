@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from audiomdb.cli.arguments import EXIT_OK, add_command, add_dataset, add_json
+from audiomdb.cli.arguments import EXIT_OK, UsageError, add_command, add_dataset, add_json
 from audiomdb.cli.opening import columns_of, is_cache, opened, place_of
 from audiomdb.cli.text import fitted, one_line, plain, summary, table
 from audiomdb.quantities import counted, duration, hertz, number, size
@@ -31,9 +31,12 @@ right edge; in a pipe they are whole."""
 _EXAMPLE = """\
   audiomdb info speech                            for people
   audiomdb info s3://my-bucket/speech             a dataset in a bucket
+  audiomdb info speech --by language              samples and hours of each language, too
   audiomdb info speech --json | jq .duration_s    for programs; sizes in bytes, times in seconds"""
 
 _COMMON_VALUES = 5
+
+_NOT_DOWNLOADED = "the columns of the index are in the shards, which were not downloaded"
 
 
 def add(commands: Commands) -> None:
@@ -47,12 +50,17 @@ def add(commands: Commands) -> None:
         example=_EXAMPLE,
     )
     add_dataset(parser)
+    parser.add_argument(
+        "--by", metavar="COLUMN", help="add up samples and audio by the values of this column"
+    )
     add_json(parser, "one JSON object")
 
 
 def _run(args: argparse.Namespace) -> int:
     with opened(args) as retriever:
         facts = _facts(args.dataset, retriever)
+        if args.by is not None:
+            facts["by"] = {"column": args.by, "groups": _groups(retriever, args.by)}
     if args.json:
         import json
 
@@ -96,6 +104,15 @@ def _facts(dataset: str, retriever: BaseRetriever) -> dict[str, Any]:
         "fields": {name: _field(feature) for name, feature in metadata.features.items()},
         "columns": columns,
     }
+
+
+def _groups(retriever: BaseRetriever, name: str) -> list[dict[str, Any]]:
+    from audiomdb.cli.groups import grouped
+
+    index = columns_of(retriever)
+    if index is None:
+        raise UsageError(f"--by {name}: {_NOT_DOWNLOADED}")
+    return grouped(index.apart(), name)
 
 
 def _cache(retriever: BaseRetriever) -> dict[str, Any] | None:
@@ -181,11 +198,16 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     yield from table(fields, indent="  ") if fields else ["  none"]
     yield ""
     if facts["columns"] is None:
-        yield "the columns of the index are in the shards, which were not downloaded"
+        yield _NOT_DOWNLOADED
         return
     yield "columns of the index"
     columns = list(_column_rows(facts["columns"]))
     yield from fitted(table(columns, right=(1, 2, 3), indent="  ")) if columns[1:] else ["  none"]
+    if "by" in facts:
+        from audiomdb.cli.groups import lines_of_groups
+
+        yield ""
+        yield from fitted(lines_of_groups(**facts["by"]))
 
 
 def _place(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
