@@ -15,7 +15,7 @@ from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import SampleStream
-from tests.core.conversions import Listed, clip, rejections, samples
+from tests.core.conversions import Listed, clip, frames, rejections, samples
 
 
 class Raises(BaseProcessor):
@@ -244,3 +244,50 @@ def test_a_clip_that_is_returned_as_it_came_keeps_its_facts(tmp_path: Path, own:
         with SampleStream(tmp_path / name, sample_rate=16000) as stream:
             (sample,) = stream
         assert (len(sample["audio"]), sample["sample_rate"]) == (1600, 16000), name
+
+
+class Opened(BaseProcessor):
+    """Makes the audio of a field, as a pipe of Kaldi does, twice as long."""
+
+    def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+        audio = np.tile(self.load_array(sample["encoded"], 8000), 2)
+        return {"audio": audio, "sample_rate": 8000, "loudness": float((audio**2).mean())}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_index_is_about_audio_that_a_processor_stores(
+    tmp_path: Path, keep: bool, workers: int
+) -> None:
+    items = [(f"{n}", {"encoded": clip(n, 0.1 * n), "speaker": "ann"}) for n in (1, 2, 3)]
+    options: dict[str, Any] = {"processor": Opened(keep), "num_workers": workers}
+    report = Listed(items, tmp_path / "out", **options).run()
+    assert report.hours == pytest.approx(1.2 / 3600)
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        stored, index = list(dataset), dataset.index
+    assert index["duration"].tolist() == pytest.approx([0.2, 0.4, 0.6])
+    for name in ("duration", "frames", "sample_rate", "loudness"):
+        assert index[name].tolist() == [sample[name] for sample in stored], name
+    assert index["audio_bytes"].tolist() == [sample["audio"].nbytes for sample in stored]
+    assert index["speaker"].tolist() == ["ann"] * 3  # even if it is not stored
+    with SampleStream(tmp_path / "out", min_duration=0.3) as stream:
+        assert len(stream) == 2
+
+
+def test_the_index_is_about_the_source_if_only_features_are_stored(tmp_path: Path) -> None:
+    Listed(samples(2), tmp_path / "out", processor=frames(), num_workers=1).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert list(dataset[0]) == ["__key__", "feature"]
+        assert dataset.index["duration"].tolist() == [0.1, 0.1]
+        assert dataset.index["text_length"].tolist() == [8, 8]
+
+
+def test_audio_that_a_processor_makes_is_stored_as_the_conversion_says(tmp_path: Path) -> None:
+    items = [("k", {"encoded": clip(1)})]
+    options: dict[str, Any] = {"audio_format": "flac", "sample_rate": 16000}
+    Listed(items, tmp_path / "out", processor=Opened(), num_workers=1, **options).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        sample = dataset["k"]
+        assert dataset.index["frames"].tolist() == [3200]
+    assert (bytes(sample["audio"][:4]), sample["sample_rate"]) == (b"fLaC", 16000)
+    assert sample["frames"] == 3200

@@ -127,7 +127,7 @@ def _of_index(reader: DatasetReader, name: str) -> list[Any]:
 def _same_in_index(reader: DatasetReader, index: DatasetIndex, name: str) -> bool:
     """Whether the index column `name` has exactly the values that the samples have.
 
-    The index does not reflect changes by processors, and converts integers to float if a value is
+    The index keeps what processors have left out, and converts integers to float if a value is
     missing.
     """
     exact = ({"str"}, {"null", "str"}, {"int"}, {"float"}, {"bool"})

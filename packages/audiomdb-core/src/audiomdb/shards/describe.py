@@ -29,6 +29,7 @@ __all__ = [
     "Description",
     "describe",
     "disk_error",
+    "row_of",
     "source_file",
     "source_name",
 ]
@@ -181,7 +182,7 @@ def describe(
         wrong = _contradictions(sample, came, info.duration)
         out[SAMPLE_RATE], out[CHANNELS] = info.sample_rate, info.channels
         out[FRAMES], out[DURATION] = info.frames, info.duration
-    return Description(out, _row(out), wrong, finite)
+    return Description(out, row_of(out), wrong, finite)
 
 
 def _audio(
@@ -338,7 +339,8 @@ def _claim(sample: Mapping[str, Any], field: str) -> bool | int | float | str:
     return type(value).__name__ if scalar is None else scalar
 
 
-def _row(sample: Sample) -> dict[str, Any]:
+def row_of(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a sample's index columns: its scalars, and sizes of audio and text."""
     row = {}
     for name, value in sample.items():
         if name not in _NO_COLUMN:

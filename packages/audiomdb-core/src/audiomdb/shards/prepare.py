@@ -18,6 +18,7 @@ from audiomdb.shards.describe import (
     Contradiction,
     Description,
     describe,
+    row_of,
     source_file,
     source_name,
 )
@@ -170,9 +171,9 @@ def _prepare(
         raise SampleError(f"sample {key!r} is {type(sample).__name__}, expected a dict of fields")
     described = describe(key, _with_plain_names(sample), options, cutters)
     stored: Mapping[str, Any] = described.sample
+    row = described.row
     if process is not None:
-        stored = _processed(key, described, process, options.sample_rate, cutters)
-        stored = _with_plain_names(stored)
+        stored = _with_plain_names(_processed(key, described, process, options, cutters))
     source = source_name(sample)
     try:
         record = encode_record(key, stored)
@@ -180,17 +181,20 @@ def _prepare(
         if source is None:
             raise
         raise type(exc)(f"{source}: {exc}") from exc
+    if process is not None:
+        # What is not stored can still be filtered by: a sample of features has a duration.
+        row = {**row, **row_of(stored)}
     features.add(stored)
     facts = SampleFacts(
-        described.row, described.contradictions, described.finite, source, source_file(sample)
+        row, described.contradictions, described.finite, source, source_file(sample)
     )
     return Prepared(record, facts)
 
 
 def _processed(
-    key: str, described: Description, process: Process, rate: int | None, cutters: Cutters
+    key: str, described: Description, process: Process, options: AudioOptions, cutters: Cutters
 ) -> Sample:
-    before = described.sample
+    before, rate = described.sample, options.sample_rate
     try:
         after = process(dict(before))
     except (Exception, SystemExit) as exc:
@@ -218,5 +222,5 @@ def _processed(
         out[SAMPLE_RATE] = before[SAMPLE_RATE] if rate is None else rate  # which it was told
     if isinstance(audio, bytes | bytearray | memoryview) or SAMPLE_RATE in out:
         # The facts describe the old clip. Decoding checks against them, so determine the new ones.
-        out = describe(key, out, AudioOptions(), cutters).sample
+        out = describe(key, out, options, cutters).sample
     return out
