@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +60,76 @@ def test_open_dataset_has_every_stream_option_with_the_same_default() -> None:
     assert here.keys() >= parameters(BaseRetriever.__init__).keys() - {"self"}
 
 
-def test_options_reach_the_stream(speech: Path) -> None:
-    given: dict[str, Any] = {
-        "num_threads": 0,
-        "rank": 1,
-        "world_size": 2,
-        "tail": "pad",
-        "fields": ("n",),
-        "decode": False,
-        "epochs": 2,
-        "processor": lambda sample: {**sample, "seen": True},
-    }
-    got = list(open_dataset(speech, **given))
-    assert got == list(SampleStream(speech, **given))
-    assert all(sample["seen"] for sample in got)
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight clips of two channels, of 0.1 to 0.8 s, in four shards."""
+    folder = tmp_path_factory.mktemp("opening") / "clips"
+    with DatasetWriter(folder, samples_per_shard=2) as writer:
+        for number in range(8):
+            audio = np.full((100 * (number + 1), 2), number, np.int16)
+            sample = {"audio": audio, "sample_rate": 1000, "duration": (number + 1) / 10}
+            writer.write(f"clip-{number}", {**sample, "n": number})
+    return folder
+
+
+def with_its_thread(sample: dict[str, Any]) -> dict[str, Any]:
+    return {**sample, "apart": threading.current_thread() is not threading.main_thread()}
+
+
+def all_but_the_fourth(sample: dict[str, Any]) -> dict[str, Any]:
+    if sample["n"] == 3:
+        raise ValueError("not this one")
+    return sample
+
+
+def read(stream: SampleStream) -> list[dict[str, Any]] | str:
+    """What a stream gives, or the error that it ends with."""
+    try:
+        return [
+            {**sample, "audio": (audio.shape, audio.dtype.str)} if audio is not None else sample
+            for sample in stream
+            for audio in [sample.get("audio")]
+        ]
+    except ValueError as error:
+        return str(error)
+
+
+OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "num_threads": (0, {"processor": with_its_thread}),
+    "shuffle": (True, {}),
+    "seed": (1, {"shuffle": True}),
+    "window": (0, {"shuffle": True}),
+    "min_duration": (0.35, {}),
+    "max_duration": (0.35, {}),
+    "where": (lambda columns: columns["n"] % 2 == 1, {}),
+    "partitions": (2, {}),
+    "rank": (1, {"world_size": 2}),
+    "world_size": (3, {"rank": 0}),
+    "worker": (1, {"num_workers": 2}),
+    "num_workers": (3, {"worker": 0}),
+    "tail": ("pad", {"rank": 2, "world_size": 3}),
+    "fields": (("n",), {}),
+    "decode": (False, {}),
+    "sample_rate": (500, {}),
+    "mono": (True, {}),
+    "processor": (lambda sample: {**sample, "seen": True}, {}),
+    "on_error": ("skip", {"processor": all_but_the_fourth}),
+    "epochs": (2, {}),
+}
+"""Each option of a stream, with a value and with the options that it needs beside it."""
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_each_option_reaches_the_stream(clips: Path, name: str) -> None:
+    value, beside = OPTIONS[name]
+    with open_dataset(clips, **beside, **{name: value}) as stream:
+        got = read(stream)
+    assert got == read(SampleStream(clips, **beside, **{name: value}))
+    assert got != read(SampleStream(clips, **{"rank": 0, "worker": 0, **beside}))
+
+
+def test_each_option_is_tried() -> None:
+    assert OPTIONS.keys() == parameters(open_dataset).keys() - CACHING - {"source", "backend"}
 
 
 def test_nothing_is_read_before_the_first_use(tmp_path: Path) -> None:
