@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomdb.errors import PlanError
-from audiomdb.plan import PlanState
+from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsPlan, Selection
 from audiomdb.plan.state import plan_id
 
 values = st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.lists(st.integers())
@@ -44,6 +47,56 @@ def test_a_state_that_differs_is_refused_with_the_difference() -> None:
     ]:
         with pytest.raises(PlanError, match=message):
             then.check(now)
+
+
+COUNTS = [5] * 8
+HALF = Selection(COUNTS, np.arange(40) % 2 == 0)
+
+
+def epoch(**how: Any) -> dict[str, Any]:
+    return EpochPlan(COUNTS, **{"shuffle": True, **how}).options
+
+
+def mixed(**how: Any) -> dict[str, Any]:
+    return MixPlan([COUNTS, COUNTS], **{"weights": [1, 2], "shuffle": True, **how}).options
+
+
+def by_seconds(**how: Any) -> dict[str, Any]:
+    given = {"max_batch_seconds": 20, "slots": 1, **how}
+    return SecondsPlan(EpochPlan(COUNTS), np.linspace(1, 9, 40), **given).options
+
+
+@pytest.mark.parametrize(
+    ("options_with", "name", "value"),
+    [
+        (epoch, "shuffle", False),
+        (epoch, "window", 2),
+        (epoch, "partitions", 2),
+        (epoch, "selection", HALF),
+        (mixed, "weights", [1, 3]),
+        (mixed, "interleave", "ordered"),
+        (mixed, "stop", "first"),
+        (mixed, "stop", 7),
+        (mixed, "shuffle", [True, False]),
+        (mixed, "window", [4, 2]),
+        (mixed, "partitions", 2),
+        (mixed, "selections", [None, HALF]),
+        (by_seconds, "max_batch_seconds", 21),
+        (by_seconds, "max_batch_size", 3),
+        (by_seconds, "slots", 2),
+        (by_seconds, "borders", [5.0]),
+        (by_seconds, "increment", 3),
+        (by_seconds, "max_age", 3),
+        (by_seconds, "chapter", 3),
+    ],
+)
+def test_each_option_that_changes_the_order_makes_another_plan(
+    options_with: Callable[..., dict[str, Any]], name: str, value: object
+) -> None:
+    then = PlanState.of("f", options_with(), seed=0)
+    now = PlanState.of("f", options_with(**{name: value}), seed=0)
+    with pytest.raises(PlanError, match=f"{name} was .* and is "):
+        then.check(now)
 
 
 def test_plan_ids_are_frozen_and_ignore_the_order_of_options() -> None:
