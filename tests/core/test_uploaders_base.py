@@ -317,6 +317,31 @@ def test_another_dataset_is_withdrawn_before_its_first_file_is_replaced(
     assert uploader.files["metadata.json"] == (another / "metadata.json").read_bytes()
 
 
+def test_no_file_is_replaced_while_another_thread_withdraws_the_dataset(
+    dataset: Path, another: Path
+) -> None:
+    uploader = RemovingUploader()
+    uploader.upload_dir(dataset)
+    replaced = threading.Event()
+    withdrawn = []
+
+    class Slow(RemovingUploader):
+        def remove(self, rel_path: str) -> None:
+            withdrawn.append(rel_path)
+            assert not replaced.wait(0.2)  # another thread has all this time to get ahead
+            super().remove(rel_path)
+
+        def upload_file(self, full_path: str, rel_path: str) -> None:
+            replaced.set()
+            super().upload_file(full_path, rel_path)
+
+    slow = Slow(workers=4)
+    slow.files = uploader.files
+    slow.upload_dir(another)
+    assert withdrawn == ["metadata.json"]
+    assert slow.files["metadata.json"] == (another / "metadata.json").read_bytes()
+
+
 def test_a_dataset_that_grows_is_there_until_its_index_is_replaced(
     dataset: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,19 @@ def test_only_one_upload_at_a_time_writes_to_a_folder(dataset: Path, tmp_path: P
     os.close(held)
     LocalUploader(tmp_path / "copy").upload_dir(dataset)
     assert files(tmp_path / "copy") == files(dataset)
+
+
+def test_a_copy_that_is_not_needed_any_more_is_given_up(dataset: Path, tmp_path: Path) -> None:
+    class NotNeeded(Exception):  # noqa: N818
+        pass
+
+    class Stopping(LocalUploader):
+        def stop_check(self) -> Callable[[], None]:
+            def check() -> None:
+                raise NotNeeded
+
+            return check
+
+    with pytest.raises(NotNeeded):
+        Stopping(tmp_path / "copy").upload_dir(dataset)
+    assert set(files(tmp_path / "copy").values()) <= {b""}

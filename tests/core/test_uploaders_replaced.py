@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -101,6 +102,18 @@ def test_a_file_of_other_content_at_the_place_of_an_old_one_stays(old: Path, new
     store.update(put_there)
     DictUploader(store).upload_dir(new)
     assert store == {**files(new), **put_there}
+
+
+def test_a_dataset_that_only_lost_its_list_of_rejected_samples_loses_it_there(old: Path) -> None:
+    store: dict[str, bytes] = {}
+    DictUploader(store).upload_dir(old)
+    assert store.keys() >= {"rejected.jsonl"}
+    metadata = json.loads(store["metadata.json"])
+    (old / "metadata.json").write_text(json.dumps({**metadata, "rejected": 0}))
+    (old / "rejected.jsonl").unlink()
+    report = report_of(DictUploader(store), old)
+    assert (report.sent_files, report.deleted_files) == (1, 1)
+    assert store == files(old)
 
 
 def test_a_dataset_that_only_lost_its_last_shards_loses_them_there(
