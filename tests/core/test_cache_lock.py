@@ -5,12 +5,13 @@ import gc
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from audiomdb.cache.lock import try_exclusive
+from audiomdb.cache.lock import Held, exclusive, is_held, try_exclusive, try_shared
 from tests.core.caches import Opener, budget, write_store
 
 
@@ -27,6 +28,54 @@ def test_a_lock_that_nobody_refers_to_is_released_and_its_file_closed(tmp_path: 
     again = try_exclusive(path)
     assert again is not None
     again.release()
+
+
+@pytest.fixture
+def deleted_once_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, list[int]]]:
+    """A file that somebody deletes right after it is opened, as many times as the list is long."""
+    path, times = tmp_path / "lock", [0]
+    path.touch()
+    open_file = os.open
+
+    def deleting(name: Any, *args: Any, **options: Any) -> int:
+        fd = open_file(name, *args, **options)
+        if name == path and times:
+            times.pop()
+            path.unlink()
+        return fd
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", deleting)
+        yield path, times
+
+
+@pytest.mark.parametrize("take", [try_exclusive, try_shared])
+def test_a_file_deleted_between_opening_and_locking_is_not_held(
+    deleted_once_opened: tuple[Path, list[int]], take: Callable[..., Held | None]
+) -> None:
+    path, _ = deleted_once_opened
+    assert take(path) is None
+    with take(path, create=True):  # type: ignore[union-attr]
+        assert path.exists()
+
+
+def test_who_waits_for_a_lock_gets_that_of_the_file_that_is_there(
+    deleted_once_opened: tuple[Path, list[int]],
+) -> None:
+    path, times = deleted_once_opened
+    times += [0, 0]
+    with exclusive(path):
+        assert times == []
+        assert is_held(path)
+    assert not is_held(path)
+
+
+def test_a_file_that_others_share_is_not_held(tmp_path: Path) -> None:
+    with try_shared(tmp_path / "lock", create=True):  # type: ignore[union-attr]
+        assert not is_held(tmp_path / "lock")
+        assert try_exclusive(tmp_path / "lock") is None
 
 
 def test_a_reader_whose_registration_is_interrupted_takes_no_room(
