@@ -113,6 +113,8 @@ def test_another_plan_is_refused_by_name(folder: Path) -> None:
         next(StepStream(folder, 24, shuffle=True).read(state))
     with pytest.raises(PlanError, match="selection was None and is '"):
         next(StepStream(folder, 12, shuffle=True, max_duration=0.02).read(state))
+    with pytest.raises(PlanError, match="tail was 'drop' and is 'pad'"):
+        next(StepStream(folder, 12, shuffle=True, tail="pad").read(state))
     with pytest.raises(PlanError, match="batch_size 12 cannot be shared evenly by 5 ranks"):
         StepStream(folder, 12, rank=0, world_size=5)
 

@@ -16,6 +16,7 @@ from audiomdb._hf_card import merge_card
 from audiomdb._hf_url import HubFolder
 from audiomdb.shards import DatasetWriter, Feature, read_metadata
 from tests.commands import files
+from tests.hf.hub import HubFile, Repository
 
 UPLOAD = """
     import json, sys
@@ -118,6 +119,31 @@ def test_a_card_without_our_part_is_extended_or_left_alone(hub: Any, dataset: Pa
     assert hub.repositories["user/digits"].contents()["README.md"] == b"# Mine\n"
     upload(hub, dataset)
     assert hub.repositories["user/digits"].contents()["README.md"].startswith(b"# Mine\n\n<!--")
+
+
+class Losing(Repository):
+    """Loses a shard as soon as another file is there."""
+
+    def __init__(self, adding: str) -> None:
+        self._adding = adding
+        super().__init__()
+
+    def commit(self, branch: str, files: dict[str, HubFile]) -> str:
+        if self._adding in files:
+            files.pop("shard_00001/data.mdb", None)
+        return super().commit(branch, files)
+
+
+@pytest.mark.parametrize(
+    ("adding", "published"), [("shard_00000/data.mdb", False), ("metadata.json", True)]
+)
+def test_a_shard_that_is_not_there_in_the_end_is_an_error(
+    hub: Any, dataset: Path, adding: str, published: bool
+) -> None:
+    repository = hub.repositories["user/digits"] = Losing(adding)
+    error = failure(hub, dataset)
+    assert re.search(r"UploadError: .*shard_00001/data\.mdb arrived not at all", error)
+    assert ("metadata.json" in repository.contents()) == published
 
 
 def test_a_shard_changed_since_conversion_keeps_metadata_back(
