@@ -127,6 +127,24 @@ def test_another_full_disk_evicts_no_cached_shards(opener: Opener, store: Path) 
     cache.close()
 
 
+def test_a_quota_that_is_used_up_is_a_full_disk(opener: Opener, store: Path) -> None:
+    refused = []
+
+    def shard(number: int, folder: Path) -> Path:
+        if number == 1 and not refused:
+            refused.append(number)
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(folder))
+        shutil.copy(store / f"shard_{number:05d}" / "data.mdb", folder)
+        return folder
+
+    source = directory_source(store, shard)
+    cache = ShardCache(opener.directory, source, CacheOptions())
+    cache.lease(0)
+    assert cache.lease(1) == opener.content(1)
+    assert (refused, cache.stats.evictions) == ([1], 1)
+    cache.close()
+
+
 @pytest.mark.parametrize("pickled", [False, True])
 def test_shards_kept_open_by_a_reader_are_released_on_a_full_disk(
     store: Path, small_disk: Path, pickled: bool
