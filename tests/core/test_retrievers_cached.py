@@ -194,25 +194,6 @@ def test_prefetching_follows_the_order_of_the_stream(store: Path, tmp_path: Path
     retriever.close()
 
 
-def test_no_more_shards_are_prefetched_than_asked_for(store: Path) -> None:
-    asked = {number: threading.Event() for number in range(SHARDS)}
-
-    class Watched(FolderRetriever):
-        def download_shard(self, shard_id: int) -> str:
-            asked[shard_id].set()
-            return super().download_shard(shard_id)
-
-    retriever = Watched(str(store), prefetch=2, workers=2)
-    samples = iter(SampleStream(retriever, num_threads=0))
-    for shard in range(2):
-        while next(samples)["n"] < 4 * shard:
-            pass
-        assert asked[shard + 2].wait(300)
-        assert not asked[shard + 3].wait(0.2)
-    samples.close()  # type: ignore[attr-defined]
-    retriever.close()
-
-
 def test_leaving_a_stream_early_releases_everything(store: Path, tmp_path: Path) -> None:
     size = budget(store, 3) + 2000
     retriever = FolderRetriever(str(store), cache_dir=tmp_path, max_cache_bytes=size)

@@ -98,6 +98,21 @@ def test_threads_look_ahead_while_the_consumer_rests() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
+def test_threads_look_ahead_as_far_after_results_were_taken() -> None:
+    reached = threading.Event()
+
+    def work(task: int) -> int:
+        if task == 40:
+            reached.set()
+        return task
+
+    room = Room(results=8, held_bytes=1000, chunk_tasks=1, chunk_bytes=100)
+    results = ahead(work, count(), size=400, room=room)
+    assert [next(results) for _ in range(40)] == list(range(40))
+    assert reached.wait(300)
+    results.close()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("size", [1, 400])
 def test_looking_ahead_is_bounded(size: int) -> None:
     begun: list[int] = []
@@ -226,6 +241,32 @@ def test_closing_ends_the_threads() -> None:
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert our_threads() == []
+
+
+def test_no_task_is_begun_after_closing() -> None:
+    begun: list[int] = []
+    reached, closing = threading.Event(), threading.Event()
+
+    def work(task: int) -> int:
+        if task >= 40:  # in the middle of a chunk
+            begun.append(task)
+            reached.set()
+            assert closing.wait(300)
+        return task
+
+    results = in_order(
+        work,
+        count(),
+        num_threads=1,
+        weigh=lambda _: 1,
+        size=lambda _: 1,
+        room=SMALL,
+        before_close=closing.set,
+    )
+    assert [next(results) for _ in range(36)] == list(range(36))
+    assert reached.wait(300)
+    results.close()
+    assert begun == [40]
 
 
 def test_dropping_the_iterator_ends_the_threads() -> None:

@@ -111,6 +111,19 @@ def test_a_processor_that_refuses_everything_is_not_obeyed(
     assert any("all other samples of its batch" in note for note in caught.value.__notes__)
 
 
+def test_any_number_of_samples_may_be_left_out_between_others(tmp_path: Path) -> None:
+    def odd(sample: Sample) -> Sample:
+        if sample["number"] % 2 == 0:
+            raise KeyError("speaker")
+        return sample
+
+    with DatasetWriter(tmp_path / "d") as writer:
+        for number in range(250):
+            writer.write(f"{number:03d}", {"number": number})
+    stream = SampleStream(tmp_path / "d", processor=odd, on_error="skip", num_threads=0)
+    assert numbers(stream) == [*range(1, 250, 2)]
+
+
 def test_a_resumed_run_leaves_out_the_same(dataset: Path) -> None:
     def stream() -> SampleStream:
         return SampleStream(dataset, shuffle=True, seed=2, processor=refuse, on_error="skip")

@@ -88,6 +88,15 @@ def test_a_repository_may_hold_several_datasets_and_branches(hub: Any, dataset: 
     assert card.count("---\n") == 2
 
 
+def test_a_pull_request_is_no_branch_to_be_made(hub: Any, dataset: Path) -> None:
+    repository = hub.add("user/digits", {})
+    repository.commit("refs/pr/1", {})
+    assert upload(hub, dataset, revision="refs/pr/1") == (8, 8)
+    assert repository.contents("refs/pr/1").keys() > files(dataset).keys()
+    assert repository.contents() == {}
+    assert hub.seen("/branch/") == []
+
+
 def test_text_that_a_person_added_to_the_card_stays(hub: Any, dataset: Path) -> None:
     upload(hub, dataset)
     card = hub.repositories["user/digits"].contents()["README.md"].decode()
