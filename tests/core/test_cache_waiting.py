@@ -235,6 +235,31 @@ def test_a_stalled_prefetch_gives_way_to_a_waiting_reader(
     registration.close()
 
 
+def test_a_prefetch_that_makes_progress_is_not_broken_off_for_a_reader(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiomdb.cache.fetching, "_LOOK_EVERY_S", 0.0)
+    cache = opener(max_bytes=budget(opener.store, 1) + 100)
+    registration = cache.register(1, 8)
+    cache.publish(registration, [0])
+    begun, waits = threading.Event(), threading.Event()
+
+    def meet(path: str, at: int) -> None:
+        if path.startswith("shard_00000") and at:
+            begun.set()
+            assert waits.wait(300)
+
+    opener.meet = meet
+    outcomes: list[str] = []
+    thread = threading.Thread(target=lambda: outcomes.append(cache.fetching.ahead(0, lambda: None)))
+    thread.start()
+    assert begun.wait(300)
+    assert cache.lease(1, check=setting(waits)) == opener.content(1)
+    thread.join(300)
+    assert outcomes == ["fetched"]
+    registration.close()
+
+
 def test_a_reader_without_room_waits_for_a_slow_download_method(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

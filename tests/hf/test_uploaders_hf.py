@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,22 @@ def test_no_commit_holds_a_mixture_of_two_datasets(hub: Any, dataset: Path, tmp_
     assert {name: there[name] for name in files(tmp_path / "another")} == files(
         tmp_path / "another"
     )
+
+
+def test_a_large_dataset_comes_in_commits_of_limited_size(
+    hub: Any, dataset: Path, tmp_path: Path
+) -> None:
+    upload(hub, dataset, card=False)
+    with DatasetWriter(tmp_path / "larger", samples_per_shard=1) as writer:
+        for number in range(101):
+            writer.write(f"clip-{number}", {"number": number})
+    before = len(hub.repositories["user/digits"].commits)
+    assert upload(hub, tmp_path / "larger", card=False) == (204, 201)
+    commits = hub.repositories["user/digits"].commits[before - 1 :]
+    added = [len(later.items() - earlier.items()) for earlier, later in pairwise(commits)]
+    assert added == [100, 100, 1]
+    assert ["metadata.json" in commit for commit in commits] == [True, False, False, True]
+    assert hub.repositories["user/digits"].contents() == files(tmp_path / "larger")
 
 
 def test_files_only_the_replaced_dataset_had_are_deleted_with_its_metadata(

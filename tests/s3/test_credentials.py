@@ -17,6 +17,7 @@ import pytest
 
 from audiomdb.errors import DownloadError, DownloadInterruptedError, UploadError
 from audiomdb.retrievers.s3 import S3Retriever
+from audiomdb.shards import DatasetWriter
 from audiomdb.uploaders.s3 import S3Uploader
 
 pytestmark = pytest.mark.usefixtures("short_waits")
@@ -292,7 +293,7 @@ def test_an_upload_goes_on_with_a_renewed_token(
 
 
 def test_requester_pays_is_sent_with_every_request(
-    server: Any, bucket: str, dataset: Path, made: list[S3Retriever]
+    server: Any, bucket: str, dataset: Path, tmp_path: Path, made: list[S3Retriever]
 ) -> None:
     refusal = b"<Error><Code>AccessDenied</Code><Message>not paid for</Message></Error>"
 
@@ -309,6 +310,12 @@ def test_requester_pays_is_sent_with_every_request(
         len(S3Retriever(bucket, "d", **options))
     made.append(S3Retriever(bucket, "d", **options, requester_pays=True))
     assert [sample["__key__"] for sample in made[0].open()] == [f"clip-{i}" for i in range(6)]
+    with DatasetWriter(tmp_path / "smaller") as writer:
+        writer.write("one", {"number": 1})
+    replacing = S3Uploader(bucket, "d", **options, requester_pays=True)
+    report = replacing.upload_dir(str(tmp_path / "smaller"))
+    assert report is not None
+    assert report.deleted_files == 4
 
 
 @pytest.mark.parametrize("style", ["path", "virtual"])
