@@ -127,6 +127,57 @@ def test_looking_ahead_is_bounded(size: int) -> None:
         assert len(begun) - done <= held + in_flight + SMALL.chunk_tasks
 
 
+def test_looking_ahead_is_bounded_by_the_size_of_what_is_ready() -> None:
+    begun: list[int] = []
+    ready, far = threading.Event(), threading.Event()
+
+    def work(task: int) -> int:
+        begun.append(task)
+        if len(begun) == 3:
+            ready.set()
+        if len(begun) == 12:
+            far.set()
+        return task
+
+    room = Room(results=1000, held_bytes=1000, chunk_tasks=1, chunk_bytes=100)
+    results = ahead(work, count(), size=400, room=room)
+    assert next(results) == 0
+    assert ready.wait(300)
+    assert not far.wait(0.2)
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_heavy_tasks_are_taken_one_by_one() -> None:
+    drawn: list[int] = []
+    drawn_before_done: list[int] = []
+    reached = threading.Event()
+
+    def tasks() -> Iterator[int]:
+        for task in count():
+            drawn.append(task)
+            yield task
+
+    def work(task: int) -> int:
+        if task:  # the consumer itself does the first one
+            drawn_before_done.append(len(drawn) - task)
+        if task == 6:
+            reached.set()
+        return task
+
+    results = in_order(
+        work,
+        tasks(),
+        num_threads=1,
+        weigh=lambda _: SMALL.chunk_bytes,
+        size=lambda _: 1,
+        room=SMALL,
+    )
+    assert next(results) == 0
+    assert reached.wait(300)
+    results.close()
+    assert max(drawn_before_done) <= 2, "one, and the next one, which is too heavy beside it"
+
+
 @pytest.mark.parametrize("size", [1, 400])
 def test_threads_look_ahead_for_at_least_one_whole_batch(size: int) -> None:
     """More than room allows: a batch of large clips must be whole when it is asked for."""

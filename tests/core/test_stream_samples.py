@@ -255,8 +255,10 @@ def test_samples_are_found_by_position_and_key(dataset: Path) -> None:
     assert stream[4]["__key__"] == key(4)
     assert stream[-1]["__key__"] == key(CLIPS - 1)
     np.testing.assert_array_equal(stream[key(7)]["audio"], wave(7).astype(np.float32))
-    with pytest.raises(IndexError):
-        stream[CLIPS]
+    assert stream[-CLIPS]["__key__"] == key(0)
+    for outside in (CLIPS, -CLIPS - 1):
+        with pytest.raises(IndexError, match=f"position {outside} is outside of {CLIPS} samples"):
+            stream[outside]
     with pytest.raises(UnknownKeyError, match="clip-xyz"):
         stream["clip-xyz"]
 
@@ -291,6 +293,12 @@ def test_a_processor_has_to_return_a_dict(dataset: Path) -> None:
         next(iter(stream))
     with pytest.raises(TypeError, match="Loudness"):
         next(iter(SampleStream(dataset, processor=Loudness)))  # type: ignore[arg-type]
+
+
+def test_a_processor_cannot_change_the_key(dataset: Path) -> None:
+    stream = SampleStream(dataset, processor=lambda sample: {**sample, "__key__": "mine"})
+    with pytest.raises(ProcessingError, match=r"shard_00000: sample 'clip-000'.*calls .* 'mine'"):
+        next(iter(stream))
 
 
 def test_a_stream_pickles_with_its_place(dataset: Path) -> None:
