@@ -99,6 +99,28 @@ def test_a_part_that_somebody_cuts_off_while_it_grows_begins_anew(
     assert cache.stats.corrupt == 0
 
 
+@pytest.mark.parametrize("room", [1, 2])
+def test_a_damaged_file_is_kept_only_if_the_budget_allows_it(
+    store: Path, tmp_path: Path, room: int
+) -> None:
+    opener = Opener(shutil.copytree(store, tmp_path / "damaged"), tmp_path)
+    good, path = opener.content(0), opener.store / "shard_00000" / "data.mdb"
+    path.write_bytes(bytes(len(good)))
+    kept: list[int] = []
+
+    def meet(asked: str, at: int) -> None:
+        if asked.startswith("shard_00000") and at == 0:
+            kept.append(len(list((opener.directory / "quarantine").iterdir())))
+            (tmp_path / "good").write_bytes(good)
+            (tmp_path / "good").replace(path)  # what is being read stays as it is
+
+    opener.meet = meet
+    cache = opener(max_bytes=budget(store, room) + 100)
+    assert cache.lease(0) == good
+    assert kept == [0, room - 1]
+    opener.close()
+
+
 @pytest.mark.parametrize("damage", ["shorter", "longer", "a folder"])
 def test_a_shard_of_the_wrong_size_is_replaced_though_others_read_it(
     opener: Opener, damage: str

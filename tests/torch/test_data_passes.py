@@ -54,6 +54,18 @@ def discarded(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in found if "discarded" in message]
 
 
+def test_a_state_that_is_refused_changes_nothing(retriever: LocalRetriever) -> None:
+    for make in (loader, dataset):
+        mine: Any = make(retriever)
+        before = mine.state_dict()
+        other: Any = StreamingDataset(retriever, shuffle=True, seed=4, partitions=2)
+        if make is loader:
+            other = StreamingLoader(other, 12)
+        with pytest.raises(PlanError, match="seed was 4 and is 3"):
+            mine.load_state_dict(other.state_dict())
+        assert mine.state_dict() == before
+
+
 def test_a_state_of_an_endless_pass_survives_set_epoch_0(
     retriever: LocalRetriever, caplog: pytest.LogCaptureFixture
 ) -> None:
