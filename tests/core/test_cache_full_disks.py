@@ -128,7 +128,7 @@ def test_another_full_disk_evicts_no_cached_shards(opener: Opener, store: Path) 
 
 
 def test_a_quota_that_is_used_up_is_a_full_disk(opener: Opener, store: Path) -> None:
-    refused = []
+    refused: list[int] = []
 
     def shard(number: int, folder: Path) -> Path:
         if number == 1 and not refused:

@@ -60,7 +60,7 @@ def test_a_shard_that_cannot_be_prefetched_is_left_to_its_reader(
     store: Path, tmp_path: Path
 ) -> None:
     asked = [threading.Event() for _ in range(SHARDS)]
-    failed = []
+    failed: list[str] = []
 
     class Failing(CopyRetriever):
         def download_shard(self, shard_id: int) -> Any:
