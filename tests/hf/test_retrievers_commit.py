@@ -32,6 +32,21 @@ def test_a_dataset_is_read_from_one_commit_while_its_branch_moves(
     assert run(hub, tmp_path, code, revision=old).splitlines()[0] == old
 
 
+def test_a_closed_retriever_looks_up_the_branch_again(
+    hub: Any, large: Path, newer: Path, tmp_path: Path
+) -> None:
+    repository = hub.add_dataset("user/digits", large)
+    old = repository.sha("main")
+    hub.fail("/resolve-cache/", cut=10, then=lambda: hub.add_dataset("user/digits", newer))
+    code = """
+        for _ in range(2):
+            print(retriever.commit, len(retriever))
+            retriever.close()
+    """
+    found = run(hub, tmp_path, code).splitlines()
+    assert found == [f"{old} 4", f"{repository.sha('main')} 6"]
+
+
 def test_a_copy_of_an_open_retriever_reads_the_same_commit_elsewhere(
     hub: Any, large: Path, newer: Path, tmp_path: Path
 ) -> None:
