@@ -52,6 +52,23 @@ def test_a_shard_is_fetched_once_and_then_found(opener: Opener) -> None:
     assert stats.wait_s > 0
 
 
+@pytest.mark.parametrize("kind", ["ranges", "directories"])
+def test_a_shard_is_on_the_disk_before_it_counts_as_whole(
+    opener: Opener, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole shards are not checked again, also not after the power has failed."""
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noting(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    opener(kind).lease(0)
+    assert opener.file("shards", 0).stat().st_ino in synced
+
+
 def test_the_least_recently_used_shard_is_evicted_without_a_plan(opener: Opener) -> None:
     cache = opener(max_bytes=budget(opener.store, 3))
     for number in (0, 1, 2, 0, 3):
