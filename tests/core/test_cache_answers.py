@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 import audiomdb.cache.retry
-from audiomdb.cache import RemoteFile
+from audiomdb.cache import CacheOptions, RangeSource, RemoteFile, ShardCache
 from audiomdb.errors import CorruptShardError, DownloadError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.testing import write_dataset
+from tests.core.caches import write_store
 
 Answer = Callable[[bytes], Any]
 AnyFile: Any = RemoteFile
@@ -181,3 +182,31 @@ def test_exceptions_of_a_download_method_get_a_note_naming_the_file(
         retriever.open()[3]
     assert caught.value.__notes__ == [f"while ShortRetriever fetched {what}"]
     retriever.close()
+
+
+def test_every_answer_is_closed_once_it_is_read(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", 2, 10_000)
+    answers: list[Body] = []
+
+    class Body:
+        closed = 0
+
+        def __init__(self, path: Path) -> None:
+            self.path = path
+            answers.append(self)
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield self.path.read_bytes()
+
+        def close(self) -> None:
+            self.closed += 1
+
+    def open_remote(path: str, **_: Any) -> RemoteFile:
+        return RemoteFile(Body(store / path))
+
+    cache = ShardCache(tmp_path / "cache", RangeSource(open_remote), CacheOptions())
+    cache.lease(0)
+    cache.index_file()
+    assert [answer.path.name for answer in answers] == ["metadata.json", "data.mdb", "index.bin"]
+    assert [answer.closed for answer in answers] == [1, 1, 1]
+    cache.close()
