@@ -399,6 +399,8 @@ def test_a_failed_run_stops_checking_earlier_shards(
         writer.write("k2", {"text": "number 2"})
     writer.close()
     assert begun in ([], ["shard_00000"])
+    assert writer.finished_shards == len(begun)
+    assert len(writer.journals()) == len(begun)
 
 
 @pytest.mark.parametrize(
