@@ -71,6 +71,8 @@ def test_another_order_or_other_samples_are_refused_by_shard(tmp_path: Path) -> 
     ("first", "second", "named"),
     [
         ({}, {"samples_per_shard": 5}, "samples_per_shard=5"),
+        ({}, {"max_shard_bytes": 10**6}, "max_shard_bytes=1000000"),
+        ({}, {"map_size": 2**20}, "map_size=1048576"),
         ({}, {"audio_format": "flac"}, "audio_format='flac'"),
         ({}, {"sample_rate": 16000}, "sample_rate=16000"),
         ({}, {"mono": True}, "mono=True"),

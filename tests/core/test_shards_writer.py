@@ -289,6 +289,17 @@ def test_pending_results_take_little_memory_however_large_they_are(tmp_path):
     assert len(DatasetReader.open(tmp_path / "d")) == 320
 
 
+def test_large_samples_take_little_memory_however_little_is_made_of_them(tmp_path):
+    pool = Postponing()
+    with DatasetWriter(
+        tmp_path / "d", executor=pool, num_workers=2, process=lambda _: {"made": 1}
+    ) as writer:
+        for i in range(12):
+            writer.write(f"{i:04d}", {"blob": bytes(8 * 2**20)})
+    assert pool.most == 8
+    assert len(DatasetReader.open(tmp_path / "d")) == 12
+
+
 def test_a_shard_of_many_gigabytes_is_warned_about_once(tmp_path, monkeypatch):
     monkeypatch.setattr("audiomdb.shards.assembly._HUGE_SHARD_BYTES", 1000)
     with pytest.warns(UserWarning, match=r"shard_00000 .*samples_per_shard") as caught:
