@@ -123,9 +123,13 @@ def test_shards_are_links_that_outlive_the_parts(
     assert verify_dataset(merged) == []
 
 
-def test_copies_share_nothing_with_the_parts(english: Path, german: Path, tmp_path: Path) -> None:
+def test_copies_share_nothing_with_the_parts(
+    english: Path, german: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     merged = tmp_path / "speech"
-    merge_datasets([english, german], merged, copy=True)
+    with caplog.at_level(logging.INFO, "audiomdb"):
+        merge_datasets([english, german], merged, copy=True)
+    assert caplog.text == ""  # who asked for copies is not told of links
     with (english / "shard_00000" / "data.mdb").open("r+b") as file:
         file.write(b"spoilt")
     assert verify_dataset(merged) == []
@@ -331,6 +335,36 @@ def test_what_a_complete_output_has_lost_is_made_again(
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     merge_datasets([english, german], merged)
     assert digests(merged) == whole
+
+
+def test_an_index_that_was_damaged_is_made_again(english: Path, tmp_path: Path) -> None:
+    merged = tmp_path / "speech"
+    merge_datasets([english], merged)
+    whole = digests(merged)
+    with (merged / "index.bin").open("r+b") as file:
+        file.write(b"spoilt")
+    merge_datasets([english], merged)
+    assert digests(merged) == whole
+
+
+def test_an_unfinished_merge_of_more_parts_is_not_taken_over(
+    english: Path, german: Path, tmp_path: Path
+) -> None:
+    merged = tmp_path / "speech"
+    merge_datasets([english, german], merged)
+    (merged / "metadata.json").unlink()
+    for shard in (4, 5):
+        shutil.rmtree(merged / f"shard_{shard:05d}")
+    before = digests(merged)
+    with pytest.raises(OutputExistsError, match="none of those that are merged"):
+        merge_datasets([english], merged)
+    assert digests(merged) == before
+
+
+def test_the_output_may_have_a_name_without_a_utf8_form(english: Path, tmp_path: Path) -> None:
+    merged = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    assert merge_datasets([english], merged).name == "\\udcff"
+    assert verify_dataset(merged) == []
 
 
 def test_a_complete_output_can_be_given_another_name(english: Path, tmp_path: Path) -> None:
