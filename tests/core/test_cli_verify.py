@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from audiomdb.cli import main
 from audiomdb.shards import DatasetWriter
+from tests.core.caches import CopyRetriever
 
 
 @pytest.fixture
@@ -70,3 +72,19 @@ def test_damaged_metadata_exits_with_1(dataset: Path, capsys: pytest.CaptureFixt
     (dataset / "metadata.json").write_text("{", encoding="utf-8")
     assert main(["verify", str(dataset)]) == 1
     assert "metadata.json" in capsys.readouterr().err
+
+
+def test_a_damaged_index_in_a_cache_is_named_with_its_path(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(CopyRetriever(dataset, cache_dir=tmp_path / "cache")) as retriever:
+        assert list(retriever.open().index["text_length"]) == [1] * 6
+        cache = Path(retriever.cache_dir)
+    index = cache / "index.bin"
+    octets = bytearray(index.read_bytes())
+    octets[len(octets) // 2] ^= 1
+    index.write_bytes(octets)
+    assert main(["verify", str(cache), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [problem["file"] for problem in found["problems"]] == ["index.bin"]
+    assert found["delete"] == [str(index)]

@@ -348,3 +348,15 @@ def test_metadata_of_more_samples_than_the_index_can_hold_is_refused(tmp_path: P
 
     with pytest.raises(MetadataError, match="impossible sizes"):
         DatasetReader.open(forge(tmp_path / "d", {"k": FACTS}, metadata=change))
+
+
+def test_a_payload_and_a_key_that_are_not_what_the_record_says_are_reported(
+    tmp_path: Path,
+) -> None:
+    spoilt = bytes(len(BLOB))
+    records = {key: {KEY: key, "b": reference(0, BLOB)} for key in ("l", "m")}
+    forge(tmp_path, {"k": {KEY: "other"}, **records}, payloads=spoilt)
+    reasons = [problem.reason for problem in verify_dataset(tmp_path)]
+    assert any("record 0 calls itself 'other', the index 'k'" in reason for reason in reasons)
+    for record in ("record 1 'l'", "record 2 'm'"):
+        assert any(f"{record}: checksum of a payload" in reason for reason in reasons)

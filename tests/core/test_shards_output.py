@@ -412,6 +412,7 @@ def test_a_failed_run_stops_checking_earlier_shards(
         (lambda m: m.update(duration=1e9), "it says 1000000000.0 seconds of audio"),
         (lambda m: m.update(rejected=99), "it says 99 rejected samples"),
         (lambda m: m.update(features={}), "it says nothing of the field"),
+        (lambda m: m["index"].update(sha256="0" * 64), "metadata says 0000"),
     ],
 )
 def test_metadata_that_contradicts_its_shards_is_found(
