@@ -313,3 +313,10 @@ def test_a_file_that_goes_away_alone_is_rejected(folder: Path, tmp_path: Path) -
 
     report = Deleted(folder, tmp_path / "out", on_error="skip", num_workers=1).run()
     assert (report.samples, report.rejected) == (159, 1)
+
+
+def test_a_text_file_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
+    put(folder, "a.wav")
+    (folder / "a.txt").symlink_to("missing.txt")
+    with pytest.raises(SourceError, match=r"cannot read .*a\.txt: No such file"):
+        FolderConverter(folder, tmp_path / "out").run()

@@ -467,3 +467,32 @@ def test_a_corpus_of_many_formats_converts_whole(folder: Path) -> None:
     assert {key: sample["audio"] for key, sample in samples.items()} == clips
     assert {sample["frames"] for sample in samples.values()} == {4000}
     assert verify_dataset(folder.parent / "converted") == []
+
+
+def test_a_part_that_no_file_has_is_found_before_any_work(folder: Path) -> None:
+    rows = [{"audio_filepath": "a.wav"}, {"audio_filepath": "b.wav", "offset": -1}]
+    converter = ManifestConverter(write(folder, rows), folder.parent / "out")
+    with pytest.raises(SampleError, match=r"m\.jsonl:2: offset is -1"):
+        next(iter(converter.sample_iterator()))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"key": True}, "key is True, expected text or an integer"),
+        ({"offset": True, "duration": 1}, "offset is True, expected seconds"),
+        ({"offset": 0, "duration": False}, "duration is False, expected seconds"),
+    ],
+)
+def test_a_truth_value_is_no_number(folder: Path, row: dict[str, Any], says: str) -> None:
+    with pytest.raises(SourceError, match=says):
+        convert(write(folder, [{"audio_filepath": "long.wav", **row}]))
+
+
+def test_a_manifest_that_grew_is_looked_at_again(folder: Path) -> None:
+    manifest = write(folder, [{"audio_filepath": "a.wav"}])
+    converter = ManifestConverter(manifest, folder.parent / "out")
+    assert converter.sample_count() == 1
+    assert [key for key, _ in converter.sample_iterator()] == ["a.wav"]
+    write(folder, [{"audio_filepath": "a.wav"}] * 2)
+    assert [key for key, _ in converter.sample_iterator()] == ["a.wav#1", "a.wav#2"]

@@ -98,6 +98,14 @@ def test_workers_progress_and_errors_may_change_between_runs(tmp_path: Path) -> 
     assert report.reused_shards == 3
 
 
+def test_a_resumed_run_shows_how_far_it_has_looked_through_finished_shards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        Listed(samples(12), tmp_path / "out", samples_per_shard=5, progress=True).run()
+    assert "opening" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("limit", [5, 10, 12, 20, 22])
 def test_a_smaller_limit_is_refused_without_blaming_the_source(tmp_path: Path, limit: int) -> None:
     out = tmp_path / "out"

@@ -159,3 +159,26 @@ def test_a_similarly_named_file_is_suggested_for_a_missing_one(
     path.write_text(json.dumps({"audio_filepath": unicodedata.normalize(listed, "é.wav")}) + "\n")
     with pytest.raises(UnreadableAudioError, match=f"looks the same .* Unicode's form {on_disk}"):
         ManifestConverter(path, tmp_path / "out").run()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.jsonl", b"[" * 200_000, r"t\.jsonl:1: not JSON"),
+        ("t.csv", b"sample_rate\n1e999\n", r"t\.csv:2: sample_rate is '1e999', expected a number"),
+    ],
+)
+def test_what_no_number_and_no_stack_can_hold_is_refused_by_line(
+    name: str, content: bytes, says: str
+) -> None:
+    with pytest.raises(SourceError, match=says):
+        rows_of(name, content)
+
+
+def test_a_larger_limit_on_cells_that_the_program_has_set_stays() -> None:
+    before = csv.field_size_limit(2**28)
+    try:
+        assert rows_of("t.csv", b"a\n1\n") == [{"a": "1"}]
+        assert csv.field_size_limit() == 2**28
+    finally:
+        csv.field_size_limit(before)

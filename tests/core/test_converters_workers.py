@@ -88,6 +88,15 @@ def test_the_workers_of_an_executor_make_a_processor_once(tmp_path: Path) -> Non
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
+def test_the_next_conversion_in_an_executor_has_its_own_processor(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for size in (40, 80):
+            processor = frames(size)
+            out = tmp_path / f"{size}"
+            Listed(samples(3), out, processor=processor, executor=pool).run()
+            assert DatasetReader.open(out)[0]["feature"].shape[1] == size
+
+
 def test_a_processor_that_fails_to_unpickle_in_an_executor_ends_the_run(tmp_path: Path) -> None:
     class Lost(BaseProcessor):
         def __setstate__(self, state: dict[str, Any]) -> None:

@@ -302,3 +302,29 @@ def test_a_clip_that_is_returned_as_it_came_keeps_its_facts(audio: Any) -> None:
     made = Processors(Caption())({"audio": audio, "text": "hi", "channels": None, **facts})
     assert made.pop("audio") is audio
     assert made == {"caption": "a tone", **facts}
+
+
+def test_the_order_in_which_a_set_was_filled_is_not_shown() -> None:
+    class Only(BaseProcessor):
+        def __init__(self, *speakers: int) -> None:
+            super().__init__()
+            self.speakers = set(speakers)
+
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            return sample
+
+    assert repr(Only(0, 8)) == repr(Only(8, 0))
+
+
+def test_arrays_of_the_same_bytes_and_another_shape_contradict_each_other() -> None:
+    class Shaped(BaseProcessor):
+        def __init__(self, rows: int) -> None:
+            super().__init__()
+            self.rows = rows
+
+        def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+            return {**sample, "feature": np.zeros((self.rows, 6 // self.rows), np.float32)}
+
+    assert Processors([Shaped(2), Shaped(2)])({})["feature"].shape == (2, 3)
+    with pytest.raises(ProcessingError, match="both write the field 'feature'"):
+        Processors([Shaped(2), Shaped(3)])({})
