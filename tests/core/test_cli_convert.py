@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from audiomdb.audio import encode, probe
 from audiomdb.cli import main
+from audiomdb.converters.files import FolderConverter
 from audiomdb.shards import DatasetReader
 from tests.commands import output, run_command
 
@@ -108,6 +110,46 @@ def test_options_reach_the_converter(
     assert (report["samples"], report["shards"]) == (5, 3)
     info = probe(DatasetReader.open(tmp_path / "out")[0]["audio"])
     assert (info.container, info.sample_rate) == ("FLAC", 16000)
+    same: dict[str, Any] = {"samples_per_shard": 2, "limit": 5, "sample_rate": 16000}
+    same |= {"audio_format": "flac", "check_audio": "header", "map_size": 8 * 2**20}
+    assert FolderConverter(recordings, tmp_path / "out", **same).run().reused_shards == 3
+
+
+def test_one_worker_needs_no_other_process(
+    recordings: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "processor_of_a_test.py").write_text(
+        "import os\n"
+        "from audiomdb.processors.base import BaseProcessor\n"
+        "class Process(BaseProcessor):\n"
+        "    def process(self, sample, **kwargs):\n"
+        "        return {'process': os.getpid()}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    processor = ("--processor", "processor_of_a_test:Process", "--num-workers", 1)
+    convert(capsys, "folder", recordings, tmp_path / "out", *processor)
+    assert {sample["process"] for sample in DatasetReader.open(tmp_path / "out")} == {os.getpid()}
+
+
+@pytest.mark.filterwarnings("always:shard_00000 has:UserWarning")
+def test_a_warning_is_a_line_like_any_other_and_each_command_says_it_once(
+    recordings: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("audiomdb.shards.assembly._HUGE_SHARD_BYTES", 1000)
+    (recordings / "notes.pdf").touch()
+    for number in range(2):
+        assert main(["convert", "folder", str(recordings), str(tmp_path / f"{number}")]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert len([line for line in lines if "skipped 1 file: 1 .pdf" in line]) == 1
+        (warning,) = (line for line in lines if "a cache fetches" in line)
+        assert warning.startswith("audiomdb: warning: shard_00000 has ")
 
 
 def test_channels_are_averaged_by_a_flag(
@@ -157,13 +199,13 @@ def test_convert_finds_the_text_column_of_a_table_if_there_is_one(
 def test_a_manifest_becomes_a_dataset(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{"id": f"clip-{i}", "file": f"{i}.wav", "words": str(i)} for i in range(3)]
+    rows = [{"name": f"clip-{i}", "file": f"{i}.wav", "words": str(i)} for i in range(3)]
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     report = convert(
         capsys,
         *("manifest", manifest, tmp_path / "out", "--audio-dir", recordings),
-        *("--audio-column", "file", "--text-column", "words", "--key-column", "id"),
+        *("--audio-column", "file", "--text-column", "words", "--key-column", "name"),
     )
     assert report["samples"] == 3
     assert DatasetReader.open(tmp_path / "out")["clip-2"]["text"] == "2"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiomdb.cli import main
 from audiomdb.shards import DatasetWriter, read_metadata, verify_dataset
 from tests.commands import files, output, run_command, run_in_terminal
 from tests.core.caches import CopyRetriever
@@ -124,3 +125,21 @@ def test_a_terminal_shows_how_far_the_copies_are(parts: list[Path], tmp_path: Pa
     seen = run_in_terminal(code, "merge", "--copy", *parts, tmp_path / "speech")
     assert "comparing keys: 100%" in seen
     assert "merging: 100%" in seen
+
+
+def test_ctrl_c_exits_with_130_and_says_how_to_go_on(
+    parts: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    merged = tmp_path / "speech"
+    with monkeypatch.context() as patched:
+        patched.setattr("audiomdb.shards.completion.write_metadata", interrupted)
+        assert main(["merge", *map(str, parts), str(merged)]) == 130
+    assert "give the same command again to go on" in capsys.readouterr().err
+    output(capsys, "merge", *parts, merged)
+    assert verify_dataset(merged) == []
