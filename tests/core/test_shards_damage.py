@@ -1,11 +1,14 @@
 """Damage gives an error that names the shard and what is wrong; never a crash or a wrong value."""
 
+import errno
 import json
+import os
 import random
 import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from audiomdb.errors import (
     MetadataError,
 )
 from audiomdb.shards import DatasetReader, DatasetWriter, ShardReader, verify_dataset
+from audiomdb.shards.codec import HEAD_PREFIX, pack_head
 
 TREE_PAGES = (b"\x01\x00", b"\x02\x00")
 """Flags, at byte 10 of a page of an LMDB file, of pages that hold pointers: branches and leaves."""
@@ -373,3 +377,53 @@ for end in range(0, len(data), 4096):
         [sys.executable, "-c", code, str(dataset)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("fields", [None, ["text", "audio"]])
+def test_a_disk_that_fails_is_reported_with_shard_and_key(dataset, monkeypatch, fields):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    shard = ShardReader(dataset / "shard_00000")
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(CorruptRecordError, match=r"shard_00000: record 0 '.*': .*Input/output"):
+        shard.read(0, fields=fields, apart=True)
+
+
+@pytest.mark.parametrize("block", [0, 70_000])
+def test_a_head_that_says_otherwise_where_its_payloads_lie_is_reported(dataset, block):
+    path = dataset / "shard_00000" / "data.mdb"
+    index = ShardReader(path.parent).index
+    at, length = index.head_offset[0], index.head_bytes[0]
+    octets = bytearray(path.read_bytes())
+    body = bytes(octets[at + HEAD_PREFIX.size : at + length])
+    octets[at : at + length] = pack_head(body, block, 160_000)
+    path.write_bytes(octets)
+    reasons = [problem.reason for problem in verify_dataset(dataset)]
+    assert "record 0 and the index disagree on where its payloads lie" in reasons
+
+
+def test_a_check_that_is_interrupted_leaves_no_thread_behind(dataset):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        verify_dataset(dataset, on_shard=interrupt)
+    assert set(threading.enumerate()) <= before
+    assert caught.traceback
+
+
+def test_each_read_copies_and_checks_or_not_whatever_the_one_before_did(dataset):
+    path = dataset / "shard_00000" / "data.mdb"
+    octets = bytearray(path.read_bytes())
+    octets[ShardReader(path.parent).index.payload_offset[0]] ^= 1
+    path.write_bytes(octets)
+    shard = ShardReader(path.parent)
+    for copy, verify in 2 * ((False, False), (True, False), (False, True), (True, True)):
+        assert shard.read(1, copy=copy, verify=verify)["audio"].flags.writeable == copy
+        if verify:
+            with pytest.raises(CorruptRecordError, match="checksum of a payload"):
+                shard.read(0, copy=copy)
+        else:
+            shard.read(0, copy=copy, verify=False)

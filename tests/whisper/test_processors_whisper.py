@@ -133,6 +133,13 @@ def test_half_precision_is_stored_on_request(extractor: Any, tokenizer: Any) -> 
     assert made.dtype == np.float16
 
 
+def test_a_clip_without_frames_is_a_window_of_silence(extractor: Any, tokenizer: Any) -> None:
+    for long, shape in (("refuse", (80, 3000)), ("chunk", (1, 80, 3000))):
+        processor = WhisperProcessor(extractor, tokenizer, long=long)  # type: ignore[arg-type]
+        empty = {"audio": np.empty(0, np.float32), "sample_rate": 16_000}
+        assert processor.process(empty)["input_features"].shape == shape
+
+
 def test_the_name_of_a_model_is_refused_with_what_to_give(extractor: Any) -> None:
     with pytest.raises(TypeError, match=r"WhisperTokenizer\.from_pretrained\('openai/w'\)"):
         WhisperProcessor(extractor, "openai/w")  # type: ignore[arg-type]
