@@ -15,8 +15,14 @@ import pytest
 import soundfile
 
 from audiomdb.audio import encode
-from audiomdb.errors import AudioError, CorruptShardError, SourceChangedError, UnsupportedValueError
-from audiomdb.shards import DatasetReader, DatasetWriter
+from audiomdb.errors import (
+    AudioError,
+    CorruptShardError,
+    SourceChangedError,
+    UnknownKeyError,
+    UnsupportedValueError,
+)
+from audiomdb.shards import DatasetReader, DatasetWriter, ShardReader
 from audiomdb.shards.shard_writer import ShardWriter
 from tests.core.conversions import clip, rejections
 
@@ -230,6 +236,12 @@ def test_a_number_beyond_64_bits_is_rejected_and_compared_when_a_run_is_resumed(
             writer.write("large", {"n": 2**70})
             writer.write("small", {"n": 1})
         assert [rejection["key"] for rejection in rejections(tmp_path)] == ["large"]
+
+
+def test_a_key_without_a_utf8_form_is_one_that_no_shard_holds(tmp_path: Path) -> None:
+    stored(tmp_path, {"n": 1})
+    with pytest.raises(UnknownKeyError, match="shard_00000 has no sample"):
+        ShardReader(tmp_path / "shard_00000").find("\udc80")
 
 
 def test_a_shard_whose_journal_is_none_is_called_damaged(tmp_path: Path) -> None:

@@ -260,8 +260,10 @@ def test_repr_differs_for_options_that_change_features(
         WhisperProcessor(extractor, tokenizer, long="chunk"),
         WhisperProcessor(WhisperFeatureExtractor(feature_size=128), tokenizer),
         WhisperProcessor(extractor, chinese),
+        WhisperProcessor(extractor, tokenizer, max_label_tokens=100),
+        WhisperProcessor(extractor, tokenizer, keep_original=True),
     ]
-    assert len({repr(one) for one in (processor, *others)}) == 5
+    assert len({repr(one) for one in (processor, *others)}) == 7
     assert repr(WhisperProcessor(extractor, tokenizer)) == repr(processor)
 
 
