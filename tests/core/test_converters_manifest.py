@@ -470,7 +470,8 @@ def test_a_corpus_of_many_formats_converts_whole(folder: Path) -> None:
 
 
 def test_a_part_that_no_file_has_is_found_before_any_work(folder: Path) -> None:
-    rows = [{"audio_filepath": "a.wav"}, {"audio_filepath": "b.wav", "offset": -1}]
+    rows: list[dict[str, Any]] = [{"audio_filepath": "a.wav"}]
+    rows.append({"audio_filepath": "b.wav", "offset": -1})
     converter = ManifestConverter(write(folder, rows), folder.parent / "out")
     with pytest.raises(SampleError, match=r"m\.jsonl:2: offset is -1"):
         next(iter(converter.sample_iterator()))
