@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, Selection, StepPlan
 from audiomdb.plan.mix import INTERLEAVES
+from audiomdb.plan.occurrences import positions_of
 from audiomdb.plan.pattern import Pattern
 from tests.core.plans import located, shards_alive
 
@@ -139,7 +140,7 @@ def test_an_ordered_mixture_follows_the_pattern_in_every_partition(
         return
     line = plan.lines[number]
     begin = -(-number * len(plan) // plan.partitions)
-    got = owners(plan, line.take(np.arange(len(line))))
+    got = owners(plan, positions_of(line.take(np.arange(len(line)))))
     weights = list(plan.sizes if plan.weights is None else plan.weights)
     if got:
         assert got == Pattern(weights).sources(begin, begin + len(line)).tolist()

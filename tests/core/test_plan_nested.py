@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from audiomdb.errors import PlanError
 from audiomdb.plan import EpochPlan, MixPlan, PlanState, SecondsPlan, Selection, StepPlan, sources
 from audiomdb.plan.mix import INTERLEAVES
+from audiomdb.plan.occurrences import positions_of, repeats_of
 from audiomdb.plan.order import read_twice
 from audiomdb.plan.shuffle import ShuffledLine
 from tests.core.plans import located
@@ -68,6 +69,17 @@ def test_every_source_gives_its_share(plan: MixPlan) -> None:
         first = stop
 
 
+@given(nested())
+def test_every_occurrence_of_a_sample_in_an_epoch_is_another(plan: MixPlan) -> None:
+    occurrences, _ = plan.for_rank(0, 1).occurrences(0, len(plan))
+    assert positions_of(occurrences).tolist() == all_of(plan)
+    assert len(set(occurrences.tolist())) == len(plan)
+    if plan.weights is None and not any(isinstance(one, MixPlan) for one in plan.sources):
+        assert not repeats_of(occurrences).any()
+    step = StepPlan(plan, batch_size=12 * len(plan), tail="uneven").step(0)
+    assert sorted(step.occurrences.tolist()) == sorted(occurrences.tolist())
+
+
 @given(nested(), st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), max_size=4))
 @settings(max_examples=60)
 def test_any_seek_equals_the_slice_of_the_whole(
@@ -110,7 +122,7 @@ def test_samples_left_of_a_nested_mixture_come_in_the_next_epoch() -> None:
 @settings(max_examples=60)
 def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
     for number, line in enumerate(plan.lines):
-        positions = line.take(np.arange(len(line)))
+        positions = positions_of(line.take(np.arange(len(line))))
         for element, shard in enumerate(shards_of(plan, positions)):
             alive = plan.shards_mixed(number, element).tolist()
             assert shard in alive
@@ -121,7 +133,7 @@ def test_a_sample_is_read_while_its_shard_is_alive(plan: MixPlan) -> None:
 @settings(max_examples=60)
 def test_upcoming_shards_are_known_from_any_element(plan: MixPlan, element: int) -> None:
     for number, line in enumerate(plan.lines):
-        positions = line.take(np.arange(min(element, len(line)), len(line)))
+        positions = positions_of(line.take(np.arange(min(element, len(line)), len(line))))
         shards = set(shards_of(plan, positions))
         firsts = np.cumsum([0, *map(len, plan.datasets)])
         for dataset in range(len(plan.datasets)):
@@ -137,7 +149,7 @@ def test_shards_left_to_the_next_pass_of_a_mixture_are_announced() -> None:
     one = MixPlan([[1, 1]], window=0)
     half = MixPlan([one, [1]], weights=(1, 1), stop=1, window=0)
     plan = MixPlan([half, [2]], weights=(1, 1), window=0)
-    read = shards_of(plan, plan.lines[0].take(np.arange(len(plan.lines[0]))))
+    read = shards_of(plan, positions_of(plan.lines[0].take(np.arange(len(plan.lines[0])))))
     assert {0, 1} <= set(read)
     assert plan.shards_from(0, 0, 0).tolist() == [0, 1]
 
@@ -169,7 +181,8 @@ def test_no_shard_returns_within_a_pass(plan: MixPlan, data: st.DataObject) -> N
     firsts = np.cumsum([0, *map(len, plan.datasets)])
     gone: dict[int, set[int]] = {}
     before: dict[int, tuple[Any, set[int]]] = {}
-    for element, shard in enumerate(shards_of(plan, line.take(np.arange(len(line))))):
+    positions = positions_of(line.take(np.arange(len(line))))
+    for element, shard in enumerate(shards_of(plan, positions)):
         passes = plan.passes(number, element)
         assert len(passes) == len(plan.datasets)
         dataset = int(np.searchsorted(firsts, shard, side="right")) - 1

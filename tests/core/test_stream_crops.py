@@ -19,6 +19,7 @@ from audiomdb.plan.bits import Purpose, random_words
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream.crops import Crop
+from audiomdb.stream.draws import Draw
 from audiomdb.stream.load_options import LoadOptions
 from audiomdb.stream.loading import SampleLoader
 
@@ -114,7 +115,9 @@ def test_the_window_depends_on_seed_epoch_and_position_alone(reader: DatasetRead
 
 def test_a_golden_window_does_not_move() -> None:
     crop = Crop(0.5, seed=7)
-    found = [crop.span(2, position, 16000, RATE).start for position in (0, 1, 1023, 1024, 10**9)]
+    found = [
+        crop.span(Draw(2, position), 16000, RATE).start for position in (0, 1, 1023, 1024, 10**9)
+    ]
     assert found == [194, 2965, 10709, 5475, 9512]
 
 
@@ -130,7 +133,7 @@ def test_a_window_lies_inside_its_clip(
     seed: int, epoch: int, position: int, frames: int, rate: int, seconds: float
 ) -> None:
     crop = Crop(seconds, seed)
-    span = crop.span(epoch, position, frames, rate)
+    span = crop.span(Draw(epoch, position), frames, rate)
     assert 0 <= span.start <= span.start + span.frames <= frames
     assert span.frames == min(frames, crop.frames_at(rate))
     assert span.whole == (frames <= crop.frames_at(rate))
@@ -139,7 +142,7 @@ def test_a_window_lies_inside_its_clip(
 def test_all_starts_are_equally_likely() -> None:
     crop = Crop(0.5)
     room = 9
-    met = Counter(crop.span(0, i, 4000 + room, RATE).start for i in range(20000))
+    met = Counter(crop.span(Draw(0, i), 4000 + room, RATE).start for i in range(20000))
     assert sorted(met) == list(range(room + 1))
     # Six standard deviations.
     assert max(abs(count - 2000) for count in met.values()) < 6 * (2000 * 0.9) ** 0.5
@@ -160,7 +163,7 @@ def test_only_the_window_is_decoded(path: Path, tmp_path: Path) -> None:
     reader = damaged(path, tmp_path / "copy", 4, 0.5, 0.8)
     good = bad = 0
     for epoch in range(30):
-        start = Crop(0.5).span(epoch, 4, 32000, RATE).start
+        start = Crop(0.5).span(Draw(epoch, 4), 32000, RATE).start
         if start + 4000 < 12000:
             sample = load(reader, 4, epoch)
             assert sample["audio"].tolist() == wave(4)[start : start + 4000].tolist()

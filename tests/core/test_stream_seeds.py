@@ -12,7 +12,7 @@ from audiomdb.plan.bits import Purpose, random_words
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetWriter
-from audiomdb.stream import LoadOptions, Mixture, Part, SampleStream, StepStream
+from audiomdb.stream import BySeconds, LoadOptions, Mixture, Part, SampleStream, StepStream
 
 
 @pytest.fixture
@@ -77,11 +77,50 @@ def test_a_resumed_run_draws_what_it_would_have_drawn(dataset: Path) -> None:
     assert list(resumed) == whole[17:]
 
 
-def test_the_datasets_of_a_mixture_draw_by_its_seed(dataset: Path) -> None:
+def test_the_datasets_of_a_mixture_draw_by_its_seed_and_apart(dataset: Path) -> None:
     load = LoadOptions(processor=drawn)
     parts = [Part(dataset, load=load), Part(dataset, load=load, shuffle=True)]
-    mixed = of_each(SampleStream(Mixture(parts), seed=5))
-    assert mixed == of_each(SampleStream(dataset, seed=5, processor=drawn))
+    mixed = list(SampleStream(Mixture(parts), seed=5))
+    first, second = (of_each(s for s in mixed if s["__source__"] == n) for n in (0, 1))
+    assert first == of_each(SampleStream(dataset, seed=5, processor=drawn))
+    assert second.keys() == first.keys()
+    assert not {*second.values()} & {*first.values()}
+
+
+def draws_of(samples: Any) -> list[tuple[int, int, int]]:
+    return sorted((s["__source__"], s["number"], s["drawn"]) for s in samples)
+
+
+@pytest.mark.parametrize("how", [12, BySeconds(1.0, slots=4)])
+def test_a_sample_that_comes_again_draws_anew_for_any_ranks(tmp_path: Path, how: Any) -> None:
+    origins = []
+    for size in (5, 60):
+        origins.append(tmp_path / f"{size}")
+        with DatasetWriter(origins[-1], samples_per_shard=10) as writer:
+            for n in range(size):
+                clip = {"audio": np.zeros(800 * (1 + n % 4), np.float32), "sample_rate": 8000}
+                writer.write(f"{n:02d}", {"number": n, **clip})
+    parts = [Part(one, load=LoadOptions(processor=drawn), shuffle=True) for one in origins]
+    mixture = Mixture(parts, weights=[1, 2], stop="last")
+    options: dict[str, Any] = {"seed": 3, "partitions": 2}
+    tail: Any = "uneven" if how == 12 else None
+
+    def epochs(world_size: int) -> list[list[tuple[int, int, int]]]:
+        ranks = [
+            StepStream(mixture, how, rank=rank, world_size=world_size, tail=tail, **options)
+            for rank in range(world_size)
+        ]
+        reads = [list(rank.read(epochs=1)) for rank in ranks]
+        return [draws_of(s for read in reads for step in read for s in step.samples)]
+
+    once = epochs(1)
+    assert epochs(2) == once
+    (first,) = once
+    again = [draw for source, number, draw in first if (source, number) == (0, 1)]
+    assert len(again) >= 5
+    assert len({draw for _, _, draw in first}) == len(first)
+    one_by_one = SampleStream(mixture, seed=3, partitions=2)
+    assert draws_of(one_by_one) == first
 
 
 def test_without_a_processor_a_sample_has_no_seed(dataset: Path) -> None:

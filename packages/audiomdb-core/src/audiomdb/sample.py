@@ -34,8 +34,8 @@ KEY = "__key__"
 """Field that holds the key of a sample that was read."""
 
 SEED = "__seed__"
-"""Field that a processor gets while streaming: a seed that depends on the stream's seed, the epoch
-and the sample's position, and on nothing else."""
+"""Field that a processor gets while streaming: a seed that depends on the stream's seed, the epoch,
+the sample's position among all datasets and how often the epoch read it before; nothing else."""
 
 AUDIO = "audio"
 """Encoded bytes, exactly as given, or an array `(frames,)` or `(frames, channels)`."""

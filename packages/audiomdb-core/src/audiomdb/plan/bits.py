@@ -65,10 +65,13 @@ class Purpose(IntEnum):
     """Order of the slots of step `i`; `number` is the chapter, word `i * slots + s` is slot `s`."""
 
     CROP_OFFSET = 5
-    """Start of a clip's random crop; word `i` belongs to the clip at position `i`."""
+    """Start of a clip's random crop; word `i` belongs to the clip at position `i` of all datasets.
+
+    Stream `number` is how often the epoch passed over its dataset before.
+    """
 
     SAMPLE_SEED = 6
-    """Seed that a processor gets; word `i` belongs to the sample at position `i`."""
+    """Seed that a processor gets; stream and word are those of `CROP_OFFSET`."""
 
 
 def random_words(

@@ -43,18 +43,18 @@ class Slots(msgspec.Struct, frozen=True):
     """The slots of consecutive steps; within a step, slots are ordered by partition.
 
     Attributes:
-        positions: Positions of the clips, slot by slot, `(samples,)` int64.
+        occurrences: The clips, slot by slot, `(samples,)` int64; see `plan.occurrences`.
         ends: Cumulative number of clips at the end of each slot, `(slots,)` int64. A slot may be
             empty.
     """
 
-    positions: np.ndarray
+    occurrences: np.ndarray
     ends: np.ndarray
 
     def slot(self, number: int) -> NDArray[np.int64]:
-        """Return the positions of the clips in a slot, as a view."""
+        """Return the occurrences of the clips in a slot, as a view."""
         begin = self.ends[number - 1] if number else 0
-        return self.positions[begin : self.ends[number]]
+        return self.occurrences[begin : self.ends[number]]
 
     def reordered(self, order: NDArray[np.int64]) -> Slots:
         """Return the slots rearranged by `order`, a permutation of their numbers."""
@@ -62,8 +62,8 @@ class Slots(msgspec.Struct, frozen=True):
         begins = (self.ends - sizes)[order]
         sizes = sizes[order]
         ends = np.cumsum(sizes)
-        among = np.arange(len(self.positions)) + np.repeat(begins - (ends - sizes), sizes)
-        return Slots(self.positions[among], ends)
+        among = np.arange(len(self.occurrences)) + np.repeat(begins - (ends - sizes), sizes)
+        return Slots(self.occurrences[among], ends)
 
 
 class ChapterMaker(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ class ChapterMaker(msgspec.Struct, frozen=True):
         """Return the slots of all steps of the chapter.
 
         Args:
-            parts: For each partition, the positions of its samples in order and their durations in
+            parts: For each partition, its samples in order and their durations in
                 seconds; both `(n,)`.
         """
         return _Chapter(self, parts).run()
@@ -124,7 +124,7 @@ class _Chapter:
         self, maker: ChapterMaker, parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]
     ) -> None:
         self._maker = maker
-        self._positions = np.concatenate([positions for positions, _ in parts])
+        self._occurrences = np.concatenate([occurrences for occurrences, _ in parts])
         self._queues: list[_Queue] = []
         for _, seconds in parts:
             offset = sum(len(queue.order) for queue in self._queues)
@@ -160,7 +160,7 @@ class _Chapter:
                 self._make_old_steps(now)
         self._make_last_steps()
         taken = np.concatenate(self._taken) if self._taken else np.empty(0, np.int64)
-        return Slots(self._positions[taken], np.array(self._ends, np.int64))
+        return Slots(self._occurrences[taken], np.array(self._ends, np.int64))
 
     def _make_full_steps(self, now: int) -> None:
         full = [bucket for bucket, ready in enumerate(self._ready) if ready <= now]

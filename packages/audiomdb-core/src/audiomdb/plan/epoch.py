@@ -21,6 +21,7 @@ from audiomdb.errors import PlanError
 from audiomdb.lazy import cached_property
 from audiomdb.plan.bits import EPOCHS, MAX_STREAMS
 from audiomdb.plan.checks import whole_number
+from audiomdb.plan.occurrences import MAX_SAMPLES
 from audiomdb.plan.order import Order
 from audiomdb.plan.shuffle import MAX_WINDOW
 from audiomdb.plan.sources import DatasetSource, First
@@ -34,11 +35,9 @@ if TYPE_CHECKING:
     from audiomdb.plan.sources import SourceLine
     from audiomdb.plan.state import OptionValue
 
-__all__ = ["MAX_PARTITIONS", "MAX_SAMPLES", "EpochPlan", "check_counts"]
+__all__ = ["MAX_PARTITIONS", "EpochPlan", "check_counts"]
 
 MAX_PARTITIONS = 2**16
-MAX_SAMPLES = 2**46
-"""Maximum number of samples in an epoch; times the number of partitions, it must fit int64."""
 
 
 class EpochPlan(Order):

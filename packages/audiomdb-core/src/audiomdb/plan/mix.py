@@ -28,9 +28,10 @@ from audiomdb.errors import PlanError
 from audiomdb.lazy import cached_property
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import whole_number
-from audiomdb.plan.epoch import MAX_PARTITIONS, MAX_SAMPLES, EpochPlan, check_counts
+from audiomdb.plan.epoch import MAX_PARTITIONS, EpochPlan, check_counts
 from audiomdb.plan.filters import Selection
 from audiomdb.plan.mix_line import MixedLine, Weave
+from audiomdb.plan.occurrences import MAX_SAMPLES
 from audiomdb.plan.order import Order
 from audiomdb.plan.pattern import Pattern, Weight, whole_weights
 from audiomdb.plan.shuffle import MAX_WINDOW

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.plan.bits import EPOCHS, Purpose, random_words
+from audiomdb.plan.occurrences import again
 from audiomdb.plan.sources import First, Source, SourceLine
 
 if TYPE_CHECKING:
@@ -65,6 +66,15 @@ class Weave(msgspec.Struct, frozen=True):
         """Where the source after it begins."""
         return self.sources[-1].end
 
+    @property
+    def repeats(self) -> int:
+        """Upper bound of how often one pass passes over a dataset in it."""
+        pairs = zip(self.sources, self.shares, strict=True)
+        return max(
+            source.repeats * (1 if share == source.size else share // source.size + 2)
+            for source, share in pairs
+        )
+
     def line(self, number: int, low: int, high: int) -> MixedLine:
         """Return turns `low` to `high` of pass `number`."""
         return MixedLine(self, number, low, high)
@@ -93,12 +103,16 @@ class _Pass(msgspec.Struct, frozen=True):
 
 
 class _PassesLine:
-    """Elements `start` to `stop` of the endless line of a source. Thread-safe."""
+    """Elements `start` to `stop` of the endless line of a source. Thread-safe.
 
-    def __init__(self, source: Source, start: int, stop: int) -> None:
+    Repeats are counted from pass `first`, in which the epoch begins.
+    """
+
+    def __init__(self, source: Source, start: int, stop: int, first: int) -> None:
         self._source = source
         self._start = start
         self._stop = stop
+        self._first = first
         self._kept: _Pass | None = None
 
     @property
@@ -110,16 +124,17 @@ class _PassesLine:
         return self._stop - self._start
 
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions, over all datasets, of ascending `elements`; both `(n,)`."""
-        positions = np.empty(len(elements), dtype=np.int64)
+        """Return the occurrences, over all datasets, at ascending `elements`; both `(n,)`."""
+        occurrences = np.empty(len(elements), dtype=np.int64)
         done = 0
         while done < len(elements):
             part = self._pass(self._start + int(elements[done]))
             first = part.low - self._start  # the endless line may exceed int64
             inside = slice(done, int(np.searchsorted(elements, first + len(part.line))))
-            positions[inside] = part.line.take(elements[inside] - first)
+            times = (part.number - self._first) * self._source.repeats
+            occurrences[inside] = again(part.line.take(elements[inside] - first), times)
             done = inside.stop
-        return positions
+        return occurrences
 
     def shards_alive(self, element: int) -> NDArray[np.int64]:
         """Return the shards that are shuffled at an element, numbered over all datasets."""
@@ -164,7 +179,7 @@ class _Block(msgspec.Struct, frozen=True):
     """A block of consecutive elements of a mixed line."""
 
     begin: int
-    positions: np.ndarray
+    occurrences: np.ndarray
     owners: np.ndarray
     """Number of the source that each element comes from."""
 
@@ -173,7 +188,7 @@ class _Block(msgspec.Struct, frozen=True):
 
     @property
     def end(self) -> int:
-        return self.begin + len(self.positions)
+        return self.begin + len(self.occurrences)
 
 
 class MixedLine:
@@ -196,7 +211,12 @@ class MixedLine:
         self._before, after = map(mixture.pattern.counts, (begin, end))
         bounds = zip(mixture.sources, mixture.shares, self._before, after, strict=True)
         self._sources = [
-            _PassesLine(source, number * share + low, number * share + high)
+            _PassesLine(
+                source,
+                number * share + low,
+                number * share + high,
+                number * share // source.size if source.size else 0,
+            )
             for source, share, low, high in bounds
         ]
         self._kept: tuple[_Block, ...] = ()
@@ -205,15 +225,15 @@ class MixedLine:
         return self._end - self._begin
 
     def take(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions of ascending `elements`; both `(n,)` int64."""
-        positions = np.empty(len(elements), dtype=np.int64)
+        """Return the occurrences at ascending `elements`; both `(n,)` int64."""
+        occurrences = np.empty(len(elements), dtype=np.int64)
         done = 0
         while done < len(elements):
             block = self._block(int(elements[done]))
             inside = slice(done, int(np.searchsorted(elements, block.end)))
-            positions[inside] = block.positions[elements[inside] - block.begin]
+            occurrences[inside] = block.occurrences[elements[inside] - block.begin]
             done = inside.stop
-        return positions
+        return occurrences
 
     def shards_alive(self, element: int) -> NDArray[np.int64]:
         """Return the shards that are shuffled at an element, numbered over all datasets."""
@@ -253,13 +273,13 @@ class MixedLine:
         return block
 
     def _weave(self, begin: int, end: int) -> _Block:
-        positions = np.empty(end - begin, dtype=np.int64)
+        occurrences = np.empty(end - begin, dtype=np.int64)
         owners, firsts = self._owners(begin, end)
         for number, source in enumerate(self._sources):
             mine = np.flatnonzero(owners == number)
             if len(mine):
-                positions[mine] = source.take(firsts[number] + np.arange(len(mine)))
-        return _Block(begin, positions, owners, firsts)
+                occurrences[mine] = source.take(firsts[number] + np.arange(len(mine)))
+        return _Block(begin, occurrences, owners, firsts)
 
     def _owners(self, begin: int, end: int) -> tuple[NDArray[np.int64], list[int]]:
         """Return the source of elements `begin` to `end`, and the first element of each source."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from audiomdb.lazy import cached_property
 from audiomdb.plan.checks import whole_number
+from audiomdb.plan.occurrences import positions_of
 from audiomdb.plan.split import Split, partitions_met
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Order(ABC):
         Raises:
             PlanError: `start` or `stop` is negative.
         """
-        return self._read(self._everything.places(start, stop))
+        return positions_of(self._read(self._everything.places(start, stop)))
 
     def for_rank(
         self,
@@ -160,11 +161,11 @@ class Order(ABC):
     def _read(self, places: Places) -> NDArray[np.int64]:
         if self.partitions == 1:
             return self.lines[0].take(places.elements)
-        positions = np.empty(len(places.elements), dtype=np.int64)
+        occurrences = np.empty(len(places.elements), dtype=np.int64)
         for partition in np.unique(places.partitions):
             here = places.partitions == partition
-            positions[here] = self.lines[partition].take(places.elements[here])
-        return positions
+            occurrences[here] = self.lines[partition].take(places.elements[here])
+        return occurrences
 
 
 class RankPlan(msgspec.Struct, frozen=True):
@@ -186,6 +187,11 @@ class RankPlan(msgspec.Struct, frozen=True):
         Raises:
             PlanError: `start` or `stop` is negative.
         """
+        occurrences, mask = self.occurrences(start, stop)
+        return positions_of(occurrences), mask
+
+    def occurrences(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the occurrences and the mask of the same samples, see `plan.occurrences`."""
         places = self.split.places(start, stop)
         return self.plan._read(places), places.mask
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from audiomdb.plan.epoch import MAX_SAMPLES
+from audiomdb.plan.occurrences import MAX_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,6 +19,7 @@ from audiomdb.plan.bits import MAX_STREAMS, Purpose, random_words
 from audiomdb.plan.chapters import ChapterMaker, Slots
 from audiomdb.plan.checks import above_zero, whole_number
 from audiomdb.plan.durations import even_borders, usual_increment
+from audiomdb.plan.occurrences import positions_of
 from audiomdb.plan.packing import SHORT, SlotSize
 from audiomdb.plan.steps import Step, check_shares
 
@@ -216,7 +217,7 @@ class SecondsPlan:
         seconds = padded = 0.0
         for chapter in range(self.chapters):
             made = self._chapter(chapter).slots
-            clips = self._seconds(made.positions)
+            clips = self._seconds(made.occurrences)
             sizes = np.diff(made.ends, prepend=0)
             filled = sizes[sizes > 0]
             longest = np.maximum.reduceat(clips, np.cumsum(filled) - filled)
@@ -258,12 +259,12 @@ class SecondsPlan:
         parts = []
         for line in self.plan.lines:
             begin, end = (min(at * length, len(line)) for at in (chapter, chapter + 1))
-            positions = line.take(np.arange(begin, end, dtype=np.int64))
-            parts.append((positions, self._seconds(positions)))
+            occurrences = line.take(np.arange(begin, end, dtype=np.int64))
+            parts.append((occurrences, self._seconds(occurrences)))
         return self._mix_slots(chapter, self._maker(chapter).steps(parts))
 
-    def _seconds(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        seconds = self._durations[positions].astype(np.float64, copy=False)
+    def _seconds(self, occurrences: NDArray[np.int64]) -> NDArray[np.float64]:
+        seconds = self._durations[positions_of(occurrences)].astype(np.float64, copy=False)
         return np.maximum(seconds, self.size.least)
 
     def _maker(self, chapter: int) -> ChapterMaker:
@@ -292,13 +293,13 @@ class SecondsPlan:
 
     def _slot(self, made: _Made, number: int, slot: int) -> Step:
         at = number * self.slots + slot
-        positions = made.slots.slot(at)
-        if len(positions):
-            return Step(positions.copy(), np.ones(len(positions), dtype=np.bool_))
+        occurrences = made.slots.slot(at)
+        if len(occurrences):
+            return Step(occurrences.copy(), np.ones(len(occurrences), dtype=np.bool_))
         return Step(made.stand_ins[at : at + 1].copy(), np.zeros(1, dtype=np.bool_))
 
     def _stand_ins(self, made: Slots) -> NDArray[np.int64]:
-        """Return the position that each slot repeats if it is empty, `(slots,)`, or nothing.
+        """Return the occurrence that each slot repeats if it is empty, `(slots,)`, or nothing.
 
         It is a recently read sample: one of the slot's partition in this step or the nearest
         earlier one, or else one of any partition in this step.
@@ -315,8 +316,8 @@ class SecondsPlan:
         others = np.take_along_axis(first, some.argmax(axis=1)[:, None], axis=1)
         own = np.take_along_axis(first, np.maximum(latest, 0), axis=0)
         slots = np.where(latest < 0, others, own)
-        positions: NDArray[np.int64] = made.positions[(made.ends - sizes)[slots]]
-        return np.repeat(positions.reshape(-1), each)
+        occurrences: NDArray[np.int64] = made.occurrences[(made.ends - sizes)[slots]]
+        return np.repeat(occurrences.reshape(-1), each)
 
     def _check_durations(self) -> None:
         durations = self._durations
@@ -328,7 +329,7 @@ class SecondsPlan:
         for line in self.plan.lines:
             for begin in range(0, len(line), 2**16):
                 elements = np.arange(begin, min(begin + 2**16, len(line)), dtype=np.int64)
-                positions = line.take(elements)
+                positions = positions_of(line.take(elements))
                 if (wrong := positions[bad[positions]]).size:
                     raise PlanError(
                         f"the sample at position {wrong[0]} lasts {durations[wrong[0]]} s, "

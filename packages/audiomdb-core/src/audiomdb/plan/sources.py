@@ -77,6 +77,10 @@ class Source(Protocol):
     def end(self) -> First:
         """Where the source after it begins."""
 
+    @property
+    def repeats(self) -> int:
+        """Upper bound of how often one pass passes over a dataset in it."""
+
     def line(self, number: int, low: int, high: int) -> SourceLine:
         """Return elements `low` to `high` of pass `number`."""
 
@@ -126,6 +130,11 @@ class DatasetSource(msgspec.Struct, frozen=True, dict=True):
         seed, mixture, dataset, shard, position = self.first
         samples = int(self.counts.sum())
         return First(seed, mixture, dataset + 1, shard + len(self.counts), position + samples)
+
+    @property
+    def repeats(self) -> int:
+        """A pass over a dataset is one pass over it."""
+        return 1
 
     def lines(self, number: int, partitions: int) -> tuple[SourceLine, ...]:
         """Return pass `number`, cut into partitions."""

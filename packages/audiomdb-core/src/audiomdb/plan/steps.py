@@ -29,6 +29,7 @@ from msgspec.structs import force_setattr
 
 from audiomdb.errors import PlanError
 from audiomdb.plan.checks import whole_number
+from audiomdb.plan.occurrences import positions_of, repeats_of
 from audiomdb.plan.split import TAILS, Tail
 
 if TYPE_CHECKING:
@@ -43,11 +44,23 @@ _STRETCH = 2048
 
 
 class Step(NamedTuple):
-    """One rank's part of a step; both arrays `(n,)`."""
+    """One rank's part of a step; all arrays `(n,)`."""
 
-    positions: NDArray[np.int64]
+    occurrences: NDArray[np.int64]
+    """The samples, and how often the epoch read them before; see `plan.occurrences`."""
+
     mask: NDArray[np.bool_]
     """False where a sample is repeated as padding."""
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Positions of the samples."""
+        return positions_of(self.occurrences)
+
+    @property
+    def repeats(self) -> NDArray[np.int64]:
+        """How often the epoch passed over the dataset of each sample before; 0 without weights."""
+        return repeats_of(self.occurrences)
 
 
 class _Stretch(NamedTuple):
@@ -58,7 +71,7 @@ class _Stretch(NamedTuple):
     first: int
     """Number of the first step."""
 
-    positions: NDArray[np.int64]
+    occurrences: NDArray[np.int64]
     """`(steps, samples of the rank in a step)`."""
 
     def has(self, number: int, rank: int, world_size: int) -> bool:
@@ -66,12 +79,12 @@ class _Stretch(NamedTuple):
             rank == self.rank
             and world_size == self.world_size
             and type(number) is int
-            and 0 <= number - self.first < len(self.positions)
+            and 0 <= number - self.first < len(self.occurrences)
         )
 
     def step(self, number: int) -> Step:
-        positions = self.positions[number - self.first].copy()
-        return Step(positions, np.ones(len(positions), dtype=np.bool_))
+        occurrences = self.occurrences[number - self.first].copy()
+        return Step(occurrences, np.ones(len(occurrences), dtype=np.bool_))
 
 
 class StepPlan(msgspec.Struct, frozen=True, dict=True):

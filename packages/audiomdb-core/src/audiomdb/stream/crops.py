@@ -10,7 +10,7 @@ import numpy as np
 
 from audiomdb.plan.bits import Purpose
 from audiomdb.plan.checks import above_zero, whole_number
-from audiomdb.stream.draws import word_of
+from audiomdb.stream.draws import Draw, word_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,9 +44,9 @@ class Span(msgspec.Struct, frozen=True):
 class Crop(msgspec.Struct, frozen=True):
     """Cuts a random window of a fixed length out of every clip.
 
-    Its offset depends only on seed, epoch and the clip's position in the dataset, not on ranks,
-    workers, threads or other samples, and a resumed run gets the same windows. All offsets at which
-    the window fits are equally likely.
+    Its offset depends only on seed, epoch, the clip's position among the datasets and how often the
+    epoch read it before, not on ranks, workers, threads or other samples, and a resumed run gets
+    the same windows. All offsets at which the window fits are equally likely.
 
     Args:
         seconds: Length of the window in seconds.
@@ -79,19 +79,18 @@ class Crop(msgspec.Struct, frozen=True):
             return np.where(np.isnan(seconds), seconds, self.seconds)
         return np.minimum(seconds, self.seconds)
 
-    def span(self, epoch: int, position: int, frames: int, rate: int) -> Span:
+    def span(self, draw: Draw, frames: int, rate: int) -> Span:
         """Return the place of the window in a clip.
 
         Args:
-            epoch: 0 to 2**32 - 1.
-            position: Position of the clip in its dataset.
+            draw: The clip and its epoch.
             frames: Number of frames of the clip, at its own rate.
             rate: Rate of the clip in Hz.
         """
         wanted = self.frames_at(rate)
         if frames <= wanted:
             return Span(0, frames, whole=True)
-        word = word_of(self.seed, epoch, Purpose.CROP_OFFSET, position)
+        word = word_of(self.seed, Purpose.CROP_OFFSET, draw)
         # The word as a fraction of 2**64, in exact integers.
         return Span(word * (frames - wanted + 1) >> 64, wanted, whole=False)
 

@@ -1,9 +1,9 @@
-"""Draw a random word for each sample of an epoch, whoever loads it and whenever."""
+"""Draw a random word for each sample that an epoch reads, whoever loads it and whenever."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from audiomdb.plan.bits import Purpose, random_words
 
@@ -11,26 +11,39 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["word_of"]
+__all__ = ["Draw", "word_of"]
 
 _BLOCK = 1024
 """Words are drawn in blocks, since drawing takes 10 us, however few they are."""
 
 
-def word_of(seed: int, epoch: int, purpose: Purpose, position: int) -> int:
-    """Return the word of a sample, 0 to 2**64 - 1.
+class Draw(NamedTuple):
+    """A sample that is read in an epoch.
+
+    Attributes:
+        epoch: 0 to 2**32 - 1.
+        position: Position of the sample over all datasets of the stream.
+        repeat: How often the epoch passed over its dataset before, see `audiomdb.plan.occurrences`.
+    """
+
+    epoch: int
+    position: int
+    repeat: int = 0
+
+
+def word_of(seed: int, purpose: Purpose, draw: Draw) -> int:
+    """Return the word of a draw, 0 to 2**64 - 1.
 
     Args:
         seed: Seed of the stream.
-        epoch: 0 to 2**32 - 1.
         purpose: What the word is for.
-        position: Position of the sample in its dataset.
+        draw: The sample and its epoch.
     """
-    block, place = divmod(position, _BLOCK)
-    return int(_words(seed, epoch, purpose, block)[place])
+    block, place = divmod(draw.position, _BLOCK)
+    return int(_words(seed, draw.epoch, purpose, draw.repeat, block)[place])
 
 
 @lru_cache(maxsize=256)
-def _words(seed: int, epoch: int, purpose: Purpose, block: int) -> NDArray[np.uint64]:
+def _words(seed: int, epoch: int, purpose: Purpose, repeat: int, block: int) -> NDArray[np.uint64]:
     start = block * _BLOCK
-    return random_words(seed, epoch, purpose, start=start, stop=start + _BLOCK)
+    return random_words(seed, epoch, purpose, repeat, start=start, stop=start + _BLOCK)

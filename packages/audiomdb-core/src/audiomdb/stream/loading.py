@@ -27,7 +27,7 @@ from audiomdb.shards import DatasetReader, ShardReader
 from audiomdb.shards.columns import Column
 from audiomdb.shards.packing import MAX_DEPTH
 from audiomdb.stream.crops import CROP_OFFSET, CROP_SECONDS, Crop
-from audiomdb.stream.draws import word_of
+from audiomdb.stream.draws import Draw, word_of
 from audiomdb.stream.load_options import LoadOptions
 from audiomdb.stream.memory import ReusedMemory
 from audiomdb.stream.skipping import LeftOut, Skipping
@@ -77,6 +77,7 @@ class SampleLoader:
         options: How samples are loaded.
         watch: Records what each thread does.
         seed: Seed of the stream, from which those of the samples are drawn.
+        first: Position of the dataset's first sample among all datasets of the stream.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class SampleLoader:
         watch: Watch | None = None,
         *,
         seed: int = 0,
+        first: int = 0,
     ) -> None:
         self._seed = seed
+        self._first = first
         self._reader = reader
         self._options = options
         self._watch = Watch() if watch is None else watch
@@ -124,13 +127,16 @@ class SampleLoader:
         """Whether nothing is decoded or processed, in which case threads would mostly wait."""
         return self._process is None and not (self._options.decode and self._audio)
 
-    def load(self, position: int, epoch: int = 0, out: np.ndarray | None = None) -> Sample:
+    def load(
+        self, position: int, epoch: int = 0, repeat: int = 0, out: np.ndarray | None = None
+    ) -> Sample:
         """Load the sample at a position.
 
         Args:
             position: Position in stored order.
             epoch: Epoch, which determines the random window of a cropped clip, and the seed that a
                 processor gets.
+            repeat: How often the epoch read the sample before, which determines both, too.
             out: Array to decode into. Used only if its shape is that of the audio, and not for
                 windows.
 
@@ -141,13 +147,14 @@ class SampleLoader:
             UnknownKeyError: the joined columns have no row for the sample.
             Exception: any exception of the processor, with a note that names shard and key.
         """
-        sample, shard = self._stored(position, out, epoch)
+        draw = Draw(epoch, self._first + position, repeat)
+        sample, shard = self._stored(position, out, draw)
         if self._process is None:
             return sample
-        return self._processed(self._process, sample, shard, epoch, position)
+        return self._processed(self._process, sample, shard, draw)
 
     def load_or_skip(
-        self, position: int, epoch: int = 0, out: np.ndarray | None = None
+        self, position: int, epoch: int = 0, repeat: int = 0, out: np.ndarray | None = None
     ) -> Sample | LeftOut:
         """Load the sample at a position as `load` does; with `on_error="skip"`, leave it out.
 
@@ -156,14 +163,15 @@ class SampleLoader:
         """
         skipping = self._skipping
         if skipping is None:
-            return self.load(position, epoch, out)
+            return self.load(position, epoch, repeat, out)
+        draw = Draw(epoch, self._first + position, repeat)
         try:
-            sample, shard = self._stored(position, out, epoch)
+            sample, shard = self._stored(position, out, draw)
         except (AudioError, SampleError, CorruptRecordError) as error:
             return skipping.failed(error)
         if self._process is not None:
             try:
-                sample = self._processed(self._process, sample, shard, epoch, position)
+                sample = self._processed(self._process, sample, shard, draw)
             except Exception as error:
                 if is_of_the_environment(error):
                     raise
@@ -172,7 +180,7 @@ class SampleLoader:
         return sample
 
     def _stored(
-        self, position: int, out: np.ndarray | None, epoch: int
+        self, position: int, out: np.ndarray | None, draw: Draw
     ) -> tuple[Sample, ShardReader]:
         """Return a sample before it is processed, and its shard."""
         if self._marks is not None:
@@ -197,7 +205,7 @@ class SampleLoader:
                         out = self._room(sample, shard, place)
                     self._decode(sample, shard, out)
                 else:
-                    self._decode_window(self._crop, sample, shard, place, epoch, position)
+                    self._decode_window(self._crop, sample, shard, place, draw)
                 _own(sample)
             except (AudioError, SampleError, RecursionError) as error:
                 _add_place(error, _name(sample, shard))
@@ -293,8 +301,7 @@ class SampleLoader:
         sample: Sample,
         shard: ShardReader,
         place: int,
-        epoch: int,
-        position: int,
+        draw: Draw,
     ) -> None:
         audio: Any = sample.get(AUDIO)
         encoded = isinstance(audio, bytes | memoryview)
@@ -302,7 +309,7 @@ class SampleLoader:
             return
         name = _name(sample, shard)
         frames, rate = _length(sample, encoded, name)
-        span = crop.span(epoch, position, frames, rate)
+        span = crop.span(draw, frames, rate)
         if span.whole:
             sample[AUDIO] = shard.read(place, fields={AUDIO}, copy=False)[AUDIO]  # verifies it
             self._decode(sample, shard)
@@ -346,10 +353,9 @@ class SampleLoader:
         process: Callable[[Sample], Mapping[str, Any]],
         sample: Sample,
         shard: ShardReader,
-        epoch: int,
-        position: int,
+        draw: Draw,
     ) -> Sample:
-        sample[SEED] = word_of(self._seed, epoch, Purpose.SAMPLE_SEED, position)
+        sample[SEED] = word_of(self._seed, Purpose.SAMPLE_SEED, draw)
         key = sample[KEY]
         place = _name(sample, shard)
         activity = self._watch.activity()

@@ -63,11 +63,11 @@ class Reading:
         self._what = what
         self._parts = list(parts_of(what))
         self.readers = [_open(part) for part in self._parts]
-        self._loaders = [
-            SampleLoader(reader, part.load, watch, seed=seed)
-            for reader, part in zip(self.readers, self._parts, strict=True)
-        ]
         *self._starts, self._size = accumulate(map(len, self.readers), initial=0)
+        self._loaders = [
+            SampleLoader(reader, part.load, watch, seed=seed, first=first)
+            for reader, part, first in zip(self.readers, self._parts, self._starts, strict=True)
+        ]
         self.mixed = isinstance(what, Mixture)
         self._found = findings.about(self.fingerprint)
 
@@ -76,7 +76,7 @@ class Reading:
         return self._size
 
     @property
-    def load(self) -> Callable[[int, int, np.ndarray | None], Sample]:
+    def load(self) -> Callable[[int, int, int, np.ndarray | None], Sample]:
         """A function that loads the sample at a position in an epoch; see `SampleLoader.load`.
 
         For a single dataset, this is the loader's own method, which saves a call.
@@ -84,7 +84,7 @@ class Reading:
         return self._load if self.mixed else self._loaders[0].load
 
     @property
-    def load_or_skip(self) -> Callable[[int, int, np.ndarray | None], Sample | LeftOut]:
+    def load_or_skip(self) -> Callable[[int, int, int, np.ndarray | None], Sample | LeftOut]:
         """As `load`, but samples may be left out; see `SampleLoader.load_or_skip`."""
         if self.mixed:
             return self._load_or_skip
@@ -240,15 +240,18 @@ class Reading:
         """The number of the first shard of each dataset, and the total number of shards."""
         return [0, *accumulate(len(reader.counts) for reader in self.readers)]
 
-    def _load(self, position: int, epoch: int, out: np.ndarray | None) -> Sample:
+    def _load(self, position: int, epoch: int, repeat: int, out: np.ndarray | None) -> Sample:
         number = bisect_right(self._starts, position) - 1
-        sample = self._loaders[number].load(position - self._starts[number], epoch, out)
+        sample = self._loaders[number].load(position - self._starts[number], epoch, repeat, out)
         sample[SOURCE] = number
         return sample
 
-    def _load_or_skip(self, position: int, epoch: int, out: np.ndarray | None) -> Sample | LeftOut:
+    def _load_or_skip(
+        self, position: int, epoch: int, repeat: int, out: np.ndarray | None
+    ) -> Sample | LeftOut:
         number = bisect_right(self._starts, position) - 1
-        sample = self._loaders[number].load_or_skip(position - self._starts[number], epoch, out)
+        loader, place = self._loaders[number], position - self._starts[number]
+        sample = loader.load_or_skip(place, epoch, repeat, out)
         if not isinstance(sample, LeftOut):
             sample[SOURCE] = number
         return sample

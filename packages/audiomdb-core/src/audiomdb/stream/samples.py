@@ -14,6 +14,7 @@ from audiomdb.errors import PlanError
 from audiomdb.plan import Order, PlanState, RankPlan, Tail
 from audiomdb.plan.bits import EPOCHS
 from audiomdb.plan.checks import EPOCHS_OPTION, whole_number
+from audiomdb.plan.occurrences import positions_of, repeats_of
 from audiomdb.sample import Sample
 from audiomdb.stream.following import Follower, before_sample
 from audiomdb.stream.load_options import LoadOptions, OnError, Processing
@@ -210,7 +211,7 @@ class SampleStream(PlannedStream):
             DatasetError, AudioError, Exception: as in iteration.
         """
         reading = self._reading()
-        return reading.load(reading.find(which), 0, None)
+        return reading.load(reading.find(which), 0, 0, None)
 
     def __iter__(self) -> Iterator[Sample]:
         """Begin the next epoch, or resume from a loaded state.
@@ -409,12 +410,18 @@ class SampleStream(PlannedStream):
                     continues=epoch + 1 in epochs,
                 )
             for start in range(first, len(plan), _BLOCK):
-                positions, mask = plan.positions(start, start + _BLOCK)
+                occurrences, mask = plan.occurrences(start, start + _BLOCK)
+                positions = positions_of(occurrences)
                 front = None
                 if follower.active:
                     front = before_sample(whole, plan.split, start + len(positions))
                 visits = follower.draw(positions, front)
                 yield from zip(
-                    positions.tolist(), mask.tolist(), visits, repeat(epoch), repeat(None)
+                    positions.tolist(),
+                    mask.tolist(),
+                    visits,
+                    repeat(epoch),
+                    repeats_of(occurrences).tolist(),
+                    repeat(None),
                 )
             first = 0

@@ -359,15 +359,23 @@ class StepStream(PlannedStream):
                     slots = part.slots(number)
                     place = here.at(epoch, number, chapter=chapter)
                     after = place_after(place, total, steps.chapters)
-                    coming.append(([len(slot.positions) for slot in slots], place, after))
-                    positions, mask = joined(slots)
+                    coming.append(([len(slot.mask) for slot in slots], place, after))
+                    step = joined(slots)
+                    positions = step.positions
                     visits: Iterable[int] = repeat(0)
                     if follower.active:
                         visits = follower.draw(positions, part.front(number + split.num_workers))
                     rows: Iterable[Row | None] = repeat(None)
                     if allocate is not None:
                         rows = _rows(slots, reading, allocate)
-                    yield from zip(positions.tolist(), mask.tolist(), visits, repeat(epoch), rows)
+                    yield from zip(
+                        positions.tolist(),
+                        step.mask.tolist(),
+                        visits,
+                        repeat(epoch),
+                        step.repeats.tolist(),
+                        rows,
+                    )
                 if left is not None and (left := max(0, left - len(mine))) == 0:
                     return
 

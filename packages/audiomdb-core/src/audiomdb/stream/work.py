@@ -23,9 +23,9 @@ __all__ = ["MASK", "Task", "loading"]
 MASK = "__mask__"
 """Field with `tail="pad"`: whether a sample counts. False for one repeated as padding."""
 
-Task: TypeAlias = "tuple[int, bool, int, int, Row | None]"
-"""Position of a sample, whether it counts, its shard visit, its epoch, and the memory for its audio
-if that is known."""
+Task: TypeAlias = "tuple[int, bool, int, int, int, Row | None]"
+"""Position of a sample, whether it counts, its shard visit, its epoch, how often the epoch read it
+before, and the memory for its audio if that is known."""
 
 
 @contextmanager
@@ -62,8 +62,8 @@ def loading(
     load_one, weigh = reading.load_or_skip, reading.weigh
 
     def load(task: Task) -> Sample | LeftOut:
-        position, counts, _, epoch, row = task
-        sample = load_one(position, epoch, None if row is None else row())
+        position, counts, _, epoch, again, row = task
+        sample = load_one(position, epoch, again, None if row is None else row())
         if marked and not isinstance(sample, LeftOut):
             sample[MASK] = counts
         return sample

@@ -71,7 +71,8 @@ class StreamingDataset(PlannedDataset):
         mono: Average the channels of decoded audio.
         seconds: Decode only a random window of this many seconds of each clip. Its offset depends
             only on seed, epoch and the clip's position in the dataset. (In a `CombinedDataset`,
-            these are the seed and epoch of the combination, however often it repeats this dataset.)
+            these are the seed and epoch of the combination, and a clip that it repeats within an
+            epoch has another window each time.)
             The fields `crop_offset` and `crop_seconds` of a sample give its window, `frames` is the
             length of the window, and `duration` remains that of the clip. Batches by seconds count
             the windows.

@@ -76,17 +76,21 @@ class MapView(Dataset[PaddingSample]):
             position = reading.find(which)
         else:
             position = self._position(index(which), reading)
-        return PaddingSample(reading.load(position, self._epochs.next_epoch, None))
+        return PaddingSample(reading.load(position, self._epochs.next_epoch, 0, None))
 
     def __getitems__(self, numbers: Sequence[SupportsIndex]) -> list[PaddingSample]:
-        """Return the samples of several numbers, in their order; `DataLoader` calls it."""
+        """Return the samples of several numbers, in their order; `DataLoader` calls it.
+
+        Of a number that comes several times, each has a random window and a seed of its own.
+        """
         reading, epoch = self._reading(), self._epochs.next_epoch
         positions = [self._position(index(number), reading) for number in numbers]
+        repeats = _repeats(positions)
         # Load in stored order, shard by shard, because a cache may have room for few shards.
         order = sorted(range(len(positions)), key=positions.__getitem__)
         samples: list[PaddingSample | None] = [None] * len(positions)
         loaded = in_order(
-            lambda at: reading.load(positions[at], epoch, None),
+            lambda at: reading.load(positions[at], epoch, repeats[at], None),
             order,
             num_threads=0 if reading.only_copies else min(self._num_threads, len(order)),
             weigh=lambda at: reading.weigh(positions[at]),
@@ -146,3 +150,13 @@ class MapView(Dataset[PaddingSample]):
             raise IndexError(f"sample {number} is outside of {size}")
         kept = self._positions(reading)
         return at if kept is None else int(kept[at])
+
+
+def _repeats(positions: Sequence[int]) -> list[int]:
+    """Return how often each position came before in the sequence."""
+    met = dict[int, int]()
+    repeats = []
+    for position in positions:
+        repeats.append(met.get(position, 0))
+        met[position] = repeats[-1] + 1
+    return repeats
