@@ -20,6 +20,7 @@ PUBLIC = {
         "audiomdb.errors",
         "audiomdb.plan",
         "audiomdb.processors.base",
+        "audiomdb.processors.chain",
         "audiomdb.registry",
         "audiomdb.retrievers.base",
         "audiomdb.retrievers.local",

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from audiomdb.checks import at_least_one
-from audiomdb.converters._processing import ConversionProcessors
 from audiomdb.converters._report import ConversionReport
 from audiomdb.converters._sent_once import SentOnce
 from audiomdb.converters._workers import explain_lost_workers, worker_processes
@@ -27,6 +26,7 @@ from audiomdb.errors import (
 from audiomdb.log import logger
 from audiomdb.machine import usable_cores
 from audiomdb.notes import add_note
+from audiomdb.processors._rated import RatedProcessors
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.progress import is_shown
 from audiomdb.progress import progress as progress_bar
@@ -124,7 +124,7 @@ class BaseConverter(ABC):
         self._executor = executor
         self._workers = at_least_one("num_workers", num_workers) or usable_cores()
         self._process = (
-            None if processor is None else ConversionProcessors(processor, sample_rate=sample_rate)
+            None if processor is None else RatedProcessors(processor, sample_rate=sample_rate)
         )
         self._writer_options: dict[str, Any] = {
             "samples_per_shard": samples_per_shard,

@@ -1,4 +1,4 @@
-"""Processors for conversion, where an array that is stored must have a known sample rate."""
+"""Processors, where an array that one of them returns must have a known sample rate."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from audiomdb.errors import ProcessingError
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.shards.prepare import NO_RATE, lacks_rate
 
-__all__ = ["ConversionProcessors"]
+__all__ = ["RatedProcessors"]
 
 
-class ConversionProcessors(Processors):
+class RatedProcessors(Processors):
     """Processors that add the sample rate to audio that one of them returns as an array.
 
     Checks the result of each processor: once the fields of the original are merged with it, the
