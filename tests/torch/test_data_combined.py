@@ -247,5 +247,9 @@ def test_crops_are_drawn_by_the_combinations_seed(folders: dict[str, Path]) -> N
         assert len(set(expected)) > 10
         assert offsets(7, 5, nested=nested) == expected
         assert offsets(0, 6, nested=nested) != expected
-    alone = itertools.chain.from_iterable(datasets(folders, seconds=0.005, seed=5))
-    assert offsets(0, 5, nested=False) == [one["crop_offset"] for one in alone]
+    first, second, *_ = datasets(folders, seconds=0.005, seed=5)
+    together = offsets(0, 5, nested=False)
+    alone = [one["crop_offset"] for one in first]
+    assert together[: len(first)] == alone
+    after = together[len(first) : len(first) + len(second)]
+    assert after != [one["crop_offset"] for one in second]  # or they would be cut as the first is
