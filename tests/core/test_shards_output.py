@@ -83,8 +83,10 @@ def test_the_cache_of_a_dataset_is_left_alone(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_run_killed_before_its_first_shard_are_taken_over(tmp_path: Path) -> None:
     (tmp_path / ".partial" / "shard_00000").mkdir(parents=True)
+    (tmp_path / ".index.bin.tmp").write_bytes(b"half an index of no samples")
     write(tmp_path)
     assert verify_dataset(tmp_path) == []
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_unremovable_leftovers_of_a_killed_run_are_reported_with_their_path(

@@ -16,11 +16,17 @@ __all__ = [
     "sha256_hex",
     "sync",
     "sync_data",
+    "temporary_name",
     "version_of",
     "write_atomically",
 ]
 
 _CHUNK_BYTES = 256 * 1024
+
+
+def temporary_name(name: str) -> str:
+    """Return the name of the file that `write_atomically` writes first, which a crash may leave."""
+    return f".{name}.tmp"
 
 
 def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
@@ -32,7 +38,7 @@ def write_atomically(path: Path, chunks: Iterable[Buffer]) -> tuple[int, str]:
     """
     import hashlib
 
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(temporary_name(path.name))
     digest, size = hashlib.sha256(), 0
     try:
         with temporary.open("wb") as file:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from audiomdb.errors import DatasetNotFoundError, MetadataError, OutputExistsError
-from audiomdb.shards.files import sync
+from audiomdb.shards.files import sync, temporary_name
 from audiomdb.shards.folder_lock import lock_folder, unlock_folder
 from audiomdb.shards.layout import (
     DATA_FILE,
@@ -26,7 +26,8 @@ from audiomdb.urls import folder_path
 __all__ = ["OutputFolder", "folder_name", "output_path"]
 
 _PARTIAL = ".partial"
-_LEFT_OVER = {INDEX_FILE, REJECTED_FILE, _PARTIAL}
+_WRITTEN = (INDEX_FILE, REJECTED_FILE, METADATA_FILE)
+_LEFT_OVER = {INDEX_FILE, REJECTED_FILE, _PARTIAL, *map(temporary_name, _WRITTEN)}
 """Names that an interrupted run may leave on their own. `metadata.json` is not among them: other
 programs write such a file too, so its contents are checked."""
 
