@@ -31,7 +31,7 @@ from audiomdb.errors import (
 from audiomdb.retrievers._naming import UnnameableError, retriever_name
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.retrievers.local import LocalRetriever
-from audiomdb.shards import DatasetWriter, read_metadata
+from audiomdb.shards import DatasetReader, DatasetWriter, read_metadata
 from audiomdb.stream import SampleStream
 from audiomdb.testing.kits.conformance import cached_bytes
 from tests.core.caches import budget
@@ -258,6 +258,21 @@ def test_forked_processes_share_one_cache(kind: Any, store: Path) -> None:
     texts = [text for _, found, _ in results for text in found]
     assert sorted(texts, key=int) == [str(n) for n in range(SAMPLES)], results
     retriever.close()
+
+
+def test_threads_that_open_a_dataset_at_once_share_one_reader(store: Path, tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    class Slow(FolderRetriever):
+        def make_reader(self) -> DatasetReader:
+            together.wait(60)
+            return super().make_reader()
+
+    retriever = Slow(str(store), cache_dir=tmp_path, max_cache_bytes=budget(store, 1) + 2000)
+    with ThreadPoolExecutor(4) as threads:
+        readers = list(threads.map(lambda _: retriever.open(), range(4)))
+    assert all(reader is readers[0] for reader in readers)
+    assert readers[0][0]["text"] == "0"
 
 
 def test_a_retriever_pickles_without_its_client(store: Path) -> None:

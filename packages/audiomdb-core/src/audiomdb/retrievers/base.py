@@ -93,7 +93,9 @@ class BaseRetriever:
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _made_in: int
-    _opened: tuple[int, DatasetReader] | None
+    _opened: dict[int, DatasetReader]
+    """The reader of each process: a fork inherits that of its parent."""
+
     _staging: threading.local
     _where = _Where()
 
@@ -114,7 +116,7 @@ class BaseRetriever:
         self = super().__new__(cls)
         self._arguments = (args, kwargs)
         self._made_in = os.getpid()
-        self._opened = None
+        self._opened = {}
         self._staging = threading.local()
         return self
 
@@ -190,29 +192,38 @@ class BaseRetriever:
             DownloadError: when the metadata cannot be downloaded.
             CacheError: when no cache can be created in `cache_dir`.
         """
-        process, opened = os.getpid(), self._opened
-        if opened is None or opened[0] != process:
-            # No lock, which a fork could leave locked for ever: if two threads make the first call
-            # at once, both open the dataset, and one of the readers is dropped.
-            source = self
-            if self._made_in != process:
-                source = copy(self)
-            opened = source._opened = self._opened = (process, source.make_reader())
-        return opened[1]
+        process = os.getpid()
+        kept = self._opened.get(process)
+        if kept is not None:
+            return kept
+        source = self if self._made_in == process else copy(self)
+        made = source.make_reader()
+        # No lock, which a fork could leave locked for ever: of threads that make the first call at
+        # once, each opens the dataset, and the reader of the first one is kept.
+        kept = self._opened.setdefault(process, made)
+        if kept is not made:
+            made.close()
+            made.source.close()
+            return kept
+        source._opened[process] = kept
+        for other in list(self._opened):
+            if other != process:
+                self._opened.pop(other, None)
+        return kept
 
     def close(self) -> None:
         """Release the dataset; using the retriever opens it again. May be called twice."""
-        opened, self._opened = self._opened, None
+        opened = self._opened.pop(os.getpid(), None)
         if opened is not None:
-            opened[1].close()
-            opened[1].source.close()
+            opened.close()
+            opened.source.close()
 
     def make_reader(self) -> DatasetReader:
         """Open the dataset anew, by default through the cache.
 
         A hook for subclasses, such as one whose dataset needs no cache; callers use `open`, which
-        keeps the reader. Called in each process on an object made there, and in rare cases by two
-        threads at once.
+        keeps the reader. Called in each process on an object made there, and by several threads if
+        they open the dataset at once; the reader of the first one is kept.
 
         Raises:
             DatasetError: as `open` says.

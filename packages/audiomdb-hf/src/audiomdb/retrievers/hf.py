@@ -318,7 +318,7 @@ class HFRetriever(BaseRetriever):
         if commit_file is not None:
             # The cache holds a lock while it fetches the metadata for all processes.
             commit_file.write(self._commit)
-        elif self._opened is not None:
+        elif self._opened:
             self._commit_file().put_back(self._commit)
 
     def _version(self, answer: Answer) -> str | None:
