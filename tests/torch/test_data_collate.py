@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -141,6 +142,39 @@ def test_a_missing_array_is_a_row_of_length_0() -> None:
     assert batch["audio"].tolist() == [[1, 1], [0, 0]]
     assert batch["audio_lengths"].tolist() == [2, 0]
     assert batch["text"] == [None, "only text"]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_arrays_are_padded_with_the_number_asked_for(kind: Any) -> None:
+    labels = [kind(np.array(row, np.int64)) for row in ([1, 2, 3], [4])]
+    batch = pad_collate([{"labels": row} for row in labels] + [{}], fill={"labels": -100})
+    assert batch["labels"].tolist() == [[1, 2, 3], [4, -100, -100], [-100] * 3]
+    assert batch["labels_lengths"].tolist() == [3, 1, 0]
+    clips = [{"audio": np.ones(n, np.float32)} for n in (1, 2)]
+    assert pad_collate(clips, fill={"audio": 0.5})["audio"].tolist() == [[1, 0.5], [1, 1]]
+    nested = pad_collate([{"of": {"x": row}} for row in labels], fill={"of": {"x": 7}})
+    assert nested["of"]["x"].tolist() == [[1, 2, 3], [4, 7, 7]]
+    half = [{"x": torch.ones(n, dtype=torch.bfloat16)} for n in (1, 2)]
+    assert pad_collate(half, fill={"x": -1})["x"].tolist() == [[1, -1], [1, 1]]
+
+
+def test_missing_numbers_are_filled_so_that_every_batch_has_a_tensor() -> None:
+    fill = {"snr": math.nan, "speaker": -1}
+    batch = pad_collate([{"snr": 1.5, "speaker": 3}, {"text": "no numbers"}], fill=fill)
+    assert batch["speaker"].tolist() == [3, -1]
+    assert batch["snr"][0] == 1.5
+    assert batch["snr"].isnan().tolist() == [False, True]
+    assert batch["text"] == [None, "no numbers"]
+    without = pad_collate([{"snr": None}], fill=fill)["snr"]
+    assert without.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.bool_])
+@pytest.mark.parametrize("number", [-200, 0.5, math.nan, 2**70])
+def test_a_number_that_a_field_cannot_hold_is_refused_by_name(dtype: Any, number: float) -> None:
+    rows = [{"x": np.ones(n, dtype)} for n in (1, 2)]
+    with pytest.raises(ValueError, match=r"fill\['x'\] is .*, which torch\..* does not hold"):
+        pad_collate(rows, fill={"x": number})
 
 
 def test_numbers_become_a_tensor() -> None:

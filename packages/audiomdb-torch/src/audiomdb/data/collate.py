@@ -38,6 +38,7 @@ def pad_collate(
     samples: Sequence[Mapping[str, Any]],
     *,
     masks: bool = False,
+    fill: Mapping[str, Any] | None = None,
     collate_fn_map: Mapping[Any, Any] | None = None,  # noqa: ARG001 (torch passes it)
 ) -> dict[str, Any]:
     """Collate samples into a batch, padding arrays with zeros at their ends.
@@ -57,16 +58,22 @@ def pad_collate(
       would be over 64 times as large as the largest of them, and integers that only a float could
       hold, and not exactly: `uint64` beside a signed type, or an `int` of 2**63.
 
+    `fill` gives other values for what is missing, by field: `{"labels": -100, "snr": math.nan}`
+    pads the arrays `labels` with -100, and a sample without `snr` has NaN in the tensor of numbers.
+
     In a worker process, padded tensors are made in shared memory, so that they reach the training
     process without another copy.
 
     Args:
         samples: At least one sample.
         masks: Whether to make masks. Pass `functools.partial(pad_collate, masks=True)` to a loader.
+        fill: Numbers to pad arrays with, and to put in place of missing numbers, by the name of a
+            field; for a field of dicts, such a mapping again.
         collate_fn_map: Not used; torch's default collate passes its own.
 
     Raises:
         AudioError: `audio` has different numbers of channels.
+        ValueError: a field's dtype does not hold its number in `fill`.
 
     Warns:
         UserWarning: `audio` has different sample rates.
@@ -77,11 +84,14 @@ def pad_collate(
         column = [sample.get(name) for sample in samples]
         if name == AUDIO:
             _check_clips(samples)
+        filled = None if fill is None else fill.get(name)
         rows = _Rows.of(column)
         if rows is None:
-            batch[name] = _batched(column, masks)
+            batch[name] = _batched(column, masks, filled)
             continue
-        batch[name] = rows.padded()
+        if filled:
+            _check_fill(name, filled, rows.dtype)
+        batch[name] = rows.padded(filled or 0)
         lengths = rows.lengths(frames_only=name == AUDIO)
         if lengths is not None and f"{name}_lengths" not in names:
             batch[f"{name}_lengths"] = lengths
@@ -98,7 +108,7 @@ class _Rows:
 
     def __init__(self, column: Sequence[Any], dtype: torch.dtype, axes: int) -> None:
         self._column = column
-        self._dtype = dtype
+        self.dtype = dtype
         missing = (0,) * axes
         self._shapes = [missing if row is None else tuple(row.shape) for row in column]
         self._axes = axes
@@ -118,29 +128,32 @@ class _Rows:
             return None
         return cls(column, dtype, present[0].ndim)
 
-    def padded(self) -> torch.Tensor:
-        """Return all rows in one padded tensor."""
-        in_place = batch_in_place(self._column, self._dtype)
+    def padded(self, fill: float = 0) -> torch.Tensor:
+        """Return all rows in one tensor, padded with a number that it holds."""
+        in_place = None if fill else batch_in_place(self._column, self.dtype)
         if in_place is not None:
             return in_place
         shape = tuple(map(max, *self._shapes)) if len(self._shapes) > 1 else self._shapes[0]
-        out = uninitialised((len(self._column), *shape), self._dtype)
+        out = uninitialised((len(self._column), *shape), self.dtype)
+        if fill:
+            out.fill_(fill)
         try:
             arrays = [None if row is None else _as_array(row) for row in self._column]
             target = out.numpy()
         except TypeError:  # bfloat16 and other dtypes that NumPy does not have
-            out.zero_()
+            if not fill:
+                out.zero_()
             for i, (row, own) in enumerate(zip(self._column, self._shapes, strict=True)):
                 if row is not None:
                     out[_box(i, own)] = torch.as_tensor(row).detach()
             return out
-        zeroed = out.is_shared()  # type: ignore[no-untyped-call]
+        filled = fill or out.is_shared()  # type: ignore[no-untyped-call]
         # NumPy accepts any array (read-only, reversed, of another byte order) and copies in this
         # thread. torch splits each row over all cores and waits for them, which took 10 ms per row
         # while threads were decoding.
         for i, (array, own) in enumerate(zip(arrays, self._shapes, strict=True)):
             # Shared memory is new and zero; untouched pages are not allocated before they are read.
-            for axis, size in enumerate(() if zeroed else own):
+            for axis, size in enumerate(() if filled else own):
                 target[(*_box(i, own[:axis]), slice(size, None))] = 0
             if array is not None:
                 target[_box(i, own)] = array
@@ -155,6 +168,17 @@ class _Rows:
         else:
             sizes = np.array(self._shapes, np.int64)
         return torch.from_numpy(sizes)
+
+
+def _check_fill(name: str, number: Any, dtype: torch.dtype) -> None:  # noqa: ANN401
+    """Raise ValueError if a tensor of this dtype does not hold a number."""
+    try:
+        stored = torch.zeros(1, dtype=dtype).fill_(number).item()
+        if dtype.is_floating_point or dtype.is_complex or stored == number:
+            return
+    except (OverflowError, RuntimeError, TypeError, ValueError):
+        pass
+    raise ValueError(f"fill[{name!r}] is {number!r}, which {dtype} does not hold")
 
 
 def _mostly_padding(shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -235,8 +259,10 @@ def _torch_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
 
 
-def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
+def _batched(column: Sequence[Any], masks: bool, fill: Any) -> Any:  # noqa: ANN401
     """Batch values that are not arrays."""
+    if isinstance(fill, _NUMBERS):
+        column = [fill if value is None else value for value in column]
     if _are(column, _NUMBERS):
         numbers = np.array(column)
         if numbers.dtype.kind == "f" and _are(column, _INTEGERS):
@@ -246,7 +272,7 @@ def _batched(column: Sequence[Any], masks: bool) -> Any:  # noqa: ANN401
         except TypeError:  # text scalars, dates, integers beyond 64 bits
             return list(column)
     if _are(column, (Mapping,)):
-        return pad_collate(column, masks=masks)
+        return pad_collate(column, masks=masks, fill=fill)
     return list(column)
 
 
