@@ -32,7 +32,8 @@ BLOCK_FRAMES = 1 << 16
 class Decoder:
     """An open libsndfile decoder for a clip, or for an excerpt made from it.
 
-    A context manager; not thread-safe.
+    A context manager; not thread-safe. `position` is the frame of the clip that it decodes next,
+    negative before an excerpt's first frame of the clip.
 
     Raises:
         UnreadableAudioError: libsndfile does not support the coding.
@@ -44,7 +45,7 @@ class Decoder:
         self._structure = structure
         self._file, excerpt = self._open(excerpt)
         self._first = excerpt.first if excerpt is not None else 0
-        self._position = self._first
+        self.position = self._first
         self.sample_rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.container: str = self._file.format
@@ -95,23 +96,16 @@ class Decoder:
             return self._structure.frames
         return max(0, int(self._file.frames) + self._first)
 
-    def reaches(self, frame: int) -> bool:
-        """Whether `skip_to` can move to `frame`; if not, another decoder has to be opened."""
-        return self._seeks or self._position <= frame
-
-    def nears(self, frame: int) -> bool:
-        """Whether `frame` is ahead, by so little that another decoder would not be there sooner."""
-        return 0 <= frame - self._position <= BLOCK_FRAMES
-
     def skip_to(self, frame: int) -> None:
         """Move to `frame`: seek if that is exact, or else decode and discard up to there."""
-        if not self._seeks:
-            self._discard(frame - self._position)
-        elif frame != self._position:
+        if not self.seeks:
+            self._discard(frame - self.position)
+        elif frame != self.position:
             self._seek(frame)
 
     @property
-    def _seeks(self) -> bool:
+    def seeks(self) -> bool:
+        """Whether `skip_to` seeks, and can go back."""
         return self._structure.seekable and self._file.can_seek and self._first == 0
 
     def _seek(self, frame: int) -> None:
@@ -121,7 +115,7 @@ class Decoder:
             raise self._stopped(error) from error
         if reached != frame:
             raise self._source.damaged(f"seeking to frame {frame} leads to frame {reached}")
-        self._position = frame
+        self.position = frame
 
     def _discard(self, frames: int) -> None:
         while frames > 0:
@@ -153,7 +147,7 @@ class Decoder:
             part: np.ndarray = self._file.read(count, out=out)
         except soundfile.LibsndfileError as error:
             raise self._stopped(error) from error
-        self._position += len(part)
+        self.position += len(part)
         return part
 
     def _stopped(self, error: soundfile.LibsndfileError) -> AudioError:

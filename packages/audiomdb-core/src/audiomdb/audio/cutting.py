@@ -14,13 +14,13 @@ from audiomdb.audio.arrays import no_frames
 from audiomdb.audio.fast_decoders import decode_plain
 from audiomdb.audio.inspection import inspect
 from audiomdb.audio.opening import open_decoder
+from audiomdb.audio.rewinding import RewindingDecoder
 from audiomdb.audio.source import Source
 from audiomdb.errors import AudioError, DamagedAudioError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from audiomdb.audio.base_decoder import Decoder
     from audiomdb.audio.info import AudioSource
     from audiomdb.audio.structure import Excerpt
 
@@ -38,10 +38,11 @@ _Version: TypeAlias = "tuple[object, ...] | None"
 class Cutter:
     """Cuts windows out of one clip, which is inspected once. Not thread-safe.
 
-    Where a seek is not exact, the decoder goes on from the end of the last window. Windows in the
-    order of their starts therefore cost no more than decoding the clip once. A window that is far
-    from there is cut out with a decoder of its own, if the format allows; for windows that follow
-    on it, that decoder gets more and more of the clip at once.
+    Where a seek is not exact, the decoder goes on from the end of the last window, and the last
+    frames are kept. Windows in the order of their starts, which may overlap, therefore cost no more
+    than decoding the clip once. A window that is far from there is cut out with a decoder of its
+    own, if the format allows; for windows that follow on it, that decoder gets more and more of the
+    clip at once.
 
     Args:
         source: Encoded bytes, or the path of a file.
@@ -59,8 +60,7 @@ class Cutter:
         except BaseException:
             self._source.close()
             raise
-        self._decoder: Decoder | None = None
-        self._held = range(_ENDLESS)  # frames that this decoder can reach
+        self._decoder: RewindingDecoder | None = None
         self._total: int | None = None
 
     def __enter__(self) -> Cutter:
@@ -105,9 +105,9 @@ class Cutter:
                 return audio, rate
         total, rate = self._length()
         if total is None:
-            return self._while_counting(self._decoder or self._open(), offset, duration), rate
+            return self._while_counting(offset, duration), rate
         start, stop = self._window(total, rate, offset, duration)
-        return self._decoded(self._decoder, start, stop, total), rate
+        return self._decoded(start, stop, total), rate
 
     def seconds(self) -> float | None:
         """Return the length of the clip; None if it is not known before all of it is decoded."""
@@ -127,26 +127,27 @@ class Cutter:
             self._total = decoder.frames
         return self._total, decoder.sample_rate
 
-    def _open(self, excerpt: Excerpt | None = None, held: range = range(_ENDLESS)) -> Decoder:
+    def _open(
+        self, excerpt: Excerpt | None = None, held: range = range(_ENDLESS)
+    ) -> RewindingDecoder:
         """Open a decoder for the whole clip, or for an excerpt, in place of the last one."""
         self._close_decoder()
-        self._decoder = open_decoder(self._source, self._structure, excerpt=excerpt)
-        self._held = held
+        decoder = open_decoder(self._source, self._structure, excerpt=excerpt)
+        self._decoder = RewindingDecoder(decoder, held)
         return self._decoder
 
-    def _decoded(self, decoder: Decoder | None, start: int, stop: int, total: int) -> np.ndarray:
-        decoder = self._reaching(decoder, start, stop, total)
+    def _decoded(self, start: int, stop: int, total: int) -> np.ndarray:
+        decoder = self._reaching(start, stop, total)
         try:
             return self._read(decoder, start, stop, total)
         except DamagedAudioError:
-            if self._structure.flac is None or self._held.stop == _ENDLESS:
+            if self._structure.flac is None or decoder.held.stop == _ENDLESS:
                 raise
         # Samples may look like the header of the frame that an excerpt was to begin with.
         return self._read(self._open(), start, stop, total)
 
-    def _read(self, decoder: Decoder, start: int, stop: int, total: int) -> np.ndarray:
-        decoder.skip_to(start)
-        audio = decoder.read(stop - start)
+    def _read(self, decoder: RewindingDecoder, start: int, stop: int, total: int) -> np.ndarray:
+        audio = decoder.read(start, stop)
         if len(audio) != stop - start:
             raise self._source.damaged(
                 f"frames {start} to {stop} of {total} decode to {len(audio)} frames instead of "
@@ -154,37 +155,38 @@ class Cutter:
             )
         return audio
 
-    def _reaching(self, decoder: Decoder | None, start: int, stop: int, total: int) -> Decoder:
+    def _reaching(self, start: int, stop: int, total: int) -> RewindingDecoder:
         """Return the decoder, or another one, from which the window is decoded soonest."""
-        held = self._held
+        decoder = self._decoder
         near = decoder is not None and decoder.nears(start)
-        if decoder is not None and near and stop <= held.stop:
+        if decoder is not None and near and stop <= decoder.held.stop:
             return decoder
         if self._structure.excerpt is not None:
-            # More each time, so that windows in order do not open a decoder each.
-            until = min(total, stop + 2 * max(len(held), _AHEAD)) if near else stop
+            until = stop
+            if decoder is not None and near:
+                # More each time, so that windows in order do not open a decoder each.
+                until = min(total, stop + 2 * max(len(decoder.held), _AHEAD))
             excerpt = self._structure.excerpt(start, until, total)
             if excerpt is not None:
                 return self._open(excerpt, range(start, until))
-        if decoder is None or held.stop < _ENDLESS or not decoder.reaches(start):
+        if decoder is None or decoder.held.stop < _ENDLESS or not decoder.reaches(start):
             return self._open()
         return decoder
 
-    def _while_counting(
-        self, decoder: Decoder, offset: float, duration: float | None
-    ) -> np.ndarray:
+    def _while_counting(self, offset: float, duration: float | None) -> np.ndarray:
         """Decode the whole clip, since only its end shows that it is complete, and keep a window.
 
         Memory holds the window, not the clip.
         """
-        start, stop = _range(_ENDLESS, decoder.sample_rate, offset, duration)
         pieces: list[np.ndarray] = []
         total = 0
-        for block in decoder.blocks():
-            piece = block[max(0, start - total) : max(0, stop - total)]
-            if len(piece) or not pieces:
-                pieces.append(piece.copy())
-            total += len(block)
+        with open_decoder(self._source, self._structure) as decoder:
+            start, stop = _range(_ENDLESS, decoder.sample_rate, offset, duration)
+            for block in decoder.blocks():
+                piece = block[max(0, start - total) : max(0, stop - total)]
+                if len(piece) or not pieces:
+                    pieces.append(piece.copy())
+                total += len(block)
         self._window(total, decoder.sample_rate, offset, duration)
         self._total = total
         return np.concatenate(pieces)
