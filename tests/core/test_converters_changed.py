@@ -207,15 +207,22 @@ def test_another_value_of_the_same_size_is_noticed(tmp_path: Path, old: Any, new
         Listed([("k", fields[1])], tmp_path / "out").run()
 
 
-@pytest.mark.parametrize("changed", [{"offset": 0.02}, {"duration": 0.04}, {"path": "longer.wav"}])
+@pytest.mark.parametrize(
+    "changed", [{"offset": 0.02}, {"duration": 0.04}, {"path": "longer.wav"}, {"channel": 0}]
+)
 def test_a_changed_window_is_noticed_and_a_changed_path_is_not(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     for name, seconds in (("a.wav", 0.1), ("b.wav", 0.1), ("longer.wav", 0.2)):
         (tmp_path / name).write_bytes(clip(1, seconds))
 
-    def run(path: str = "a.wav", offset: float = 0.01, duration: float = 0.05) -> int:
-        window = AudioWindow(tmp_path / path, offset, duration)
+    def run(
+        path: str = "a.wav",
+        offset: float = 0.01,
+        duration: float = 0.05,
+        channel: int | None = None,
+    ) -> int:
+        window = AudioWindow(tmp_path / path, offset, duration, channel)
         return Listed([("k", {"audio": window})], tmp_path / "out").run().reused_shards
 
     run()
@@ -309,6 +316,12 @@ def test_the_digest_can_be_computed_from_the_page_of_the_format(tmp_path: Path) 
             {"audio": AudioWindow(tmp_path / "a.wav", 0.01)},
             size,
             {"audio": Ext(5, struct.pack("<Qdd", size, 0.01, float("inf")))},
+        ),
+        (
+            "channel",
+            {"audio": AudioWindow(tmp_path / "a.wav", 0.01, 0.05, channel=0)},
+            1600,
+            {"audio": Ext(5, struct.pack("<QddH", size, 0.01, 0.05, 0))},
         ),
         ("object", {"field": Locked()}, 0, {"field": Ext(6, b"Locked")}),
         ("name", {"field": "\udcff"}, 1, {"field": b"\xed\xb3\xbf"}),

@@ -114,6 +114,11 @@ class Cutter:
         total, rate = self._length()
         return None if total is None else total / rate
 
+    def channels(self) -> int:
+        """Return the number of channels."""
+        header = self._structure.plain or self._structure.flac or self._decoder or self._open()
+        return header.channels
+
     def _length(self) -> tuple[int | None, int]:
         """Return the number of frames, None if it is not known yet, and the rate in Hz."""
         plain, flac = self._structure.plain, self._structure.flac
@@ -240,6 +245,11 @@ class Cutters:
         """Return the length of a file as `Cutter.seconds` does; `name` is that of its window."""
         with self._cutter(path, name) as cutter:
             return cutter.seconds()
+
+    def channels(self, path: str | os.PathLike[str], *, name: str) -> int:
+        """Return the number of channels of a file; `name` is that of its window."""
+        with self._cutter(path, name) as cutter:
+            return cutter.channels()
 
     @contextmanager
     def _cutter(self, path: str | os.PathLike[str], name: str) -> Iterator[Cutter]:

@@ -38,6 +38,7 @@ class RewindingDecoder:
         self.held = held
         self.frames = decoder.frames
         self.sample_rate = decoder.sample_rate
+        self.channels = decoder.channels
 
     def close(self) -> None:
         """Close the decoder. Must be called only once."""

@@ -30,7 +30,8 @@ Each row of MANIFEST is a sample: JSON lines as NeMo writes them, CSV, or TSV. a
 audio file, text the transcript; every other column keeps its name. JSON keeps its types; in CSV and
 TSV every column is text except sample_rate, channels, frames, duration and offset. A row with
 offset and duration, in seconds, is that part of its file; one that reaches past the end of the file
-by more than 0.25 s cannot be stored.
+by more than 0.25 s cannot be stored. A row with channel_selector, a number from 0, is that channel
+of its file; without, it is all channels.
 
 The key of a sample is the value in --key-column, or in a column key or id. Without these it is the
 path, followed by @offset for a part of a file, and by #line if several rows would have the same.
@@ -113,6 +114,13 @@ def _add_manifest(sources: Commands) -> None:
         help="column with the keys (default: key or id, or else the path)",
     )
     reading.add_argument(
+        "--channel-column",
+        default="channel_selector",
+        metavar="NAME",
+        help="column with the number of the channel to store, from 0 (default: channel_selector; "
+        "'' for none)",
+    )
+    reading.add_argument(
         "--audio-dir",
         metavar="DIR",
         help="folder that relative paths start from (default: that of the manifest)",
@@ -142,6 +150,7 @@ def _manifest(args: argparse.Namespace) -> int:
         audio_column=args.audio_column,
         text_column=args.text_column,
         key_column=args.key_column,
+        channel_column=args.channel_column or None,
         audio_dir=args.audio_dir,
         **options_of(args),
     )

@@ -28,6 +28,12 @@ __all__ = ["ManifestConverter"]
 
 _KEY_COLUMNS = ("key", "id")
 
+_CHANNEL_COLUMN = "channel_selector"
+"""Name of the column that selects a channel in manifests of NeMo."""
+
+_MOST_DIGITS = 5
+"""Digits of the number of a channel; no format has more channels."""
+
 
 class ManifestConverter(BaseConverter):
     """Converts the rows of a manifest: JSON lines as NeMo writes them, CSV, or TSV.
@@ -47,6 +53,10 @@ class ManifestConverter(BaseConverter):
     is the whole file, and without an `offset`, the file is stored as it is, and `duration` is
     checked against the audio.
 
+    Where `channel_column` holds the number of a channel, counted from 0, or a list of just one, the
+    row is that channel alone: cut out and stored in the same way, unless it is all that the file
+    has. Without a number (None, an empty cell, no such column), a row has all channels.
+
     A sample's key is its value in `key_column`, or else its path as given in the manifest, followed
     by `@offset` for a part, and by `#line` if several rows would have the same key. Of several
     manifests, such paths start from the folder that all of them lie in, and `#2:line` is a line of
@@ -63,6 +73,8 @@ class ManifestConverter(BaseConverter):
             default "text"; if no row has that, but the first one has a column "sentence",
             "transcription" or "transcript", the log says so.
         key_column: Column with the keys. By default "key" or "id", if the first row has one.
+        channel_column: Column that selects a channel; None if no column does. A name other than the
+            default must occur in one row at least.
         audio_dir: Folder that relative paths start from; by default that of each manifest.
         options: See `BaseConverter`.
 
@@ -70,7 +82,8 @@ class ManifestConverter(BaseConverter):
         SourceError: when there is no such file, or audio and text are the same column; from `run`,
             when it cannot be used; names the line.
         SampleError: from `run`, before any work, for a row with an impossible `offset` or
-            `duration`, unless `on_error` is "skip".
+            `duration`, or one that selects no single channel (several, or NeMo's "average"), unless
+            `on_error` is "skip".
         InvalidURLError: when the manifest is given by a URL.
     """
 
@@ -82,6 +95,7 @@ class ManifestConverter(BaseConverter):
         audio_column: str = "audio_filepath",
         text_column: str = TEXT,
         key_column: str | None = None,
+        channel_column: str | None = _CHANNEL_COLUMN,
         audio_dir: str | os.PathLike[str] | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
@@ -97,6 +111,7 @@ class ManifestConverter(BaseConverter):
         self.audio_column = audio_column
         self.text_column = text_column
         self.key_column = key_column
+        self.channel_column = channel_column
         self._files = manifest_files(given, audio_dir)
         self._survey: _Survey | None = None
 
@@ -107,11 +122,14 @@ class ManifestConverter(BaseConverter):
 
     def source_options(self) -> dict[str, Any]:
         """Return the options that decide what samples hold; the location of the clips does not."""
-        return {
+        options = {
             "audio_column": self.audio_column,
             "text_column": self.text_column,
             "key_column": self.key_column,
         }
+        if self.channel_column != _CHANNEL_COLUMN:
+            options["channel_column"] = self.channel_column
+        return options
 
     def sample_count(self) -> int:
         """Return the number of rows of the manifests; reads and checks all of them."""
@@ -150,6 +168,7 @@ class ManifestConverter(BaseConverter):
 
         names, key_column = array("Q"), self.key_column
         likely_text: str | None = None
+        no_channels = self.channel_column not in (None, _CHANNEL_COLUMN)
         for place, row in all_rows(self._files):
             if not names and key_column is None:
                 key_column = next((name for name in _KEY_COLUMNS if name in row), None)
@@ -157,12 +176,18 @@ class ManifestConverter(BaseConverter):
                 likely_text = next((name for name in TEXT_COLUMNS if name in row), None)
             if TEXT in row:
                 likely_text = None
+            no_channels = no_channels and self.channel_column not in row
             sample = self._sample(place, row)
             if isinstance(sample, SampleError) and self.on_error == "raise":
                 raise sample
             names.append(_digest(self._name(place, row, key_column)))
         if not names:
             raise SourceError(f"{self._shown} has no rows")
+        if no_channels:
+            raise SourceError(
+                f"{self._shown}: no row has a column {self.channel_column!r}, named by "
+                "channel_column= (--channel-column)"
+            )
         found = np.sort(np.frombuffer(names, np.uint64))
         # Keys from a column are not changed: the writer reports one that occurs twice.
         again = found[1:] == found[:-1] if key_column is None else slice(0)
@@ -206,15 +231,37 @@ class ManifestConverter(BaseConverter):
 
     def _audio(self, place: Place, row: Row, path: str) -> str | AudioWindow:
         offset, duration = row.get(OFFSET), row.get(DURATION)
-        if offset is None:
+        channel = self._channel(place, row)
+        if offset is None and channel is None:
             return path
+        if offset is None:
+            offset, duration = 0.0, None  # the duration of a whole file is only compared
         for name, value in ((OFFSET, offset), (DURATION, duration)):
             if isinstance(value, bool) or not isinstance(value, int | float | None):
                 raise SourceError(f"{place}: {name} is {value!r}, expected seconds")
         try:
-            return AudioWindow(path, float(offset), None if duration is None else float(duration))
+            seconds = None if duration is None else float(duration)
+            return AudioWindow(path, float(offset), seconds, channel)
         except (ValueError, OverflowError) as exc:
             raise SampleError(f"{place}: {exc}") from exc
+
+    def _channel(self, place: Place, row: Row) -> int | None:
+        """Return the number of the channel that a row selects; None for all of them."""
+        given = None if self.channel_column is None else row.get(self.channel_column)
+        value = given.strip() if isinstance(given, str) else given
+        if value is None or value == "":
+            return None
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, str) and value.isdecimal() and len(value) <= _MOST_DIGITS:
+            value = int(value)  # from CSV or TSV
+        if type(value) is int and value >= 0:
+            return value
+        raise SampleError(
+            f"{place}: {self.channel_column} is {given!r:.80}, expected the number of one channel, "
+            "from 0. To average the channels of all clips, give mono=True (--mono), and "
+            "channel_column=None (--channel-column '') to use no such column"
+        )
 
 
 class _Survey(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
 from audiomdb.checks import at_least_one
 from audiomdb.errors import AudioError, SampleError, SourceError
+from audiomdb.quantities import counted
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
 
 __all__ = [
@@ -217,7 +218,7 @@ def _is_whole(window: AudioWindow, cutters: Cutters, name: str) -> bool:
 
     It is cut out nevertheless if the file has to be decoded to find that out.
     """
-    if window.offset > 0:
+    if window.offset > 0 or not _has_all_channels(window, cutters, name):
         return False
     if window.duration is None:
         return True
@@ -229,13 +230,21 @@ def _is_whole(window: AudioWindow, cutters: Cutters, name: str) -> bool:
     return -_MOST_MISSING_S <= left_out <= min(_DURATION_TOLERANCE_S, 0.01 * seconds)
 
 
+def _has_all_channels(window: AudioWindow, cutters: Cutters, name: str) -> bool:
+    if window.channel is None:
+        return True
+    return window.channel == 0 and cutters.channels(window.path, name=name) == 1
+
+
 def _cut(window: AudioWindow, cutters: Cutters, name: str) -> tuple[np.ndarray, int]:
     """Decode a window; return its audio and the rate in Hz.
 
     Raises:
-        AudioError: when the audio ends well before the window does.
+        AudioError: when the audio ends well before the window does, or has no such channel.
     """
     array, rate = cutters.cut(window.path, window.offset, window.duration, name=name)
+    if window.channel is not None:
+        array = _one_channel(array, window.channel, name)
     seconds = len(array) / rate
     if window.duration is not None and window.duration - seconds > _MOST_MISSING_S:
         raise AudioError(
@@ -243,6 +252,14 @@ def _cut(window: AudioWindow, cutters: Cutters, name: str) -> tuple[np.ndarray, 
             f"that by {_MOST_MISSING_S} s, because ends are rounded"
         )
     return array, rate
+
+
+def _one_channel(array: np.ndarray, channel: int, name: str) -> np.ndarray:
+    columns = array[:, None] if array.ndim == 1 else array
+    if channel >= columns.shape[1]:
+        there = counted(columns.shape[1], "channel")
+        raise AudioError(f"{name}: the file has {there}, counted from 0")
+    return np.ascontiguousarray(columns[:, channel])
 
 
 def _read(audio: Any, name: str) -> bytes | bytearray | memoryview:  # noqa: ANN401

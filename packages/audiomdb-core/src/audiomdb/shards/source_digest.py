@@ -28,6 +28,7 @@ _FILE, _OTHER = 5, 6
 
 _SIZE = Struct("<Q")
 _WINDOW = Struct("<Qdd")
+_CHANNEL = Struct("<H")
 
 _WINDOW_BYTES_PER_S = 32_000
 """Size of a window for shard borders: 16 bits at 16 kHz. Its file is not opened for that."""
@@ -131,7 +132,10 @@ class _Packer(Packer):
     def pack(self, value: Any, path: str, depth: int) -> Any:  # noqa: ANN401
         if isinstance(value, AudioWindow):
             end = math.inf if value.duration is None else value.duration
-            return Ext(_FILE, _WINDOW.pack(_file_bytes(value.path), value.offset, end))
+            packed = _WINDOW.pack(_file_bytes(value.path), value.offset, end)
+            if value.channel is not None:
+                packed += _CHANNEL.pack(value.channel)
+            return Ext(_FILE, packed)
         try:
             return super().pack(value, path, depth)
         except UnsupportedValueError:
