@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from audiomdb.cache.layout import CacheLayout, entry_name
 from audiomdb.errors import CorruptShardError
 from audiomdb.locks import Lock
-from audiomdb.shards import Metadata, ShardEntry
-from audiomdb.shards.files import sha256_file, write_atomically
+from audiomdb.shards import Metadata
+from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import DATA_FILE, METADATA_FILE
 from audiomdb.shards.metadata import metadata_bytes, parse_metadata
 from audiomdb.threads import Check
@@ -68,7 +68,7 @@ class Origin(Protocol):
         """Bytes received from the origin so far."""
 
     def bring(self, number: int, final: Path, progress: ShardProgress) -> None:
-        """Write the file of shard `number` to `final`, complete and verified."""
+        """Write the file of shard `number`, complete and verified, to `final`, where none is."""
 
 
 class CacheOrigin:
@@ -149,10 +149,6 @@ class FolderOrigin:
         """Copy the file of shard `number` to `final` and verify it."""
         entry = self.metadata.shards[number]
         source = self._folder / entry.path / DATA_FILE
-        if source.exists() and final.exists() and source.samefile(final):
-            # One file under two names. It is damaged, or `bring` would not have been called, but it
-            # is the only copy and must not be removed.
-            raise CorruptShardError(_changed(source, entry, sha256_file(source)))
         if source.exists() and (not source.is_file() or source.stat().st_size != entry.bytes):
             raise CorruptShardError(
                 f"{source} is no file of {entry.bytes} bytes, as metadata says: it was damaged "
@@ -162,15 +158,11 @@ class FolderOrigin:
             digest = _written(final, chunks, progress)
         if digest != entry.sha256:
             final.unlink()
-            raise CorruptShardError(_changed(source, entry, digest))
+            raise CorruptShardError(
+                f"{source} has sha256 {digest}, metadata says {entry.sha256}: it was damaged since "
+                "its conversion"
+            )
         self._received.append(entry.bytes)
-
-
-def _changed(source: Path, entry: ShardEntry, digest: str) -> str:
-    return (
-        f"{source} has sha256 {digest}, metadata says {entry.sha256}: it was damaged since its "
-        "conversion"
-    )
 
 
 def _written(final: Path, chunks: Iterator[bytes | memoryview], progress: ShardProgress) -> str:

@@ -40,11 +40,19 @@ DIR holds either the whole dataset or none yet. If a pull is stopped, give the s
 and it continues where it was. Whole shards are not downloaded twice; if the dataset was pulled
 before, shards that have been damaged since are downloaded again.
 
+A different dataset in DIR, which may be an older version of this one, is replaced only with
+--replace. Shards that it holds are kept, whatever their number is now, and only the others are
+downloaded. The old dataset stays until all of them are there, which takes room for both; then the
+new one takes its place, and the shards that only the old one had are deleted. Programs that have
+the old dataset open keep the shards that they are reading, and get an error when they need
+another: they have to open it again.
+
 Unfinished downloads are kept in DIR/.pull. With --cache-dir, shards go through that cache instead
 and are copied: shards that it already holds are used, and DIR may be on a network disk."""
 
 _EXAMPLE = """\
   audiomdb pull s3://my-bucket/speech speech
+  audiomdb pull s3://my-bucket/speech speech --replace
   audiomdb pull hf://datasets/user/speech@main speech --workers 8
   audiomdb pull s3://open-data/speech speech --option anonymous=true
   AWS_ENDPOINT_URL=http://minio:9000 audiomdb pull s3://my-bucket/speech speech"""
@@ -71,6 +79,11 @@ def add(commands: Commands) -> None:
         default=4,
         metavar="N",
         help="shards downloaded at once (default: 4)",
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace a different dataset in DIR, or another version of this one",
     )
     group = parser.add_argument_group("reading from the URL")
     add_options(group)
@@ -115,7 +128,8 @@ def _pull(retriever: BaseRetriever, target: Target, args: argparse.Namespace) ->
     start = time.perf_counter()
     with _origin(retriever, args) as origin:
         metadata = origin.metadata
-        target.refuse_another(metadata)
+        if not args.replace:
+            target.refuse_another(metadata)
         description = f"pulling {one_line(metadata.name)}"
         with progress(metadata.bytes, unit="B", description=description) as bar:
             try:
