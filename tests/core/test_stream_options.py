@@ -311,6 +311,8 @@ def test_a_cache_limit_set_by_another_process_is_named(dataset: Path, tmp_path: 
     first, second = opened(1000), opened(10_000_000)
     with pytest.raises(CacheTooSmallError, match=r"Fewer workers or a smaller window need less$"):
         next(iter(SampleStream(first)))
+    first.close()
+    assert len(first) == 12, "it has the directory again"
     with pytest.raises(CacheTooSmallError, match=r"asked for 10000000, but .* close that stream"):
         next(iter(SampleStream(second)))
     first.close()

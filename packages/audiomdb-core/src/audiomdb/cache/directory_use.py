@@ -80,6 +80,16 @@ class DirectoryUse:
         self._closed = True
         self._opened.in_use.release()
 
+    def let_go(self) -> None:
+        """Stop using the directory until the next call, unless it has an entry of a reader.
+
+        Limits that suffice for no reader then hold for nobody else.
+        """
+        with self._lock:
+            if all(registration.closed for registration in self._registrations):
+                self._place = _NOWHERE
+                self._opened.in_use.release()
+
     def enter(self, registration: Registration) -> None:
         """Add a reader's entry to those that are restored while they are open."""
         with self._lock:

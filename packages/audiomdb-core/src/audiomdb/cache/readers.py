@@ -59,6 +59,11 @@ class Registration:
         self._lock = Lock()
         self.path, self._held = self._new_file(self._content(np.empty(0, np.int32)))
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._held.fd < 0
+
     def publish(self, visits: NDArray[np.int32]) -> None:
         """Publish the numbers of the shards that are read from now on, in order."""
         content = self._content(visits[: self._capacity])

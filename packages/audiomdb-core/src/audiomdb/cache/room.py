@@ -28,6 +28,7 @@ from audiomdb.cache.layout import CacheLayout
 from audiomdb.cache.lock import Held, exclusive, is_at, is_held, try_exclusive
 from audiomdb.cache.part_file import Delivered, Part, arrived
 from audiomdb.cache.readers import Registration, live_readings, registration_bytes
+from audiomdb.errors import CacheTooSmallError
 from audiomdb.shards.files import bytes_below
 from audiomdb.shards.metadata import Metadata
 
@@ -97,9 +98,14 @@ class Room:
             CacheTooSmallError: the budget is less than all readers of the directory need.
             CacheFullError: the disk is full.
         """
-        registration = self._use.despite_deletion(
-            lambda: self._registered(at_once, visits, workers)
-        )
+        try:
+            registration = self._use.despite_deletion(
+                lambda: self._registered(at_once, visits, workers)
+            )
+        except CacheTooSmallError:
+            # The error's frames may keep this cache: whoever tries again must not find it in use.
+            self._use.let_go()
+            raise
         self._use.enter(registration)
         return registration
 
