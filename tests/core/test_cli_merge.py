@@ -41,6 +41,15 @@ def test_it_says_what_it_made(
     output(capsys, "verify", merged)
 
 
+def test_a_field_of_two_types_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, speaker in (("week-1", "3"), ("week-2", 3)):
+        with DatasetWriter(tmp_path / name) as writer:
+            writer.write(f"{name}-clip", {"speaker_id": speaker})
+    weeks = (tmp_path / "week-1", tmp_path / "week-2")
+    said = f"audiomdb: field 'speaker_id' is str in {weeks[0]} and int in {weeks[1]}: "
+    assert said in output(capsys, "merge", *weeks, tmp_path / "all")
+
+
 def test_programs_get_the_same_as_json(
     parts: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

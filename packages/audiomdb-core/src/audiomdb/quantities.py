@@ -1,10 +1,11 @@
-"""Format sizes, times, rates and counts for people to read."""
+"""Format sizes, times, rates, counts and long lists for people to read."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-__all__ = ["counted", "duration", "hertz", "number", "size"]
+__all__ = ["counted", "duration", "few", "hertz", "number", "size"]
 
 
 def size(n_bytes: float) -> str:
@@ -52,3 +53,9 @@ def number(value: float) -> str:
 def counted(n: int, one: str, many: str | None = None) -> str:
     """Format a count as `1 shard` or `1,204 shards`; `many` is the plural unless it adds an s."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def few(names: Sequence[str], *, most: int = 3) -> str:
+    """List names as `a, b, c and 297 more`: the first `most` of them, and how many are left."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left:,} more" if left > 0 else "")

@@ -25,8 +25,9 @@ _DESCRIPTION = """\
 For a corpus that is converted in parts: by the jobs of a cluster, by language, or as it grows. The
 shards of the datasets are taken as they are, in the order of the FOLDERs; no audio is read or
 stored again. A key may occur only once in all of them, and all must have been made with the same
-processors. metadata.json comes last: OUTPUT holds either the whole dataset or none yet. If a merge
-is stopped, give the same command again and it continues where it was.
+processors. A field that is text in one and a number in another is named: filters find one of the
+two. metadata.json comes last: OUTPUT holds either the whole dataset or none yet. If a merge is
+stopped, give the same command again and it continues where it was.
 
 Where the file system allows it, shards become hard links: they take no space, and the FOLDERs may
 be deleted afterwards. But a link and its original are one file, so that whatever writes into one of

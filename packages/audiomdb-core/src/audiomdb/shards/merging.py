@@ -36,6 +36,7 @@ from audiomdb.shards.layout import (
     shard_name,
 )
 from audiomdb.shards.metadata import Feature, Metadata, ShardEntry, read_metadata
+from audiomdb.shards.mixed_types import warn_of_mixed_types
 from audiomdb.shards.output import OutputFolder, folder_name, output_path
 from audiomdb.shards.shard_reader import ShardReader
 from audiomdb.urls import folder_path
@@ -62,7 +63,7 @@ def merge_datasets(
     A file that a program changes in place changes in both.
 
     A merge that was interrupted is continued by the same call. If the output is complete, it is
-    left as it is.
+    left as it is. A field that is text in one dataset and a number in another is logged.
 
     Args:
         folders: Folders of the datasets, all made with the same processors.
@@ -102,6 +103,7 @@ def merge_datasets(
         if before is not None and before.name == name and not missing and _is_whole(output, before):
             logger("shards").info("%s holds this dataset already", output)
             return before
+        warn_of_mixed_types(parts)
         features, rejected = _look_into(shards, show=progress)
         with disk_errors(output, job="merge"):
             _bring(missing, folder, copy=copy, show=progress)
