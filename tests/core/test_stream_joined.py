@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,49 @@ def test_a_missing_row_is_an_error_or_keeps_the_sample(reader: DatasetReader) ->
         load(reader, 3, join=JoinedColumns(ROWS[:2]))
     sample = load(reader, 3, join=JoinedColumns(ROWS[:2], missing="keep"))
     assert (sample["text"], sample["grade"]) == ("old 3", None)
+
+
+def test_a_table_that_matches_nothing_is_named_once_with_a_key_of_each_side(
+    reader: DatasetReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    joined = JoinedColumns({"data/clip-0.wav": {"text": "better"}}, missing="keep")
+    for _ in range(2):
+        for position in range(4):
+            load(reader, position, join=joined)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "the joined table has 1 row, and none for the first 4 samples read: a key of it is "
+        "'data/clip-0.wav', one of the samples 'clip-3'"
+    )
+
+
+def test_a_large_table_that_matches_nothing_is_named_before_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with DatasetWriter(tmp_path / "many") as writer:
+        for number in range(100):
+            writer.write(f"clip-{number:02d}", {"text": "old"})
+    table = {f"other-{number}": {"text": "better"} for number in range(100)}
+    joined = JoinedColumns(table, missing="keep")
+    with DatasetReader.open(tmp_path / "many") as many:
+        assert [load(many, at, join=joined)["text"] for at in range(20)] == ["old"] * 20
+    assert "has 100 rows, and none for the first 10 samples read" in caplog.text
+
+
+def test_how_many_samples_had_a_row_is_logged_once(
+    reader: DatasetReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="audiomdb")
+    joined = JoinedColumns([*ROWS[:2], {"key": "clip-9"}], missing="keep")
+    for _ in range(2):
+        for position in range(4):
+            load(reader, position, join=joined)
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert record.getMessage() == (
+        "the joined table had a row for 2 of the first 4 samples read, and has 3 rows"
+    )
 
 
 def test_joined_rows_have_none_for_columns_they_lack(reader: DatasetReader) -> None:

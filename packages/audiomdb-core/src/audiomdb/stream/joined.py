@@ -13,6 +13,7 @@ import numpy as np
 from audiomdb.converters.tables import read_table
 from audiomdb.errors import SourceError, UnknownColumnError, UnknownKeyError
 from audiomdb.sample import AUDIO, KEY, Sample
+from audiomdb.stream.matches import Matches
 
 __all__ = ["JoinedColumns", "Table"]
 
@@ -50,7 +51,9 @@ class JoinedColumns:
             first row has. Not used with a mapping from key to row.
         columns: Columns to join. None: all but the key column.
         missing: What happens to samples without a row in the table: "error" raises, "keep" leaves
-            them as they are stored, with None in columns that they lack.
+            them as they are stored, with None in columns that they lack. How many have a row is
+            logged once per process, as INFO after as many samples as the dataset has; that none has
+            is a WARNING as soon as it can be no chance.
 
     Raises:
         SourceError: the table cannot be read, or has a key twice; the message says where.
@@ -87,17 +90,21 @@ class JoinedColumns:
         self.columns = tuple(dict.fromkeys(c for names in shapes for c in names))
         self._plain = all(type(value) in _PLAIN for row in self._rows.values() for value in row[1:])
         self._check(wanted)
+        self._matches = None
+        if missing == "keep" and self._rows:
+            self._matches = Matches(self.name, len(self._rows), next(iter(self._rows)))
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self._rows)
 
-    def add_to(self, sample: Sample, place: str) -> None:
+    def add_to(self, sample: Sample, place: str, *, among: int) -> None:
         """Add the fields of its row to a sample.
 
         Args:
             sample: The sample, with its key.
             place: Where the sample is stored, for the error message.
+            among: Number of samples of its dataset.
 
         Raises:
             UnknownKeyError: there is no row for the sample, and `missing` is "error".
@@ -114,6 +121,8 @@ class JoinedColumns:
             )
         for name in self.columns:
             sample.setdefault(name, None)
+        if self._matches is not None:
+            self._matches.add(sample[KEY], found=row is not None, among=among)
 
     def _check(self, wanted: frozenset[str] | None) -> None:
         if AUDIO in self.columns:

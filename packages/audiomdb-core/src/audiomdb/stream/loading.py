@@ -218,7 +218,7 @@ class SampleLoader:
                 if self._mapped_bytes >= _MAPPED_BYTES:
                     self._release_pages()
         if self._join is not None:
-            self._join.add_to(sample, str(shard.directory))
+            self._join.add_to(sample, str(shard.directory), among=len(self._reader))
         return sample, shard
 
     def length(self, position: int) -> int | None:
