@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +100,17 @@ def test_a_forked_process_opens_the_dataset_for_itself(dataset: Path) -> None:
 def test_a_retriever_has_to_say_how_to_read() -> None:
     with pytest.raises(TypeError, match=r"BaseRetriever is abstract: implement .* make_reader"):
         BaseRetriever()
+
+
+def test_too_many_open_files_are_an_error_that_says_how_to_open_fewer(dataset: Path) -> None:
+    reader = DatasetReader.open(dataset)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open() as lowest:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno(), limits[1]))
+        try:
+            with pytest.raises(OSError, match="the same LocalRetriever") as caught:
+                reader[0]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.errno == errno.EMFILE
+    assert caught.value.filename == str(dataset / "shard_00000" / "data.mdb")

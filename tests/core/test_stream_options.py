@@ -18,6 +18,7 @@ from audiomdb.cache import CacheOptions
 from audiomdb.errors import CacheTooSmallError, DatasetNotFoundError, PlanError
 from audiomdb.plan import PlanState
 from audiomdb.processors.base import BaseProcessor
+from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import (
     BySeconds,
@@ -132,6 +133,19 @@ def test_a_filter_that_empties_most_shards_is_logged(
     assert said(["2", "9"]) == []
     assert said(["2", "9"], shuffle=True, window=0) == []
     assert said(["2", "9"], shuffle=True, window=5) == []
+
+
+def test_of_many_datasets_that_filters_empty_three_are_named(
+    dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    classes = [
+        Part(LocalRetriever(dataset), shuffle=True, where=lambda columns: columns["digit"] == "2")
+        for _ in range(20)
+    ]
+    list(SampleStream(Mixture(classes)))
+    (message,) = caplog.messages
+    assert message.count("of the 6 shards of clips (window 4)") == 3
+    assert "(window 4) and 17 more: the other shards" in message
 
 
 def test_a_dataset_without_samples_takes_any_filter_and_any_batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import select
@@ -30,6 +31,7 @@ def map_file(path: Path) -> memoryview:
 
     Raises:
         CorruptShardError: when there is no such file.
+        OSError: when it cannot be opened, such as for too many open files.
     """
     if not path.is_file():  # a pipe would keep its reader waiting
         raise _no_file(path)
@@ -40,6 +42,13 @@ def map_file(path: Path) -> memoryview:
             return map_descriptor(file.fileno())
     except FileNotFoundError as exc:  # deleted meanwhile
         raise _no_file(path) from exc
+    except OSError as exc:
+        if exc.errno != errno.EMFILE:
+            raise
+        hint = (
+            "give all streams of a folder the same LocalRetriever, or raise the limit (ulimit -n)"
+        )
+        raise OSError(exc.errno, f"{exc.strerror}: {hint}", str(path)) from exc
 
 
 def _no_file(path: Path) -> CorruptShardError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audiomdb.log import logger
+from audiomdb.quantities import few
 
 if TYPE_CHECKING:
     from audiomdb.plan import Order, Tail
@@ -50,13 +51,13 @@ def log_left_out(reading: Reading, plan: Order, dropped: int, why: str, *, asked
             "no epoch, of %d samples, has any of %s: filters leave none, or the weight is so small "
             "that the first turn would come after the last sample; give a larger weight, or stop=",
             len(plan),
-            ", ".join(unread),
+            few(unread),
         )
     if thinned := reading.thinned_out():
         _say(
             "filters keep samples of only %s: the other shards count in the window too, so that "
             "fewer are mixed; raise window, or convert the dataset without what is left out",
-            ", ".join(thinned),
+            few(thinned),
         )
     if dropped:
         _say(
