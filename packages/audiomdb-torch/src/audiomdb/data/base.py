@@ -77,7 +77,7 @@ class StreamingDataset(PlannedDataset):
             length of the window, and `duration` remains that of the clip. Batches by seconds count
             the windows.
         short_clips: With `seconds`, clips that are not longer are used whole: "keep" leaves them
-            short, "pad" pads them with zeros.
+            short, "pad" pads them with zeros, and `crop_seconds` is how much is audio.
         fields: Fields to load besides the key. None: all.
         join: Additional fields, by key: `JoinedColumns`, or a table that it takes. They replace
             stored fields of the same name and are passed to the processor.

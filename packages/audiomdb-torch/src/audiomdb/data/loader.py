@@ -85,8 +85,8 @@ class StreamingLoader:
             here instead.
         batch_size: Samples in a step over all ranks; a multiple of the world size and
             `partitions`. None: by seconds, or the dataset's. A `BySeconds` has more options.
-        max_batch_seconds: Maximum of clips times longest clip in a rank's batch, in seconds.
-            Replaces `batch_size`.
+        max_batch_seconds: Maximum of clips times longest clip in a rank's batch, in seconds of the
+            index or of windows, before any processor. Replaces `batch_size`.
         num_buckets: Number of ranges of durations. More of them mean less padding and more shards
             in use at once.
         max_batch_size: By seconds, maximum number of samples in a batch. None: no limit.
