@@ -33,11 +33,11 @@ class TestLocalRetriever(ReadingTests, DamageTests, ProcessTests):
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")
 
-    def make_retriever(self, store: Any, endpoint: None, **options: Any) -> LocalRetriever:
+    def make_retriever(self, store: FolderStore, endpoint: None, **options: Any) -> LocalRetriever:
         assert endpoint is None
         return LocalRetriever(store.folder, **options)
 
-    def url_of(self, store: Any, endpoint: None) -> str:
+    def url_of(self, store: FolderStore, endpoint: None) -> str:
         assert endpoint is None
         return f"file://{store.folder}"
 
@@ -53,7 +53,7 @@ class TestMemoryRetriever(RetrieverConformance):
     def store(self, server: MemoryServer) -> MemoryStore:
         return MemoryStore(server, uuid.uuid4().hex)
 
-    def make_retriever(self, store: Any, endpoint: Any, **options: Any) -> MemoryRetriever:
+    def make_retriever(self, store: MemoryStore, endpoint: Any, **options: Any) -> MemoryRetriever:
         return MemoryRetriever(f"{endpoint}/{store.name}", timeout_s=2.0, **options)
 
 
@@ -82,7 +82,7 @@ class TestRetrieverThatTellsNoSize(ReadingTests, DamageTests, BudgetTests, Proce
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")
 
-    def make_retriever(self, store: Any, endpoint: None, **options: Any) -> Silent:
+    def make_retriever(self, store: FolderStore, endpoint: None, **options: Any) -> Silent:
         assert endpoint is None
         return Silent(store.folder, **options)
 
@@ -116,6 +116,6 @@ class TestRetrieverOfTheShortLevel(ReadingTests, DamageTests, BudgetTests, Proce
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")
 
-    def make_retriever(self, store: Any, endpoint: None, **options: Any) -> ShareRetriever:
+    def make_retriever(self, store: FolderStore, endpoint: None, **options: Any) -> ShareRetriever:
         assert endpoint is None
         return ShareRetriever(store.folder, **options)

@@ -32,11 +32,11 @@ class TestLocalUploader(FolderTests, FileTests):
     def store(self, tmp_path: Path) -> FolderStore:
         return FolderStore(tmp_path / "store")
 
-    def make_uploader(self, store: Any, endpoint: None, **options: Any) -> LocalUploader:
+    def make_uploader(self, store: FolderStore, endpoint: None, **options: Any) -> LocalUploader:
         assert endpoint is None
         return LocalUploader(store.folder, **options)
 
-    def url_of(self, store: Any, endpoint: None) -> str:
+    def url_of(self, store: FolderStore, endpoint: None) -> str:
         assert endpoint is None
         return f"file://{store.folder}"
 
@@ -52,7 +52,7 @@ class TestMemoryUploader(UploaderConformance):
     def store(self, server: MemoryServer) -> MemoryStore:
         return MemoryStore(server, uuid.uuid4().hex)
 
-    def make_uploader(self, store: Any, endpoint: Any, **options: Any) -> MemoryUploader:
+    def make_uploader(self, store: MemoryStore, endpoint: Any, **options: Any) -> MemoryUploader:
         return MemoryUploader(f"{endpoint}/{store.name}", timeout_s=2.0, **options)
 
 
@@ -65,7 +65,7 @@ class Forgetful(MemoryUploader):
 
 
 class TestUploaderToAStoreThatKnowsNoSha256(TestMemoryUploader):
-    def make_uploader(self, store: Any, endpoint: Any, **options: Any) -> MemoryUploader:
+    def make_uploader(self, store: MemoryStore, endpoint: Any, **options: Any) -> MemoryUploader:
         return Forgetful(f"{endpoint}/{store.name}", timeout_s=2.0, **options)
 
 
@@ -107,7 +107,7 @@ class TestUploadersOfTheShortLevel(FolderTests):
     def choose(self, kind: type[LoopUploader]) -> None:
         self.kind = kind
 
-    def make_uploader(self, store: Any, endpoint: None, **options: Any) -> LoopUploader:
+    def make_uploader(self, store: FolderStore, endpoint: None, **options: Any) -> LoopUploader:
         assert endpoint is None
         assert not options
         return self.kind(store.folder)

@@ -17,6 +17,8 @@ from audiomdb.audio.source import Source
 from audiomdb.errors import AudioError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from audiomdb.audio.info import AudioSource
     from audiomdb.audio.structure import Structure
 
@@ -33,7 +35,7 @@ def decode(
     frames: int | None = None,
     out: np.ndarray | None = None,
     name: str | None = None,
-) -> tuple[np.ndarray, int]:
+) -> tuple[NDArray[np.float32], int]:
     """Decode a clip, or a window of it.
 
     Truncated audio is never returned without an error: the file must hold what the container

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from audiomdb.errors import AudioError
 from audiomdb.lazy import importing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["resample"]
 
@@ -19,7 +22,7 @@ _MOST_UP = 256
 """Largest factor: 500 Hz to 128 kHz. Otherwise a clip that says 1 Hz would grow 16,000 times."""
 
 
-def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> NDArray[np.float32]:
     """Convert audio to another sample rate.
 
     Uses soxr's high quality ("HQ": 20 bits of precision, linear phase), which is enough for 16-bit

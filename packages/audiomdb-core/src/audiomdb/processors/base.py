@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from audiomdb.checks import at_least_one
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, facts_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["BaseProcessor", "Processors"]
 
@@ -49,7 +52,7 @@ class BaseProcessor(ABC):
         self.keep_original = keep_original
 
     @abstractmethod
-    def process(self, sample: Sample, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
+    def process(self, sample: Sample, **kwargs: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Make fields from one sample.
 
         The result must depend on sample and options alone, so that a resumed conversion gives the
@@ -76,7 +79,7 @@ class BaseProcessor(ABC):
         *,
         mono: bool = True,
         from_rate: int | None = None,
-    ) -> np.ndarray:
+    ) -> NDArray[np.float32]:
         """Convert audio of any form to a new array.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterator, Mapping
 from functools import partial
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 import msgspec
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from audiomdb.stream.watch import Watch
 
 __all__ = ["MASK", "SampleStream"]
+
+_S = TypeVar("_S", bound="SampleStream")
 
 _LAST_EPOCH = EPOCHS - 1
 """The last epoch that a plan can make. An endless stream ends before it."""
@@ -177,7 +179,7 @@ class SampleStream(PlannedStream):
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _running=[])
 
-    def __enter__(self) -> SampleStream:
+    def __enter__(self: _S) -> _S:  # noqa: PYI019
         return self
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator
 from functools import partial
 from itertools import count, islice, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from audiomdb.stream.watch import Watch
 
 __all__ = ["StepBatch", "StepStream", "Where"]
+
+_S = TypeVar("_S", bound="StepStream")
 
 
 class StepStream(PlannedStream):
@@ -153,7 +155,7 @@ class StepStream(PlannedStream):
         # This may be as large as a column of the index, and is computed again.
         return {**vars(self), "_known": _Known()}
 
-    def __enter__(self) -> StepStream:
+    def __enter__(self: _S) -> _S:  # noqa: PYI019
         return self
 
     @property

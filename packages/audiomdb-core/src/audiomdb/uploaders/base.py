@@ -86,7 +86,7 @@ class BaseUploader:
     workers: int = 4
     progress: bool | None = None
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> BaseUploader:  # noqa: ANN401
+    def __new__(cls: type[_U], *_args: Any, **_kwargs: Any) -> _U:  # noqa: ANN401, PYI019
         """Refuse a class that implements neither interface, as an abstract class would."""
         if cls.upload_dir is BaseUploader.upload_dir:
             for name in ("upload_file", "stat"):
@@ -117,7 +117,8 @@ class BaseUploader:
         """
         raise NotImplementedError(f"{cls.__name__} is not made from URLs: {url!r}, {options}")
 
-    def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport | None:
+    # Any, not None: the report is there, unless a subclass defines this method anew without one.
+    def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport | Any:  # noqa: ANN401
         """Upload the dataset in a folder.
 
         After a failure or an interruption, the call can simply be repeated.

@@ -56,7 +56,7 @@ class LocalUploader(BaseUploader):
         """
         return cls(local_path(url), **options)
 
-    def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport | None:
+    def upload_dir(self, local_dir: str | os.PathLike[str]) -> UploadReport:
         """Copy the dataset in a folder, holding a lock on the target folder meanwhile.
 
         Raises:

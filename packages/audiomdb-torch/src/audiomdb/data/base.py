@@ -12,6 +12,7 @@ from audiomdb.data.combined import CombinedDataset
 from audiomdb.data.planned import PlannedDataset
 from audiomdb.plan import Tail
 from audiomdb.registry import retriever_for
+from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.stream import (
     Crop,
     JoinedColumns,
@@ -149,7 +150,6 @@ class StreamingDataset(PlannedDataset):
         # Once, not by each pass: its cache stays open between them.
         if isinstance(retriever, str | os.PathLike):
             retriever = retriever_for(retriever)
-        self.retriever = retriever
         if join is not None and not isinstance(join, JoinedColumns):
             join = JoinedColumns(join)
         load = LoadOptions(
@@ -184,3 +184,14 @@ class StreamingDataset(PlannedDataset):
             stall_after_s=stall_after_s,
             on_stall=on_stall,
         )
+
+    @property
+    def retriever(self) -> BaseRetriever:
+        """The retriever of the dataset, also if that was given by URL or folder.
+
+        Raises:
+            TypeError: the dataset was given as an open reader.
+        """
+        if not self.retrievers:
+            raise TypeError("the dataset was given as an open reader, which has no retriever")
+        return self.retrievers[0]

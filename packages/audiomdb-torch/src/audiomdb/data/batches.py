@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from typing import Any, TypeAlias
 
@@ -29,7 +29,7 @@ __all__ = [
 Batch: TypeAlias = Any
 """The result of `collate_fn`: a dict of tensors and lists, unless another function is given."""
 
-Collate: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Batch]
+Collate: TypeAlias = Callable[[list[dict[str, Any]]], Batch]
 """Function from a list of samples to a batch."""
 
 END = "end"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from multiprocessing.context import BaseContext
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import torch
@@ -26,6 +26,8 @@ from audiomdb.stream import BySeconds, Stall, StepStream, StreamStats
 from audiomdb.stream.watch import Whose
 
 __all__ = ["Batch", "StreamingLoader"]
+
+_S = TypeVar("_S", bound="StreamingLoader")
 
 
 class StreamingLoader:
@@ -267,7 +269,7 @@ class StreamingLoader:
         """
         self._workers.close()
 
-    def __enter__(self) -> StreamingLoader:
+    def __enter__(self: _S) -> _S:  # noqa: PYI019
         return self
 
     def __exit__(self, *exc: object) -> None:
