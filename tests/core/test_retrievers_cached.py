@@ -10,6 +10,7 @@ import pickle
 import random
 import shutil
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -425,17 +426,27 @@ def test_a_cache_is_named_by_class_and_arguments() -> None:
 def test_an_argument_without_stable_text_needs_a_cache_directory(
     store: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnnameableError, match="log=<object object"):
+    with pytest.raises(UnnameableError, match="log= of class object"):
         retriever_name(FolderRetriever, ("x",), {"log": object()})
 
     class Opened(FolderRetriever):
         def __init__(self, opener: Any, **kwargs: Any) -> None:
             super().__init__(opener(), **kwargs)
 
+    class Client:
+        def __call__(self) -> str:
+            return str(store)
+
+        def __repr__(self) -> str:
+            return f"<Client with password secret at {id(self):#x}>"
+
     opener = partial(str, store)
-    with pytest.raises(CacheError, match="cache_dir="):
-        Opened(lambda: str(store)).open()
-    retriever = Opened(lambda: str(store), cache_dir=tmp_path)
+    with pytest.raises(
+        CacheError, match=r"made with opener= of class Client, .*cache_dir="
+    ) as caught:
+        Opened(Client()).open()
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    retriever = Opened(Client(), cache_dir=tmp_path)
     assert len(retriever) == SAMPLES
     retriever.close()
     assert opener() == str(store)

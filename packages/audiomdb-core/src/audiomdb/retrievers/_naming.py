@@ -48,7 +48,7 @@ def retriever_name(
         settled: Values to use instead of the arguments of these names; None leaves one out.
 
     Raises:
-        UnnameableError: names the argument.
+        UnnameableError: names the argument and its class.
     """
     lines = [f"{kind.__module__}.{kind.__qualname__}"]
     given = {**_given(kind, args, kwargs), **(settled or {})}
@@ -60,7 +60,7 @@ def retriever_name(
             lines.append(f"{name}={_text(value)}")
         except UnnameableError:
             if strict:
-                raise UnnameableError(f"{name}={value!r}") from None
+                raise UnnameableError(f"{name}= of class {type(value).__name__}") from None
             lines.append(f"{name}: {type(value).__qualname__}")
     digest = sha256_hex("\n".join(lines).encode("utf-8", "surrogatepass"))
     return f"{kind.__name__}-{digest[:_DIGITS]}"
