@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from audiomdb.errors import DownloadError, UnknownOptionError, UploadError
+from audiomdb.errors import DownloadError, InvalidURLError, UnknownOptionError, UploadError
 from audiomdb.retrievers.s3 import S3Retriever
 from audiomdb.uploaders.s3 import S3Uploader
 
@@ -21,6 +22,9 @@ BAD_ENDPOINTS = [
     "http://",
     "http://h:x",
 ]
+
+WITH_PASSWORDS = ["http://me:secret@minio:9000", "https://secret@minio", "me:secret@minio:9000"]
+"""Endpoints with what boto3 would not use, and would show in its errors."""
 
 
 @pytest.mark.parametrize("kind", [S3Retriever, S3Uploader])
@@ -64,6 +68,52 @@ def test_credentials_in_a_url_are_refused_and_not_shown(kind: Any) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [S3Retriever, S3Uploader])
+@pytest.mark.parametrize(
+    ("bucket", "shown"),
+    [
+        ("s3://bucket/digits", "'s3://bucket/digits' is a URL: .*retriever_for"),
+        ("https://bucket.s3.amazonaws.com", "'https://bucket.s3.amazonaws.com' is a URL"),
+        ("", "the bucket has no name"),
+    ],
+)
+def test_a_bucket_is_given_by_its_name(kind: Any, bucket: str, shown: str) -> None:
+    with pytest.raises(InvalidURLError, match=shown):
+        kind(bucket)
+
+
+@pytest.mark.parametrize("kind", [S3Retriever, S3Uploader])
+@pytest.mark.parametrize(
+    "url", [*WITH_PASSWORDS, "http://me:sec/ret@minio", "http://me:sec'ret@minio"]
+)
+def test_an_endpoint_with_a_password_is_refused_and_not_shown(kind: Any, url: str) -> None:
+    text = r"endpoint_url is .(http.*://)?\*\*\*@minio.*, expected a URL .*without credentials"
+    with pytest.raises(ValueError, match=text) as caught:
+        kind("bucket", endpoint_url=url)
+    assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", WITH_PASSWORDS)
+def test_a_password_of_an_endpoint_in_the_environment_is_not_shown(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    with pytest.raises(DownloadError, match=r"AWS_ENDPOINT_URL is '.*\*\*\*@minio") as caught:
+        S3Retriever("bucket").open()
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("url", WITH_PASSWORDS)
+def test_a_password_of_an_endpoint_in_the_config_file_is_not_shown(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(f"[default]\nendpoint_url = {url}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(DownloadError, match=r"config file is '.*\*\*\*@minio") as caught:
+        S3Retriever("bucket").open()
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
 @pytest.mark.parametrize("url", BAD_ENDPOINTS)
 def test_an_invalid_endpoint_from_the_environment_names_its_variable(
@@ -87,7 +137,7 @@ def test_an_invalid_endpoint_from_the_config_file_is_named(
 ) -> None:
     (tmp_path / "config").write_text(f"[default]\nendpoint_url = {url}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    with pytest.raises(DownloadError, match=rf"config file says .*: {url}, expected a URL such as"):
+    with pytest.raises(DownloadError, match=rf"config file is '{url}', expected a URL such as"):
         S3Retriever("bucket").open()
 
 

@@ -15,9 +15,11 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from audiomdb._s3_errors import EXPIRED, error_code
-from audiomdb._s3_store import is_amazon, is_endpoint, store_name
+from audiomdb._s3_store import is_amazon, is_endpoint, shown, store_name
+from audiomdb.errors import InvalidURLError
 from audiomdb.lazy import importing
 from audiomdb.locks import Lock
+from audiomdb.urls import scheme_of
 
 __all__ = ["AddressingStyle", "ClientOptions", "ProcessClient", "checked_place", "join_key"]
 
@@ -28,7 +30,7 @@ _T = TypeVar("_T")
 
 _CONNECT_TIMEOUT_S = 10
 
-_EXPECTED_ENDPOINT = "expected a URL such as https://host or http://host:9000"
+_EXPECTED_ENDPOINT = "expected a URL such as https://host or http://host:9000, without credentials"
 
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Variables in which AWS's own tools look for an endpoint, before their config file."""
@@ -66,7 +68,7 @@ class ClientOptions:
             if not isinstance(text, str | None):
                 raise TypeError(f"{name} is {text!r}, expected text or None")
         if self.endpoint_url is not None and not is_endpoint(self.endpoint_url):
-            raise ValueError(f"endpoint_url is {self.endpoint_url!r}, {_EXPECTED_ENDPOINT}")
+            raise ValueError(f"endpoint_url is {shown(self.endpoint_url)}, {_EXPECTED_ENDPOINT}")
         seconds = self.read_timeout_s
         if not isinstance(seconds, int | float) or not 0 < seconds < math.inf or seconds is True:
             raise ValueError(f"read_timeout_s is {seconds!r}, expected a number of seconds above 0")
@@ -203,11 +205,12 @@ def _find_endpoint(options: ClientOptions) -> _Endpoint:
     try:
         found = ask(ignored=None)
     except ValueError as exc:
-        raise _wrong_endpoint(str(exc)) from exc
+        # Without the error itself, which may show a password.
+        raise _wrong_endpoint(str(exc).removeprefix("Invalid endpoint: ")) from None
     if found == plain:
         return _Endpoint(found, None)
     if not is_endpoint(found):
-        raise _wrong_endpoint(f"endpoint_url: {found}")
+        raise _wrong_endpoint(found)
     return _Endpoint(found, found)
 
 
@@ -227,11 +230,14 @@ def _endpoint_error(text: str) -> Exception:
     return error
 
 
-def _wrong_endpoint(said: str) -> Exception:
+def _wrong_endpoint(found: str) -> Exception:
     """Return the error for an invalid endpoint in AWS's own settings."""
-    names = [name for name in _ENDPOINT_VARIABLES if os.environ.get(name)]
-    where = f"{names[0]} is {os.environ[names[0]]!r}" if names else f"AWS's config file says {said}"
-    return _endpoint_error(f"{where}, {_EXPECTED_ENDPOINT}")
+    for name in _ENDPOINT_VARIABLES:
+        if url := os.environ.get(name):
+            return _endpoint_error(f"{name} is {shown(url)}, {_EXPECTED_ENDPOINT}")
+    return _endpoint_error(
+        f"endpoint_url in AWS's config file is {shown(found)}, {_EXPECTED_ENDPOINT}"
+    )
 
 
 def _make_session(options: ClientOptions) -> Any:  # noqa: ANN401
@@ -299,11 +305,19 @@ def checked_place(bucket: str, prefix: str) -> tuple[str, str]:
 
     Raises:
         TypeError: one of them is not text.
+        InvalidURLError: the bucket has no name, or is a URL.
         ValueError: the bucket comes with credentials.
     """
     for name, text in (("bucket", bucket), ("prefix", prefix)):
         if not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}, expected text")
+    if not bucket:
+        raise InvalidURLError("the bucket has no name")
+    if scheme_of(bucket) is not None:
+        raise InvalidURLError(
+            f"the bucket {shown(bucket)} is a URL: give the names of bucket and prefix, or the URL "
+            "to audiomdb.registry.retriever_for or uploader_for"
+        )
     if "@" in bucket:  # which later errors would show
         raise ValueError(
             f"the bucket {bucket.rpartition('@')[2]!r} comes with credentials before an '@': give "

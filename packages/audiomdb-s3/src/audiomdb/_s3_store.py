@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["is_amazon", "is_endpoint", "store_name"]
+__all__ = ["is_amazon", "is_endpoint", "shown", "store_name"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -22,14 +22,23 @@ _AMAZON = re.compile(
 
 
 def is_endpoint(url: object) -> bool:
-    """Return whether this is an endpoint URL for boto3: `https://host`, with an optional port."""
+    """Return whether this is an endpoint URL for boto3: `https://host`, with an optional port.
+
+    A URL with a user or a password is none: boto3 does not use them, and its errors show them.
+    """
     if not isinstance(url, str) or url != url.strip():
         return False
     try:
         parts = urlsplit(url)
-        return parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
+        plain = parts.scheme in _DEFAULT_PORTS and "@" not in parts.netloc
+        return plain and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number, or brackets around an invalid address
         return False
+
+
+def shown(url: object) -> str:
+    """Return the `repr` of an endpoint for errors, with `***` for all that stands before an "@"."""
+    return re.sub(r"""(['"](?:\w+://)?).*@""", r"\1***@", repr(url))
 
 
 def is_amazon(url: str) -> bool:
