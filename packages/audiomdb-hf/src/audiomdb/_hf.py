@@ -33,6 +33,9 @@ _BY_CLASS = {
     "MissingSchema": "check endpoint= and HF_ENDPOINT",
     "TooManyRedirects": "check endpoint= and HF_ENDPOINT",
     "UnsupportedProtocol": "check endpoint= and HF_ENDPOINT",
+    # Of the header that takes the token: all else in a request is ASCII.
+    "UnicodeEncodeError": "no token has such a character: copy it again for token=, HF_TOKEN or "
+    "hf auth login",
 }
 _BY_STATUS = {
     401: _LOG_IN,
@@ -156,8 +159,9 @@ def _hint(error: BaseException, by_status: dict[int, str], by_word: dict[str, st
 
 
 def _said(error: BaseException) -> str:
-    """Return an error's text on one line, without the signatures in links to the store."""
+    """Return an error's text on one line, without passwords and signatures in its URLs."""
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
         said += f" {_said(error.__cause__)}"  # the RuntimeError itself does not say why
+    said = re.sub(r"(://[^\s/:@]*):[^\s/]*@", r"\1:***@", said)
     return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", said)

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from audiomdb.errors import InvalidURLError
-from audiomdb.urls import without_password
+from audiomdb.urls import scheme_of, without_password
 
 __all__ = ["HubFolder", "hf_url", "parse_hf_url"]
 
@@ -36,6 +36,7 @@ class HubFolder:
 
     Raises:
         TypeError: one of them is not text.
+        InvalidURLError: the repository has no name, or is a URL.
     """
 
     repo_id: str
@@ -49,6 +50,13 @@ class HubFolder:
             if not isinstance(value, str) and not (optional and value is None):
                 expected = "text or None" if optional else "text"
                 raise TypeError(f"{name} is {value!r}, expected {expected}")
+        if not self.repo_id:
+            raise InvalidURLError("repo_id is empty, expected 'user/name'")
+        if scheme_of(self.repo_id) is not None:
+            raise InvalidURLError(
+                f"repo_id {without_password(self.repo_id)!r} is a URL: give 'user/name', or "
+                f"{_FORM} to audiomdb.registry.retriever_for or uploader_for"
+            )
         # As the Hub's client does with paths that it uploads to, but not with those it looks up.
         folders = (name for name in self.subdir.split("/") if name not in ("", "."))
         object.__setattr__(self, "subdir", "/".join(folders))

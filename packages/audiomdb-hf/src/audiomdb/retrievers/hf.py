@@ -25,6 +25,7 @@ from audiomdb.errors import (
 )
 from audiomdb.lazy import importing
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
+from audiomdb.urls import without_password
 
 if TYPE_CHECKING:
     from audiomdb.shards import DatasetReader
@@ -228,7 +229,7 @@ class HFRetriever(BaseRetriever):
 
     def __repr__(self) -> str:
         repo_id, *options = vars(self._folder).items()
-        given = "".join(f", {name}={value!r}" for name, value in options if value)
+        given = "".join(f", {name}={without_password(value)!r}" for name, value in options if value)
         return f"HFRetriever({repo_id[1]!r}{given})"
 
     def _settled_arguments(self) -> Mapping[str, Any]:
@@ -274,7 +275,9 @@ class HFRetriever(BaseRetriever):
                     return None
                 self._pause.ask(min(answer.wait_s() or 0.0, _LONGEST_WAIT_S))
                 answer.raise_for_status()
-                raise DownloadError(f"{url} answers {answer.status}, which is of no use here")
+                raise DownloadError(
+                    f"{without_password(url)} answers {answer.status}, which is of no use here"
+                )
 
     def _ask_store(self, path: str, span: dict[str, Any]) -> Answer | None:
         """Request the rest of a file from the store; None if the Hub must be asked.
