@@ -22,7 +22,7 @@ from audiomdb.processors.base import BaseProcessor
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.sample import Sample
 from audiomdb.shards import DatasetReader, DatasetWriter
-from audiomdb.stream import MASK, SampleStream
+from audiomdb.stream import MASK, Mixture, Part, SampleStream
 
 CLIPS = 90
 RATE = 8000
@@ -261,6 +261,18 @@ def test_samples_are_found_by_position_and_key(dataset: Path) -> None:
             stream[outside]
     with pytest.raises(UnknownKeyError, match="clip-xyz"):
         stream["clip-xyz"]
+
+
+def test_whether_a_key_exists_is_asked_without_reading_a_sample(dataset: Path) -> None:
+    several = Mixture([Part(dataset), Part(dataset)])
+    for source in (dataset, several):
+        stream = SampleStream(source, epochs=None)
+        before = stream.state_dict()
+        assert key(7) in stream
+        assert "clip-x" not in stream
+        for other in (0, None, {"__key__": key(7)}):
+            assert other not in stream
+        assert stream.state_dict() == before
 
 
 class Loudness(BaseProcessor):

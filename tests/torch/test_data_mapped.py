@@ -54,6 +54,9 @@ def test_numbers_and_keys_give_samples_in_stored_order(view: MapView) -> None:
             view[number]
     with pytest.raises(UnknownKeyError):
         view["99"]
+    assert "07" in view
+    assert "99" not in view
+    assert view[7] not in view
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -175,6 +175,15 @@ def test_samples_are_found_by_position_and_key(retriever: LocalRetriever) -> Non
     assert dataset[NAMES[5]]["audio"].shape == (65,)
 
 
+def test_whether_a_key_exists_is_asked_without_beginning_a_pass(retriever: LocalRetriever) -> None:
+    dataset = StreamingDataset(retriever, epochs=None)
+    before = dataset.state_dict()
+    assert NAMES[7] in dataset
+    assert "clip-x" not in dataset
+    assert dataset[7] not in dataset
+    assert dataset.state_dict() == before
+
+
 def test_arrays_can_become_tensors_without_a_warning(retriever: LocalRetriever) -> None:
     for sample in StreamingDataset(retriever):
         torch.from_numpy(sample["audio"]).mul_(2)

@@ -71,6 +71,10 @@ class Reading:
         self.mixed = isinstance(what, Mixture)
         self._found = findings.about(self.fingerprint)
 
+    def __contains__(self, key: object) -> bool:
+        """Whether any of the datasets has a sample with this key."""
+        return any(key in reader for reader in self.readers)
+
     def __len__(self) -> int:
         """Return the number of samples, including those that are left out, each counted once."""
         return self._size

@@ -201,6 +201,10 @@ class SampleStream(PlannedStream):
         """
         return self._of(self._plan(self._reading(), 0)).split.dropped
 
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a sample with this key, filtered out or not; reads no sample."""
+        return key in self._reading()
+
     def __getitem__(self, which: int | str) -> Sample:
         """Return the sample at a position in stored order (negative from the end), or with a key.
 

@@ -61,6 +61,10 @@ class MapView(Dataset[PaddingSample]):
         """Return the number of samples that the filters keep."""
         return self._size(self._reading())
 
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a sample with this key, filtered out or not; reads no sample."""
+        return key in self._reading()
+
     def __getitem__(self, which: SupportsIndex | str) -> PaddingSample:
         """Return the sample with a number (negative from the end) or a key.
 

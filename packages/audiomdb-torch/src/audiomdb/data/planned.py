@@ -141,6 +141,10 @@ class PlannedDataset(IterableDataset[Any]):
         """
         return self._pass_stream(self.place()).dropped
 
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a sample with this key, filtered out or not; reads no sample."""
+        return key in Reading(self.what, self._findings)
+
     def __getitem__(self, which: int | str) -> PaddingSample:
         """Return the sample at a position in stored order (negative from the end), or of a key.
 
