@@ -279,6 +279,7 @@ def test_a_mixture_pickles_as_its_options_and_seeks_at_once() -> None:
         ([[9], [1], [70]], {"weights": [2, 1e-13, 2e-13]}, f"2e-13.* more than {2**46} samples"),
         ([[1], [0]], {"weights": [1, 1]}, "dataset 1 has a weight but no samples"),
         ([[1]], {"stop": 5}, "stop=5 needs weights"),
+        ([[1], [1]], {"stop": "first"}, "stop='first' needs weights"),
         ([[1]], {"weights": [1], "stop": "never"}, "stop must be 'first', 'last'"),
         ([[1]], {"weights": [1], "stop": 0}, "nearest legal value: 1"),
         ([[1]], {"weights": [1], "stop": 10**30}, f"nearest legal value: {2**46}"),

@@ -252,6 +252,7 @@ def test_another_mixture_is_refused_by_name(folders: dict[str, Path]) -> None:
         (Mixture([Part("x"), Mixture([Part("y")], [-1])]), "weight 0 is -1"),
         (Mixture([Part("x"), Part("y")], [1e-300, 1]), "weight 0 is 1e-300"),
         (Mixture([Part("x", window=-1)]), "window must be"),
+        (Mixture([Part("x"), Part("y")], stop="first"), "stop='first' needs weights"),
         (Mixture([Part("x")], interleave="random"), "interleave must be one of"),  # type: ignore[arg-type]
     ],
 )

@@ -74,7 +74,7 @@ class MixPlan(Order):
         weights: Relative frequencies of the sources: whole numbers, fractions or decimals above 0.
             None: every sample of every source is read once per epoch.
         interleave: See `Interleave`.
-        stop: See `Stop`. Without weights, all sources end together.
+        stop: See `Stop`. Without weights, all sources end together, and only "last" is allowed.
         seed: 0 to 2**64 - 1.
         epoch: 0 to 2**32 - 1.
         shuffle: Whether to shuffle each dataset, see `EpochPlan`: one bool for all sources, or one
@@ -140,10 +140,10 @@ class MixPlan(Order):
             raise PlanError(f"interleave must be one of {INTERLEAVES}, not {interleave!r}")
         if not isinstance(stop, str):
             stop = whole_number("stop, unless 'first' or 'last',", stop, low=1, high=MAX_SAMPLES)
-            if weights is None:
-                raise PlanError(f"stop={stop} needs weights: without, every sample comes once")
         elif stop not in ("first", "last"):
             raise PlanError(f"stop must be 'first', 'last' or a number of samples, not {stop!r}")
+        if weights is None and stop != "last":
+            raise PlanError(f"stop={stop!r} needs weights: without, every sample comes once")
         vars(self).update(
             sources=checked,
             weights=None if weights is None else whole_weights(weights, len(checked)),
