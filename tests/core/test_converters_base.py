@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from audiomdb.errors import (
     UnsupportedValueError,
 )
 from audiomdb.sample import Sample
-from audiomdb.shards import DatasetReader, verify_dataset
+from audiomdb.shards import DatasetReader, DatasetWriter, verify_dataset
 from tests.core.conversions import Listed, clip, rejections, samples
 
 
@@ -122,15 +123,30 @@ def test_an_object_without_upload_dir_is_refused_before_any_work(tmp_path: Path)
     [
         {"limit": 0},
         {"num_workers": 0},
-        {"samples_per_shard": 0},
+        {"samples_per_shard": "10"},
+        {"max_shard_bytes": -1},
+        {"map_size": 0},
         {"check_audio": "no"},
+        {"audio_format": "FLAC"},
         {"on_error": "ignore"},
         {"sample_rate": -1},
+        {"executor": 4},
+        {"executor": ThreadPoolExecutor},
+        {"mono": "no"},
+        {"progress": "off"},
     ],
+    ids=str,
 )
-def test_options_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        Listed(samples(1), tmp_path / "out", **wrong).run()
+def test_impossible_options_are_refused_where_they_are_given(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    (name,) = wrong
+    with pytest.raises((ValueError, TypeError), match=name):
+        Listed(samples(1), tmp_path / "out", **wrong)
+    if name != "limit":
+        with pytest.raises((ValueError, TypeError), match=name):
+            DatasetWriter(tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_converter_shows_the_options_that_reached_its_base(tmp_path: Path) -> None:
@@ -293,9 +309,8 @@ def test_audio_is_stored_in_the_format_asked_for(tmp_path: Path, audio_format: s
 def test_an_unknown_format_is_refused_before_any_clip(
     tmp_path: Path, on_error: Literal["raise", "skip"]
 ) -> None:
-    converter = Listed(samples(1), tmp_path / "out", audio_format="aac", on_error=on_error)
     with pytest.raises(AudioError, match=r"^audio_format 'aac' is not one of flac, "):
-        converter.run()
+        Listed(samples(1), tmp_path / "out", audio_format="aac", on_error=on_error)
     assert not (tmp_path / "out").exists()
 
 

@@ -409,3 +409,9 @@ def test_memory_that_cannot_be_mapped_is_not_called_a_full_disk(tmp_path):
         DatasetWriter(tmp_path / "d", map_size=2**50) as writer,
     ):
         writer.write("a", {"text": "a"})
+
+
+def test_names_of_processors_are_not_the_letters_of_one(tmp_path):
+    with pytest.raises(TypeError, match="process_names is 'whisper', expected a list of names"):
+        DatasetWriter(tmp_path / "d", process_names="whisper")
+    assert not (tmp_path / "d").exists()

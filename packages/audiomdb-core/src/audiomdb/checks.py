@@ -1,11 +1,13 @@
-"""Check options that are whole numbers."""
+"""Check options that are whole numbers or bools."""
 
 from __future__ import annotations
 
 from operator import index
 from typing import SupportsIndex
 
-__all__ = ["at_least_one", "whole_number"]
+import numpy as np
+
+__all__ = ["at_least_one", "true_or_false", "whole_number"]
 
 
 def whole_number(
@@ -45,3 +47,16 @@ def at_least_one(name: str, value: SupportsIndex | None) -> int | None:
         ValueError: it is something else.
     """
     return None if value is None else whole_number(name, value, low=1)
+
+
+def true_or_false(name: str, value: object) -> bool:
+    """Return an option that is a bool, of Python or NumPy.
+
+    Nothing else is taken for one: the text "false" would be true.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r:.80}, expected True or False")
+    return bool(value)

@@ -36,6 +36,7 @@ from audiomdb.shards.dataset_writer import DatasetWriter
 from audiomdb.shards.finished import SOURCE_OPTIONS, plain_options
 from audiomdb.shards.output import folder_name, output_path
 from audiomdb.shards.prepare import Process, is_passing
+from audiomdb.shards.writer_options import WriterOptions
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -94,7 +95,8 @@ class BaseConverter(ABC):
 
     Raises:
         ValueError: for options out of range, and for a URL as `output_dir`.
-        TypeError: for a processor that is not a `BaseProcessor`.
+        TypeError: for a processor that is not a `BaseProcessor`, and other options of the wrong
+            type.
     """
 
     _dataset_name: str | None = None
@@ -123,9 +125,6 @@ class BaseConverter(ABC):
         self.progress = progress
         self._executor = executor
         self._workers = at_least_one("num_workers", num_workers) or usable_cores()
-        self._process = (
-            None if processor is None else RatedProcessors(processor, sample_rate=sample_rate)
-        )
         self._writer_options: dict[str, Any] = {
             "samples_per_shard": samples_per_shard,
             "max_shard_bytes": max_shard_bytes,
@@ -137,6 +136,10 @@ class BaseConverter(ABC):
             "check_audio": check_audio,
             "on_error": on_error,
         }
+        WriterOptions(**self._writer_options, executor=executor, progress=progress)  # checks them
+        self._process = (
+            None if processor is None else RatedProcessors(processor, sample_rate=sample_rate)
+        )
 
     @classmethod
     def from_source(  # noqa: PYI019

@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from audiomdb.audio.cutting import Cutters
-from audiomdb.checks import at_least_one
 from audiomdb.errors import ConversionError
 from audiomdb.log import logger
 from audiomdb.machine import usable_cores
 from audiomdb.sample import SourceSample
 from audiomdb.shards.assembly import DatasetAssembly
-from audiomdb.shards.borders import ShardBorders
-from audiomdb.shards.describe import AudioOptions
 from audiomdb.shards.finished import plain_options
 from audiomdb.shards.journal import Journal, Rejection, utf8
 from audiomdb.shards.metadata import Metadata
@@ -27,6 +24,7 @@ from audiomdb.shards.prepare import PreparedBatch, Process, prepare_batch
 from audiomdb.shards.snapshot import Snapshots
 from audiomdb.shards.source_digest import SourceDigest, contents
 from audiomdb.shards.source_watch import SourceWatch
+from audiomdb.shards.writer_options import WriterOptions
 from audiomdb.threads import ThreadPool, Work
 
 if TYPE_CHECKING:
@@ -81,6 +79,7 @@ class DatasetWriter:
         OutputExistsError: when the folder holds something else.
         OutputBusyError: when another process is writing there.
         OptionsChangedError: when finished shards were made with other options.
+        ValueError, TypeError: for an option that is out of range or of the wrong type.
     """
 
     def __init__(
@@ -97,24 +96,33 @@ class DatasetWriter:
         mono: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         process: Process | None = None,
-        process_names: tuple[str, ...] = (),
+        process_names: Sequence[str] = (),
         num_workers: int | None = None,
         executor: Executor | None = None,
         options: Mapping[str, Any] | None = None,
         progress: bool | None = False,
     ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
-        map_size = at_least_one("map_size", map_size)
-        self._audio = AudioOptions(
-            check_audio=check_audio, audio_format=audio_format, sample_rate=sample_rate, mono=mono
+        how = WriterOptions(
+            samples_per_shard=samples_per_shard,
+            max_shard_bytes=max_shard_bytes,
+            map_size=map_size,
+            check_audio=check_audio,
+            audio_format=audio_format,
+            sample_rate=sample_rate,
+            mono=mono,
+            on_error=on_error,
+            num_workers=num_workers,
+            executor=executor,
+            progress=progress,
         )
-        self._borders = ShardBorders(samples_per_shard, max_shard_bytes)
-        self._process, self._process_names = process, process_names
+        if isinstance(process_names, str):
+            raise TypeError(f"process_names is {process_names!r}, expected a list of names")
+        self._audio, self._borders = how.audio(), how.borders()
+        self._process, self._process_names = process, tuple(process_names)
         self._skip = on_error == "skip"
         self._cutters = Cutters()
         self._source_files = SourceWatch()
-        self._workers = at_least_one("num_workers", num_workers) or usable_cores()
+        self._workers = how.num_workers or usable_cores()
         self._under_way = 2 * self._workers + _WAITING_BATCHES
         path = self._output_dir = output_path(output_dir)
         self._assembly = DatasetAssembly(
@@ -123,16 +131,16 @@ class DatasetWriter:
             options={
                 "samples_per_shard": self._borders.samples_per_shard,
                 "max_shard_bytes": self._borders.max_shard_bytes,
-                "map_size": map_size,
+                "map_size": how.map_size,
                 "check_audio": check_audio,
                 "audio_format": audio_format,
                 "sample_rate": self._audio.sample_rate,
                 # Left out if False: most shards then have the bytes that they had without it.
-                **({"mono": True} if mono else {}),
+                **({"mono": True} if self._audio.mono else {}),
                 "processors": list(process_names),
                 **plain_options(options or {}),
             },
-            map_size=map_size,
+            map_size=how.map_size,
             duplicates=on_error,
             workers=min(self._workers, usable_cores()),
             progress=progress,

@@ -19,7 +19,7 @@ from audiomdb.audio.cutting import Cutters
 from audiomdb.audio.encoding import check_rate, encode
 from audiomdb.audio.source import read_file
 from audiomdb.audio.window import AudioWindow
-from audiomdb.checks import at_least_one
+from audiomdb.checks import at_least_one, true_or_false
 from audiomdb.errors import AudioError, SampleError, SourceError
 from audiomdb.quantities import counted
 from audiomdb.sample import AUDIO, CHANNELS, DURATION, FRAMES, KEY, SAMPLE_RATE, TEXT, Sample
@@ -81,6 +81,7 @@ class AudioOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"check_audio is {self.check_audio!r}, expected 'decode' or 'header'")
         rate = at_least_one("sample_rate", self.sample_rate)
         msgspec.structs.force_setattr(self, "sample_rate", rate)
+        msgspec.structs.force_setattr(self, "mono", true_or_false("mono", self.mono))
         if rate is not None:
             check_rate(self.audio_format or _DEFAULT_FORMAT, rate)
         elif self.audio_format is not None:
