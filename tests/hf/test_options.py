@@ -83,6 +83,13 @@ def test_a_password_of_a_hub_is_not_shown(hub: Hub) -> None:
     assert "secret" not in shown
 
 
+@pytest.mark.parametrize("name", ["private", "card", "progress"])
+def test_a_text_is_no_bool(name: str) -> None:
+    wrong: dict[str, Any] = {name: "false"}
+    with pytest.raises(TypeError, match=f"{name} is 'false', expected True or False"):
+        HFUploader("user/digits", **wrong)
+
+
 @pytest.mark.parametrize("seconds", [0, -1.0, "20", float("nan"), float("inf")])
 def test_a_timeout_is_a_number_of_seconds(seconds: Any) -> None:
     with pytest.raises(ValueError, match=r"read_timeout_s is .*, expected a number of seconds"):

@@ -53,6 +53,13 @@ def test_names_are_text(kind: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [S3Retriever, S3Uploader])
+@pytest.mark.parametrize("name", ["anonymous", "requester_pays"])
+def test_a_text_is_no_bool(kind: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} is 'false', expected True or False"):
+        kind("bucket", **{name: "false"})
+
+
+@pytest.mark.parametrize("kind", [S3Retriever, S3Uploader])
 @pytest.mark.parametrize(
     ("place", "text"), [((None,), "bucket is None"), (("b", None), "prefix is None")]
 )

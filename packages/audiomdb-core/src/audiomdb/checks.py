@@ -7,7 +7,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-__all__ = ["at_least_one", "true_or_false", "whole_number"]
+__all__ = ["at_least_one", "true_false_or_none", "true_or_false", "whole_number"]
 
 
 def whole_number(
@@ -60,3 +60,12 @@ def true_or_false(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} is {value!r:.80}, expected True or False")
     return bool(value)
+
+
+def true_false_or_none(name: str, value: object) -> bool | None:
+    """Return an option that is a bool as in `true_or_false`, or else None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    return None if value is None else true_or_false(name, value)

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from audiomdb._s3_errors import EXPIRED, error_code
 from audiomdb._s3_store import is_amazon, is_endpoint, shown, store_name
+from audiomdb.checks import true_or_false
 from audiomdb.errors import InvalidURLError
 from audiomdb.lazy import importing
 from audiomdb.locks import Lock
@@ -67,6 +68,8 @@ class ClientOptions:
             text = getattr(self, name)
             if not isinstance(text, str | None):
                 raise TypeError(f"{name} is {text!r}, expected text or None")
+        for name in ("anonymous", "requester_pays"):
+            true_or_false(name, getattr(self, name))
         if self.endpoint_url is not None and not is_endpoint(self.endpoint_url):
             raise ValueError(f"endpoint_url is {shown(self.endpoint_url)}, {_EXPECTED_ENDPOINT}")
         seconds = self.read_timeout_s

@@ -13,7 +13,7 @@ import numpy as np
 
 from audiomdb.audio import AudioSource, decode, resample
 from audiomdb.audio.arrays import array_rate, as_float, averaged, check_array
-from audiomdb.checks import at_least_one
+from audiomdb.checks import at_least_one, true_or_false
 from audiomdb.errors import ProcessingError
 from audiomdb.notes import add_note
 from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, facts_of
@@ -49,7 +49,7 @@ class BaseProcessor(ABC):
     keep_original: bool = False
 
     def __init__(self, keep_original: bool = False) -> None:
-        self.keep_original = keep_original
+        self.keep_original = true_or_false("keep_original", keep_original)
 
     @abstractmethod
     def process(self, sample: Sample, **kwargs: Any) -> Mapping[str, Any]:  # noqa: ANN401

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from audiomdb.checks import true_false_or_none, true_or_false
 from audiomdb.errors import (
     CorruptShardError,
     DuplicateKeyError,
@@ -88,6 +89,8 @@ def merge_datasets(
         OutputBusyError: when another process is writing there.
         OutputWriteError: when the output cannot be written.
     """
+    true_or_false("copy", copy)
+    true_false_or_none("progress", progress)
     output = output_path(output_dir)
     parts = _parts(folders)
     _refuse_different_processors(parts)

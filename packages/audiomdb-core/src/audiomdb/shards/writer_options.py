@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec.structs import force_setattr
 
-from audiomdb.checks import at_least_one, true_or_false
+from audiomdb.checks import at_least_one, true_false_or_none
 from audiomdb.shards.borders import ShardBorders
 from audiomdb.shards.describe import AudioOptions
 
@@ -43,8 +43,7 @@ class WriterOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"on_error is {self.on_error!r}, expected 'raise' or 'skip'")
         for name in ("map_size", "num_workers"):
             force_setattr(self, name, at_least_one(name, getattr(self, name)))
-        if self.progress is not None:
-            true_or_false("progress", self.progress)
+        true_false_or_none("progress", self.progress)
         if self.executor is not None:
             _refuse_what_is_no_executor(self.executor)
         self.audio()

@@ -15,7 +15,7 @@ from audiomdb.stream.draws import Draw, word_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CROP_OFFSET", "CROP_SECONDS", "Crop", "ShortClips", "Span"]
+__all__ = ["CROP_OFFSET", "CROP_SECONDS", "Crop", "ShortClips", "Span", "check_short_clips"]
 
 CROP_OFFSET = "crop_offset"
 """Field of a cropped sample: the start of the window in its clip, in seconds."""
@@ -66,8 +66,7 @@ class Crop(msgspec.Struct, frozen=True):
         if not above_zero(self.seconds) or self.seconds == math.inf:
             raise ValueError(f"seconds is {self.seconds!r}, expected more than 0")
         whole_number("seed", self.seed, high=2**64 - 1)
-        if self.short_clips not in ("keep", "pad"):
-            raise ValueError(f"short_clips is {self.short_clips!r}, expected 'keep' or 'pad'")
+        check_short_clips(self.short_clips)
 
     def frames_at(self, rate: int) -> int:
         """Return the number of frames of a window at a rate in Hz."""
@@ -111,3 +110,13 @@ class Crop(msgspec.Struct, frozen=True):
         kept = min(wanted, len(audio))
         fitted[:kept] = audio[:kept]
         return fitted
+
+
+def check_short_clips(short_clips: ShortClips) -> None:
+    """Check the option of that name.
+
+    Raises:
+        ValueError: it has no such value.
+    """
+    if short_clips not in ("keep", "pad"):
+        raise ValueError(f"short_clips is {short_clips!r}, expected 'keep' or 'pad'")

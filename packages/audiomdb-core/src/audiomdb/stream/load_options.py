@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec.structs import force_setattr
 
-from audiomdb.checks import at_least_one
+from audiomdb.checks import at_least_one, true_or_false
 from audiomdb.processors.base import BaseProcessor, Processors
 from audiomdb.sample import Sample
 from audiomdb.stream.crops import Crop
@@ -64,6 +64,8 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
             force_setattr(self, "fields", tuple(self.fields))
         if isinstance(self.processor, Iterator):
             force_setattr(self, "processor", tuple(self.processor))
+        for name in ("decode", "mono"):
+            force_setattr(self, name, true_or_false(name, getattr(self, name)))
         force_setattr(self, "sample_rate", at_least_one("sample_rate", self.sample_rate))
         if self.crop is not None and not isinstance(self.crop, Crop):
             raise TypeError(f"crop is {self.crop!r}, expected a Crop")

@@ -36,7 +36,7 @@ def _which_of(name: str, which: int | None, several: str, number: int) -> int:
             f"{several} is {number!r}: say with {name}= which of them this is, for each reads its "
             "share. Threads are num_threads"
         )
-    return which or 0
+    return 0 if which is None else which
 
 
 def ranks_here(world_size: int) -> int | None:

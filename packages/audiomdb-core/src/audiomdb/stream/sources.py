@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 import numpy as np
 
+from audiomdb.checks import true_or_false
 from audiomdb.plan import Columns, EpochPlan, Interleave, MixPlan, Stop, Weight
 from audiomdb.registry import retriever_for
 from audiomdb.retrievers.base import BaseRetriever
@@ -72,8 +73,7 @@ class Part(PortableStruct, frozen=True):
             )
         if not isinstance(self.load, LoadOptions):
             raise TypeError(f"load is {self.load!r:.80}, expected LoadOptions")
-        if not isinstance(self.shuffle, bool):
-            raise TypeError(f"shuffle is {self.shuffle!r}, expected True or False")
+        msgspec.structs.force_setattr(self, "shuffle", true_or_false("shuffle", self.shuffle))
         for name in ("min_duration", "max_duration"):
             limit = getattr(self, name)
             if limit is not None and not isinstance(limit, int | float | np.number):

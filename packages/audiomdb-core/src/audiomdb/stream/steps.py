@@ -144,7 +144,7 @@ class StepStream(PlannedStream):
         self._how = (
             batch_size
             if isinstance(batch_size, BySeconds)
-            else BySamples(batch_size, tail or "drop")
+            else BySamples(batch_size, "drop" if tail is None else tail)
         )
         self._asked_for = tail is not None
         self._how.check(partitions, world_size)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from audiomdb.checks import whole_number
+from audiomdb.checks import true_false_or_none, whole_number
 from audiomdb.errors import CorruptShardError
 from audiomdb.progress import progress as progress_bar
 from audiomdb.shards.files import sha256_file, sha256_hex
@@ -100,7 +100,7 @@ class BaseUploader:
     def __init__(self, *, workers: int | None = None, progress: bool | None = None) -> None:
         if workers is not None:
             self.workers = whole_number("workers", workers, low=1)
-        self.progress = progress
+        self.progress = true_false_or_none("progress", progress)
 
     @classmethod
     def from_url(cls: type[_U], url: str, **options: Any) -> _U:  # noqa: ANN401, PYI019

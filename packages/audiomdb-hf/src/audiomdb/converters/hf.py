@@ -20,6 +20,7 @@ from audiomdb._hf_features import (
     shown_columns,
     with_undecoded,
 )
+from audiomdb.checks import true_or_false
 from audiomdb.converters.base import BaseConverter
 from audiomdb.converters.tables import TEXT_COLUMNS
 from audiomdb.errors import SourceError
@@ -110,7 +111,7 @@ class HFConverter(BaseConverter):
         self._load_options = {
             "name": data_name,
             "data_files": _as_text(data_files),
-            "streaming": streaming,
+            "streaming": true_or_false("streaming", streaming),
             "revision": revision,
             "token": token,
         }

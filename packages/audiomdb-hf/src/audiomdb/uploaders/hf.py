@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from audiomdb._hf import hub_errors
 from audiomdb._hf_card import merge_card
 from audiomdb._hf_url import HubFolder, parse_hf_url
+from audiomdb.checks import true_or_false
 from audiomdb.errors import FormatVersionError, MetadataError, UploadError
 from audiomdb.progress import stderr_is_terminal
 from audiomdb.shards import Metadata, read_metadata
@@ -76,9 +77,9 @@ class HFUploader(BaseUploader):
     ) -> None:
         super().__init__(workers=workers, progress=progress)
         self._folder = HubFolder(repo_id, revision, subdir, endpoint)
-        self._private = private
+        self._private = true_or_false("private", private)
         self._token = token
-        self._card = card
+        self._card = true_or_false("card", card)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> HFUploader:  # noqa: ANN401

@@ -23,7 +23,7 @@ from audiomdb.stream import (
     Stall,
     Where,
 )
-from audiomdb.stream.crops import ShortClips
+from audiomdb.stream.crops import ShortClips, check_short_clips
 from audiomdb.stream.joined import Table
 from audiomdb.stream.sources import Origin
 
@@ -152,6 +152,7 @@ class StreamingDataset(PlannedDataset):
             retriever = retriever_for(retriever)
         if join is not None and not isinstance(join, JoinedColumns):
             join = JoinedColumns(join)
+        check_short_clips(short_clips)
         load = LoadOptions(
             fields=fields,
             decode=decode,

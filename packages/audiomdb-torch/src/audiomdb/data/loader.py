@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 import torch
 
+from audiomdb.checks import true_false_or_none, true_or_false
 from audiomdb.data.batches import Batch, Collate, rows_for
 from audiomdb.data.device import DeviceMover, made_ahead
 from audiomdb.data.frameworks import PassesOfLightning
@@ -180,10 +181,11 @@ class StreamingLoader:
             num_workers,
             context=multiprocessing_context,
             prefetch_factor=prefetch_factor,
-            persistent=persistent_workers,
+            persistent=true_or_false("persistent_workers", persistent_workers),
         )
-        self._moves = device is not None or bool(pin_memory)
-        self._device, self._pin_memory = device, pin_memory
+        self._device = device
+        self._pin_memory = true_false_or_none("pin_memory", pin_memory)
+        self._moves = device is not None or bool(self._pin_memory)
         self._depth = prefetch_factor
         self._monitor = Monitor(stall_after_s, on_stall or dataset.monitor.on_stall)
         self._meter = LoopMeter(self._monitor)
@@ -364,7 +366,9 @@ class StreamingLoader:
 
     def _recipe(self) -> Recipe:
         place = self.dataset.place()
-        partitions = self._partitions or self._kept.get("partitions") or nodes_of(place[1])
+        partitions = self._partitions
+        if partitions is None:
+            partitions = self._kept.get("partitions") or nodes_of(place[1])
         batch_size = self._batch_size
         if isinstance(batch_size, BySeconds) and batch_size.slots is None:
             batch_size = msgspec.structs.replace(batch_size, slots=self._kept.get("slots"))

@@ -1,0 +1,65 @@
+"""What cannot be meant is refused where it is given, and the message says what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiomdb.errors import PlanError
+from audiomdb.shards import DatasetWriter
+from audiomdb.stream import LoadOptions, Part, SampleStream, StepStream
+from audiomdb.uploaders.local import LocalUploader
+from tests.core.conversions import Listed, clip
+
+CLIPS = 12
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "clips"
+    with DatasetWriter(path, samples_per_shard=5) as writer:
+        for i in range(CLIPS):
+            writer.write(f"clip-{i:02d}", {"audio": clip(i), "text": f"clip {i}"})
+    return path
+
+
+@pytest.mark.parametrize("make", [SampleStream, partial(StepStream, batch_size=4)])
+@pytest.mark.parametrize("wrong", ["", [], False])
+def test_no_value_but_none_leaves_rank_and_worker_out(
+    dataset: Path, make: Callable[..., object], wrong: Any
+) -> None:
+    for which, several in (("rank", "world_size"), ("worker", "num_workers")):
+        with pytest.raises(PlanError, match=f"{which} must be a whole number"):
+            make(dataset, **{which: wrong, several: 2})
+    with pytest.raises(PlanError, match="tail must be one of"):
+        make(dataset, tail=wrong)
+
+
+BOOLS: dict[str, Callable[[Path, Any], object]] = {
+    "shuffle": lambda folder, given: Part(folder, shuffle=given),
+    "decode": lambda _, given: LoadOptions(decode=given),
+    "mono": lambda _, given: LoadOptions(mono=given),
+    "progress": lambda folder, given: LocalUploader(folder, progress=given),
+}
+
+
+@pytest.mark.parametrize("name", BOOLS)
+def test_a_bool_may_be_numpys_but_no_text_or_number(name: str, tmp_path: Path) -> None:
+    for right in (False, np.True_, np.bool_(0)):
+        BOOLS[name](tmp_path, right)
+    wrong: Any
+    for wrong in ("false", "no", 0, 1, []):
+        with pytest.raises(TypeError, match=f"{name} is .*, expected True or False"):
+            BOOLS[name](tmp_path, wrong)
+
+
+def test_mono_may_be_numpys_bool_at_conversion_too(tmp_path: Path) -> None:
+    for mono in (True, np.True_):
+        with DatasetWriter(tmp_path / "out", mono=mono) as writer:  # type: ignore[arg-type]
+            writer.write("a", {"audio": clip(1)})
+    Listed([("a", {"audio": clip(1)})], tmp_path / "out", mono=np.True_).run()
