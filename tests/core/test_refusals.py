@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.errors import PlanError
-from audiomdb.shards import DatasetWriter
+from audiomdb.errors import PlanError, UnknownColumnError
+from audiomdb.shards import DatasetReader, DatasetWriter
 from audiomdb.stream import LoadOptions, Part, SampleStream, StepStream
 from audiomdb.uploaders.local import LocalUploader
 from tests.core.conversions import Listed, clip
@@ -63,3 +63,23 @@ def test_mono_may_be_numpys_bool_at_conversion_too(tmp_path: Path) -> None:
         with DatasetWriter(tmp_path / "out", mono=mono) as writer:  # type: ignore[arg-type]
             writer.write("a", {"audio": clip(1)})
     Listed([("a", {"audio": clip(1)})], tmp_path / "out", mono=np.True_).run()
+
+
+def test_a_field_that_no_sample_has_is_refused(dataset: Path) -> None:
+    reader = DatasetReader.open(dataset)
+    text = "no sample of dataset 'clips' has a field 'txet'; there are 'audio', .* 'text'"
+    for fields in (["txet"], ["text", "txet"], {"txet", "__key__"}):
+        with pytest.raises(UnknownColumnError, match=text):
+            reader.read(0, fields=fields)
+        with pytest.raises(UnknownColumnError, match=text):
+            next(reader.scan(fields=fields))
+    assert reader.read(0, fields=["text", "__key__", "text"]).keys() == {"__key__", "text"}
+
+
+def test_a_field_that_only_other_samples_have_is_left_out(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "some") as writer:
+        writer.write("a", {"text": "a"})
+        writer.write("b", {"note": "b"})
+    reader = DatasetReader.open(tmp_path / "some")
+    assert reader.read("a", fields=["note"]) == {"__key__": "a"}
+    assert [sample.get("note") for sample in reader.scan(fields=["note"])] == [None, "b"]

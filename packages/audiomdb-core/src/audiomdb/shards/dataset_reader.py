@@ -245,6 +245,7 @@ class DatasetReader:
         Raises:
             IndexError: for a position outside the dataset.
             UnknownKeyError: for a key that is not in the dataset.
+            UnknownColumnError: for a field that no sample has.
             CorruptShardError: when the shard is missing, incomplete or damaged.
             CorruptRecordError: when the record is damaged.
         """
@@ -259,7 +260,10 @@ class DatasetReader:
             shard = self.shard(number)
         if fields is None:
             return shard.whole(place, copy, verify)
-        return shard.read(place, fields=fields, copy=copy, verify=verify)
+        sample = shard.read(place, fields=fields, copy=copy, verify=verify)
+        if len(sample) <= len(fields):  # a field is missing: here, or in all samples
+            self.metadata.check_fields(fields)
+        return sample
 
     def scan(
         self,
@@ -270,7 +274,10 @@ class DatasetReader:
     ) -> Iterator[Sample]:
         """Read all samples in order, faster than by `read`, which has the same arguments."""
         for number in range(len(self._starts)):
-            yield from self.shard(number).scan(fields=fields, copy=copy, verify=verify)
+            samples = self.shard(number).scan(fields=fields, copy=copy, verify=verify)
+            if number == 0 and fields is not None:
+                self.metadata.check_fields(fields)
+            yield from samples
 
     def locate(self, position: int) -> tuple[int, int]:
         """Return the shard number of a position, and the place within that shard.

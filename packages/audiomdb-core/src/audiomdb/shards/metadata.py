@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from audiomdb.errors import DatasetNotFoundError, FormatVersionError, MetadataError
+from audiomdb.errors import (
+    DatasetNotFoundError,
+    FormatVersionError,
+    MetadataError,
+    UnknownColumnError,
+)
 from audiomdb.lazy import cached_property
+from audiomdb.sample import KEY
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import (
     ALIGNMENT,
@@ -128,6 +135,24 @@ class Metadata(msgspec.Struct, frozen=True, dict=True):
     rejected: int
     index: IndexEntry
     shards: tuple[ShardEntry, ...]
+
+    def check_fields(self, fields: Iterable[str], besides: Collection[str] = (KEY,)) -> None:
+        """Refuse a field that no sample has: if it is misspelt, it would be missing silently.
+
+        Args:
+            fields: Names of fields.
+            besides: Names that samples may have beside their features.
+
+        Raises:
+            UnknownColumnError: names the field and those that there are. Never raised for a dataset
+                without samples.
+        """
+        unknown = {name for name in fields if name not in self.features and name not in besides}
+        if unknown and self.samples:
+            raise UnknownColumnError(
+                f"no sample of dataset {self.name!r} has a field {min(map(repr, unknown))}; there "
+                f"are {', '.join(map(repr, sorted(self.features)))}"
+            )
 
     @cached_property
     def fingerprint(self) -> str:

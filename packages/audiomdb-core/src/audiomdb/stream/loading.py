@@ -18,7 +18,6 @@ from audiomdb.errors import (
     CorruptRecordError,
     ProcessingError,
     SampleError,
-    UnknownColumnError,
 )
 from audiomdb.notes import add_note
 from audiomdb.plan.bits import Purpose
@@ -99,7 +98,7 @@ class SampleLoader:
         self._kept = None if options.fields is None else frozenset(options.fields)
         if self._kept is not None:
             joined = () if options.join is None else options.join.columns
-            _refuse_unknown(self._kept.difference(joined), reader)
+            reader.metadata.check_fields(self._kept.difference(joined), _ADDED)
         self._audio = self._kept is None or AUDIO in self._kept
         self._read = self._kept
         self._unwanted = frozenset[str]()
@@ -380,16 +379,6 @@ class SampleLoader:
         processed = {KEY: key, **result}
         processed.pop(SEED, None)  # of no use any more
         return processed
-
-
-def _refuse_unknown(fields: frozenset[str], reader: DatasetReader) -> None:
-    """Refuse a field that no sample has, since a misspelt one would be missing silently."""
-    known = reader.metadata.features.keys() | _ADDED
-    if reader.metadata.samples and (unknown := sorted(fields - known)):
-        raise UnknownColumnError(
-            f"no sample of dataset {reader.metadata.name!r} has a field {unknown[0]!r}; there are "
-            f"{', '.join(map(repr, sorted(reader.metadata.features)))}"
-        )
 
 
 def _length(sample: Sample, encoded: bool, name: str) -> tuple[int, int]:
