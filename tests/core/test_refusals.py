@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from audiomdb.errors import PlanError, UnknownColumnError
+from audiomdb.plan import Tail
 from audiomdb.shards import DatasetReader, DatasetWriter
-from audiomdb.stream import LoadOptions, Part, SampleStream, StepStream
+from audiomdb.stream import BySeconds, LoadOptions, Part, SampleStream, StepStream
 from audiomdb.uploaders.local import LocalUploader
 from tests.core.conversions import Listed, clip
 
@@ -83,3 +84,31 @@ def test_a_field_that_only_other_samples_have_is_left_out(tmp_path: Path) -> Non
     reader = DatasetReader.open(tmp_path / "some")
     assert reader.read("a", fields=["note"]) == {"__key__": "a"}
     assert [sample.get("note") for sample in reader.scan(fields=["note"])] == [None, "b"]
+
+
+@pytest.mark.parametrize("tail", ["uneven", "drop", "pad"])
+@pytest.mark.parametrize("world_size", [1, 5])
+def test_a_state_beyond_its_epoch_is_refused(dataset: Path, tail: Tail, world_size: int) -> None:
+    def stream(rank: int) -> SampleStream:
+        return SampleStream(dataset, rank=rank, world_size=world_size, tail=tail)
+
+    last = stream(world_size - 1)
+    each = max(len(stream(rank)) for rank in range(world_size))
+    state = last.state_dict()
+    last.load_state_dict({**state, "next_step": each})
+    assert list(last) == []
+    for other in (last, SampleStream(dataset, tail=tail)):
+        with pytest.raises(PlanError, match=f"sample 1000 of an epoch of {each}"):
+            other.load_state_dict({**state, "next_step": 1000})
+
+
+@pytest.mark.parametrize("batch_size", [4, BySeconds(1.0)])
+def test_a_step_beyond_its_epoch_is_refused(dataset: Path, batch_size: Any) -> None:
+    stream = StepStream(dataset, batch_size)
+    steps = stream.steps
+    assert list(stream.read(stream.state(0, steps))) == []
+    with pytest.raises(PlanError, match=f"step 1000 of {steps}"):
+        next(stream.read(stream.state(0, 1000)))
+    if isinstance(batch_size, BySeconds):
+        with pytest.raises(PlanError, match="chapter 9 of 1"):
+            next(stream.read(stream.state(0, 0, chapter=9)))

@@ -10,6 +10,7 @@ import pytest
 
 from audiomdb.data.base import StreamingDataset
 from audiomdb.data.loader import StreamingLoader
+from audiomdb.errors import PlanError
 from audiomdb.shards import DatasetWriter
 
 CLIPS = 12
@@ -45,3 +46,16 @@ def test_short_clips_are_checked_without_seconds_too(dataset: StreamingDataset) 
     wrong: Any = "pda"
     with pytest.raises(ValueError, match="short_clips is 'pda', expected 'keep' or 'pad'"):
         StreamingDataset(dataset.retriever, short_clips=wrong)
+
+
+def test_a_step_beyond_its_epoch_is_refused(dataset: StreamingDataset) -> None:
+    loader = StreamingLoader(dataset, 4)
+    state = loader.state_dict()
+    with pytest.raises(PlanError, match="step 1000 of 3"):
+        loader.load_state_dict({**state, "next_step": 1000})
+    assert len(list(loader)) == 3
+    batches = StreamingDataset(dataset.retriever, batch_size=4)
+    with pytest.raises(PlanError, match="step 1000 of 3"):
+        batches.load_state_dict({**batches.state_dict(), "next_step": 1000})
+    with pytest.raises(PlanError, match="sample 1000 of an epoch of 12"):
+        dataset.load_state_dict({**dataset.state_dict(), "next_step": 1000})

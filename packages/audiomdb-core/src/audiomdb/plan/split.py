@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 import numpy as np
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from audiomdb.errors import PlanError
 from audiomdb.plan.checks import whole_number
@@ -142,6 +142,12 @@ class Split(msgspec.Struct, frozen=True):
         # There are fewer samples than ranks, and none for this one: repeat a neighbour's.
         turn = self.rank * self.total // self.world_size
         return Places(*Split(self.total, self.partitions)._deal(np.array([turn])), mask)
+
+    def in_world(self, world_size: int, num_workers: int, tail: Tail) -> Split:
+        """Return the share of the first worker, which has the most samples, of other ranks."""
+        return replace(
+            self, rank=0, world_size=world_size, worker=0, num_workers=num_workers, tail=tail
+        )
 
     def place_of(self, sample: int, world_size: int, num_workers: int) -> int:
         """Convert a number of samples read in another world to this worker's next sample.

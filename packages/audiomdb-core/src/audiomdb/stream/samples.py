@@ -319,6 +319,11 @@ class SampleStream(PlannedStream):
         then.check(self._beginning()[0])
         split = self._of(self._plan(reading, then.epoch)).split
         first = then.next_step
+        there = split.in_world(world[0], world[1], tail_of_samples(self._tail, world[0]))
+        if first > len(there):
+            raise PlanError(
+                f"the state is at sample {first} of an epoch of {len(there)}: no run has left it"
+            )
         if world != [split.world_size, split.num_workers]:
             first = split.place_of(first, *world)
         self._next = (then.epoch, first)

@@ -302,6 +302,7 @@ class StepStream(PlannedStream):
         here = self.state()
         first = here if start is None else start
         first.check(here)
+        self._refuse_beyond(reading, first)
         if skip is None:
             skip = self._split.worker
         left = None
@@ -320,6 +321,26 @@ class StepStream(PlannedStream):
         )
         with samples as in_order:
             yield from together(in_order, coming, watch)
+
+    def check(self, state: PlanState) -> None:
+        """Check that `read` can start from a state; by seconds, its step is only checked there.
+
+        Raises:
+            PlanError: it is of another plan, or of a step that does not exist.
+        """
+        state.check(self.state())
+        if isinstance(self._how, BySamples):
+            self._refuse_beyond(self._reading(), state)
+
+    def _refuse_beyond(self, reading: Reading, place: PlanState) -> None:
+        """Refuse a place after the end of its epoch; the end itself may be where a pass ended."""
+        steps = self._steps(reading, place.epoch)
+        chapter, chapters = place.chapter, steps.chapters
+        if chapter and chapter >= chapters:
+            raise PlanError(f"the state is at chapter {chapter} of {chapters}: no run has left it")
+        step, total = place.next_step, steps.count(chapter) if chapters else 0
+        if step > total:
+            raise PlanError(f"the state is at step {step} of {total}: no run has left it")
 
     def _tasks(
         self,

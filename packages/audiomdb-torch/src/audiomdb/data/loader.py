@@ -358,7 +358,7 @@ class StreamingLoader:
             if name in ("partitions", "slots") and isinstance(value, int)
         }
         try:
-            loaded.at.check(self._stream().state())
+            self._stream().check(loaded.at)
         except PlanError:
             self._kept = before
             raise

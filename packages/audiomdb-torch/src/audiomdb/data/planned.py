@@ -427,7 +427,7 @@ class PlannedDataset(IterableDataset[Any]):
             else:
                 PlanState.from_dict(state).check(PlanState.from_dict(stream.state_dict()))
             return
-        PlanState.from_dict(state).check(stream.state())
+        stream.check(PlanState.from_dict(state))
         check_workers(state, workers)
 
     def _followed(
