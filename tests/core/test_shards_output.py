@@ -471,3 +471,13 @@ def test_durations_may_have_been_rounded_by_another_writer(
     (tmp_path / "out" / "metadata.json").write_text(json.dumps(metadata))
     found = [problem.reason for problem in verify_dataset(tmp_path / "out")]
     assert len([reason for reason in found if "last" in reason or "seconds" in reason]) == problems
+
+
+def test_metadata_is_shown_in_a_line_however_many_shards_it_has(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "digits", samples_per_shard=1) as writer:
+        for i in range(30):
+            tone = np.full(8000, i / 64, np.float32)
+            writer.write(f"{i:02d}", {"audio": tone, "sample_rate": 8000})
+    metadata = DatasetReader.open(tmp_path / "digits").metadata
+    assert repr(metadata) == "<Metadata of 'digits': 30 samples in 30 shards, 30.0 s>"
+    assert metadata == DatasetReader.open(tmp_path / "digits").metadata

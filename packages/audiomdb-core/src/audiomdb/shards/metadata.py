@@ -17,6 +17,7 @@ from audiomdb.errors import (
     UnknownColumnError,
 )
 from audiomdb.lazy import cached_property
+from audiomdb.quantities import counted, duration
 from audiomdb.sample import KEY
 from audiomdb.shards.files import write_atomically
 from audiomdb.shards.layout import (
@@ -135,6 +136,10 @@ class Metadata(msgspec.Struct, frozen=True, dict=True):
     rejected: int
     index: IndexEntry
     shards: tuple[ShardEntry, ...]
+
+    def __repr__(self) -> str:
+        samples, shards = counted(self.samples, "sample"), counted(len(self.shards), "shard")
+        return f"<Metadata of {self.name!r}: {samples} in {shards}, {duration(self.duration)}>"
 
     def check_fields(self, fields: Iterable[str], besides: Collection[str] = (KEY,)) -> None:
         """Refuse a field that no sample has: if it is misspelt, it would be missing silently.
