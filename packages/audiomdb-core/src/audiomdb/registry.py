@@ -30,7 +30,7 @@ from audiomdb.errors import BackendError, UnknownSchemeError
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.signatures import option_names, refuse_option
-from audiomdb.urls import scheme_of, without_password
+from audiomdb.urls import path_text, scheme_of, without_password
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -187,8 +187,9 @@ def _scheme(url: str | os.PathLike[str], group: str) -> str | None:
 
     Raises:
         UnknownSchemeError: the path looks like a URL that has lost a slash.
+        InvalidURLError, TypeError: as in `path_text`.
     """
-    text = os.fspath(url)
+    text = path_text(url, "a URL or a folder")
     scheme = scheme_of(text)
     # `Path("s3://bucket")` is s3:/bucket, for which an uploader would create a local folder.
     if scheme is None and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/?(?!/)", text)):

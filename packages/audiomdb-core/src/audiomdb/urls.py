@@ -8,7 +8,14 @@ from pathlib import Path
 
 from audiomdb.errors import InvalidURLError
 
-__all__ = ["folder_path", "local_path", "scheme_of", "split_url", "without_password"]
+__all__ = [
+    "folder_path",
+    "local_path",
+    "path_text",
+    "scheme_of",
+    "split_url",
+    "without_password",
+]
 
 
 def scheme_of(text: str) -> str | None:
@@ -76,17 +83,40 @@ def local_path(url: str) -> str:
 def folder_path(path: str | os.PathLike[str], *, instead: str, expected: str = "a folder") -> Path:
     """Return a folder's path, rejecting URLs, which `Path` would turn into a folder like `s3:`.
 
+    A `~` that the path begins with is the home directory, alone or before a slash.
+
     Args:
         path: The path to check.
         instead: What to do with a URL instead, for the error message.
         expected: What the path leads to, for the error message.
 
     Raises:
-        InvalidURLError: the path is a URL, or has a NUL character, as `file:///a%00b` has.
+        InvalidURLError: the path is a URL, is empty, or has a NUL character, as `file:///a%00b`
+            has.
+        TypeError: it is no path.
     """
-    text = os.fspath(path)
+    text = path_text(path, expected)
     if scheme_of(text) is not None:
         raise InvalidURLError(f"{without_password(text)} is a URL, expected {expected}: {instead}")
     if "\0" in text:
         raise InvalidURLError(f"{text!r} contains a NUL character, which no path can have")
-    return Path(path)
+    return Path(text).expanduser() if text.split("/", 1)[0] == "~" else Path(text)
+
+
+def path_text(path: object, expected: str) -> str:
+    """Return the text of a path or URL.
+
+    Args:
+        path: What a user gave.
+        expected: What it leads to, for the error message.
+
+    Raises:
+        InvalidURLError: it is empty.
+        TypeError: it is no path, such as bytes.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"the path is {path!r:.80}, expected {expected} as text or a Path")
+    if not text:
+        raise InvalidURLError(f"the path is empty, expected {expected}: '.' is the current folder")
+    return text

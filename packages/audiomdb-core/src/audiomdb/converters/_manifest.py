@@ -100,7 +100,9 @@ class ManifestConverter(BaseConverter):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(output_dir, **options)
-        given = [manifest] if isinstance(manifest, str | os.PathLike) else list(manifest)
+        if isinstance(manifest, str | os.PathLike) or not isinstance(manifest, Iterable):
+            manifest = [manifest]  # what is no path is refused below
+        given = list(manifest)
         if not given:
             raise SourceError(f"manifest is {manifest!r}, expected a path or a list of paths")
         if text_column == audio_column:

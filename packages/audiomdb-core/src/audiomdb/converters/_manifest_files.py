@@ -14,6 +14,8 @@ from audiomdb.urls import folder_path
 
 __all__ = ["ManifestFile", "Place", "all_rows", "manifest_files"]
 
+_INSTEAD = "give the path of a copy on this machine"
+
 
 class ManifestFile(msgspec.Struct, frozen=True):
     """One of the manifests of a dataset.
@@ -62,10 +64,12 @@ def manifest_files(
         audio_dir: Folder that relative paths start from; None: that of each manifest.
 
     Raises:
-        InvalidURLError: when a manifest is given by a URL.
+        InvalidURLError: when a manifest, or `audio_dir`, is given by a URL.
         SourceError: when there is no such file.
     """
     found = [_found(path) for path in paths]
+    if audio_dir is not None:
+        audio_dir = folder_path(audio_dir, instead=_INSTEAD)
     folders = [os.path.abspath(audio_dir or path.parent) for path in found]  # noqa: PTH100 (no `..`)
     root = os.path.commonpath(folders)
     return tuple(
@@ -75,8 +79,7 @@ def manifest_files(
 
 
 def _found(manifest: str | os.PathLike[str]) -> Path:
-    instead = "give the path of a copy on this machine"
-    path = folder_path(manifest, expected="a file", instead=instead).absolute()
+    path = folder_path(manifest, expected="a file", instead=_INSTEAD).absolute()
     if not path.is_file():
         raise SourceError(f"there is no manifest {path}")
     return path

@@ -14,6 +14,7 @@ from audiomdb.converters.tables import read_table
 from audiomdb.errors import SourceError, UnknownColumnError, UnknownKeyError
 from audiomdb.sample import AUDIO, KEY, Sample
 from audiomdb.stream.matches import Matches
+from audiomdb.urls import folder_path
 
 __all__ = ["JoinedColumns", "Table"]
 
@@ -75,7 +76,9 @@ class JoinedColumns:
         if isinstance(columns, str):
             raise TypeError(f"columns is the text {columns!r}, expected a list of names")
         self.missing = missing
-        self.name = os.fspath(table) if isinstance(table, str | os.PathLike) else "the joined table"
+        if isinstance(table, str | os.PathLike):
+            table = folder_path(table, expected="a file", instead="give the path of a copy")
+        self.name = str(table) if isinstance(table, Path) else "the joined table"
         wanted = None if columns is None else frozenset(columns)
         # A row is a tuple of its column names, shared between rows, and its values. This takes a
         # fifth of the memory of a dict.
@@ -158,10 +161,9 @@ class JoinedColumns:
             yield place, _key(place, row[column]), {c: v for c, v in row.items() if c != column}
 
     def _rows_of(self, table: Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        if isinstance(table, str | os.PathLike):
-            path = Path(table)
-            for line, row in read_table(path):
-                yield f"{path}:{line}", row
+        if isinstance(table, Path):
+            for line, row in read_table(table):
+                yield f"{table}:{line}", row
             return
         for number, row in enumerate(_records(table)):
             yield self._place(number), _row(number, row)

@@ -24,6 +24,7 @@ from audiomdb.shards.layout import (
 )
 from audiomdb.shards.metadata import Metadata, metadata_bytes, parse_metadata
 from audiomdb.uploaders._sending import DatasetFile, Sending, stop_check
+from audiomdb.urls import folder_path
 
 __all__ = ["BaseUploader", "DatasetFile", "UploadReport", "dataset_files"]
 
@@ -131,7 +132,7 @@ class BaseUploader:
             CorruptShardError: when a file is missing, or is not what conversion wrote.
             UploadError: when a file cannot be sent, or did not arrive whole.
         """
-        *data, metadata = dataset_files(Path(local_dir))
+        *data, metadata = dataset_files(local_dir)
         total = sum(file.bytes for file in data) + metadata.bytes
         description = f"uploading {Path(local_dir).name}"
         with progress_bar(total, unit="B", description=description, show=self.progress) as bar:
@@ -152,7 +153,7 @@ class BaseUploader:
         """
         if type(self).stat is BaseUploader.stat:
             return False
-        metadata = _expect(Path(local_dir), METADATA_FILE)
+        metadata = _expect(_local(local_dir), METADATA_FILE)
         return Sending(self, [], metadata, lambda _: None).meets_another()
 
     def iter_files(self, local_dir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
@@ -170,7 +171,7 @@ class BaseUploader:
             DatasetNotFoundError: when the folder holds no finished dataset.
             CorruptShardError: when a file is missing or has another size than metadata says.
         """
-        for file in dataset_files(Path(local_dir)):
+        for file in dataset_files(local_dir):
             yield file.full_path, file.rel_path
 
     def upload_file(self, full_path: str, rel_path: str) -> None:
@@ -243,13 +244,15 @@ class BaseUploader:
         return sha256_file(Path(full_path))
 
 
-def dataset_files(dataset: Path) -> list[DatasetFile]:
+def dataset_files(folder: str | os.PathLike[str]) -> list[DatasetFile]:
     """Return the files of a dataset, with size and digest, in the order of `iter_files`.
 
     Raises:
+        InvalidURLError: when the folder is given by a URL.
         DatasetNotFoundError: when the folder holds no finished dataset.
         CorruptShardError: when a file is missing or has another size than metadata says.
     """
+    dataset = _local(folder)
     raw = metadata_bytes(dataset)
     metadata = parse_metadata(raw, str(dataset / METADATA_FILE))
     files = []
@@ -264,6 +267,10 @@ def dataset_files(dataset: Path) -> list[DatasetFile]:
         _refuse_strange_rejections(dataset)
     files.append(_expect(dataset, METADATA_FILE, sha256=sha256_hex(raw)))
     return files
+
+
+def _local(folder: str | os.PathLike[str]) -> Path:
+    return folder_path(folder, instead="pull the dataset first")
 
 
 def _has_rejected(dataset: Path, metadata: Metadata) -> bool:

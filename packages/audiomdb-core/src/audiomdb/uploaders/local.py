@@ -62,7 +62,7 @@ class LocalUploader(BaseUploader):
         Raises:
             OutputBusyError: another process is writing there.
         """
-        dataset_files(Path(local_dir))  # report a broken dataset before the target is created
+        dataset_files(local_dir)  # report a broken dataset before the target is created
         self._read = {}
         try:
             lock, _ = lock_folder(self.path)

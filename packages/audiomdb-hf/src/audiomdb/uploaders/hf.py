@@ -102,7 +102,7 @@ class HFUploader(BaseUploader):
             CorruptShardError: a file is missing, or differs from what conversion wrote.
             UploadError: the Hub refuses, or a file did not arrive whole.
         """
-        files = dataset_files(Path(local_dir))
+        files = dataset_files(local_dir)
         with hub_errors(f"upload to {self.destination('')}", UploadError), _bars(self.progress):
             from huggingface_hub import HfApi
 
@@ -122,7 +122,7 @@ class HFUploader(BaseUploader):
                     withdrawals = []
                 self._commit(api, operations, "shards")
                 self._compare(api, batch)
-            self._publish(api, metadata, missing, read_metadata(Path(local_dir)))
+            self._publish(api, metadata, missing, read_metadata(local_dir))
             # Compare all files, because another upload may have replaced some in the meantime.
             self._compare(api, files)
         return UploadReport(
