@@ -162,12 +162,11 @@ def test_an_invalid_filter_is_refused() -> None:
         select(columns, [5], min_duration=3, max_duration=2)
     with pytest.raises(PlanError, match=r"with & and \|, each in parentheses"):
         select(columns, [5], where=lambda c: c["duration"] > 0 and c["duration"] < 2)
-    with pytest.raises(PlanError, match="expected one bool for each sample"):
+    with pytest.raises(PlanError, match="expected one bool for each of the 5 samples"):
         select(columns, [5], where=lambda c: c["duration"])
-    with pytest.raises(PlanError, match=r"shape \(4,\), expected \(5,\)"):
-        select(columns, [5], min_duration=1, where=np.ones(4, dtype=bool))
-    with pytest.raises(PlanError, match=r"shape \(4,\) for 5 samples"):
-        select(columns, [5], where=np.ones(4, dtype=bool))
+    for least in (None, 1):
+        with pytest.raises(PlanError, match=r"where gives bool of shape \(4,\)"):
+            select(columns, [5], min_duration=least, where=np.ones(4, dtype=bool))
     with pytest.raises(KeyError):
         select({}, [5], min_duration=1)
 

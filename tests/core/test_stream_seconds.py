@@ -252,19 +252,19 @@ def test_a_stream_by_seconds_pickles_without_its_columns(folders: tuple[Path, Pa
 @pytest.mark.parametrize(
     ("batches", "options", "message"),
     [
-        (BySeconds(0), {}, "max_batch_seconds is 0"),
-        (BySeconds(9, num_buckets=0), {}, "num_buckets must be"),
-        (BySeconds(9, max_batch_size=0), {}, "max_batch_size must be"),
-        (BySeconds(9, slots=3), {"rank": 0, "world_size": 2}, "slots 3 cannot be shared evenly"),
-        (BySeconds(9, slots=4), {"partitions": 3}, "slots 4 cannot be shared evenly by 3 part"),
-        (BySeconds(9, max_age=0), {}, "max_age must be"),
+        ({"max_batch_seconds": 0}, {}, "max_batch_seconds is 0"),
+        ({"num_buckets": 0}, {}, "num_buckets must be"),
+        ({"max_batch_size": 0}, {}, "max_batch_size must be"),
+        ({"slots": 3}, {"rank": 0, "world_size": 2}, "slots 3 cannot be shared evenly"),
+        ({"slots": 4}, {"partitions": 3}, "slots 4 cannot be shared evenly by 3 part"),
+        ({"max_age": 0}, {}, "max_age must be"),
     ],
 )
 def test_impossible_options_are_refused_at_once(
-    batches: BySeconds, options: dict[str, Any], message: str
+    batches: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
-        StepStream("nowhere", batches, **options)
+        StepStream("nowhere", BySeconds(**{"max_batch_seconds": 9, **batches}), **options)
     with pytest.raises(ValueError, match="by seconds every sample comes once"):
         StepStream("nowhere", BySeconds(9), tail="pad")
 

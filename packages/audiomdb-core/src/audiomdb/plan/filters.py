@@ -24,7 +24,7 @@ from audiomdb.plan.durations import in_seconds
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Columns", "Selection", "select"]
+__all__ = ["Columns", "Selection", "limits", "select"]
 
 Columns: TypeAlias = Mapping[str, np.ndarray]
 """Per-sample columns by name, each `(samples,)` in stored order, as in `DatasetReader.index`."""
@@ -123,24 +123,35 @@ def select(
     """
     masks: list[NDArray[np.bool_]] = []
     if min_duration is not None or max_duration is not None:
-        low = 0.0 if min_duration is None else min_duration
-        high = np.inf if max_duration is None else max_duration
-        if not low <= high:
-            raise PlanError(f"min_duration {low} s is above max_duration {high} s: nothing is left")
-        masks.append(_lasting(columns, low, high))
+        masks.append(_lasting(columns, *limits(min_duration, max_duration)))
     if where is not None:
         mask = np.asarray(_called(where, columns) if callable(where) else where)
-        if mask.dtype != np.bool_:
+        total = int(np.sum(counts))
+        if mask.dtype != np.bool_ or mask.shape != (total,):
             raise PlanError(
-                f"where gives {mask.dtype} of shape {mask.shape}, expected one bool for each "
-                f"sample: write a comparison of columns"
+                f"where gives {mask.dtype} of shape {mask.shape}, expected one bool for each of "
+                f"the {total} samples: write a comparison of columns"
             )
         masks.append(mask)
     if not masks:
         return None
-    if len({mask.shape for mask in masks}) > 1:
-        raise PlanError(f"where gives shape {masks[-1].shape}, expected {masks[0].shape}")
     return Selection(counts, masks[0] if len(masks) == 1 else masks[0] & masks[1])
+
+
+def limits(min_duration: float | None, max_duration: float | None) -> tuple[float, float]:
+    """Return the least and the largest duration in seconds that is kept.
+
+    Raises:
+        PlanError: one is NaN, or no duration is between them.
+    """
+    low = 0.0 if min_duration is None else min_duration
+    high = np.inf if max_duration is None else max_duration
+    for name, limit in (("min_duration", low), ("max_duration", high)):
+        if np.isnan(limit):
+            raise PlanError(f"{name} is nan, expected seconds")
+    if low > high:
+        raise PlanError(f"min_duration {low} s is above max_duration {high} s: nothing is left")
+    return low, high
 
 
 def _lasting(columns: Columns, low: float, high: float) -> NDArray[np.bool_]:

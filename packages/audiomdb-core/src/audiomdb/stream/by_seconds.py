@@ -45,6 +45,9 @@ class BySeconds(msgspec.Struct, frozen=True):
             from the clips that take part.
         max_age: In increments.
         chapter: In increments. None: see `SecondsPlan`.
+
+    Raises:
+        PlanError: an option is out of range.
     """
 
     max_batch_seconds: float
@@ -54,6 +57,9 @@ class BySeconds(msgspec.Struct, frozen=True):
     increment: int | None = None
     max_age: int = 192
     chapter: int | None = None
+
+    def __post_init__(self) -> None:
+        self.check(1, 1)
 
     def check(self, partitions: int, world_size: int) -> None:
         """Check the options without a dataset.

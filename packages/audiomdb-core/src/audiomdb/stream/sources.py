@@ -11,6 +11,7 @@ import numpy as np
 
 from audiomdb.checks import true_or_false
 from audiomdb.plan import Columns, EpochPlan, Interleave, MixPlan, Stop, Weight
+from audiomdb.plan.filters import limits
 from audiomdb.registry import retriever_for
 from audiomdb.retrievers.base import BaseRetriever
 from audiomdb.shards import DatasetReader
@@ -55,6 +56,10 @@ class Part(PortableStruct, frozen=True):
         max_duration: Duration in seconds above which clips are left out.
         where: Selection of samples; those with False are left out. Must be the same in all ranks.
         load: How samples are loaded.
+
+    Raises:
+        PlanError: an option is out of range.
+        TypeError: an option has the wrong type.
     """
 
     origin: Origin
@@ -78,6 +83,8 @@ class Part(PortableStruct, frozen=True):
             limit = getattr(self, name)
             if limit is not None and not isinstance(limit, int | float | np.number):
                 raise TypeError(f"{name} is {limit!r}, expected seconds as a number")
+        limits(self.min_duration, self.max_duration)
+        EpochPlan([], window=self.window)
 
     @property
     def filtered(self) -> bool:
@@ -105,6 +112,10 @@ class Mixture(msgspec.Struct, frozen=True):
         stop: With weights, when an epoch ends: "first", when the first part is used up; "last",
             when every part has been used up, the others being repeated until then; or after a
             number of samples.
+
+    Raises:
+        PlanError: an option is out of range, or the weights do not fit the parts.
+        TypeError: an option has the wrong type.
     """
 
     parts: Sequence[Part | Mixture]
@@ -122,6 +133,12 @@ class Mixture(msgspec.Struct, frozen=True):
                 raise TypeError(
                     f"part {number} of a mixture is {part!r:.80}, expected a Part or a Mixture"
                 )
+        MixPlan(
+            [[1]] * len(self.parts),
+            weights=self.weights,
+            interleave=self.interleave,
+            stop=self.stop,
+        )
 
 
 def parts_of(what: Part | Mixture) -> Iterator[Part]:
@@ -152,7 +169,7 @@ def described(
         made for this, which the caller has to close.
 
     Raises:
-        PlanError: an option is out of range, or the weights do not fit the parts.
+        PlanError: the seed or the number of partitions is out of range.
         UnknownSchemeError, InvalidURLError, BackendError: as in `audiomdb.registry.retriever_for`.
         ValueError: options are given together with a part or a mixture, which has its own.
     """
@@ -160,9 +177,7 @@ def described(
     if isinstance(source, Part | Mixture):
         _refuse_beside(source, given)
         what = source
-    for part in parts_of(what):
-        EpochPlan([], seed=seed, shuffle=part.shuffle, window=part.window, partitions=partitions)
-    _refuse_mixtures(what)
+    EpochPlan([], seed=seed, partitions=partitions)
     made: list[BaseRetriever] = []
 
     def led(part: Part | Mixture) -> Part | Mixture:
@@ -191,16 +206,3 @@ def _refuse_beside(source: Part | Mixture, given: Part) -> None:
             f"{', '.join(differs)}: a {type(source).__name__} says itself how it is read; give it "
             "to its Part"
         )
-
-
-def _refuse_mixtures(what: Part | Mixture) -> None:
-    if isinstance(what, Part):
-        return
-    MixPlan(
-        [[1]] * len(what.parts),
-        weights=what.weights,
-        interleave=what.interleave,
-        stop=what.stop,
-    )
-    for part in what.parts:
-        _refuse_mixtures(part)
