@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomdb.errors import PlanError, UnknownColumnError
+from audiomdb.audio import AudioWindow, decode, encode, resample
+from audiomdb.errors import AudioError, PlanError, UnknownColumnError
 from audiomdb.plan import Tail
 from audiomdb.shards import DatasetReader, DatasetWriter
-from audiomdb.stream import BySeconds, LoadOptions, Part, SampleStream, StepStream
+from audiomdb.stream import (
+    BySeconds,
+    JoinedColumns,
+    LoadOptions,
+    Part,
+    SampleStream,
+    StepStream,
+)
 from audiomdb.uploaders.local import LocalUploader
 from tests.core.conversions import Listed, clip
 
@@ -112,3 +120,87 @@ def test_a_step_beyond_its_epoch_is_refused(dataset: Path, batch_size: Any) -> N
     if isinstance(batch_size, BySeconds):
         with pytest.raises(PlanError, match="chapter 9 of 1"):
             next(stream.read(stream.state(0, 0, chapter=9)))
+
+
+def test_audio_may_be_what_numpy_takes_for_an_array() -> None:
+    tone = np.round(np.sin(np.arange(800) / 9) * 2**14) / 2**15
+    assert encode(tone.tolist(), 8000) == encode(tone, 8000)
+    assert np.array_equal(resample(tone.tolist(), 8000, 16000), resample(tone, 8000, 16000))
+    with pytest.raises(AudioError, match="float or int16, not int64"):
+        encode([0, 1], 8000)
+    wrong: Any = [[0.0], [0.0, 1.0]]
+    for use in (encode, partial(resample, to_rate=16000)):
+        with pytest.raises(AudioError, match="audio is what NumPy cannot take: "):
+            use(wrong, 8000)
+
+
+@pytest.mark.parametrize("wrong", ["1", None, [0.5], 10**400, float("nan"), -1])
+def test_seconds_of_a_window_are_a_number(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"offset is .*, expected 0 or more seconds"):
+        AudioWindow("clip.wav", wrong)
+    with pytest.raises(AudioError, match=r"offset must be 0 or more seconds, not "):
+        decode(clip(1), offset=wrong)
+    if wrong is not None:
+        with pytest.raises(ValueError, match=r"duration is .*, expected more than 0 seconds"):
+            AudioWindow("clip.wav", 0, wrong)
+        with pytest.raises(AudioError, match=r"duration must be 0 or more seconds, not "):
+            decode(clip(1), duration=wrong)
+
+
+def test_names_come_in_a_list() -> None:
+    wrong: Any
+    for wrong in (True, "text"):
+        with pytest.raises(TypeError, match=r"fields is .*, expected a list of names"):
+            LoadOptions(fields=wrong)
+        with pytest.raises(TypeError, match=r"columns is .*, expected a list of names"):
+            JoinedColumns({}, columns=wrong)
+
+
+def test_a_column_alone_is_no_table() -> None:
+    class Series(list[int]):
+        """What pandas calls a column."""
+
+        def to_dict(self) -> dict[int, int]:
+            return dict(enumerate(self))
+
+    with pytest.raises(TypeError, match="row 0 is int, expected a mapping from column"):
+        JoinedColumns(Series([1]))
+
+
+def test_a_reader_names_what_it_was_asked_for(dataset: Path) -> None:
+    reader = DatasetReader.open(dataset)
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="a key is text, not 3"):
+        reader.position(wrong)
+    for number in (3, 99, -1):
+        with pytest.raises(IndexError, match=f"shard {number} is outside of 3 shards"):
+            reader.shard(number)
+    for wrong in (slice(0, 2), 0):
+        with pytest.raises(TypeError, match=r"index\['duration'\]\[0:2\]"):
+            reader.index[wrong]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Part("x", window=-5), "window must be a whole number from 0"),
+        (lambda: Part("x", min_duration=3, max_duration=2), "min_duration 3 s is above max_dur"),
+        (lambda: Part("x", max_duration=float("nan")), "max_duration is nan, expected seconds"),
+        (lambda: SampleStream("x", min_duration=float("nan")), "min_duration is nan, expected"),
+        (lambda: BySeconds(-1), "max_batch_seconds is -1, expected seconds above 0"),
+        (lambda: BySeconds(9, num_buckets=0), "num_buckets must be a whole number from 1"),
+        (lambda: BySeconds(9, slots=0), "slots must be a whole number from 1"),
+    ],
+)
+def test_what_a_stream_reads_is_checked_where_it_is_described(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("mask", [True, [True] * 5, np.ones(CLIPS)])
+def test_a_mask_that_does_not_fit_names_where(dataset: Path, mask: Any) -> None:
+    for where in (lambda _: mask, np.asarray(mask)):
+        with pytest.raises(PlanError, match=r"where gives .* expected one bool for each of the 12"):
+            len(SampleStream(dataset, where=where))

@@ -199,7 +199,7 @@ def test_changing_a_sample_does_not_change_the_joined_table(reader: DatasetReade
         ([{"key": "x"}, {"k": "y"}], {}, SourceError, "row 1: no column 'key'"),
         ([{"key": None}], {}, SourceError, "the key is None"),
         (ROWS, {"columns": ["txt"]}, UnknownColumnError, "no column 'txt'"),
-        (ROWS, {"columns": "text"}, TypeError, "columns is the text 'text'"),
+        (ROWS, {"columns": "text"}, TypeError, "columns is 'text', expected a list of names"),
         (ROWS, {"missing": "skip"}, ValueError, "'error' or 'keep'"),
         ([{"key": "x", "audio": b""}], {}, ValueError, "column 'audio'"),
         ([1], {}, TypeError, "row 0 is int"),

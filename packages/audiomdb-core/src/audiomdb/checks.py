@@ -1,13 +1,21 @@
-"""Check options that are whole numbers or bools."""
+"""Check options: numbers, bools and functions."""
 
 from __future__ import annotations
 
+import math
 from operator import index
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 
-__all__ = ["at_least_one", "true_false_or_none", "true_or_false", "whole_number"]
+__all__ = [
+    "at_least_one",
+    "check_function",
+    "is_finite",
+    "true_false_or_none",
+    "true_or_false",
+    "whole_number",
+]
 
 
 def whole_number(
@@ -69,3 +77,21 @@ def true_false_or_none(name: str, value: object) -> bool | None:
         TypeError: it is something else.
     """
     return None if value is None else true_or_false(name, value)
+
+
+def is_finite(value: Any) -> bool:  # noqa: ANN401
+    """Whether a value is a number and, as a float, finite."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
+
+
+def check_function(name: str, value: object) -> None:
+    """Require an option that can be called.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} is {value!r:.80}, expected a function")

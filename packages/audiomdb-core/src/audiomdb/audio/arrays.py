@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,12 @@ from audiomdb.checks import whole_number
 from audiomdb.errors import AudioError, SampleError
 from audiomdb.sample import SAMPLE_RATE
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 __all__ = [
     "array_rate",
+    "as_array",
     "as_float",
     "averaged",
     "believed_bytes",
@@ -33,6 +37,18 @@ def believed_bytes(encoded_bytes: int) -> int:
     Beyond 64 MiB, or 64 times its encoded size, an announced length may be a lie.
     """
     return max(_BELIEVED_BYTES, _BELIEVED_RATIO * encoded_bytes)
+
+
+def as_array(audio: ArrayLike) -> np.ndarray:
+    """Return an array, tensor or list as a NumPy array, without a copy if it is one.
+
+    Raises:
+        AudioError: NumPy cannot take it.
+    """
+    try:
+        return np.asarray(audio)
+    except (TypeError, ValueError, RuntimeError) as exc:  # RuntimeErrors are those of tensors
+        raise AudioError(f"audio is what NumPy cannot take: {exc}") from exc
 
 
 def check_array(array: np.ndarray) -> None:

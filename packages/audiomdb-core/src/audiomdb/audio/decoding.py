@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from audiomdb.audio.inspection import inspect
 from audiomdb.audio.opening import open_decoder
 from audiomdb.audio.resampling import resample
 from audiomdb.audio.source import Source
+from audiomdb.checks import is_finite
 from audiomdb.errors import AudioError
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ def decode(
 
 
 def _check_window(offset: float, duration: float | None) -> None:
-    if not (math.isfinite(offset) and offset >= 0):
-        raise AudioError(f"offset must be 0 or more seconds, not {offset}")
-    if duration is not None and not (math.isfinite(duration) and duration >= 0):
-        raise AudioError(f"duration must be 0 or more seconds, not {duration}")
+    if not (is_finite(offset) and offset >= 0):
+        raise AudioError(f"offset must be 0 or more seconds, not {offset!r}")
+    if duration is not None and not (is_finite(duration) and duration >= 0):
+        raise AudioError(f"duration must be 0 or more seconds, not {duration!r}")
 
 
 def _decode_whole(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from operator import index
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import soundfile
 
+from audiomdb.audio.arrays import as_array
 from audiomdb.audio.handle import empty_handle
 from audiomdb.audio.ogg import set_serial
 from audiomdb.audio.sound_file import SoundFile
 from audiomdb.errors import AudioError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 __all__ = ["check_rate", "encode"]
 
@@ -89,7 +94,7 @@ _BLOCK_FRAMES = 1 << 16
 """Frames passed to the encoder at a time; libvorbis overflows the stack on very long blocks."""
 
 
-def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> bytes:
+def encode(audio: ArrayLike, sample_rate: int, audio_format: str = "flac") -> bytes:
     """Encode an array as the bytes of an audio file.
 
     The same input gives the same bytes, as long as the library versions stay the same.
@@ -103,7 +108,8 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
     Thread-safe; releases the GIL while encoding.
 
     Args:
-        audio: `(frames,)` or `(frames, channels)`; float (full scale is 1) or int16.
+        audio: `(frames,)` or `(frames, channels)`; float (full scale is 1) or int16. An array, or
+            a tensor or list, from which NumPy makes one.
         sample_rate: rate in Hz; see `check_rate`.
         audio_format: `"flac"`, `"wav"`, `"opus"`, `"vorbis"` or `"mp3"`.
 
@@ -117,9 +123,10 @@ def encode(audio: np.ndarray, sample_rate: int, audio_format: str = "flac") -> b
     """
     target = _target(audio_format)
     check_rate(audio_format, sample_rate)
-    _check(audio, audio_format, target)
-    samples = _prepare(audio, target)
-    channels = 1 if audio.ndim == 1 else audio.shape[1]
+    array = as_array(audio)
+    _check(array, audio_format, target)
+    samples = _prepare(array, target)
+    channels = 1 if array.ndim == 1 else array.shape[1]
     handle = empty_handle()
     try:
         with SoundFile(

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiomdb.audio.arrays import as_array
 from audiomdb.errors import AudioError
 from audiomdb.lazy import importing
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["resample"]
 
@@ -22,7 +23,7 @@ _MOST_UP = 256
 """Largest factor: 500 Hz to 128 kHz. Otherwise a clip that says 1 Hz would grow 16,000 times."""
 
 
-def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> NDArray[np.float32]:
+def resample(audio: ArrayLike, from_rate: int, to_rate: int) -> NDArray[np.float32]:
     """Convert audio to another sample rate.
 
     Uses soxr's high quality ("HQ": 20 bits of precision, linear phase), which is enough for 16-bit
@@ -30,7 +31,8 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> NDArray[np.floa
     releases the GIL.
 
     Args:
-        audio: `(frames,)` or `(frames, channels)`, of any real dtype; converted to float32.
+        audio: `(frames,)` or `(frames, channels)`, of any real dtype; converted to float32. An
+            array, or a tensor or list, from which NumPy makes one.
         from_rate: sample rate of `audio` in Hz.
         to_rate: sample rate of the result in Hz. If both are equal, the audio is copied.
 
@@ -57,14 +59,15 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> NDArray[np.floa
             f"{to_rate} Hz are over {_MOST_UP} times the {from_rate} Hz of the audio: is that its "
             "sample rate?"
         )
-    if audio.ndim not in (1, 2):
+    array = as_array(audio)
+    if array.ndim not in (1, 2):
         raise AudioError(
-            f"audio to resample must be (frames,) or (frames, channels), not {audio.shape}"
+            f"audio to resample must be (frames,) or (frames, channels), not {array.shape}"
         )
-    if from_rate == to_rate or audio.shape[0] == 0:
-        return np.array(audio, dtype=np.float32, order="C")
+    if from_rate == to_rate or array.shape[0] == 0:
+        return np.array(array, dtype=np.float32, order="C")
     result = _soxr().resample(
-        np.ascontiguousarray(audio, dtype=np.float32), in_rate, out_rate, quality="HQ"
+        np.ascontiguousarray(array, dtype=np.float32), in_rate, out_rate, quality="HQ"
     )
     return np.ascontiguousarray(result, dtype=np.float32)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 import msgspec
 
-from audiomdb.checks import whole_number
+from audiomdb.checks import is_finite, whole_number
 
 __all__ = ["AudioWindow"]
 
@@ -35,8 +34,8 @@ class AudioWindow(msgspec.Struct, frozen=True):
             has fewer channels is refused with an AudioError.
 
     Raises:
-        ValueError: the offset is negative or not finite, the duration is not above 0 or not
-            finite, or the channel is not a whole number from 0.
+        ValueError: the offset is negative or no finite number, the duration is not above 0 or no
+            finite number, or the channel is not a whole number from 0.
     """
 
     path: str | os.PathLike[str]
@@ -45,10 +44,10 @@ class AudioWindow(msgspec.Struct, frozen=True):
     channel: int | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.offset) and self.offset >= 0):
-            raise ValueError(f"offset is {self.offset}, expected 0 or more seconds")
-        if self.duration is not None and not (math.isfinite(self.duration) and self.duration > 0):
-            raise ValueError(f"duration is {self.duration}, expected more than 0 seconds")
+        if not (is_finite(self.offset) and self.offset >= 0):
+            raise ValueError(f"offset is {self.offset!r}, expected 0 or more seconds")
+        if self.duration is not None and not (is_finite(self.duration) and self.duration > 0):
+            raise ValueError(f"duration is {self.duration!r}, expected more than 0 seconds")
         if self.channel is not None:
             channel = whole_number("channel", self.channel, high=_HIGHEST_CHANNEL)
             msgspec.structs.force_setattr(self, "channel", channel)

@@ -42,6 +42,8 @@ class DatasetIndex(Mapping[str, np.ndarray]):
         self._columns: dict[str, np.ndarray] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r} names no column: index['duration'][0:2] are values of one")
         column = self._columns.get(name)
         if column is None:
             column = self._join(name)

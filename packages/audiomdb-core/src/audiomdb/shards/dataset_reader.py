@@ -298,7 +298,10 @@ class DatasetReader:
 
         Raises:
             UnknownKeyError: when no sample has this key.
+            TypeError: when it is not text.
         """
+        if not isinstance(key, str):
+            raise TypeError(f"a key is text, not {key!r:.80}; positions are read as they are")
         found = self._find(key)
         if found is None:
             raise UnknownKeyError(
@@ -317,9 +320,15 @@ class DatasetReader:
             yield from self._index_of(number).all_keys()
 
     def shard(self, number: int) -> ShardReader:
-        """Return the reader of a shard, which is opened if necessary."""
+        """Return the reader of a shard, which is opened if necessary.
+
+        Raises:
+            IndexError: there is no such shard.
+        """
         reader = self.opened(number)
         if reader is None:
+            if not 0 <= number < len(self._starts):
+                raise IndexError(f"shard {number} is outside of {len(self._starts)} shards")
             # Close shards first: a closed shard can be evicted to make room for the next one.
             while len(self._open) >= self._source.max_open:
                 self.close_oldest()

@@ -73,8 +73,8 @@ class JoinedColumns:
     ) -> None:
         if missing not in ("error", "keep"):
             raise ValueError(f"missing is {missing!r}, expected 'error' or 'keep'")
-        if isinstance(columns, str):
-            raise TypeError(f"columns is the text {columns!r}, expected a list of names")
+        if isinstance(columns, str) or not isinstance(columns, Iterable | None):
+            raise TypeError(f"columns is {columns!r}, expected a list of names")
         self.missing = missing
         if isinstance(table, str | os.PathLike):
             table = folder_path(table, expected="a file", instead="give the path of a copy")
@@ -177,7 +177,7 @@ def _records(table: Table) -> Iterable[Any]:
         records: Iterable[Any] = table.to_pylist()
     elif hasattr(table, "to_dicts"):  # Polars
         records = table.to_dicts()
-    elif hasattr(table, "to_dict"):  # pandas
+    elif hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas; a Series has none
         records = table.to_dict("records")
     elif isinstance(table, Iterable):
         records = table

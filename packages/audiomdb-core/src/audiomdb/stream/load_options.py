@@ -57,8 +57,8 @@ class LoadOptions(PortableStruct, frozen=True, kw_only=True):
     on_error: OnError = "raise"
 
     def __post_init__(self) -> None:
-        if isinstance(self.fields, str):
-            raise TypeError(f"fields is the text {self.fields!r}, expected a list of names")
+        if isinstance(self.fields, str) or not isinstance(self.fields, Iterable | None):
+            raise TypeError(f"fields is {self.fields!r}, expected a list of names")
         # Each iteration goes through them again, and an iterator would have nothing left.
         if self.fields is not None:
             force_setattr(self, "fields", tuple(self.fields))
