@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from audiomdb.data.base import StreamingDataset
+from audiomdb.audio import encode, resample
+from audiomdb.data.base import CombinedDataset, StreamingDataset
+from audiomdb.data.collate import pad_collate
 from audiomdb.data.loader import StreamingLoader
-from audiomdb.errors import PlanError
+from audiomdb.errors import AudioError, PlanError
 from audiomdb.shards import DatasetWriter
 
 CLIPS = 12
@@ -32,6 +35,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> StreamingDataset:
         ({"tail": ""}, "tail must be one of"),
         ({"pin_memory": "false"}, "pin_memory is 'false', expected True or False"),
         ({"persistent_workers": "no"}, "persistent_workers is 'no', expected True or False"),
+        ({"collate_fn": "pad"}, "collate_fn is 'pad', expected a function"),
+        ({"on_stall": 5}, "on_stall is 5, expected a function"),
+        ({"on_stall": 0}, "on_stall is 0, expected a function"),
     ],
     ids=str,
 )
@@ -59,3 +65,45 @@ def test_a_step_beyond_its_epoch_is_refused(dataset: StreamingDataset) -> None:
         batches.load_state_dict({**batches.state_dict(), "next_step": 1000})
     with pytest.raises(PlanError, match="sample 1000 of an epoch of 12"):
         dataset.load_state_dict({**dataset.state_dict(), "next_step": 1000})
+
+
+@pytest.mark.parametrize("name", ["collate_fn", "on_stall"])
+def test_what_is_no_function_is_refused(dataset: StreamingDataset, name: str) -> None:
+    wrong: dict[str, Any] = {name: 5}
+    with pytest.raises(TypeError, match=f"{name} is 5, expected a function"):
+        StreamingDataset(dataset.retriever, **wrong)
+    with pytest.raises(TypeError, match=f"{name} is 5, expected a function"):
+        CombinedDataset([dataset], **wrong)
+
+
+def test_an_unknown_device_is_refused(dataset: StreamingDataset) -> None:
+    with pytest.raises(RuntimeError, match="cuad"):
+        StreamingLoader(dataset, 4, device="cuad")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", [0, "cuda", "cuda:1"])
+def test_a_device_that_is_not_there_is_named(dataset: StreamingDataset, device: Any) -> None:
+    ours = r"^device is cuda.*, but torch finds no CUDA device"
+    with pytest.raises(RuntimeError, match=f"{ours}|Cannot access accelerator device"):
+        next(iter(StreamingLoader(dataset, 4, device=device)))
+
+
+def test_samples_of_a_view_are_read_one_by_one(dataset: StreamingDataset) -> None:
+    wrong: Any = slice(0, 2)
+    with pytest.raises(TypeError, match="one by one"):
+        dataset.as_map()[wrong]
+
+
+def test_a_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one sample"):
+        pad_collate([])
+
+
+def test_audio_may_be_a_tensor() -> None:
+    tone = torch.sin(torch.arange(800) / 9)
+    array = tone.numpy()
+    assert encode(tone, 8000) == encode(array, 8000)
+    assert np.array_equal(resample(tone, 8000, 16000), resample(array, 8000, 16000))
+    with pytest.raises(AudioError, match=r"audio is what NumPy cannot take: .*requires grad"):
+        encode(tone.requires_grad_(), 8000)

@@ -73,11 +73,13 @@ def pad_collate(
 
     Raises:
         AudioError: `audio` has different numbers of channels.
-        ValueError: a field's dtype does not hold its number in `fill`.
+        ValueError: there are no samples, or a field's dtype does not hold its number in `fill`.
 
     Warns:
         UserWarning: `audio` has different sample rates.
     """
+    if not samples:
+        raise ValueError("samples is empty, expected at least one sample")
     names = dict.fromkeys(chain.from_iterable(samples))
     batch: dict[str, Any] = {}
     for name in names:

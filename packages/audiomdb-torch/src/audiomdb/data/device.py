@@ -62,7 +62,7 @@ class DeviceMover:
         pin_memory: Copy batches to pinned memory first. None: only for a CUDA device.
 
     Raises:
-        RuntimeError: torch does not know the device, or cannot pin memory here.
+        RuntimeError: torch does not know the device, does not find it, or cannot pin memory here.
     """
 
     def __init__(
@@ -70,6 +70,8 @@ class DeviceMover:
     ) -> None:
         self.device = None if device is None else torch.device(device)
         cuda = self.device is not None and self.device.type == "cuda"
+        if cuda and not torch.cuda.is_available():
+            raise RuntimeError(f"device is {self.device}, but torch finds no CUDA device here")
         if self.device == torch.device("cuda"):  # without a number: this thread's current device
             self.device = torch.device("cuda", torch.cuda.current_device())
         self._pin = cuda if pin_memory is None else pin_memory

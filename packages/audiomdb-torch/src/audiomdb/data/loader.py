@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 import torch
 
-from audiomdb.checks import true_false_or_none, true_or_false
+from audiomdb.checks import check_function, true_false_or_none, true_or_false
 from audiomdb.data.batches import Batch, Collate, rows_for
 from audiomdb.data.device import DeviceMover, made_ahead
 from audiomdb.data.frameworks import PassesOfLightning
@@ -129,6 +129,8 @@ class StreamingLoader:
     Raises:
         PlanError: a number of the plan is out of range, or `batch_size` cannot be shared.
         ValueError: another option is out of range, or there is no batch size, or more than one.
+        TypeError: an option has the wrong type.
+        RuntimeError: torch knows no such `device`.
     """
 
     def __init__(
@@ -176,6 +178,7 @@ class StreamingLoader:
         self._tail: Tail | None = by_dataset if tail is None else tail
         self._passes = _passes(epochs, steps_per_pass, self._tail)
         self._collate = dataset.collate_fn if collate_fn is None else collate_fn
+        check_function("collate_fn", self._collate)
         self._rows = rows_for(self._collate)
         self._workers = Workers(
             num_workers,
@@ -183,11 +186,12 @@ class StreamingLoader:
             prefetch_factor=prefetch_factor,
             persistent=true_or_false("persistent_workers", persistent_workers),
         )
-        self._device = device
+        self._device = None if device is None else torch.device(device)
         self._pin_memory = true_false_or_none("pin_memory", pin_memory)
         self._moves = device is not None or bool(self._pin_memory)
         self._depth = prefetch_factor
-        self._monitor = Monitor(stall_after_s, on_stall or dataset.monitor.on_stall)
+        on_stall = dataset.monitor.on_stall if on_stall is None else on_stall
+        self._monitor = Monitor(stall_after_s, on_stall)
         self._meter = LoopMeter(self._monitor)
         self._kept: Mapping[str, Any] = {}
         self._known: tuple[Recipe, StepStream] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch.utils.data import Dataset
 
 from audiomdb.data.collate import PaddingSample
 from audiomdb.data.epochs import EpochCounter
+from audiomdb.shards.dataset_reader import whole_position
 from audiomdb.stream.ahead import in_order
 from audiomdb.stream.findings import Findings
 from audiomdb.stream.loading import held_bytes
@@ -79,7 +79,7 @@ class MapView(Dataset[PaddingSample]):
         if isinstance(which, str):
             position = reading.find(which)
         else:
-            position = self._position(index(which), reading)
+            position = self._position(whole_position(which), reading)
         return PaddingSample(reading.load(position, self._epochs.next_epoch, 0, None))
 
     def __getitems__(self, numbers: Sequence[SupportsIndex]) -> list[PaddingSample]:
@@ -88,7 +88,7 @@ class MapView(Dataset[PaddingSample]):
         Of a number that comes several times, each has a random window and a seed of its own.
         """
         reading, epoch = self._reading(), self._epochs.next_epoch
-        positions = [self._position(index(number), reading) for number in numbers]
+        positions = [self._position(whole_position(number), reading) for number in numbers]
         repeats = _repeats(positions)
         # Load in stored order, shard by shard, because a cache may have room for few shards.
         order = sorted(range(len(positions)), key=positions.__getitem__)

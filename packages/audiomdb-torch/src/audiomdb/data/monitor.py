@@ -14,6 +14,7 @@ import msgspec
 from torch.utils.data import get_worker_info
 
 from audiomdb.cache import CacheStats
+from audiomdb.checks import check_function
 from audiomdb.data.shared import SharedNote, training_process
 from audiomdb.errors import CacheError
 from audiomdb.retrievers.base import BaseRetriever
@@ -65,6 +66,7 @@ class Monitor:
 
     Raises:
         ValueError: `stall_after_s` is neither None nor a number above 0.
+        TypeError: `on_stall` is no function.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Monitor:
         on_stall: Callable[[Stall], Any] | None = None,
     ) -> None:
         check_stall_after(stall_after_s)
+        if on_stall is not None:
+            check_function("on_stall", on_stall)
         self.stall_after_s = stall_after_s
         self.on_stall = on_stall
         self._note = SharedNote({"live": {}, "gone": {}})

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from audiomdb.checks import check_function
 from audiomdb.data.batches import END, BatchPass, Collate, Standing, check_workers, of_a_worker
 from audiomdb.data.collate import PaddingSample
 from audiomdb.data.epochs import EpochCounter, Pass
@@ -63,6 +64,7 @@ class PlannedDataset(IterableDataset[Any]):
     Raises:
         PlanError: a number of the plan is out of range.
         ValueError: another option is out of range.
+        TypeError: `collate_fn` or `on_stall` is no function.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class PlannedDataset(IterableDataset[Any]):
         if rank is not None and world_size is not None:
             self.given_place = (rank, world_size)
         self.monitor = Monitor(stall_after_s, on_stall)
+        check_function("collate_fn", collate_fn)
         self.collate_fn = collate_fn
         self._makers_place: tuple[int, int] | None = None
         self._kept_partitions: int | None = None
