@@ -83,7 +83,7 @@ def forge(
         "samples": len(records),
         "bytes": len(data),
         "duration": 0.0,
-        "features": {},
+        "features": {name: {"types": ["bytes"]} for name in ("blob", "tags", "vec")},
         "processors": [],
         "rejected": 0,
         "index": {
