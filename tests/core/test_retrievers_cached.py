@@ -10,11 +10,8 @@ import pickle
 import random
 import shutil
 import threading
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,6 @@ from audiomdb.errors import (
     DownloadError,
     DownloadInterruptedError,
 )
-from audiomdb.retrievers._naming import UnnameableError, retriever_name
 from audiomdb.retrievers.base import BaseRetriever, RemoteFile
 from audiomdb.retrievers.local import LocalRetriever
 from audiomdb.shards import DatasetReader, DatasetWriter, read_metadata
@@ -401,79 +397,6 @@ def test_a_download_that_wrote_no_shard_names_the_missing_file(store: Path) -> N
 def test_a_local_dataset_has_no_cache(store: Path) -> None:
     with pytest.raises(CacheError, match="in place"):
         LocalRetriever(store).cached_shards()
-
-
-@dataclass(frozen=True)
-class Place:
-    region: str
-
-
-def test_a_cache_is_named_by_class_and_arguments() -> None:
-    def name(*args: Any, **kwargs: Any) -> str:
-        return retriever_name(FolderRetriever, args, kwargs)
-
-    same = name("bucket")
-    assert same.startswith("FolderRetriever-")
-    assert name(store="bucket") == name("bucket", log=os.devnull) == same
-    assert name("bucket", cache_dir="x", workers=9, max_cache_bytes=1, prefetch=3) == same
-    assert name("other") != same
-    assert retriever_name(RangesRetriever, ("bucket",), {}) != same
-    assert name(Path("bucket")) == same
-    assert name("b", log=Place("eu")) != name("b", log=Place("us"))
-    assert name("b", more={"x": [1], "y": {2, 3}}) == name("b", more={"y": {3, 2}, "x": (1,)})
-
-
-def test_an_argument_without_stable_text_needs_a_cache_directory(
-    store: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UnnameableError, match="log= of class object"):
-        retriever_name(FolderRetriever, ("x",), {"log": object()})
-
-    class Opened(FolderRetriever):
-        def __init__(self, opener: Any, **kwargs: Any) -> None:
-            super().__init__(opener(), **kwargs)
-
-    class Client:
-        def __call__(self) -> str:
-            return str(store)
-
-        def __repr__(self) -> str:
-            return f"<Client with password secret at {id(self):#x}>"
-
-    opener = partial(str, store)
-    with pytest.raises(
-        CacheError, match=r"made with opener= of class Client, .*cache_dir="
-    ) as caught:
-        Opened(Client()).open()
-    assert "secret" not in "".join(traceback.format_exception(caught.value))
-    retriever = Opened(Client(), cache_dir=tmp_path)
-    assert len(retriever) == SAMPLES
-    retriever.close()
-    assert opener() == str(store)
-
-
-def test_an_option_that_a_later_release_adds_keeps_the_name() -> None:
-    class Store(FolderRetriever):
-        def __init__(self, share: str, **kwargs: Any) -> None:
-            super().__init__(share, **kwargs)
-
-    before = retriever_name(Store, ("x",), {})
-
-    def with_more(self: Store, share: str, *, region: str | None = None, **kwargs: Any) -> None: ...
-
-    Store.__init__ = with_more  # type: ignore[method-assign]
-    assert retriever_name(Store, ("x",), {}) == before
-    assert retriever_name(Store, ("x",), {"region": None}) == before
-    assert retriever_name(Store, ("x",), {"region": "north"}) != before
-
-
-def test_access_options_do_not_change_the_cache_name() -> None:
-    def name(**kwargs: Any) -> str:
-        access = frozenset({"token"})
-        return retriever_name(FolderRetriever, ("x",), kwargs, access=access)
-
-    assert name(token="old") == name(token="new") == name()
-    assert name(place="north") != name()
 
 
 def test_keys_are_found_without_downloading_shards(store: Path, tmp_path: Path) -> None:
