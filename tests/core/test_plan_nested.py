@@ -77,7 +77,9 @@ def test_every_occurrence_of_a_sample_in_an_epoch_is_another(plan: MixPlan) -> N
     if plan.weights is None and not any(isinstance(one, MixPlan) for one in plan.sources):
         assert not repeats_of(occurrences).any()
     step = StepPlan(plan, batch_size=12 * len(plan), tail="uneven").step(0)
-    assert sorted(step.occurrences.tolist()) == sorted(occurrences.tolist())
+    drawn = zip(step.positions.tolist(), step.repeats.tolist(), strict=True)
+    repeats = repeats_of(occurrences).tolist()
+    assert sorted(drawn) == sorted(zip(all_of(plan), repeats, strict=True))
 
 
 @given(nested(), st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), max_size=4))

@@ -70,10 +70,11 @@ class Weave(msgspec.Struct, frozen=True):
     def repeats(self) -> int:
         """Upper bound of how often one pass passes over a dataset in it."""
         pairs = zip(self.sources, self.shares, strict=True)
-        return max(
+        bound = max(
             source.repeats * (1 if share == source.size else share // source.size + 2)
             for source, share in pairs
         )
+        return bound | 1  # its multiples are all different modulo a power of two
 
     def line(self, number: int, low: int, high: int) -> MixedLine:
         """Return turns `low` to `high` of pass `number`."""

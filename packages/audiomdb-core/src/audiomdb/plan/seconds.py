@@ -295,8 +295,8 @@ class SecondsPlan:
         at = number * self.slots + slot
         occurrences = made.slots.slot(at)
         if len(occurrences):
-            return Step(occurrences.copy(), np.ones(len(occurrences), dtype=np.bool_))
-        return Step(made.stand_ins[at : at + 1].copy(), np.zeros(1, dtype=np.bool_))
+            return Step.of(occurrences)
+        return Step.of(made.stand_ins[at : at + 1], np.zeros(1, dtype=np.bool_))
 
     def _stand_ins(self, made: Slots) -> NDArray[np.int64]:
         """Return the occurrence that each slot repeats if it is empty, `(slots,)`, or nothing.

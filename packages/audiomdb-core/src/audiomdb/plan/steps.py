@@ -46,21 +46,19 @@ _STRETCH = 2048
 class Step(NamedTuple):
     """One rank's part of a step; all arrays `(n,)`."""
 
-    occurrences: NDArray[np.int64]
-    """The samples, and how often the epoch read them before; see `plan.occurrences`."""
-
+    positions: NDArray[np.int64]
     mask: NDArray[np.bool_]
     """False where a sample is repeated as padding."""
 
-    @property
-    def positions(self) -> NDArray[np.int64]:
-        """Positions of the samples."""
-        return positions_of(self.occurrences)
+    repeats: NDArray[np.int64]
+    """How often the epoch passed over the dataset of each sample before; 0 without weights."""
 
-    @property
-    def repeats(self) -> NDArray[np.int64]:
-        """How often the epoch passed over the dataset of each sample before; 0 without weights."""
-        return repeats_of(self.occurrences)
+    @classmethod
+    def of(cls, occurrences: NDArray[np.int64], mask: NDArray[np.bool_] | None = None) -> Step:
+        """Make a step of occurrences, see `plan.occurrences`; without a mask, all count."""
+        if mask is None:
+            mask = np.ones(len(occurrences), dtype=np.bool_)
+        return cls(positions_of(occurrences), mask, repeats_of(occurrences))
 
 
 class _Stretch(NamedTuple):
@@ -83,8 +81,7 @@ class _Stretch(NamedTuple):
         )
 
     def step(self, number: int) -> Step:
-        occurrences = self.occurrences[number - self.first].copy()
-        return Step(occurrences, np.ones(len(occurrences), dtype=np.bool_))
+        return Step.of(self.occurrences[number - self.first])
 
 
 class StepPlan(msgspec.Struct, frozen=True, dict=True):
@@ -213,7 +210,7 @@ class StepPlan(msgspec.Struct, frozen=True, dict=True):
             # empty partition repeats a sample of partition 0, which is empty only if all are.
             line = line if len(line) else self.plan.lines[0]
             elements = np.full(len(slots), len(line) - 1, dtype=np.int64)
-        return Step(line.take(elements), mask)
+        return Step.of(line.take(elements), mask)
 
 
 def check_shares(
