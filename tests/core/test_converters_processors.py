@@ -282,6 +282,46 @@ def test_the_index_is_about_the_source_if_only_features_are_stored(tmp_path: Pat
         assert dataset.index["text_length"].tolist() == [8, 8]
 
 
+class Listing(BaseProcessor):
+    """Stores lists and None in place of the sample's own numbers and text."""
+
+    def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+        return {"audio": None, "label": [sample["label"]], "text": None, "speaker": None}
+
+
+def test_the_index_has_no_value_that_a_processor_has_replaced(tmp_path: Path) -> None:
+    item = {"audio": clip(1), "label": 3, "text": "hi", "speaker": "ann", "snr": 1.5}
+    Listed([("k", item)], tmp_path / "out", processor=Listing(), num_workers=1).run()
+    with DatasetReader.open(tmp_path / "out") as dataset:
+        assert dataset["k"]["label"] == [3]
+        index = dataset.index
+    assert not {"label", "text_length", "speaker", "audio_bytes"} & {*index}
+    assert (index["snr"].tolist(), index["duration"].tolist()) == ([1.5], [0.1])
+
+
+class Divided(BaseProcessor):
+    """Divides a clip by its peak, and mends one that has NaN."""
+
+    def process(self, sample: Sample, **_: Any) -> dict[str, Any]:
+        audio = np.nan_to_num(self.load_array(sample["audio"], 8000))
+        with np.errstate(invalid="ignore"):
+            return {"audio": audio / np.abs(audio).max(), "sample_rate": 8000}
+
+
+def test_nan_that_a_processor_makes_is_reported_and_what_it_mends_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 800).astype(np.float32)
+    broken = np.where(np.arange(800) < 9, np.float32("nan"), noise)
+    items = [
+        (key, {"audio": audio, "sample_rate": 8000})
+        for key, audio in (("silent", np.zeros(800, np.float32)), ("broken", broken))
+    ]
+    Listed(items, tmp_path / "out", processor=Divided(), num_workers=1).run()
+    assert "'silent' holds NaN" in caplog.text
+    assert "'broken'" not in caplog.text
+
+
 def test_audio_that_a_processor_makes_is_stored_as_the_conversion_says(tmp_path: Path) -> None:
     items = [("k", {"encoded": clip(1)})]
     options: dict[str, Any] = {"audio_format": "flac", "sample_rate": 16000}

@@ -137,7 +137,7 @@ class DatasetWriter:
                 "sample_rate": self._audio.sample_rate,
                 # Left out if False: most shards then have the bytes that they had without it.
                 **({"mono": True} if self._audio.mono else {}),
-                "processors": list(process_names),
+                "processors": list(self._process_names),
                 **plain_options(options or {}),
             },
             map_size=how.map_size,

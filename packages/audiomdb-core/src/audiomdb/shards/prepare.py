@@ -11,7 +11,7 @@ import numpy as np
 from audiomdb.audio.cutting import Cutters
 from audiomdb.causes import is_of_the_environment
 from audiomdb.errors import AudioError, ProcessingError, SampleError
-from audiomdb.sample import AUDIO, SAMPLE_RATE, Sample, SourceSample, facts_of
+from audiomdb.sample import AUDIO, SAMPLE_RATE, TEXT, Sample, SourceSample, facts_of
 from audiomdb.shards.codec import EncodedRecord, encode_record
 from audiomdb.shards.describe import (
     AudioOptions,
@@ -171,9 +171,10 @@ def _prepare(
         raise SampleError(f"sample {key!r} is {type(sample).__name__}, expected a dict of fields")
     described = describe(key, _with_plain_names(sample), options, cutters)
     stored: Mapping[str, Any] = described.sample
-    row = described.row
+    row, finite = described.row, described.finite
     if process is not None:
-        stored = _with_plain_names(_processed(key, described, process, options, cutters))
+        stored, finite = _processed(key, described, process, options, cutters)
+        stored = _with_plain_names(stored)
     source = source_name(sample)
     try:
         record = encode_record(key, stored)
@@ -182,18 +183,16 @@ def _prepare(
             raise
         raise type(exc)(f"{source}: {exc}") from exc
     if process is not None:
-        # What is not stored can still be filtered by: a sample of features has a duration.
-        row = {**row, **row_of(stored)}
+        row = _row_after(row, stored)
     features.add(stored)
-    facts = SampleFacts(
-        row, described.contradictions, described.finite, source, source_file(sample)
-    )
+    facts = SampleFacts(row, described.contradictions, finite, source, source_file(sample))
     return Prepared(record, facts)
 
 
 def _processed(
     key: str, described: Description, process: Process, options: AudioOptions, cutters: Cutters
-) -> Sample:
+) -> tuple[Sample, bool]:
+    """Return a sample as it is stored, and whether no NaN or infinity was found in its audio."""
     before, rate = described.sample, options.sample_rate
     try:
         after = process(dict(before))
@@ -212,15 +211,26 @@ def _processed(
     out = dict(after)
     audio = out.get(AUDIO)
     if audio is None:
-        return out
+        return out, described.finite
     if audio is before.get(AUDIO):
         # A rate that the processor returns is that of its features, not of the unchanged clip.
-        return out | facts_of(before)
+        return out | facts_of(before), described.finite
     if lacks_rate(out, before):
         if rate is None and not hasattr(before.get(AUDIO), "__array__"):
             raise ProcessingError(f"sample {key!r}: the processor {NO_RATE}")
         out[SAMPLE_RATE] = before[SAMPLE_RATE] if rate is None else rate  # which it was told
     if isinstance(audio, bytes | bytearray | memoryview) or SAMPLE_RATE in out:
         # The facts describe the old clip. Decoding checks against them, so determine the new ones.
-        out = describe(key, out, options, cutters).sample
-    return out
+        made = describe(key, out, options, cutters)
+        return made.sample, made.finite
+    return out, True
+
+
+def _row_after(row: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a sample's index columns, given those before it was processed.
+
+    What is not stored can still be filtered by: a sample of features has a duration.
+    """
+    replaced = {*stored, "audio_bytes", *(("text_length",) if TEXT in stored else ())}
+    kept = {name: value for name, value in row.items() if name not in replaced}
+    return kept | row_of(stored)

@@ -13,6 +13,10 @@ from audiomdb.shards.journal import Rejection
 __all__ = ["SourceWatch"]
 
 
+_MOST_TRIES = 1000
+"""If this many files cannot be opened here, they are probably those of other machines."""
+
+
 class SourceWatch:
     """Knows a file of the source that this machine could open. Not thread-safe.
 
@@ -22,13 +26,15 @@ class SourceWatch:
 
     def __init__(self) -> None:
         self._known: str | None = None
+        self._tries = 0
 
     def see(self, sample: SourceSample | AudioError | SampleError) -> None:
         """Take note of a sample's file, before any worker reads it, if none is known yet."""
-        if self._known is None and isinstance(sample, Mapping):
+        if self._known is None and self._tries < _MOST_TRIES and isinstance(sample, Mapping):
             file = source_file(sample)
-            if file is not None and _opens(file):
-                self._known = file
+            if file is not None:
+                self._tries += 1
+                self._known = file if _opens(file) else None
 
     def stored(self, file: str | None) -> None:
         """Take note of a file that a worker has read: the first one may be gone by intention."""
