@@ -35,7 +35,8 @@ KEY = "__key__"
 
 SEED = "__seed__"
 """Field that a processor gets while streaming: a seed that depends on the stream's seed, the epoch,
-the sample's position among all datasets and how often the epoch read it before; nothing else."""
+the sample's position among all datasets and how often the epoch passed over its dataset before; in
+a `Chain`, also on the place in the chain; on nothing else."""
 
 AUDIO = "audio"
 """Encoded bytes, exactly as given, or an array `(frames,)` or `(frames, channels)`."""

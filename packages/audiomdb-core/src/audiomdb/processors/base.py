@@ -62,7 +62,8 @@ class BaseProcessor(ABC):
             sample: A copy of the sample's dict; its values are shared, so do not change them in
                 place. `audio` is encoded bytes or an array. While reading, `__seed__` is a whole
                 number of 64 bits for whatever is random: it depends only on the stream's seed, the
-                epoch, the sample, and how often it came before. At conversion there is none.
+                epoch, the sample, and how often it came before; each of a `Chain` has its own. At
+                conversion there is none.
             kwargs: `sample_rate` in Hz: the array's rate if `audio` is an array, else the rate that
                 the caller set, if any. Never None.
 

@@ -12,10 +12,6 @@ from audiomdb.sample import SAMPLE_RATE, SEED, Sample
 
 __all__ = ["Chain"]
 
-_GOLDEN = 0x9E3779B97F4A7C15
-"""The golden ratio times 2**64: what the SplitMix64 generator adds to its state for each word
-(Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014)."""
-
 
 class Chain(BaseProcessor):
     """Applies processors one after the other: each sees what the one before has made of the sample.
@@ -30,7 +26,7 @@ class Chain(BaseProcessor):
         keep_original: Store the sample's own fields with those of the last processor.
 
     Raises:
-        TypeError: for anything that is not a `BaseProcessor`.
+        TypeError: for anything that is not a `BaseProcessor`, such as a function.
         ValueError: for no processors.
     """
 
@@ -48,7 +44,7 @@ class Chain(BaseProcessor):
         seed = sample.get(SEED)
         for number, processor in enumerate(self.processors):
             if seed is not None:
-                sample = {**sample, SEED: (seed + number * _GOLDEN) % 2**64}
+                sample = {**sample, SEED: _seed_of(seed, number)}
             try:
                 sample = RatedProcessors(processor, sample_rate=kwargs.get(SAMPLE_RATE))(sample)
             except Exception as error:
@@ -62,3 +58,15 @@ class Chain(BaseProcessor):
         """Show all processors in full, since metadata names them by this text."""
         kept = ", keep_original=True" if self.keep_original else ""
         return f"Chain([{', '.join(map(repr, self.processors))}]{kept})"
+
+
+def _seed_of(seed: int, number: int) -> int:
+    """Return the seed of one of several processors, also of chains within chains another for each.
+
+    It is a word of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+    generators", OOPSLA 2014).
+    """
+    word = (seed + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
+    return word ^ word >> 31
