@@ -53,8 +53,8 @@ class JoinedColumns:
         columns: Columns to join. None: all but the key column.
         missing: What happens to samples without a row in the table: "error" raises, "keep" leaves
             them as they are stored, with None in columns that they lack. How many have a row is
-            logged once per process, as INFO after as many samples as the dataset has; that none has
-            is a WARNING as soon as it can be no chance.
+            logged once per process, after as many samples as the dataset has: as INFO, or as a
+            WARNING if none has.
 
     Raises:
         SourceError: the table cannot be read, or has a key twice; the message says where.
