@@ -57,16 +57,17 @@ def test_a_shard_is_on_the_disk_before_it_counts_as_whole(
     opener: Opener, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole shards are not checked again, also not after the power has failed."""
-    synced: list[int] = []
-    fsync = os.fsync
+    synced: list[tuple[int, bool]] = []
+    fsync, cache = os.fsync, opener(kind)
 
     def noting(fd: int) -> None:
         fsync(fd)
-        synced.append(os.fstat(fd).st_ino)
+        whole = list((opener.directory / "shards").glob("00000-*"))
+        synced.append((os.fstat(fd).st_ino, bool(whole)))
 
     monkeypatch.setattr(os, "fsync", noting)
-    opener(kind).lease(0)
-    assert opener.file("shards", 0).stat().st_ino in synced
+    cache.lease(0)
+    assert (opener.file("shards", 0).stat().st_ino, False) in synced
 
 
 def test_the_least_recently_used_shard_is_evicted_without_a_plan(opener: Opener) -> None:

@@ -37,20 +37,20 @@ def retriever(store: Path, tmp_path: Path) -> Iterator[Retrieve]:
         one.close()
 
 
-def keys(retriever: CopyRetriever) -> int:
+def keys_read(retriever: CopyRetriever) -> int:
     with SampleStream(retriever, shuffle=True, window=4) as stream:
         return len({sample["__key__"] for sample in stream})
 
 
-def first_key(retriever: CopyRetriever) -> int:
+def first_size(retriever: CopyRetriever) -> int:
     return len(retriever.open()[0]["blob"])
 
 
-@pytest.mark.parametrize("use", [keys, first_key])
+@pytest.mark.parametrize("use", [keys_read, first_size])
 def test_a_larger_budget_holds_although_the_refused_retriever_is_kept(
     use: Callable[[CopyRetriever], int], retriever: Retrieve
 ) -> None:
-    small = retriever(2 if use is keys else 0)
+    small = retriever(2 if use is keys_read else 0)
     with pytest.raises(CacheTooSmallError) as caught:
         use(small)
     assert use(retriever(SHARDS)) > 0
@@ -62,10 +62,10 @@ def test_a_refused_retriever_can_be_used_with_less(
 ) -> None:
     small = retriever(2)
     with pytest.raises(CacheTooSmallError):
-        keys(small)
+        keys_read(small)
     assert small.open()[0]["__key__"] == "clip-0"
     with pytest.raises(CacheTooSmallError, match="max_cache_bytes"):
-        keys(retriever(SHARDS))  # the directory is in use again, with the smaller budget
+        keys_read(retriever(SHARDS))  # the directory is in use again, with the smaller budget
     assert "is in use with max_cache_bytes=" in caplog.text
 
 
@@ -77,8 +77,8 @@ def test_a_refusal_beside_a_running_iteration_changes_nothing(
         samples = iter(stream)
         next(samples)
         with pytest.raises(CacheTooSmallError):
-            keys(small)
+            keys_read(small)
         with pytest.raises(CacheTooSmallError):
-            keys(retriever(SHARDS))
+            keys_read(retriever(SHARDS))
         assert "is in use with max_cache_bytes=" in caplog.text
         assert len(list(samples)) == SHARDS - 1

@@ -95,10 +95,12 @@ def test_nothing_is_prefetched_while_a_reader_waits_for_room(tmp_path: Path) -> 
     waits = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(cache.lease, 1, check=setting(waits))
-        assert waits.wait(300)
-        assert cache.fetching.ahead(2, lambda: None) == "full"
-        del view
-        assert waiting.result() == opener.content(1)
+        try:
+            assert waits.wait(300)
+            assert cache.fetching.ahead(2, lambda: None) == "full"
+        finally:
+            del view
+        assert waiting.result(300) == opener.content(1)
     assert cache.fetching.ahead(2, lambda: None) == "fetched"
     registration.close()
     opener.close()

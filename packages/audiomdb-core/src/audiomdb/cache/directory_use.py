@@ -23,7 +23,8 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from audiomdb.cache.eviction import is_full_disk
@@ -61,6 +62,7 @@ class DirectoryUse:
         self._place = _place(os.fstat(opened.in_use.fd))
         self._closed = False
         self._registrations: weakref.WeakSet[Registration] = weakref.WeakSet()
+        self._coming = 0
         # Never taken by `close`, which a forked child calls too.
         self._lock = Lock()
 
@@ -73,6 +75,7 @@ class DirectoryUse:
         """Forget what a forked child does not share; its next call makes it a user of its own."""
         self._lock = Lock()
         self._registrations = weakref.WeakSet()
+        self._coming = 0
         self._place = _NOWHERE
 
     def close(self) -> None:
@@ -81,14 +84,25 @@ class DirectoryUse:
         self._opened.in_use.release()
 
     def let_go(self) -> None:
-        """Stop using the directory until the next call, unless it has an entry of a reader.
+        """Stop using the directory until the next call, unless it has a reader's entry, or will.
 
         Limits that suffice for no reader then hold for nobody else.
         """
         with self._lock:
-            if all(registration.closed for registration in self._registrations):
+            if not self._coming and all(entry.closed for entry in self._registrations):
                 self._place = _NOWHERE
                 self._opened.in_use.release()
+
+    @contextmanager
+    def registering(self) -> Generator[None, None, None]:
+        """Enclose the making of a reader's entry, so that another thread does not let go."""
+        with self._lock:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._coming -= 1
 
     def enter(self, registration: Registration) -> None:
         """Add a reader's entry to those that are restored while they are open."""

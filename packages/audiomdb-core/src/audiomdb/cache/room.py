@@ -99,14 +99,15 @@ class Room:
             CacheFullError: the disk is full.
         """
         try:
-            registration = self._use.despite_deletion(
-                lambda: self._registered(at_once, visits, workers)
-            )
+            with self._use.registering():
+                registration = self._use.despite_deletion(
+                    lambda: self._registered(at_once, visits, workers)
+                )
+                self._use.enter(registration)
         except CacheTooSmallError:
             # The error's frames may keep this cache: whoever tries again must not find it in use.
             self._use.let_go()
             raise
-        self._use.enter(registration)
         return registration
 
     def _registered(self, at_once: int, visits: int, workers: int) -> Registration:

@@ -205,7 +205,8 @@ class BaseRetriever:
             made.close()
             made.source.close()
             return kept
-        source._opened[process] = kept
+        if source is not self:
+            source._opened[process] = kept
         for other in list(self._opened):
             if other != process:
                 self._opened.pop(other, None)
