@@ -167,6 +167,20 @@ def test_missing_numbers_are_filled_so_that_every_batch_has_a_tensor() -> None:
     assert batch["text"] == [None, "no numbers"]
     without = pad_collate([{"snr": None}], fill=fill)["snr"]
     assert without.isnan().all()
+    nested = pad_collate([{"of": {"x": 1}}, {}], fill={"of": {"x": 7}})
+    assert nested["of"]["x"].tolist() == [1, 7]
+    assert pad_collate([{"text": "a"}, {}], fill={"text": 0})["text"] == ["a", None]
+
+
+@pytest.mark.parametrize(("values", "number"), [((1, 2), math.nan), ((True, False), -1)])
+def test_the_dtype_of_filled_numbers_is_the_same_in_every_batch(
+    values: tuple[Any, Any], number: float
+) -> None:
+    rows: list[dict[str, Any]] = [{"x": value} for value in values]
+    whole = pad_collate(rows, fill={"x": number})["x"]
+    gappy = pad_collate([rows[0], {}], fill={"x": number})["x"]
+    assert whole.dtype == gappy.dtype
+    assert whole.tolist() == list(values)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.bool_])

@@ -82,10 +82,9 @@ def test_an_unknown_device_is_refused(dataset: StreamingDataset) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-@pytest.mark.parametrize("device", [0, "cuda", "cuda:1"])
-def test_a_device_that_is_not_there_is_named(dataset: StreamingDataset, device: Any) -> None:
-    ours = r"^device is cuda.*, but torch finds no CUDA device"
-    with pytest.raises(RuntimeError, match=f"{ours}|Cannot access accelerator device"):
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_not_there_is_named(dataset: StreamingDataset, device: str) -> None:
+    with pytest.raises(RuntimeError, match=r"^device is cuda.*, but torch finds no CUDA device"):
         next(iter(StreamingLoader(dataset, 4, device=device)))
 
 

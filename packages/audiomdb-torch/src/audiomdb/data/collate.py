@@ -59,7 +59,8 @@ def pad_collate(
       hold, and not exactly: `uint64` beside a signed type, or an `int` of 2**63.
 
     `fill` gives other values for what is missing, by field: `{"labels": -100, "snr": math.nan}`
-    pads the arrays `labels` with -100, and a sample without `snr` has NaN in the tensor of numbers.
+    pads the arrays `labels` with -100, and a sample without `snr` has NaN in the tensor of numbers,
+    whose dtype then holds this number in every batch. It has no effect on text and lists.
 
     In a worker process, padded tensors are made in shared memory, so that they reach the training
     process without another copy.
@@ -73,7 +74,7 @@ def pad_collate(
 
     Raises:
         AudioError: `audio` has different numbers of channels.
-        ValueError: there are no samples, or a field's dtype does not hold its number in `fill`.
+        ValueError: there are no samples, or the dtype of arrays does not hold a number in `fill`.
 
     Warns:
         UserWarning: `audio` has different sample rates.
@@ -263,11 +264,16 @@ def _torch_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
 
 def _batched(column: Sequence[Any], masks: bool, fill: Any) -> Any:  # noqa: ANN401
     """Batch values that are not arrays."""
-    if isinstance(fill, _NUMBERS):
+    present = [value for value in column if value is not None]
+    if isinstance(fill, Mapping) and _are(present, (Mapping,)):
+        column = [{} if value is None else value for value in column]
+    alike = column
+    if isinstance(fill, _NUMBERS) and _are(present, _NUMBERS):
         column = [fill if value is None else value for value in column]
-    if _are(column, _NUMBERS):
-        numbers = np.array(column)
-        if numbers.dtype.kind == "f" and _are(column, _INTEGERS):
+        alike = [*column, fill]  # the dtype must not depend on whether a number is missing
+    if _are(alike, _NUMBERS):
+        numbers = np.array(alike)[: len(column)]
+        if numbers.dtype.kind == "f" and _are(alike, _INTEGERS):
             return list(column)  # floats would round them
         try:
             return torch.from_numpy(numbers)

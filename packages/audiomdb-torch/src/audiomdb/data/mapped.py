@@ -85,7 +85,7 @@ class MapView(Dataset[PaddingSample]):
     def __getitems__(self, numbers: Sequence[SupportsIndex]) -> list[PaddingSample]:
         """Return the samples of several numbers, in their order; `DataLoader` calls it.
 
-        Of a number that comes several times, each has a random window and a seed of its own.
+        If a number comes several times in one call, each has a random window and a seed of its own.
         """
         reading, epoch = self._reading(), self._epochs.next_epoch
         positions = [self._position(whole_position(number), reading) for number in numbers]
