@@ -220,15 +220,6 @@ def test_an_empty_prefix_holds_no_dataset(uploaded: Any) -> None:
         uploaded("nothing").open()
 
 
-def test_a_url_given_as_bucket_is_refused_with_the_right_argument() -> None:
-    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in keys.items():
-            patch.setenv(name, value)
-        with pytest.raises(DownloadError, match=r"a whole URL goes to from_url\(\)"):
-            S3Retriever("s3://bucket/speech").open()
-
-
 def test_importing_the_retriever_does_not_import_boto3() -> None:
     import subprocess
 

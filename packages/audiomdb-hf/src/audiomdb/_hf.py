@@ -164,4 +164,5 @@ def _said(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
         said += f" {_said(error.__cause__)}"  # the RuntimeError itself does not say why
     said = re.sub(r"(://[^\s/:@]*):[^\s/]*@", r"\1:***@", said)
+    said = re.sub(r"://[^\s/:@]+@", "://***@", said)  # a token alone
     return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", said)
