@@ -42,10 +42,10 @@ before, shards that have been damaged since are downloaded again.
 
 A different dataset in DIR, which may be an older version of this one, is replaced only with
 --replace. Shards that it holds are kept, whatever their number is now, and only the others are
-downloaded. The old dataset stays until all of them are there, which takes room for both; then the
-new one takes its place, and the shards that only the old one had are deleted. Programs that have
-the old dataset open keep the shards that they are reading, and get an error when they need
-another: they have to open it again.
+downloaded. The old dataset stays until all of them are there, which takes room for them beside it;
+then the new one takes its place, and the shards that only the old one had are deleted. Programs
+that have the old dataset open keep the shards that they are reading, and get an error when they
+need one that was moved or deleted: they have to open it again.
 
 Unfinished downloads are kept in DIR/.pull. With --cache-dir, shards go through that cache instead
 and are copied: shards that it already holds are used, and DIR may be on a network disk."""
@@ -71,7 +71,9 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("source", metavar="URL", help="such as s3://bucket/prefix, or a folder")
     parser.add_argument(
-        "target", metavar="DIR", help="folder for the dataset: new, or from an earlier pull"
+        "target",
+        metavar="DIR",
+        help="folder for the dataset: new, from an earlier pull or, with --replace, of another",
     )
     parser.add_argument(
         "--workers",

@@ -263,6 +263,7 @@ def _found(
     wanted = {(entry.bytes, entry.sha256) for entry in metadata.shards}
     sizes = {size for size, _ in wanted}
     contents: dict[Path, tuple[int, str]] = {}
+    met: set[tuple[int, str]] = set()
 
     def look(path: Path, _: Check) -> tuple[Path, tuple[int, str]]:
         return path, (path.stat().st_size, sha256_file(path))
@@ -273,7 +274,8 @@ def _found(
         for path, content in looked:
             if content in wanted:
                 contents[path] = content
-                on_bytes(content[0])
+                on_bytes(0 if content in met else content[0])
+                met.add(content)
 
     there = {}
     for number, entry in enumerate(metadata.shards):
