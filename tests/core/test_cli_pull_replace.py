@@ -114,12 +114,12 @@ def test_files_that_are_not_the_datasets_stay(
 def test_what_a_linked_shard_leads_to_stays(
     first: Path, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mirror, elsewhere = tmp_path / "mirror", tmp_path / "elsewhere"
+    mirror = tmp_path / "mirror"
     output(capsys, "pull", first, mirror)
     for number in (0, 2):
         name = f"shard_{number:05d}"
-        (mirror / name).rename(elsewhere.with_name(f"elsewhere-{number}"))
-        (mirror / name).symlink_to(elsewhere.with_name(f"elsewhere-{number}"))
+        (mirror / name).rename(tmp_path / f"elsewhere-{number}")
+        (mirror / name).symlink_to(tmp_path / f"elsewhere-{number}")
     before = files(tmp_path / "elsewhere-0"), files(tmp_path / "elsewhere-2")
     new = joined(tmp_path / "new", second)
     output(capsys, "pull", new, mirror, "--replace")
@@ -135,11 +135,16 @@ def test_something_unreadable_in_place_of_a_dataset_is_replaced(
     (mirror / "metadata.json").write_text("no JSON")
     output(capsys, "pull", first, mirror, "--replace")
     assert files(mirror) == files(first)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("mine")
-    assert "holds 'notes.txt'" in output(
-        capsys, "pull", first, tmp_path / "mine", "--replace", code=1
-    )
+
+
+def test_a_folder_of_other_files_is_refused_even_with_replace(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    said = output(capsys, "pull", first, mine, "--replace", code=1)
+    assert "holds 'notes.txt'" in said
 
 
 def test_the_old_dataset_stays_until_all_of_the_new_one_has_arrived(
@@ -168,7 +173,8 @@ def test_a_killed_replacement_shows_one_whole_dataset_or_none_and_goes_on(
     changed = part(tmp_path / "changed", range(20, 24), seed=100)
     new = joined(tmp_path / "new", second, changed, third)
     copies = tmp_path / "copies"
-    subprocess.run([sys.executable, KILLED, new, old, copies], check=True, capture_output=True)
+    command: list[str | Path] = [sys.executable, KILLED, new, old, copies]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     datasets = [(folder / "metadata.json").read_bytes() for folder in (old, new)]
     seen = []
     steps = len(list(copies.iterdir()))

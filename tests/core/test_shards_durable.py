@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,20 @@ def state(path: Path) -> Synced:
     return Synced(path, sha256_file(path))
 
 
+def below(folder: Path) -> Iterator[Path]:
+    """A folder and all that is in it."""
+    yield folder
+    for inner, folders, files in os.walk(folder):
+        yield from (Path(inner, name) for name in (*folders, *files))
+
+
+def lies_at(path: Path, facts: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), facts)
+    except FileNotFoundError:  # another thread has just given it another name
+        return False
+
+
 @pytest.fixture
 def syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Synced]:
     """All that is synced below `tmp_path`, in order."""
@@ -41,8 +55,7 @@ def syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Synced]:
     def noting(sync: Callable[[int], None]) -> Callable[[int], None]:
         def call(descriptor: int) -> None:
             facts = os.fstat(descriptor)
-            here = (tmp_path, *tmp_path.rglob("*"))
-            noted.append(state(next(p for p in here if os.path.samestat(p.lstat(), facts))))
+            noted.append(state(next(path for path in below(tmp_path) if lies_at(path, facts))))
             sync(descriptor)
 
         return call

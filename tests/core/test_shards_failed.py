@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import subprocess
@@ -91,7 +92,7 @@ except OutputBusyError:
 writer.close()
 """
     command = [sys.executable, "-c", code, str(tmp_path / "d")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "locked\n"
 
 
@@ -107,6 +108,7 @@ def test_a_file_that_cannot_be_written_leaves_no_temporary_one(tmp_path: Path) -
 
 
 def open_files() -> int:
+    gc.collect()  # what earlier tests have left behind
     return len(list(Path("/dev/fd").iterdir()))
 
 

@@ -361,6 +361,7 @@ def test_an_unfinished_merge_of_more_parts_is_not_taken_over(
     assert digests(merged) == before
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are UTF-8")
 def test_the_output_may_have_a_name_without_a_utf8_form(english: Path, tmp_path: Path) -> None:
     merged = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     assert merge_datasets([english], merged).name == "\\udcff"

@@ -76,9 +76,10 @@ def test_a_file_that_is_deleted_once_it_is_stored_is_no_source_that_went_away(
 
 def test_a_writer_that_is_closed_takes_its_work_back_from_the_executor(tmp_path: Path) -> None:
     begun: list[str] = []
-    ended = threading.Event()
+    started, ended = threading.Event(), threading.Event()
 
     def process(sample: dict[str, Any]) -> dict[str, Any]:
+        started.set()
         begun.append(sample["text"])
         assert ended.wait(60)
         return sample
@@ -87,6 +88,7 @@ def test_a_writer_that_is_closed_takes_its_work_back_from_the_executor(tmp_path:
         writer = DatasetWriter(tmp_path, executor=executor, process=process, num_workers=4)
         for number in range(192):  # three batches
             writer.write(f"{number}", {"text": f"{number}"})
+        assert started.wait(60)
         writer.close()
         ended.set()
     assert "63" in begun

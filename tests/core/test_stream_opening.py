@@ -72,10 +72,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def with_its_thread(sample: dict[str, Any]) -> dict[str, Any]:
-    return {**sample, "apart": threading.current_thread() is not threading.main_thread()}
-
-
 def all_but_the_fourth(sample: dict[str, Any]) -> dict[str, Any]:
     if sample["n"] == 3:
         raise ValueError("not this one")
@@ -95,7 +91,6 @@ def read(stream: SampleStream) -> list[dict[str, Any]] | str:
 
 
 OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "num_threads": (0, {"processor": with_its_thread}),
     "shuffle": (True, {}),
     "seed": (1, {"shuffle": True}),
     "window": (0, {"shuffle": True}),
@@ -128,8 +123,25 @@ def test_each_option_reaches_the_stream(clips: Path, name: str) -> None:
     assert got != read(SampleStream(clips, **{"rank": 0, "worker": 0, **beside}))
 
 
+@pytest.mark.parametrize("num_threads", [0, 2])
+def test_the_number_of_threads_reaches_the_stream(clips: Path, num_threads: int) -> None:
+    elsewhere = threading.Event()
+
+    def process(sample: dict[str, Any]) -> dict[str, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            elsewhere.set()
+        elif num_threads:
+            assert elsewhere.wait(60)
+        return sample
+
+    with open_dataset(clips, num_threads=num_threads, processor=process) as stream:
+        assert len(list(stream)) == 8
+    assert elsewhere.is_set() == (num_threads > 0)
+
+
 def test_each_option_is_tried() -> None:
-    assert OPTIONS.keys() == parameters(open_dataset).keys() - CACHING - {"source", "backend"}
+    others = CACHING | {"source", "backend", "num_threads"}
+    assert OPTIONS.keys() == parameters(open_dataset).keys() - others
 
 
 def test_nothing_is_read_before_the_first_use(tmp_path: Path) -> None:
