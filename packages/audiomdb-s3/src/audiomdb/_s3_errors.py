@@ -53,10 +53,7 @@ _AGAIN = "the store is busy or broken; run again"
 _REFUSED = "the store refuses this; what it says tells why"
 _SETTINGS = "boto3 cannot do this with the settings it finds; what it says tells which"
 _FULL = "the store is full"
-_NAMES = (
-    "the bucket's name or the key is not one S3 allows; a whole URL goes to from_url(), or to "
-    "open_dataset()"
-)
+_NAMES = "the bucket's name or the key is not one S3 allows"
 _CHECKSUMS = (
     f"{_REFUSED}; if it knows no checksums at the end of a body, AWS_REQUEST_CHECKSUM_CALCULATION="
     "when_required leaves them out"
