@@ -185,7 +185,8 @@ def _prepare(
     if process is not None:
         row = _row_after(row, stored)
     features.add(stored)
-    facts = SampleFacts(row, described.contradictions, finite, source, source_file(sample))
+    file = None if source is None else source_file(sample)
+    facts = SampleFacts(row, described.contradictions, finite, source, file)
     return Prepared(record, facts)
 
 
