@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiomdb.audio.base_decoder import BLOCK_FRAMES
+
 if TYPE_CHECKING:
     from audiomdb.audio.base_decoder import Decoder
 
@@ -17,9 +19,6 @@ __all__ = ["KEPT_BYTES", "RewindingDecoder"]
 
 KEPT_BYTES = 1 << 24
 """Size of the decoded audio that is kept, 16 MiB: 262 s at 16 kHz, or 87 s at 48 kHz, mono."""
-
-_BLOCK_FRAMES = 1 << 16
-"""Frames that are decoded at a time. So far ahead, another decoder would not be there sooner."""
 
 
 class RewindingDecoder:
@@ -52,7 +51,8 @@ class RewindingDecoder:
         """Whether `frame` is kept, or ahead by little."""
         position = self._decoder.position
         back = position if self._tail is None else self._tail.frames.start
-        return back <= frame <= position + _BLOCK_FRAMES
+        # So far ahead, another decoder would not be there sooner.
+        return back <= frame <= position + BLOCK_FRAMES
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Decode frames `[start, stop)`, or those of them that there are.
@@ -76,7 +76,7 @@ class RewindingDecoder:
         decoder.skip_to(max(self.held.start, frame - tail.room))
         while decoder.position < frame:
             position = decoder.position
-            block = decoder.read(min(_BLOCK_FRAMES, frame - position))
+            block = decoder.read(min(BLOCK_FRAMES, frame - position))
             if not len(block):
                 return
             tail.add(position, block)

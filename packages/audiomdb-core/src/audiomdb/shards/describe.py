@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from audiomdb.audio import AudioInfo, check, decode, probe, resample
-from audiomdb.audio.arrays import array_rate, as_float, averaged, check_array
+from audiomdb.audio.arrays import array_rate, as_array, as_float, averaged, check_array
 from audiomdb.audio.cutting import Cutters
 from audiomdb.audio.encoding import check_rate, encode
 from audiomdb.audio.source import read_file
@@ -284,13 +284,11 @@ def _array(name: str, sample: Sample) -> tuple[np.ndarray, int]:
     if isinstance(audio, np.ma.MaskedArray):
         raise SampleError(f"{name}: audio is a masked array; fill what is masked, or cut it out")
     try:
-        array = np.asarray(audio)
+        array = as_array(audio)
         check_array(array)
         return array, array_rate(sample.get(SAMPLE_RATE))
-    except SampleError as exc:
-        raise SampleError(f"{name}: {exc}") from None
-    except (TypeError, ValueError, RuntimeError) as exc:  # of a tensor
-        raise SampleError(f"{name}: audio is what NumPy cannot take: {exc}") from exc
+    except (AudioError, SampleError) as exc:
+        raise SampleError(f"{name}: {exc}") from exc.__cause__
 
 
 def _stored(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from audiomdb.errors import AudioError, SampleError, SourceError
+from audiomdb.errors import SourceError
 from audiomdb.sample import SourceSample
 from audiomdb.shards.describe import source_file
 from audiomdb.shards.journal import Rejection
@@ -28,7 +28,7 @@ class SourceWatch:
         self._known: str | None = None
         self._tries = 0
 
-    def see(self, sample: SourceSample | AudioError | SampleError) -> None:
+    def see(self, sample: SourceSample) -> None:
         """Take note of a sample's file, before any worker reads it, if none is known yet."""
         if self._known is None and self._tries < _MOST_TRIES and isinstance(sample, Mapping):
             file = source_file(sample)

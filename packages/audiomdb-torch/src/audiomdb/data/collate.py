@@ -264,13 +264,11 @@ def _torch_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
 
 def _batched(column: Sequence[Any], masks: bool, fill: Any) -> Any:  # noqa: ANN401
     """Batch values that are not arrays."""
-    present = [value for value in column if value is not None]
-    if isinstance(fill, Mapping) and _are(present, (Mapping,)):
-        column = [{} if value is None else value for value in column]
     alike = column
-    if isinstance(fill, _NUMBERS) and _are(present, _NUMBERS):
-        column = [fill if value is None else value for value in column]
-        alike = [*column, fill]  # the dtype must not depend on whether a number is missing
+    if fill is not None:
+        column = _filled(column, fill)
+        if isinstance(fill, _NUMBERS) and _are(column, _NUMBERS):
+            alike = [*column, fill]  # the dtype must not depend on whether a number is missing
     if _are(alike, _NUMBERS):
         numbers = np.array(alike)[: len(column)]
         if numbers.dtype.kind == "f" and _are(alike, _INTEGERS):
@@ -282,6 +280,15 @@ def _batched(column: Sequence[Any], masks: bool, fill: Any) -> Any:  # noqa: ANN
     if _are(column, (Mapping,)):
         return pad_collate(column, masks=masks, fill=fill)
     return list(column)
+
+
+def _filled(column: Sequence[Any], fill: Any) -> Sequence[Any]:  # noqa: ANN401
+    """Put the number in place of missing numbers, or an empty dict in place of missing dicts."""
+    kinds, value = ((Mapping,), {}) if isinstance(fill, Mapping) else (_NUMBERS, fill)
+    present = [one for one in column if one is not None]
+    if not isinstance(value, kinds) or not _are(present, kinds):
+        return column
+    return [value if one is None else one for one in column]
 
 
 def _check_clips(samples: Sequence[Mapping[str, Any]]) -> None:
