@@ -14,8 +14,9 @@ from audiomdb.audio import encode
 from audiomdb.converters.base import BaseConverter
 from audiomdb.processors.base import BaseProcessor
 from audiomdb.sample import Sample
+from audiomdb.shards import DatasetWriter
 
-__all__ = ["Listed", "clip", "digests", "frames", "rejections", "samples"]
+__all__ = ["Listed", "clip", "digests", "frames", "numbered_clips", "rejections", "samples"]
 
 
 def clip(seed: int, seconds: float = 0.1, rate: int = 8000) -> bytes:
@@ -51,6 +52,17 @@ def frames(size: int = 80, **options: Any) -> BaseProcessor:
             return {"feature": array[: len(array) // self.size * self.size].reshape(-1, self.size)}
 
     return Frames(size, **options)
+
+
+def numbered_clips(folder: Path, numbers: range, *, seed: int = 0, rejected: bool = False) -> Path:
+    """A dataset in shards of two samples, of the same size whatever they hold."""
+    with DatasetWriter(folder, samples_per_shard=2, on_error="skip") as writer:
+        for number in numbers:
+            audio = np.full(4000, number + seed, np.float32)
+            writer.write(f"clip-{number:02d}", {"audio": audio, "sample_rate": 16_000})
+        if rejected:
+            writer.write(f"bad-{folder.name}", {"audio": b"no audio at all"})
+    return folder
 
 
 def digests(folder: Path) -> dict[str, str]:

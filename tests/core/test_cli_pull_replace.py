@@ -11,39 +11,29 @@ import numpy as np
 import pytest
 
 from audiomdb.errors import CorruptShardError
-from audiomdb.shards import DatasetReader, DatasetWriter, merge_datasets, verify_dataset
+from audiomdb.shards import DatasetReader, merge_datasets, verify_dataset
 from tests.commands import files, output
+from tests.core.conversions import numbered_clips
 
 KILLED = Path(__file__).parent / "programs" / "killed_pulling.py"
-
-
-def part(folder: Path, numbers: range, *, seed: int = 0, rejected: bool = False) -> Path:
-    """A dataset in shards of two samples, of the same size whatever they hold."""
-    with DatasetWriter(folder, samples_per_shard=2, on_error="skip") as writer:
-        for number in numbers:
-            audio = np.full(4000, number + seed, np.float32)
-            writer.write(f"clip-{number:02d}", {"audio": audio, "sample_rate": 16_000})
-        if rejected:
-            writer.write(f"bad-{folder.name}", {"audio": b"no audio at all"})
-    return folder
 
 
 @pytest.fixture
 def first(tmp_path: Path) -> Path:
     """Four shards, the last without a sample."""
-    return part(tmp_path / "first", range(6), rejected=True)
+    return numbered_clips(tmp_path / "first", range(6), rejected=True)
 
 
 @pytest.fixture
 def second(tmp_path: Path) -> Path:
     """Two shards."""
-    return part(tmp_path / "second", range(6, 10))
+    return numbered_clips(tmp_path / "second", range(6, 10))
 
 
 @pytest.fixture
 def third(tmp_path: Path) -> Path:
     """One shard."""
-    return part(tmp_path / "third", range(10, 12))
+    return numbered_clips(tmp_path / "third", range(10, 12))
 
 
 def joined(folder: Path, *parts: Path) -> Path:
@@ -151,7 +141,7 @@ def test_the_old_dataset_stays_until_all_of_the_new_one_has_arrived(
     first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mirror = tmp_path / "mirror"
-    old = part(tmp_path / "old", range(6), seed=100)
+    old = numbered_clips(tmp_path / "old", range(6), seed=100)
     output(capsys, "pull", old, mirror)
     shard = first / "shard_00002" / "data.mdb"
     whole = shard.read_bytes()
@@ -170,7 +160,7 @@ def test_a_killed_replacement_shows_one_whole_dataset_or_none_and_goes_on(
     first: Path, second: Path, third: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = joined(tmp_path / "old", first, second)
-    changed = part(tmp_path / "changed", range(20, 24), seed=100)
+    changed = numbered_clips(tmp_path / "changed", range(20, 24), seed=100)
     new = joined(tmp_path / "new", second, changed, third)
     copies = tmp_path / "copies"
     command: list[str | Path] = [sys.executable, KILLED, new, old, copies]

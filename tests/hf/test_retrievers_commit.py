@@ -13,19 +13,25 @@ from audiomdb.retrievers.hf import HFRetriever
 from tests.hf.client import run
 
 
-def test_a_dataset_is_read_from_one_commit_while_its_branch_moves(
-    hub: Any, large: Path, newer: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def moving(hub: Any, large: Path, newer: Path) -> Any:
+    """A repository whose branch moves during the first download."""
     repository = hub.add_dataset("user/digits", large)
-    old = repository.sha("main")
     hub.fail("/resolve-cache/", cut=10, then=lambda: hub.add_dataset("user/digits", newer))
+    return repository
+
+
+def test_a_dataset_is_read_from_one_commit_while_its_branch_moves(
+    hub: Any, moving: Any, tmp_path: Path
+) -> None:
+    old = moving.sha("main")
     code = """
         print(retriever.commit)
         print(*(sample["text"] for sample in retriever.open()))
         retriever.open().index["text_length"]
     """
     assert run(hub, tmp_path, code).splitlines() == [old, "0 1 2 3"]
-    new = repository.sha("main")
+    new = moving.sha("main")
     hub.exchanges.clear()
     assert run(hub, tmp_path, code).splitlines() == [new, "0 1 a b c d"]
     assert len(hub.seen("/xet-bridge/")) == 3, "two shards and the index: the first had come"
@@ -33,18 +39,16 @@ def test_a_dataset_is_read_from_one_commit_while_its_branch_moves(
 
 
 def test_a_closed_retriever_looks_up_the_branch_again(
-    hub: Any, large: Path, newer: Path, tmp_path: Path
+    hub: Any, moving: Any, tmp_path: Path
 ) -> None:
-    repository = hub.add_dataset("user/digits", large)
-    old = repository.sha("main")
-    hub.fail("/resolve-cache/", cut=10, then=lambda: hub.add_dataset("user/digits", newer))
+    old = moving.sha("main")
     code = """
         for _ in range(2):
             print(retriever.commit, len(retriever))
             retriever.close()
     """
     found = run(hub, tmp_path, code).splitlines()
-    assert found == [f"{old} 4", f"{repository.sha('main')} 6"]
+    assert found == [f"{old} 4", f"{moving.sha('main')} 6"]
 
 
 def test_a_copy_of_an_open_retriever_reads_the_same_commit_elsewhere(

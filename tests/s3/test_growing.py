@@ -10,30 +10,22 @@ import numpy as np
 import pytest
 
 from audiomdb.retrievers.s3 import S3Retriever
-from audiomdb.shards import DatasetWriter, merge_datasets
+from audiomdb.shards import merge_datasets
 from audiomdb.stream import SampleStream
 from tests.commands import files, output
-
-
-def week(folder: Path, numbers: range) -> Path:
-    """A dataset in shards of two clips."""
-    with DatasetWriter(folder, samples_per_shard=2) as writer:
-        for number in numbers:
-            audio = np.full(400, number, np.float32)
-            writer.write(f"clip-{number:02d}", {"audio": audio, "sample_rate": 16_000})
-    return folder
+from tests.core.conversions import numbered_clips
 
 
 @pytest.fixture
 def first(tmp_path: Path) -> Path:
     """Three shards."""
-    return week(tmp_path / "first", range(6))
+    return numbered_clips(tmp_path / "first", range(6))
 
 
 @pytest.fixture
 def grown(first: Path, tmp_path: Path) -> Path:
     """The first three shards and two more."""
-    second = week(tmp_path / "second", range(6, 10))
+    second = numbered_clips(tmp_path / "second", range(6, 10))
     merge_datasets([first, second], tmp_path / "grown", name="speech")
     return tmp_path / "grown"
 
