@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 __all__ = [
+    "BLOCK_FRAMES",
     "array_rate",
     "as_array",
     "as_float",
@@ -27,6 +28,9 @@ __all__ = [
     "recorded",
     "room_for",
 ]
+
+BLOCK_FRAMES = 1 << 16
+"""Frames decoded at a time if the audio is discarded, or the announced size is not trusted."""
 
 _BELIEVED_BYTES, _BELIEVED_RATIO = 64 << 20, 64
 

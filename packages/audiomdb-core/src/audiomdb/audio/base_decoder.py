@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from audiomdb.audio.arrays import believed_bytes
+from audiomdb.audio.arrays import BLOCK_FRAMES, believed_bytes
 from audiomdb.audio.flac import StreamDigest
 from audiomdb.audio.handle import handle_of
 from audiomdb.audio.sound_file import SoundFile
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from audiomdb.audio.structure import Excerpt, Structure
     from audiomdb.errors import AudioError
 
-__all__ = ["BLOCK_FRAMES", "Decoder"]
-
-BLOCK_FRAMES = 1 << 16
-"""Frames decoded at a time if the audio is discarded, or the announced size is not trusted."""
+__all__ = ["Decoder"]
 
 
 class Decoder:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiomdb.audio.base_decoder import BLOCK_FRAMES
+from audiomdb.audio.arrays import BLOCK_FRAMES
 
 if TYPE_CHECKING:
     from audiomdb.audio.base_decoder import Decoder
